@@ -1,0 +1,104 @@
+//! Element types: [`DType`] names one at run time, [`Scalar`] is one that the host backends compute in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// The element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary64.
+    F64,
+    /// IEEE 754 binary16 ([`half::f16`]).
+    F16,
+    /// bfloat16 ([`half::bf16`]).
+    Bf16,
+}
+
+impl DType {
+    /// The name used on the command line and in files: `f32`, `f64`, `f16`, `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes an element takes.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F64 => 8,
+            DType::F16 | DType::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DType {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        [DType::F32, DType::F64, DType::F16, DType::Bf16]
+            .into_iter()
+            .find(|d| d.name() == s)
+            .ok_or_else(|| Error::option("dtype", "f32, f64, f16 or bf16", s))
+    }
+}
+
+/// An element type that the host computes in: `f32` and `f64`.
+pub trait Scalar:
+    num_traits::Float
+    + num_traits::NumAssign
+    + bytemuck::Pod
+    + std::iter::Sum
+    + fmt::Debug
+    + fmt::Display
+    + Send
+    + Sync
+    + 'static
+{
+    /// This type's run-time name.
+    const DTYPE: DType;
+
+    /// The nearest value of this type.
+    fn of(value: f64) -> Self;
+
+    /// The same value in `f64`, exactly.
+    fn wide(self) -> f64;
+}
+
+impl Scalar for f32 {
+    const DTYPE: DType = DType::F32;
+
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Scalar for f64 {
+    const DTYPE: DType = DType::F64;
+
+    fn of(value: f64) -> Self {
+        value
+    }
+
+    fn wide(self) -> f64 {
+        self
+    }
+}

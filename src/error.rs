@@ -1,0 +1,156 @@
+//! The one error type of the crate.
+//!
+//! Every variant names what was wrong (the tensor, the option, the file), what was expected, what was found, and what to do
+//! about it. Functions of this crate return it instead of panicking.
+
+use std::path::PathBuf;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor has another shape, or a flat buffer another number of elements, than the operator needs.
+    #[error("{tensor}: expected {expected}, got {got}")]
+    Shape {
+        /// The tensor's name as in the documentation (`x`, `h0`, `weight_ih_l0`, …).
+        tensor: String,
+        /// The shape that was needed, with the meaning of its axes.
+        expected: String,
+        /// The shape or length that was given.
+        got: String,
+    },
+    /// A tensor is needed that was not given, or was given where the operator has none.
+    #[error("{tensor}: {problem}")]
+    Presence {
+        /// The tensor's name.
+        tensor: String,
+        /// Why it is needed or not allowed, and what to do.
+        problem: String,
+    },
+    /// A size that must be at least one is zero.
+    #[error("{name} is 0, but must be at least 1")]
+    ZeroSize {
+        /// The size's name (`seq_len`, `batch`, `hidden_size`, …).
+        name: &'static str,
+    },
+    /// The number of bytes of a tensor does not fit the address space.
+    #[error("{tensor}: {expression} elements overflow the address space; use smaller sizes")]
+    SizeOverflow {
+        /// The tensor's name.
+        tensor: String,
+        /// The product that overflowed, such as `seq_len 4 * batch 5 * …`.
+        expression: String,
+    },
+    /// A per-sequence length lies outside `1..=seq_len`.
+    #[error("lengths[{index}]: expected 1..={seq_len}, got {got}")]
+    SequenceLength {
+        /// Position in the batch.
+        index: usize,
+        /// The length found there.
+        got: u64,
+        /// The longest allowed.
+        seq_len: usize,
+    },
+    /// An option has a value that it cannot have, alone or beside the others.
+    #[error("option {option}: expected {expected}, got {got}")]
+    InvalidOption {
+        /// The option's name.
+        option: String,
+        /// What would be valid.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// This build or this machine cannot do what was asked. There is never a silent fallback.
+    #[error("{what} is not supported: {why}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Why it cannot be done, and the way out.
+        why: String,
+    },
+    /// The reserve handed to a backward pass was written under another plan.
+    #[error(
+        "reserve: it was filled by another plan ({filled_by:#x}) than the one given ({plan:#x}); pass the plan that ran forward"
+    )]
+    ReserveMismatch {
+        /// Fingerprint of the plan that filled the reserve.
+        filled_by: u64,
+        /// Fingerprint of the plan given now.
+        plan: u64,
+    },
+    /// A value that must be finite is NaN or infinite.
+    #[error("{tensor}: {got} at {position}; {help}")]
+    NonFinite {
+        /// The tensor, column or quantity.
+        tensor: String,
+        /// The value found.
+        got: f64,
+        /// Where it was found.
+        position: String,
+        /// What to do.
+        help: String,
+    },
+    /// Training stopped because a loss or a gradient was no longer finite. The best model so far is kept.
+    #[error(
+        "training stopped in epoch {epoch}, batch {batch}: {what}; lower the learning rate, clip gradients, or check the data"
+    )]
+    Diverged {
+        /// Epoch, counted from 1.
+        epoch: usize,
+        /// Batch within the epoch, counted from 1.
+        batch: usize,
+        /// What became non-finite, and its value.
+        what: String,
+    },
+    /// Input data (CSV, a data set) cannot be used.
+    #[error("{source_name}{place}: {problem}", place = .line.map(|l| format!(", line {l}")).unwrap_or_default())]
+    Data {
+        /// File or data set.
+        source_name: String,
+        /// Line in the file, counted from 1, where there is one.
+        line: Option<u64>,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A file has not the format that it should have.
+    #[error("{path}: not a usable {format} file: {problem}", path = .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format expected.
+        format: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The operating system refused to read or write something.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    Io {
+        /// What was attempted: `read`, `create`, `replace`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// A flat buffer of the wrong length, described by the shape it stands for.
+    pub(crate) fn shape(tensor: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Error::Shape { tensor: tensor.into(), expected: expected.into(), got: got.into() }
+    }
+
+    /// An option that cannot have this value.
+    pub(crate) fn option(option: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
+        Error::InvalidOption { option: option.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// Something this build or machine cannot do.
+    pub(crate) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Error::Unsupported { what: what.into(), why: why.into() }
+    }
+}

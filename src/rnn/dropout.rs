@@ -1,0 +1,89 @@
+//! Dropout masks from counters: nothing is stored, and every backend draws the same bits.
+//!
+//! The generator is Philox4x32-10 ([Salmon et al. 2011](https://doi.org/10.1145/2063384.2063405)), keyed by the call's
+//! seed and counted by (feature / 4, batch, step, layer): a mask depends neither on layout, threads nor backend.
+
+use crate::dtype::Scalar;
+
+/// One block of Philox4x32 with ten rounds: 128 random bits for a 128-bit counter and a 64-bit key.
+pub fn philox4x32(mut counter: [u32; 4], key: u64) -> [u32; 4] {
+    let mut key = [key as u32, (key >> 32) as u32];
+    for round in 0..10 {
+        if round > 0 {
+            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+        }
+        let a = u64::from(counter[0]) * 0xD251_1F53;
+        let b = u64::from(counter[2]) * 0xCD9E_8D57;
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+    }
+    counter
+}
+
+/// The inter-layer dropout of one call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    seed: u64,
+    /// An element is kept when its 32 random bits are at or above this.
+    threshold: u64,
+    scale: f64,
+}
+
+impl Dropout {
+    /// Dropout with probability `probability` of zeroing an element; kept ones are scaled by `1 / (1 - probability)`.
+    pub fn new(probability: f64, seed: u64) -> Self {
+        let threshold = (probability * 4_294_967_296.0).round() as u64;
+        let scale = if probability < 1.0 { 1.0 / (1.0 - probability) } else { 0.0 };
+        Dropout { seed, threshold, scale }
+    }
+
+    /// Whether masks have any effect.
+    pub fn is_active(&self) -> bool {
+        self.threshold > 0
+    }
+
+    /// Multiplies `row` (the features of one step of one sequence, the input of `layer`) by its mask.
+    pub fn apply<E: Scalar>(&self, row: &mut [E], layer: usize, step: usize, sequence: usize) {
+        let scale = E::of(self.scale);
+        for (block, four) in row.chunks_mut(4).enumerate() {
+            let bits = philox4x32([block as u32, sequence as u32, step as u32, layer as u32], self.seed);
+            for (value, random) in four.iter_mut().zip(bits) {
+                *value = if u64::from(random) >= self.threshold { *value * scale } else { E::zero() };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers of the reference implementation (Random123, `kat_vectors`).
+    #[test]
+    fn philox_known_answers() {
+        assert_eq!(philox4x32([0; 4], 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox4x32([!0; 4], !0), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], 0x299f_31d0_a409_3822),
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    #[test]
+    fn mask_has_its_probability_and_keeps_the_mean() {
+        let mut row = vec![1.0f64; 100_000];
+        Dropout::new(0.3, 7).apply(&mut row, 1, 2, 3);
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        let dropped = row.iter().filter(|v| **v == 0.0).count() as f64 / row.len() as f64;
+        assert!((mean - 1.0).abs() < 0.01, "{mean}");
+        assert!((dropped - 0.3).abs() < 0.01, "{dropped}");
+    }
+
+    #[test]
+    fn extreme_probabilities() {
+        let mut row = vec![2.0f32; 9];
+        Dropout::new(0.0, 7).apply(&mut row, 1, 2, 3);
+        assert_eq!(row, vec![2.0; 9]);
+        Dropout::new(1.0, 7).apply(&mut row, 1, 2, 3);
+        assert_eq!(row, vec![0.0; 9]);
+    }
+}

@@ -1,0 +1,208 @@
+//! The weights of an operator: one flat buffer, and [`WeightLayout`] which says what stands where.
+//!
+//! Names, shapes, gate order and sequence are PyTorch's (`torch.nn.LSTM._flat_weights`): for each layer, for each
+//! direction, `weight_ih`, `weight_hh`, the biases, then `weight_hr` where there is a projection and, ours, `weight_peephole`.
+//! `weight_ih` and `weight_hh` hold a gate's rows as one block, the gates in the order of [`CellSpec::gates`](crate::cell::CellSpec).
+
+use std::ops::Range;
+
+use crate::dtype::Scalar;
+use crate::error::Result;
+use crate::rnn::shape::{check_len, checked_len};
+use crate::rnn::{Bias, RnnDescriptor};
+
+/// What a weight tensor is. `G` gates, `K` the layer's input size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightKind {
+    /// `weight_ih`, `[G * H, K]`: `W`, applied to the input.
+    InputHidden,
+    /// `weight_hh`, `[G * H, P]`: `R`, applied to the previous output.
+    HiddenHidden,
+    /// `bias_ih`, `[G * H]`.
+    InputBias,
+    /// `bias_hh`, `[G * H]`.
+    HiddenBias,
+    /// `weight_hr`, `[P, H]`: the projection.
+    Projection,
+    /// `weight_peephole`, `[3 * H]`: gates i, f, o.
+    Peephole,
+}
+
+impl WeightKind {
+    /// PyTorch's name without layer and direction.
+    pub fn stem(self) -> &'static str {
+        match self {
+            WeightKind::InputHidden => "weight_ih",
+            WeightKind::HiddenHidden => "weight_hh",
+            WeightKind::InputBias => "bias_ih",
+            WeightKind::HiddenBias => "bias_hh",
+            WeightKind::Projection => "weight_hr",
+            WeightKind::Peephole => "weight_peephole",
+        }
+    }
+}
+
+/// One weight tensor within the flat buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightEntry {
+    /// PyTorch's name: `weight_ih_l0`, `bias_hh_l1_reverse`, …
+    pub name: String,
+    /// What it is.
+    pub kind: WeightKind,
+    /// Layer, from 0.
+    pub layer: usize,
+    /// Direction number within the layer, from 0.
+    pub direction: usize,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Elements of the flat buffer that it takes.
+    pub range: Range<usize>,
+}
+
+/// Where each weight stands in the flat buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightLayout {
+    entries: Vec<WeightEntry>,
+    num_directions: usize,
+}
+
+impl WeightLayout {
+    /// The layout of an operator's weights.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RnnDescriptor::validate`], and [`Error::SizeOverflow`](crate::Error::SizeOverflow).
+    pub fn new(descriptor: &RnnDescriptor) -> Result<Self> {
+        descriptor.validate()?;
+        let gates = ("gates", descriptor.cell.gates());
+        let hidden = ("hidden_size", descriptor.hidden_size);
+        let output = ("output_size", descriptor.output_size());
+        // Bound the table itself before building it: a hostile num_layers must not exhaust memory.
+        checked_len("weights", &[("num_layers", descriptor.num_layers), gates, hidden, ("row", 4 + hidden.1)])?;
+        if descriptor.num_layers > 1 << 16 {
+            return Err(crate::Error::option("num_layers", "at most 65536", descriptor.num_layers));
+        }
+        let mut entries = Vec::new();
+        let mut offset = 0usize;
+        for layer in 0..descriptor.num_layers {
+            let input = ("layer input", descriptor.layer_input_size(layer));
+            for direction in 0..descriptor.num_directions() {
+                let suffix = if descriptor.direction.is_reverse(direction) { "_reverse" } else { "" };
+                let mut push = |kind: WeightKind, sizes: &[(&'static str, usize)], shape: Vec<usize>| -> Result<()> {
+                    let name = format!("{}_l{layer}{suffix}", kind.stem());
+                    let len = checked_len(&name, sizes)?;
+                    let end = checked_len("weights", &[("elements", offset.saturating_add(len))])?;
+                    entries.push(WeightEntry { name, kind, layer, direction, shape, range: offset..end });
+                    offset = end;
+                    Ok(())
+                };
+                let rows = || checked_len("weights", &[gates, hidden]);
+                push(WeightKind::InputHidden, &[gates, hidden, input], vec![rows()?, input.1])?;
+                push(WeightKind::HiddenHidden, &[gates, hidden, output], vec![rows()?, output.1])?;
+                if descriptor.bias != Bias::None {
+                    push(WeightKind::InputBias, &[gates, hidden], vec![rows()?])?;
+                }
+                if descriptor.bias == Bias::Double {
+                    push(WeightKind::HiddenBias, &[gates, hidden], vec![rows()?])?;
+                }
+                if descriptor.proj_size.is_some() {
+                    push(WeightKind::Projection, &[output, hidden], vec![output.1, hidden.1])?;
+                }
+                if descriptor.peepholes {
+                    let count = ("peepholes", descriptor.cell.spec().peepholes.len());
+                    push(WeightKind::Peephole, &[count, hidden], vec![count.1 * hidden.1])?;
+                }
+            }
+        }
+        Ok(WeightLayout { entries, num_directions: descriptor.num_directions() })
+    }
+
+    /// All tensors in the order in which they stand.
+    pub fn entries(&self) -> &[WeightEntry] {
+        &self.entries
+    }
+
+    /// Elements of the flat buffer.
+    pub fn len(&self) -> usize {
+        self.entries.last().map_or(0, |e| e.range.end)
+    }
+
+    /// Whether there are no weights; never the case for a valid descriptor.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The tensor with PyTorch's `name`.
+    pub fn find(&self, name: &str) -> Option<&WeightEntry> {
+        self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// Checks a flat buffer's length.
+    pub(crate) fn check(&self, tensor: &str, got: usize) -> Result<()> {
+        check_len(tensor, &[self.len()], got)
+    }
+
+    fn of_layer(&self, layer: usize, direction: usize) -> &[WeightEntry] {
+        let per_direction = self.entries.len() / (self.entries[self.entries.len() - 1].layer + 1) / self.num_directions;
+        let start = (layer * self.num_directions + direction) * per_direction;
+        &self.entries[start..start + per_direction]
+    }
+
+    /// The weights of one layer and direction, as views into a flat buffer of [`len`](Self::len) elements.
+    pub fn view<'a, E: Scalar>(&self, flat: &'a [E], layer: usize, direction: usize) -> LayerWeights<&'a [E]> {
+        let mut view = LayerWeights::default();
+        for entry in self.of_layer(layer, direction) {
+            *view.slot(entry.kind) = &flat[entry.range.clone()];
+        }
+        view
+    }
+
+    /// The same views, mutable.
+    pub fn view_mut<'a, E: Scalar>(
+        &self,
+        flat: &'a mut [E],
+        layer: usize,
+        direction: usize,
+    ) -> LayerWeights<&'a mut [E]> {
+        let entries = self.of_layer(layer, direction);
+        let mut view = LayerWeights::default();
+        let (mut rest, mut offset) = (flat, 0);
+        for entry in entries {
+            let (_, tail) = std::mem::take(&mut rest).split_at_mut(entry.range.start - offset);
+            let (tensor, tail) = tail.split_at_mut(entry.range.len());
+            *view.slot(entry.kind) = tensor;
+            (rest, offset) = (tail, entry.range.end);
+        }
+        view
+    }
+}
+
+/// Views of the weights of one layer and direction; a tensor that the operator has not is empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayerWeights<V> {
+    /// `weight_ih`, `[G * H, K]`.
+    pub input_hidden: V,
+    /// `weight_hh`, `[G * H, P]`.
+    pub hidden_hidden: V,
+    /// `bias_ih`, `[G * H]`, or empty.
+    pub input_bias: V,
+    /// `bias_hh`, `[G * H]`, or empty.
+    pub hidden_bias: V,
+    /// `weight_hr`, `[P, H]`, or empty.
+    pub projection: V,
+    /// `weight_peephole`, `[3 * H]`, or empty.
+    pub peephole: V,
+}
+
+impl<V> LayerWeights<V> {
+    fn slot(&mut self, kind: WeightKind) -> &mut V {
+        match kind {
+            WeightKind::InputHidden => &mut self.input_hidden,
+            WeightKind::HiddenHidden => &mut self.hidden_hidden,
+            WeightKind::InputBias => &mut self.input_bias,
+            WeightKind::HiddenBias => &mut self.hidden_bias,
+            WeightKind::Projection => &mut self.projection,
+            WeightKind::Peephole => &mut self.peephole,
+        }
+    }
+}
