@@ -1,0 +1,193 @@
+//! What the host backends share: the plan, the checks of every buffer, and the walk through time.
+
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend};
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::rnn::shape::check_len;
+use crate::rnn::{Layout, RnnDescriptor, RnnShape, TensorShapes, WeightLayout};
+
+/// The plan of a host backend: the operator, its sizes and layouts, checked once.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    pub(crate) descriptor: RnnDescriptor,
+    pub(crate) shape: RnnShape,
+    pub(crate) mode: ForwardMode,
+    pub(crate) tensors: TensorShapes,
+    pub(crate) weights: WeightLayout,
+    fingerprint: u64,
+}
+
+impl HostPlan {
+    pub(crate) fn new(backend: &str, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<Self> {
+        let tensors = shape.tensors(descriptor)?;
+        let weights = WeightLayout::new(descriptor)?;
+        // FNV-1a of everything that decides the reserve's layout.
+        let fingerprint = format!("{backend} {descriptor:?} {shape:?} {mode:?}")
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Ok(HostPlan { descriptor: descriptor.clone(), shape, mode, tensors, weights, fingerprint })
+    }
+
+    /// The operator.
+    pub fn descriptor(&self) -> &RnnDescriptor {
+        &self.descriptor
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> RnnShape {
+        self.shape
+    }
+
+    /// Shapes of all tensors.
+    pub fn tensors(&self) -> &TensorShapes {
+        &self.tensors
+    }
+
+    /// Layout of the weights.
+    pub fn weights(&self) -> &WeightLayout {
+        &self.weights
+    }
+
+    /// Identifies the plan in a [`Reserve`](crate::backend::Reserve).
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Row of `x` or `y` that holds step `t` of sequence `b`.
+    pub(crate) fn row(&self, t: usize, b: usize) -> usize {
+        match self.descriptor.layout {
+            Layout::SequenceMajor => t * self.shape.batch + b,
+            Layout::BatchMajor => b * self.shape.seq_len + t,
+        }
+    }
+
+    fn check_states<E>(&self, suffix: &str, h: Option<&[E]>, c: Option<&[E]>) -> Result<()> {
+        if let Some(h) = h {
+            check_len(&format!("h{suffix}"), &self.tensors.h, h.len())?;
+        }
+        if let Some(c) = c {
+            self.check_cell_state(&format!("c{suffix}"), c.len())?;
+        }
+        Ok(())
+    }
+
+    fn check_cell_state(&self, tensor: &str, len: usize) -> Result<()> {
+        if !self.descriptor.cell.has_cell_state() {
+            return Err(Error::Presence {
+                tensor: tensor.to_owned(),
+                problem: format!("the {} has no cell state; pass None", self.descriptor.cell),
+            });
+        }
+        check_len(tensor, &self.tensors.c, len)
+    }
+
+    fn check_sequences(&self, lengths: Option<&[u32]>, resets: Option<&[u8]>) -> Result<()> {
+        if let Some(lengths) = lengths {
+            check_len("lengths", &[self.shape.batch], lengths.len())?;
+            for (index, &length) in lengths.iter().enumerate() {
+                if length == 0 || length as usize > self.shape.seq_len {
+                    return Err(Error::SequenceLength { index, got: length.into(), seq_len: self.shape.seq_len });
+                }
+            }
+        }
+        if let Some(resets) = resets {
+            check_len("resets", &self.tensors.resets, resets.len())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_forward<E: Scalar, B>(
+        &self,
+        mode: ForwardMode,
+        workspace: usize,
+        args: &ForwardArgs<'_, B>,
+    ) -> Result<()>
+    where
+        B: HostBackend<E> + ?Sized,
+    {
+        if self.mode != mode {
+            let (call, way_out) = match mode {
+                ForwardMode::Inference => ("forward", "forward_training"),
+                ForwardMode::Training => ("forward_training", "forward"),
+            };
+            return Err(Error::option(
+                "mode",
+                format!("a plan for {mode:?} in {call}"),
+                format!("{:?}; call {way_out}", self.mode),
+            ));
+        }
+        self.weights.check("weights", args.weights.len())?;
+        check_len("x", &self.tensors.x, args.x.len())?;
+        check_len("y", &self.tensors.y, args.y.len())?;
+        self.check_states("0", args.h0, args.c0)?;
+        self.check_states("n", args.hn.as_deref(), args.cn.as_deref())?;
+        self.check_sequences(args.lengths, args.resets)?;
+        check_at_least("workspace", workspace, args.workspace.len())
+    }
+
+    pub(crate) fn check_backward_data<E: Scalar, B>(
+        &self,
+        workspace: usize,
+        args: &BackwardDataArgs<'_, B>,
+    ) -> Result<()>
+    where
+        B: HostBackend<E> + ?Sized,
+    {
+        self.weights.check("weights", args.weights.len())?;
+        check_len("y", &self.tensors.y, args.y.len())?;
+        self.check_states("0", args.h0, args.c0)?;
+        self.check_sequences(args.lengths, args.resets)?;
+        if let Some(dy) = args.dy {
+            check_len("dy", &self.tensors.y, dy.len())?;
+        }
+        if let Some(dhn) = args.dhn {
+            check_len("dhn", &self.tensors.h, dhn.len())?;
+        }
+        if let Some(dcn) = args.dcn {
+            self.check_cell_state("dcn", dcn.len())?;
+        }
+        if let Some(dx) = &args.dx {
+            check_len("dx", &self.tensors.x, dx.len())?;
+        }
+        if let Some(dh0) = &args.dh0 {
+            check_len("dh0", &self.tensors.h, dh0.len())?;
+        }
+        if let Some(dc0) = &args.dc0 {
+            self.check_cell_state("dc0", dc0.len())?;
+        }
+        check_at_least("workspace", workspace, args.workspace.len())
+    }
+
+    pub(crate) fn check_backward_weights<E: Scalar, B>(
+        &self,
+        workspace: usize,
+        args: &BackwardWeightsArgs<'_, B>,
+    ) -> Result<()>
+    where
+        B: HostBackend<E> + ?Sized,
+    {
+        check_len("x", &self.tensors.x, args.x.len())?;
+        check_len("y", &self.tensors.y, args.y.len())?;
+        self.check_states("0", args.h0, args.c0)?;
+        self.check_sequences(args.lengths, args.resets)?;
+        self.weights.check("dweights", args.dweights.len())?;
+        check_at_least("workspace", workspace, args.workspace.len())
+    }
+}
+
+/// Checks a buffer that may be larger than needed.
+pub(crate) fn check_at_least(tensor: &str, needed: usize, got: usize) -> Result<()> {
+    if got >= needed {
+        Ok(())
+    } else {
+        Err(Error::shape(tensor, format!("at least {needed} elements (see temp_space)"), format!("{got} elements")))
+    }
+}
+
+/// A backend whose buffers are slices in host memory.
+pub trait HostBackend<E: Scalar>: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]> {}
+
+impl<E: Scalar, B> HostBackend<E> for B where
+    B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]> + ?Sized
+{
+}

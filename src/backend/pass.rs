@@ -1,0 +1,173 @@
+//! One whole pass of a host backend with buffers of its own: for parity checks, gradient checks and tests, where
+//! convenience matters more than allocation.
+
+use crate::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
+};
+use crate::dtype::Scalar;
+use crate::error::Result;
+use crate::rnn::{RnnDescriptor, RnnShape, WeightLayout};
+
+/// What a pass reads; shapes as in [`TensorShapes`](crate::rnn::TensorShapes), flat and row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inputs<E> {
+    /// All weights, as [`WeightLayout`] says.
+    pub weights: Vec<E>,
+    /// Input.
+    pub x: Vec<E>,
+    /// Initial output state.
+    pub h0: Option<Vec<E>>,
+    /// Initial cell state.
+    pub c0: Option<Vec<E>>,
+    /// Valid steps of each sequence.
+    pub lengths: Option<Vec<u32>>,
+    /// Reset mask `[T, B]`.
+    pub resets: Option<Vec<u8>>,
+    /// Seed of the dropout masks.
+    pub dropout_seed: u64,
+}
+
+/// What forward gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs<E> {
+    /// Output.
+    pub y: Vec<E>,
+    /// Final output state.
+    pub hn: Vec<E>,
+    /// Final cell state, LSTM only.
+    pub cn: Option<Vec<E>>,
+}
+
+/// Gradients of the outputs; absent means zeros.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutputGradients<E> {
+    /// Of `y`.
+    pub dy: Option<Vec<E>>,
+    /// Of `hn`.
+    pub dhn: Option<Vec<E>>,
+    /// Of `cn`.
+    pub dcn: Option<Vec<E>>,
+}
+
+/// Gradients of everything a pass reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputGradients<E> {
+    /// Of `x`.
+    pub dx: Vec<E>,
+    /// Of `h0`, whether or not it was given.
+    pub dh0: Vec<E>,
+    /// Of `c0`, LSTM only.
+    pub dc0: Option<Vec<E>>,
+    /// Of the weights, laid out as they are.
+    pub dweights: Vec<E>,
+}
+
+/// Buffers start with this, so that an element a backend forgets to write is seen.
+fn unwritten<E: Scalar>(len: usize) -> Vec<E> {
+    vec![E::nan(); len]
+}
+
+/// Forward in inference mode.
+///
+/// # Errors
+///
+/// Those of the backend.
+pub fn infer<E: Scalar, B: HostBackend<E>>(
+    backend: &B,
+    descriptor: &RnnDescriptor,
+    shape: RnnShape,
+    inputs: &Inputs<E>,
+) -> Result<Outputs<E>> {
+    let plan = backend.plan(descriptor, shape, ForwardMode::Inference)?;
+    let mut outputs = Outputs::unwritten(descriptor, shape)?;
+    let mut workspace = unwritten(backend.temp_space(&plan).workspace);
+    backend.forward(&plan, outputs.args(inputs, &mut workspace))?;
+    Ok(outputs)
+}
+
+/// Training forward and both backward passes.
+///
+/// # Errors
+///
+/// Those of the backend.
+pub fn train<E: Scalar, B: HostBackend<E>>(
+    backend: &B,
+    descriptor: &RnnDescriptor,
+    shape: RnnShape,
+    inputs: &Inputs<E>,
+    gradients: &OutputGradients<E>,
+) -> Result<(Outputs<E>, InputGradients<E>)> {
+    let plan = backend.plan(descriptor, shape, ForwardMode::Training)?;
+    let space = backend.temp_space(&plan);
+    let tensors = shape.tensors(descriptor)?;
+    let len = |sizes: &[usize]| sizes.iter().product::<usize>();
+    let mut outputs = Outputs::unwritten(descriptor, shape)?;
+    let mut workspace = unwritten(space.workspace);
+    let reserve = Reserve::new(unwritten::<E>(space.reserve));
+    let reserve = backend.forward_training(&plan, outputs.args(inputs, &mut workspace), reserve)?;
+
+    let mut input_gradients = InputGradients {
+        dx: unwritten(len(&tensors.x)),
+        dh0: unwritten(len(&tensors.h)),
+        dc0: descriptor.cell.has_cell_state().then(|| unwritten(len(&tensors.c))),
+        dweights: unwritten(WeightLayout::new(descriptor)?.len()),
+    };
+    workspace.fill(E::nan());
+    let args = BackwardDataArgs::<B> {
+        weights: &inputs.weights,
+        y: &outputs.y,
+        h0: inputs.h0.as_deref(),
+        c0: inputs.c0.as_deref(),
+        lengths: inputs.lengths.as_deref(),
+        resets: inputs.resets.as_deref(),
+        dy: gradients.dy.as_deref(),
+        dhn: gradients.dhn.as_deref(),
+        dcn: gradients.dcn.as_deref(),
+        dx: Some(&mut input_gradients.dx),
+        dh0: Some(&mut input_gradients.dh0),
+        dc0: input_gradients.dc0.as_deref_mut(),
+        workspace: &mut workspace,
+    };
+    let mut reserve = backend.backward_data(&plan, args, reserve)?;
+    workspace.fill(E::nan());
+    let args = BackwardWeightsArgs::<B> {
+        x: &inputs.x,
+        y: &outputs.y,
+        h0: inputs.h0.as_deref(),
+        c0: inputs.c0.as_deref(),
+        lengths: inputs.lengths.as_deref(),
+        resets: inputs.resets.as_deref(),
+        dweights: &mut input_gradients.dweights,
+        workspace: &mut workspace,
+    };
+    backend.backward_weights(&plan, args, &mut reserve, WeightGrad::Set)?;
+    Ok((outputs, input_gradients))
+}
+
+impl<E: Scalar> Outputs<E> {
+    fn unwritten(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<Self> {
+        let tensors = shape.tensors(descriptor)?;
+        let len = |sizes: &[usize]| sizes.iter().product::<usize>();
+        Ok(Outputs {
+            y: unwritten(len(&tensors.y)),
+            hn: unwritten(len(&tensors.h)),
+            cn: descriptor.cell.has_cell_state().then(|| unwritten(len(&tensors.c))),
+        })
+    }
+
+    fn args<'a, B: HostBackend<E>>(&'a mut self, inputs: &'a Inputs<E>, workspace: &'a mut [E]) -> ForwardArgs<'a, B> {
+        ForwardArgs {
+            weights: &inputs.weights,
+            x: &inputs.x,
+            h0: inputs.h0.as_deref(),
+            c0: inputs.c0.as_deref(),
+            lengths: inputs.lengths.as_deref(),
+            resets: inputs.resets.as_deref(),
+            y: &mut self.y,
+            hn: Some(&mut self.hn),
+            cn: self.cn.as_deref_mut(),
+            workspace,
+            dropout_seed: inputs.dropout_seed,
+        }
+    }
+}
