@@ -1,0 +1,47 @@
+//! The `fused-rnn` program: one file a subcommand. Exit codes: 0 success, 1 the answer is no (a case failed), 2 an error.
+
+mod gradcheck;
+mod info;
+mod parity;
+mod predict;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Recurrent operators (RNN, LSTM, GRU): check them, train with them, forecast with them.
+#[derive(Parser)]
+#[command(name = "fused-rnn", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model on a column of a CSV file and plot how well it forecasts.
+    Train(train::Args),
+    /// Continue a series with a trained model.
+    Predict(predict::Args),
+    /// Compare a backend with results of PyTorch, Keras, ONNX and ONNX Runtime.
+    Parity(parity::Args),
+    /// Check gradients by finite differences.
+    Gradcheck(gradcheck::Args),
+    /// Say what this build and this machine can do.
+    Info(info::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Parity(args) => parity::run(args),
+        Command::Gradcheck(args) => gradcheck::run(args),
+        Command::Info(args) => info::run(args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,11 @@
+//! `fused-rnn predict`
+
+use std::process::ExitCode;
+
+/// To be written.
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> fused_rnn::Result<ExitCode> {
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,5 @@
+//! Weights and tensors of other frameworks.
+
+pub mod keras;
+pub mod onnx;
+pub mod safetensors;

@@ -1,0 +1,164 @@
+//! The [safetensors](https://github.com/huggingface/safetensors) file format: reading what others wrote, writing ours.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// A tensor as it stands in a file.
+#[derive(Clone, Debug)]
+pub struct FileTensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// A safetensors file, read whole.
+#[derive(Clone, Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, FileTensor>,
+}
+
+fn format_error(path: &Path, problem: impl Into<String>) -> Error {
+    Error::Format { path: path.to_owned(), format: "safetensors", problem: problem.into() }
+}
+
+impl TensorFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], or [`Error::Format`] where the header is oversized, not JSON, or does not describe the bytes that follow.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::parse(&files::read(path)?, path)
+    }
+
+    /// Reads a file's bytes; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let invalid = |e: safetensors::SafeTensorError| format_error(path, e.to_string());
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+        let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let tensors = SafeTensors::deserialize(bytes)
+            .map_err(invalid)?
+            .iter()
+            .map(|(name, view)| {
+                let tensor =
+                    FileTensor { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+                (name.to_owned(), tensor)
+            })
+            .collect();
+        Ok(TensorFile { path: path.to_owned(), metadata, tensors })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An entry of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A tensor's shape.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.shape.as_slice())
+    }
+
+    /// Whether a tensor is stored with less than double precision.
+    pub fn is_single_precision(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|t| t.dtype != Dtype::F64)
+    }
+
+    fn tensor(&self, name: &str) -> Result<&FileTensor> {
+        self.tensors.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.names().take(12).collect();
+            format_error(&self.path, format!("no tensor {name}; the file has {}", names.join(", ")))
+        })
+    }
+
+    /// Shape and values of a floating-point tensor (f64, f32, f16, bf16), converted to `E`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] where it is absent or of another type.
+    pub fn floats<E: Scalar>(&self, name: &str) -> Result<(Vec<usize>, Vec<E>)> {
+        let tensor = self.tensor(name)?;
+        let bytes = &tensor.bytes;
+        fn read<E, T: bytemuck::AnyBitPattern>(bytes: &[u8], convert: impl Fn(T) -> E) -> Vec<E> {
+            bytes.chunks_exact(size_of::<T>()).map(|b| convert(bytemuck::pod_read_unaligned(b))).collect()
+        }
+        let values = match tensor.dtype {
+            Dtype::F64 => read(bytes, |v: f64| E::of(v)),
+            Dtype::F32 => read(bytes, |v: f32| E::of(v.into())),
+            Dtype::F16 => read(bytes, |v: half::f16| E::of(v.into())),
+            Dtype::BF16 => read(bytes, |v: half::bf16| E::of(v.into())),
+            other => {
+                return Err(format_error(&self.path, format!("{name}: expected f64, f32, f16 or bf16, got {other:?}")));
+            }
+        };
+        Ok((tensor.shape.clone(), values))
+    }
+
+    /// Shape and values of an integer tensor (i64 or i32).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`] where it is absent or of another type.
+    pub fn integers(&self, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
+        let tensor = self.tensor(name)?;
+        let values = match tensor.dtype {
+            Dtype::I64 => tensor.bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<i64>).collect(),
+            Dtype::I32 => {
+                tensor.bytes.chunks_exact(4).map(|b| i64::from(bytemuck::pod_read_unaligned::<i32>(b))).collect()
+            }
+            other => return Err(format_error(&self.path, format!("{name}: expected i64 or i32, got {other:?}"))),
+        };
+        Ok((tensor.shape.clone(), values))
+    }
+}
+
+/// A tensor to be written: name, shape and values.
+pub type NamedTensor<'a, E> = (&'a str, Vec<usize>, &'a [E]);
+
+/// Writes tensors and one metadata entry to `path`, atomically. The same input gives the same bytes.
+///
+/// # Errors
+///
+/// [`Error::Io`]; [`Error::Shape`] where a shape and its values disagree.
+pub fn write<E: Scalar>(path: &Path, key: &str, value: &str, tensors: &[NamedTensor<'_, E>]) -> Result<()> {
+    let dtype = if E::DTYPE == crate::DType::F64 { Dtype::F64 } else { Dtype::F32 };
+    let views = tensors
+        .iter()
+        .map(|(name, shape, values)| {
+            crate::rnn::shape::check_len(name, shape, values.len())?;
+            let view = TensorView::new(dtype, shape.clone(), bytemuck::cast_slice(values))
+                .map_err(|e| format_error(path, e.to_string()))?;
+            Ok((*name, view))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // One entry only: the library keeps metadata in a hash map, whose order would differ from run to run.
+    let metadata = std::iter::once((key.to_owned(), value.to_owned())).collect();
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| format_error(path, e.to_string()))?;
+    files::write_atomic(path, &bytes)
+}
