@@ -3,12 +3,12 @@
 //! # The tolerance
 //!
 //! Nothing is tuned. In the precision under test, two things say how large honest rounding errors are, both measured on the
-//! very problem and tensor by tensor:
+//! very problem and tensor by tensor, and of each the largest of several samples is taken:
 //!
-//! - how far the oracle run in `f32` is from the oracle run in `f64`: a naive implementation's own error;
-//! - how far the oracle's results move when every input and weight moves by half a unit in its last `f32` place: the error that even
-//!   exact arithmetic on rounded inputs has (the problem's condition). The first alone would be a sample of size one, and in small tensors often
-//!   zero by luck.
+//! - how far the oracle run in `f32` is from the oracle run in `f64`: a naive implementation's own error. One sample would often be zero by luck in a
+//!   small tensor; so it is also measured on neighbours of the problem, whose inputs differ in the last place.
+//! - how far the oracle's results move when every input and weight moves by half a unit in its last `f32` place: the error that
+//!   even exact arithmetic on rounded inputs has (the problem's condition).
 //!
 //! A backend may have [`FACTOR`] times the larger of both, plus [`FLOOR`] units in the last place of the tensor's largest
 //! magnitude, for functions that are not rounded correctly (exp, tanh) and for the storing of results. In `f64` it is the same,
@@ -95,34 +95,45 @@ fn distance<A: Scalar, B: Scalar>(a: &[A], b: &[B]) -> f64 {
 
 /// The inputs with every number moved by `relative` of itself, up or down as `seed` says.
 fn perturbed(inputs: &Inputs<f64>, relative: f64, seed: u64) -> Inputs<f64> {
-    let mut moved = inputs.clone();
     let mut rng = Rng::new(seed);
-    let states = moved.h0.iter_mut().chain(moved.c0.iter_mut());
-    for tensor in [&mut moved.weights, &mut moved.x].into_iter().chain(states) {
-        for value in tensor {
-            *value *= 1.0 + if rng.bits() & 1 == 0 { relative } else { -relative };
-        }
+    mapped(inputs, |value| value * (1.0 + if rng.bits() & 1 == 0 { relative } else { -relative }))
+}
+
+fn rounded_to_f32(inputs: Inputs<f64>) -> Inputs<f64> {
+    mapped(&inputs, |value| f64::from(value as f32))
+}
+
+fn mapped(inputs: &Inputs<f64>, mut map: impl FnMut(f64) -> f64) -> Inputs<f64> {
+    let mut mapped = inputs.clone();
+    let states = mapped.h0.iter_mut().chain(mapped.c0.iter_mut());
+    for tensor in [&mut mapped.weights, &mut mapped.x].into_iter().chain(states) {
+        tensor.iter_mut().for_each(|value| *value = map(*value));
     }
-    moved
+    mapped
 }
 
 const HALF_ULP_F32: f64 = 1.0 / (1u64 << 24) as f64;
-const DIRECTIONS: u64 = 3;
+/// How many neighbours of a problem are looked at.
+const DIRECTIONS: u64 = 6;
 
 impl Truth {
     /// The truth about a problem with these very numbers; none if a kink is too near to tell.
-    fn exactly(problem: &Problem) -> Option<Self> {
+    pub fn of(problem: &Problem) -> Option<Self> {
         let base = train_named::<f64>(problem, &problem.inputs);
-        let naive = train_named::<f32>(problem, &problem.inputs());
-        let mut error: Vec<f64> = base.iter().zip(&naive).map(|((_, a), (_, b))| distance(a, b)).collect();
+        let moved = |a: &Named<f64>, b: &Named<f64>| -> Vec<f64> {
+            a.iter().zip(b).map(|((_, a), (_, b))| distance(a, b)).collect()
+        };
+        let naive_error = |inputs: &Inputs<f64>, exact: &Named<f64>| -> Vec<f64> {
+            let rounded = Problem { inputs: inputs.clone(), ..problem.clone() }.inputs::<f32>();
+            let naive = train_named::<f32>(problem, &rounded);
+            exact.iter().zip(&naive).map(|((_, a), (_, b))| distance(a, b)).collect()
+        };
+        let mut error = naive_error(&problem.inputs, &base);
         for seed in 0..DIRECTIONS {
-            let near = train_named::<f64>(problem, &perturbed(&problem.inputs, HALF_ULP_F32, seed));
-            let moved = |other: &Named<f64>| -> Vec<f64> {
-                base.iter().zip(other).map(|((_, a), (_, b))| distance(a, b)).collect()
-            };
-            let near = moved(&near);
+            let near = moved(&base, &train_named::<f64>(problem, &perturbed(&problem.inputs, HALF_ULP_F32, seed)));
             if problem.recipe.is_kinked() {
-                let far = moved(&train_named::<f64>(problem, &perturbed(&problem.inputs, 16.0 * HALF_ULP_F32, seed)));
+                let far = perturbed(&problem.inputs, 16.0 * HALF_ULP_F32, seed);
+                let far = moved(&base, &train_named::<f64>(problem, &far));
                 for (index, (near, far)) in near.iter().zip(&far).enumerate() {
                     let rounding = 1e-12 * largest(base[index].1.iter().copied());
                     if *far > 32.0 * near + rounding || 16.0 * near > 2.0 * far + rounding {
@@ -130,7 +141,12 @@ impl Truth {
                     }
                 }
             }
-            error.iter_mut().zip(near).for_each(|(error, near)| *error = error.max(near));
+            // Neighbouring inputs have the same results but for a little, and rounding errors of their own.
+            let neighbour = rounded_to_f32(perturbed(&problem.inputs, 2.0 * HALF_ULP_F32, DIRECTIONS + seed));
+            let naive = naive_error(&neighbour, &train_named::<f64>(problem, &neighbour));
+            for (error, sample) in error.iter_mut().zip(near.into_iter().zip(naive)) {
+                *error = error.max(sample.0).max(sample.1);
+            }
         }
         let tensors = base
             .into_iter()
@@ -149,12 +165,17 @@ impl Truth {
     }
 
     /// How far a tensor of type `E` may be from the truth.
-    fn tolerance<E: Scalar>(&self, name: &str) -> f64 {
+    pub fn tolerance<E: Scalar>(&self, name: &str) -> f64 {
         let tensor = &self.tensors[name];
         let epsilon = E::epsilon().wide();
         let factor = if E::DTYPE == DType::F64 { FACTOR + 1.0 } else { FACTOR };
         let scale = epsilon / f32::EPSILON.wide();
         factor * tensor.error_f32 * scale + FLOOR * epsilon * tensor.magnitude
+    }
+
+    /// A tensor's largest magnitude.
+    pub fn magnitude(&self, name: &str) -> f64 {
+        self.tensors[name].magnitude
     }
 
     /// The true values of a tensor.
@@ -194,7 +215,7 @@ impl Truth {
         results.iter().try_for_each(|(name, got)| self.judge(name, got))
     }
 
-    /// An error as a multiple of what the naive implementation has; for statistics.
+    /// The largest error as a multiple of what is allowed; for statistics.
     pub fn ratio<E: Scalar>(&self, name: &str, got: &[E]) -> f64 {
         distance(self.values(name), got) / self.tolerance::<E>(name).max(f64::MIN_POSITIVE)
     }
@@ -210,7 +231,7 @@ fn settle(recipe: &Recipe) -> (Problem, Truth) {
     let mut recipe = recipe.clone();
     for redraws in 0..40 {
         let problem = recipe.problem();
-        match Truth::exactly(&problem) {
+        match Truth::of(&problem) {
             Some(truth) if !truth.is_wild() => return (problem, Truth { redraws, ..truth }),
             Some(_) => recipe.gain *= 0.7,
             None => recipe.seed = recipe.seed.wrapping_add(1 << 32),
