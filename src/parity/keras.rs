@@ -128,7 +128,8 @@ fn activation(fields: &mut Fields, key: &'static str, default: Activation) -> Re
         "softplus" => Activation::Softplus,
         "elu" => Activation::Elu { alpha: 1.0 },
         "selu" => Activation::Selu,
-        "leaky_relu" => Activation::LeakyRelu { alpha: 0.2 },
+        // TensorFlow keeps the slope as a 32-bit number, in double precision too.
+        "leaky_relu" => Activation::LeakyRelu { alpha: f64::from(0.2f32) },
         "linear" => Activation::Linear,
         _ => {
             return Err(Error::unsupported(

@@ -76,6 +76,9 @@
 //!   last step first. Bidirectional turns the backward layer's outputs round again before it merges them.
 //! - `go_backwards` in Bidirectional needs an explicit backward layer that goes forward; then both outputs, and so the
 //!   merged one, stand last step first.
+//! - The slope of `leaky_relu` is 0.2 rounded to single precision, as on the TensorFlow backend. (The PyTorch and JAX
+//!   backends of Keras 3.15 compute parts of these layers in single precision even where everything is float64; such cases
+//!   need a `--tolerance` of about 1e-6.)
 //! - The states `h0`, `hn`, … have the forward layer's row before the backward layer's.
 //!
 //! ## onnx, onnxruntime
