@@ -235,7 +235,7 @@ mod tests {
         );
         assert!(message(parse("t,v\na,1\nb,inf\n")).contains("line 3"));
         assert!(message(parse("t,v\na,1\nb,1e999\n")).contains("infinite"));
-        assert!(message(parse("t,v\r\na,1\r\n\r\nb,oops\r\n")).contains("line 4"));
+        assert!(message(parse("t,v\r\na,1\r\n\r\nb,oops\r\nc,2\r\n")).contains("line 4"));
         assert!(message(parse("t,v\r\na,1\r\n\r\nb,2,3\r\n")).contains("line 4"));
         let bytes = b"t,v\na,1\n\xff\xfe,2\n";
         assert!(message(parse_series(bytes, "test.csv", &ColumnChoice::LastNumeric)).contains("line 3: not UTF-8"));
