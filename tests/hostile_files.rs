@@ -3,10 +3,19 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::Rng;
+use common::damage::{damaged, with_damaged_meaning};
+use fused_rnn::backend::reference::ReferenceBackend;
+use fused_rnn::cell::CellKind;
+use fused_rnn::data::csv::parse_series;
+use fused_rnn::data::time::TimeAxis;
+use fused_rnn::data::{ColumnChoice, Gaps, Scaler, TimeSplit, windows};
 use fused_rnn::interop::safetensors::{self, TensorFile};
+use fused_rnn::model::{ForecastConfig, Forecaster, Sequential};
+use fused_rnn::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
+use fused_rnn::parity::Case;
 use fused_rnn::{DType, Error};
 
 /// A file of a header and data.
@@ -193,55 +202,6 @@ fn tensors_of_no_elements_and_of_other_types_are_harmless() {
     }
 }
 
-/// Bytes changed, removed, doubled and exchanged, a few at a time; half of the time in the header, where they matter most.
-fn damaged(original: &[u8], rng: &mut Rng) -> Vec<u8> {
-    let mut bytes = original.to_vec();
-    let header =
-        original.first_chunk::<8>().map_or(0, |len| u64::from_le_bytes(*len)).min(original.len() as u64) as usize;
-    for _ in 0..1 + rng.below(4) {
-        let within = if rng.chance(0.6) { (8 + header).min(bytes.len()) } else { bytes.len() };
-        if within == 0 {
-            break;
-        }
-        let at = rng.below(within);
-        let until = at + rng.below((bytes.len() - at).min(24) + 1);
-        match rng.below(8) {
-            0 => bytes[at] = rng.bits() as u8,
-            1 => bytes[at] ^= 1 << rng.below(8),
-            // Other text of JSON, so that the parser gets further.
-            2 => bytes[at] = rng.pick(b"0123456789{}[]\",:-.eEtfnul \\\0"),
-            3 => drop(bytes.drain(at..until)),
-            4 => {
-                let copy = bytes[at..until].to_vec();
-                bytes.splice(at..at, copy);
-            }
-            5 => bytes.truncate(at),
-            6 => {
-                let other = rng.below(bytes.len());
-                bytes.swap(at, other);
-            }
-            _ => {
-                // A number becomes another, often a large one.
-                let digits: Vec<usize> = (0..within).filter(|i| bytes[*i].is_ascii_digit()).collect();
-                if !digits.is_empty() {
-                    let place = digits[rng.below(digits.len())];
-                    let number = rng.pick(&[
-                        "0",
-                        "1",
-                        "18446744073709551615",
-                        "9223372036854775807",
-                        "-1",
-                        "1e400",
-                        "4294967296",
-                    ]);
-                    bytes.splice(place..=place, number.bytes());
-                }
-            }
-        }
-    }
-    bytes
-}
-
 #[test]
 fn damaged_files_are_read_or_refused() {
     let original = small_file();
@@ -255,4 +215,219 @@ fn damaged_files_are_read_or_refused() {
         }
     }
     assert!(read > 100 && refused > 1000, "{read} read, {refused} refused: the damage is of one kind only");
+}
+
+/// Runs `read` on `count` damaged variants of each file, and says how many it accepted and refused. It may do both, but not panic.
+fn damage_each(
+    files: &[(String, Vec<u8>)],
+    count: u64,
+    damage: impl Fn(&[u8], &mut Rng) -> Vec<u8>,
+    read: impl Fn(&[u8]) -> Result<(), String> + std::panic::RefUnwindSafe,
+) -> (u64, u64) {
+    let (mut accepted, mut refused) = (0, 0);
+    for (name, original) in files {
+        read(original).unwrap_or_else(|e| panic!("{name} as it is: {e}"));
+        for seed in 0..count {
+            let bytes = damage(original, &mut Rng::new(seed));
+            match std::panic::catch_unwind(|| read(&bytes)) {
+                Ok(Ok(())) => accepted += 1,
+                Ok(Err(text)) => {
+                    assert!(!text.is_empty());
+                    refused += 1;
+                }
+                Err(_) => {
+                    let header = String::from_utf8_lossy(&bytes[..bytes.len().min(3000)]).into_owned();
+                    panic!("{name} with the damage of seed {seed} panics; it begins {header:?}");
+                }
+            }
+        }
+    }
+    println!("{} files: {accepted} damaged ones accepted, {refused} refused", files.len());
+    (accepted, refused)
+}
+
+fn files_in(folder: &str, extension: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let paths = std::fs::read_dir(folder).expect("listed").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+    files.sort();
+    let read = |path: &PathBuf| (path.display().to_string(), std::fs::read(path).expect("read"));
+    files.iter().map(read).collect()
+}
+
+// Parity cases.
+
+fn run_case(bytes: &[u8]) -> Result<(), String> {
+    let path = Path::new("case.safetensors");
+    let file = TensorFile::parse(bytes, path).map_err(|e| e.to_string())?;
+    let case = Case::from_file(&file).map_err(|e| e.to_string())?;
+    assert!(case.expected().count() > 0);
+    let report = case.run(&ReferenceBackend::<f32>::new(), None).map_err(|e| e.to_string())?;
+    assert!(!report.tensors.is_empty());
+    let _ = (report.passed(), report.worst().map(|w| w.relative_error));
+    Ok(())
+}
+
+#[test]
+fn damaged_parity_cases_are_run_or_refused() {
+    let files = files_in("tests/fixtures/parity", "safetensors");
+    assert!(files.len() > 20);
+    let (accepted, refused) = damage_each(&files, 60, damaged, run_case);
+    assert!(accepted > 0 && refused > accepted / 10);
+    let meaning = |bytes: &[u8], rng: &mut Rng| with_damaged_meaning(bytes, "case", rng);
+    let (accepted, refused) = damage_each(&files, 150, meaning, run_case);
+    assert!(accepted > 0 && refused > accepted / 10);
+}
+
+// Models.
+
+/// Small models of all layers, as bytes of their files.
+fn model_files() -> Vec<(String, Vec<u8>)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    CellKind::ALL
+        .into_iter()
+        .map(|cell| {
+            let config = ForecastConfig {
+                column: "sunspots".to_owned(),
+                gaps: Gaps::Interpolate,
+                window: 4,
+                horizon: 2,
+                difference: cell != CellKind::Gru,
+                scaler: Scaler::standard(&[1.0, 2.0, 4.0]).expect("valid"),
+            };
+            let layer: LayerConfig = match cell {
+                CellKind::Rnn => SimpleRnn::new(3).into(),
+                CellKind::Lstm => Lstm::new(3).into(),
+                CellKind::Gru => Gru::new(3).into(),
+            };
+            let model = Forecaster::new(ReferenceBackend::<f32>::new(), config, layer, 1).expect("valid");
+            model.save(&path).expect("saved");
+            (format!("a model with {cell}"), std::fs::read(&path).expect("read"))
+        })
+        .collect()
+}
+
+#[test]
+fn damaged_models_are_loaded_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    let load = |bytes: &[u8]| -> Result<(), String> {
+        std::fs::write(&path, bytes).expect("written");
+        let model = Sequential::<f64, _>::load(ReferenceBackend::<f64>::new(), &path);
+        if let Ok(model) = &model {
+            let _ = (model.summary(), model.count_params());
+        }
+        let mut forecaster = Forecaster::load(ReferenceBackend::<f32>::new(), &path).map_err(|e| e.to_string())?;
+        model.map_err(|e| format!("a forecaster, but no model: {e}"))?;
+        forecaster.forecast(&[3.0, 1.0, 4.0, 1.0, 5.0], 3).map(drop).map_err(|e| e.to_string())
+    };
+    let files = model_files();
+    let (accepted, refused) = damage_each(&files, 1000, damaged, load);
+    assert!(accepted > 0 && refused > accepted / 10);
+    let meaning = |bytes: &[u8], rng: &mut Rng| with_damaged_meaning(bytes, "fused-rnn", rng);
+    let (accepted, refused) = damage_each(&files, 2000, meaning, load);
+    assert!(accepted > 0 && refused > accepted / 10);
+    for (_, bytes) in &files {
+        for len in 0..bytes.len() {
+            load(&bytes[..len]).expect_err("truncated");
+        }
+    }
+}
+
+// CSV.
+
+fn read_csv(bytes: &[u8]) -> Result<(), String> {
+    let mut outcome = Ok(());
+    for choice in
+        [ColumnChoice::LastNumeric, ColumnChoice::Named("1".to_owned()), ColumnChoice::Named("co2".to_owned())]
+    {
+        let series = match parse_series(bytes, "data.csv", &choice) {
+            Ok(series) => series,
+            Err(error) => {
+                let text = error.to_string();
+                assert!(matches!(error, Error::Data { .. }) && text.starts_with("data.csv"), "{text}");
+                if choice == ColumnChoice::LastNumeric {
+                    outcome = Err(text);
+                }
+                continue;
+            }
+        };
+        assert_eq!(series.values.len(), series.labels.len());
+        for gaps in Gaps::ALL {
+            let Ok(complete) = gaps.close(&series) else { continue };
+            assert!(complete.values.iter().all(|v| v.is_finite()));
+            assert_eq!(complete.values.len(), complete.labels.len());
+            let _ = TimeAxis::new(&complete.labels);
+            let _ = (Scaler::min_max(&complete.values), Scaler::standard(&complete.values));
+            let _ = (TimeSplit::new(complete.values.len(), 0.1, 0.2), windows(&complete.values, 3, 2));
+        }
+    }
+    outcome
+}
+
+#[test]
+fn damaged_csv_files_are_read_or_refused() {
+    let mut files = files_in("examples/data", "csv");
+    assert!(!files.is_empty());
+    // The first lines have everything that the others have.
+    for (_, bytes) in &mut files {
+        bytes.truncate(1500);
+        let last_line = bytes.iter().rposition(|b| *b == b'\n').expect("lines");
+        bytes.truncate(last_line + 1);
+    }
+    let csv = |original: &[u8], rng: &mut Rng| {
+        let mut bytes = original.to_vec();
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len().max(1)).min(bytes.len());
+            let until = at + rng.below((bytes.len() - at).min(30) + 1);
+            let hostile: &[&[u8]] = &[
+                b",",
+                b"\n",
+                b"\r",
+                b"\r\n",
+                b"\"",
+                b"\"\"",
+                b"nan",
+                b"inf",
+                b"-inf",
+                b"1e400",
+                b"1e308",
+                b"-1e308",
+                b"1e-400",
+                b"text",
+                b"\xff",
+                b"\0",
+                b"\xef\xbb\xbf",
+                b" ",
+                b"0x10",
+                b"1_000",
+                b";",
+                b"9999-99-99",
+                b"\xe2\x80\xae",
+                b"",
+            ];
+            bytes.splice(at..until, hostile[rng.below(hostile.len())].iter().copied());
+        }
+        bytes
+    };
+    let (accepted, refused) = damage_each(&files, 1500, csv, read_csv);
+    assert!(accepted > 0 && refused > accepted / 20);
+    for bytes in [
+        &b""[..],
+        b"\n",
+        b"\n\n\n",
+        b",",
+        b",,\n,,",
+        b"\"",
+        b"a",
+        b"a\n",
+        b"1",
+        b"nan",
+        b"a,b\n1",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe1\0",
+    ] {
+        let _ = read_csv(bytes);
+    }
 }

@@ -2,6 +2,7 @@
 //! numbers. Both follow from a seed alone, so a failure is reported as one line and repeated with `FUSED_RNN_SEED`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod damage;
 pub mod run;
 pub mod truth;
 
