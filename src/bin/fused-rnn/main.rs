@@ -3,7 +3,9 @@
 mod gradcheck;
 mod info;
 mod parity;
+mod plot;
 mod predict;
+mod progress;
 mod train;
 
 use std::process::ExitCode;
