@@ -114,6 +114,8 @@ pub struct TensorReport {
     pub analytic: f64,
     /// The difference quotient there.
     pub numeric: f64,
+    /// The largest magnitude of the numeric gradient. Where it is zero, nothing depends on the tensor.
+    pub largest: f64,
     /// Elements for which there is no difference quotient, because of a kink. They are compared all the same.
     pub kinks: usize,
 }
@@ -226,12 +228,12 @@ impl GradCheck {
         let mut differences = Differences::new(self, backend, inputs, &gradients)?;
 
         let mut tensors = Vec::new();
-        for (name, analytic) in self.tensors(&analytic)? {
+        for (at, analytic) in self.tensors(&analytic)? {
             let mut quotients = Vec::with_capacity(analytic.len());
             for index in 0..analytic.len() {
-                quotients.push(differences.quotient(&name.tensor, name.start + index, STEPS[0])?);
+                quotients.push(differences.quotient(at.buffer, at.start + index, STEPS[0])?);
             }
-            tensors.push((name, analytic, quotients));
+            tensors.push((at, analytic, quotients));
         }
 
         // Scales for judging roughness: of the quotients that are smooth by themselves, and of the analytic gradient.
@@ -240,14 +242,14 @@ impl GradCheck {
             largest(analytic.iter().copied().chain(smooth))
         };
         let largest_scale = largest(tensors.iter().map(|(_, analytic, quotients)| scale_of(analytic, quotients)));
-        for (name, analytic, quotients) in &mut tensors {
+        for (at, analytic, quotients) in &mut tensors {
             let limit = SMOOTH * scale_of(analytic, quotients).max(FLOOR * largest_scale);
             for (index, quotient) in quotients.iter_mut().enumerate() {
                 for step in &STEPS[1..] {
                     if quotient.roughness <= limit {
                         break;
                     }
-                    let finer = differences.quotient(&name.tensor, name.start + index, *step)?;
+                    let finer = differences.quotient(at.buffer, at.start + index, *step)?;
                     if finer.roughness < quotient.roughness {
                         *quotient = finer;
                     }
@@ -256,29 +258,28 @@ impl GradCheck {
             }
         }
 
-        let slopes = |quotients: &[Quotient]| largest(quotients.iter().map(|q| q.slope));
         let largest_slope = largest(tensors.iter().map(|(_, _, quotients)| slopes(quotients)));
         let tensors = tensors
             .iter()
-            .map(|(name, analytic, quotients)| {
+            .map(|(at, analytic, quotients)| {
                 let scale = slopes(quotients).max(FLOOR * largest_slope).max(f64::MIN_POSITIVE);
-                compare(&name.name, analytic, quotients, scale)
+                compare(&at.name, analytic, quotients, scale)
             })
             .collect();
         Ok(GradReport { tensors, redraws: draw })
     }
 
     /// The differentiated tensors and their analytic gradients.
-    fn tensors<'g>(&self, gradients: &'g InputGradients<f64>) -> Result<Vec<(TensorName, &'g [f64])>> {
-        let whole = |name: &str, tensor| TensorName { name: name.to_owned(), tensor, start: 0 };
+    fn tensors<'g>(&self, gradients: &'g InputGradients<f64>) -> Result<Vec<(TensorAt, &'g [f64])>> {
+        let whole = |name: &str, buffer| TensorAt { name: name.to_owned(), buffer, start: 0 };
         let mut tensors =
-            vec![(whole("x", Tensor::X), gradients.dx.as_slice()), (whole("h0", Tensor::H0), gradients.dh0.as_slice())];
+            vec![(whole("x", Buffer::X), gradients.dx.as_slice()), (whole("h0", Buffer::H0), gradients.dh0.as_slice())];
         if let Some(dc0) = &gradients.dc0 {
-            tensors.push((whole("c0", Tensor::C0), dc0));
+            tensors.push((whole("c0", Buffer::C0), dc0));
         }
         for entry in WeightLayout::new(&self.descriptor)?.entries() {
-            let name = TensorName { name: entry.name.clone(), tensor: Tensor::Weights, start: entry.range.start };
-            tensors.push((name, &gradients.dweights[entry.range.clone()]));
+            let at = TensorAt { name: entry.name.clone(), buffer: Buffer::Weights, start: entry.range.start };
+            tensors.push((at, &gradients.dweights[entry.range.clone()]));
         }
         Ok(tensors)
     }
@@ -313,6 +314,11 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.map(f64::abs).filter(|v| v.is_finite()).fold(0.0, f64::max)
 }
 
+/// The largest slope.
+fn slopes(quotients: &[Quotient]) -> f64 {
+    largest(quotients.iter().map(|q| q.slope))
+}
+
 fn compare(name: &str, analytic: &[f64], quotients: &[Quotient], scale: f64) -> TensorReport {
     let error_of = |index: usize| {
         let error = (analytic[index] - quotients[index].slope).abs() / scale;
@@ -326,22 +332,24 @@ fn compare(name: &str, analytic: &[f64], quotients: &[Quotient], scale: f64) -> 
         worst_index,
         analytic: analytic[worst_index],
         numeric: quotients[worst_index].slope,
+        largest: slopes(quotients),
         kinks: quotients.iter().filter(|q| q.is_kink).count(),
     }
 }
 
-/// The buffer in which a tensor stands.
+/// Where a tensor stands.
 #[derive(Clone, Copy)]
-enum Tensor {
+enum Buffer {
     X,
     H0,
     C0,
     Weights,
 }
 
-struct TensorName {
+/// A tensor, by its name and where it is.
+struct TensorAt {
     name: String,
-    tensor: Tensor,
+    buffer: Buffer,
     /// Where it starts in its buffer.
     start: usize,
 }
@@ -433,11 +441,11 @@ impl<'a, B: HostBackend<f64>> Differences<'a, B> {
     }
 
     /// `L(v + step) - L(v)` for one element `v`.
-    fn loss_change(&mut self, tensor: Tensor, index: usize, step: f64) -> Result<f64> {
-        let value = *self.element(tensor, index);
-        *self.element(tensor, index) = value + step;
+    fn loss_change(&mut self, buffer: Buffer, index: usize, step: f64) -> Result<f64> {
+        let value = *self.element(buffer, index);
+        *self.element(buffer, index) = value + step;
         let outcome = self.forward();
-        *self.element(tensor, index) = value;
+        *self.element(buffer, index) = value;
         outcome?;
         let (new, base) = (&self.outputs, &self.base);
         Ok(weighted_change(self.gradients.dy.as_deref(), &new.y, &base.y)
@@ -448,21 +456,21 @@ impl<'a, B: HostBackend<f64>> Differences<'a, B> {
             })
     }
 
-    fn element(&mut self, tensor: Tensor, index: usize) -> &mut f64 {
-        let buffer = match tensor {
-            Tensor::X => &mut self.inputs.x,
-            Tensor::H0 => self.inputs.h0.get_or_insert_default(),
-            Tensor::C0 => self.inputs.c0.get_or_insert_default(),
-            Tensor::Weights => &mut self.inputs.weights,
+    fn element(&mut self, buffer: Buffer, index: usize) -> &mut f64 {
+        let values = match buffer {
+            Buffer::X => &mut self.inputs.x,
+            Buffer::H0 => self.inputs.h0.get_or_insert_default(),
+            Buffer::C0 => self.inputs.c0.get_or_insert_default(),
+            Buffer::Weights => &mut self.inputs.weights,
         };
-        &mut buffer[index]
+        &mut values[index]
     }
 
-    fn quotient(&mut self, tensor: &Tensor, index: usize, h: f64) -> Result<Quotient> {
-        let right = self.loss_change(*tensor, index, h)?;
-        let left = self.loss_change(*tensor, index, -h)?;
-        let far_right = self.loss_change(*tensor, index, 2.0 * h)?;
-        let far_left = self.loss_change(*tensor, index, -2.0 * h)?;
+    fn quotient(&mut self, buffer: Buffer, index: usize, h: f64) -> Result<Quotient> {
+        let right = self.loss_change(buffer, index, h)?;
+        let left = self.loss_change(buffer, index, -h)?;
+        let far_right = self.loss_change(buffer, index, 2.0 * h)?;
+        let far_left = self.loss_change(buffer, index, -2.0 * h)?;
         let central = (right - left) / (2.0 * h);
         let far_central = (far_right - far_left) / (4.0 * h);
         let second = (right + left) / h;
