@@ -1,1 +1,148 @@
-//! The gru cell.
+//! Gated recurrent unit.
+//!
+//! ```text
+//! a_r = W_r x + b_ir + R_r h_prev + b_hr                       r = f(a_r)
+//! a_z = W_z x + b_iz + R_z h_prev + b_hz                       z = f(a_z)
+//! a_n = W_n x + b_in + r * q,  q = R_n h_prev + b_hn           n = g(a_n)       reset after the product
+//! a_n = W_n x + b_in + R_n q + b_hn,  q = r * h_prev           n = g(a_n)       reset before it
+//! h   = (1 - z) * n + z * h_prev
+//! ```
+//!
+//! with `f = sigmoid` for the gates and `g = tanh` for the candidate unless told otherwise; every `a` is clamped to
+//! `±gate_clip` on its way into its activation. Sources: [Cho et al. 2014](https://arxiv.org/abs/1406.1078) (reset before);
+//! [`torch.nn.GRU`](https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html) (reset after);
+//! [ONNX `GRU`](https://onnx.ai/onnx/operators/onnx__GRU.html), `linear_before_reset` 0 (before) and 1 (after).
+//!
+//! # Derivative
+//!
+//! ```text
+//! da_n    = dh * (1 - z) * g'(a_n)
+//! da_z    = dh * (h_prev - n) * f'(a_z)
+//! da_r    = dr * f'(a_r)
+//! dx      = W^T da
+//! dh_prev = dh * z + R_r^T da_r + R_z^T da_z + ...
+//!   after:  dq = r * da_n        dr = q * da_n         ... = R_n^T dq    dR_n += dq h_prev^T    db_hn += dq
+//!   before: dq = R_n^T da_n      dr = h_prev * dq      ... = r * dq      dR_n += da_n q^T       db_hn += da_n
+//! dW += da x^T    db_ih += da    dR_r,z += da_r,z h_prev^T    db_hr,hz += da_r,z
+//! ```
+//!
+//! Every `f'` and `g'` is zero where its `a` was clamped.
+
+use super::{Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed};
+use crate::dtype::Scalar;
+use crate::rnn::{GruReset, LayerWeights};
+
+// Positions in `CellSpec::gates`, which are those in `CellSpec::saved` as well; `q` ("rn") follows them there.
+const R: usize = 0;
+const Z: usize = 1;
+const N: usize = 2;
+const Q: usize = 3;
+
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
+    let hidden = layer.hidden_size();
+    let act = layer.activations;
+    let at = |gate: usize, j: usize| gate * hidden + j;
+    for j in 0..hidden {
+        for gate in [R, Z] {
+            let a = layer.input_term(gate, j, x) + layer.state_term(gate, j, prev.h);
+            record.a[at(gate, j)] = a;
+            record.saved[at(gate, j)] = layer.activate(act.gate, a);
+        }
+    }
+    // A loop of its own, because `R_n (r * h_prev)` needs r of every unit.
+    for j in 0..hidden {
+        let r = record.saved[at(R, j)];
+        record.saved[at(Q, j)] = match layer.descriptor.reset {
+            GruReset::After => layer.state_term(N, j, prev.h),
+            GruReset::Before => r * prev.h[j],
+        };
+    }
+    for j in 0..hidden {
+        let (r, z) = (record.saved[at(R, j)], record.saved[at(Z, j)]);
+        let state_term = match layer.descriptor.reset {
+            GruReset::After => r * record.saved[at(Q, j)],
+            GruReset::Before => layer.state_term(N, j, &record.saved[at(Q, 0)..]),
+        };
+        let a_n = layer.input_term(N, j, x) + state_term;
+        let n = layer.activate(act.state, a_n);
+        record.a[at(N, j)] = a_n;
+        record.saved[at(N, j)] = n;
+        record.h[j] = (E::one() - z) * n + z * prev.h[j];
+    }
+}
+
+pub(super) fn backward<E: Scalar>(
+    layer: &Layer<'_, E>,
+    prev: &State<'_, E>,
+    record: &mut Record<'_, E>,
+    gradient: &mut StepGradient<'_, E>,
+) {
+    let hidden = layer.hidden_size();
+    let act = layer.activations;
+    let at = |gate: usize, j: usize| gate * hidden + j;
+    let slope = |record: &Record<'_, E>, activation, gate: usize, j: usize| {
+        layer.activate_derivative(activation, record.a[at(gate, j)], record.saved[at(gate, j)])
+    };
+    for j in 0..hidden {
+        let (z, n) = (record.saved[at(Z, j)], record.saved[at(N, j)]);
+        record.da[at(N, j)] = record.dh[j] * (E::one() - z) * slope(record, act.state, N, j);
+        record.da[at(Z, j)] = record.dh[j] * (prev.h[j] - n) * slope(record, act.gate, Z, j);
+        gradient.dh[j] = record.dh[j] * z;
+    }
+    let da_n = &record.da[at(N, 0)..];
+    let mut dq = vec![E::zero(); hidden];
+    let mut dr = vec![E::zero(); hidden];
+    match layer.descriptor.reset {
+        GruReset::After => {
+            for j in 0..hidden {
+                dq[j] = record.saved[at(R, j)] * da_n[j];
+                dr[j] = record.saved[at(Q, j)] * da_n[j];
+            }
+            add_transposed(gradient.dh, layer.weights.hidden_hidden, N * hidden, &dq);
+        }
+        GruReset::Before => {
+            add_transposed(&mut dq, layer.weights.hidden_hidden, N * hidden, da_n);
+            for j in 0..hidden {
+                dr[j] = prev.h[j] * dq[j];
+                gradient.dh[j] += record.saved[at(R, j)] * dq[j];
+            }
+        }
+    }
+    for j in 0..hidden {
+        record.da[at(R, j)] = dr[j] * slope(record, act.gate, R, j);
+    }
+    for gate in [R, Z] {
+        let da = &record.da[at(gate, 0)..at(gate + 1, 0)];
+        add_transposed(gradient.dh, layer.weights.hidden_hidden, gate * hidden, da);
+    }
+    add_transposed(gradient.dx, layer.weights.input_hidden, 0, record.da);
+}
+
+pub(super) fn add_weight_gradient<E: Scalar>(
+    layer: &Layer<'_, E>,
+    x: &[E],
+    prev: &State<'_, E>,
+    record: &Record<'_, E>,
+    gradient: &mut LayerWeights<&mut [E]>,
+) {
+    let hidden = layer.hidden_size();
+    add_outer(gradient.input_hidden, 0, record.da, x);
+    add_bias(gradient.input_bias, 0, record.da);
+
+    let da_rz = &record.da[..N * hidden];
+    add_outer(gradient.hidden_hidden, 0, da_rz, prev.h);
+    add_bias(gradient.hidden_bias, 0, da_rz);
+
+    let da_n = &record.da[N * hidden..];
+    match layer.descriptor.reset {
+        GruReset::After => {
+            let dq: Vec<E> = (0..hidden).map(|j| record.saved[R * hidden + j] * da_n[j]).collect();
+            add_outer(gradient.hidden_hidden, N * hidden, &dq, prev.h);
+            add_bias(gradient.hidden_bias, N * hidden, &dq);
+        }
+        GruReset::Before => {
+            add_outer(gradient.hidden_hidden, N * hidden, da_n, &record.saved[Q * hidden..]);
+            add_bias(gradient.hidden_bias, N * hidden, da_n);
+        }
+    }
+}

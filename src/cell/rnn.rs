@@ -1,1 +1,56 @@
-//! The rnn cell.
+//! The simple recurrence.
+//!
+//! ```text
+//! a = W x + b_ih + R h_prev + b_hh
+//! h = g(a)
+//! ```
+//!
+//! with `g = tanh` unless told otherwise, and `a` clamped to `±gate_clip` on its way into `g`. Sources:
+//! [Elman 1990](https://doi.org/10.1207/s15516709cog1402_1),
+//! [`torch.nn.RNN`](https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html),
+//! [ONNX `RNN`](https://onnx.ai/onnx/operators/onnx__RNN.html).
+//!
+//! # Derivative
+//!
+//! ```text
+//! da      = dh * g'(a)        (zero where a was clamped)
+//! dx      = W^T da
+//! dh_prev = R^T da
+//! dW += da x^T    dR += da h_prev^T    db_ih += da    db_hh += da
+//! ```
+
+use super::{Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed};
+use crate::dtype::Scalar;
+use crate::rnn::LayerWeights;
+
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
+    for j in 0..layer.hidden_size() {
+        record.a[j] = layer.input_term(0, j, x) + layer.state_term(0, j, prev.h);
+        record.h[j] = layer.activate(layer.activations.state, record.a[j]);
+    }
+}
+
+pub(super) fn backward<E: Scalar>(
+    layer: &Layer<'_, E>,
+    record: &mut Record<'_, E>,
+    gradient: &mut StepGradient<'_, E>,
+) {
+    for j in 0..layer.hidden_size() {
+        let slope = layer.activate_derivative(layer.activations.state, record.a[j], record.h[j]);
+        record.da[j] = record.dh[j] * slope;
+    }
+    add_transposed(gradient.dx, layer.weights.input_hidden, 0, record.da);
+    add_transposed(gradient.dh, layer.weights.hidden_hidden, 0, record.da);
+}
+
+pub(super) fn add_weight_gradient<E: Scalar>(
+    x: &[E],
+    prev: &State<'_, E>,
+    record: &Record<'_, E>,
+    gradient: &mut LayerWeights<&mut [E]>,
+) {
+    add_outer(gradient.input_hidden, 0, record.da, x);
+    add_outer(gradient.hidden_hidden, 0, record.da, prev.h);
+    add_bias(gradient.input_bias, 0, record.da);
+    add_bias(gradient.hidden_bias, 0, record.da);
+}

@@ -40,7 +40,7 @@ impl CellKind {
     /// This cell's row of the arity table.
     pub fn spec(self) -> &'static CellSpec {
         match self {
-            CellKind::Rnn => &CellSpec { name: "rnn", gates: &["h"], states: &["h"], peepholes: &[], saved: &["h"] },
+            CellKind::Rnn => &CellSpec { name: "rnn", gates: &["h"], states: &["h"], peepholes: &[], saved: &[] },
             CellKind::Lstm => &CellSpec {
                 name: "lstm",
                 gates: &["i", "f", "g", "o"],

@@ -1,5 +1,6 @@
 //! The `fused-rnn` program: one file a subcommand. Exit codes: 0 success, 1 the answer is no (a case failed), 2 an error.
 
+mod descriptor_args;
 mod gradcheck;
 mod info;
 mod parity;
