@@ -43,6 +43,11 @@ impl TimeAxis {
         self.unit != Unit::Index
     }
 
+    /// Whether the labels are dates, so that positions are years.
+    pub fn is_date(&self) -> bool {
+        matches!(self.unit, Unit::Month { .. } | Unit::Day { .. })
+    }
+
     /// Where value `i` lies: in years for dates, else the number itself. Values past the end follow at the usual distance.
     pub fn position(&self, i: usize) -> f64 {
         let time = self.time(i);
