@@ -6,6 +6,7 @@ use std::path::Path;
 
 use common::run::{Buffers, Setup};
 use common::{Problem, Recipe};
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::pass::{Inputs, OutputGradients};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{Empty, Filled, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad};
@@ -23,6 +24,14 @@ macro_rules! host_backends {
         }
         {
             let $backend = ReferenceBackend::<f64>::new();
+            $body;
+        }
+        {
+            let $backend = CpuBackend::<f32>::new();
+            $body;
+        }
+        {
+            let $backend = CpuBackend::<f64>::new();
             $body;
         }
     }};
