@@ -73,13 +73,19 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>])
     let rows = gates * hidden;
     let source = gate_positions(descriptor.cell.spec().gates, gate_order(descriptor.cell));
 
+    let name =
+        |index: usize, tensor: &str| format!("layer {} direction {} {tensor}", index / directions, index % directions);
+    // Before anything is allocated for sizes that the tensors may not bear out.
+    for (index, from) in layers.iter().enumerate() {
+        let inputs = descriptor.layer_input_size(index / directions);
+        check_len(&name(index, "kernel"), &[inputs, rows], from.kernel.len())?;
+        check_len(&name(index, "recurrent_kernel"), &[hidden, rows], from.recurrent_kernel.len())?;
+    }
     let mut flat = vec![E::zero(); layout.len()];
     for (index, from) in layers.iter().enumerate() {
         let (layer, direction) = (index / directions, index % directions);
         let inputs = descriptor.layer_input_size(layer);
-        let name = |tensor: &str| format!("layer {layer} direction {direction} {tensor}");
-        check_len(&name("kernel"), &[inputs, rows], from.kernel.len())?;
-        check_len(&name("recurrent_kernel"), &[hidden, rows], from.recurrent_kernel.len())?;
+        let name = |tensor: &str| name(index, tensor);
         let bias = match (&from.bias, descriptor.bias) {
             (None, Bias::None) => &[][..],
             (Some(bias), Bias::Single) => {
