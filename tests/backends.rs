@@ -15,7 +15,10 @@ use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{ForwardMode, HostBackend, Reserve, WeightGrad};
 use fused_rnn::cell::{Activation, CellKind};
-use fused_rnn::rnn::{Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::rnn::{
+    Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightEntry, WeightKind,
+    WeightLayout,
+};
 
 fn infer<E: Scalar, B: HostBackend<E>>(backend: &B, problem: &Problem, setup: &Setup<E>) -> Result<Named<E>, String> {
     run::infer(backend, &problem.descriptor, problem.shape, &problem.inputs(), setup).map_err(|e| e.to_string())
@@ -168,7 +171,7 @@ fn saturates_without_nan<E: Scalar, B: HostBackend<E>>(backend: &B) {
         r.descriptor.activations = RnnDescriptor::rnn(1, 1).activations;
         r.descriptor.reverse_activations = None;
         (r.descriptor.gate_clip, r.descriptor.cell_clip, r.gain) = (None, None, 1.0);
-        if r.seed % 3 == 0 {
+        if r.seed.is_multiple_of(3) {
             r.descriptor.activations.state = Activation::Softsign;
         }
         r.shape.seq_len = r.shape.seq_len.min(8);
@@ -898,8 +901,9 @@ fn dropout_masks_are_philox<E: Scalar, B: HostBackend<E>>(backend: &B) {
             let layout = WeightLayout::new(&d).expect("valid");
             let mut weights = vec![E::zero(); layout.len()];
             for layer in 0..layers {
-                let view = layout.view_mut(&mut weights, layer, 0);
-                (0..width).for_each(|i| view.input_hidden[i * width + i] = E::one());
+                let reads_x = |e: &&WeightEntry| e.layer == layer && e.kind == WeightKind::InputHidden;
+                let start = layout.entries().iter().find(reads_x).expect("every layer has it").range.start;
+                (0..width).for_each(|i| weights[start + i * width + i] = E::one());
             }
             let seed = rng.bits();
             let x = convert::<E>(&rng.vector(shape.seq_len * shape.batch * width, 4.0));

@@ -7,10 +7,12 @@ use std::path::Path;
 use common::run::{Buffers, Setup};
 use common::{Problem, Recipe};
 use fused_rnn::backend::cpu::CpuBackend;
-use fused_rnn::backend::pass::{Inputs, OutputGradients};
+use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{Empty, Filled, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad};
 use fused_rnn::cell::{Activation, Activations, CellKind};
+use fused_rnn::interop::keras::{self, KerasWeights};
+use fused_rnn::interop::onnx::{self, OnnxWeights};
 use fused_rnn::interop::safetensors;
 use fused_rnn::rnn::{Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
 use fused_rnn::{DType, Error, Result, Scalar, files};
@@ -246,6 +248,36 @@ fn sizes_that_overflow_are_refused_without_allocating() {
         }
     }
     assert!(accepted > 0 && refused > 100, "{accepted} accepted, {refused} refused");
+}
+
+/// Sizes that are possible, but that the tensors given do not have, are refused before anything of that size is allocated.
+#[test]
+fn sizes_that_the_data_do_not_bear_out_are_refused_without_allocating() {
+    let shape = RnnShape { seq_len: 1 << 30, batch: 1 << 20 };
+    let inputs = Inputs { weights: vec![0.0f32; 3], x: vec![0.0; 4], ..Inputs::default() };
+    for d in [RnnDescriptor::gru(2, 3), RnnDescriptor::rnn(1 << 26, 1 << 27)] {
+        for shape in [shape, RnnShape { seq_len: 1, batch: 2 }] {
+            let infer = pass::infer(&ReferenceBackend::new(), &d, shape, &inputs).map(drop);
+            let train = pass::train(&CpuBackend::new(), &d, shape, &inputs, &OutputGradients::default()).map(drop);
+            for refused in [infer, train] {
+                let error = refused.expect_err("sizes that are not there");
+                assert!(
+                    matches!(&error, Error::Shape { tensor, .. } | Error::SizeOverflow { tensor, .. }
+                        if ["x", "weights", "reserve"].contains(&tensor.as_str()))
+                        || matches!(error, Error::InvalidOption { .. }),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+    let d = RnnDescriptor::lstm(1 << 27, 1 << 28);
+    let keras = KerasWeights { kernel: vec![0.0f32; 8], recurrent_kernel: vec![0.0; 8], bias: None };
+    let error =
+        keras::import(&RnnDescriptor { bias: Bias::None, ..d.clone() }, &[keras]).map(drop).expect_err("refused");
+    assert!(error.to_string().contains("kernel: expected"), "{error}");
+    let node = OnnxWeights { w: vec![0.0f32; 8], r: vec![0.0; 8], b: None, p: None };
+    let error = onnx::import(&d, &node).map(drop).expect_err("refused");
+    assert!(error.to_string().starts_with("W: expected"), "{error}");
 }
 
 #[test]
