@@ -91,13 +91,14 @@ fn agrees<E: Scalar, B: HostBackend<E>>(backend: &B) {
 /// Sizes around the edges of blocks and tiles, and long sequences, with the usual functions.
 fn agrees_at_large_sizes<E: Scalar, B: HostBackend<E>>(backend: &B) {
     let sizes = [
-        (3, 33, 65, 127, 1),
+        (3, 33, 65, 131, 1),
         (2, 17, 130, 96, 1),
         (5, 1, 3, 200, 2),
         (4, 1, 257, 129, 1),
         (3, 131, 9, 20, 2),
         (300, 2, 3, 9, 1),
-        (1, 1, 512, 64, 1),
+        (1, 1, 530, 64, 1),
+        (2, 1, 520, 64, 1),
         (1, 200, 1, 1, 1),
         (64, 8, 1, 50, 1),
     ];
