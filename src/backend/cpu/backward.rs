@@ -44,11 +44,7 @@ struct Given<'a, E> {
 }
 
 impl<E: Scalar> Call<'_, E> {
-    pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(
-        &self,
-        args: BackwardDataArgs<'_, B>,
-        reserve: &mut [E],
-    ) {
+    pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(&self, args: BackwardDataArgs<'_, B>, reserve: &mut [E]) {
         let g = &self.geometry;
         let d = &self.plan.descriptor;
         let BackwardDataArgs { weights, y, dy, dhn, dcn, mut dx, mut dh0, mut dc0, workspace, .. } = args;
@@ -78,11 +74,8 @@ impl<E: Scalar> Call<'_, E> {
             let (above, below) = if layer % 2 == 0 { (&*odd, even) } else { (&*even, odd) };
             for direction in 0..g.directions {
                 let view = self.plan.weights.view(weights, layer, direction);
-                let output = if top {
-                    Rows::outer(y, g.features(), d.layout)
-                } else {
-                    output_of(g, &*kept.between, layer)
-                };
+                let output =
+                    if top { Rows::outer(y, g.features(), d.layout) } else { output_of(g, &*kept.between, layer) };
                 let gradient = if top {
                     dy.map(|dy| Rows::outer(dy, g.features(), d.layout))
                 } else {
@@ -213,16 +206,15 @@ impl<E: Scalar> Call<'_, E> {
             dc0.fill(E::zero());
         }
 
-        let panels = |data, k, n| Panels { data, k, n };
         let shared = Shared {
             call: self,
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
             options: self.options(place.1, weights),
-            recurrent: panels(&*ws.recurrent_weights, recurrent.rows, g.output),
-            candidate: g.candidate().map(|c| panels(&*ws.candidate_weights, c.rows, g.output)),
-            projection: g.projected.then(|| panels(&*ws.projection, g.output, g.hidden)),
+            recurrent: Panels::new(&*ws.recurrent_weights, recurrent.rows, g.output),
+            candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, c.rows, g.output)),
+            projection: g.projected.then(|| Panels::new(&*ws.projection, g.output, g.hidden)),
             given,
             cells: &*saved.cells,
             inputs: g.keeps_inputs.then(|| Rows::inner(&*saved.inputs, g.gate_rows)),
@@ -296,7 +288,8 @@ impl<E: Scalar> Call<'_, E> {
                         None => self.initial(self.h0, g.output, place, sequences.at(position)),
                     }
                 };
-                let q = |index: usize| Some(gates.features(3 * hidden, hidden).at(sequences, sequences.valid_row(index)));
+                let q =
+                    |index: usize| Some(gates.features(3 * hidden, hidden).at(sequences, sequences.valid_row(index)));
 
                 // Rows of weight_ih, and the columns of the gates that are their gradients.
                 let input_parts: &[(Range<usize>, usize)] = match g.cell {
@@ -633,7 +626,16 @@ impl<E: Scalar> Walk<'_, E> {
         }
         let gates = &*gates;
         let gates_row = |row: usize| &gates[row * width..][..width];
-        gemm::multiply(isa, 0..rows, gates_row, recurrent, self.dh, |row| row * width, Start::Set, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            gates_row,
+            recurrent.at_step(t),
+            self.dh,
+            |row| row * width,
+            Start::Set,
+            self.scratch,
+        );
     }
 
     fn lstm(&mut self, t: usize, rows: usize) {
@@ -647,7 +649,16 @@ impl<E: Scalar> Walk<'_, E> {
             }
             let dh = &*self.dh;
             let dh_row = |row: usize| &dh[row * output..][..output];
-            gemm::multiply(isa, 0..rows, dh_row, projection, self.du, |row| row * hidden, Start::Set, self.scratch);
+            gemm::multiply(
+                isa,
+                0..rows,
+                dh_row,
+                projection.at_step(t),
+                self.du,
+                |row| row * hidden,
+                Start::Set,
+                self.scratch,
+            );
         }
         let gates = self.gates.block(t, rows);
         let cells = Rows::inner(cells, hidden);
@@ -671,12 +682,20 @@ impl<E: Scalar> Walk<'_, E> {
         }
         let gates = &*gates;
         let gates_row = |row: usize| &gates[row * width..][..width];
-        gemm::multiply(isa, 0..rows, gates_row, recurrent, self.dh, |row| row * output, Start::Set, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            gates_row,
+            recurrent.at_step(t),
+            self.dh,
+            |row| row * output,
+            Start::Set,
+            self.scratch,
+        );
     }
 
     fn gru(&mut self, t: usize, rows: usize) {
-        let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } =
-            *self.shared;
+        let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } = *self.shared;
         let isa = call.isa;
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);
@@ -686,7 +705,16 @@ impl<E: Scalar> Walk<'_, E> {
                 let gates = &*gates;
                 let candidate_row = |row: usize| &gates[row * width..][..hidden];
                 let offset = |row: usize| row * hidden;
-                gemm::multiply(isa, 0..rows, candidate_row, candidate, self.du, offset, Start::Set, self.scratch);
+                gemm::multiply(
+                    isa,
+                    0..rows,
+                    candidate_row,
+                    candidate.at_step(t),
+                    self.du,
+                    offset,
+                    Start::Set,
+                    self.scratch,
+                );
             }
             for row in 0..rows {
                 let position = self.first + row;
@@ -710,6 +738,15 @@ impl<E: Scalar> Walk<'_, E> {
         let gates = &*gates;
         let columns = hidden..hidden + recurrent.k;
         let gates_row = |row: usize| &gates[row * width..][columns.clone()];
-        gemm::multiply(isa, 0..rows, gates_row, recurrent, self.dh, |row| row * hidden, Start::Add, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            gates_row,
+            recurrent.at_step(t),
+            self.dh,
+            |row| row * hidden,
+            Start::Add,
+            self.scratch,
+        );
     }
 }

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, load_part, store_part};
 use crate::dtype::Scalar;
 
 /// Products that are summed in a register before the sum is added to the output.
@@ -39,6 +39,28 @@ pub(crate) struct Panels<'a, E> {
     pub(crate) data: &'a [E],
     pub(crate) k: usize,
     pub(crate) n: usize,
+    /// Whether panels are visited from the last to the first: walks through time alternate, and find what the previous
+    /// step read last still in the cache. Results do not depend on it.
+    pub(crate) last_first: bool,
+}
+
+impl<'a, E> Panels<'a, E> {
+    /// An operand already packed.
+    pub(crate) fn new(data: &'a [E], k: usize, n: usize) -> Self {
+        Panels { data, k, n, last_first: false }
+    }
+
+    /// The same, visited in the order for step `t` of a walk.
+    pub(crate) fn at_step(self, t: usize) -> Self {
+        Panels { last_first: t % 2 == 1, ..self }
+    }
+
+    /// `0..count` in the order of visiting.
+    #[inline(always)]
+    fn order(&self, count: usize) -> impl Iterator<Item = usize> + use<E> {
+        let last_first = self.last_first;
+        (0..count).map(move |i| if last_first { count - 1 - i } else { i })
+    }
 }
 
 /// Elements that a `[k, n]` operand takes in panels.
@@ -108,49 +130,72 @@ pub(crate) fn pack_rows<'s, E: Scalar>(
             let to = &mut out[start..start + width];
             let columns = width.min(n - panel * width);
             match source {
-                Some(source) => {
-                    let from = &source[panel * width..panel * width + columns];
-                    if columns == width {
-                        to.copy_from_slice(from);
-                    } else {
-                        to[..columns].copy_from_slice(from);
-                        to[columns..].fill(E::zero());
-                    }
-                }
+                Some(source) => isa.run(CopyRow { from: &source[panel * width..][..columns], to }),
                 None => to.fill(E::zero()),
             }
         }
     }
 }
 
-/// Cuts `rows` into blocks of nearly equal size, none above `most`. A block takes as many rows as it is wide, save the last.
-struct Blocks {
-    rows: usize,
-    at: usize,
-    left: usize,
+/// Copies a row of a panel, and fills the rest with zeros.
+struct CopyRow<'a, E> {
+    from: &'a [E],
+    to: &'a mut [E],
 }
 
-impl Blocks {
-    fn new(rows: usize, most: usize) -> Self {
-        Blocks { rows, at: 0, left: rows.div_ceil(most) }
+impl<E: Scalar> Kernel<E> for CopyRow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        let n = self.from.len();
+        for half in [0, S::LANES] {
+            let v = load_part(s, self.from, half.min(n), S::LANES.min(n.saturating_sub(half)));
+            s.store(&mut self.to[half..half + S::LANES], v);
+        }
     }
 }
 
-impl Iterator for Blocks {
-    /// First row, rows, and width: the rows rounded up to 1 or an even number, for which there is a tile.
-    type Item = (usize, usize, usize);
+/// Blocks that [`Blocks`] holds at most: of [`BLOCK_ROWS`] rows, for the lowest tile.
+const MAX_BLOCKS: usize = BLOCK_ROWS.div_ceil(6) + 1;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.rows {
-            return None;
+/// A block of rows, one tile high.
+#[derive(Clone, Copy, Default)]
+struct Block {
+    /// First row.
+    at: usize,
+    /// Rows that it takes.
+    taken: usize,
+    /// Rows of its tile: those taken, rounded up to 1 or an even number.
+    width: usize,
+    /// Rows of all tiles before it.
+    before: usize,
+}
+
+/// Rows cut into blocks of nearly equal size.
+struct Blocks {
+    blocks: [Block; MAX_BLOCKS],
+    count: usize,
+}
+
+impl Blocks {
+    /// Cuts `rows`, at most [`BLOCK_ROWS`], into blocks of at most `most`.
+    fn new(rows: usize, most: usize) -> Self {
+        let mut blocks = [Block::default(); MAX_BLOCKS];
+        let (mut count, mut at, mut before) = (0, 0, 0);
+        let wanted = rows.div_ceil(most);
+        while at < rows {
+            let share = (rows - at).div_ceil(wanted - count);
+            let width = if share == 1 { 1 } else { share.next_multiple_of(2) };
+            let taken = width.min(rows - at);
+            blocks[count] = Block { at, taken, width, before };
+            (count, at, before) = (count + 1, at + taken, before + width);
         }
-        let share = (self.rows - self.at).div_ceil(self.left);
-        let width = if share == 1 { 1 } else { share.next_multiple_of(2) };
-        let first = self.at;
-        let rows = width.min(self.rows - first);
-        self.at += rows;
-        self.left = self.left.saturating_sub(1).max(1);
-        Some((first, rows, width))
+        Blocks { blocks, count }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Block> {
+        self.blocks[..self.count].iter()
     }
 }
 
@@ -189,52 +234,67 @@ pub(crate) fn multiply<'s, E: Scalar>(
     }
     for first in rows.clone().step_by(block_rows) {
         let count = block_rows.min(rows.end - first);
+        let blocks = Blocks::new(count, most);
+        let mut offsets = [0; BLOCK_ROWS];
+        for i in 0..count {
+            offsets[i] = offset(first + i);
+        }
         for k0 in (0..b.k).step_by(DEPTH) {
             let k = DEPTH.min(b.k - k0);
             let start = if k0 == 0 { start } else { Start::Add };
-            let mut packed = 0;
-            for (at, taken, tile_rows) in Blocks::new(count, most) {
-                let block = &mut scratch[packed..packed + tile_rows * k];
-                pack_block(taken, tile_rows, |i| &row(first + at + i)[k0..k0 + k], block);
-                packed += tile_rows * k;
+            for block in blocks.iter() {
+                let out = &mut scratch[block.before * k..][..block.width * k];
+                pack_block(block, |i| &row(first + block.at + i)[k0..k0 + k], out);
             }
-            for panel in 0..panels {
+            for panel in b.order(panels) {
                 let b_panel = &b.data[(panel * b.k + k0) * width..][..k * width];
-                let mut packed = 0;
-                for (at, taken, tile_rows) in Blocks::new(count, most) {
-                    let a = &scratch[packed..packed + tile_rows * k];
-                    packed += tile_rows * k;
-                    let mut offsets = [0; MAX_ROWS];
-                    for i in 0..taken {
-                        offsets[i] = offset(first + at + i);
-                    }
-                    tile(isa, tile_rows, Tile { a, b: b_panel, c: &mut *c, offsets, taken, column: panel * width, n: b.n, start });
+                for block in blocks.iter() {
+                    let a = &scratch[block.before * k..][..block.width * k];
+                    let offsets = &offsets[block.at..block.at + block.taken];
+                    tile(
+                        isa,
+                        block.width,
+                        Tile { a, b: b_panel, c: &mut *c, offsets, column: panel * width, n: b.n, start },
+                    );
                 }
             }
         }
     }
 }
 
-/// `[k][width]` from `taken` rows of `k` elements; zeros in the rows beyond.
+/// `[k][width]` from rows of `k` elements; zeros in the rows beyond those taken.
 #[inline]
-fn pack_block<'s, E: Scalar>(taken: usize, width: usize, row: impl Fn(usize) -> &'s [E], out: &mut [E]) {
+fn pack_block<'s, E: Scalar>(block: &Block, row: impl Fn(usize) -> &'s [E], out: &mut [E]) {
+    let &Block { taken, width, .. } = block;
     if taken < width {
         out.fill(E::zero());
     }
     let mut i = 0;
-    while i + 2 <= taken {
-        let (one, two) = (row(i), row(i + 1));
-        for ((to, &a), &b) in out.chunks_exact_mut(width).zip(one).zip(two) {
-            let to = &mut to[i..i + 2];
-            to[0] = a;
-            to[1] = b;
+    while i + 4 <= taken {
+        // Four by four, which the compiler turns into vectors and shuffles.
+        let rows = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+        let fours = rows.map(|row| row.as_chunks::<4>().0);
+        let count = fours[0].len();
+        let fours = fours.map(|four| &four[..count]);
+        for (chunk, out) in out.chunks_exact_mut(4 * width).enumerate().take(count) {
+            let square = [fours[0][chunk], fours[1][chunk], fours[2][chunk], fours[3][chunk]];
+            for kk in 0..4 {
+                let to = &mut out[kk * width + i..][..4];
+                to.copy_from_slice(&[square[0][kk], square[1][kk], square[2][kk], square[3][kk]]);
+            }
         }
-        i += 2;
+        for kk in 4 * count..rows[0].len() {
+            for (r, row) in rows.iter().enumerate() {
+                out[kk * width + i + r] = row[kk];
+            }
+        }
+        i += 4;
     }
-    if i < taken {
+    while i < taken {
         for (to, &a) in out.chunks_exact_mut(width).zip(row(i)) {
             to[i] = a;
         }
+        i += 1;
     }
 }
 
@@ -272,28 +332,20 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
             // Four tiles high, so that packing reads whole cache lines.
             for m0 in (0..m).step_by(4 * most) {
                 let rows = (4 * most).min(m - m0);
-                for kk in 0..depth {
-                    let source = &a_row(k0 + kk)[first + m0..first + m0 + rows];
-                    let mut packed = 0;
-                    for (at, taken, tile_rows) in Blocks::new(rows, most) {
-                        let to = &mut a_packed[packed + kk * tile_rows..packed + (kk + 1) * tile_rows];
-                        to[..taken].copy_from_slice(&source[at..at + taken]);
-                        to[taken..].fill(E::zero());
-                        packed += tile_rows * depth;
-                    }
-                }
-                let mut packed = 0;
-                for (at, taken, tile_rows) in Blocks::new(rows, most) {
-                    let a = &a_packed[packed..packed + tile_rows * depth];
-                    packed += tile_rows * depth;
+                let blocks = Blocks::new(rows, most);
+                let a_part = |kk: usize| &a_row(k0 + kk)[first + m0..first + m0 + rows];
+                isa.run(PackTransposed { depth, blocks: &blocks, a_row: a_part, out: &mut *a_packed });
+                for block in blocks.iter() {
+                    let a = &a_packed[block.before * depth..][..block.width * depth];
                     let mut offsets = [0; MAX_ROWS];
-                    for i in 0..taken {
-                        offsets[i] = (m0 + at + i) * n;
+                    for i in 0..block.taken {
+                        offsets[i] = (m0 + block.at + i) * n;
                     }
+                    let offsets = &offsets[..block.taken];
                     for panel in 0..panels {
                         let b = &b_packed[panel * width * depth..][..width * depth];
                         let column = n0 + panel * width;
-                        tile(isa, tile_rows, Tile { a, b, c: &mut *c, offsets, taken, column, n, start });
+                        tile(isa, block.width, Tile { a, b, c: &mut *c, offsets, column, n, start });
                     }
                 }
             }
@@ -301,16 +353,46 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
     }
 }
 
-/// One tile of the output: `taken` rows by a panel.
+/// Packs blocks of columns of a left operand given by rows of `k`.
+struct PackTransposed<'a, E, F> {
+    depth: usize,
+    blocks: &'a Blocks,
+    /// The rows' elements that the blocks count from.
+    a_row: F,
+    /// `[block][k][width]`
+    out: &'a mut [E],
+}
+
+impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        for kk in 0..self.depth {
+            let source = (self.a_row)(kk);
+            for block in &self.blocks.blocks[..self.blocks.count] {
+                let out = &mut self.out[block.before * self.depth + kk * block.width..][..block.width];
+                let from = &source[block.at..block.at + block.taken];
+                let mut at = 0;
+                while at < block.width {
+                    let v = load_part(s, from, at.min(block.taken), S::LANES.min(block.taken.saturating_sub(at)));
+                    store_part(s, out, at, S::LANES.min(block.width - at), v);
+                    at += S::LANES;
+                }
+            }
+        }
+    }
+}
+
+/// One tile of the output: some rows by a panel.
 struct Tile<'a, E> {
     /// `[k][rows]`
     a: &'a [E],
     /// `[k][2 * LANES]`
     b: &'a [E],
     c: &'a mut [E],
-    /// Where each row of `c` starts.
-    offsets: [usize; MAX_ROWS],
-    taken: usize,
+    /// Where each row of `c` starts; rows of the tile beyond these are not written.
+    offsets: &'a [usize],
     /// First column.
     column: usize,
     /// Columns of the whole output.
@@ -342,7 +424,7 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
         if ROWS > S::ROWS {
             return; // never called, and not worth compiling
         }
-        let Tile { a, b, c, offsets, taken, column, n, start } = self.0;
+        let Tile { a, b, c, offsets, column, n, start } = self.0;
         let mut sums = [[s.splat(E::zero()); 2]; ROWS];
         for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(2 * S::LANES)) {
             let (low, high) = (s.load(&b[..S::LANES]), s.load(&b[S::LANES..]));
@@ -354,7 +436,7 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
         }
         let columns = (n - column).min(2 * S::LANES);
         for r in 0..ROWS {
-            if r < taken {
+            if r < offsets.len() {
                 let c = &mut c[offsets[r] + column..][..columns];
                 finish(s, c, column, start, &sums[r]);
             }
@@ -412,37 +494,39 @@ impl<E: Scalar> Kernel<E> for VectorTimesPanels<'_, E> {
         let width = 2 * S::LANES;
         let panel = |p: usize| &b.data[(p * b.k + k0) * width..][..a.len() * width];
         let panels = b.n.div_ceil(width);
-        let mut p = 0;
-        while p + 4 <= panels {
-            let mut sums = [s.splat(E::zero()); 8];
-            let four = panel(p)
-                .chunks_exact(width)
-                .zip(panel(p + 1).chunks_exact(width))
-                .zip(panel(p + 2).chunks_exact(width))
-                .zip(panel(p + 3).chunks_exact(width));
-            for (&a, (((b0, b1), b2), b3)) in a.iter().zip(four) {
-                let value = s.splat(a);
-                for (i, b) in [b0, b1, b2, b3].into_iter().enumerate() {
-                    sums[2 * i] = s.mul_add(value, s.load(&b[..S::LANES]), sums[2 * i]);
-                    sums[2 * i + 1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[2 * i + 1]);
+        // All fours, then what is left one by one.
+        let fours = panels / 4;
+        for unit in b.order(fours + panels % 4) {
+            if unit < fours {
+                let p = 4 * unit;
+                let mut sums = [s.splat(E::zero()); 8];
+                let four = panel(p)
+                    .chunks_exact(width)
+                    .zip(panel(p + 1).chunks_exact(width))
+                    .zip(panel(p + 2).chunks_exact(width))
+                    .zip(panel(p + 3).chunks_exact(width));
+                for (&a, (((b0, b1), b2), b3)) in a.iter().zip(four) {
+                    let value = s.splat(a);
+                    for (i, b) in [b0, b1, b2, b3].into_iter().enumerate() {
+                        sums[2 * i] = s.mul_add(value, s.load(&b[..S::LANES]), sums[2 * i]);
+                        sums[2 * i + 1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[2 * i + 1]);
+                    }
                 }
+                let column = p * width;
+                let end = b.n.min(column + 4 * width);
+                finish(s, &mut c[column..end], column, start, &sums);
+            } else {
+                let p = 3 * fours + unit;
+                let mut sums = [s.splat(E::zero()); 2];
+                for (&a, b) in a.iter().zip(panel(p).chunks_exact(width)) {
+                    let value = s.splat(a);
+                    sums[0] = s.mul_add(value, s.load(&b[..S::LANES]), sums[0]);
+                    sums[1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[1]);
+                }
+                let column = p * width;
+                let end = b.n.min(column + width);
+                finish(s, &mut c[column..end], column, start, &sums);
             }
-            let column = p * width;
-            let end = b.n.min(column + 4 * width);
-            finish(s, &mut c[column..end], column, start, &sums);
-            p += 4;
-        }
-        while p < panels {
-            let mut sums = [s.splat(E::zero()); 2];
-            for (&a, b) in a.iter().zip(panel(p).chunks_exact(width)) {
-                let value = s.splat(a);
-                sums[0] = s.mul_add(value, s.load(&b[..S::LANES]), sums[0]);
-                sums[1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[1]);
-            }
-            let column = p * width;
-            let end = b.n.min(column + width);
-            finish(s, &mut c[column..end], column, start, &sums);
-            p += 1;
         }
     }
 }

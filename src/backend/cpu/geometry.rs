@@ -37,11 +37,9 @@ pub(crate) struct Geometry {
     pub(crate) deep: bool,
 }
 
-/// A product that runs at every step: columns of the gates' rows, and the rows of `weight_hh` that they stand for.
+/// A product that runs at every step: the rows of `weight_hh` that it takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recurrent {
-    /// First column of the gates' row.
-    pub(crate) column: usize,
     /// First row of `weight_hh`.
     pub(crate) row: usize,
     pub(crate) rows: usize,
@@ -114,15 +112,15 @@ impl Geometry {
     /// The product with `h_prev`; where the reset comes before it, that of r and z only.
     pub(crate) fn recurrent(&self) -> Recurrent {
         match self.cell {
-            CellKind::Gru if self.resets_before() => Recurrent { column: self.hidden, row: 0, rows: 2 * self.hidden },
-            CellKind::Gru => Recurrent { column: self.hidden, row: 0, rows: 3 * self.hidden },
-            _ => Recurrent { column: 0, row: 0, rows: self.gate_rows },
+            CellKind::Gru if self.resets_before() => Recurrent { row: 0, rows: 2 * self.hidden },
+            CellKind::Gru => Recurrent { row: 0, rows: 3 * self.hidden },
+            _ => Recurrent { row: 0, rows: self.gate_rows },
         }
     }
 
     /// The product with `r * h_prev`, where there is one.
     pub(crate) fn candidate(&self) -> Option<Recurrent> {
-        self.resets_before().then_some(Recurrent { column: 0, row: 2 * self.hidden, rows: self.hidden })
+        self.resets_before().then_some(Recurrent { row: 2 * self.hidden, rows: self.hidden })
     }
 
     /// Elements kept for one layer and direction.
@@ -214,8 +212,11 @@ impl Geometry {
 
     pub(crate) fn backward_space<E: Scalar>(&self, isa: Isa, threads: &Threads) -> Space {
         let recurrent = self.recurrent().rows;
-        let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows)
-            .max(gemm::multiply_scratch::<E>(isa, self.batch, self.gate_rows.max(self.hidden)));
+        let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows).max(gemm::multiply_scratch::<E>(
+            isa,
+            self.batch,
+            self.gate_rows.max(self.hidden),
+        ));
         Space {
             index: self.index_len::<E>(),
             input_weights: gemm::panels_len::<E>(isa, self.gate_rows, self.widest_input),

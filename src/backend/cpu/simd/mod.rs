@@ -67,6 +67,18 @@ pub trait Simd<E: Scalar>: Copy {
     fn exp2_of_rounded(self, rounded: Self::V) -> Self::V;
 }
 
+/// `from[at..at + n]`, zeros beyond; `n` is at most a vector.
+#[inline(always)]
+pub(crate) fn load_part<E: Scalar, S: Simd<E>>(s: S, from: &[E], at: usize, n: usize) -> S::V {
+    if n == S::LANES { s.load(&from[at..at + S::LANES]) } else { s.load_head(&from[at..at + n]) }
+}
+
+/// Writes `to[at..at + n]`; `n` is at most a vector.
+#[inline(always)]
+pub(crate) fn store_part<E: Scalar, S: Simd<E>>(s: S, to: &mut [E], at: usize, n: usize, v: S::V) {
+    if n == S::LANES { s.store(&mut to[at..at + S::LANES], v) } else { s.store_head(&mut to[at..at + n], v) }
+}
+
 /// What element types need: a way to every instruction set. Implemented for `f32` and `f64`, and sealed.
 pub trait Element: Sized + 'static {
     /// Runs `kernel` under `isa`.
@@ -116,7 +128,10 @@ impl Isa {
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+            {
                 return Isa(Level::Avx512);
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
