@@ -313,6 +313,8 @@ impl<E: Scalar> Call<'_, E> {
                     }
                 }
                 let k = sequences.valid_rows();
+                // Both biases have the same gradient, save where the reset gate acts on one of them.
+                let same_bias = g.cell != CellKind::Gru || g.resets_before();
                 for (rows, column) in input_parts {
                     let n = g.layer_input(layer);
                     let product = WeightsProduct {
@@ -325,7 +327,10 @@ impl<E: Scalar> Call<'_, E> {
                         k,
                         n,
                         c: &mut gradient.input_hidden[rows.start * n..rows.end * n],
-                        bias: part(gradient.input_bias, rows),
+                        biases: [
+                            part(gradient.input_bias, rows),
+                            if same_bias { part(gradient.hidden_bias, rows) } else { &mut [] },
+                        ],
                         start,
                         scratch: &mut *scratch,
                     };
@@ -333,7 +338,7 @@ impl<E: Scalar> Call<'_, E> {
                 }
                 for (rows, column) in state_parts {
                     let n = g.output;
-                    let bias = part(gradient.hidden_bias, rows);
+                    let biases = [if same_bias { &mut [] } else { part(gradient.hidden_bias, rows) }, &mut []];
                     let c = &mut gradient.hidden_hidden[rows.start * n..rows.end * n];
                     let (isa, workers) = (self.isa, g.workers(self.threads));
                     let (rows, column, scratch) = (rows.len(), *column, &mut *scratch);
@@ -341,14 +346,14 @@ impl<E: Scalar> Call<'_, E> {
                         let b = &q;
                         let a = gates;
                         divide(
-                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch },
+                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch },
                             workers,
                         );
                     } else {
                         let b = &previous_output;
                         let a = gates;
                         divide(
-                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch },
+                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch },
                             workers,
                         );
                     }
@@ -365,7 +370,7 @@ impl<E: Scalar> Call<'_, E> {
                         k,
                         n: hidden,
                         c: &mut *gradient.projection,
-                        bias: &mut [],
+                        biases: [&mut [], &mut []],
                         start,
                         scratch: &mut *scratch,
                     };
@@ -430,21 +435,23 @@ struct WeightsProduct<'a, 'w, E, F> {
     k: usize,
     n: usize,
     c: &'w mut [E],
-    /// `[rows]` or empty.
-    bias: &'w mut [E],
+    /// Biases with this gradient, each `[rows]` or empty.
+    biases: [&'w mut [E]; 2],
     start: Start<'a, E>,
     scratch: &'w mut [E],
 }
 
 impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsProduct<'a, '_, E, F> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch } = self;
+        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
         let middle = share(rows, left, of);
         let (c_left, c_right) = c.split_at_mut(middle * n);
-        let at = if bias.is_empty() { 0 } else { middle };
-        let (bias_left, bias_right) = bias.split_at_mut(at);
+        let [one, two] = biases.map(|bias| {
+            let at = if bias.is_empty() { 0 } else { middle };
+            bias.split_at_mut(at)
+        });
         let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
-        let part = |rows, column, c, bias, scratch| WeightsProduct {
+        let part = |rows, column, c, biases, scratch| WeightsProduct {
             isa,
             sequences,
             rows,
@@ -454,37 +461,31 @@ impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsPr
             k,
             n,
             c,
-            bias,
+            biases,
             start,
             scratch,
         };
         (
-            part(middle, column, c_left, bias_left, scratch_left),
-            part(rows - middle, column + middle, c_right, bias_right, scratch_right),
+            part(middle, column, c_left, [one.0, two.0], scratch_left),
+            part(rows - middle, column + middle, c_right, [one.1, two.1], scratch_right),
         )
     }
 
     fn run(self) {
-        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch } = self;
+        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
         let a_row = |index: usize| a.at(sequences, sequences.valid_row(index));
         gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
-        if bias.is_empty() {
+        if biases.iter().all(|bias| bias.is_empty()) {
             return;
         }
-        // In blocks, so that rounding errors grow with the blocks and not with the steps.
-        let (total, rest) = scratch.split_at_mut(rows);
-        let block = &mut rest[..rows];
-        total.fill(E::zero());
-        for first in (0..k).step_by(gemm::DEPTH) {
-            block.fill(E::zero());
-            for index in first..k.min(first + gemm::DEPTH) {
-                add(block, &a_row(index)[column..column + rows]);
+        let (total, block) = scratch.split_at_mut(rows);
+        let a_part = |index: usize| &a_row(index)[column..column + rows];
+        gemm::sum_rows(isa, k, a_part, total, &mut block[..rows]);
+        for bias in biases {
+            match start {
+                Start::Add => add(bias, total),
+                _ => bias.copy_from_slice(&total[..bias.len()]),
             }
-            add(total, block);
-        }
-        match start {
-            Start::Add => add(bias, total),
-            _ => bias.copy_from_slice(total),
         }
     }
 }

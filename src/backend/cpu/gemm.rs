@@ -384,6 +384,64 @@ impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E,
     }
 }
 
+/// `total` = the sum of `k` rows, in blocks of [`DEPTH`] that are summed in `block` first, so that rounding errors grow with
+/// the blocks and not with the rows.
+pub(crate) fn sum_rows<'s, E: Scalar>(
+    isa: Isa,
+    k: usize,
+    row: impl Fn(usize) -> &'s [E],
+    total: &mut [E],
+    block: &mut [E],
+) {
+    total.fill(E::zero());
+    for first in (0..k).step_by(DEPTH) {
+        isa.run(SumRows { rows: first..k.min(first + DEPTH), row: &row, out: &mut *block });
+        for (total, &block) in total.iter_mut().zip(&*block) {
+            *total += block;
+        }
+    }
+}
+
+/// `out` = the sum of some rows.
+struct SumRows<'a, E, F> {
+    rows: Range<usize>,
+    row: &'a F,
+    out: &'a mut [E],
+}
+
+impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for SumRows<'_, E, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        let n = self.out.len();
+        let mut at = 0;
+        while at < n {
+            if at + 4 * S::LANES <= n {
+                let mut sums = [s.splat(E::zero()); 4];
+                for index in self.rows.clone() {
+                    let row = &(self.row)(index)[at..at + 4 * S::LANES];
+                    for v in 0..4 {
+                        sums[v] = s.add(sums[v], s.load(&row[v * S::LANES..(v + 1) * S::LANES]));
+                    }
+                }
+                for v in 0..4 {
+                    s.store(&mut self.out[at + v * S::LANES..at + (v + 1) * S::LANES], sums[v]);
+                }
+                at += 4 * S::LANES;
+            } else {
+                let part = S::LANES.min(n - at);
+                let mut sum = s.splat(E::zero());
+                for index in self.rows.clone() {
+                    sum = s.add(sum, load_part(s, (self.row)(index), at, part));
+                }
+                store_part(s, self.out, at, part, sum);
+                at += part;
+            }
+        }
+    }
+}
+
 /// One tile of the output: some rows by a panel.
 struct Tile<'a, E> {
     /// `[k][rows]`
