@@ -22,6 +22,9 @@ const BLOCK_ROWS: usize = 112;
 /// Columns of the right operand that [`multiply_transposed`] packs at once.
 const BLOCK_COLUMNS: usize = 256;
 
+/// Tiles that [`multiply_transposed`] packs of the left operand at once.
+const TILES_PACKED: usize = 8;
+
 /// What the first partial sum meets in the output.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a, E> {
@@ -208,6 +211,7 @@ pub(crate) fn multiply_scratch<E: Scalar>(isa: Isa, m: usize, k: usize) -> usize
 }
 
 /// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
+#[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
 pub(crate) fn multiply<'s, E: Scalar>(
     isa: Isa,
     rows: Range<usize>,
@@ -302,12 +306,13 @@ fn pack_block<'s, E: Scalar>(block: &Block, row: impl Fn(usize) -> &'s [E], out:
 pub(crate) fn multiply_transposed_scratch<E: Scalar>(isa: Isa, m: usize, n: usize, k: usize) -> usize {
     let width = 2 * isa.lanes::<E>();
     let depth = k.min(DEPTH);
-    let rows = (4 * isa.rows::<E>()).min(m + 1);
+    let rows = (TILES_PACKED * isa.rows::<E>()).min(m + 1);
     depth * (rows + n.next_multiple_of(width).min(BLOCK_COLUMNS))
 }
 
 /// `c = start + a^T b` where `a` is `[k, m]` and `b` `[k, n]`, given by rows; `b` may lack rows, which are zero. `c` is
 /// `[m, n]`; the columns of `a` are those from `first` on.
+#[allow(clippy::too_many_arguments)] // as above
 pub(crate) fn multiply_transposed<'s, E: Scalar>(
     isa: Isa,
     (m, n, k): (usize, usize, usize),
@@ -329,9 +334,9 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
             let (b_packed, a_packed) = scratch.split_at_mut(panels * width * depth);
             let b_part = |kk: usize| b_row(k0 + kk).map(|row| &row[n0..n0 + columns]);
             pack_rows(isa, depth, columns, 0..panels, b_part, b_packed);
-            // Four tiles high, so that packing reads whole cache lines.
-            for m0 in (0..m).step_by(4 * most) {
-                let rows = (4 * most).min(m - m0);
+            // Several tiles high, so that packing reads long stretches of each row.
+            for m0 in (0..m).step_by(TILES_PACKED * most) {
+                let rows = (TILES_PACKED * most).min(m - m0);
                 let blocks = Blocks::new(rows, most);
                 let a_part = |kk: usize| &a_row(k0 + kk)[first + m0..first + m0 + rows];
                 isa.run(PackTransposed { depth, blocks: &blocks, a_row: a_part, out: &mut *a_packed });
