@@ -211,6 +211,7 @@ impl<E: Scalar> Call<'_, E> {
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
+            row_workers: g.row_workers(self.threads),
             options: self.options(place.1, weights),
             recurrent: Panels::new(&*ws.recurrent_weights, recurrent.rows, g.output),
             candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, c.rows, g.output)),
@@ -496,6 +497,7 @@ struct Shared<'a, E> {
     sequences: &'a Sequences<'a>,
     place: (usize, usize),
     reverse: bool,
+    row_workers: usize,
     options: Options<'a, E>,
     recurrent: Panels<'a, E>,
     candidate: Option<Panels<'a, E>>,
@@ -614,7 +616,7 @@ impl<E: Scalar> Walk<'_, E> {
 
     fn rnn(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, options, recurrent, inputs, .. } = *self.shared;
-        let (isa, width) = (call.isa, call.geometry.gate_width);
+        let (isa, row_workers, width) = (call.isa, self.shared.row_workers, call.geometry.gate_width);
         let gates = self.gates.block(t, rows);
         for row in 0..rows {
             RnnBackward {
@@ -636,13 +638,14 @@ impl<E: Scalar> Walk<'_, E> {
             |row| row * width,
             Start::Set,
             self.scratch,
+            row_workers,
         );
     }
 
     fn lstm(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, reverse, options, recurrent, projection, inputs, cells, .. } =
             *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
         if let Some(projection) = projection {
             if let Some(steps) = &mut self.projected_gradient {
@@ -659,6 +662,7 @@ impl<E: Scalar> Walk<'_, E> {
                 |row| row * hidden,
                 Start::Set,
                 self.scratch,
+                row_workers,
             );
         }
         let gates = self.gates.block(t, rows);
@@ -692,12 +696,13 @@ impl<E: Scalar> Walk<'_, E> {
             |row| row * output,
             Start::Set,
             self.scratch,
+            row_workers,
         );
     }
 
     fn gru(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } = *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);
         let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
@@ -715,6 +720,7 @@ impl<E: Scalar> Walk<'_, E> {
                     offset,
                     Start::Set,
                     self.scratch,
+                    row_workers,
                 );
             }
             for row in 0..rows {
@@ -748,6 +754,7 @@ impl<E: Scalar> Walk<'_, E> {
             |row| row * hidden,
             Start::Add,
             self.scratch,
+            row_workers,
         );
     }
 }

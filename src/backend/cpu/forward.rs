@@ -312,6 +312,7 @@ impl<'a, E: Scalar> Call<'a, E> {
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
+            row_workers: g.row_workers(self.threads),
             options: self.options(place.1, weights),
             recurrent: Panels::new(&*ws.recurrent_weights, g.output, recurrent.rows),
             candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, g.output, c.rows)),
@@ -483,6 +484,7 @@ impl<E: Scalar> Divide for RowsProduct<'_, E> {
             |index| (sequences.valid_row(index) - base) * stride,
             start,
             scratch,
+            1,
         );
     }
 }
@@ -493,6 +495,7 @@ struct Shared<'a, E> {
     sequences: &'a Sequences<'a>,
     place: (usize, usize),
     reverse: bool,
+    row_workers: usize,
     options: Options<'a, E>,
     recurrent: Panels<'a, E>,
     candidate: Option<Panels<'a, E>>,
@@ -638,12 +641,22 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn rnn(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, .. } = *self.shared;
-        let (isa, width) = (call.isa, call.geometry.gate_width);
+        let (isa, row_workers, width) = (call.isa, self.shared.row_workers, call.geometry.gate_width);
         let gates = self.gates.block(t, rows);
         let h = &*self.h;
         let add = Start::Add;
         let h_row = |row: usize| &h[row * width..][..width];
-        gemm::multiply(isa, 0..rows, h_row, recurrent.at_step(t), gates, |row| row * width, add, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            h_row,
+            recurrent.at_step(t),
+            gates,
+            |row| row * width,
+            add,
+            self.scratch,
+            row_workers,
+        );
         for row in 0..rows {
             RnnForward {
                 options,
@@ -657,12 +670,22 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn lstm(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, projection, .. } = *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
         let gates = self.gates.block(t, rows);
         let h = &*self.h;
         let h_row = |row: usize| &h[row * output..][..output];
-        gemm::multiply(isa, 0..rows, h_row, recurrent.at_step(t), gates, |row| row * width, Start::Add, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            h_row,
+            recurrent.at_step(t),
+            gates,
+            |row| row * width,
+            Start::Add,
+            self.scratch,
+            row_workers,
+        );
         for row in 0..rows {
             let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
             LstmForward {
@@ -687,6 +710,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
                 |row| row * output,
                 Start::Set,
                 self.scratch,
+                row_workers,
             );
             if let Some(unprojected) = &mut self.unprojected {
                 unprojected.block(t, rows).copy_from_slice(&u[..rows * hidden]);
@@ -696,7 +720,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn gru(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, candidate, candidate_bias, .. } = *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);
         if candidate.is_none() {
@@ -707,7 +731,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
         let h = &*self.h;
         let h_row = |row: usize| &h[row * hidden..][..hidden];
         let offset = |row: usize| row * width + hidden;
-        gemm::multiply(isa, 0..rows, h_row, recurrent.at_step(t), gates, offset, Start::Add, self.scratch);
+        gemm::multiply(isa, 0..rows, h_row, recurrent.at_step(t), gates, offset, Start::Add, self.scratch, row_workers);
         let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
         for &part in parts {
             if let (GruPart::Second, Some(candidate)) = (part, candidate) {
@@ -726,6 +750,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
                     |row| row * width,
                     Start::Add,
                     self.scratch,
+                    row_workers,
                 );
             }
             for row in 0..rows {

@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use super::simd::{Isa, Kernel, Simd, load_part, store_part};
+use super::threads::{Divide, divide, share};
 use crate::dtype::Scalar;
 
 /// Products that are summed in a register before the sum is added to the output.
@@ -210,7 +211,8 @@ pub(crate) fn multiply_scratch<E: Scalar>(isa: Isa, m: usize, k: usize) -> usize
     (block + 1) * k.min(DEPTH)
 }
 
-/// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
+/// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`. A single row
+/// is divided by columns among `row_workers`.
 #[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
 pub(crate) fn multiply<'s, E: Scalar>(
     isa: Isa,
@@ -221,19 +223,16 @@ pub(crate) fn multiply<'s, E: Scalar>(
     offset: impl Fn(usize) -> usize,
     start: Start<'_, E>,
     scratch: &mut [E],
+    row_workers: usize,
 ) {
     let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();
     let block_rows = BLOCK_ROWS / most * most;
     let panels = b.n.div_ceil(width);
-    if rows.len() == 1 && b.k > 0 {
-        // A vector times a matrix: nothing to pack, and panels by fours, for as many independent sums as latency wants.
-        let (row, c) = (&row(rows.start)[..b.k], &mut c[offset(rows.start)..][..b.n]);
-        for k0 in (0..b.k).step_by(DEPTH) {
-            let k1 = b.k.min(k0 + DEPTH);
-            let start = if k0 == 0 { start } else { Start::Add };
-            isa.run(VectorTimesPanels { a: &row[k0..k1], b, k0, c: &mut *c, start });
-        }
+    if rows.len() == 1 {
+        // A vector times a matrix: nothing to pack.
+        let (a, c) = (&row(rows.start)[..b.k], &mut c[offset(rows.start)..][..b.n]);
+        divide(RowProduct { isa, a, b, panels: 0..panels, c, start }, row_workers);
         return;
     }
     for first in rows.clone().step_by(block_rows) {
@@ -258,7 +257,7 @@ pub(crate) fn multiply<'s, E: Scalar>(
                     tile(
                         isa,
                         block.width,
-                        Tile { a, b: b_panel, c: &mut *c, offsets, column: panel * width, n: b.n, start },
+                        &mut Tile { a, b: b_panel, c: &mut *c, offsets, column: panel * width, n: b.n, start },
                     );
                 }
             }
@@ -350,7 +349,7 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
                     for panel in 0..panels {
                         let b = &b_packed[panel * width * depth..][..width * depth];
                         let column = n0 + panel * width;
-                        tile(isa, block.width, Tile { a, b, c: &mut *c, offsets, column, n, start });
+                        tile(isa, block.width, &mut Tile { a, b, c: &mut *c, offsets, column, n, start });
                     }
                 }
             }
@@ -464,7 +463,7 @@ struct Tile<'a, E> {
 }
 
 #[inline]
-fn tile<E: Scalar>(isa: Isa, rows: usize, tile: Tile<'_, E>) {
+fn tile<E: Scalar>(isa: Isa, rows: usize, tile: &mut Tile<'_, E>) {
     match rows {
         1 => isa.run(TileOf::<1, E>(tile)),
         2 => isa.run(TileOf::<2, E>(tile)),
@@ -477,9 +476,9 @@ fn tile<E: Scalar>(isa: Isa, rows: usize, tile: Tile<'_, E>) {
     }
 }
 
-struct TileOf<'a, const ROWS: usize, E>(Tile<'a, E>);
+struct TileOf<'t, 'a, const ROWS: usize, E>(&'t mut Tile<'a, E>);
 
-impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
+impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, '_, ROWS, E> {
     type Output = ();
 
     #[inline(always)]
@@ -488,6 +487,14 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
             return; // never called, and not worth compiling
         }
         let Tile { a, b, c, offsets, column, n, start } = self.0;
+        let (a, b, column, n, start) = (*a, *b, *column, *n, *start);
+        // The output comes from far away when a walk adds to gates that were computed long before.
+        let columns = (n - column).min(2 * S::LANES);
+        for &offset in offsets.iter() {
+            let c = &c[offset + column..][..columns];
+            s.prefetch(&c[0]);
+            s.prefetch(&c[columns - 1]);
+        }
         let mut sums = [[s.splat(E::zero()); 2]; ROWS];
         for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(2 * S::LANES)) {
             let (low, high) = (s.load(&b[..S::LANES]), s.load(&b[S::LANES..]));
@@ -497,7 +504,6 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
                 sums[r][1] = s.mul_add(value, high, sums[r][1]);
             }
         }
-        let columns = (n - column).min(2 * S::LANES);
         for r in 0..ROWS {
             if r < offsets.len() {
                 let c = &mut c[offsets[r] + column..][..columns];
@@ -539,27 +545,60 @@ fn finish<E: Scalar, S: Simd<E>, const N: usize>(
     }
 }
 
-/// One row times all panels.
-struct VectorTimesPanels<'a, E> {
+/// One row times some panels.
+struct RowProduct<'a, E> {
+    isa: Isa,
     a: &'a [E],
     b: Panels<'a, E>,
+    panels: Range<usize>,
+    /// The columns of these panels.
+    c: &'a mut [E],
+    start: Start<'a, E>,
+}
+
+impl<E: Scalar> Divide for RowProduct<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let RowProduct { isa, a, b, panels, c, start } = self;
+        let middle = panels.start + share(panels.len(), left, of);
+        let width = 2 * isa.lanes::<E>();
+        let (c_left, c_right) = c.split_at_mut(((middle - panels.start) * width).min(c.len()));
+        let part = |panels, c| RowProduct { isa, a, b, panels, c, start };
+        (part(panels.start..middle, c_left), part(middle..panels.end, c_right))
+    }
+
+    fn run(self) {
+        let RowProduct { isa, a, b, panels, c, start } = self;
+        for k0 in (0..b.k).step_by(DEPTH) {
+            let a = &a[k0..b.k.min(k0 + DEPTH)];
+            let start = if k0 == 0 { start } else { Start::Add };
+            isa.run(RowTimesPanels { a, b, panels: panels.clone(), k0, c: &mut *c, start });
+        }
+    }
+}
+
+/// A part of a row times some panels, by fours: as many independent sums as the latency of an addition wants.
+struct RowTimesPanels<'a, E> {
+    a: &'a [E],
+    b: Panels<'a, E>,
+    panels: Range<usize>,
     k0: usize,
     c: &'a mut [E],
     start: Start<'a, E>,
 }
 
-impl<E: Scalar> Kernel<E> for VectorTimesPanels<'_, E> {
+impl<E: Scalar> Kernel<E> for RowTimesPanels<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
-        let VectorTimesPanels { a, b, k0, c, start } = self;
+        let RowTimesPanels { a, b, panels, k0, c, start } = self;
         let width = 2 * S::LANES;
-        let panel = |p: usize| &b.data[(p * b.k + k0) * width..][..a.len() * width];
-        let panels = b.n.div_ceil(width);
+        let panel = |p: usize| &b.data[((panels.start + p) * b.k + k0) * width..][..a.len() * width];
+        let first = panels.start * width;
+        let columns = c.len();
         // All fours, then what is left one by one.
-        let fours = panels / 4;
-        for unit in b.order(fours + panels % 4) {
+        let fours = panels.len() / 4;
+        for unit in b.order(fours + panels.len() % 4) {
             if unit < fours {
                 let p = 4 * unit;
                 let mut sums = [s.splat(E::zero()); 8];
@@ -576,8 +615,8 @@ impl<E: Scalar> Kernel<E> for VectorTimesPanels<'_, E> {
                     }
                 }
                 let column = p * width;
-                let end = b.n.min(column + 4 * width);
-                finish(s, &mut c[column..end], column, start, &sums);
+                let end = columns.min(column + 4 * width);
+                finish(s, &mut c[column..end], first + column, start, &sums);
             } else {
                 let p = 3 * fours + unit;
                 let mut sums = [s.splat(E::zero()); 2];
@@ -587,8 +626,8 @@ impl<E: Scalar> Kernel<E> for VectorTimesPanels<'_, E> {
                     sums[1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[1]);
                 }
                 let column = p * width;
-                let end = b.n.min(column + width);
-                finish(s, &mut c[column..end], column, start, &sums);
+                let end = columns.min(column + width);
+                finish(s, &mut c[column..end], first + column, start, &sums);
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::cell::{Activation, CellKind};
 use crate::dtype::Scalar;
 use crate::rnn::GruReset;
 
+/// Weights that a thread reads in a few microseconds.
+const ROW_WEIGHTS: usize = 100_000;
+
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
@@ -165,6 +168,13 @@ impl Geometry {
     /// the arithmetic, and a thread gains little.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
         threads.worth(self.operations().1).min((self.batch / 8).max(1))
+    }
+
+    /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
+    /// enough that reading them takes a few times as long as handing over the work.
+    pub(crate) fn row_workers(&self, threads: &Threads) -> usize {
+        let parts = self.recurrent().rows * self.output / ROW_WEIGHTS;
+        if self.batch == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
 
     pub(crate) fn temp_space<E: Scalar>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> TempSpace {

@@ -35,6 +35,8 @@ pub trait Simd<E: Scalar>: Copy {
     /// Most rows of a matrix tile two vectors wide that fit the registers.
     const ROWS: usize;
 
+    /// Asks for the cache line of an element that will be needed soon.
+    fn prefetch(self, from: &E);
     /// All lanes `value`.
     fn splat(self, value: E) -> Self::V;
     /// The first [`LANES`](Self::LANES) elements.
