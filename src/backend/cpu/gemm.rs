@@ -374,6 +374,11 @@ impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E,
     fn run<S: Simd<E>>(self, s: S) {
         for kk in 0..self.depth {
             let source = (self.a_row)(kk);
+            // Rows lie too far apart for the processor to guess the next ones.
+            let ahead = (self.a_row)((kk + 6).min(self.depth - 1));
+            for at in (0..ahead.len()).step_by(64 / size_of::<E>()) {
+                s.prefetch(&ahead[at]);
+            }
             for block in &self.blocks.blocks[..self.blocks.count] {
                 let out = &mut self.out[block.before * self.depth + kk * block.width..][..block.width];
                 let from = &source[block.at..block.at + block.taken];

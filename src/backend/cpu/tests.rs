@@ -285,6 +285,28 @@ fn same_bits_for_any_number_of_threads_and_every_time() {
     }
 }
 
+/// One long sequence: every step's product is divided by columns.
+#[test]
+fn same_bits_for_any_number_of_threads_with_one_sequence() {
+    for cell in CellKind::ALL {
+        let mut descriptor = RnnDescriptor::new(cell, 64, 600);
+        if cell == CellKind::Gru {
+            descriptor.reset = GruReset::Before;
+        }
+        let shape = RnnShape { seq_len: 100, batch: 1 };
+        let (mut inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut Numbers(11));
+        inputs.lengths = None;
+        let run = |threads| {
+            let backend = CpuBackend::<f32>::with_threads(threads).unwrap();
+            bits(&train(&backend, &descriptor, shape, &inputs, &gradients).unwrap())
+        };
+        let one = run(1);
+        for threads in [2, 3, 7] {
+            assert!(one == run(threads), "{cell} with {threads} threads");
+        }
+    }
+}
+
 #[test]
 fn same_bits_with_every_instruction_set() {
     for seed in 0..40 {
