@@ -1,4 +1,69 @@
-//! Fused recurrent operators: RNN, LSTM and GRU, forward and backward.
+//! Recurrent operators (RNN, LSTM, GRU: the loop over time and its backward pass) behind one trait.
+//!
+//! # The map
+//!
+//! | where | what |
+//! |---|---|
+//! | [`cell`] | one file a cell: its equations, a step to be read beside them, the step's derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
+//! | [`rnn`] | the operator apart from who computes it: [`RnnDescriptor`](rnn::RnnDescriptor) (what), [`RnnShape`](rnn::RnnShape) (how much), [`WeightLayout`](rnn::WeightLayout) (PyTorch's names, shapes and gate order in one flat buffer), [`rnn::dropout`] (masks from counters) |
+//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), [`cuda`](backend::cuda) |
+//! | [`interop`] | other frameworks' weights: safetensors, Keras, ONNX |
+//! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
+//! | [`gradcheck`] | a backend's gradients against finite differences |
+//! | [`nn`], [`optim`], [`metrics`], [`model`] | layers, optimizers, metrics, and [`Sequential`](model::Sequential) with Keras's words |
+//! | [`data`] | CSV columns, gaps, scalers, windows, splits in time order |
+//! | [`files`] | files are written whole or not at all |
+//! | [`Error`] | everything that can go wrong, in one enum |
+//!
+//! The equations are written twice on purpose, in the oracle and in each fast backend: if both ran the same text, comparing
+//! them could not find a wrong equation. Everything else (gate order, arity, layouts) stands in one place.
+//!
+//! # Computing an LSTM
+//!
+//! Shapes are given once, to a plan; the plan says how much temporary space a call needs; all buffers are the caller's.
+//!
+//! ```
+//! use fused_rnn::backend::cpu::CpuBackend;
+//! use fused_rnn::backend::{ForwardArgs, ForwardMode, RecurrentBackend};
+//! use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
+//!
+//! let descriptor = RnnDescriptor::lstm(3, 4); // input_size, hidden_size
+//! let shape = RnnShape { seq_len: 5, batch: 2 };
+//! let backend = CpuBackend::<f32>::new();
+//! let plan = backend.plan(&descriptor, shape, ForwardMode::Inference)?;
+//!
+//! let weights = vec![0.1; WeightLayout::new(&descriptor)?.len()];
+//! let x = vec![1.0; 5 * 2 * 3]; // [seq_len, batch, input_size]
+//! let mut y = vec![0.0; 5 * 2 * 4]; // [seq_len, batch, hidden_size]
+//! let mut workspace = vec![0.0; backend.temp_space(&plan).workspace];
+//! let args = ForwardArgs::<CpuBackend<f32>> {
+//!     weights: &weights,
+//!     x: &x,
+//!     h0: None,
+//!     c0: None,
+//!     lengths: Some(&[5, 3]), // the second sequence is shorter: no packing, no sorting
+//!     resets: None,
+//!     y: &mut y,
+//!     hn: None,
+//!     cn: None,
+//!     workspace: &mut workspace,
+//!     dropout_seed: 0,
+//! };
+//! backend.forward(&plan, args)?;
+//! assert_eq!(y[(3 * 2 + 1) * 4..(4 * 2) * 4], [0.0; 4]); // past its end the output is zero
+//! # Ok::<(), fused_rnn::Error>(())
+//! ```
+//!
+//! Training is [`forward_training`](backend::RecurrentBackend::forward_training),
+//! [`backward_data`](backend::RecurrentBackend::backward_data), then
+//! [`backward_weights`](backend::RecurrentBackend::backward_weights); the typed [`Reserve`](backend::Reserve) that passes
+//! from one to the next makes any other order a compile error. Where convenience matters more than allocation,
+//! [`backend::pass`] does it all in one call.
+//!
+//! # Features
+//!
+//! `cli` (default): the `fused-rnn` program and what only it needs. `cuda` (default): the CUDA backend; it has no kernels
+//! yet. An embedder writes `default-features = false`.
 
 pub mod backend;
 pub mod cell;

@@ -6,6 +6,7 @@ use crate::backend::{
 };
 use crate::dtype::Scalar;
 use crate::error::Result;
+use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 
 /// What a pass reads; shapes as in [`TensorShapes`](crate::rnn::TensorShapes), flat and row-major.
@@ -67,6 +68,12 @@ fn unwritten<E: Scalar>(len: usize) -> Vec<E> {
     vec![E::nan(); len]
 }
 
+/// Checks what everything else is proportional to, before anything is allocated for sizes that the data do not bear out.
+fn check_inputs<E>(descriptor: &RnnDescriptor, shape: RnnShape, inputs: &Inputs<E>) -> Result<()> {
+    check_len("x", &shape.tensors(descriptor)?.x, inputs.x.len())?;
+    WeightLayout::new(descriptor)?.check("weights", inputs.weights.len())
+}
+
 /// Forward in inference mode.
 ///
 /// # Errors
@@ -79,6 +86,7 @@ pub fn infer<E: Scalar, B: HostBackend<E>>(
     inputs: &Inputs<E>,
 ) -> Result<Outputs<E>> {
     let plan = backend.plan(descriptor, shape, ForwardMode::Inference)?;
+    check_inputs(descriptor, shape, inputs)?;
     let mut outputs = Outputs::unwritten(descriptor, shape)?;
     let mut workspace = unwritten(backend.temp_space(&plan).workspace);
     backend.forward(&plan, outputs.args(inputs, &mut workspace))?;
@@ -98,6 +106,7 @@ pub fn train<E: Scalar, B: HostBackend<E>>(
     gradients: &OutputGradients<E>,
 ) -> Result<(Outputs<E>, InputGradients<E>)> {
     let plan = backend.plan(descriptor, shape, ForwardMode::Training)?;
+    check_inputs(descriptor, shape, inputs)?;
     let space = backend.temp_space(&plan);
     let tensors = shape.tensors(descriptor)?;
     let len = |sizes: &[usize]| sizes.iter().product::<usize>();

@@ -9,4 +9,5 @@ pub mod weights;
 pub use descriptor::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor};
 pub use dropout::Dropout;
 pub use shape::{RnnShape, TensorShapes};
-pub use weights::{LayerWeights, WeightEntry, WeightKind, WeightLayout};
+pub(crate) use weights::LayerWeights;
+pub use weights::{WeightEntry, WeightKind, WeightLayout};

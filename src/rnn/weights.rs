@@ -78,7 +78,10 @@ impl WeightLayout {
         let hidden = ("hidden_size", descriptor.hidden_size);
         let output = ("output_size", descriptor.output_size());
         // Bound the table itself before building it: a hostile num_layers must not exhaust memory.
-        checked_len("weights", &[("num_layers", descriptor.num_layers), gates, hidden, ("row", 4 + hidden.1)])?;
+        checked_len(
+            "weights",
+            &[("num_layers", descriptor.num_layers), gates, hidden, ("row", hidden.1.saturating_add(4))],
+        )?;
         if descriptor.num_layers > 1 << 16 {
             return Err(crate::Error::option("num_layers", "at most 65536", descriptor.num_layers));
         }
@@ -149,7 +152,7 @@ impl WeightLayout {
     }
 
     /// The weights of one layer and direction, as views into a flat buffer of [`len`](Self::len) elements.
-    pub fn view<'a, E: Scalar>(&self, flat: &'a [E], layer: usize, direction: usize) -> LayerWeights<&'a [E]> {
+    pub(crate) fn view<'a, E: Scalar>(&self, flat: &'a [E], layer: usize, direction: usize) -> LayerWeights<&'a [E]> {
         let mut view = LayerWeights::default();
         for entry in self.of_layer(layer, direction) {
             *view.slot(entry.kind) = &flat[entry.range.clone()];
@@ -158,7 +161,7 @@ impl WeightLayout {
     }
 
     /// The same views, mutable.
-    pub fn view_mut<'a, E: Scalar>(
+    pub(crate) fn view_mut<'a, E: Scalar>(
         &self,
         flat: &'a mut [E],
         layer: usize,
@@ -179,19 +182,19 @@ impl WeightLayout {
 
 /// Views of the weights of one layer and direction; a tensor that the operator has not is empty.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LayerWeights<V> {
+pub(crate) struct LayerWeights<V> {
     /// `weight_ih`, `[G * H, K]`.
-    pub input_hidden: V,
+    pub(crate) input_hidden: V,
     /// `weight_hh`, `[G * H, P]`.
-    pub hidden_hidden: V,
+    pub(crate) hidden_hidden: V,
     /// `bias_ih`, `[G * H]`, or empty.
-    pub input_bias: V,
+    pub(crate) input_bias: V,
     /// `bias_hh`, `[G * H]`, or empty.
-    pub hidden_bias: V,
+    pub(crate) hidden_bias: V,
     /// `weight_hr`, `[P, H]`, or empty.
-    pub projection: V,
+    pub(crate) projection: V,
     /// `weight_peephole`, `[3 * H]`, or empty.
-    pub peephole: V,
+    pub(crate) peephole: V,
 }
 
 impl<V> LayerWeights<V> {
