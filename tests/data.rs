@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, read_series};
+use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, has_trend, read_series};
 
 fn sample(name: &str) -> fused_rnn::data::Series {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
@@ -18,6 +18,7 @@ fn sunspots() {
     let monthly = sample("sunspots_monthly.csv");
     let complete = Gaps::Error.close(&monthly).unwrap();
     assert_eq!((complete.values.len(), complete.values[1]), (3126, 62.6));
+    assert!(!has_trend(&complete.values[..2188]) && !has_trend(&Gaps::Error.close(&yearly).unwrap().values[..216]));
     let axis = TimeAxis::new(&complete.labels);
     assert_eq!((axis.label(0), axis.position(12)), ("1749-01".to_owned(), 1750.0));
 }
@@ -37,5 +38,6 @@ fn carbon_dioxide_has_gaps() {
         assert_eq!(complete.values.len(), rows);
         assert!(complete.values.iter().all(|v| (310.0..375.0).contains(v)), "{gaps}");
         assert_eq!(TimeAxis::new(&complete.labels).label(rows), "20020105");
+        assert!(has_trend(&complete.values));
     }
 }

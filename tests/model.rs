@@ -1,6 +1,7 @@
 //! The model layer through its public API.
 
 use fused_rnn::Error;
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, Scaler, windows};
 use fused_rnn::model::{
@@ -465,4 +466,36 @@ fn broken_model_files_are_refused() {
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     assert!(matches!(load(&path), Error::NonFinite { .. }));
+}
+
+/// What the CPU backend trains does not depend on the number of threads, to the bit.
+#[test]
+fn threads_change_nothing() {
+    let (x, y) = windows(&sine(400), 24, 1).unwrap();
+    let train = |threads: usize| {
+        let mut model = Sequential::new(CpuBackend::<f32>::with_threads(threads).unwrap(), &[24, 1], 3).unwrap();
+        model.add(Lstm::new(96).return_sequences(true)).unwrap().add(Gru::new(64)).unwrap().add(Dense::new(1)).unwrap();
+        let options = FitOptions { epochs: 2, batch_size: 128, ..FitOptions::default() };
+        let history = model.fit(x.view(), y.view(), options).unwrap();
+        (history, model.flat_weights().to_vec())
+    };
+    assert_eq!(train(1), train(4));
+}
+
+/// A whole model on the CPU backend is the same model as on the reference.
+#[test]
+fn backends_agree() {
+    let stack = [LayerConfig::from(Lstm::new(33).return_sequences(true)), Gru::new(17).into(), Dense::new(3).into()];
+    let mut reference = model::<f64>(&[7, 2], &stack);
+    let mut fast = Sequential::new(CpuBackend::<f64>::new(), &[7, 2], 7).unwrap();
+    for layer in stack {
+        fast.add(layer).unwrap();
+    }
+    let (x, y) = (random_array(&[19, 7, 2], 1), random_array(&[19, 3], 2));
+    let (expected, gradient) = reference.loss_gradient(x.view(), y.view()).unwrap();
+    let (loss, fast_gradient) = fast.loss_gradient(x.view(), y.view()).unwrap();
+    assert!((loss - expected).abs() < 1e-13);
+    for (a, b) in fast_gradient.iter().zip(gradient) {
+        assert!((a - b).abs() < 1e-13, "{a} {b}");
+    }
 }

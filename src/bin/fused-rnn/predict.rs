@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::backend::reference::ReferenceBackend as Backend;
+use fused_rnn::backend::cpu::CpuBackend as Backend;
 use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, read_series};
 use fused_rnn::model::Forecaster;
 use fused_rnn::{Error, Result, files};

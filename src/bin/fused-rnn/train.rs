@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use fused_rnn::backend::reference::ReferenceBackend as Backend;
+use fused_rnn::backend::cpu::CpuBackend as Backend;
 use fused_rnn::cell::CellKind;
 use fused_rnn::data::gaps::Complete;
-use fused_rnn::data::{ColumnChoice, Gaps, Scaler, Series, TimeAxis, TimeSplit, read_series};
+use fused_rnn::data::{ColumnChoice, Gaps, Scaler, Series, TimeAxis, TimeSplit, has_trend, read_series};
 use fused_rnn::model::{Backtest, EarlyStopping, FitOptions, ForecastConfig, Forecaster, Outcome};
 use fused_rnn::nn::{Gru, LayerConfig, Loss, Lstm, SimpleRnn};
 use fused_rnn::optim::Adam;
@@ -17,13 +17,15 @@ use crate::output::{note, print};
 use crate::plot::{Curve, KNOWN, MODEL, Plot, SECOND};
 use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
 
-/// How values are scaled.
+/// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Scale {
-    /// To mean 0 and standard deviation 1.
-    Standard,
-    /// To the range from 0 to 1.
-    MinMax,
+enum Learn {
+    /// Changes where the training part has a trend, else values.
+    Auto,
+    /// The values, scaled to the range from 0 to 1.
+    Values,
+    /// The changes from each value to the next, scaled to mean 0 and standard deviation 1.
+    Changes,
 }
 
 /// Reads one column of a CSV file as a series in time order, trains a recurrent layer and a dense one to say the next value from
@@ -51,12 +53,9 @@ pub struct Args {
     /// Values that it forecasts at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
     horizon: usize,
-    /// Learn the values themselves instead of their changes from one to the next. Changes suit most series, and any with a trend.
-    #[arg(long)]
-    no_difference: bool,
-    /// How values (or changes) are scaled.
-    #[arg(long, value_enum, default_value_t = Scale::Standard)]
-    scale: Scale,
+    /// What the model reads and forecasts.
+    #[arg(long, value_enum, default_value_t = Learn::Auto)]
+    learn: Learn,
     /// Most passes over the training part.
     #[arg(long, default_value_t = 100, value_name = "N")]
     epochs: usize,
@@ -128,19 +127,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         gaps: args.gaps,
         window: args.window,
         horizon: args.horizon,
-        difference: !args.no_difference,
+        difference: match args.learn {
+            Learn::Values => false,
+            Learn::Changes => true,
+            Learn::Auto => has_trend(&values[split.train.clone()]),
+        },
         scaler: Scaler::IDENTITY,
     };
     check_length(&args, &series, &config, &split)?;
     let outputs = Outputs::prepare(&args)?;
 
-    config.fit_scaler(
-        match args.scale {
-            Scale::Standard => Scaler::standard,
-            Scale::MinMax => Scaler::min_max,
-        },
-        &values[split.train.clone()],
-    )?;
+    let scaler = if config.difference { Scaler::standard } else { Scaler::min_max };
+    config.fit_scaler(scaler, &values[split.train.clone()])?;
     let layer = match args.cell {
         CellKind::Rnn => LayerConfig::from(SimpleRnn::new(args.units)),
         CellKind::Lstm => Lstm::new(args.units).into(),
@@ -155,7 +153,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         false => Some(forecaster.samples(values, split.validation.clone())?),
     };
     if !args.quiet {
-        print(&describe(&series, &complete, &split, &args))?;
+        print(&describe(&series, &complete, &split, &args, forecaster.config().difference))?;
         print(&format!("{}\n", forecaster.model().summary()))?;
     }
 
@@ -249,7 +247,13 @@ fn check_length(args: &Args, series: &Series, config: &ForecastConfig, split: &T
     Ok(())
 }
 
-fn describe(series: &Series, complete: &Complete, split: &TimeSplit, args: &Args) -> String {
+fn describe(series: &Series, complete: &Complete, split: &TimeSplit, args: &Args, difference: bool) -> String {
+    let learned = match (args.learn, difference) {
+        (Learn::Auto, true) => "changes (there is a trend)",
+        (Learn::Auto, false) => "values (there is no trend)",
+        (Learn::Values, _) => "values",
+        (Learn::Changes, _) => "changes",
+    };
     let span = match (complete.labels.first(), complete.labels.last()) {
         (Some(first), Some(last)) if !first.is_empty() => format!(", {first} to {last}"),
         _ => String::new(),
@@ -260,14 +264,13 @@ fn describe(series: &Series, complete: &Complete, split: &TimeSplit, args: &Args
     };
     format!(
         "{}: {} values of column {}{span}{gaps}\n\
-         {} to train on, {} to validate, {} to test; {} are learned from windows of {}\n\n",
+         {} to train on, {} to validate, {} to test; learns {learned} from windows of {}\n\n",
         series.source_name,
         complete.values.len(),
         series.name,
         split.train.len(),
         split.validation.len(),
         split.test.len(),
-        if args.no_difference { "values" } else { "changes" },
         args.window
     )
 }
