@@ -10,6 +10,7 @@ use fused_rnn::model::{
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, Random, SimpleRnn};
 use fused_rnn::optim::Adam;
 use ndarray::{Array2, Array3, ArrayD, IxDyn, s};
+use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -466,6 +467,29 @@ fn broken_model_files_are_refused() {
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     assert!(matches!(load(&path), Error::NonFinite { .. }));
+}
+
+proptest! {
+    /// A model file with bytes changed loads as a model that can forecast, or is refused. Never a panic, never a vast allocation.
+    #[test]
+    fn changed_model_files(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), cut in any::<Option<prop::sample::Index>>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file_in(&folder);
+        forecaster(config(3, 2, true)).save(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(mut loaded) = Forecaster::load(ReferenceBackend::<f32>::new(), &path) {
+            // What forecasts hold is the file's business.
+            let _ = loaded.forecast(&[1.0, 2.0, 1.0, 2.0, 3.0], 5);
+        }
+    }
 }
 
 /// What the CPU backend trains does not depend on the number of threads, to the bit.

@@ -325,12 +325,15 @@ impl Errors {
         for (name, rmse, mae) in rows {
             text += &format!("{name:<width$}  {rmse:>10.4}  {mae:>10.4}\n");
         }
-        text += &match 100.0 * (1.0 - self.rmse / self.naive_rmse) {
-            gain if gain > 0.0 => format!("The model's RMSE is {gain:.1} % below the naive one.\n"),
-            gain if gain.is_finite() => {
-                format!("The model does not beat the naive forecast: its RMSE is {:.1} % above.\n", -gain)
-            }
-            _ => "The naive forecast makes no error: the test part is constant.\n".to_owned(),
+        let gain = 100.0 * (1.0 - self.rmse / self.naive_rmse);
+        text += &if self.naive_rmse == 0.0 {
+            "The naive forecast makes no error: the test part is constant.\n".to_owned()
+        } else if gain > 0.0 {
+            format!("The model's RMSE is {gain:.1} % below the naive one.\n")
+        } else if gain.is_finite() {
+            format!("The model does not beat the naive forecast: its RMSE is {:.1} % above.\n", gain.abs())
+        } else {
+            "The values are too large to compare the errors.\n".to_owned()
         };
         text
     }
