@@ -38,16 +38,17 @@ impl Draft {
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let case = serde_json::from_str(&header.metadata().as_ref().unwrap()["case"]).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = file.iter().map(|(name, view)| {
-            (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-        });
+        let tensors = file
+            .iter()
+            .map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec())));
         Draft { case, tensors: tensors.collect() }
     }
 
     fn bytes_with(&self, case: &str) -> Vec<u8> {
-        let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
-            (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap())
-        });
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
         safetensors::serialize(views, Some([("case".to_owned(), case.to_owned())].into())).unwrap()
     }
 
@@ -144,17 +145,23 @@ fn any_wrong_result_fails_and_is_named() {
     }
 }
 
-/// Every input is used: a change to any of them changes some result.
+/// Every input is used: a change to any of them changes some result. (In single precision it need not fail: some of ONNX's
+/// node tests saturate.)
 #[test]
-fn any_wrong_input_fails() {
+fn any_wrong_input_shows() {
     for file in fixtures() {
         let draft = Draft::of(&file);
         let case = draft.read().unwrap();
+        let before = draft.run().unwrap();
         let expected: Vec<_> = case.expected().map(str::to_owned).collect();
-        for name in draft.floats().iter().filter(|name| !expected.contains(name)) {
+        // A single step from zeros has nothing to multiply R with; some of ONNX's node tests are like that.
+        let unused = (case.shape().seq_len == 1 && case.inputs().h0.iter().flatten().all(|v| *v == 0.0)).then_some("in.R");
+        for name in draft.floats().iter().filter(|name| !expected.contains(name) && Some(name.as_str()) != unused) {
             let mut changed = draft.clone();
             changed.map(name, |i, value| value + 0.01 * (1 + i % 3) as f64);
-            assert!(!changed.run().unwrap().passed(), "{}: {name} has no effect", case.name());
+            let after = changed.run().unwrap();
+            assert_ne!(after, before, "{}: {name} has no effect", file.display());
+            assert!(!after.passed() || after.tolerance > 1e-10, "{}: {name} has no effect", file.display());
         }
     }
 }
@@ -197,7 +204,10 @@ fn defaults_are_those_of_the_frameworks() {
         }
         assert_eq!(draft.run().unwrap(), before, "{name} {changes}");
     };
-    with("torch_lstm", json!({"proj": null, "lengths": null, "L": null, "bi": null, "bias": null, "source": "pytorch"}));
+    with(
+        "torch_lstm",
+        json!({"proj": null, "lengths": null, "L": null, "bi": null, "bias": null, "source": "pytorch"}),
+    );
     with("torch_lstm", json!({"proj": 0, "lengths": [5, 5]}));
     with("keras_lstm", json!({"activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": true}));
     with("keras_lstm", json!({"unit_forget_bias": false, "go_backwards": false}));
@@ -286,7 +296,11 @@ fn malformed_cases_name_what_is_wrong() {
         (torch, key("/lengths", json!([-1, 5])), "lengths[0]: expected 1..=5, got -1"),
         (torch, key("/lengths", json!([1.5, 5])), "case.lengths[0]: expected a whole number, got 1.5"),
         (torch, key("/lengths", json!(5)), "case.lengths: expected a list, got 5"),
-        (torch, key("/batch_first", json!(true)), "case.batch_first: there is no such key here; this kind of case has B, H"),
+        (
+            torch,
+            key("/batch_first", json!(true)),
+            "case.batch_first: there is no such key here; this kind of case has B, H",
+        ),
         (keras, key("/layer", json!("ConvLSTM2D")), "case.layer: expected SimpleRNN, LSTM or GRU"),
         (keras, key("/activation", json!("gelu")), "Keras's activation \"gelu\" (case.activation) is not supported"),
         (keras, key("/activation", json!(3)), "case.activation"),
@@ -311,21 +325,33 @@ fn malformed_cases_name_what_is_wrong() {
         (ort, key("/attrs/linear_before_reset", json!(1)), "case.attrs.linear_before_reset: there is no such key"),
         (ort, key("/attrs/activations", json!(["Tanh"])), "3 names for each of 2 directions, got 1"),
         (ort, key("/attrs/activations", json!([1, 2, 3])), "case.attrs.activations[0]: expected a string, got 1"),
-        (ort, key("/attrs/activations", json!(["Selu", "Tanh", "Tanh", "Tanh", "Tanh", "Tanh"])), "ONNX's activation \"Selu\""),
+        (
+            ort,
+            key("/attrs/activations", json!(["Selu", "Tanh", "Tanh", "Tanh", "Tanh", "Tanh"])),
+            "ONNX's activation \"Selu\"",
+        ),
         (ort, key("/attrs/activation_alpha", json!(["x"])), "case.attrs.activation_alpha[0]: expected a number"),
         (ort, key("/attrs/activation_alpha", json!([1e300])), "activations.gate.alpha"),
         (ort, key("/T", json!(5)), "case.T: there is no such key"),
-        ("ort_rnn_bi_activations", |d: &mut Draft| {
-            d.case["source"] = json!("onnx 1.23.2");
-            d.case["attrs"]["activation_beta"] = json!([0.1]);
-        }.boxed(), "ONNX gives it no default"),
+        (
+            "ort_rnn_bi_activations",
+            Box::new(|draft| {
+                draft.case["source"] = json!("onnx 1.23.2");
+                draft.case["attrs"]["activation_beta"] = json!([0.1]);
+            }),
+            "ONNX gives it no default",
+        ),
         // Tensors.
         (torch, no_tensor("x"), "x is missing; it should be [5, 2, 3]"),
         (torch, no_tensor("w.bias_hh_l0"), "w.bias_hh_l0 is missing"),
         (torch, tensor("w.weight_ih_l0", &[3, 16]), "w.weight_ih_l0: expected [16, 3], got [3, 16]"),
         (torch, tensor("y", &[5, 2, 3]), "y: expected [5, 2, 4], got [5, 2, 3]"),
         (torch, tensor("dhn", &[2, 4]), "dhn: expected [1, 2, 4], got [2, 4]"),
-        (torch, tensor("attention", &[1]), "tensor attention: this case has no such input, and its results are cn, dc0"),
+        (
+            torch,
+            tensor("attention", &[1]),
+            "tensor attention: this case has no such input, and its results are cn, dc0",
+        ),
         ("torch_gru", tensor("c0", &[1, 2, 4]), "tensor c0"),
         (keras, no_tensor("lengths"), "lengths is missing"),
         (keras, tensor("lengths", &[3]), "lengths: expected i64 or i32"),
@@ -343,16 +369,6 @@ fn malformed_cases_name_what_is_wrong() {
         change(&mut draft);
         let error = draft.run().map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(message), "{name}: expected {message:?} in {error:?}");
-    }
-}
-
-trait Boxed {
-    fn boxed(self) -> Box<dyn Fn(&mut Draft)>;
-}
-
-impl<F: Fn(&mut Draft) + 'static> Boxed for F {
-    fn boxed(self) -> Box<dyn Fn(&mut Draft)> {
-        Box::new(self)
     }
 }
 
@@ -423,19 +439,35 @@ fn damaged_files_never_panic() {
             let mut bytes = good.clone();
             for _ in 0..=random(3) {
                 // The header is where a change does most.
-                let position = random(if random(4) > 0 { header } else { bytes.len() });
-                bytes[position] = if random(2) == 0 { b"0123456789-.,:\"[]{}etn"[random(22)] } else { random(256) as u8 };
+                let end = if random(4) > 0 { header } else { bytes.len() };
+                let position = random(end);
+                bytes[position] =
+                    if random(2) == 0 { b"0123456789-.,:\"[]{}etn"[random(22)] } else { random(256) as u8 };
             }
             attempt(&bytes);
         }
         let draft = Draft::of(&fixture(name));
-        let mut places: Vec<String> =
-            draft.case.as_object().unwrap().keys().map(|key| format!("/{key}")).collect();
-        places.extend(draft.case["attrs"].as_object().into_iter().flat_map(|a| a.keys()).map(|key| format!("/attrs/{key}")));
+        let mut places: Vec<String> = draft.case.as_object().unwrap().keys().map(|key| format!("/{key}")).collect();
+        places.extend(
+            draft.case["attrs"].as_object().into_iter().flat_map(|a| a.keys()).map(|key| format!("/attrs/{key}")),
+        );
         for place in places {
             for value in [
-                json!(null), json!(-1), json!(0), json!(1), json!(2), json!(1u64 << 33), json!(u64::MAX), json!(1e308),
-                json!(""), json!("lstm"), json!([]), json!([[]]), json!([1e300, -1e300]), json!({}), json!(true),
+                json!(null),
+                json!(-1),
+                json!(0),
+                json!(1),
+                json!(2),
+                json!(1u64 << 33),
+                json!(u64::MAX),
+                json!(1e308),
+                json!(""),
+                json!("lstm"),
+                json!([]),
+                json!([[]]),
+                json!([1e300, -1e300]),
+                json!({}),
+                json!(true),
             ] {
                 let mut changed = draft.clone();
                 *changed.case.pointer_mut(&place).unwrap() = value;

@@ -83,9 +83,10 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> R
     let optional = |name: &str, tensor: &Option<Vec<E>>, used: bool, len: usize| match (tensor, used) {
         (Some(tensor), true) => check_len(name, &[directions, len], tensor.len()),
         (None, false) => Ok(()),
-        (None, true) => {
-            Err(Error::Presence { tensor: name.to_owned(), problem: "the descriptor needs it, but it is absent".into() })
-        }
+        (None, true) => Err(Error::Presence {
+            tensor: name.to_owned(),
+            problem: "the descriptor needs it, but it is absent".into(),
+        }),
         (Some(_), false) => Err(Error::Presence {
             tensor: name.to_owned(),
             problem: "it is present, but the descriptor says that there is none".into(),

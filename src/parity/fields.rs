@@ -249,7 +249,9 @@ impl<'a> Tensors<'a> {
             .iter()
             .enumerate()
             .map(|(index, &length)| match (u64::try_from(length), u32::try_from(length)) {
-                (Err(_), _) => Err(self.error(format!("lengths[{index}]: expected 1..={}, got {length}", shape.seq_len))),
+                (Err(_), _) => {
+                    Err(self.error(format!("lengths[{index}]: expected 1..={}, got {length}", shape.seq_len)))
+                }
                 (_, Ok(valid)) if valid > 0 && valid as usize <= shape.seq_len => Ok(valid),
                 (Ok(got), _) => Err(Error::SequenceLength { index, got, seq_len: shape.seq_len }),
             })

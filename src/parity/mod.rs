@@ -242,7 +242,8 @@ impl Case {
     /// where the parts do not fit each other; [`Error::Unsupported`] for an activation that this crate has not.
     pub fn read(path: &Path) -> Result<Self> {
         // Reading a device or a pipe might never end.
-        let metadata = std::fs::metadata(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
+        let metadata =
+            std::fs::metadata(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
         if !metadata.is_file() {
             return Err(case_error(path, "it is not a regular file; name files, not folders"));
         }
@@ -270,7 +271,8 @@ impl Case {
                 (Source::Onnx(node), problem)
             }
             _ => {
-                let problem = format!("case.source: expected torch, keras, onnx or onnxruntime and a version, got {source:?}");
+                let problem =
+                    format!("case.source: expected torch, keras, onnx or onnxruntime and a version, got {source:?}");
                 return Err(case_error(path, problem));
             }
         };

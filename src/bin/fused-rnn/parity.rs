@@ -94,13 +94,13 @@ fn checker<E: Scalar>(backend: Backend) -> Result<Checker> {
             Box::new(move |case, tolerance| case.run(&backend, tolerance))
         }
         Backend::Cpu => {
-            return Err(Error::Unsupported { what: "--backend cpu".to_owned(), why: "it is not written yet".to_owned() });
+            return Err(Error::Unsupported {
+                what: "--backend cpu".to_owned(),
+                why: "it is not written yet".to_owned(),
+            });
         }
         Backend::Cuda => {
-            return Err(Error::Unsupported {
-                what: "--backend cuda".to_owned(),
-                why: cuda::status().to_owned(),
-            });
+            return Err(Error::Unsupported { what: "--backend cuda".to_owned(), why: cuda::status().to_owned() });
         }
     })
 }
