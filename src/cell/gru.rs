@@ -44,7 +44,7 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
     let at = |gate: usize, j: usize| gate * hidden + j;
     for j in 0..hidden {
         for gate in [R, Z] {
-            let a = layer.from_input(gate, j, x) + layer.from_state(gate, j, prev.h);
+            let a = layer.input_term(gate, j, x) + layer.state_term(gate, j, prev.h);
             record.a[at(gate, j)] = a;
             record.saved[at(gate, j)] = layer.activate(act.gate, a);
         }
@@ -53,17 +53,17 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
     for j in 0..hidden {
         let r = record.saved[at(R, j)];
         record.saved[at(Q, j)] = match layer.descriptor.reset {
-            GruReset::After => layer.from_state(N, j, prev.h),
+            GruReset::After => layer.state_term(N, j, prev.h),
             GruReset::Before => r * prev.h[j],
         };
     }
     for j in 0..hidden {
         let (r, z) = (record.saved[at(R, j)], record.saved[at(Z, j)]);
-        let from_state = match layer.descriptor.reset {
+        let state_term = match layer.descriptor.reset {
             GruReset::After => r * record.saved[at(Q, j)],
-            GruReset::Before => layer.from_state(N, j, &record.saved[at(Q, 0)..]),
+            GruReset::Before => layer.state_term(N, j, &record.saved[at(Q, 0)..]),
         };
-        let a_n = layer.from_input(N, j, x) + from_state;
+        let a_n = layer.input_term(N, j, x) + state_term;
         let n = layer.activate(act.state, a_n);
         record.a[at(N, j)] = a_n;
         record.saved[at(N, j)] = n;

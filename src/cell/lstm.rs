@@ -66,18 +66,18 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
     let at = |gate: usize, j: usize| gate * hidden + j;
     let mut u = vec![E::zero(); hidden];
     for j in 0..hidden {
-        let a_i = layer.from_input(I, j, x) + layer.from_state(I, j, prev.h) + peephole(layer, 0, j, prev.c[j]);
+        let a_i = layer.input_term(I, j, x) + layer.state_term(I, j, prev.h) + peephole(layer, 0, j, prev.c[j]);
         let i = layer.activate(act.gate, a_i);
         let (a_f, f) = if layer.descriptor.coupled_input_forget {
             (E::zero(), E::one() - i)
         } else {
-            let a_f = layer.from_input(F, j, x) + layer.from_state(F, j, prev.h) + peephole(layer, 1, j, prev.c[j]);
+            let a_f = layer.input_term(F, j, x) + layer.state_term(F, j, prev.h) + peephole(layer, 1, j, prev.c[j]);
             (a_f, layer.activate(act.gate, a_f))
         };
-        let a_g = layer.from_input(G, j, x) + layer.from_state(G, j, prev.h);
+        let a_g = layer.input_term(G, j, x) + layer.state_term(G, j, prev.h);
         let g = layer.activate(act.state, a_g);
         let c = clamp(f * prev.c[j] + i * g, layer.descriptor.cell_clip);
-        let a_o = layer.from_input(O, j, x) + layer.from_state(O, j, prev.h) + peephole(layer, 2, j, c);
+        let a_o = layer.input_term(O, j, x) + layer.state_term(O, j, prev.h) + peephole(layer, 2, j, c);
         let o = layer.activate(act.gate, a_o);
         u[j] = o * act.output.apply(c);
         for (gate, a, value) in [(I, a_i, i), (F, a_f, f), (G, a_g, g), (O, a_o, o)] {

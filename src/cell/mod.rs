@@ -126,14 +126,14 @@ impl<E: Scalar> Layer<'_, E> {
     }
 
     /// `W x + b_ih` of one unit of one gate.
-    fn from_input(&self, gate: usize, unit: usize, x: &[E]) -> E {
+    fn input_term(&self, gate: usize, unit: usize, x: &[E]) -> E {
         let r = gate * self.hidden_size() + unit;
         let bias = self.weights.input_bias.get(r).copied().unwrap_or(E::zero());
         dot(row(self.weights.input_hidden, r, x.len()), x) + bias
     }
 
     /// `R h + b_hh` of one unit of one gate.
-    fn from_state(&self, gate: usize, unit: usize, h: &[E]) -> E {
+    fn state_term(&self, gate: usize, unit: usize, h: &[E]) -> E {
         let r = gate * self.hidden_size() + unit;
         let bias = self.weights.hidden_bias.get(r).copied().unwrap_or(E::zero());
         dot(row(self.weights.hidden_hidden, r, h.len()), h) + bias

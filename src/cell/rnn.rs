@@ -25,7 +25,7 @@ use crate::rnn::LayerWeights;
 
 pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
     for j in 0..layer.hidden_size() {
-        record.a[j] = layer.from_input(0, j, x) + layer.from_state(0, j, prev.h);
+        record.a[j] = layer.input_term(0, j, x) + layer.state_term(0, j, prev.h);
         record.h[j] = layer.activate(layer.activations.state, record.a[j]);
     }
 }
