@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fused_rnn::backend::HostBackend;
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::interop::safetensors::TensorFile;
 use fused_rnn::parity::{Case, Report};
@@ -119,6 +120,12 @@ fn fixtures_pass_on_the_reference() {
     all_pass(&ReferenceBackend::<f32>::new());
 }
 
+#[test]
+fn fixtures_pass_on_the_cpu_backend() {
+    all_pass(&CpuBackend::<f64>::new());
+    all_pass(&CpuBackend::<f32>::new());
+}
+
 /// Every expected tensor is compared: one wrong element in any of them fails, and is named.
 #[test]
 fn any_wrong_result_fails_and_is_named() {
@@ -155,7 +162,8 @@ fn any_wrong_input_shows() {
         let before = draft.run().unwrap();
         let expected: Vec<_> = case.expected().map(str::to_owned).collect();
         // A single step from zeros has nothing to multiply R with; some of ONNX's node tests are like that.
-        let unused = (case.shape().seq_len == 1 && case.inputs().h0.iter().flatten().all(|v| *v == 0.0)).then_some("in.R");
+        let unused =
+            (case.shape().seq_len == 1 && case.inputs().h0.iter().flatten().all(|v| *v == 0.0)).then_some("in.R");
         for name in draft.floats().iter().filter(|name| !expected.contains(name) && Some(name.as_str()) != unused) {
             let mut changed = draft.clone();
             changed.map(name, |i, value| value + 0.01 * (1 + i % 3) as f64);
@@ -524,7 +532,7 @@ mod command {
         let mut args: Vec<_> = files.iter().map(|file| path(file)).collect();
         for dtype in ["f64", "f32"] {
             args.extend(["--dtype", dtype]);
-            for backend in ["reference"] {
+            for backend in ["reference", "cpu"] {
                 args.extend(["--backend", backend]);
                 let output = parity(&args);
                 let lines = text(&output.stdout);

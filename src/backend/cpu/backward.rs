@@ -44,11 +44,7 @@ struct Given<'a, E> {
 }
 
 impl<E: Scalar> Call<'_, E> {
-    pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(
-        &self,
-        args: BackwardDataArgs<'_, B>,
-        reserve: &mut [E],
-    ) {
+    pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(&self, args: BackwardDataArgs<'_, B>, reserve: &mut [E]) {
         let g = &self.geometry;
         let d = &self.plan.descriptor;
         let BackwardDataArgs { weights, y, dy, dhn, dcn, mut dx, mut dh0, mut dc0, workspace, .. } = args;
@@ -78,11 +74,8 @@ impl<E: Scalar> Call<'_, E> {
             let (above, below) = if layer % 2 == 0 { (&*odd, even) } else { (&*even, odd) };
             for direction in 0..g.directions {
                 let view = self.plan.weights.view(weights, layer, direction);
-                let output = if top {
-                    Rows::outer(y, g.features(), d.layout)
-                } else {
-                    output_of(g, &*kept.between, layer)
-                };
+                let output =
+                    if top { Rows::outer(y, g.features(), d.layout) } else { output_of(g, &*kept.between, layer) };
                 let gradient = if top {
                     dy.map(|dy| Rows::outer(dy, g.features(), d.layout))
                 } else {
@@ -296,7 +289,8 @@ impl<E: Scalar> Call<'_, E> {
                         None => self.initial(self.h0, g.output, place, sequences.at(position)),
                     }
                 };
-                let q = |index: usize| Some(gates.features(3 * hidden, hidden).at(sequences, sequences.valid_row(index)));
+                let q =
+                    |index: usize| Some(gates.features(3 * hidden, hidden).at(sequences, sequences.valid_row(index)));
 
                 // Rows of weight_ih, and the columns of the gates that are their gradients.
                 let input_parts: &[(Range<usize>, usize)] = match g.cell {
@@ -675,8 +669,7 @@ impl<E: Scalar> Walk<'_, E> {
     }
 
     fn gru(&mut self, t: usize, rows: usize) {
-        let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } =
-            *self.shared;
+        let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } = *self.shared;
         let isa = call.isa;
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);

@@ -521,12 +521,7 @@ struct Walk<'a, 'y, E> {
 }
 
 /// Positions of the first `left` of `of` shares, counted in steps.
-pub(super) fn share_steps(
-    sequences: &Sequences<'_>,
-    positions: Range<usize>,
-    left: usize,
-    of: usize,
-) -> usize {
+pub(super) fn share_steps(sequences: &Sequences<'_>, positions: Range<usize>, left: usize, of: usize) -> usize {
     if sequences.are_full() {
         return share(positions.len(), left, of);
     }

@@ -208,7 +208,11 @@ pub(crate) fn multiply<'s, E: Scalar>(
                     for i in 0..taken {
                         offsets[i] = offset(first + at + i);
                     }
-                    tile(isa, tile_rows, Tile { a, b: b_panel, c: &mut *c, offsets, taken, column: panel * width, n: b.n, start });
+                    tile(
+                        isa,
+                        tile_rows,
+                        Tile { a, b: b_panel, c: &mut *c, offsets, taken, column: panel * width, n: b.n, start },
+                    );
                 }
             }
         }

@@ -214,8 +214,11 @@ impl Geometry {
 
     pub(crate) fn backward_space<E: Scalar>(&self, isa: Isa, threads: &Threads) -> Space {
         let recurrent = self.recurrent().rows;
-        let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows)
-            .max(gemm::multiply_scratch::<E>(isa, self.batch, self.gate_rows.max(self.hidden)));
+        let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows).max(gemm::multiply_scratch::<E>(
+            isa,
+            self.batch,
+            self.gate_rows.max(self.hidden),
+        ));
         Space {
             index: self.index_len::<E>(),
             input_weights: gemm::panels_len::<E>(isa, self.gate_rows, self.widest_input),

@@ -132,7 +132,8 @@ impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
 
     fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<HostPlan> {
         let plan = HostPlan::new("cpu", descriptor, shape, mode)?;
-        for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)] {
+        for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)]
+        {
             if size > u32::MAX as usize {
                 return Err(Error::option(name, format!("at most {} on this backend", u32::MAX), size));
             }

@@ -189,7 +189,6 @@ macro_rules! avx2 {
     };
 }
 
-
 avx2!(f32, __m256, 8, i32, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_cmp_ps, _mm256_and_ps,
     _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_div_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_min_ps, _mm256_max_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps;
     _mm256_castps_si256, _mm256_castsi256_ps, _mm256_slli_epi32, 23, _mm256_add_epi32, _mm256_set1_epi32, 127);
