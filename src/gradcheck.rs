@@ -382,6 +382,8 @@ impl Quotient {
         let estimate = |k: usize| (4.0 * central[k] - central[k + 1]) / 3.0;
         let jump = |k: usize| 2.0 * second[k] - second[k + 1];
         let roughness = (estimate(0) - estimate(1)).abs().max(((8.0 * jump(0) - jump(1)) / 7.0).abs());
+        // Beside a finite loss there may be one that is not.
+        let roughness = if roughness.is_nan() { f64::INFINITY } else { roughness };
         let slope = (16.0 * estimate(0) - estimate(1)) / 15.0;
         Ok(Quotient { slope, roughness, is_kink: false })
     }
@@ -564,6 +566,13 @@ mod tests {
                 let q = quotient(1.0, |s| f(s) - f(0.0));
                 assert!((q.slope - slope).abs() <= 1.2 * q.roughness + 1e-9, "power {power} at {at}");
             }
+        }
+    }
+
+    #[test]
+    fn not_finite_is_rough() {
+        for f in [|s: f64| 1.0 / (s - 1.0).max(0.0), |_| f64::NAN] {
+            assert_eq!(quotient(1.0, f).roughness, f64::INFINITY);
         }
     }
 
