@@ -59,7 +59,8 @@ impl FromStr for DType {
 
 /// An element type that the host computes in: `f32` and `f64`.
 pub trait Scalar:
-    num_traits::Float
+    crate::backend::cpu::Element
+    + num_traits::Float
     + num_traits::NumAssign
     + bytemuck::Pod
     + std::iter::Sum

@@ -1,1 +1,229 @@
-//! To be written.
+//! The fast CPU backend.
+//!
+//! # How it computes
+//!
+//! Each layer and direction is one product of the input of all steps with `weight_ih`, then a walk through time with one
+//! small product a step (`h_prev` with `weight_hh`) and the gates as vectors. Backward walks the other way with the same
+//! small products, and then makes `dx` and the weights' gradients as large products over all steps.
+//!
+//! | file | what |
+//! |---|---|
+//! | `simd` | vectors of any instruction set, chosen at run time; the only `unsafe` of the crate |
+//! | `activation` | sigmoid, tanh and the others on vectors |
+//! | `gemm` | packing and matrix products |
+//! | `cells` | the gates, forward and backward |
+//! | `sequences` | lengths, resets, and where rows stand |
+//! | `geometry` | sizes of operands, reserve and workspace |
+//! | `threads` | the pool, and work that divides itself |
+//! | `forward`, `backward` | the walks through time |
+//!
+//! # What it promises
+//!
+//! The same bits from run to run and for any number of threads: every output is one chain of operations in an order that no
+//! partition changes. AVX-512, AVX2 and NEON give the same bits too. Threads start with the first problem that is worth
+//! them; a small one runs on the calling thread. Finished sequences cost nothing. Beside what the thread pool needs to hand
+//! over work, nothing is allocated.
+
+mod activation;
+mod backward;
+mod cells;
+mod forward;
+mod gemm;
+mod geometry;
+mod sequences;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod threads;
+
+use std::borrow::BorrowMut;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+
+pub use simd::Element;
+
+use crate::backend::host::check_at_least;
+use crate::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
+    RecurrentBackend, Reserve, TempSpace, WeightGrad,
+};
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
+use geometry::Geometry;
+use simd::Isa;
+use threads::Threads;
+
+/// The fast CPU backend for `f32` and `f64`. See the [module](self).
+///
+/// Making one is cheap: threads start with the first problem that is worth them.
+#[derive(Debug)]
+pub struct CpuBackend<E> {
+    isa: Isa,
+    threads: Threads,
+    element: PhantomData<E>,
+}
+
+impl<E: Scalar> CpuBackend<E> {
+    /// A backend that uses as many threads as this machine runs at once.
+    pub fn new() -> Self {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        CpuBackend { isa: Isa::detect(), threads: Threads::new(threads), element: PhantomData }
+    }
+
+    /// A backend that uses at most `threads` threads. Results do not depend on their number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] if `threads` is not in `1..=65535`.
+    pub fn with_threads(threads: usize) -> Result<Self> {
+        let count = NonZeroUsize::new(threads)
+            .filter(|count| count.get() <= usize::from(u16::MAX))
+            .ok_or_else(|| Error::option("threads", "1..=65535", threads))?;
+        Ok(CpuBackend { threads: Threads::new(count), ..Self::new() })
+    }
+
+    /// Threads that large problems run on.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    /// The instruction set in use: `avx512`, `avx2` or `portable`.
+    pub fn instruction_set(&self) -> &'static str {
+        self.isa.name()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_isa(isa: Isa, threads: usize) -> Result<Self> {
+        Ok(CpuBackend { isa, ..Self::with_threads(threads)? })
+    }
+}
+
+impl<E: Scalar> Default for CpuBackend<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What all passes of a call have in common.
+#[derive(Clone, Copy)]
+struct Call<'a, E> {
+    plan: &'a HostPlan,
+    geometry: Geometry,
+    isa: Isa,
+    threads: &'a Threads,
+    h0: Option<&'a [E]>,
+    c0: Option<&'a [E]>,
+    lengths: Option<&'a [u32]>,
+    resets: Option<&'a [u8]>,
+    dropout: Dropout,
+}
+
+impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
+    type Elem = E;
+    type Buffer = [E];
+    type Lengths = [u32];
+    type Mask = [u8];
+    type Plan = HostPlan;
+
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<HostPlan> {
+        let plan = HostPlan::new("cpu", descriptor, shape, mode)?;
+        for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)]
+        {
+            if size > u32::MAX as usize {
+                return Err(Error::option(name, format!("at most {} on this backend", u32::MAX), size));
+            }
+        }
+        let workspace = self.temp_space(&plan).workspace;
+        if workspace > isize::MAX as usize / size_of::<E>() {
+            return Err(Error::SizeOverflow {
+                tensor: "workspace".to_owned(),
+                expression: format!("packed weights and buffers of {descriptor:?}"),
+            });
+        }
+        Ok(plan)
+    }
+
+    fn temp_space(&self, plan: &HostPlan) -> TempSpace {
+        Geometry::new(plan).temp_space::<E>(plan.mode, self.isa, &self.threads)
+    }
+
+    fn forward(&self, plan: &HostPlan, args: ForwardArgs<'_, Self>) -> Result<()> {
+        plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
+        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
+        let workers = call.geometry.workers(&self.threads);
+        self.threads.run(workers, || call.forward(args, None))
+    }
+
+    fn forward_training<S: BorrowMut<[E]>>(
+        &self,
+        plan: &HostPlan,
+        args: ForwardArgs<'_, Self>,
+        mut reserve: Reserve<S, Empty>,
+    ) -> Result<Reserve<S, Filled>> {
+        let space = self.temp_space(plan);
+        plan.check_forward(ForwardMode::Training, space.workspace, &args)?;
+        let storage = reserve.storage_mut().borrow_mut();
+        check_at_least("reserve", space.reserve, storage.len())?;
+        let dropout_seed = args.dropout_seed;
+        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
+        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        let workers = call.geometry.workers(&self.threads);
+        self.threads.run(workers, || call.forward(args, Some(storage)))?;
+        Ok(reserve.filled(plan.fingerprint(), dropout_seed))
+    }
+
+    fn backward_data<S: BorrowMut<[E]>>(
+        &self,
+        plan: &HostPlan,
+        args: BackwardDataArgs<'_, Self>,
+        mut reserve: Reserve<S, Filled>,
+    ) -> Result<Reserve<S, Differentiated>> {
+        reserve.check_plan(plan.fingerprint())?;
+        let space = self.temp_space(plan);
+        plan.check_backward_data(space.workspace, &args)?;
+        let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
+        let storage = reserve.storage_mut().borrow_mut();
+        check_at_least("reserve", space.reserve, storage.len())?;
+        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        let workers = call.geometry.workers(&self.threads);
+        self.threads.run(workers, || call.backward_data(args, storage))?;
+        Ok(reserve.differentiated())
+    }
+
+    fn backward_weights<S: BorrowMut<[E]>>(
+        &self,
+        plan: &HostPlan,
+        args: BackwardWeightsArgs<'_, Self>,
+        reserve: &mut Reserve<S, Differentiated>,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        reserve.check_plan(plan.fingerprint())?;
+        let space = self.temp_space(plan);
+        plan.check_backward_weights(space.workspace, &args)?;
+        let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
+        let storage = reserve.storage_mut().borrow_mut();
+        check_at_least("reserve", space.reserve, storage.len())?;
+        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        let workers = call.geometry.workers(&self.threads);
+        self.threads.run(workers, || call.backward_weights(args, storage, grad))
+    }
+}
+
+impl<E: Scalar> CpuBackend<E> {
+    fn call<'a>(
+        &'a self,
+        plan: &'a HostPlan,
+        (h0, c0): (Option<&'a [E]>, Option<&'a [E]>),
+        lengths: Option<&'a [u32]>,
+        resets: Option<&'a [u8]>,
+        dropout: Dropout,
+    ) -> Call<'a, E> {
+        let geometry = Geometry::new(plan);
+        Call { plan, geometry, isa: self.isa, threads: &self.threads, h0, c0, lengths, resets, dropout }
+    }
+}

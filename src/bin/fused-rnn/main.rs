@@ -1,12 +1,15 @@
 //! The `fused-rnn` program: one file a subcommand. Exit codes: 0 success, 1 the answer is no (a case failed), 2 an error.
 
+mod bench;
 mod descriptor_args;
 mod gradcheck;
 mod info;
+mod output;
 mod parity;
 mod predict;
 mod train;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +32,8 @@ enum Command {
     Parity(parity::Args),
     /// Check gradients by finite differences.
     Gradcheck(Box<gradcheck::Args>),
+    /// Time an operator.
+    Bench(bench::Args),
     /// Say what this build and this machine can do.
     Info(info::Args),
 }
@@ -39,10 +44,12 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args),
         Command::Parity(args) => parity::run(args),
         Command::Gradcheck(args) => gradcheck::run(*args),
+        Command::Bench(args) => bench::run(args),
         Command::Info(args) => info::run(args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        // Not `eprintln!`, which panics where standard error is closed.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::from(2)
     })
 }

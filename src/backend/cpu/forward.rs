@@ -1,0 +1,726 @@
+//! Forward: one product over all steps, then the walk through time.
+
+use std::ops::Range;
+
+use super::Call;
+use super::cells::{GruForward, GruPart, LstmForward, Options, RnnForward};
+use super::gemm::{self, Panels, Start};
+use super::geometry::{Geometry, Parts, Recurrent, SavedLen, take};
+use super::sequences::{Rows, Sequences, Steps};
+use super::simd::Isa;
+use super::threads::{Divide, divide, share};
+use crate::backend::ForwardArgs;
+use crate::cell::CellKind;
+use crate::dtype::Scalar;
+use crate::rnn::{LayerWeights, PaddedOutput};
+
+/// The parts of a reserve: what each layer and direction saves, then the outputs of every layer below another.
+pub(super) struct Kept<'a, E> {
+    pub(super) saved: &'a mut [E],
+    /// `[layers - 1]` times [`Geometry::between_len`]: the output as it is, then with dropout.
+    pub(super) between: &'a mut [E],
+}
+
+impl<'a, E: Scalar> Kept<'a, E> {
+    pub(super) fn new(mut storage: &'a mut [E], geometry: &Geometry) -> Self {
+        let saved = take(&mut storage, geometry.layers * geometry.directions * geometry.saved().total());
+        let between = take(&mut storage, (geometry.layers - 1) * geometry.between_len());
+        Kept { saved, between }
+    }
+
+    /// What a layer saves in one direction.
+    pub(super) fn saved(&mut self, geometry: &Geometry, layer: usize, direction: usize) -> Saved<'_, E> {
+        let len = geometry.saved();
+        let start = (layer * geometry.directions + direction) * len.total();
+        Saved::new(&mut self.saved[start..start + len.total()], &len)
+    }
+}
+
+/// The output of the layer below `layer`, as `layer` sees it: with dropout, if there is any.
+pub(super) fn input_of<'a, E: Scalar>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
+    let end = layer * geometry.between_len();
+    Rows::inner(&between[end - geometry.outputs_len()..end], geometry.features())
+}
+
+/// The output of `layer` as it is.
+pub(super) fn output_of<'a, E: Scalar>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
+    let start = layer * geometry.between_len();
+    Rows::inner(&between[start..start + geometry.outputs_len()], geometry.features())
+}
+
+/// What training keeps of one layer and direction; parts that the cell has not are empty.
+pub(super) struct Saved<'a, E> {
+    /// `[T, B, gate_width]`; see [`super::cells`].
+    pub(super) gates: &'a mut [E],
+    /// Cell state after each step, `[T, B, H]`.
+    pub(super) cells: &'a mut [E],
+    /// Pre-activations, `[T, B, gate_rows]`.
+    pub(super) inputs: &'a mut [E],
+    /// Output before its projection, `[T, B, H]`.
+    pub(super) unprojected: &'a mut [E],
+    /// Gradient of the projected output, `[T, B, P]`; written backward.
+    pub(super) projected_gradient: &'a mut [E],
+}
+
+impl<'a, E: Scalar> Saved<'a, E> {
+    pub(super) fn new(mut storage: &'a mut [E], len: &SavedLen) -> Self {
+        Saved {
+            gates: take(&mut storage, len.gates),
+            cells: take(&mut storage, len.cells),
+            inputs: take(&mut storage, len.inputs),
+            unprojected: take(&mut storage, len.unprojected),
+            projected_gradient: take(&mut storage, len.projected_gradient),
+        }
+    }
+}
+
+/// Workspace of the forward pass that every layer and direction uses in turn.
+struct Workspace<'a, E> {
+    input_weights: &'a mut [E],
+    recurrent_weights: &'a mut [E],
+    candidate_weights: &'a mut [E],
+    projection: &'a mut [E],
+    bias: &'a mut [E],
+    h: &'a mut [E],
+    c: &'a mut [E],
+    u: &'a mut [E],
+    scratch: &'a mut [E],
+}
+
+impl<'a, E: Scalar> Call<'a, E> {
+    /// The cell's options in one direction.
+    pub(super) fn options<'w>(&self, direction: usize, weights: &LayerWeights<&'w [E]>) -> Options<'w, E> {
+        let d = &self.plan.descriptor;
+        Options {
+            hidden: d.hidden_size,
+            activations: d.activations_of(direction),
+            gate_clip: d.gate_clip.map(E::of),
+            cell_clip: d.cell_clip.map(E::of),
+            peephole: weights.peephole,
+            coupled: d.coupled_input_forget,
+        }
+    }
+
+    /// A row of an initial state, absent for zeros.
+    pub(super) fn initial<'s>(
+        &self,
+        state: Option<&'s [E]>,
+        width: usize,
+        place: (usize, usize),
+        sequence: usize,
+    ) -> Option<&'s [E]> {
+        state.map(|state| &state[self.state_row(place, sequence) * width..][..width])
+    }
+
+    /// Row of `h0`, `c0`, `hn`, `cn` and their gradients.
+    pub(super) fn state_row(&self, (layer, direction): (usize, usize), sequence: usize) -> usize {
+        (layer * self.geometry.directions + direction) * self.geometry.batch + sequence
+    }
+
+    /// Whether the weights' row belongs to the forget gate of a cell that derives it from the input gate.
+    fn is_unused_row(&self, row: usize) -> bool {
+        let hidden = self.geometry.hidden;
+        self.plan.descriptor.coupled_input_forget && (hidden..2 * hidden).contains(&row)
+    }
+
+    /// A row of `weight_ih` or `weight_hh`, absent where it is unused.
+    pub(super) fn used_row<'w>(&self, matrix: &'w [E], row: usize, width: usize) -> Option<&'w [E]> {
+        (!self.is_unused_row(row)).then(|| &matrix[row * width..][..width])
+    }
+
+    pub(super) fn forward<B>(&self, args: ForwardArgs<'_, B>, reserve: Option<&mut [E]>)
+    where
+        B: crate::backend::HostBackend<E> + ?Sized,
+    {
+        let g = &self.geometry;
+        let shape = self.plan.shape;
+        let layout = self.plan.descriptor.layout;
+        let ForwardArgs { weights, x, y, mut hn, mut cn, workspace, .. } = args;
+        let space = g.forward_space::<E>(self.plan.mode, self.isa, self.threads);
+        let mut parts = Parts::aligned(workspace);
+        let index = bytemuck::cast_slice_mut(parts.next(space.index));
+        let sequences = Sequences::new(shape, self.lengths, self.resets, index);
+        let mut ws = Workspace {
+            input_weights: parts.next(space.input_weights),
+            recurrent_weights: parts.next(space.recurrent_weights),
+            candidate_weights: parts.next(space.candidate_weights),
+            projection: parts.next(space.projection),
+            bias: parts.next(space.bias),
+            h: parts.next(space.output_state),
+            c: parts.next(space.cell_state),
+            u: parts.next(space.hidden_state),
+            scratch: &mut [],
+        };
+        let inference_gates = parts.next(space.gates);
+        let outputs = parts.next(space.outputs);
+        ws.scratch = parts.next(space.all_scratch());
+        let training = reserve.is_some();
+        let kept = reserve.map_or(Kept { saved: &mut [], between: &mut [] }, |storage| Kept::new(storage, g));
+
+        for layer in 0..g.layers {
+            let top = layer + 1 == g.layers;
+            // Where the input lies, and where an output goes that cannot be written to `y` right away.
+            let (below, above): (&[E], &mut [E]) = if !training {
+                let (even, odd) = outputs.split_at_mut(g.outputs_len());
+                if layer % 2 == 0 { (odd, even) } else { (even, odd) }
+            } else {
+                let (below, above) = kept.between.split_at_mut(layer * g.between_len());
+                (below, if top { &mut *outputs } else { above })
+            };
+            let input = match layer {
+                0 => Rows::outer(x, g.input, layout),
+                _ if training => input_of(g, below, layer),
+                _ => Rows::inner(below, g.features()),
+            };
+            for direction in 0..g.directions {
+                let view = self.plan.weights.view(weights, layer, direction);
+                let features = (direction * g.output, g.output);
+                let out = if top && sequences.are_full() {
+                    Steps::outer(&mut *y, shape, g.features(), layout)
+                } else {
+                    Steps::inner(&mut *above, shape, g.features())
+                };
+                let out = out.features(features.0, features.1);
+                let saved = if training {
+                    let len = g.saved();
+                    let start = (layer * g.directions + direction) * len.total();
+                    Saved::new(&mut kept.saved[start..start + len.total()], &len)
+                } else {
+                    Saved {
+                        gates: &mut *inference_gates,
+                        cells: &mut [],
+                        inputs: &mut [],
+                        unprojected: &mut [],
+                        projected_gradient: &mut [],
+                    }
+                };
+                self.forward_direction((layer, direction), &sequences, input, &view, saved, out, &mut ws);
+                for position in 0..g.batch {
+                    let row = self.state_row((layer, direction), sequences.at(position));
+                    if let Some(hn) = &mut hn {
+                        let h = &ws.h[position * g.output..][..g.output];
+                        hn[row * g.output..][..g.output].copy_from_slice(h);
+                    }
+                    if let Some(cn) = &mut cn {
+                        let c = &ws.c[position * g.hidden..][..g.hidden];
+                        cn[row * g.hidden..][..g.hidden].copy_from_slice(c);
+                    }
+                }
+            }
+            if training && !top && g.dropout {
+                let (plain, dropped) = above[..g.between_len()].split_at_mut(g.outputs_len());
+                for index in 0..sequences.valid_rows() {
+                    let row = sequences.valid_row(index);
+                    let dropped = &mut dropped[row * g.features()..][..g.features()];
+                    dropped.copy_from_slice(&plain[row * g.features()..][..g.features()]);
+                    self.dropout.apply(dropped, layer + 1, row / g.batch, sequences.at(row % g.batch));
+                }
+            }
+            if top && !sequences.are_full() {
+                self.write_outputs(&sequences, Rows::inner(above, g.features()), y);
+            }
+        }
+    }
+
+    /// Copies the top layer's outputs to `y`, and fills its padded steps.
+    fn write_outputs(&self, sequences: &Sequences<'_>, outputs: Rows<'_, E>, y: &mut [E]) {
+        let (g, d) = (&self.geometry, &self.plan.descriptor);
+        for t in 0..g.seq_len {
+            for position in 0..g.batch {
+                let row = self.plan.row(t, sequences.at(position));
+                let y = &mut y[row * g.features()..][..g.features()];
+                if t < sequences.length(position) {
+                    y.copy_from_slice(outputs.row(sequences, t, position));
+                    continue;
+                }
+                for direction in 0..g.directions {
+                    let (first, width) = (direction * g.output, g.output);
+                    let y = &mut y[first..first + width];
+                    if d.padded_output == PaddedOutput::Hold && !d.direction.is_reverse(direction) {
+                        let last = sequences.length(position) - 1;
+                        y.copy_from_slice(outputs.features(first, width).row(sequences, last, position));
+                    } else {
+                        y.fill(E::zero());
+                    }
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call, and every argument is another thing
+    fn forward_direction(
+        &self,
+        place: (usize, usize),
+        sequences: &Sequences<'_>,
+        input: Rows<'_, E>,
+        weights: &LayerWeights<&[E]>,
+        saved: Saved<'_, E>,
+        out: Steps<'_, E>,
+        ws: &mut Workspace<'_, E>,
+    ) {
+        let g = &self.geometry;
+        let isa = self.isa;
+        let width = g.layer_input(place.0);
+        let input_weights = self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
+            self.used_row(weights.input_hidden, g.input_row(column), width)
+        });
+        let pack_recurrent = |part: Recurrent, out: &mut [E]| {
+            self.pack_columns(g.output, part.rows, out, |column| {
+                self.used_row(weights.hidden_hidden, part.row + column, g.output)
+            });
+        };
+        let recurrent = g.recurrent();
+        pack_recurrent(recurrent, ws.recurrent_weights);
+        if let Some(candidate) = g.candidate() {
+            pack_recurrent(candidate, ws.candidate_weights);
+        }
+        if g.projected {
+            self.pack_columns(g.hidden, g.output, ws.projection, |column| {
+                Some(&weights.projection[column * g.hidden..][..g.hidden])
+            });
+        }
+        self.add_biases(weights, ws.bias);
+        let (bias, candidate_bias) = ws.bias.split_at(g.gate_rows);
+
+        divide(
+            RowsProduct {
+                isa,
+                sequences,
+                rows: 0..sequences.valid_rows(),
+                source: input,
+                panels: input_weights,
+                c: &mut *saved.gates,
+                base: 0,
+                stride: g.gate_width,
+                start: Start::Bias(bias),
+                scratch: &mut *ws.scratch,
+            },
+            g.workers(self.threads),
+        );
+
+        for position in 0..g.batch {
+            let sequence = sequences.at(position);
+            let h = &mut ws.h[position * g.output..][..g.output];
+            copy_or_zero(h, self.initial(self.h0, g.output, place, sequence));
+            if g.has_cell_state() {
+                let c = &mut ws.c[position * g.hidden..][..g.hidden];
+                copy_or_zero(c, self.initial(self.c0, g.hidden, place, sequence));
+            }
+        }
+        let panels = |data, k, n| Panels { data, k, n };
+        let shared = Shared {
+            call: self,
+            sequences,
+            place,
+            reverse: self.plan.descriptor.direction.is_reverse(place.1),
+            options: self.options(place.1, weights),
+            recurrent: panels(&*ws.recurrent_weights, g.output, recurrent.rows),
+            candidate: g.candidate().map(|c| panels(&*ws.candidate_weights, g.output, c.rows)),
+            projection: g.projected.then(|| panels(&*ws.projection, g.hidden, g.output)),
+            candidate_bias,
+        };
+        let shape = self.plan.shape;
+        let walk = Walk {
+            shared: &shared,
+            first: 0,
+            rows: g.batch,
+            gates: Steps::inner(saved.gates, shape, g.gate_width),
+            cells: Steps::if_any(saved.cells, shape, g.hidden),
+            inputs: Steps::if_any(saved.inputs, shape, g.gate_rows),
+            unprojected: Steps::if_any(saved.unprojected, shape, g.hidden),
+            out,
+            h: &mut *ws.h,
+            c: &mut *ws.c,
+            u: &mut *ws.u,
+            scratch: &mut *ws.scratch,
+        };
+        divide(walk, g.step_workers(self.threads));
+    }
+
+    /// Packs a right operand given by its columns.
+    pub(super) fn pack_columns<'s, 'o>(
+        &self,
+        k: usize,
+        n: usize,
+        out: &'o mut [E],
+        column: impl Fn(usize) -> Option<&'s [E]> + Sync,
+    ) -> Panels<'o, E> {
+        let isa = self.isa;
+        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_columns(isa, k, n, panels, &column, out))
+    }
+
+    /// Packs a right operand given by its rows.
+    pub(super) fn pack_rows<'s, 'o>(
+        &self,
+        k: usize,
+        n: usize,
+        out: &'o mut [E],
+        row: impl Fn(usize) -> Option<&'s [E]> + Sync,
+    ) -> Panels<'o, E> {
+        let isa = self.isa;
+        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_rows(isa, k, n, panels, &row, out))
+    }
+
+    fn pack<'o>(
+        &self,
+        k: usize,
+        n: usize,
+        out: &'o mut [E],
+        pack: impl Fn(Range<usize>, &mut [E]) + Sync,
+    ) -> Panels<'o, E> {
+        let width = 2 * self.isa.lanes::<E>();
+        let panels = n.div_ceil(width);
+        let out = &mut out[..panels * width * k];
+        // Moving an element costs about as much as ten operations of a product.
+        let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.geometry.workers(self.threads));
+        divide(Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack }, workers);
+        Panels { data: out, k, n }
+    }
+
+    /// `bias_ih + bias_hh` in the order of the gates' columns, then the `bias_hh` of a candidate that is reset after its
+    /// product, `[H]`.
+    fn add_biases(&self, weights: &LayerWeights<&[E]>, out: &mut [E]) {
+        let g = &self.geometry;
+        let (sums, candidate) = out.split_at_mut(g.gate_rows);
+        let separate = g.cell == CellKind::Gru && !g.resets_before();
+        let of = |bias: &[E], row: usize| bias.get(row).copied().unwrap_or(E::zero());
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let row = g.input_row(column);
+            *sum = of(weights.input_bias, row);
+            if !(separate && column < g.hidden) {
+                *sum += of(weights.hidden_bias, row);
+            }
+            if self.is_unused_row(row) {
+                *sum = E::zero();
+            }
+        }
+        for (unit, value) in candidate.iter_mut().enumerate() {
+            *value = if separate { of(weights.hidden_bias, 2 * g.hidden + unit) } else { E::zero() };
+        }
+    }
+}
+
+/// `out = row`, or zeros.
+pub(super) fn copy_or_zero<E: Scalar>(out: &mut [E], row: Option<&[E]>) {
+    match row {
+        Some(row) => out.copy_from_slice(row),
+        None => out.fill(E::zero()),
+    }
+}
+
+/// Packing, by panels.
+struct Pack<'a, E, F> {
+    panels: Range<usize>,
+    panel_len: usize,
+    out: &'a mut [E],
+    pack: &'a F,
+}
+
+impl<E: Scalar, F: Fn(Range<usize>, &mut [E]) + Sync> Divide for Pack<'_, E, F> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let middle = self.panels.start + share(self.panels.len(), left, of);
+        let (a, b) = self.out.split_at_mut((middle - self.panels.start) * self.panel_len);
+        let part = |panels, out| Pack { panels, panel_len: self.panel_len, out, pack: self.pack };
+        (part(self.panels.start..middle, a), part(middle..self.panels.end, b))
+    }
+
+    fn run(self) {
+        (self.pack)(self.panels, self.out);
+    }
+}
+
+/// A share of scratch, at a cache line.
+pub(super) fn share_scratch<E>(scratch: &mut [E], left: usize, of: usize) -> (&mut [E], &mut [E]) {
+    let middle = share(scratch.len(), left, of) / 16 * 16;
+    scratch.split_at_mut(middle)
+}
+
+/// A product for all valid steps, by rows.
+pub(super) struct RowsProduct<'a, E> {
+    pub(super) isa: Isa,
+    pub(super) sequences: &'a Sequences<'a>,
+    /// Which of the valid steps.
+    pub(super) rows: Range<usize>,
+    pub(super) source: Rows<'a, E>,
+    pub(super) panels: Panels<'a, E>,
+    /// Internal rows from `base` on, `stride` elements each.
+    pub(super) c: &'a mut [E],
+    pub(super) base: usize,
+    pub(super) stride: usize,
+    pub(super) start: Start<'a, E>,
+    pub(super) scratch: &'a mut [E],
+}
+
+impl<E: Scalar> Divide for RowsProduct<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
+        let middle = rows.start + share(rows.len(), left, of);
+        let row = if middle < rows.end { sequences.valid_row(middle) } else { base + c.len() / stride };
+        let (c_left, c_right) = c.split_at_mut((row - base) * stride);
+        let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
+        let part = |rows, c, base, scratch| RowsProduct {
+            isa,
+            sequences,
+            rows,
+            source,
+            panels,
+            c,
+            base,
+            stride,
+            start,
+            scratch,
+        };
+        (part(rows.start..middle, c_left, base, scratch_left), part(middle..rows.end, c_right, row, scratch_right))
+    }
+
+    fn run(self) {
+        let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
+        gemm::multiply(
+            isa,
+            rows,
+            |index| source.at(sequences, sequences.valid_row(index)),
+            panels,
+            c,
+            |index| (sequences.valid_row(index) - base) * stride,
+            start,
+            scratch,
+        );
+    }
+}
+
+/// What all threads of a walk read.
+struct Shared<'a, E> {
+    call: &'a Call<'a, E>,
+    sequences: &'a Sequences<'a>,
+    place: (usize, usize),
+    reverse: bool,
+    options: Options<'a, E>,
+    recurrent: Panels<'a, E>,
+    candidate: Option<Panels<'a, E>>,
+    projection: Option<Panels<'a, E>>,
+    candidate_bias: &'a [E],
+}
+
+/// A walk through time with the sequences at some positions.
+struct Walk<'a, 'y, E> {
+    shared: &'a Shared<'a, E>,
+    /// First position.
+    first: usize,
+    rows: usize,
+    gates: Steps<'a, E>,
+    cells: Option<Steps<'a, E>>,
+    inputs: Option<Steps<'a, E>>,
+    unprojected: Option<Steps<'a, E>>,
+    out: Steps<'y, E>,
+    /// State before and after each step.
+    h: &'a mut [E],
+    c: &'a mut [E],
+    /// Output before its projection.
+    u: &'a mut [E],
+    scratch: &'a mut [E],
+}
+
+/// Positions of the first `left` of `of` shares, counted in steps.
+pub(super) fn share_steps(sequences: &Sequences<'_>, positions: Range<usize>, left: usize, of: usize) -> usize {
+    if sequences.are_full() {
+        return share(positions.len(), left, of);
+    }
+    let total: usize = positions.clone().map(|p| sequences.length(p)).sum();
+    let wanted = share(total, left, of);
+    let mut sum = 0;
+    let mut taken = 0;
+    for position in positions {
+        let length = sequences.length(position);
+        // To the nearest.
+        if sum + length / 2 > wanted {
+            break;
+        }
+        sum += length;
+        taken += 1;
+    }
+    taken
+}
+
+/// Splits a state by positions; it may be empty.
+pub(super) fn split_state<E>(state: &mut [E], positions: usize, rows: usize) -> (&mut [E], &mut [E]) {
+    let width = state.len() / rows.max(1);
+    state.split_at_mut(positions * width)
+}
+
+/// Splits what may be absent.
+pub(super) fn split_steps<E: Scalar>(
+    steps: Option<Steps<'_, E>>,
+    positions: usize,
+) -> (Option<Steps<'_, E>>, Option<Steps<'_, E>>) {
+    steps.map(|steps| steps.split(positions)).unzip()
+}
+
+impl<E: Scalar> Divide for Walk<'_, '_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let Walk { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, scratch } = self;
+        let at = share_steps(shared.sequences, first..first + rows, left, of);
+        let (gates, cells, inputs) = (gates.split(at), split_steps(cells, at), split_steps(inputs, at));
+        let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
+        let (h, c, u) = (split_state(h, at, rows), split_state(c, at, rows), split_state(u, at, rows));
+        let scratch = share_scratch(scratch, left, of);
+        (
+            Walk {
+                shared,
+                first,
+                rows: at,
+                gates: gates.0,
+                cells: cells.0,
+                inputs: inputs.0,
+                unprojected: unprojected.0,
+                out: out.0,
+                h: h.0,
+                c: c.0,
+                u: u.0,
+                scratch: scratch.0,
+            },
+            Walk {
+                shared,
+                first: first + at,
+                rows: rows - at,
+                gates: gates.1,
+                cells: cells.1,
+                inputs: inputs.1,
+                unprojected: unprojected.1,
+                out: out.1,
+                h: h.1,
+                c: c.1,
+                u: u.1,
+                scratch: scratch.1,
+            },
+        )
+    }
+
+    fn run(mut self) {
+        let steps = self.shared.call.geometry.seq_len;
+        for step in 0..steps {
+            let t = if self.shared.reverse { steps - 1 - step } else { step };
+            let rows = self.shared.sequences.active(t).saturating_sub(self.first).min(self.rows);
+            if rows > 0 {
+                self.reset(t, rows);
+                match self.shared.call.geometry.cell {
+                    CellKind::Rnn => self.rnn(t, rows),
+                    CellKind::Lstm => self.lstm(t, rows),
+                    CellKind::Gru => self.gru(t, rows),
+                }
+                let width = self.shared.call.geometry.output;
+                for row in 0..rows {
+                    self.out.row(t, row).copy_from_slice(&self.h[row * width..][..width]);
+                }
+            }
+        }
+    }
+}
+
+impl<E: Scalar> Walk<'_, '_, E> {
+    /// Puts the initial state back where the mask says so.
+    fn reset(&mut self, t: usize, rows: usize) {
+        let Shared { call, sequences, place, .. } = *self.shared;
+        if !sequences.have_resets() {
+            return;
+        }
+        let g = &call.geometry;
+        for row in 0..rows {
+            if sequences.is_reset(t, self.first + row) {
+                let sequence = sequences.at(self.first + row);
+                let h = &mut self.h[row * g.output..][..g.output];
+                copy_or_zero(h, call.initial(call.h0, g.output, place, sequence));
+                if g.has_cell_state() {
+                    let c = &mut self.c[row * g.hidden..][..g.hidden];
+                    copy_or_zero(c, call.initial(call.c0, g.hidden, place, sequence));
+                }
+            }
+        }
+    }
+
+    fn rnn(&mut self, t: usize, rows: usize) {
+        let Shared { call, options, recurrent, .. } = *self.shared;
+        let (isa, width) = (call.isa, call.geometry.gate_width);
+        let gates = self.gates.block(t, rows);
+        let h = &*self.h;
+        let add = Start::Add;
+        let h_row = |row: usize| &h[row * width..][..width];
+        gemm::multiply(isa, 0..rows, h_row, recurrent, gates, |row| row * width, add, self.scratch);
+        for row in 0..rows {
+            RnnForward {
+                options,
+                gates: &mut gates[row * width..][..width],
+                kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
+                h: &mut self.h[row * width..][..width],
+            }
+            .run(isa);
+        }
+    }
+
+    fn lstm(&mut self, t: usize, rows: usize) {
+        let Shared { call, options, recurrent, projection, .. } = *self.shared;
+        let isa = call.isa;
+        let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
+        let gates = self.gates.block(t, rows);
+        let h = &*self.h;
+        let h_row = |row: usize| &h[row * output..][..output];
+        gemm::multiply(isa, 0..rows, h_row, recurrent, gates, |row| row * width, Start::Add, self.scratch);
+        for row in 0..rows {
+            let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
+            LstmForward {
+                options,
+                gates: &mut gates[row * width..][..width],
+                kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
+                c: &mut self.c[row * hidden..][..hidden],
+                c_kept: self.cells.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
+                h: &mut to[row * hidden..][..hidden],
+            }
+            .run(isa);
+        }
+        if let Some(projection) = projection {
+            let u = &*self.u;
+            let u_row = |row: usize| &u[row * hidden..][..hidden];
+            gemm::multiply(isa, 0..rows, u_row, projection, self.h, |row| row * output, Start::Set, self.scratch);
+            if let Some(unprojected) = &mut self.unprojected {
+                unprojected.block(t, rows).copy_from_slice(&u[..rows * hidden]);
+            }
+        }
+    }
+
+    fn gru(&mut self, t: usize, rows: usize) {
+        let Shared { call, options, recurrent, candidate, candidate_bias, .. } = *self.shared;
+        let isa = call.isa;
+        let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
+        let gates = self.gates.block(t, rows);
+        if candidate.is_none() {
+            for row in gates.chunks_exact_mut(width) {
+                row[3 * hidden..].copy_from_slice(candidate_bias);
+            }
+        }
+        let h = &*self.h;
+        let h_row = |row: usize| &h[row * hidden..][..hidden];
+        let offset = |row: usize| row * width + hidden;
+        gemm::multiply(isa, 0..rows, h_row, recurrent, gates, offset, Start::Add, self.scratch);
+        let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
+        for &part in parts {
+            if let (GruPart::Second, Some(candidate)) = (part, candidate) {
+                // The product adds to the rows that hold `q`, so it reads a copy.
+                for row in 0..rows {
+                    self.u[row * hidden..][..hidden].copy_from_slice(&gates[row * width + 3 * hidden..][..hidden]);
+                }
+                let u = &*self.u;
+                let u_row = |row: usize| &u[row * hidden..][..hidden];
+                gemm::multiply(isa, 0..rows, u_row, candidate, gates, |row| row * width, Start::Add, self.scratch);
+            }
+            for row in 0..rows {
+                GruForward {
+                    options,
+                    part,
+                    gates: &mut gates[row * width..][..width],
+                    kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
+                    h: &mut self.h[row * hidden..][..hidden],
+                }
+                .run(isa);
+            }
+        }
+    }
+}

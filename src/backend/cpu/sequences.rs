@@ -1,0 +1,217 @@
+//! Which rows take part in which step.
+//!
+//! Sequences are walked in the order of falling length, so that those still running at a step are always the first ones:
+//! internal buffers are `[T, B]` rows by step and *position* in that order, and a finished sequence costs nothing. The
+//! caller's tensors keep their own order; [`Rows`] finds a row in either.
+
+use ndarray::{ArrayViewMut3, Axis, s};
+
+use crate::dtype::Scalar;
+use crate::rnn::{Layout, RnnShape};
+
+/// The sequences of one call.
+#[derive(Clone, Copy)]
+pub(crate) struct Sequences<'a> {
+    pub(crate) shape: RnnShape,
+    /// Sequence number of each position.
+    order: &'a [u32],
+    /// Number of sequences that reach each step.
+    active: &'a [u32],
+    /// Internal row numbers of all valid steps, ascending; absent where all are valid.
+    valid: Option<&'a [u32]>,
+    lengths: Option<&'a [u32]>,
+    resets: Option<&'a [u8]>,
+}
+
+/// Numbers that [`Sequences`] keeps.
+pub(crate) fn index_len(shape: RnnShape) -> usize {
+    shape.batch + shape.seq_len + shape.batch * shape.seq_len
+}
+
+impl<'a> Sequences<'a> {
+    pub(crate) fn new(
+        shape: RnnShape,
+        lengths: Option<&'a [u32]>,
+        resets: Option<&'a [u8]>,
+        storage: &'a mut [u32],
+    ) -> Self {
+        let (order, rest) = storage.split_at_mut(shape.batch);
+        let (active, rest) = rest.split_at_mut(shape.seq_len);
+        for (position, b) in order.iter_mut().enumerate() {
+            *b = position as u32;
+        }
+        active.fill(shape.batch as u32);
+        let mut valid = None;
+        if let Some(lengths) = lengths {
+            order.sort_unstable_by_key(|&b| (std::cmp::Reverse(lengths[b as usize]), b));
+            let mut count = 0;
+            for (t, active) in active.iter_mut().enumerate() {
+                *active = order.partition_point(|&b| lengths[b as usize] as usize > t) as u32;
+                for position in 0..*active as usize {
+                    rest[count] = (t * shape.batch + position) as u32;
+                    count += 1;
+                }
+            }
+            let (rows, _) = rest.split_at_mut(count);
+            valid = Some(&*rows);
+        }
+        Sequences { shape, order, active, valid, lengths, resets }
+    }
+
+    /// Sequence number at a position.
+    pub(crate) fn at(&self, position: usize) -> usize {
+        self.order[position] as usize
+    }
+
+    /// Valid steps of the sequence at a position.
+    pub(crate) fn length(&self, position: usize) -> usize {
+        self.lengths.map_or(self.shape.seq_len, |lengths| lengths[self.at(position)] as usize)
+    }
+
+    /// Sequences that take part in step `t`.
+    pub(crate) fn active(&self, t: usize) -> usize {
+        self.active[t] as usize
+    }
+
+    /// Number of valid steps of all sequences.
+    pub(crate) fn valid_rows(&self) -> usize {
+        self.valid.map_or(self.shape.seq_len * self.shape.batch, <[u32]>::len)
+    }
+
+    /// Internal row number of the `index`-th valid step.
+    pub(crate) fn valid_row(&self, index: usize) -> usize {
+        self.valid.map_or(index, |rows| rows[index] as usize)
+    }
+
+    /// Whether all sequences are as long as the longest possible.
+    pub(crate) fn are_full(&self) -> bool {
+        self.lengths.is_none()
+    }
+
+    pub(crate) fn have_resets(&self) -> bool {
+        self.resets.is_some()
+    }
+
+    /// Whether the state is re-initialised before step `t`.
+    pub(crate) fn is_reset(&self, t: usize, position: usize) -> bool {
+        self.resets.is_some_and(|resets| resets[t * self.shape.batch + self.at(position)] != 0)
+    }
+
+    /// The step whose state step `t` starts from; `None` where that is the initial state.
+    pub(crate) fn previous(&self, reverse: bool, t: usize, position: usize) -> Option<usize> {
+        if self.is_reset(t, position) {
+            None
+        } else if reverse {
+            (t + 1 < self.length(position)).then_some(t + 1)
+        } else {
+            t.checked_sub(1)
+        }
+    }
+}
+
+/// Features `first..first + width` of a tensor of rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, E> {
+    data: &'a [E],
+    /// Elements from one row to the next.
+    stride: usize,
+    first: usize,
+    width: usize,
+    /// The layout of a tensor of the caller, whose sequences are in their own order; absent for internal tensors.
+    layout: Option<Layout>,
+}
+
+impl<'a, E: Scalar> Rows<'a, E> {
+    /// A tensor of the caller.
+    pub(crate) fn outer(data: &'a [E], stride: usize, layout: Layout) -> Self {
+        Rows { data, stride, first: 0, width: stride, layout: Some(layout) }
+    }
+
+    /// An internal tensor.
+    pub(crate) fn inner(data: &'a [E], stride: usize) -> Self {
+        Rows { data, stride, first: 0, width: stride, layout: None }
+    }
+
+    /// Some of the features.
+    pub(crate) fn features(self, first: usize, width: usize) -> Self {
+        Rows { first: self.first + first, width, ..self }
+    }
+
+    /// The features of one step of one sequence.
+    #[inline]
+    pub(crate) fn row(&self, sequences: &Sequences<'_>, t: usize, position: usize) -> &'a [E] {
+        let shape = sequences.shape;
+        let index = match self.layout {
+            None => t * shape.batch + position,
+            Some(Layout::SequenceMajor) => t * shape.batch + sequences.at(position),
+            Some(Layout::BatchMajor) => sequences.at(position) * shape.seq_len + t,
+        };
+        &self.data[index * self.stride + self.first..][..self.width]
+    }
+
+    /// The features of an internal row number.
+    #[inline]
+    pub(crate) fn at(&self, sequences: &Sequences<'_>, row: usize) -> &'a [E] {
+        match self.layout {
+            None => &self.data[row * self.stride + self.first..][..self.width],
+            Some(_) => self.row(sequences, row / sequences.shape.batch, row % sequences.shape.batch),
+        }
+    }
+}
+
+/// A tensor `[T, positions, width]` to write, of which threads take some positions each.
+pub(crate) struct Steps<'a, E>(ArrayViewMut3<'a, E>);
+
+impl<'a, E: Scalar> Steps<'a, E> {
+    /// An internal tensor.
+    pub(crate) fn inner(data: &'a mut [E], shape: RnnShape, width: usize) -> Self {
+        Steps::outer(data, shape, width, Layout::SequenceMajor)
+    }
+
+    /// An internal tensor that may be absent, and then is empty.
+    pub(crate) fn if_any(data: &'a mut [E], shape: RnnShape, width: usize) -> Option<Self> {
+        (!data.is_empty()).then(|| Steps::inner(data, shape, width))
+    }
+
+    /// A tensor of the caller, whose order of sequences must be that of the positions.
+    pub(crate) fn outer(data: &'a mut [E], shape: RnnShape, width: usize, layout: Layout) -> Self {
+        let (outer, inner) = match layout {
+            Layout::SequenceMajor => (shape.seq_len, shape.batch),
+            Layout::BatchMajor => (shape.batch, shape.seq_len),
+        };
+        let mut view = ArrayViewMut3::from_shape((outer, inner, width), &mut data[..outer * inner * width])
+            .expect("a slice of the product of the sizes has the shape");
+        if layout == Layout::BatchMajor {
+            view.swap_axes(0, 1);
+        }
+        Steps(view)
+    }
+
+    /// Some of the features.
+    pub(crate) fn features(self, first: usize, width: usize) -> Self {
+        Steps(self.0.slice_move(s![.., .., first..first + width]))
+    }
+
+    pub(crate) fn split(self, positions: usize) -> (Self, Self) {
+        let (a, b) = self.0.split_at(Axis(1), positions);
+        (Steps(a), Steps(b))
+    }
+
+    /// The first `rows` positions of step `t` of an internal tensor, one after the other.
+    pub(crate) fn block(&mut self, t: usize, rows: usize) -> &mut [E] {
+        self.0
+            .index_axis_mut(Axis(0), t)
+            .slice_axis_move(Axis(0), (0..rows).into())
+            .into_slice()
+            .expect("rows of an internal tensor lie one after the other")
+    }
+
+    /// The features of one step at one position.
+    pub(crate) fn row(&mut self, t: usize, position: usize) -> &mut [E] {
+        self.0
+            .index_axis_mut(Axis(0), t)
+            .index_axis_move(Axis(0), position)
+            .into_slice()
+            .expect("features lie one after the other")
+    }
+}

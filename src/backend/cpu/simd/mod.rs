@@ -1,0 +1,251 @@
+//! The SIMD room: vectors of `f32` or `f64`, chosen at run time. The only place of the crate that holds `unsafe`.
+//!
+//! A [`Kernel`] is a leaf computation written once over the trait [`Simd`]; [`Isa::run`] compiles it for each instruction
+//! set and calls the best that the machine has. Everything a kernel calls must be `#[inline(always)]`, so that it is
+//! compiled with the instruction set's features.
+//!
+//! Every operation gives the same bits on every instruction set with fused multiply-add: lanes never mix, nothing is
+//! approximated, and the order of operations is the kernel's. Only x86 processors without FMA (before 2013) round twice in
+//! [`Simd::mul_add`].
+#![allow(unsafe_code)]
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::dtype::Scalar;
+
+/// Most lanes that any vector has.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// A computation to be compiled for every instruction set. Implementations are `#[inline(always)]`.
+pub trait Kernel<E: Scalar> {
+    /// What it gives.
+    type Output;
+    /// Runs with the vectors of `simd`.
+    fn run<S: Simd<E>>(self, simd: S) -> Self::Output;
+}
+
+/// Vectors of `E`. A value is a proof that the machine has the instructions.
+pub trait Simd<E: Scalar>: Copy {
+    /// One vector.
+    type V: Copy;
+    /// Elements of a vector, at most [`MAX_LANES`].
+    const LANES: usize;
+    /// Most rows of a matrix tile two vectors wide that fit the registers.
+    const ROWS: usize;
+
+    /// All lanes `value`.
+    fn splat(self, value: E) -> Self::V;
+    /// The first [`LANES`](Self::LANES) elements.
+    fn load(self, from: &[E]) -> Self::V;
+    /// All elements of a slice shorter than a vector, then zeros.
+    fn load_head(self, from: &[E]) -> Self::V;
+    /// Writes all lanes.
+    fn store(self, to: &mut [E], v: Self::V);
+    /// Fills a slice shorter than a vector from the first lanes.
+    fn store_head(self, to: &mut [E], v: Self::V);
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`, correctly rounded.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a * b`, rounded once.
+    fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a` where it is smaller, else `b`: a NaN in `b` stays.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where it is larger, else `b`: a NaN in `b` stays.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `v`, but zero where `a < b`. A NaN is not less.
+    fn zero_where_less(self, a: Self::V, b: Self::V, v: Self::V) -> Self::V;
+    /// `2^n`, where `rounded` is `n` plus the constant that pushes an integer into the lowest bits of the mantissa.
+    fn exp2_of_rounded(self, rounded: Self::V) -> Self::V;
+}
+
+/// What element types need: a way to every instruction set. Implemented for `f32` and `f64`, and sealed.
+pub trait Element: Sized + 'static {
+    /// Runs `kernel` under `isa`.
+    #[doc(hidden)]
+    fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output
+    where
+        Self: Scalar;
+    /// Constants of the exponential function.
+    #[doc(hidden)]
+    const EXP: ExpConstants<Self>;
+}
+
+/// Constants of [`expm1`](super::activation::expm1).
+pub struct ExpConstants<E: 'static> {
+    /// `1.5 * 2^(mantissa bits)`: added and subtracted it rounds to an integer.
+    pub(crate) round: E,
+    /// High part of ln 2; times any exponent it is exact.
+    pub(crate) ln2_high: E,
+    /// ln 2 less its high part.
+    pub(crate) ln2_low: E,
+    /// Largest magnitude whose exponential is a normal number.
+    pub(crate) limit: E,
+    /// Argument of tanh, doubled, beyond which it rounds to one.
+    pub(crate) tanh_limit: E,
+    /// `(e^r - 1 - r) / r^2` for `|r| <= ln(2) / 2`, lowest power first.
+    pub(crate) polynomial: &'static [E],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+    /// The portable vectors with `mul_add` from the mathematics library where the processor has none: slow, for tests.
+    #[cfg(test)]
+    PortableFused,
+}
+
+/// An instruction set that this machine is known to have; only detection makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Level);
+
+impl Isa {
+    /// The widest vectors of this machine.
+    pub(crate) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+            {
+                return Isa(Level::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa(Level::Avx2);
+            }
+        }
+        Isa(Level::Portable)
+    }
+
+    /// Every instruction set of this machine that has fused multiply-add, and so must give the same bits.
+    #[cfg(test)]
+    pub(crate) fn all_fused() -> Vec<Self> {
+        let mut all = vec![Isa(Level::PortableFused)];
+        #[cfg(target_arch = "x86_64")]
+        match Isa::detect().0 {
+            Level::Avx512 => all.extend([Isa(Level::Avx2), Isa(Level::Avx512)]),
+            Level::Avx2 => all.push(Isa(Level::Avx2)),
+            _ => {}
+        }
+        all
+    }
+
+    /// Name, for reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            Level::Portable => "portable",
+            #[cfg(test)]
+            Level::PortableFused => "portable with fused multiply-add",
+        }
+    }
+
+    /// Runs `kernel` with this instruction set.
+    #[inline]
+    pub(crate) fn run<E: Scalar, K: Kernel<E>>(self, kernel: K) -> K::Output {
+        E::dispatch(self, kernel)
+    }
+
+    /// Lanes of a vector of `E`.
+    pub(crate) fn lanes<E: Scalar>(self) -> usize {
+        struct Lanes;
+        impl<E: Scalar> Kernel<E> for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd<E>>(self, _: S) -> usize {
+                S::LANES
+            }
+        }
+        self.run::<E, _>(Lanes)
+    }
+
+    /// Most rows of a matrix tile of `E`.
+    pub(crate) fn rows<E: Scalar>(self) -> usize {
+        struct Rows;
+        impl<E: Scalar> Kernel<E> for Rows {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd<E>>(self, _: S) -> usize {
+                S::ROWS
+            }
+        }
+        self.run::<E, _>(Rows)
+    }
+}
+
+macro_rules! element {
+    ($E:ty, $exp:expr) => {
+        impl Element for $E {
+            #[inline]
+            fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output {
+                match isa.0 {
+                    // SAFETY: only `Isa::detect` makes these values, after it found the features.
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512 => unsafe { x86::run_avx512::<$E, K>(kernel) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2 => unsafe { x86::run_avx2::<$E, K>(kernel) },
+                    Level::Portable => kernel.run(portable::Portable::<false>),
+                    #[cfg(test)]
+                    Level::PortableFused => kernel.run(portable::Portable::<true>),
+                }
+            }
+
+            const EXP: ExpConstants<$E> = $exp;
+        }
+    };
+}
+
+element!(
+    f32,
+    ExpConstants {
+        round: 12_582_912.0,
+        ln2_high: 0.693_359_4,
+        ln2_low: -2.121_944_4e-4,
+        limit: 87.33,
+        tanh_limit: 40.0,
+        // Weighted least-maximum fit; relative error of expm1 1.4e-8.
+        polynomial: &[0.5, 0.166_665_43, 0.041_666_28, 0.008_366_611, 0.001_394_649_7],
+    }
+);
+
+element!(
+    f64,
+    ExpConstants {
+        round: 6_755_399_441_055_744.0,
+        ln2_high: 6.931_471_803_691_238e-1,
+        ln2_low: 1.908_214_929_270_587_7e-10,
+        limit: 708.39,
+        tanh_limit: 80.0,
+        // Taylor: the first term left out is below 4e-18 of the sum.
+        polynomial: &[
+            1.0 / 2.0,
+            1.0 / 6.0,
+            1.0 / 24.0,
+            1.0 / 120.0,
+            1.0 / 720.0,
+            1.0 / 5_040.0,
+            1.0 / 40_320.0,
+            1.0 / 362_880.0,
+            1.0 / 3_628_800.0,
+            1.0 / 39_916_800.0,
+            1.0 / 479_001_600.0,
+            1.0 / 6_227_020_800.0,
+        ],
+    }
+);

@@ -1,0 +1,399 @@
+//! The backend against the oracle, and its promises about bits.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::CpuBackend;
+use super::simd::Isa;
+use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs, infer, train};
+use crate::backend::reference::ReferenceBackend;
+use crate::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad,
+};
+use crate::cell::{Activation, Activations, CellKind};
+use crate::dtype::Scalar;
+use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+
+/// Numbers that look random and are the same everywhere.
+struct Numbers(u64);
+
+impl Numbers {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.bits() % n
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0
+    }
+
+    fn vec<E: Scalar>(&mut self, len: usize, scale: f64) -> Vec<E> {
+        (0..len).map(|_| E::of(f64::from((self.unit() * scale) as f32))).collect()
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+fn product(sizes: &[usize]) -> usize {
+    sizes.iter().product()
+}
+
+/// Everything that a pass reads, for any descriptor.
+fn inputs<E: Scalar>(
+    descriptor: &RnnDescriptor,
+    shape: RnnShape,
+    numbers: &mut Numbers,
+) -> (Inputs<E>, OutputGradients<E>) {
+    let tensors = shape.tensors(descriptor).unwrap();
+    let weights = WeightLayout::new(descriptor).unwrap();
+    let scale = 1.5 / (descriptor.hidden_size as f64).sqrt();
+    let cell_state = descriptor.cell.has_cell_state();
+    let (batch, seq_len) = (shape.batch, shape.seq_len);
+    let lengths = numbers.chance(50).then(|| (0..batch).map(|_| 1 + numbers.below(seq_len as u64) as u32).collect());
+    let resets = numbers.chance(40).then(|| (0..batch * seq_len).map(|_| u8::from(numbers.chance(20)) * 3).collect());
+    let inputs = Inputs {
+        weights: numbers.vec(weights.len(), scale),
+        x: numbers.vec(product(&tensors.x), 1.5),
+        h0: numbers.chance(60).then(|| numbers.vec(product(&tensors.h), 1.0)),
+        c0: (cell_state && numbers.chance(60)).then(|| numbers.vec(product(&tensors.c), 1.5)),
+        lengths,
+        resets,
+        dropout_seed: numbers.bits(),
+    };
+    let gradients = OutputGradients {
+        dy: numbers.chance(85).then(|| numbers.vec(product(&tensors.y), 1.0)),
+        dhn: numbers.chance(60).then(|| numbers.vec(product(&tensors.h), 1.0)),
+        dcn: (cell_state && numbers.chance(60)).then(|| numbers.vec(product(&tensors.c), 1.0)),
+    };
+    (inputs, gradients)
+}
+
+/// A descriptor with any options, and ugly sizes.
+fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
+    let sizes = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50, 65];
+    let mut size = |numbers: &mut Numbers, most: u64| sizes[numbers.below(most) as usize];
+    let cell = CellKind::ALL[numbers.below(3) as usize];
+    let mut d = RnnDescriptor::new(cell, size(numbers, 15), size(numbers, 15));
+    d.num_layers = 1 + numbers.below(3) as usize;
+    d.direction = [Direction::Forward, Direction::Reverse, Direction::Bidirectional][numbers.below(3) as usize];
+    d.bias = [Bias::None, Bias::Single, Bias::Double][numbers.below(3) as usize];
+    d.layout = [Layout::SequenceMajor, Layout::BatchMajor][numbers.below(2) as usize];
+    let activation = |numbers: &mut Numbers| Activation::ALL[numbers.below(13) as usize];
+    let mut set = |numbers: &mut Numbers| Activations {
+        gate: if numbers.chance(60) { Activation::Sigmoid } else { activation(numbers) },
+        state: if numbers.chance(60) { Activation::Tanh } else { activation(numbers) },
+        output: if numbers.chance(60) { Activation::Tanh } else { activation(numbers) },
+    };
+    if numbers.chance(60) {
+        d.activations = set(numbers);
+    }
+    if d.direction == Direction::Bidirectional && numbers.chance(30) {
+        d.reverse_activations = Some(set(numbers));
+    }
+    if cell == CellKind::Gru && numbers.chance(50) {
+        d.reset = GruReset::Before;
+    }
+    if numbers.chance(30) {
+        d.dropout = [0.1, 0.5, 0.9, 1.0][numbers.below(4) as usize];
+    }
+    if numbers.chance(30) {
+        d.gate_clip = Some(0.3 + numbers.unit().abs());
+    }
+    if numbers.chance(50) {
+        d.padded_output = PaddedOutput::Hold;
+    }
+    if cell == CellKind::Lstm {
+        if d.hidden_size > 1 && numbers.chance(30) {
+            d.proj_size = Some(1 + numbers.below(d.hidden_size as u64 - 1) as usize);
+        }
+        d.peepholes = numbers.chance(30);
+        d.coupled_input_forget = numbers.chance(30);
+        if numbers.chance(30) {
+            d.cell_clip = Some(0.2 + numbers.unit().abs());
+        }
+    }
+    (d, RnnShape { seq_len: size(numbers, 7), batch: size(numbers, 12) })
+}
+
+/// Largest difference, relative to the largest magnitude; the oracle's non-finite values must be met exactly in kind.
+fn distance<E: Scalar>(got: &[E], wanted: &[f64]) -> f64 {
+    assert_eq!(got.len(), wanted.len());
+    let largest = wanted.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    got.iter().zip(wanted).fold(0.0, |worst, (g, w)| {
+        let difference = (g.wide() - w).abs() / largest;
+        if difference.is_nan() { f64::INFINITY } else { difference.max(worst) }
+    })
+}
+
+fn widen<E: Scalar>(values: &[E]) -> Vec<f64> {
+    values.iter().map(|v| v.wide()).collect()
+}
+
+type Pass<E> = (Outputs<E>, InputGradients<E>);
+
+fn worst<E: Scalar, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> Result<(f64, &'static str), String> {
+    let mut worst = (0.0, "");
+    let none: Vec<E> = vec![];
+    let none_wide: Vec<F> = vec![];
+    let pairs = [
+        ("y", &got.0.y, &wanted.0.y),
+        ("hn", &got.0.hn, &wanted.0.hn),
+        ("cn", got.0.cn.as_ref().unwrap_or(&none), wanted.0.cn.as_ref().unwrap_or(&none_wide)),
+        ("dx", &got.1.dx, &wanted.1.dx),
+        ("dh0", &got.1.dh0, &wanted.1.dh0),
+        ("dc0", got.1.dc0.as_ref().unwrap_or(&none), wanted.1.dc0.as_ref().unwrap_or(&none_wide)),
+        ("dweights", &got.1.dweights, &wanted.1.dweights),
+    ];
+    for (name, got, wanted) in pairs {
+        let distance = distance(got, &widen(wanted));
+        if distance > worst.0 {
+            worst = (distance, name);
+        }
+    }
+    Ok(worst)
+}
+
+fn bits<E: Scalar>(pass: &Pass<E>) -> Vec<u64> {
+    let (outputs, gradients) = pass;
+    [
+        Some(&outputs.y),
+        Some(&outputs.hn),
+        outputs.cn.as_ref(),
+        Some(&gradients.dx),
+        Some(&gradients.dh0),
+        gradients.dc0.as_ref(),
+        Some(&gradients.dweights),
+    ]
+    .into_iter()
+    .flatten()
+    .flatten()
+    .map(|v| v.wide().to_bits())
+    .collect()
+}
+
+#[test]
+fn agrees_with_the_oracle_on_any_descriptor() {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(250);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let reference = ReferenceBackend::<f64>::new();
+    let wide = CpuBackend::<f64>::new();
+    let narrow = CpuBackend::<f32>::new();
+    runner
+        .run(&any::<u64>().no_shrink(), |seed| {
+            let mut numbers = Numbers(seed);
+            let (descriptor, shape) = any_descriptor(&mut numbers);
+            let (inputs, gradients) = inputs::<f64>(&descriptor, shape, &mut numbers);
+            let wanted = train(&reference, &descriptor, shape, &inputs, &gradients).unwrap();
+            // Unbounded functions may run away, and then errors with them.
+            let all = [&wanted.0.y, &wanted.1.dx, &wanted.1.dh0, &wanted.1.dweights];
+            prop_assume!(all.into_iter().flatten().all(|v| v.abs() < 1e6));
+            let got = train(&wide, &descriptor, shape, &inputs, &gradients).unwrap();
+            let (error, tensor) = worst(&got, &wanted).unwrap();
+            prop_assert!(error <= 1e-11, "{error:e} in {tensor}: {descriptor:?} {shape:?}");
+
+            let plain = Inputs { dropout_seed: 0, ..inputs.clone() };
+            let wanted_outputs = infer(&reference, &descriptor, shape, &plain).unwrap();
+            let outputs = infer(&wide, &descriptor, shape, &plain).unwrap();
+            prop_assert!(distance(&outputs.y, &wanted_outputs.y) <= 1e-11, "y of {descriptor:?} {shape:?}");
+            prop_assert!(distance(&outputs.hn, &wanted_outputs.hn) <= 1e-11, "hn of {descriptor:?} {shape:?}");
+            if let (Some(got), Some(wanted)) = (&outputs.cn, &wanted_outputs.cn) {
+                prop_assert!(distance(got, wanted) <= 1e-11, "cn of {descriptor:?} {shape:?}");
+            }
+
+            // In f32 a value may fall on another side of a kink; functions without kinks only.
+            if is_smooth(&descriptor) {
+                let narrow_inputs = narrowed(&inputs);
+                let narrow_gradients = OutputGradients {
+                    dy: gradients.dy.as_deref().map(narrow_vec),
+                    dhn: gradients.dhn.as_deref().map(narrow_vec),
+                    dcn: gradients.dcn.as_deref().map(narrow_vec),
+                };
+                let got = train(&narrow, &descriptor, shape, &narrow_inputs, &narrow_gradients).unwrap();
+                let (error, tensor) = worst(&got, &wanted).unwrap();
+                prop_assert!(error <= 2e-5, "f32 {error:e} in {tensor}: {descriptor:?} {shape:?}");
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn narrow_vec(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|v| *v as f32).collect()
+}
+
+fn narrowed(inputs: &Inputs<f64>) -> Inputs<f32> {
+    Inputs {
+        weights: narrow_vec(&inputs.weights),
+        x: narrow_vec(&inputs.x),
+        h0: inputs.h0.as_deref().map(narrow_vec),
+        c0: inputs.c0.as_deref().map(narrow_vec),
+        lengths: inputs.lengths.clone(),
+        resets: inputs.resets.clone(),
+        dropout_seed: inputs.dropout_seed,
+    }
+}
+
+fn is_smooth(descriptor: &RnnDescriptor) -> bool {
+    let smooth = |a: Activation| matches!(a, Activation::Tanh | Activation::Sigmoid | Activation::Softsign);
+    let set = |a: Activations| smooth(a.gate) && smooth(a.state) && smooth(a.output);
+    descriptor.gate_clip.is_none()
+        && descriptor.cell_clip.is_none()
+        && set(descriptor.activations)
+        && descriptor.reverse_activations.is_none_or(set)
+}
+
+/// Large enough for threads: every product and both walks are divided.
+fn large(cell: CellKind) -> (RnnDescriptor, RnnShape) {
+    let mut descriptor = RnnDescriptor::new(cell, 40, 100);
+    descriptor.num_layers = 2;
+    descriptor.direction = Direction::Bidirectional;
+    (descriptor, RnnShape { seq_len: 19, batch: 61 })
+}
+
+#[test]
+fn same_bits_for_any_number_of_threads_and_every_time() {
+    for cell in CellKind::ALL {
+        for before in [false, true] {
+            let (mut descriptor, shape) = large(cell);
+            if before && cell == CellKind::Gru {
+                descriptor.reset = GruReset::Before;
+            }
+            if before && cell == CellKind::Lstm {
+                descriptor.proj_size = Some(70);
+            }
+            let mut numbers = Numbers(7);
+            let (mut inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut numbers);
+            inputs.lengths = before.then(|| (0..61).map(|b| 1 + b * 7 % 19).collect());
+            let run = |threads| {
+                let backend = CpuBackend::<f32>::with_threads(threads).unwrap();
+                bits(&train(&backend, &descriptor, shape, &inputs, &gradients).unwrap())
+            };
+            let one = run(1);
+            for threads in [1, 2, 3, 7] {
+                assert!(one == run(threads), "{cell} with {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn same_bits_with_every_instruction_set() {
+    for seed in 0..40 {
+        let mut numbers = Numbers(seed);
+        let (descriptor, shape) = any_descriptor(&mut numbers);
+        let (inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut numbers);
+        let run = |isa| {
+            let backend = CpuBackend::<f32>::with_isa(isa, 1).unwrap();
+            bits(&train(&backend, &descriptor, shape, &inputs, &gradients).unwrap())
+        };
+        let best = run(Isa::detect());
+        for isa in Isa::all_fused() {
+            assert!(best == run(isa), "{} differs: {descriptor:?} {shape:?}", isa.name());
+        }
+    }
+}
+
+/// `pass` fills its workspaces with NaN before every call; this one also checks that a second call into used buffers, and
+/// adding instead of setting, give what they must.
+#[test]
+fn buffers_may_hold_anything() {
+    for seed in 0..60 {
+        let mut numbers = Numbers(1000 + seed);
+        let (descriptor, shape) = any_descriptor(&mut numbers);
+        let (inputs, gradients) = inputs::<f64>(&descriptor, shape, &mut numbers);
+        let backend = CpuBackend::<f64>::new();
+        let first = train(&backend, &descriptor, shape, &inputs, &gradients).unwrap();
+        let added = with_garbage(&backend, &descriptor, shape, &inputs, &gradients, 2.0);
+        assert_eq!(first.0, added.0, "{descriptor:?} {shape:?}");
+        assert_eq!(first.1.dx, added.1.dx, "{descriptor:?} {shape:?}");
+        assert_eq!(first.1.dh0, added.1.dh0, "{descriptor:?} {shape:?}");
+        let wanted: Vec<f64> = first.1.dweights.iter().map(|v| v + 2.0).collect();
+        assert!(distance(&added.1.dweights, &wanted) < 1e-13, "{descriptor:?} {shape:?}");
+    }
+}
+
+fn with_garbage<E: Scalar, B: HostBackend<E>>(
+    backend: &B,
+    descriptor: &RnnDescriptor,
+    shape: RnnShape,
+    inputs: &Inputs<E>,
+    gradients: &OutputGradients<E>,
+    garbage: f64,
+) -> Pass<E> {
+    let tensors = shape.tensors(descriptor).unwrap();
+    let plan = backend.plan(descriptor, shape, ForwardMode::Training).unwrap();
+    let space = backend.temp_space(&plan);
+    let garbage_vec = |len: usize| vec![E::of(garbage); len];
+    let cell_state = descriptor.cell.has_cell_state();
+    let state = |sizes: &[usize; 3]| cell_state.then(|| garbage_vec(product(sizes)));
+    let mut workspace = garbage_vec(space.workspace);
+    let mut outputs =
+        Outputs { y: garbage_vec(product(&tensors.y)), hn: garbage_vec(product(&tensors.h)), cn: state(&tensors.c) };
+    let args = ForwardArgs::<B> {
+        weights: &inputs.weights,
+        x: &inputs.x,
+        h0: inputs.h0.as_deref(),
+        c0: inputs.c0.as_deref(),
+        lengths: inputs.lengths.as_deref(),
+        resets: inputs.resets.as_deref(),
+        y: &mut outputs.y,
+        hn: Some(&mut outputs.hn),
+        cn: outputs.cn.as_deref_mut(),
+        workspace: &mut workspace,
+        dropout_seed: inputs.dropout_seed,
+    };
+    let reserve = backend.forward_training(&plan, args, Reserve::new(garbage_vec(space.reserve))).unwrap();
+    let mut result = InputGradients {
+        dx: garbage_vec(product(&tensors.x)),
+        dh0: garbage_vec(product(&tensors.h)),
+        dc0: state(&tensors.c),
+        dweights: garbage_vec(inputs.weights.len()),
+    };
+    let args = BackwardDataArgs::<B> {
+        weights: &inputs.weights,
+        y: &outputs.y,
+        h0: inputs.h0.as_deref(),
+        c0: inputs.c0.as_deref(),
+        lengths: inputs.lengths.as_deref(),
+        resets: inputs.resets.as_deref(),
+        dy: gradients.dy.as_deref(),
+        dhn: gradients.dhn.as_deref(),
+        dcn: gradients.dcn.as_deref(),
+        dx: Some(&mut result.dx),
+        dh0: Some(&mut result.dh0),
+        dc0: result.dc0.as_deref_mut(),
+        workspace: &mut workspace,
+    };
+    let mut reserve = backend.backward_data(&plan, args, reserve).unwrap();
+    let args = BackwardWeightsArgs::<B> {
+        x: &inputs.x,
+        y: &outputs.y,
+        h0: inputs.h0.as_deref(),
+        c0: inputs.c0.as_deref(),
+        lengths: inputs.lengths.as_deref(),
+        resets: inputs.resets.as_deref(),
+        dweights: &mut result.dweights,
+        workspace: &mut workspace,
+    };
+    backend.backward_weights(&plan, args, &mut reserve, WeightGrad::Add).unwrap();
+    (outputs, result)
+}
+
+#[test]
+fn refuses_what_it_cannot_do() {
+    assert!(CpuBackend::<f32>::with_threads(0).is_err());
+    let backend = CpuBackend::<f64>::new();
+    for (input, hidden, seq_len) in [(1 << 57, 1, 1), (1 << 50, 1 << 8, 1), (1, 1, 1 << 40)] {
+        let shape = RnnShape { seq_len, batch: 1 };
+        assert!(backend.plan(&RnnDescriptor::lstm(input, hidden), shape, ForwardMode::Training).is_err());
+    }
+}
