@@ -33,7 +33,7 @@ enum Command {
     /// Check gradients by finite differences.
     Gradcheck(Box<gradcheck::Args>),
     /// Time an operator.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Say what this build and this machine can do.
     Info(info::Args),
 }
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args),
         Command::Parity(args) => parity::run(args),
         Command::Gradcheck(args) => gradcheck::run(*args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Info(args) => info::run(args),
     };
     outcome.unwrap_or_else(|error| {
