@@ -1,1 +1,42 @@
-//! To be written.
+//! From a file to arrays a model learns from: a column of a CSV file ([`csv`]) as a [`Series`], its [`gaps`] closed as told, its
+//! values scaled ([`Scaler`]), cut into [`windows`](fn@windows) and divided [in time order](TimeSplit).
+//!
+//! ```
+//! use fused_rnn::data::{Scaler, TimeSplit, windows};
+//! let series: Vec<f64> = (0..100).map(|t| f64::from(t).sin()).collect();
+//! let split = TimeSplit::new(series.len(), 0.1, 0.2)?;
+//! let scaler = Scaler::min_max(&series[split.train.clone()])?; // what is to be forecast must not leak into the scale
+//! let scaled: Vec<f64> = series.iter().map(|v| scaler.transform(*v)).collect();
+//! let (x, y) = windows(&scaled[split.train], 10, 1)?;
+//! assert_eq!((x.shape(), y.shape()), (&[60, 10, 1][..], &[60, 1][..]));
+//! # Ok::<(), fused_rnn::Error>(())
+//! ```
+
+pub mod csv;
+pub mod gaps;
+pub mod scaler;
+pub mod time;
+pub mod window;
+
+pub use csv::{ColumnChoice, read_series};
+pub use gaps::Gaps;
+pub use scaler::Scaler;
+pub use time::TimeAxis;
+pub use window::{TimeSplit, has_trend, windows};
+
+/// A column of numbers in time order, some of which may be missing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// The column's name, or `column 2` where the file names none.
+    pub name: String,
+    /// The values; `None` is a gap.
+    pub values: Vec<Option<f64>>,
+    /// What stands beside each value: the text of the first other column (a date, a year), empty where there is none.
+    pub labels: Vec<String>,
+    /// That other column's name.
+    pub label_name: Option<String>,
+    /// Line of the file of each value, counted from 1.
+    pub lines: Vec<u64>,
+    /// Where it was read, for messages.
+    pub source_name: String,
+}

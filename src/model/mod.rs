@@ -1,1 +1,26 @@
-//! To be written.
+//! Models: [`Sequential`] with Keras's words, and [`Forecaster`], a model with everything needed to continue a series.
+//!
+//! ```
+//! use fused_rnn::backend::reference::ReferenceBackend;
+//! use fused_rnn::data::windows;
+//! use fused_rnn::model::{FitOptions, Sequential};
+//! use fused_rnn::nn::{Dense, Lstm};
+//! let sine: Vec<f32> = (0..60).map(|t| (t as f32 * 0.3).sin()).collect();
+//! let (x, y) = windows(&sine, 10, 1)?;
+//! let mut model = Sequential::new(ReferenceBackend::<f32>::new(), &[10, 1], 7)?;
+//! model.add(Lstm::new(8))?.add(Dense::new(1))?;
+//! let history = model.fit(x.view(), y.view(), FitOptions { epochs: 3, batch_size: 10, ..FitOptions::default() })?;
+//! assert!(history.loss[2] < history.loss[0]);
+//! assert_eq!(model.predict(x.view())?.shape(), [50, 1]);
+//! # Ok::<(), fused_rnn::Error>(())
+//! ```
+
+mod file;
+pub mod fit;
+pub mod forecast;
+pub mod sequential;
+mod summary;
+
+pub use fit::{BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, History, Outcome};
+pub use forecast::{Backtest, ForecastConfig, Forecaster};
+pub use sequential::{Sequential, SequentialConfig};

@@ -78,7 +78,10 @@ impl WeightLayout {
         let hidden = ("hidden_size", descriptor.hidden_size);
         let output = ("output_size", descriptor.output_size());
         // Bound the table itself before building it: a hostile num_layers must not exhaust memory.
-        checked_len("weights", &[("num_layers", descriptor.num_layers), gates, hidden, ("row", 4 + hidden.1)])?;
+        checked_len(
+            "weights",
+            &[("num_layers", descriptor.num_layers), gates, hidden, ("row", hidden.1.saturating_add(4))],
+        )?;
         if descriptor.num_layers > 1 << 16 {
             return Err(crate::Error::option("num_layers", "at most 65536", descriptor.num_layers));
         }

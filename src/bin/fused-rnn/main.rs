@@ -6,7 +6,9 @@ mod gradcheck;
 mod info;
 mod output;
 mod parity;
+mod plot;
 mod predict;
+mod progress;
 mod train;
 
 use std::io::Write;

@@ -1,0 +1,113 @@
+//! What is shown while a model trains, and Ctrl-C.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fused_rnn::model::{BatchEnd, Callback, EpochEnd};
+use fused_rnn::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::note;
+
+/// Exit code of a program that Ctrl-C ended: 128 + SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
+/// Whether Ctrl-C was pressed. From here on the first one asks for a clean stop, the second ends the program at once.
+pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })
+    .map_err(|e| Error::Unsupported { what: "stopping cleanly on Ctrl-C".to_owned(), why: e.to_string() })?;
+    Ok(flag)
+}
+
+/// How progress is shown.
+enum Display {
+    Silent,
+    /// One line per so many epochs.
+    Lines(usize),
+    Bar(ProgressBar),
+}
+
+/// Shows training on standard error, collects its losses, and stops it on Ctrl-C.
+pub struct Progress {
+    display: Display,
+    interrupted: Arc<AtomicBool>,
+    /// All epochs that were completed.
+    pub epochs: Vec<EpochEnd>,
+}
+
+impl Progress {
+    /// For training of at most `epochs` epochs.
+    pub fn new(epochs: usize, quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
+        let display = if quiet {
+            Display::Silent
+        } else if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(epochs as u64);
+            let template = "{bar:28.cyan/dim} {msg}  {elapsed} (at most {eta} left)";
+            // The template is fixed; should it ever not parse, the plain bar does as well.
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("━━─"));
+            Display::Bar(bar)
+        } else {
+            Display::Lines(epochs.div_ceil(20))
+        };
+        Progress { display, interrupted, epochs: Vec::new() }
+    }
+
+    /// The last epoch that was the best so far.
+    pub fn best(&self) -> Option<&EpochEnd> {
+        self.epochs.iter().rev().find(|e| e.best)
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+fn line(state: &EpochEnd) -> String {
+    let val_loss = state.val_loss.map(|l| format!("  val_loss {l:.5}")).unwrap_or_default();
+    format!("epoch {}/{}  loss {:.5}{val_loss}", state.epoch, state.epochs, state.loss)
+}
+
+impl Callback for Progress {
+    fn on_batch_end(&mut self, state: &BatchEnd) -> ControlFlow<()> {
+        if let Display::Bar(bar) = &self.display {
+            if state.epoch == 1 && state.batch == 1 {
+                bar.set_length(bar.length().unwrap_or(0).saturating_mul(state.batches as u64));
+            }
+            bar.inc(1);
+            if state.epoch == 1 && state.batch % 16 == 1 {
+                bar.set_message(format!("epoch 1  loss {:.5}", state.loss));
+            }
+        }
+        self.flow()
+    }
+
+    fn on_epoch_end(&mut self, state: &EpochEnd) -> ControlFlow<()> {
+        self.epochs.push(*state);
+        match &self.display {
+            Display::Silent => {}
+            Display::Lines(every) => {
+                if state.epoch == 1 || state.epoch.is_multiple_of(*every) || state.epoch == state.epochs {
+                    note(&line(state));
+                }
+            }
+            Display::Bar(bar) => bar.set_message(line(state)),
+        }
+        self.flow()
+    }
+}

@@ -1,0 +1,140 @@
+//! Model files: safetensors with PyTorch's weight names, and the configuration as JSON in the metadata.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::HostBackend;
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::interop::safetensors::{self, NamedTensor, TensorFile};
+use crate::model::{ForecastConfig, Sequential, SequentialConfig};
+use crate::nn::grow;
+
+/// The metadata entry that holds the configuration.
+const KEY: &str = "fused-rnn";
+
+/// What the metadata entry holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    /// Version of this structure.
+    version: u32,
+    model: SequentialConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forecast: Option<ForecastConfig>,
+}
+
+const VERSION: u32 = 1;
+
+fn format_error(path: &Path, problem: impl Into<String>) -> Error {
+    Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
+}
+
+impl<E: Scalar, B: HostBackend<E> + 'static> Sequential<E, B>
+where
+    B::Plan: 'static,
+{
+    /// Writes layers and weights to a safetensors file, atomically. The same model gives the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        save(self, None, path)
+    }
+
+    /// Reads a model that [`save`](Self::save) wrote. Training goes on with a new optimizer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::Format`] where the file is no such model, or its tensors are not those its layers need;
+    /// [`Error::NonFinite`] for weights that are NaN or infinite; the errors of [`add`](Self::add) for layers that cannot be.
+    pub fn load(backend: B, path: &Path) -> Result<Self> {
+        load(backend, path).map(|(model, _)| model)
+    }
+}
+
+pub(super) fn save<E: Scalar, B: HostBackend<E> + 'static>(
+    model: &Sequential<E, B>,
+    forecast: Option<&ForecastConfig>,
+    path: &Path,
+) -> Result<()>
+where
+    B::Plan: 'static,
+{
+    let description = Description { version: VERSION, model: model.config().clone(), forecast: forecast.cloned() };
+    let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
+    let weights: Vec<_> = model.weights().collect();
+    let tensors: Vec<NamedTensor<'_, E>> =
+        weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
+    safetensors::write(path, KEY, &description, &tensors)
+}
+
+pub(super) fn load<E: Scalar, B: HostBackend<E> + 'static>(
+    backend: B,
+    path: &Path,
+) -> Result<(Sequential<E, B>, Option<ForecastConfig>)>
+where
+    B::Plan: 'static,
+{
+    let file = TensorFile::read(path)?;
+    let description = file.metadata(KEY).ok_or_else(|| {
+        format_error(path, format!("no entry {KEY} in its metadata; was it written by this program?"))
+    })?;
+    let description: Description =
+        serde_json::from_str(description).map_err(|e| format_error(path, format!("metadata entry {KEY}: {e}")))?;
+    if description.version != VERSION {
+        return Err(format_error(
+            path,
+            format!("version {} of the format; this program reads {VERSION}", description.version),
+        ));
+    }
+
+    // Names and shapes first: nothing is allocated for a configuration that the file's own size does not bear out.
+    let mut model = Sequential::new(backend, &description.model.input_shape, 0)?;
+    if description.model.layers.len() > file.names().count() {
+        return Err(format_error(path, "more layers than tensors"));
+    }
+    for layer in description.model.layers {
+        model.stack(layer)?;
+    }
+    let mut expected = 0;
+    for named in &model.layers {
+        for parameter in named.layer.parameters() {
+            let name = format!("{}.{}", named.name, parameter.name);
+            match file.shape(&name) {
+                Some(shape) if shape == parameter.shape => expected += 1,
+                Some(shape) => {
+                    return Err(format_error(
+                        path,
+                        format!("{name}: expected shape {:?}, got {shape:?}", parameter.shape),
+                    ));
+                }
+                None => return Err(format_error(path, format!("no tensor {name}"))),
+            }
+        }
+    }
+    if file.names().count() != expected {
+        return Err(format_error(path, format!("{} tensors, but its layers have {expected}", file.names().count())));
+    }
+    let end = model.layers.last().map_or(0, |l| l.range.end);
+    grow(&mut model.parameters, end, "weights")?;
+    for named in &model.layers {
+        for parameter in named.layer.parameters() {
+            let name = format!("{}.{}", named.name, parameter.name);
+            let (_, values) = file.floats::<E>(&name)?;
+            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                return Err(Error::NonFinite {
+                    tensor: name,
+                    got: values[i].wide(),
+                    position: format!("element {i} in {}", path.display()),
+                    help: "train the model anew".to_owned(),
+                });
+            }
+            let start = named.range.start + parameter.range.start;
+            model.parameters[start..start + values.len()].copy_from_slice(&values);
+        }
+    }
+    Ok((model, description.forecast))
+}

@@ -1,0 +1,281 @@
+//! The recurrent layers with Keras's words and defaults, computed by a [`RecurrentBackend`](crate::backend::RecurrentBackend).
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, Filled, ForwardArgs, ForwardMode, HostBackend, Reserve, TempSpace,
+    WeightGrad,
+};
+use crate::cell::CellKind;
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::nn::{Backward, Forward, Layer, Parameter, Random, grow, init};
+use crate::rnn::{Bias, Layout, RnnDescriptor, RnnShape, WeightKind, WeightLayout};
+
+/// One type for each of Keras's recurrent layers: their options will differ, their shapes do not.
+macro_rules! recurrent_layer {
+    ($(#[$doc:meta])* $layer:ident, $class_name:literal, $cell:ident, $bias:ident) => {
+        $(#[$doc])*
+        ///
+        /// `[seq_len, features]` to `[units]`, the output of the last step, or with `return_sequences` to `[seq_len, units]`. Kernel
+        /// Glorot uniform, recurrent kernel orthogonal, as in Keras; names, shapes and gate order of the weights are PyTorch's.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $layer {
+            /// Width of the state and the output.
+            pub units: usize,
+            /// Whether the output is that of every step rather than of the last; needed below another recurrent layer.
+            #[serde(default)]
+            pub return_sequences: bool,
+        }
+
+        impl $layer {
+            /// A layer with `units` units that returns the output of the last step.
+            pub fn new(units: usize) -> Self {
+                $layer { units, return_sequences: false }
+            }
+
+            /// Sets whether the output of every step is returned.
+            pub fn return_sequences(self, return_sequences: bool) -> Self {
+                $layer { return_sequences, ..self }
+            }
+
+            pub(super) fn build<E: Scalar, B: HostBackend<E> + 'static>(
+                &self,
+                name: &str,
+                input_shape: &[usize],
+            ) -> Result<Box<dyn Layer<E, B>>>
+            where
+                B::Plan: 'static,
+            {
+                let &[seq_len, features] = input_shape else {
+                    return Err(Error::shape(
+                        name,
+                        "inputs of shape [seq_len, features] (below a recurrent layer, set return_sequences)",
+                        format!("{input_shape:?}"),
+                    ));
+                };
+                let mut descriptor = RnnDescriptor::new(CellKind::$cell, features, self.units);
+                descriptor.bias = Bias::$bias;
+                descriptor.layout = Layout::BatchMajor;
+                let layer = RecurrentLayer::<E, B>::new($class_name, descriptor, seq_len, self.return_sequences)?;
+                Ok(Box::new(layer))
+            }
+        }
+
+        impl From<$layer> for super::LayerConfig {
+            fn from(config: $layer) -> Self {
+                super::LayerConfig::$layer(config)
+            }
+        }
+    };
+}
+
+recurrent_layer! {
+    /// The simple recurrence with tanh, Keras's [`SimpleRNN`](https://keras.io/api/layers/recurrent_layers/simple_rnn/).
+    SimpleRnn, "SimpleRNN", Rnn, Single
+}
+recurrent_layer! {
+    /// Long short-term memory with one bias that starts at 1 for the forget gate and at 0 elsewhere, Keras's
+    /// [`LSTM`](https://keras.io/api/layers/recurrent_layers/lstm/).
+    Lstm, "LSTM", Lstm, Single
+}
+recurrent_layer! {
+    /// The gated recurrent unit, reset gate after the recurrent product, with two biases, Keras's
+    /// [`GRU`](https://keras.io/api/layers/recurrent_layers/gru/).
+    Gru, "GRU", Gru, Double
+}
+
+/// Plans kept: batches of training and validation with their smaller last ones, for training and for inference.
+const PLANS: usize = 8;
+
+struct Planned<P> {
+    batch: usize,
+    mode: ForwardMode,
+    plan: P,
+    space: TempSpace,
+}
+
+struct RecurrentLayer<E: Scalar, B: HostBackend<E>> {
+    class_name: &'static str,
+    descriptor: RnnDescriptor,
+    weights: WeightLayout,
+    parameters: Vec<Parameter>,
+    seq_len: usize,
+    return_sequences: bool,
+    output_shape: Vec<usize>,
+    plans: Vec<Planned<B::Plan>>,
+    /// Outputs of all steps where only the last is returned.
+    sequence: Vec<E>,
+    workspace: Vec<E>,
+    reserve: Vec<E>,
+    /// The reserve between forward and backward.
+    filled: Option<Reserve<Vec<E>, Filled>>,
+}
+
+impl<E: Scalar, B: HostBackend<E>> RecurrentLayer<E, B> {
+    fn new(
+        class_name: &'static str,
+        descriptor: RnnDescriptor,
+        seq_len: usize,
+        return_sequences: bool,
+    ) -> Result<Self> {
+        let weights = WeightLayout::new(&descriptor)?;
+        RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
+        let parameters = weights
+            .entries()
+            .iter()
+            .map(|e| Parameter { name: e.name.clone(), shape: e.shape.clone(), range: e.range.clone() })
+            .collect();
+        let units = descriptor.hidden_size;
+        Ok(RecurrentLayer {
+            class_name,
+            descriptor,
+            weights,
+            parameters,
+            seq_len,
+            return_sequences,
+            output_shape: if return_sequences { vec![seq_len, units] } else { vec![units] },
+            plans: Vec::new(),
+            sequence: Vec::new(),
+            workspace: Vec::new(),
+            reserve: Vec::new(),
+            filled: None,
+        })
+    }
+
+    /// Position of the plan in the cache, and the buffers made large enough for it.
+    fn prepare(&mut self, backend: &B, batch: usize, mode: ForwardMode) -> Result<usize> {
+        let known = self.plans.iter().position(|p| p.batch == batch && p.mode == mode);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let shape = RnnShape { seq_len: self.seq_len, batch };
+                let plan = backend.plan(&self.descriptor, shape, mode)?;
+                let space = backend.temp_space(&plan);
+                if self.plans.len() == PLANS {
+                    self.plans.remove(0);
+                }
+                self.plans.push(Planned { batch, mode, plan, space });
+                self.plans.len() - 1
+            }
+        };
+        let space = self.plans[index].space;
+        grow(&mut self.workspace, space.workspace, "workspace")?;
+        if mode == ForwardMode::Training {
+            grow(&mut self.reserve, space.reserve, "reserve")?;
+        }
+        if !self.return_sequences {
+            grow(&mut self.sequence, batch * self.seq_len * self.descriptor.hidden_size, "y")?;
+        }
+        Ok(index)
+    }
+}
+
+impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for RecurrentLayer<E, B> {
+    fn class_name(&self) -> &'static str {
+        self.class_name
+    }
+
+    fn output_shape(&self) -> &[usize] {
+        &self.output_shape
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn initialize(&self, parameters: &mut [E], random: &mut Random) {
+        let units = self.descriptor.hidden_size;
+        for entry in self.weights.entries() {
+            let weights = &mut parameters[entry.range.clone()];
+            match entry.kind {
+                WeightKind::InputHidden => init::glorot_uniform(weights, entry.shape[1], entry.shape[0], random),
+                WeightKind::HiddenHidden => init::orthogonal(weights, entry.shape[0], entry.shape[1], random),
+                _ => weights.fill(E::zero()),
+            }
+            if let (WeightKind::InputBias, CellKind::Lstm) = (entry.kind, self.descriptor.cell) {
+                // Gate order i, f, g, o; a forget gate that starts open lets gradients through (Keras's unit_forget_bias).
+                weights[units..2 * units].fill(E::one());
+            }
+        }
+    }
+
+    fn forward(&mut self, backend: &B, pass: Forward<'_, E>) -> Result<()> {
+        let mode = if pass.training { ForwardMode::Training } else { ForwardMode::Inference };
+        if let Some(unused) = self.filled.take() {
+            self.reserve = unused.release();
+        }
+        let index = self.prepare(backend, pass.batch, mode)?;
+        let plan = &self.plans[index].plan;
+        let (y, hn) = if self.return_sequences {
+            (pass.y, None)
+        } else {
+            (&mut self.sequence[..pass.batch * self.seq_len * self.descriptor.hidden_size], Some(pass.y))
+        };
+        let args = ForwardArgs {
+            weights: pass.parameters,
+            x: pass.x,
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            y,
+            hn,
+            cn: None,
+            workspace: self.workspace.as_mut_slice(),
+            dropout_seed: 0,
+        };
+        match mode {
+            ForwardMode::Inference => backend.forward(plan, args),
+            ForwardMode::Training => {
+                let reserve = Reserve::new(std::mem::take(&mut self.reserve));
+                self.filled = Some(backend.forward_training(plan, args, reserve)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn backward(&mut self, backend: &B, pass: Backward<'_, E>) -> Result<()> {
+        let reserve = self.filled.take().ok_or_else(|| Error::Presence {
+            tensor: format!("reserve of {}", self.class_name),
+            problem: "backward needs a forward pass in training mode before it".to_owned(),
+        })?;
+        let index = self.prepare(backend, pass.batch, ForwardMode::Training)?;
+        let plan = &self.plans[index].plan;
+        let (y, dy, dhn) = if self.return_sequences {
+            (pass.y, Some(pass.dy), None)
+        } else {
+            (&self.sequence[..pass.batch * self.seq_len * self.descriptor.hidden_size], None, Some(pass.dy))
+        };
+        let args = BackwardDataArgs {
+            weights: pass.parameters,
+            y,
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            dy,
+            dhn,
+            dcn: None,
+            dx: pass.dx,
+            dh0: None,
+            dc0: None,
+            workspace: self.workspace.as_mut_slice(),
+        };
+        let mut reserve = backend.backward_data(plan, args, reserve)?;
+        let args = BackwardWeightsArgs {
+            x: pass.x,
+            y,
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            dweights: pass.dparameters,
+            workspace: self.workspace.as_mut_slice(),
+        };
+        backend.backward_weights(plan, args, &mut reserve, WeightGrad::Set)?;
+        self.reserve = reserve.release();
+        Ok(())
+    }
+}

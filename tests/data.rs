@@ -1,0 +1,43 @@
+//! The sample data, read as a user would.
+
+use std::path::Path;
+
+use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, has_trend, read_series};
+
+fn sample(name: &str) -> fused_rnn::data::Series {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
+    read_series(&path, &ColumnChoice::LastNumeric).unwrap()
+}
+
+#[test]
+fn sunspots() {
+    let yearly = sample("sunspots_yearly.csv");
+    assert_eq!((yearly.name.as_str(), yearly.values.len()), ("SUNACTIVITY", 309));
+    assert_eq!((yearly.values[0], yearly.labels[0].as_str(), yearly.lines[0]), (Some(5.0), "1700", 2));
+    assert_eq!(TimeAxis::new(&yearly.labels).label(309), "2009");
+    let monthly = sample("sunspots_monthly.csv");
+    let complete = Gaps::Error.close(&monthly).unwrap();
+    assert_eq!((complete.values.len(), complete.values[1]), (3126, 62.6));
+    assert!(!has_trend(&complete.values[..2188]) && !has_trend(&Gaps::Error.close(&yearly).unwrap().values[..216]));
+    let axis = TimeAxis::new(&complete.labels);
+    assert_eq!((axis.label(0), axis.position(12)), ("1749-01".to_owned(), 1750.0));
+}
+
+#[test]
+fn carbon_dioxide_has_gaps() {
+    let weekly = sample("co2_weekly.csv");
+    let rows = weekly.values.len();
+    let missing = weekly.values.iter().filter(|v| v.is_none()).count();
+    assert_eq!((rows, missing), (2284, 59));
+    let first_gap = weekly.values.iter().position(Option::is_none).unwrap();
+    let message = Gaps::Error.close(&weekly).unwrap_err().to_string();
+    assert!(message.contains(&format!("line {}", first_gap + 2)) && message.contains("59 values of 2284"), "{message}");
+    assert_eq!(Gaps::Drop.close(&weekly).unwrap().values.len(), rows - missing);
+    for gaps in [Gaps::Interpolate, Gaps::ForwardFill] {
+        let complete = gaps.close(&weekly).unwrap();
+        assert_eq!(complete.values.len(), rows);
+        assert!(complete.values.iter().all(|v| (310.0..375.0).contains(v)), "{gaps}");
+        assert_eq!(TimeAxis::new(&complete.labels).label(rows), "20020105");
+        assert!(has_trend(&complete.values));
+    }
+}
