@@ -1,5 +1,6 @@
 //! Parity with PyTorch, Keras, ONNX and ONNX Runtime: the shipped cases on every backend, damaged cases, and the command.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,16 @@ impl Draft {
         self.tensors.iter().filter(|(_, (dtype, ..))| float(dtype)).map(|(name, _)| name.clone()).collect()
     }
 
+    /// The largest magnitude in a floating-point tensor.
+    fn largest(&self, name: &str) -> f64 {
+        let largest = Cell::new(0.0f64);
+        self.clone().map(name, |_, value| {
+            largest.set(largest.get().max(value.abs()));
+            value
+        });
+        largest.get()
+    }
+
     /// Replaces the elements of a floating-point tensor.
     fn map(&mut self, name: &str, change: impl Fn(usize, f64) -> f64) {
         let (dtype, _, data) = self.tensors.get_mut(name).unwrap();
@@ -136,14 +147,8 @@ fn any_wrong_result_fails_and_is_named() {
         for name in case.expected() {
             for (label, change) in [("off", None), ("NaN", Some(f64::NAN)), ("infinite", Some(f64::INFINITY))] {
                 let mut changed = draft.clone();
-                let mut largest = 0.0f64;
-                let magnitude = std::cell::Cell::new(0.0f64);
-                changed.map(name, |_, value| {
-                    magnitude.set(magnitude.get().max(value.abs()));
-                    value
-                });
-                largest = largest.max(magnitude.get());
-                changed.map(name, |i, value| if i == 0 { change.unwrap_or(value + largest * amount) } else { value });
+                let wrong = |value: f64| change.unwrap_or(value + draft.largest(name) * amount);
+                changed.map(name, |i, value| if i == 0 { wrong(value) } else { value });
                 let report = changed.run().unwrap();
                 assert!(!report.passed(), "{}: {name} {label}", case.name());
                 assert_eq!(report.worst().unwrap().tensor, name, "{} {label}", case.name());
@@ -623,6 +628,20 @@ mod command {
             assert!(text(&output.stderr).contains(message), "{args:?}: {}", text(&output.stderr));
             assert!(output.stdout.is_empty());
         }
+    }
+
+    /// A name from a foreign file cannot break the line or reach the terminal.
+    #[test]
+    fn control_characters_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = Draft::of(&fixture("torch_gru"));
+        draft.replace("a\nPASS\u{1b}[2J", &[1], &[0.0]);
+        let file = folder.path().join("odd.safetensors");
+        std::fs::write(&file, draft.bytes()).unwrap();
+        let output = parity(&[path(&file)]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(text(&output.stdout).lines().count(), 2);
+        assert!(!text(&output.stdout).contains('\u{1b}'));
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::output::print;
 /// Prints one line a file: its name, PASS or FAIL, the worst relative error and the tensor that has it. The exit code is 0
 /// if all files passed, 1 if any failed or could not be read, 2 if the command itself is wrong.
 #[derive(clap::Args)]
+#[command(
+    after_help = "The exit code is 0 if all files passed, 1 if any failed or could not be read, 2 if the command itself is wrong."
+)]
 pub struct Args {
     /// Parity cases (safetensors).
     #[arg(value_name = "FILE", required = true)]
@@ -129,7 +132,7 @@ fn check_files(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>
                 (_, Some(worst)) => format!("{:9.2e}  {}", worst.relative_error, worst.tensor),
                 (_, None) => "error: nothing was compared".to_owned(),
             };
-            print(&format!("{name:width$}  {result}  {rest}\n"))?;
+            print(&format!("{}\n", one_line(&format!("{name:width$}  {result}  {rest}"))))?;
         }
     }
     let passed = args.files.len() - failed;
@@ -139,6 +142,11 @@ fn check_files(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>
         print(&format!("{passed} passed, {failed} failed\n"))?;
     }
     Ok(failed)
+}
+
+/// Names of files and tensors come from outside: control characters must neither break the line nor reach the terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn print_json(line: &impl Serialize) -> Result<()> {
