@@ -63,6 +63,7 @@ pub trait Scalar:
     + num_traits::Float
     + num_traits::NumAssign
     + bytemuck::Pod
+    + Default
     + std::iter::Sum
     + fmt::Debug
     + fmt::Display

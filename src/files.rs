@@ -18,30 +18,65 @@ fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// Reads a whole file.
+///
+/// # Errors
+///
+/// [`Error::Io`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(io("read", path))
 }
 
-/// Writes a file by way of a temporary one beside it, so that a reader sees the old content or the new, never a part.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).map_err(io("create a file beside", path))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write", path))?;
+/// What stands at `path` now, if anything; an error where nothing could ever be written there.
+fn target(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    let ends_as_folder = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
+    if path.file_name().is_none() || ends_as_folder || path.is_dir() {
+        return Err(io("write", path)(std::io::ErrorKind::IsADirectory.into()));
+    }
+    match std::fs::metadata(path) {
+        // Replacing a device or a pipe by a file would be a surprise, and a disaster for the likes of /dev/null.
+        Ok(found) if !found.is_file() => Err(io("write", path)(std::io::Error::other("it is not a regular file"))),
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io("write", path)(error)),
+    }
+}
+
+fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path).map_or(0o644, |m| m.permissions().mode() & 0o777);
-        let permissions = std::fs::Permissions::from_mode(mode);
-        file.as_file().set_permissions(permissions).map_err(io("set permissions of", path))?;
+        // Less the umask: what any new file gets.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    file.persist(path).map_err(|e| io("replace", path)(e.error))?;
+    builder.tempfile_in(folder_of(path)).map_err(io("create a file beside", path))
+}
+
+/// Writes a file by way of a temporary one beside it, so that a reader sees the old content or the new, never a part. An
+/// existing file keeps its permissions, and a symbolic link stays one: the file that it points to is replaced.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let replaced = target(path)?;
+    let real = if replaced.is_some() { path.canonicalize().map_err(io("write", path))? } else { path.to_owned() };
+    let mut file = temporary_beside(&real)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write", path))?;
+    if let Some(replaced) = replaced {
+        file.as_file().set_permissions(replaced.permissions()).map_err(io("set permissions of", path))?;
+    }
+    file.persist(&real).map_err(|e| io("replace", path)(e.error))?;
     Ok(())
 }
 
 /// Finds out now whether [`write_atomic`] to `path` could succeed later. Changes nothing.
+///
+/// # Errors
+///
+/// [`Error::Io`].
 pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(io("write", path)(std::io::ErrorKind::IsADirectory.into()));
-    }
-    tempfile::NamedTempFile::new_in(folder_of(path)).map_err(io("create a file beside", path))?;
-    Ok(())
+    let replaced = target(path)?;
+    let real = if replaced.is_some() { path.canonicalize().map_err(io("write", path))? } else { path.to_owned() };
+    temporary_beside(&real).map(drop)
 }

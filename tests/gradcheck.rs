@@ -1,9 +1,10 @@
-//! The oracle's gradients against finite differences: every option alone, options together, and random combinations.
+//! The host backends' gradients against finite differences: every option alone, options together, and random combinations.
 
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{
-    BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
-    RecurrentBackend, Reserve, TempSpace, WeightGrad, pass,
+    BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostBackend,
+    HostPlan, RecurrentBackend, Reserve, TempSpace, WeightGrad, pass,
 };
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::gradcheck::{GradCheck, GradReport, SequenceLengths};
@@ -15,13 +16,16 @@ use std::borrow::BorrowMut;
 
 const TOLERANCE: f64 = 1e-6;
 
-fn run(check: &GradCheck) -> GradReport {
-    check.run(&ReferenceBackend::new()).unwrap_or_else(|error| panic!("{error}: {check:?}"))
+fn run<B: HostBackend<f64>>(backend: &B, check: &GradCheck) -> GradReport {
+    check.run(backend).unwrap_or_else(|error| panic!("{}: {error}: {check:?}", backend.name()))
 }
 
+/// Both backends pass; the oracle's report.
 fn assert_passes(what: &str, check: &GradCheck) -> GradReport {
-    let report = run(check);
-    assert!(report.passes(TOLERANCE), "{what}: {:?} in {check:?}", report.worst());
+    let report = run(&CpuBackend::new(), check);
+    assert!(report.passes(TOLERANCE), "cpu, {what}: {:?} in {check:?}", report.worst());
+    let report = run(&ReferenceBackend::new(), check);
+    assert!(report.passes(TOLERANCE), "reference, {what}: {:?} in {check:?}", report.worst());
     report
 }
 
@@ -401,7 +405,7 @@ fn kinks_are_counted() {
     check.descriptor.activations.state = Activation::Relu;
     (check.descriptor.num_layers, check.descriptor.dropout, check.descriptor.bias) = (2, 1.0, Bias::None);
     check.optional.h0 = false;
-    let report = run(&check);
+    let report = run(&ReferenceBackend::new(), &check);
     assert!(!report.passes(f64::INFINITY));
     for tensor in &report.tensors {
         // Elements of the second layer's h0, [B, H].
@@ -432,6 +436,60 @@ fn what_cannot_be_checked_is_an_error() {
     assert!(matches!(other_lengths.run(&backend), Err(Error::Shape { tensor, .. }) if tensor == "lengths"));
     other_lengths.optional.lengths = SequenceLengths::Given(vec![1, 2, 6]);
     assert!(matches!(other_lengths.run(&backend), Err(Error::SequenceLength { index: 2, got: 6, seq_len: 5 })));
+}
+
+#[cfg(feature = "cli")]
+mod command {
+    use std::process::{Command, Output};
+
+    fn gradcheck(flags: &str) -> Output {
+        let program = env!("CARGO_BIN_EXE_fused-rnn");
+        Command::new(program).arg("gradcheck").args(flags.split_whitespace()).output().expect("the program runs")
+    }
+
+    #[test]
+    fn says_what_it_found() {
+        let all = "--cell lstm --seq-len 4 --batch 2 --input-size 3 --hidden-size 4 --layers 2 --direction bidirectional \
+                   --bias single --gate-activation hard_sigmoid:0.3 --state-activation softsign --output-activation linear \
+                   --reverse-state-activation tanh --dropout 0.3 --proj-size 2 --peepholes --coupled --gate-clip 1.5 \
+                   --cell-clip 0.8 --lengths 4,2 --resets --no-h0 --hold --batch-major --seed 5";
+        let cpu = "--cell gru --reset before --lengths random --backend cpu";
+        for (flags, tensors) in [(all, 3 + 2 * 2 * 5), (cpu, 2 + 4)] {
+            let output = gradcheck(flags);
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(0), "{text}");
+            assert_eq!(text.lines().count(), 1 + tensors + 1, "{text}");
+            assert!(text.lines().last().unwrap().starts_with("PASS"), "{text}");
+        }
+        let output = gradcheck("--tolerance 1e-300");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("FAIL") && text.contains("at element"), "{text}");
+    }
+
+    #[test]
+    fn refuses_what_cannot_be() {
+        for (flags, message) in [
+            ("--cell gru --peepholes", "peepholes"),
+            ("--hidden-size 0", "hidden_size"),
+            ("--hidden-size 18446744073709551615", "overflow"),
+            ("--layers 18446744073709551615", "overflow"),
+            ("--hidden-size 100000", "sizes"),
+            ("--lengths 5,3", "lengths"),
+            ("--lengths 5,3,0", "lengths[2]"),
+            ("--lengths 5,,3", "not a length"),
+            ("--gate-clip nan", "gate_clip"),
+            ("--dropout 1.5", "dropout"),
+            ("--gate-activation tanh:1", "at most 0 constants"),
+            ("--direction sideways", "possible values"),
+            ("--tolerance 0", "tolerance"),
+        ] {
+            let output = gradcheck(flags);
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{flags}: {text}");
+            assert!(text.contains(message), "{flags}: {text}");
+        }
+    }
 }
 
 /// Sizes that are easy to get wrong.
@@ -564,7 +622,27 @@ proptest! {
 
     #[test]
     fn random_combinations(check in checks()) {
-        let report = run(&check);
+        let report = run(&ReferenceBackend::new(), &check);
         prop_assert!(report.passes(TOLERANCE), "{:?}", report.worst());
+
+        // The CPU backend need not be differentiated as well: it gives the oracle's gradients.
+        let (inputs, gradients) = check.draw(report.redraws as u32).unwrap();
+        let (descriptor, shape) = (&check.descriptor, check.shape);
+        let (_, expected) = pass::train(&ReferenceBackend::new(), descriptor, shape, &inputs, &gradients).unwrap();
+        let (_, got) = pass::train(&CpuBackend::new(), descriptor, shape, &inputs, &gradients).unwrap();
+        let tensors = [
+            ("dx", Some(got.dx), Some(expected.dx)),
+            ("dh0", Some(got.dh0), Some(expected.dh0)),
+            ("dc0", got.dc0, expected.dc0),
+            ("dweights", Some(got.dweights), Some(expected.dweights)),
+        ];
+        for (name, got, expected) in tensors {
+            prop_assert_eq!(got.is_some(), expected.is_some());
+            let (got, expected) = (got.unwrap_or_default(), expected.unwrap_or_default());
+            let scale = expected.iter().fold(0.0f64, |scale, v| scale.max(v.abs()));
+            for (k, (a, b)) in got.iter().zip(&expected).enumerate() {
+                prop_assert!((a - b).abs() <= 1e-10 * scale, "{name}[{k}]: cpu {a}, reference {b}");
+            }
+        }
     }
 }

@@ -339,7 +339,7 @@ fn bidirectional_is_two_directions() {
             // The direction's features of every row of `y`.
             let columns = |y: &[f64]| {
                 let rows = y.chunks_exact(2 * descriptor.output_size());
-                rows.flat_map(|row| half(row)).collect::<Vec<_>>()
+                rows.flat_map(half).collect::<Vec<_>>()
             };
             let mut single = descriptor.clone();
             single.direction = direction;

@@ -96,6 +96,13 @@ impl HostPlan {
         Ok(())
     }
 
+    fn check_mode(&self, mode: ForwardMode, call: &str, way_out: &str) -> Result<()> {
+        if self.mode == mode {
+            return Ok(());
+        }
+        Err(Error::option("mode", format!("a plan for {mode:?} in {call}"), format!("{:?}; {way_out}", self.mode)))
+    }
+
     pub(crate) fn check_forward<E: Scalar, B>(
         &self,
         mode: ForwardMode,
@@ -105,16 +112,9 @@ impl HostPlan {
     where
         B: HostBackend<E> + ?Sized,
     {
-        if self.mode != mode {
-            let (call, way_out) = match mode {
-                ForwardMode::Inference => ("forward", "forward_training"),
-                ForwardMode::Training => ("forward_training", "forward"),
-            };
-            return Err(Error::option(
-                "mode",
-                format!("a plan for {mode:?} in {call}"),
-                format!("{:?}; call {way_out}", self.mode),
-            ));
+        match mode {
+            ForwardMode::Inference => self.check_mode(mode, "forward", "call forward_training")?,
+            ForwardMode::Training => self.check_mode(mode, "forward_training", "call forward")?,
         }
         self.weights.check("weights", args.weights.len())?;
         check_len("x", &self.tensors.x, args.x.len())?;
@@ -133,6 +133,8 @@ impl HostPlan {
     where
         B: HostBackend<E> + ?Sized,
     {
+        // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
+        self.check_mode(ForwardMode::Training, "backward_data", "plan for training")?;
         self.weights.check("weights", args.weights.len())?;
         check_len("y", &self.tensors.y, args.y.len())?;
         self.check_states("0", args.h0, args.c0)?;
@@ -166,6 +168,8 @@ impl HostPlan {
     where
         B: HostBackend<E> + ?Sized,
     {
+        // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
+        self.check_mode(ForwardMode::Training, "backward_weights", "plan for training")?;
         check_len("x", &self.tensors.x, args.x.len())?;
         check_len("y", &self.tensors.y, args.y.len())?;
         self.check_states("0", args.h0, args.c0)?;

@@ -216,13 +216,13 @@ impl Activation {
         }
     }
 
-    /// `f'(x)`, given `x` and `y = f(x)`. At a kink it is the derivative of the left side, as in PyTorch and Keras.
+    /// `f'(x)`, given `x` (anything, where [`derivative_needs_input`](Self::derivative_needs_input) is false) and `y = f(x)`. At a kink it is the derivative of the left side, as in PyTorch and Keras.
     pub fn derivative<E: Scalar>(self, x: E, y: E) -> E {
         let (zero, one) = (E::zero(), E::one());
         let step = |on: bool, above: E, below: E| if on { above } else { below };
         match self {
             Activation::Tanh => one - y * y,
-            Activation::Relu => step(x > zero, one, zero),
+            Activation::Relu => step(y > zero, one, zero),
             Activation::Sigmoid => y * (one - y),
             Activation::HardSigmoid { alpha, .. } => step(y > zero && y < one, E::of(alpha), zero),
             Activation::Softsign => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
@@ -25,6 +25,9 @@ pub struct TensorFile {
     tensors: BTreeMap<String, FileTensor>,
 }
 
+/// The format's own limit.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+
 fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "safetensors", problem: problem.into() }
 }
@@ -45,18 +48,33 @@ impl TensorFile {
     ///
     /// [`Error::Format`].
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
-        let invalid = |e: safetensors::SafeTensorError| format_error(path, e.to_string());
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+        // Not by way of `SafeTensors::deserialize`: 0.8.0 adds offsets from the file without a check for overflow.
+        let invalid = |problem: String| format_error(path, problem);
+        let (length, rest) =
+            bytes.split_first_chunk::<8>().ok_or_else(|| invalid("it is shorter than 8 bytes".to_owned()))?;
+        let length = u64::from_le_bytes(*length);
+        let (header, data) = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= MAX_HEADER_BYTES)
+            .and_then(|length| rest.split_at_checked(length))
+            .ok_or_else(|| {
+                let most = rest.len().min(MAX_HEADER_BYTES);
+                invalid(format!("its header claims {length} bytes, but at most {most} are possible"))
+            })?;
+        let header: Metadata = serde_json::from_slice(header).map_err(|e| invalid(format!("invalid header: {e}")))?;
+        if header.data_len() != data.len() {
+            let (expected, got) = (header.data_len(), data.len());
+            return Err(invalid(format!("its header describes {expected} bytes of tensors, but {got} follow")));
+        }
         let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let tensors = SafeTensors::deserialize(bytes)
-            .map_err(invalid)?
-            .iter()
-            .map(|(name, view)| {
-                let tensor =
-                    FileTensor { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
-                (name.to_owned(), tensor)
-            })
-            .collect();
+        let mut tensors = BTreeMap::new();
+        for (name, info) in header.tensors() {
+            let (start, end) = info.data_offsets;
+            let bytes =
+                data.get(start..end).ok_or_else(|| invalid(format!("{name}: its bytes lie outside the file")))?;
+            let tensor = FileTensor { dtype: info.dtype, shape: info.shape.clone(), bytes: bytes.to_vec() };
+            tensors.insert(name, tensor);
+        }
         Ok(TensorFile { path: path.to_owned(), metadata, tensors })
     }
 

@@ -1,1 +1,479 @@
-//! To be written.
+//! Parity cases: recurrent operators that another implementation ran, to check a backend against.
+//!
+//! A case is one [safetensors](https://github.com/huggingface/safetensors) file with everything needed to repeat the run:
+//! inputs, weights, outputs and, where the other implementation differentiates, gradients of
+//!
+//! ```text
+//! L = sum(y * dy) + sum(hn * dhn) + sum(cn * dcn)
+//! ```
+//!
+//! [`Case::read`] turns it into a native problem, [`Case::run`] computes that on a backend and compares every tensor that
+//! the file expects, in the other implementation's own layout. The command is `fused-rnn parity FILE...`; a generator that
+//! makes such files from PyTorch, Keras, ONNX and ONNX Runtime stands in `tests/fixtures/generate_parity.py`.
+//!
+//! # The file
+//!
+//! The metadata entry `case` is a JSON object that says what the operator is. Its key `source` names the implementation and,
+//! after a space, its version: `torch`, `keras`, `onnx`, or `onnxruntime` (`ort` for short). A key that is `null` counts as
+//! absent, except that Keras's activation `null` is the linear one. A key, a value or a tensor that is not described here
+//! is an error: nothing is skipped.
+//!
+//! Tensors are f64, f32, f16 or bf16, row-major; lengths are i32 or i64. `w.NAME` is a weight and `dw.NAME` its gradient.
+//! Inputs, weights and gradients of outputs (`dy`, `dhn`, `dcn`, absent means zero) go in; all other tensors are expected
+//! results. Any result may be absent, but not all. `L` layers, `D` directions, `P` is `proj` or else `H`:
+//!
+//! | tensor | shape (torch, keras) | |
+//! |---|---|---|
+//! | `x`, `dx` | torch `[T, B, I]`, keras `[B, T, I]` | |
+//! | `y`, `dy` | torch `[T, B, D * P]`, keras `[B, T, H]` | see below for keras's variants |
+//! | `h0`, `hn`, `dh0`, `dhn` | `[L * D, B, P]` | `h0` absent means zero |
+//! | `c0`, `cn`, `dc0`, `dcn` | `[L * D, B, H]` | LSTM only |
+//!
+//! ## torch
+//!
+//! Of [`torch.nn.RNN`](https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html),
+//! [`LSTM`](https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html) and
+//! [`GRU`](https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html); weights under their `state_dict` names, such as
+//! `w.weight_ih_l0`, `w.weight_hh_l0_reverse`, `w.bias_ih_l1`, `w.weight_hr_l0`. Gate order LSTM i, f, g, o; GRU r, z, n.
+//!
+//! | key | |
+//! |---|---|
+//! | `cell` | `rnn_tanh`, `rnn_relu`, `lstm` or `gru` |
+//! | `T`, `B`, `I`, `H` | sequence length, batch, input and hidden size |
+//! | `L` | layers, default 1 |
+//! | `bi` | bidirectional, default false |
+//! | `bias` | default true |
+//! | `lengths` | list of `B` lengths in any order: the input was packed; outputs past a sequence's end are zero, and `hn`, `cn` are those of its last valid step |
+//! | `proj` | `proj_size`, LSTM only |
+//!
+//! ## keras
+//!
+//! Of [`SimpleRNN`](https://keras.io/api/layers/recurrent_layers/simple_rnn/),
+//! [`LSTM`](https://keras.io/api/layers/recurrent_layers/lstm/) and
+//! [`GRU`](https://keras.io/api/layers/recurrent_layers/gru/), alone or in
+//! [`Bidirectional`](https://keras.io/api/layers/recurrent_layers/bidirectional/). Weights `w.kernel`, `w.recurrent_kernel`,
+//! `w.bias`, in a Bidirectional layer `w.forward.kernel`, `w.backward.kernel`, …; shapes and gate order as in
+//! [`crate::interop::keras`].
+//!
+//! | key | |
+//! |---|---|
+//! | `layer` | `SimpleRNN`, `LSTM` or `GRU` |
+//! | `B`, `T`, `I`, `H` | batch, sequence length, input size, units |
+//! | `return_sequences` | default false: then `y` is `[B, H]`, the last output |
+//! | `mask` | default false; true: the tensor `lengths` `[B]` holds each row's valid length, and the steps after it are masked |
+//! | `bidirectional` | `null`, or the merge mode: `concat` (`y` is twice as wide), `sum`, `mul`, `ave` |
+//! | `activation` | `tanh`, `relu`, `sigmoid`, `hard_sigmoid`, `softsign`, `softplus`, `elu`, `selu`, `leaky_relu`, `linear`, or `null` for linear; default `tanh` |
+//! | `recurrent_activation` | the same; LSTM and GRU; default `sigmoid` |
+//! | `use_bias` | default true |
+//! | `unit_forget_bias` | LSTM; without effect, since the weights are given |
+//! | `reset_after` | GRU; default true |
+//! | `go_backwards` | default false |
+//!
+//! What Keras 3 does with them, found by experiment on its TensorFlow and PyTorch backends:
+//!
+//! - At a masked step the state stays and the output repeats the previous one (zero before the first valid step). A layer
+//!   in Bidirectional with `return_sequences` gives zeros there instead.
+//! - `go_backwards` reverses the whole padded sequence, padding first, and its outputs stand in the order of processing:
+//!   last step first. Bidirectional turns the backward layer's outputs round again before it merges them.
+//! - `go_backwards` in Bidirectional needs an explicit backward layer that goes forward; then both outputs, and so the
+//!   merged one, stand last step first.
+//! - The slope of `leaky_relu` is 0.2 rounded to single precision, as on the TensorFlow backend. (The PyTorch and JAX
+//!   backends of Keras 3.15 compute parts of these layers in single precision even where everything is float64; such cases
+//!   need a `--tolerance` of about 1e-6.)
+//! - The states `h0`, `hn`, … have the forward layer's row before the backward layer's.
+//!
+//! ## onnx, onnxruntime
+//!
+//! Of the operators [RNN](https://onnx.ai/onnx/operators/onnx__RNN.html), [LSTM](https://onnx.ai/onnx/operators/onnx__LSTM.html)
+//! and [GRU](https://onnx.ai/onnx/operators/onnx__GRU.html), outputs only. Tensors are the node's inputs `in.X`, `in.W`,
+//! `in.R`, `in.B`, `in.sequence_lens`, `in.initial_h`, `in.initial_c`, `in.P` and its outputs `out.Y`, `out.Y_h`, `out.Y_c`;
+//! shapes as the operators' pages say, gate order as in [`crate::interop::onnx`].
+//!
+//! | key | |
+//! |---|---|
+//! | `op` | `RNN`, `LSTM` or `GRU` |
+//! | `attrs` | the node's attributes: `activations`, `activation_alpha`, `activation_beta`, `clip`, `direction`, `hidden_size`, `input_forget` (LSTM), `layout` (1: batch first), `linear_before_reset` (GRU, default 0) |
+//!
+//! `activations` lists one function for RNN, two for GRU (f, g) and three for LSTM (f, g, h), for each direction; names in any
+//! case. `activation_alpha` and `activation_beta` hold constants of those functions only that have one, in the order of the
+//! list, and when they run out the function's default applies. For `ThresholdedRelu`, `ScaledTanh` and `Affine` ONNX Runtime
+//! takes 0 then, ONNX's `ThresholdedRelu` takes 1, and the other two are an error in ONNX. `clip` clamps what goes into
+//! every gate's activation, after bias and peephole; with `linear_before_reset` that is the whole sum, not its recurrent
+//! part; `c` itself is not clamped.
+//!
+//! # Comparison
+//!
+//! The error of a tensor is its largest difference, relative to the largest magnitude expected: `max|ours - theirs| /
+//! max|theirs|`. See [`relative_error`] for tensors of zeros and values that are not finite.
+
+mod fields;
+mod keras;
+mod onnx;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::backend::HostBackend;
+use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};
+use crate::dtype::{DType, Scalar};
+use crate::error::{Error, Result};
+use crate::interop::safetensors::TensorFile;
+use crate::rnn::{RnnDescriptor, RnnShape};
+use fields::{Fields, Tensors, case_error};
+
+/// Largest relative error that passes where everything is double precision.
+pub const TOLERANCE_F64: f64 = 1e-10;
+
+/// Largest relative error that passes where the case or the run is single precision.
+pub const TOLERANCE_F32: f64 = 2e-5;
+
+/// A temporary tensor larger than this many elements is refused: a case is a check, and a damaged file must not exhaust memory.
+const MAX_ELEMENTS: usize = 1 << 30;
+
+/// The other implementation: how its tensors differ from ours.
+#[derive(Clone, Debug)]
+enum Source {
+    Torch,
+    Keras(keras::Layer),
+    Onnx(onnx::Node),
+}
+
+/// The native operator of a case, and what goes into it.
+#[derive(Clone, Debug)]
+struct Problem {
+    descriptor: RnnDescriptor,
+    shape: RnnShape,
+    inputs: Inputs<f64>,
+    /// Gradients of the outputs in the source's layout; none where the case has none.
+    gradients: Option<OutputGradients<f64>>,
+}
+
+/// Tensors under the source's names.
+type Named<T> = BTreeMap<String, T>;
+
+/// A parity case, read and checked. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Case {
+    name: String,
+    source: Source,
+    problem: Problem,
+    expected: Named<Vec<f64>>,
+    single_precision: bool,
+}
+
+/// How far one tensor is from what was expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorError {
+    /// The tensor under the source's name: `y`, `dw.kernel`, `out.Y_h`, …
+    pub tensor: String,
+    /// See [`relative_error`].
+    pub relative_error: f64,
+}
+
+/// The comparison of every expected tensor of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// One entry a tensor, in the order of their names; never empty.
+    pub tensors: Vec<TensorError>,
+    /// Largest relative error that passes.
+    pub tolerance: f64,
+}
+
+impl Report {
+    /// The tensor with the largest error; NaN counts as larger than anything.
+    pub fn worst(&self) -> Option<&TensorError> {
+        self.tensors.iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error))
+    }
+
+    /// Whether every tensor is within the tolerance.
+    pub fn passed(&self) -> bool {
+        !self.tensors.is_empty() && self.tensors.iter().all(|t| t.relative_error <= self.tolerance)
+    }
+}
+
+/// `max|ours - theirs| / max|theirs|`, over all elements.
+///
+/// - A tensor that is zero throughout has no magnitude; its differences are taken as they are. The same holds below the
+///   magnitude at which `dtype` begins to lose digits to underflow.
+/// - Infinite elements and NaN must stand in the same places with the same sign: then they count as equal, and as no
+///   magnitude. Otherwise the error is infinite, or NaN where a NaN is on one side alone.
+/// - Tensors of different lengths have an infinite error.
+pub fn relative_error(ours: &[f64], theirs: &[f64], dtype: DType) -> f64 {
+    if ours.len() != theirs.len() {
+        return f64::INFINITY;
+    }
+    let floor = match dtype {
+        DType::F64 => f64::MIN_POSITIVE / f64::EPSILON,
+        _ => f64::from(f32::MIN_POSITIVE / f32::EPSILON),
+    };
+    let magnitude = theirs.iter().filter(|v| v.is_finite()).fold(0.0f64, |largest, v| largest.max(v.abs()));
+    let scale = if magnitude < floor { 1.0 } else { magnitude };
+    let mut worst = 0.0f64;
+    for (a, b) in ours.iter().zip(theirs) {
+        if a == b || (a.is_nan() && b.is_nan()) {
+            continue;
+        }
+        let error = match (a.is_nan() || b.is_nan(), a.is_finite() && b.is_finite()) {
+            (true, _) => return f64::NAN,
+            (_, false) => f64::INFINITY,
+            // Halves, since the difference itself may overflow.
+            _ => (a / 2.0 - b / 2.0).abs() / scale * 2.0,
+        };
+        worst = worst.max(error);
+    }
+    worst
+}
+
+fn convert<A: Scalar, B: Scalar>(values: &[A]) -> Vec<B> {
+    values.iter().map(|v| B::of(v.wide())).collect()
+}
+
+fn convert_some<A: Scalar, B: Scalar>(values: &Option<Vec<A>>) -> Option<Vec<B>> {
+    values.as_deref().map(convert)
+}
+
+impl Case {
+    /// Reads a case file. The case is named after it, without folder and extension.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::Format`] where it is not a safetensors file or its `case` cannot be understood (the message
+    /// names the key or tensor); [`Error::Shape`], [`Error::Presence`], [`Error::SequenceLength`], [`Error::InvalidOption`]
+    /// where the parts do not fit each other; [`Error::Unsupported`] for an activation that this crate has not.
+    pub fn read(path: &Path) -> Result<Self> {
+        // Reading a device or a pipe might never end.
+        let metadata =
+            std::fs::metadata(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
+        if !metadata.is_file() {
+            return Err(case_error(path, "it is not a regular file; name files, not folders"));
+        }
+        Self::from_file(&TensorFile::read(path)?)
+    }
+
+    /// The case in a safetensors file that has been read already.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Case::read`].
+    pub fn from_file(file: &TensorFile) -> Result<Self> {
+        let path = file.path();
+        let mut fields = Fields::of_case(file)?;
+        let mut tensors = Tensors::new(file);
+        let source = fields.required_text("source")?;
+        let (source, problem) = match source.split([' ', '-', '=']).next().unwrap_or_default() {
+            "torch" | "pytorch" => (Source::Torch, torch::read(&mut fields, &mut tensors)?),
+            "keras" => {
+                let (layer, problem) = keras::read(&mut fields, &mut tensors)?;
+                (Source::Keras(layer), problem)
+            }
+            name @ ("onnx" | "onnxruntime" | "ort") => {
+                let (node, problem) = onnx::read(&mut fields, &mut tensors, name != "onnx")?;
+                (Source::Onnx(node), problem)
+            }
+            _ => {
+                let problem =
+                    format!("case.source: expected torch, keras, onnx or onnxruntime and a version, got {source:?}");
+                return Err(case_error(path, problem));
+            }
+        };
+        fields.finish()?;
+        let shapes = source.result_shapes(&problem)?;
+        let single_precision = tensors.single_precision();
+        let expected = tensors.finish(&shapes)?;
+        if expected.is_empty() {
+            let names: Vec<_> = shapes.keys().map(String::as_str).collect();
+            let problem = format!("it expects no result; give at least one of {}", names.join(", "));
+            return Err(case_error(path, problem));
+        }
+        if problem.gradients.is_none()
+            && let Some(name) = expected.keys().find(|name| is_gradient(name))
+        {
+            let problem = format!("{name}: a gradient is expected, but none of dy, dhn and dcn is given");
+            return Err(case_error(path, problem));
+        }
+        let name = path.file_stem().map_or_else(|| path.to_string_lossy(), |stem| stem.to_string_lossy()).into_owned();
+        Ok(Case { name, source, problem, expected, single_precision })
+    }
+
+    /// The file's name without folder and extension.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The native operator.
+    pub fn descriptor(&self) -> &RnnDescriptor {
+        &self.problem.descriptor
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> RnnShape {
+        self.problem.shape
+    }
+
+    /// What goes into it, in the native layout.
+    pub fn inputs(&self) -> &Inputs<f64> {
+        &self.problem.inputs
+    }
+
+    /// Names of the expected tensors, sorted.
+    pub fn expected(&self) -> impl Iterator<Item = &str> {
+        self.expected.keys().map(String::as_str)
+    }
+
+    /// The tolerance for a run in `dtype`: [`TOLERANCE_F64`], or [`TOLERANCE_F32`] where the case or the run is single
+    /// precision.
+    pub fn tolerance(&self, dtype: DType) -> f64 {
+        if dtype == DType::F64 && !self.single_precision { TOLERANCE_F64 } else { TOLERANCE_F32 }
+    }
+
+    /// Runs the case on a backend, forward in inference mode and, where there are gradients, in training mode too, and
+    /// compares every expected tensor. `tolerance` overrides [`Case::tolerance`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; those of the backend.
+    pub fn run<E: Scalar, B: HostBackend<E>>(&self, backend: &B, tolerance: Option<f64>) -> Result<Report> {
+        let tolerance = match tolerance {
+            Some(tolerance) => check_tolerance(tolerance)?,
+            None => self.tolerance(E::DTYPE),
+        };
+        let Problem { descriptor, shape, inputs, gradients } = &self.problem;
+        let inputs = Inputs::<E> {
+            weights: convert(&inputs.weights),
+            x: convert(&inputs.x),
+            h0: convert_some(&inputs.h0),
+            c0: convert_some(&inputs.c0),
+            lengths: inputs.lengths.clone(),
+            resets: inputs.resets.clone(),
+            dropout_seed: inputs.dropout_seed,
+        };
+        let widen = |outputs: &Outputs<E>| Outputs::<f64> {
+            y: convert(&outputs.y),
+            hn: convert(&outputs.hn),
+            cn: convert_some(&outputs.cn),
+        };
+        let outputs = widen(&pass::infer(backend, descriptor, *shape, &inputs)?);
+        let mut results = vec![self.source.results(&self.problem, &outputs, None)?];
+        if let Some(gradients) = gradients {
+            let native = self.source.output_gradients(&self.problem, gradients, &outputs)?;
+            let native = OutputGradients::<E> {
+                dy: convert_some(&native.dy),
+                dhn: convert_some(&native.dhn),
+                dcn: convert_some(&native.dcn),
+            };
+            let (outputs, gradients) = pass::train(backend, descriptor, *shape, &inputs, &native)?;
+            let gradients = InputGradients::<f64> {
+                dx: convert(&gradients.dx),
+                dh0: convert(&gradients.dh0),
+                dc0: convert_some(&gradients.dc0),
+                dweights: convert(&gradients.dweights),
+            };
+            results.push(self.source.results(&self.problem, &widen(&outputs), Some(&gradients))?);
+        }
+        let tensors = self
+            .expected
+            .iter()
+            .map(|(name, theirs)| {
+                let error = results
+                    .iter()
+                    .filter_map(|results| results.get(name))
+                    .map(|ours| relative_error(ours, theirs, E::DTYPE))
+                    .max_by(f64::total_cmp)
+                    // Reading has matched the names with those of the results, so this says that a result got lost.
+                    .unwrap_or(f64::NAN);
+                TensorError { tensor: name.clone(), relative_error: error }
+            })
+            .collect();
+        Ok(Report { tensors, tolerance })
+    }
+}
+
+/// Returns a tolerance that is usable.
+///
+/// # Errors
+///
+/// [`Error::InvalidOption`] for one that is negative or not finite.
+pub fn check_tolerance(tolerance: f64) -> Result<f64> {
+    if tolerance.is_finite() && tolerance >= 0.0 {
+        Ok(tolerance)
+    } else {
+        Err(Error::option("tolerance", "a finite number of at least 0", tolerance))
+    }
+}
+
+/// Whether a result of this name needs a backward pass.
+fn is_gradient(name: &str) -> bool {
+    name.starts_with('d')
+}
+
+impl Source {
+    /// Every result that the source can have, with its shape.
+    fn result_shapes(&self, problem: &Problem) -> Result<Named<Vec<usize>>> {
+        match self {
+            Source::Torch => torch::result_shapes(problem),
+            Source::Keras(layer) => layer.result_shapes(problem),
+            Source::Onnx(node) => node.result_shapes(problem),
+        }
+    }
+
+    /// Our results in the source's layout.
+    fn results(
+        &self,
+        problem: &Problem,
+        outputs: &Outputs<f64>,
+        gradients: Option<&InputGradients<f64>>,
+    ) -> Result<Named<Vec<f64>>> {
+        match self {
+            Source::Torch => torch::results(problem, outputs, gradients),
+            Source::Keras(layer) => layer.results(problem, outputs, gradients),
+            Source::Onnx(node) => Ok(node.results(problem, outputs)),
+        }
+    }
+
+    /// The source's gradients of its outputs as gradients of ours. `outputs` are ours.
+    fn output_gradients(
+        &self,
+        problem: &Problem,
+        gradients: &OutputGradients<f64>,
+        outputs: &Outputs<f64>,
+    ) -> Result<OutputGradients<f64>> {
+        match self {
+            Source::Torch | Source::Onnx(_) => Ok(gradients.clone()),
+            Source::Keras(layer) => Ok(layer.output_gradients(problem, gradients, outputs)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_relative_to_the_largest_magnitude() {
+        assert_eq!(relative_error(&[1.0, 4.0], &[1.5, 4.0], DType::F64), 0.125);
+        assert_eq!(relative_error(&[0.0, 1e-3], &[0.0, 0.0], DType::F64), 1e-3);
+        assert_eq!(relative_error(&[0.0], &[1e-35], DType::F32), 1e-35);
+        assert_eq!(relative_error(&[0.0], &[1e-35], DType::F64), 1.0);
+        assert_eq!(relative_error(&[f64::MAX], &[-f64::MAX], DType::F64), 2.0);
+        assert_eq!(relative_error(&[1.0], &[1.0, 1.0], DType::F64), f64::INFINITY);
+    }
+
+    #[test]
+    fn not_a_number_sticks() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        assert!(relative_error(&[nan, 1.0], &[2.0, 1.0], DType::F64).is_nan());
+        assert!(relative_error(&[2.0, 1.0], &[nan, 1.0], DType::F64).is_nan());
+        assert!(relative_error(&[inf], &[nan], DType::F64).is_nan());
+        assert_eq!(relative_error(&[nan, 1.0], &[nan, 2.0], DType::F64), 0.5);
+        assert_eq!(relative_error(&[inf, 1.0], &[inf, 2.0], DType::F64), 0.5);
+        assert_eq!(relative_error(&[inf], &[-inf], DType::F64), inf);
+        assert_eq!(relative_error(&[1.0], &[inf], DType::F64), inf);
+
+        let tensor = |relative_error| TensorError { tensor: "y".into(), relative_error };
+        let report = Report { tensors: vec![tensor(nan), tensor(1.0)], tolerance: 2.0 };
+        assert!(!report.passed());
+        assert!(report.worst().unwrap().relative_error.is_nan());
+        assert!(!Report { tensors: vec![], tolerance: 2.0 }.passed());
+    }
+}

@@ -184,7 +184,7 @@ impl RnnDescriptor {
 
     /// Features of the input of layer `layer`: `input_size`, above it `D * P`.
     pub fn layer_input_size(&self, layer: usize) -> usize {
-        if layer == 0 { self.input_size } else { self.num_directions() * self.output_size() }
+        if layer == 0 { self.input_size } else { self.num_directions().saturating_mul(self.output_size()) }
     }
 
     /// The activation functions of direction number `direction`.

@@ -30,9 +30,19 @@ pub struct Dropout {
 
 impl Dropout {
     /// Dropout with probability `probability` of zeroing an element; kept ones are scaled by `1 / (1 - probability)`.
+    /// [`RnnDescriptor::validate`](crate::rnn::RnnDescriptor::validate) has checked that it is in `0.0..=1.0`; here what is
+    /// below or NaN counts as 0, what is above as 1.
     pub fn new(probability: f64, seed: u64) -> Self {
+        let probability = probability.max(0.0).min(1.0);
         let threshold = (probability * 4_294_967_296.0).round() as u64;
-        let scale = if probability < 1.0 { 1.0 / (1.0 - probability) } else { 0.0 };
+        // Where the probability is too small for 32 bits to drop anything, nothing is scaled either: `is_active` says all.
+        let scale = if threshold == 0 {
+            1.0
+        } else if probability < 1.0 {
+            1.0 / (1.0 - probability)
+        } else {
+            0.0
+        };
         Dropout { seed, threshold, scale }
     }
 

@@ -81,10 +81,14 @@ impl RnnShape {
 
 /// Checks that a flat buffer has the number of elements of `shape`.
 pub(crate) fn check_len(tensor: &str, shape: &[usize], got: usize) -> Result<()> {
-    let expected: usize = shape.iter().product();
-    if expected == got {
-        Ok(())
-    } else {
-        Err(Error::shape(tensor, format!("{expected} elements (shape {shape:?})"), format!("{got} elements")))
+    match shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)) {
+        Some(expected) if expected == got => Ok(()),
+        Some(expected) => {
+            Err(Error::shape(tensor, format!("{expected} elements (shape {shape:?})"), format!("{got} elements")))
+        }
+        None => Err(Error::SizeOverflow {
+            tensor: tensor.to_owned(),
+            expression: shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" * "),
+        }),
     }
 }

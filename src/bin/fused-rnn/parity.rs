@@ -1,11 +1,163 @@
 //! `fused-rnn parity`
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// To be written.
-#[derive(clap::Args)]
-pub struct Args {}
+use clap::ValueEnum;
+use serde::Serialize;
 
-pub fn run(_args: Args) -> fused_rnn::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::cuda;
+use fused_rnn::backend::reference::ReferenceBackend;
+use fused_rnn::parity::{Case, Report, check_tolerance};
+use fused_rnn::{DType, Error, Result, Scalar};
+
+use crate::output::print;
+
+/// Runs recurrent operators that PyTorch, Keras, ONNX or ONNX Runtime ran before, and compares every result.
+///
+/// Prints one line a file: its name, PASS or FAIL, the worst relative error and the tensor that has it. The exit code is 0
+/// if all files passed, 1 if any failed or could not be read, 2 if the command itself is wrong.
+#[derive(clap::Args)]
+#[command(
+    after_help = "The exit code is 0 if all files passed, 1 if any failed or could not be read, 2 if the command itself is wrong."
+)]
+pub struct Args {
+    /// Parity cases (safetensors).
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Who computes.
+    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
+    backend: Backend,
+    /// Element type to compute in: f64 or f32.
+    #[arg(long, default_value = "f64")]
+    dtype: DType,
+    /// Largest relative error that passes [default: 1e-10; 2e-5 if the case or --dtype is f32].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    tolerance: Option<f64>,
+    /// Print JSON, one object a line, the last one the counts.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Backend {
+    /// The oracle: plain loops.
+    Reference,
+    /// The fast CPU path.
+    Cpu,
+    /// NVIDIA GPUs.
+    Cuda,
+}
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct FileLine<'a> {
+    name: &'a str,
+    file: String,
+    result: &'static str,
+    /// `null` where it is not finite, or where the case could not be run.
+    worst_relative_error: Option<f64>,
+    worst_tensor: Option<&'a str>,
+    tolerance: Option<f64>,
+    error: Option<String>,
+}
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct CountLine {
+    passed: usize,
+    failed: usize,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    args.tolerance.map(check_tolerance).transpose()?;
+    let check = match args.dtype {
+        DType::F64 => checker::<f64>(args.backend)?,
+        DType::F32 => checker::<f32>(args.backend)?,
+        other => {
+            return Err(Error::Unsupported {
+                what: format!("--dtype {other}"),
+                why: "no backend computes in it; use f64 or f32".to_owned(),
+            });
+        }
+    };
+    let failed = check_files(&args, &*check)?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+type Checker = Box<dyn Fn(&Case, Option<f64>) -> Result<Report>>;
+
+/// How to run a case, on a backend that is made once.
+fn checker<E: Scalar>(backend: Backend) -> Result<Checker> {
+    Ok(match backend {
+        Backend::Reference => {
+            let backend = ReferenceBackend::<E>::new();
+            Box::new(move |case, tolerance| case.run(&backend, tolerance))
+        }
+        Backend::Cpu => {
+            let backend = CpuBackend::<E>::new();
+            Box::new(move |case, tolerance| case.run(&backend, tolerance))
+        }
+        Backend::Cuda => {
+            return Err(Error::Unsupported { what: "--backend cuda".to_owned(), why: cuda::status().to_owned() });
+        }
+    })
+}
+
+/// Checks every file, prints as it goes, and returns how many failed.
+fn check_files(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>) -> Result<usize> {
+    let names: Vec<String> = args.files.iter().map(|file| name_of(file)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let mut failed = 0;
+    for (file, name) in args.files.iter().zip(&names) {
+        let report = Case::read(file).and_then(|case| check(&case, args.tolerance));
+        let passed = report.as_ref().is_ok_and(Report::passed);
+        failed += usize::from(!passed);
+        let result = if passed { "PASS" } else { "FAIL" };
+        let worst = report.as_ref().ok().and_then(Report::worst);
+        if args.json {
+            print_json(&FileLine {
+                name,
+                file: file.display().to_string(),
+                result,
+                worst_relative_error: worst.map(|w| w.relative_error).filter(|e| e.is_finite()),
+                worst_tensor: worst.map(|w| w.tensor.as_str()),
+                tolerance: report.as_ref().ok().map(|r| r.tolerance),
+                error: report.as_ref().err().map(Error::to_string),
+            })?;
+        } else {
+            let rest = match (&report, worst) {
+                (Err(error), _) => format!("error: {error}"),
+                (_, Some(worst)) => format!("{:9.2e}  {}", worst.relative_error, worst.tensor),
+                (_, None) => "error: nothing was compared".to_owned(),
+            };
+            print(&format!("{}\n", one_line(&format!("{name:width$}  {result}  {rest}"))))?;
+        }
+    }
+    let passed = args.files.len() - failed;
+    if args.json {
+        print_json(&CountLine { passed, failed })?;
+    } else {
+        print(&format!("{passed} passed, {failed} failed\n"))?;
+    }
+    Ok(failed)
+}
+
+/// Names of files and tensors come from outside: control characters must neither break the line nor reach the terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn print_json(line: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(line).map_err(|e| Error::Io {
+        action: "write",
+        path: "standard output".into(),
+        source: e.into(),
+    })?;
+    print(&format!("{line}\n"))
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_stem().map_or_else(|| file.to_string_lossy(), |stem| stem.to_string_lossy()).into_owned()
 }
