@@ -12,15 +12,21 @@
 //!
 //! # The difference quotient
 //!
-//! With `D(s) = L(v + s) - L(v)`, summed over the elements' differences so that nothing cancels between large sums, the
-//! estimate is the central one of fourth order, `(8 (D(h) - D(-h)) - (D(2h) - D(-2h))) / 12h`.
+//! With `D(s) = L(v + s) - L(v)`, summed over the outputs' differences so that nothing cancels between large sums, and
+//! `c(s) = (D(s) - D(-s)) / 2s`, the estimate is the central one of sixth order, from `h`, `2h` and `4h`:
 //!
-//! It means nothing where `L` has a kink within `2h` of `v` (relu, hard sigmoid, clips, …). Two quantities vanish with `h`
-//! where `L` is smooth and stay as large as the jump of the slope where it is not: the difference between the central
-//! quotients at `h` and `2h`, and twice the second difference quotient at `h` less that at `2h`. The larger of the two is
-//! an element's *roughness*. As long as it is above [`SMOOTH`] of the tensor's scale, `h` is divided by eight, from 2^-13 down to
-//! 2^-22. If it is still above then, the whole problem is drawn again, which the report counts; if that does not help
-//! either, the report counts the elements and does not pass.
+//! ```text
+//! e(s)  = (4 c(s) - c(2s)) / 3
+//! slope = (16 e(h) - e(2h)) / 15
+//! ```
+//!
+//! It means nothing where `L` has a kink within `4h` of `v` (relu, hard sigmoid, clips, …). Two quantities vanish with `h` as
+//! fast as the estimate's error where `L` is smooth, and stay as large as the kink where it is not: `e(h) - e(2h)`; and the jump
+//! of the slope at `v` itself, from the second differences `q(s) = (D(s) + D(-s)) / s` and `j(s) = 2 q(s) - q(2s)` as
+//! `(8 j(h) - j(2h)) / 7`. The larger of the two is an element's *roughness*: a single kink or jump, wherever it is, makes an
+//! error of less than 1.2 times the roughness. As long as that is above [`SMOOTH`] of the tensor's scale, `h` is divided by eight,
+//! from 2^-9 down to 2^-21. If it is still above then, the whole problem is drawn again, which the report counts; if that does not
+//! help either, the report counts the elements and does not pass.
 
 use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};
 use crate::backend::{ForwardArgs, ForwardMode, HostBackend, Reserve};
@@ -31,9 +37,9 @@ use crate::rnn::{RnnDescriptor, RnnShape, TensorShapes, WeightKind, WeightLayout
 /// Roughness, relative to the tensor's scale, up to which a difference quotient counts as smooth.
 pub const SMOOTH: f64 = 2e-7;
 /// What of the largest gradient of all tensors a tensor's scale is at least: differences resolve nothing below.
-const FLOOR: f64 = 1e-5;
-/// Tried one after the other.
-const STEPS: [f64; 4] = [1.0 / 8192.0, 1.0 / 65_536.0, 1.0 / 524_288.0, 1.0 / 4_194_304.0];
+const FLOOR: f64 = 1e-4;
+/// Values of `h`, tried one after the other.
+const STEPS: [f64; 5] = [1.0 / 512.0, 1.0 / 4096.0, 1.0 / 32_768.0, 1.0 / 262_144.0, 1.0 / 2_097_152.0];
 /// Problems drawn before giving up on finding one without a kink.
 const MAX_DRAWS: usize = 16;
 /// Elements to perturb, and elements of the reserve, beyond which a check is refused.
@@ -105,7 +111,7 @@ pub struct TensorReport {
     pub name: String,
     /// Number of elements, all of them compared.
     pub elements: usize,
-    /// The largest `|analytic - numeric|` over the tensor's scale: the largest magnitude of its numeric gradient, but at least 1e-5
+    /// The largest `|analytic - numeric|` over the tensor's scale: the largest magnitude of its numeric gradient, but at least 1e-4
     /// of the largest of all tensors. Infinite if some analytic value is not a number.
     pub worst_relative_error: f64,
     /// Flat index of the element that has it.
@@ -296,7 +302,9 @@ impl GradCheck {
             if elements > MAX_ELEMENTS {
                 return Err(Error::option(
                     "sizes",
-                    format!("at most {MAX_ELEMENTS} elements of {what}, since every one costs four forward passes"),
+                    format!(
+                        "at most {MAX_ELEMENTS} elements of {what}, since every one costs six forward passes or more"
+                    ),
                     elements,
                 ));
             }
@@ -359,6 +367,26 @@ struct Quotient {
     slope: f64,
     roughness: f64,
     is_kink: bool,
+}
+
+impl Quotient {
+    /// From `change(s) = L(v + s) - L(v)`; see the [module](self).
+    fn new(h: f64, mut change: impl FnMut(f64) -> Result<f64>) -> Result<Self> {
+        let mut central = [0.0; 3];
+        let mut second = [0.0; 3];
+        for (k, step) in [h, 2.0 * h, 4.0 * h].into_iter().enumerate() {
+            let (right, left) = (change(step)?, change(-step)?);
+            central[k] = (right - left) / (2.0 * step);
+            second[k] = (right + left) / step;
+        }
+        let estimate = |k: usize| (4.0 * central[k] - central[k + 1]) / 3.0;
+        let jump = |k: usize| 2.0 * second[k] - second[k + 1];
+        let roughness = (estimate(0) - estimate(1)).abs().max(((8.0 * jump(0) - jump(1)) / 7.0).abs());
+        // Beside a finite loss there may be one that is not.
+        let roughness = if roughness.is_nan() { f64::INFINITY } else { roughness };
+        let slope = (16.0 * estimate(0) - estimate(1)) / 15.0;
+        Ok(Quotient { slope, roughness, is_kink: false })
+    }
 }
 
 /// Evaluates the loss beside a point.
@@ -467,19 +495,7 @@ impl<'a, B: HostBackend<f64>> Differences<'a, B> {
     }
 
     fn quotient(&mut self, buffer: Buffer, index: usize, h: f64) -> Result<Quotient> {
-        let right = self.loss_change(buffer, index, h)?;
-        let left = self.loss_change(buffer, index, -h)?;
-        let far_right = self.loss_change(buffer, index, 2.0 * h)?;
-        let far_left = self.loss_change(buffer, index, -2.0 * h)?;
-        let central = (right - left) / (2.0 * h);
-        let far_central = (far_right - far_left) / (4.0 * h);
-        let second = (right + left) / h;
-        let far_second = (far_right + far_left) / (2.0 * h);
-        Ok(Quotient {
-            slope: (4.0 * central - far_central) / 3.0,
-            roughness: (central - far_central).abs().max((2.0 * second - far_second).abs()),
-            is_kink: false,
-        })
+        Quotient::new(h, |step| self.loss_change(buffer, index, step))
     }
 }
 
@@ -512,11 +528,62 @@ impl Random {
 
     /// `0..bound`
     fn below(&mut self, bound: usize) -> u32 {
-        (u64::from(self.bits()) * bound as u64 >> 32) as u32
+        ((u64::from(self.bits()) * bound as u64) >> 32) as u32
     }
 
     /// Values of `-scale..scale`, none of them zero.
     fn uniform(&mut self, len: usize, scale: f64) -> Vec<f64> {
         (0..len).map(|_| scale * ((f64::from(self.bits()) + 0.5) / 2_147_483_648.0 - 1.0)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The quotient at zero of a function that is zero there.
+    fn quotient(h: f64, f: impl Fn(f64) -> f64) -> Quotient {
+        Quotient::new(h, |s| Ok(f(s))).unwrap()
+    }
+
+    #[test]
+    fn smooth_functions() {
+        for (f, slope) in [(f64::sin as fn(f64) -> f64, 1.0), (f64::exp_m1, 1.0), (|s| (1.0 + s).powi(7) - 1.0, 7.0)] {
+            let q = quotient(STEPS[0], f);
+            assert!((q.slope - slope).abs() < 1e-12, "{}", q.slope);
+            assert!(q.roughness < 1e-7, "{}", q.roughness);
+        }
+    }
+
+    /// What the module promises of kinks: jumps of the function, of its slope and of its second and third derivatives.
+    #[test]
+    fn error_at_a_kink_is_below_roughness() {
+        for power in 0..=3 {
+            for k in -5000..5000 {
+                let at = (f64::from(k) + 0.5) / 1000.0;
+                let f = |s: f64| if s > at { (s - at).powi(power) } else { 0.0 };
+                let slope = if at < 0.0 && power > 0 { f64::from(power) * (-at).powi(power - 1) } else { 0.0 };
+                let q = quotient(1.0, |s| f(s) - f(0.0));
+                assert!((q.slope - slope).abs() <= 1.2 * q.roughness + 1e-9, "power {power} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn not_finite_is_rough() {
+        for f in [|s: f64| 1.0 / (s - 1.0).max(0.0), |_| f64::NAN] {
+            assert_eq!(quotient(1.0, f).roughness, f64::INFINITY);
+        }
+    }
+
+    #[test]
+    fn random_numbers() {
+        let values = Random::new(3, 0).uniform(100_000, 2.0);
+        let mean = values.iter().sum::<f64>() / 1e5;
+        let variance = values.iter().map(|v| v * v).sum::<f64>() / 1e5;
+        assert!(mean.abs() < 0.02 && (variance - 4.0 / 3.0).abs() < 0.02, "{mean} {variance}");
+        assert!(values.iter().all(|v| v.abs() < 2.0 && *v != 0.0));
+        assert_ne!(values, Random::new(3, 1).uniform(100_000, 2.0));
+        assert_ne!(values, Random::new(4, 0).uniform(100_000, 2.0));
     }
 }

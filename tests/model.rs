@@ -1,6 +1,7 @@
 //! The model layer through its public API.
 
 use fused_rnn::Error;
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, Scaler, windows};
 use fused_rnn::model::{
@@ -9,6 +10,7 @@ use fused_rnn::model::{
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, Random, SimpleRnn};
 use fused_rnn::optim::Adam;
 use ndarray::{Array2, Array3, ArrayD, IxDyn, s};
+use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -465,4 +467,59 @@ fn broken_model_files_are_refused() {
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     assert!(matches!(load(&path), Error::NonFinite { .. }));
+}
+
+proptest! {
+    /// A model file with bytes changed loads as a model that can forecast, or is refused. Never a panic, never a vast allocation.
+    #[test]
+    fn changed_model_files(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), cut in any::<Option<prop::sample::Index>>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file_in(&folder);
+        forecaster(config(3, 2, true)).save(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(mut loaded) = Forecaster::load(ReferenceBackend::<f32>::new(), &path) {
+            // What forecasts hold is the file's business.
+            let _ = loaded.forecast(&[1.0, 2.0, 1.0, 2.0, 3.0], 5);
+        }
+    }
+}
+
+/// What the CPU backend trains does not depend on the number of threads, to the bit.
+#[test]
+fn threads_change_nothing() {
+    let (x, y) = windows(&sine(400), 24, 1).unwrap();
+    let train = |threads: usize| {
+        let mut model = Sequential::new(CpuBackend::<f32>::with_threads(threads).unwrap(), &[24, 1], 3).unwrap();
+        model.add(Lstm::new(96).return_sequences(true)).unwrap().add(Gru::new(64)).unwrap().add(Dense::new(1)).unwrap();
+        let options = FitOptions { epochs: 2, batch_size: 128, ..FitOptions::default() };
+        let history = model.fit(x.view(), y.view(), options).unwrap();
+        (history, model.flat_weights().to_vec())
+    };
+    assert_eq!(train(1), train(4));
+}
+
+/// A whole model on the CPU backend is the same model as on the reference.
+#[test]
+fn backends_agree() {
+    let stack = [LayerConfig::from(Lstm::new(33).return_sequences(true)), Gru::new(17).into(), Dense::new(3).into()];
+    let mut reference = model::<f64>(&[7, 2], &stack);
+    let mut fast = Sequential::new(CpuBackend::<f64>::new(), &[7, 2], 7).unwrap();
+    for layer in stack {
+        fast.add(layer).unwrap();
+    }
+    let (x, y) = (random_array(&[19, 7, 2], 1), random_array(&[19, 3], 2));
+    let (expected, gradient) = reference.loss_gradient(x.view(), y.view()).unwrap();
+    let (loss, fast_gradient) = fast.loss_gradient(x.view(), y.view()).unwrap();
+    assert!((loss - expected).abs() < 1e-13);
+    for (a, b) in fast_gradient.iter().zip(gradient) {
+        assert!((a - b).abs() < 1e-13, "{a} {b}");
+    }
 }

@@ -90,8 +90,8 @@ fn every_cell_and_option() {
     for options in [
         &["--cell", "rnn"][..],
         &["--cell", "gru", "--horizon", "3"],
-        &["--no-difference", "--scale", "min-max", "--column", "2"],
-        &["--column", "SUNACTIVITY", "--batch-size", "7", "--patience", "1"],
+        &["--learn", "changes", "--column", "2"],
+        &["--learn", "values", "--column", "SUNACTIVITY", "--batch-size", "7", "--patience", "1"],
         &["--validation-fraction", "0", "--test-fraction", "0"],
     ] {
         let output =
@@ -314,7 +314,7 @@ fn predict_refuses_what_does_not_fit() {
     assert_error(&predict(&model, &other, &[]), &["no column SUNACTIVITY", "date, level"]);
     assert!(predict(&model, &other, &["--column", "level"]).status.success());
     let few = csv(&folder, b"date,SUNACTIVITY\n1,2\n3,4\n");
-    assert_error(&predict(&model, &few, &[]), &["too few rows", "2 values", "reads 5"]);
+    assert_error(&predict(&model, &few, &[]), &["too few rows", "2 values", "reads 4"]);
     assert_error(&predict(&model, &yearly, &["--horizon", "0"]), &["horizon", "got 0"]);
     assert_error(&predict(&model, &yearly, &["--horizon", "18446744073709551615"]), &["horizon"]);
 

@@ -1,24 +1,25 @@
 //! Gated recurrent unit.
 //!
 //! ```text
-//! a_r = W_r x + b_ir + R_r h_prev + b_hr                       r = f(a_r)
-//! a_z = W_z x + b_iz + R_z h_prev + b_hz                       z = f(a_z)
-//! a_n = W_n x + b_in + r * q,  q = R_n h_prev + b_hn           n = g(a_n)       reset after the product
-//! a_n = W_n x + b_in + R_n q + b_hn,  q = r * h_prev           n = g(a_n)       reset before it
+//! a_r = W_r x + b_ir + R_r h_prev + b_hr                       r = gate(a_r)
+//! a_z = W_z x + b_iz + R_z h_prev + b_hz                       z = gate(a_z)
+//! a_n = W_n x + b_in + r * q,  q = R_n h_prev + b_hn           n = state(a_n)   reset after the product
+//! a_n = W_n x + b_in + R_n q + b_hn,  q = r * h_prev           n = state(a_n)   reset before it
 //! h   = (1 - z) * n + z * h_prev
 //! ```
 //!
-//! with `f = sigmoid` for the gates and `g = tanh` for the candidate unless told otherwise; every `a` is clamped to
-//! `±gate_clip` on its way into its activation. Sources: [Cho et al. 2014](https://arxiv.org/abs/1406.1078) (reset before);
+//! with `gate = sigmoid` and `state = tanh` unless told otherwise; every `a` is clamped to
+//! `±gate_clip` on its way into its activation (ONNX's `clip`; for `a_n`, in ONNX Runtime too, that is the whole sum). Sources:
+//! [Cho et al. 2014](https://arxiv.org/abs/1406.1078) (reset before);
 //! [`torch.nn.GRU`](https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html) (reset after);
 //! [ONNX `GRU`](https://onnx.ai/onnx/operators/onnx__GRU.html), `linear_before_reset` 0 (before) and 1 (after).
 //!
 //! # Derivative
 //!
 //! ```text
-//! da_n    = dh * (1 - z) * g'(a_n)
-//! da_z    = dh * (h_prev - n) * f'(a_z)
-//! da_r    = dr * f'(a_r)
+//! da_n    = dh * (1 - z) * state'(a_n)
+//! da_z    = dh * (h_prev - n) * gate'(a_z)
+//! da_r    = dr * gate'(a_r)
 //! dx      = W^T da
 //! dh_prev = dh * z + R_r^T da_r + R_z^T da_z + ...
 //!   after:  dq = r * da_n        dr = q * da_n         ... = R_n^T dq    dR_n += dq h_prev^T    db_hn += dq
@@ -26,7 +27,7 @@
 //! dW += da x^T    db_ih += da    dR_r,z += da_r,z h_prev^T    db_hr,hz += da_r,z
 //! ```
 //!
-//! Every `f'` and `g'` is zero where its `a` was clamped.
+//! Every `gate'` and `state'` is zero where its `a` was clamped.
 
 use super::{Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed};
 use crate::dtype::Scalar;

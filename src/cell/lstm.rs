@@ -1,17 +1,19 @@
 //! Long short-term memory.
 //!
 //! ```text
-//! a_i = W_i x + b_ii + R_i h_prev + b_hi + p_i * c_prev        i = f(a_i)
-//! a_f = W_f x + b_if + R_f h_prev + b_hf + p_f * c_prev        f = f(a_f)       or f = 1 - i when coupled
-//! a_g = W_g x + b_ig + R_g h_prev + b_hg                       g = g(a_g)
+//! a_i = W_i x + b_ii + R_i h_prev + b_hi + p_i * c_prev        i = gate(a_i)
+//! a_f = W_f x + b_if + R_f h_prev + b_hf + p_f * c_prev        f = gate(a_f)    or f = 1 - i when coupled
+//! a_g = W_g x + b_ig + R_g h_prev + b_hg                       g = state(a_g)
 //! s   = f * c_prev + i * g                                     c = clamp(s, ±cell_clip)
-//! a_o = W_o x + b_io + R_o h_prev + b_ho + p_o * c             o = f(a_o)
-//! u   = o * h(c)                                               h = u            or h = W_hr u with a projection
+//! a_o = W_o x + b_io + R_o h_prev + b_ho + p_o * c             o = gate(a_o)
+//! u   = o * output(c)                                          h = u            or h = W_hr u with a projection
 //! ```
 //!
-//! with `f = sigmoid` for the gates, `g = tanh` for the candidate and `h = tanh` on the way out unless told otherwise; every
-//! `a` is clamped to `±gate_clip` on its way into its activation. The peepholes `p` are zero unless there are some. Sources:
-//! [Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735); the forget gate and the peepholes,
+//! with `gate = sigmoid`, `state = tanh` and `output = tanh` unless told otherwise; every
+//! `a` is clamped to `±gate_clip` on its way into its activation (ONNX's `clip`, which in ONNX Runtime acts on these and not on
+//! `c`). The peepholes `p` are zero unless there are some. Sources:
+//! [Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735); the forget gate,
+//! [Gers, Schmidhuber & Cummins 2000](https://doi.org/10.1162/089976600300015015); the peepholes,
 //! [Gers & Schmidhuber 2000](https://doi.org/10.1109/IJCNN.2000.861302); the projection,
 //! [Sak et al. 2014](https://arxiv.org/abs/1402.1128);
 //! [`torch.nn.LSTM`](https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html);
@@ -21,13 +23,13 @@
 //!
 //! ```text
 //! du      = dh                                                 or W_hr^T dh
-//! da_o    = du * h(c) * f'(a_o)
-//! dc     += du * o * h'(c) + p_o * da_o
+//! da_o    = du * output(c) * gate'(a_o)
+//! dc     += du * o * output'(c) + p_o * da_o
 //! ds      = dc                                                 (zero where s was clamped)
 //! di      = ds * g                                             minus ds * c_prev when coupled
-//! da_i    = di * f'(a_i)
-//! da_f    = ds * c_prev * f'(a_f)                              zero when coupled
-//! da_g    = ds * i * g'(a_g)
+//! da_i    = di * gate'(a_i)
+//! da_f    = ds * c_prev * gate'(a_f)                           zero when coupled
+//! da_g    = ds * i * state'(a_g)
 //! dc_prev = ds * f + p_i * da_i + p_f * da_f
 //! dx      = W^T da
 //! dh_prev = R^T da
@@ -35,7 +37,7 @@
 //! dp_i += da_i * c_prev    dp_f += da_f * c_prev    dp_o += da_o * c
 //! ```
 //!
-//! Every `f'` and `g'` is zero where its `a` was clamped.
+//! Every `gate'` and `state'` is zero where its `a` was clamped.
 
 use super::{
     Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed, clamp, clamp_derivative, dot, row,

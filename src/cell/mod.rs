@@ -7,9 +7,9 @@
 //! a comparison of the two can find a mistake in either.
 //!
 //! Notation, here and in the cell files: `x` input (`K` elements), `h` output (`P`), `c` cell state (`H`), `prev` the step
-//! before; `W` rows of `weight_ih`, `R` rows of `weight_hh`, `b` the sum of both biases; `a` a gate's pre-activation;
-//! `f`, `g` and `h(.)` the [`Activations`] `gate`, `state` and `output`; `*` between vectors is elementwise. `dv` is the
-//! gradient of the loss with respect to `v`.
+//! before; `W_i` the rows of gate i in `weight_ih`, `R_i` those in `weight_hh`, `b_ii` and `b_hi` those of `bias_ih` and `bias_hh`;
+//! `a_i` the gate's pre-activation; `gate`, `state` and `output` the [`Activations`]; `*` between vectors is elementwise. `dv` is
+//! the gradient of the loss with respect to `v`.
 
 pub mod activation;
 pub mod gru;

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! a = W x + b_ih + R h_prev + b_hh
-//! h = g(a)
+//! h = state(a)
 //! ```
 //!
-//! with `g = tanh` unless told otherwise, and `a` clamped to `±gate_clip` on its way into `g`. Sources:
+//! with `state = tanh` unless told otherwise, and `a` clamped to `±gate_clip` on its way into it. Sources:
 //! [Elman 1990](https://doi.org/10.1207/s15516709cog1402_1),
 //! [`torch.nn.RNN`](https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html),
 //! [ONNX `RNN`](https://onnx.ai/onnx/operators/onnx__RNN.html).
@@ -13,7 +13,7 @@
 //! # Derivative
 //!
 //! ```text
-//! da      = dh * g'(a)        (zero where a was clamped)
+//! da      = dh * state'(a)        (zero where a was clamped)
 //! dx      = W^T da
 //! dh_prev = R^T da
 //! dW += da x^T    dR += da h_prev^T    db_ih += da    db_hh += da

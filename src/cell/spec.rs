@@ -29,7 +29,8 @@ pub struct CellSpec {
     pub states: &'static [&'static str],
     /// The gates that have a peephole row, in the order of those rows.
     pub peepholes: &'static [&'static str],
-    /// What a training forward must keep of every step besides `h`, `hidden_size` elements each.
+    /// What a training forward must keep of every step besides `h`, `hidden_size` elements each: activated gates, the LSTM's
+    /// cell state, and of the GRU what its reset gate is multiplied with or into (`q` in [`crate::cell::gru`]).
     pub saved: &'static [&'static str],
 }
 

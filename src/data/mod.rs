@@ -22,7 +22,7 @@ pub use csv::{ColumnChoice, read_series};
 pub use gaps::Gaps;
 pub use scaler::Scaler;
 pub use time::TimeAxis;
-pub use window::{TimeSplit, windows};
+pub use window::{TimeSplit, has_trend, windows};
 
 /// A column of numbers in time order, some of which may be missing.
 #[derive(Clone, Debug, PartialEq)]

@@ -89,7 +89,7 @@ fn check(values: &[f64]) -> Result<()> {
             tensor: "values".to_owned(),
             got: values[i],
             position: format!("position {i}"),
-            help: "close gaps before scaling".to_owned(),
+            help: "close gaps first; where differences of values overflow, rescale the data".to_owned(),
         }),
     }
 }

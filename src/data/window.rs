@@ -74,6 +74,21 @@ impl TimeSplit {
     }
 }
 
+/// Whether a series has moved away from where it began: the means of its two halves are further apart than the values of a half
+/// spread (their standard deviation) around their mean. A model of the values themselves then meets values that it never saw.
+pub fn has_trend(values: &[f64]) -> bool {
+    let (first, second) = values.split_at(values.len() / 2);
+    if first.is_empty() {
+        return false;
+    }
+    let moments = |half: &[f64]| {
+        let mean = half.iter().sum::<f64>() / half.len() as f64;
+        (mean, half.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / half.len() as f64)
+    };
+    let ((first, spread_1), (second, spread_2)) = (moments(first), moments(second));
+    (first - second).abs() > ((spread_1 + spread_2) / 2.0).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::array;
@@ -106,5 +121,15 @@ mod tests {
         {
             assert!(TimeSplit::new(len, validation, test).is_err(), "{len} {validation} {test}");
         }
+    }
+
+    #[test]
+    fn trends() {
+        let series = |f: fn(f64) -> f64| (0..200).map(|t| f(f64::from(t))).collect::<Vec<_>>();
+        assert!(has_trend(&series(|t| 3.0 * t)));
+        assert!(has_trend(&series(|t| -0.05 * t + (t * 0.5).sin())));
+        assert!(!has_trend(&series(|t| (t * 0.5).sin())));
+        assert!(!has_trend(&series(|t| 0.001 * t + (t * 0.5).sin())));
+        assert!(!has_trend(&[]) && !has_trend(&[1.0]) && !has_trend(&[2.0, 2.0]));
     }
 }

@@ -1,5 +1,6 @@
 //! Adam.
 
+use crate::backend::cpu::simd::{Isa, Kernel, Simd};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::optim::Optimizer;
@@ -53,20 +54,48 @@ impl<E: Scalar> Optimizer<E> for Adam<E> {
         }
         self.step += 1;
         let t = self.step as f64;
-        let rate = E::of(self.learning_rate * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t)));
-        let (keep_m, keep_v) = (E::of(self.beta_1), E::of(self.beta_2));
-        let (take_m, take_v) = (E::of(1.0 - self.beta_1), E::of(1.0 - self.beta_2));
-        let epsilon = E::of(self.epsilon);
-        let moments = self.m.iter_mut().zip(&mut self.v);
-        for ((w, g), (m, v)) in parameters.iter_mut().zip(gradients).zip(moments) {
-            *m = flush(keep_m * *m + take_m * *g);
-            *v = flush(keep_v * *v + take_v * *g * *g);
+        let step = Step {
+            rate: E::of(self.learning_rate * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t))),
+            keep: (E::of(self.beta_1), E::of(self.beta_2)),
+            take: (E::of(1.0 - self.beta_1), E::of(1.0 - self.beta_2)),
+            epsilon: E::of(self.epsilon),
+            parameters,
+            gradients,
+            m: &mut self.m,
+            v: &mut self.v,
+        };
+        Isa::detect().run(step);
+    }
+}
+
+/// One update: plain loops, compiled for the widest vectors of the machine. No operation is fused, so the bits are the same on all.
+struct Step<'a, E> {
+    rate: E,
+    keep: (E, E),
+    take: (E, E),
+    epsilon: E,
+    parameters: &'a mut [E],
+    gradients: &'a [E],
+    m: &'a mut [E],
+    v: &'a mut [E],
+}
+
+impl<E: Scalar> Kernel<E> for Step<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let Step { rate, keep, take, epsilon, parameters, gradients, m, v } = self;
+        for ((w, g), (m, v)) in parameters.iter_mut().zip(gradients).zip(m.iter_mut().zip(v)) {
+            *m = flush(keep.0 * *m + take.0 * *g);
+            *v = flush(keep.1 * *v + take.1 * *g * *g);
             *w -= rate * *m / (v.sqrt() + epsilon);
         }
     }
 }
 
 /// Zero for denormal numbers: moments of a converged model decay into them, where arithmetic is many times slower.
+#[inline(always)]
 fn flush<E: Scalar>(value: E) -> E {
     if value.abs() < E::min_positive_value() { E::zero() } else { value }
 }

@@ -105,8 +105,9 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<(La
     let weights = keras::import(&descriptor, &sides)?;
 
     let dy = tensors.optional("dy", &layer.y_shape(&descriptor, shape))?;
-    let (mut h0, mut c0, gradients) = torch::states(tensors, &descriptor, &native, dy)?;
-    layer.swap_states([&mut h0, &mut c0]);
+    let mut states = torch::States::read(tensors, &descriptor, &native, dy)?;
+    layer.swap_states([&mut states.h0, &mut states.c0]);
+    let torch::States { h0, c0, gradients } = states;
     let inputs = Inputs { weights, x, h0, c0, lengths, ..Default::default() };
     Ok((layer, Problem { descriptor, shape, inputs, gradients }))
 }

@@ -15,7 +15,8 @@
 //!
 //! The metadata entry `case` is a JSON object that says what the operator is. Its key `source` names the implementation and,
 //! after a space, its version: `torch`, `keras`, `onnx`, or `onnxruntime` (`ort` for short). A key that is `null` counts as
-//! absent, except that Keras's activation `null` is the linear one. A key, a value or a tensor that is not described here is an error: nothing is skipped.
+//! absent, except that Keras's activation `null` is the linear one. A key, a value or a tensor that is not described here
+//! is an error: nothing is skipped.
 //!
 //! Tensors are f64, f32, f16 or bf16, row-major; lengths are i32 or i64. `w.NAME` is a weight and `dw.NAME` its gradient.
 //! Inputs, weights and gradients of outputs (`dy`, `dhn`, `dcn`, absent means zero) go in; all other tensors are expected

@@ -208,12 +208,14 @@ impl Node {
         let batch = problem.shape.batch;
         let (directions, hidden) = (problem.descriptor.num_directions(), problem.descriptor.hidden_size);
         // Batch first, our [B, T, D * H] is [B, T, D, H] already; sequence first, [T, B, D * H] becomes [T, D, B, H].
-        let (y, state): (_, &dyn Fn(&[f64]) -> Vec<f64>) = if self.batch_first {
-            (outputs.y.clone(), &|state| swap_axes(state, directions, batch, hidden))
+        let y = if self.batch_first {
+            outputs.y.clone()
         } else {
             let step = batch * directions * hidden;
-            let y = outputs.y.chunks_exact(step).flat_map(|s| swap_axes(s, batch, directions, hidden)).collect();
-            (y, &|state| state.to_vec())
+            outputs.y.chunks_exact(step).flat_map(|s| swap_axes(s, batch, directions, hidden)).collect()
+        };
+        let state = |native: &[f64]| {
+            if self.batch_first { swap_axes(native, directions, batch, hidden) } else { native.to_vec() }
         };
         let mut results = Named::from([("out.Y".to_owned(), y), ("out.Y_h".to_owned(), state(&outputs.hn))]);
         results.extend(outputs.cn.as_deref().map(|cn| ("out.Y_c".to_owned(), state(cn))));

@@ -48,27 +48,35 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<Pro
         weights.extend(tensors.floats(&format!("w.{}", entry.name), &entry.shape)?);
     }
     let dy = tensors.optional("dy", &native.y)?;
-    let (h0, c0, gradients) = states(tensors, &descriptor, &native, dy)?;
+    let States { h0, c0, gradients } = States::read(tensors, &descriptor, &native, dy)?;
     let inputs = Inputs { weights, x, h0, c0, lengths, ..Default::default() };
     Ok(Problem { descriptor, shape, inputs, gradients })
 }
 
-/// Initial states, and the gradients of all outputs, where there is one.
-pub(super) fn states(
-    tensors: &mut Tensors<'_>,
-    descriptor: &RnnDescriptor,
-    native: &TensorShapes,
-    dy: Option<Vec<f64>>,
-) -> Result<(Option<Vec<f64>>, Option<Vec<f64>>, Option<OutputGradients<f64>>)> {
-    let h0 = tensors.optional("h0", &native.h)?;
-    let dhn = tensors.optional("dhn", &native.h)?;
-    let (mut c0, mut dcn) = (None, None);
-    if descriptor.cell.has_cell_state() {
-        c0 = tensors.optional("c0", &native.c)?;
-        dcn = tensors.optional("dcn", &native.c)?;
+/// Initial states, and the gradients of all outputs where there is one, in PyTorch's shapes.
+pub(super) struct States {
+    pub(super) h0: Option<Vec<f64>>,
+    pub(super) c0: Option<Vec<f64>>,
+    pub(super) gradients: Option<OutputGradients<f64>>,
+}
+
+impl States {
+    pub(super) fn read(
+        tensors: &mut Tensors<'_>,
+        descriptor: &RnnDescriptor,
+        native: &TensorShapes,
+        dy: Option<Vec<f64>>,
+    ) -> Result<Self> {
+        let h0 = tensors.optional("h0", &native.h)?;
+        let dhn = tensors.optional("dhn", &native.h)?;
+        let (mut c0, mut dcn) = (None, None);
+        if descriptor.cell.has_cell_state() {
+            c0 = tensors.optional("c0", &native.c)?;
+            dcn = tensors.optional("dcn", &native.c)?;
+        }
+        let any = dy.is_some() || dhn.is_some() || dcn.is_some();
+        Ok(States { h0, c0, gradients: any.then_some(OutputGradients { dy, dhn, dcn }) })
     }
-    let any = dy.is_some() || dhn.is_some() || dcn.is_some();
-    Ok((h0, c0, any.then_some(OutputGradients { dy, dhn, dcn })))
 }
 
 /// Shapes of the results that do not depend on the layout of `y` and the weights.

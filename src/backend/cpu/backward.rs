@@ -206,16 +206,16 @@ impl<E: Scalar> Call<'_, E> {
             dc0.fill(E::zero());
         }
 
-        let panels = |data, k, n| Panels { data, k, n };
         let shared = Shared {
             call: self,
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
+            row_workers: g.row_workers(self.threads),
             options: self.options(place.1, weights),
-            recurrent: panels(&*ws.recurrent_weights, recurrent.rows, g.output),
-            candidate: g.candidate().map(|c| panels(&*ws.candidate_weights, c.rows, g.output)),
-            projection: g.projected.then(|| panels(&*ws.projection, g.output, g.hidden)),
+            recurrent: Panels::new(&*ws.recurrent_weights, recurrent.rows, g.output),
+            candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, c.rows, g.output)),
+            projection: g.projected.then(|| Panels::new(&*ws.projection, g.output, g.hidden)),
             given,
             cells: &*saved.cells,
             inputs: g.keeps_inputs.then(|| Rows::inner(&*saved.inputs, g.gate_rows)),
@@ -314,6 +314,8 @@ impl<E: Scalar> Call<'_, E> {
                     }
                 }
                 let k = sequences.valid_rows();
+                // Both biases have the same gradient, save where the reset gate acts on one of them.
+                let same_bias = g.cell != CellKind::Gru || g.resets_before();
                 for (rows, column) in input_parts {
                     let n = g.layer_input(layer);
                     let product = WeightsProduct {
@@ -326,7 +328,10 @@ impl<E: Scalar> Call<'_, E> {
                         k,
                         n,
                         c: &mut gradient.input_hidden[rows.start * n..rows.end * n],
-                        bias: part(gradient.input_bias, rows),
+                        biases: [
+                            part(gradient.input_bias, rows),
+                            if same_bias { part(gradient.hidden_bias, rows) } else { &mut [] },
+                        ],
                         start,
                         scratch: &mut *scratch,
                     };
@@ -334,7 +339,7 @@ impl<E: Scalar> Call<'_, E> {
                 }
                 for (rows, column) in state_parts {
                     let n = g.output;
-                    let bias = part(gradient.hidden_bias, rows);
+                    let biases = [if same_bias { &mut [] } else { part(gradient.hidden_bias, rows) }, &mut []];
                     let c = &mut gradient.hidden_hidden[rows.start * n..rows.end * n];
                     let (isa, workers) = (self.isa, g.workers(self.threads));
                     let (rows, column, scratch) = (rows.len(), *column, &mut *scratch);
@@ -342,14 +347,14 @@ impl<E: Scalar> Call<'_, E> {
                         let b = &q;
                         let a = gates;
                         divide(
-                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch },
+                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch },
                             workers,
                         );
                     } else {
                         let b = &previous_output;
                         let a = gates;
                         divide(
-                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch },
+                            WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch },
                             workers,
                         );
                     }
@@ -366,7 +371,7 @@ impl<E: Scalar> Call<'_, E> {
                         k,
                         n: hidden,
                         c: &mut *gradient.projection,
-                        bias: &mut [],
+                        biases: [&mut [], &mut []],
                         start,
                         scratch: &mut *scratch,
                     };
@@ -431,21 +436,23 @@ struct WeightsProduct<'a, 'w, E, F> {
     k: usize,
     n: usize,
     c: &'w mut [E],
-    /// `[rows]` or empty.
-    bias: &'w mut [E],
+    /// Biases with this gradient, each `[rows]` or empty.
+    biases: [&'w mut [E]; 2],
     start: Start<'a, E>,
     scratch: &'w mut [E],
 }
 
 impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsProduct<'a, '_, E, F> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch } = self;
+        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
         let middle = share(rows, left, of);
         let (c_left, c_right) = c.split_at_mut(middle * n);
-        let at = if bias.is_empty() { 0 } else { middle };
-        let (bias_left, bias_right) = bias.split_at_mut(at);
+        let [one, two] = biases.map(|bias| {
+            let at = if bias.is_empty() { 0 } else { middle };
+            bias.split_at_mut(at)
+        });
         let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
-        let part = |rows, column, c, bias, scratch| WeightsProduct {
+        let part = |rows, column, c, biases, scratch| WeightsProduct {
             isa,
             sequences,
             rows,
@@ -455,37 +462,31 @@ impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsPr
             k,
             n,
             c,
-            bias,
+            biases,
             start,
             scratch,
         };
         (
-            part(middle, column, c_left, bias_left, scratch_left),
-            part(rows - middle, column + middle, c_right, bias_right, scratch_right),
+            part(middle, column, c_left, [one.0, two.0], scratch_left),
+            part(rows - middle, column + middle, c_right, [one.1, two.1], scratch_right),
         )
     }
 
     fn run(self) {
-        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, bias, start, scratch } = self;
+        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
         let a_row = |index: usize| a.at(sequences, sequences.valid_row(index));
         gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
-        if bias.is_empty() {
+        if biases.iter().all(|bias| bias.is_empty()) {
             return;
         }
-        // In blocks, so that rounding errors grow with the blocks and not with the steps.
-        let (total, rest) = scratch.split_at_mut(rows);
-        let block = &mut rest[..rows];
-        total.fill(E::zero());
-        for first in (0..k).step_by(gemm::DEPTH) {
-            block.fill(E::zero());
-            for index in first..k.min(first + gemm::DEPTH) {
-                add(block, &a_row(index)[column..column + rows]);
+        let (total, block) = scratch.split_at_mut(rows);
+        let a_part = |index: usize| &a_row(index)[column..column + rows];
+        gemm::sum_rows(isa, k, a_part, total, &mut block[..rows]);
+        for bias in biases {
+            match start {
+                Start::Add => add(bias, total),
+                _ => bias.copy_from_slice(&total[..bias.len()]),
             }
-            add(total, block);
-        }
-        match start {
-            Start::Add => add(bias, total),
-            _ => bias.copy_from_slice(total),
         }
     }
 }
@@ -496,6 +497,7 @@ struct Shared<'a, E> {
     sequences: &'a Sequences<'a>,
     place: (usize, usize),
     reverse: bool,
+    row_workers: usize,
     options: Options<'a, E>,
     recurrent: Panels<'a, E>,
     candidate: Option<Panels<'a, E>>,
@@ -614,7 +616,7 @@ impl<E: Scalar> Walk<'_, E> {
 
     fn rnn(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, options, recurrent, inputs, .. } = *self.shared;
-        let (isa, width) = (call.isa, call.geometry.gate_width);
+        let (isa, row_workers, width) = (call.isa, self.shared.row_workers, call.geometry.gate_width);
         let gates = self.gates.block(t, rows);
         for row in 0..rows {
             RnnBackward {
@@ -627,13 +629,23 @@ impl<E: Scalar> Walk<'_, E> {
         }
         let gates = &*gates;
         let gates_row = |row: usize| &gates[row * width..][..width];
-        gemm::multiply(isa, 0..rows, gates_row, recurrent, self.dh, |row| row * width, Start::Set, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            gates_row,
+            recurrent.at_step(t),
+            self.dh,
+            |row| row * width,
+            Start::Set,
+            self.scratch,
+            row_workers,
+        );
     }
 
     fn lstm(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, reverse, options, recurrent, projection, inputs, cells, .. } =
             *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
         if let Some(projection) = projection {
             if let Some(steps) = &mut self.projected_gradient {
@@ -641,7 +653,17 @@ impl<E: Scalar> Walk<'_, E> {
             }
             let dh = &*self.dh;
             let dh_row = |row: usize| &dh[row * output..][..output];
-            gemm::multiply(isa, 0..rows, dh_row, projection, self.du, |row| row * hidden, Start::Set, self.scratch);
+            gemm::multiply(
+                isa,
+                0..rows,
+                dh_row,
+                projection.at_step(t),
+                self.du,
+                |row| row * hidden,
+                Start::Set,
+                self.scratch,
+                row_workers,
+            );
         }
         let gates = self.gates.block(t, rows);
         let cells = Rows::inner(cells, hidden);
@@ -665,12 +687,22 @@ impl<E: Scalar> Walk<'_, E> {
         }
         let gates = &*gates;
         let gates_row = |row: usize| &gates[row * width..][..width];
-        gemm::multiply(isa, 0..rows, gates_row, recurrent, self.dh, |row| row * output, Start::Set, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            gates_row,
+            recurrent.at_step(t),
+            self.dh,
+            |row| row * output,
+            Start::Set,
+            self.scratch,
+            row_workers,
+        );
     }
 
     fn gru(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } = *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);
         let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
@@ -679,7 +711,17 @@ impl<E: Scalar> Walk<'_, E> {
                 let gates = &*gates;
                 let candidate_row = |row: usize| &gates[row * width..][..hidden];
                 let offset = |row: usize| row * hidden;
-                gemm::multiply(isa, 0..rows, candidate_row, candidate, self.du, offset, Start::Set, self.scratch);
+                gemm::multiply(
+                    isa,
+                    0..rows,
+                    candidate_row,
+                    candidate.at_step(t),
+                    self.du,
+                    offset,
+                    Start::Set,
+                    self.scratch,
+                    row_workers,
+                );
             }
             for row in 0..rows {
                 let position = self.first + row;
@@ -703,6 +745,16 @@ impl<E: Scalar> Walk<'_, E> {
         let gates = &*gates;
         let columns = hidden..hidden + recurrent.k;
         let gates_row = |row: usize| &gates[row * width..][columns.clone()];
-        gemm::multiply(isa, 0..rows, gates_row, recurrent, self.dh, |row| row * hidden, Start::Add, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            gates_row,
+            recurrent.at_step(t),
+            self.dh,
+            |row| row * hidden,
+            Start::Add,
+            self.scratch,
+            row_workers,
+        );
     }
 }

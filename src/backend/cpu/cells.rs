@@ -13,7 +13,7 @@
 //! so that the GRU's operands of `W` (n, r, z) and of `R` (r, z, q) are both in one piece.
 
 use super::activation::{Function, Sigmoid, Tanh, is_standard};
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
 use crate::cell::Activations;
 use crate::dtype::Scalar;
 
@@ -38,17 +38,6 @@ impl<E: Scalar> Options<'_, E> {
             && self.peephole.is_empty()
             && !self.coupled
     }
-}
-
-/// `from[at..at + n]`, zeros beyond; `n` is at most a vector.
-#[inline(always)]
-fn load<E: Scalar, S: Simd<E>>(s: S, from: &[E], at: usize, n: usize) -> S::V {
-    if n == S::LANES { s.load(&from[at..at + S::LANES]) } else { s.load_head(&from[at..at + n]) }
-}
-
-#[inline(always)]
-fn store<E: Scalar, S: Simd<E>>(s: S, to: &mut [E], at: usize, n: usize, v: S::V) {
-    if n == S::LANES { s.store(&mut to[at..at + S::LANES], v) } else { s.store_head(&mut to[at..at + n], v) }
 }
 
 #[inline(always)]

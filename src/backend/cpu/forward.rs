@@ -307,16 +307,16 @@ impl<'a, E: Scalar> Call<'a, E> {
                 copy_or_zero(c, self.initial(self.c0, g.hidden, place, sequence));
             }
         }
-        let panels = |data, k, n| Panels { data, k, n };
         let shared = Shared {
             call: self,
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
+            row_workers: g.row_workers(self.threads),
             options: self.options(place.1, weights),
-            recurrent: panels(&*ws.recurrent_weights, g.output, recurrent.rows),
-            candidate: g.candidate().map(|c| panels(&*ws.candidate_weights, g.output, c.rows)),
-            projection: g.projected.then(|| panels(&*ws.projection, g.hidden, g.output)),
+            recurrent: Panels::new(&*ws.recurrent_weights, g.output, recurrent.rows),
+            candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, g.output, c.rows)),
+            projection: g.projected.then(|| Panels::new(&*ws.projection, g.hidden, g.output)),
             candidate_bias,
         };
         let shape = self.plan.shape;
@@ -374,7 +374,7 @@ impl<'a, E: Scalar> Call<'a, E> {
         // Moving an element costs about as much as ten operations of a product.
         let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.geometry.workers(self.threads));
         divide(Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack }, workers);
-        Panels { data: out, k, n }
+        Panels::new(out, k, n)
     }
 
     /// `bias_ih + bias_hh` in the order of the gates' columns, then the `bias_hh` of a candidate that is reset after its
@@ -484,6 +484,7 @@ impl<E: Scalar> Divide for RowsProduct<'_, E> {
             |index| (sequences.valid_row(index) - base) * stride,
             start,
             scratch,
+            1,
         );
     }
 }
@@ -494,6 +495,7 @@ struct Shared<'a, E> {
     sequences: &'a Sequences<'a>,
     place: (usize, usize),
     reverse: bool,
+    row_workers: usize,
     options: Options<'a, E>,
     recurrent: Panels<'a, E>,
     candidate: Option<Panels<'a, E>>,
@@ -639,12 +641,22 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn rnn(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, .. } = *self.shared;
-        let (isa, width) = (call.isa, call.geometry.gate_width);
+        let (isa, row_workers, width) = (call.isa, self.shared.row_workers, call.geometry.gate_width);
         let gates = self.gates.block(t, rows);
         let h = &*self.h;
         let add = Start::Add;
         let h_row = |row: usize| &h[row * width..][..width];
-        gemm::multiply(isa, 0..rows, h_row, recurrent, gates, |row| row * width, add, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            h_row,
+            recurrent.at_step(t),
+            gates,
+            |row| row * width,
+            add,
+            self.scratch,
+            row_workers,
+        );
         for row in 0..rows {
             RnnForward {
                 options,
@@ -658,12 +670,22 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn lstm(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, projection, .. } = *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
         let gates = self.gates.block(t, rows);
         let h = &*self.h;
         let h_row = |row: usize| &h[row * output..][..output];
-        gemm::multiply(isa, 0..rows, h_row, recurrent, gates, |row| row * width, Start::Add, self.scratch);
+        gemm::multiply(
+            isa,
+            0..rows,
+            h_row,
+            recurrent.at_step(t),
+            gates,
+            |row| row * width,
+            Start::Add,
+            self.scratch,
+            row_workers,
+        );
         for row in 0..rows {
             let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
             LstmForward {
@@ -679,7 +701,17 @@ impl<E: Scalar> Walk<'_, '_, E> {
         if let Some(projection) = projection {
             let u = &*self.u;
             let u_row = |row: usize| &u[row * hidden..][..hidden];
-            gemm::multiply(isa, 0..rows, u_row, projection, self.h, |row| row * output, Start::Set, self.scratch);
+            gemm::multiply(
+                isa,
+                0..rows,
+                u_row,
+                projection.at_step(t),
+                self.h,
+                |row| row * output,
+                Start::Set,
+                self.scratch,
+                row_workers,
+            );
             if let Some(unprojected) = &mut self.unprojected {
                 unprojected.block(t, rows).copy_from_slice(&u[..rows * hidden]);
             }
@@ -688,7 +720,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn gru(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, candidate, candidate_bias, .. } = *self.shared;
-        let isa = call.isa;
+        let (isa, row_workers) = (call.isa, self.shared.row_workers);
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);
         if candidate.is_none() {
@@ -699,7 +731,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
         let h = &*self.h;
         let h_row = |row: usize| &h[row * hidden..][..hidden];
         let offset = |row: usize| row * width + hidden;
-        gemm::multiply(isa, 0..rows, h_row, recurrent, gates, offset, Start::Add, self.scratch);
+        gemm::multiply(isa, 0..rows, h_row, recurrent.at_step(t), gates, offset, Start::Add, self.scratch, row_workers);
         let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
         for &part in parts {
             if let (GruPart::Second, Some(candidate)) = (part, candidate) {
@@ -709,7 +741,17 @@ impl<E: Scalar> Walk<'_, '_, E> {
                 }
                 let u = &*self.u;
                 let u_row = |row: usize| &u[row * hidden..][..hidden];
-                gemm::multiply(isa, 0..rows, u_row, candidate, gates, |row| row * width, Start::Add, self.scratch);
+                gemm::multiply(
+                    isa,
+                    0..rows,
+                    u_row,
+                    candidate.at_step(t),
+                    gates,
+                    |row| row * width,
+                    Start::Add,
+                    self.scratch,
+                    row_workers,
+                );
             }
             for row in 0..rows {
                 GruForward {

@@ -10,7 +10,8 @@
 
 use std::ops::Range;
 
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, load_part, store_part};
+use super::threads::{Divide, divide, share};
 use crate::dtype::Scalar;
 
 /// Products that are summed in a register before the sum is added to the output.
@@ -21,6 +22,9 @@ const MAX_ROWS: usize = 14;
 const BLOCK_ROWS: usize = 112;
 /// Columns of the right operand that [`multiply_transposed`] packs at once.
 const BLOCK_COLUMNS: usize = 256;
+
+/// Tiles that [`multiply_transposed`] packs of the left operand at once.
+const TILES_PACKED: usize = 8;
 
 /// What the first partial sum meets in the output.
 #[derive(Clone, Copy)]
@@ -39,6 +43,28 @@ pub(crate) struct Panels<'a, E> {
     pub(crate) data: &'a [E],
     pub(crate) k: usize,
     pub(crate) n: usize,
+    /// Whether panels are visited from the last to the first: walks through time alternate, and find what the previous
+    /// step read last still in the cache. Results do not depend on it.
+    pub(crate) last_first: bool,
+}
+
+impl<'a, E> Panels<'a, E> {
+    /// An operand already packed.
+    pub(crate) fn new(data: &'a [E], k: usize, n: usize) -> Self {
+        Panels { data, k, n, last_first: false }
+    }
+
+    /// The same, visited in the order for step `t` of a walk.
+    pub(crate) fn at_step(self, t: usize) -> Self {
+        Panels { last_first: t % 2 == 1, ..self }
+    }
+
+    /// `0..count` in the order of visiting.
+    #[inline(always)]
+    fn order(&self, count: usize) -> impl Iterator<Item = usize> + use<E> {
+        let last_first = self.last_first;
+        (0..count).map(move |i| if last_first { count - 1 - i } else { i })
+    }
 }
 
 /// Elements that a `[k, n]` operand takes in panels.
@@ -108,49 +134,72 @@ pub(crate) fn pack_rows<'s, E: Scalar>(
             let to = &mut out[start..start + width];
             let columns = width.min(n - panel * width);
             match source {
-                Some(source) => {
-                    let from = &source[panel * width..panel * width + columns];
-                    if columns == width {
-                        to.copy_from_slice(from);
-                    } else {
-                        to[..columns].copy_from_slice(from);
-                        to[columns..].fill(E::zero());
-                    }
-                }
+                Some(source) => isa.run(CopyRow { from: &source[panel * width..][..columns], to }),
                 None => to.fill(E::zero()),
             }
         }
     }
 }
 
-/// Cuts `rows` into blocks of nearly equal size, none above `most`. A block takes as many rows as it is wide, save the last.
-struct Blocks {
-    rows: usize,
-    at: usize,
-    left: usize,
+/// Copies a row of a panel, and fills the rest with zeros.
+struct CopyRow<'a, E> {
+    from: &'a [E],
+    to: &'a mut [E],
 }
 
-impl Blocks {
-    fn new(rows: usize, most: usize) -> Self {
-        Blocks { rows, at: 0, left: rows.div_ceil(most) }
+impl<E: Scalar> Kernel<E> for CopyRow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        let n = self.from.len();
+        for half in [0, S::LANES] {
+            let v = load_part(s, self.from, half.min(n), S::LANES.min(n.saturating_sub(half)));
+            s.store(&mut self.to[half..half + S::LANES], v);
+        }
     }
 }
 
-impl Iterator for Blocks {
-    /// First row, rows, and width: the rows rounded up to 1 or an even number, for which there is a tile.
-    type Item = (usize, usize, usize);
+/// Blocks that [`Blocks`] holds at most: of [`BLOCK_ROWS`] rows, for the lowest tile.
+const MAX_BLOCKS: usize = BLOCK_ROWS.div_ceil(6) + 1;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.rows {
-            return None;
+/// A block of rows, one tile high.
+#[derive(Clone, Copy, Default)]
+struct Block {
+    /// First row.
+    at: usize,
+    /// Rows that it takes.
+    taken: usize,
+    /// Rows of its tile: those taken, rounded up to 1 or an even number.
+    width: usize,
+    /// Rows of all tiles before it.
+    before: usize,
+}
+
+/// Rows cut into blocks of nearly equal size.
+struct Blocks {
+    blocks: [Block; MAX_BLOCKS],
+    count: usize,
+}
+
+impl Blocks {
+    /// Cuts `rows`, at most [`BLOCK_ROWS`], into blocks of at most `most`.
+    fn new(rows: usize, most: usize) -> Self {
+        let mut blocks = [Block::default(); MAX_BLOCKS];
+        let (mut count, mut at, mut before) = (0, 0, 0);
+        let wanted = rows.div_ceil(most);
+        while at < rows {
+            let share = (rows - at).div_ceil(wanted - count);
+            let width = if share == 1 { 1 } else { share.next_multiple_of(2) };
+            let taken = width.min(rows - at);
+            blocks[count] = Block { at, taken, width, before };
+            (count, at, before) = (count + 1, at + taken, before + width);
         }
-        let share = (self.rows - self.at).div_ceil(self.left);
-        let width = if share == 1 { 1 } else { share.next_multiple_of(2) };
-        let first = self.at;
-        let rows = width.min(self.rows - first);
-        self.at += rows;
-        self.left = self.left.saturating_sub(1).max(1);
-        Some((first, rows, width))
+        Blocks { blocks, count }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Block> {
+        self.blocks[..self.count].iter()
     }
 }
 
@@ -162,7 +211,9 @@ pub(crate) fn multiply_scratch<E: Scalar>(isa: Isa, m: usize, k: usize) -> usize
     (block + 1) * k.min(DEPTH)
 }
 
-/// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
+/// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`. A single row
+/// is divided by columns among `row_workers`.
+#[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
 pub(crate) fn multiply<'s, E: Scalar>(
     isa: Isa,
     rows: Range<usize>,
@@ -172,46 +223,41 @@ pub(crate) fn multiply<'s, E: Scalar>(
     offset: impl Fn(usize) -> usize,
     start: Start<'_, E>,
     scratch: &mut [E],
+    row_workers: usize,
 ) {
     let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();
     let block_rows = BLOCK_ROWS / most * most;
     let panels = b.n.div_ceil(width);
-    if rows.len() == 1 && b.k > 0 {
-        // A vector times a matrix: nothing to pack, and panels by fours, for as many independent sums as latency wants.
-        let (row, c) = (&row(rows.start)[..b.k], &mut c[offset(rows.start)..][..b.n]);
-        for k0 in (0..b.k).step_by(DEPTH) {
-            let k1 = b.k.min(k0 + DEPTH);
-            let start = if k0 == 0 { start } else { Start::Add };
-            isa.run(VectorTimesPanels { a: &row[k0..k1], b, k0, c: &mut *c, start });
-        }
+    if rows.len() == 1 {
+        // A vector times a matrix: nothing to pack.
+        let (a, c) = (&row(rows.start)[..b.k], &mut c[offset(rows.start)..][..b.n]);
+        divide(RowProduct { isa, a, b, panels: 0..panels, c, start }, row_workers);
         return;
     }
     for first in rows.clone().step_by(block_rows) {
         let count = block_rows.min(rows.end - first);
+        let blocks = Blocks::new(count, most);
+        let mut offsets = [0; BLOCK_ROWS];
+        for i in 0..count {
+            offsets[i] = offset(first + i);
+        }
         for k0 in (0..b.k).step_by(DEPTH) {
             let k = DEPTH.min(b.k - k0);
             let start = if k0 == 0 { start } else { Start::Add };
-            let mut packed = 0;
-            for (at, taken, tile_rows) in Blocks::new(count, most) {
-                let block = &mut scratch[packed..packed + tile_rows * k];
-                pack_block(taken, tile_rows, |i| &row(first + at + i)[k0..k0 + k], block);
-                packed += tile_rows * k;
+            for block in blocks.iter() {
+                let out = &mut scratch[block.before * k..][..block.width * k];
+                pack_block(block, |i| &row(first + block.at + i)[k0..k0 + k], out);
             }
-            for panel in 0..panels {
+            for panel in b.order(panels) {
                 let b_panel = &b.data[(panel * b.k + k0) * width..][..k * width];
-                let mut packed = 0;
-                for (at, taken, tile_rows) in Blocks::new(count, most) {
-                    let a = &scratch[packed..packed + tile_rows * k];
-                    packed += tile_rows * k;
-                    let mut offsets = [0; MAX_ROWS];
-                    for i in 0..taken {
-                        offsets[i] = offset(first + at + i);
-                    }
+                for block in blocks.iter() {
+                    let a = &scratch[block.before * k..][..block.width * k];
+                    let offsets = &offsets[block.at..block.at + block.taken];
                     tile(
                         isa,
-                        tile_rows,
-                        Tile { a, b: b_panel, c: &mut *c, offsets, taken, column: panel * width, n: b.n, start },
+                        block.width,
+                        &mut Tile { a, b: b_panel, c: &mut *c, offsets, column: panel * width, n: b.n, start },
                     );
                 }
             }
@@ -219,26 +265,39 @@ pub(crate) fn multiply<'s, E: Scalar>(
     }
 }
 
-/// `[k][width]` from `taken` rows of `k` elements; zeros in the rows beyond.
+/// `[k][width]` from rows of `k` elements; zeros in the rows beyond those taken.
 #[inline]
-fn pack_block<'s, E: Scalar>(taken: usize, width: usize, row: impl Fn(usize) -> &'s [E], out: &mut [E]) {
+fn pack_block<'s, E: Scalar>(block: &Block, row: impl Fn(usize) -> &'s [E], out: &mut [E]) {
+    let &Block { taken, width, .. } = block;
     if taken < width {
         out.fill(E::zero());
     }
     let mut i = 0;
-    while i + 2 <= taken {
-        let (one, two) = (row(i), row(i + 1));
-        for ((to, &a), &b) in out.chunks_exact_mut(width).zip(one).zip(two) {
-            let to = &mut to[i..i + 2];
-            to[0] = a;
-            to[1] = b;
+    while i + 4 <= taken {
+        // Four by four, which the compiler turns into vectors and shuffles.
+        let rows = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+        let fours = rows.map(|row| row.as_chunks::<4>().0);
+        let count = fours[0].len();
+        let fours = fours.map(|four| &four[..count]);
+        for (chunk, out) in out.chunks_exact_mut(4 * width).enumerate().take(count) {
+            let square = [fours[0][chunk], fours[1][chunk], fours[2][chunk], fours[3][chunk]];
+            for kk in 0..4 {
+                let to = &mut out[kk * width + i..][..4];
+                to.copy_from_slice(&[square[0][kk], square[1][kk], square[2][kk], square[3][kk]]);
+            }
         }
-        i += 2;
+        for kk in 4 * count..rows[0].len() {
+            for (r, row) in rows.iter().enumerate() {
+                out[kk * width + i + r] = row[kk];
+            }
+        }
+        i += 4;
     }
-    if i < taken {
+    while i < taken {
         for (to, &a) in out.chunks_exact_mut(width).zip(row(i)) {
             to[i] = a;
         }
+        i += 1;
     }
 }
 
@@ -246,12 +305,13 @@ fn pack_block<'s, E: Scalar>(taken: usize, width: usize, row: impl Fn(usize) -> 
 pub(crate) fn multiply_transposed_scratch<E: Scalar>(isa: Isa, m: usize, n: usize, k: usize) -> usize {
     let width = 2 * isa.lanes::<E>();
     let depth = k.min(DEPTH);
-    let rows = (4 * isa.rows::<E>()).min(m + 1);
+    let rows = (TILES_PACKED * isa.rows::<E>()).min(m + 1);
     depth * (rows + n.next_multiple_of(width).min(BLOCK_COLUMNS))
 }
 
 /// `c = start + a^T b` where `a` is `[k, m]` and `b` `[k, n]`, given by rows; `b` may lack rows, which are zero. `c` is
 /// `[m, n]`; the columns of `a` are those from `first` on.
+#[allow(clippy::too_many_arguments)] // as above
 pub(crate) fn multiply_transposed<'s, E: Scalar>(
     isa: Isa,
     (m, n, k): (usize, usize, usize),
@@ -273,31 +333,23 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
             let (b_packed, a_packed) = scratch.split_at_mut(panels * width * depth);
             let b_part = |kk: usize| b_row(k0 + kk).map(|row| &row[n0..n0 + columns]);
             pack_rows(isa, depth, columns, 0..panels, b_part, b_packed);
-            // Four tiles high, so that packing reads whole cache lines.
-            for m0 in (0..m).step_by(4 * most) {
-                let rows = (4 * most).min(m - m0);
-                for kk in 0..depth {
-                    let source = &a_row(k0 + kk)[first + m0..first + m0 + rows];
-                    let mut packed = 0;
-                    for (at, taken, tile_rows) in Blocks::new(rows, most) {
-                        let to = &mut a_packed[packed + kk * tile_rows..packed + (kk + 1) * tile_rows];
-                        to[..taken].copy_from_slice(&source[at..at + taken]);
-                        to[taken..].fill(E::zero());
-                        packed += tile_rows * depth;
-                    }
-                }
-                let mut packed = 0;
-                for (at, taken, tile_rows) in Blocks::new(rows, most) {
-                    let a = &a_packed[packed..packed + tile_rows * depth];
-                    packed += tile_rows * depth;
+            // Several tiles high, so that packing reads long stretches of each row.
+            for m0 in (0..m).step_by(TILES_PACKED * most) {
+                let rows = (TILES_PACKED * most).min(m - m0);
+                let blocks = Blocks::new(rows, most);
+                let a_part = |kk: usize| &a_row(k0 + kk)[first + m0..first + m0 + rows];
+                isa.run(PackTransposed { depth, blocks: &blocks, a_row: a_part, out: &mut *a_packed });
+                for block in blocks.iter() {
+                    let a = &a_packed[block.before * depth..][..block.width * depth];
                     let mut offsets = [0; MAX_ROWS];
-                    for i in 0..taken {
-                        offsets[i] = (m0 + at + i) * n;
+                    for i in 0..block.taken {
+                        offsets[i] = (m0 + block.at + i) * n;
                     }
+                    let offsets = &offsets[..block.taken];
                     for panel in 0..panels {
                         let b = &b_packed[panel * width * depth..][..width * depth];
                         let column = n0 + panel * width;
-                        tile(isa, tile_rows, Tile { a, b, c: &mut *c, offsets, taken, column, n, start });
+                        tile(isa, block.width, &mut Tile { a, b, c: &mut *c, offsets, column, n, start });
                     }
                 }
             }
@@ -305,16 +357,109 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
     }
 }
 
-/// One tile of the output: `taken` rows by a panel.
+/// Packs blocks of columns of a left operand given by rows of `k`.
+struct PackTransposed<'a, E, F> {
+    depth: usize,
+    blocks: &'a Blocks,
+    /// The rows' elements that the blocks count from.
+    a_row: F,
+    /// `[block][k][width]`
+    out: &'a mut [E],
+}
+
+impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        for kk in 0..self.depth {
+            let source = (self.a_row)(kk);
+            // Rows lie too far apart for the processor to guess the next ones.
+            let ahead = (self.a_row)((kk + 6).min(self.depth - 1));
+            for at in (0..ahead.len()).step_by(64 / size_of::<E>()) {
+                s.prefetch(&ahead[at]);
+            }
+            for block in &self.blocks.blocks[..self.blocks.count] {
+                let out = &mut self.out[block.before * self.depth + kk * block.width..][..block.width];
+                let from = &source[block.at..block.at + block.taken];
+                let mut at = 0;
+                while at < block.width {
+                    let v = load_part(s, from, at.min(block.taken), S::LANES.min(block.taken.saturating_sub(at)));
+                    store_part(s, out, at, S::LANES.min(block.width - at), v);
+                    at += S::LANES;
+                }
+            }
+        }
+    }
+}
+
+/// `total` = the sum of `k` rows, in blocks of [`DEPTH`] that are summed in `block` first, so that rounding errors grow with
+/// the blocks and not with the rows.
+pub(crate) fn sum_rows<'s, E: Scalar>(
+    isa: Isa,
+    k: usize,
+    row: impl Fn(usize) -> &'s [E],
+    total: &mut [E],
+    block: &mut [E],
+) {
+    total.fill(E::zero());
+    for first in (0..k).step_by(DEPTH) {
+        isa.run(SumRows { rows: first..k.min(first + DEPTH), row: &row, out: &mut *block });
+        for (total, &block) in total.iter_mut().zip(&*block) {
+            *total += block;
+        }
+    }
+}
+
+/// `out` = the sum of some rows.
+struct SumRows<'a, E, F> {
+    rows: Range<usize>,
+    row: &'a F,
+    out: &'a mut [E],
+}
+
+impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for SumRows<'_, E, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        let n = self.out.len();
+        let mut at = 0;
+        while at < n {
+            if at + 4 * S::LANES <= n {
+                let mut sums = [s.splat(E::zero()); 4];
+                for index in self.rows.clone() {
+                    let row = &(self.row)(index)[at..at + 4 * S::LANES];
+                    for v in 0..4 {
+                        sums[v] = s.add(sums[v], s.load(&row[v * S::LANES..(v + 1) * S::LANES]));
+                    }
+                }
+                for v in 0..4 {
+                    s.store(&mut self.out[at + v * S::LANES..at + (v + 1) * S::LANES], sums[v]);
+                }
+                at += 4 * S::LANES;
+            } else {
+                let part = S::LANES.min(n - at);
+                let mut sum = s.splat(E::zero());
+                for index in self.rows.clone() {
+                    sum = s.add(sum, load_part(s, (self.row)(index), at, part));
+                }
+                store_part(s, self.out, at, part, sum);
+                at += part;
+            }
+        }
+    }
+}
+
+/// One tile of the output: some rows by a panel.
 struct Tile<'a, E> {
     /// `[k][rows]`
     a: &'a [E],
     /// `[k][2 * LANES]`
     b: &'a [E],
     c: &'a mut [E],
-    /// Where each row of `c` starts.
-    offsets: [usize; MAX_ROWS],
-    taken: usize,
+    /// Where each row of `c` starts; rows of the tile beyond these are not written.
+    offsets: &'a [usize],
     /// First column.
     column: usize,
     /// Columns of the whole output.
@@ -323,7 +468,7 @@ struct Tile<'a, E> {
 }
 
 #[inline]
-fn tile<E: Scalar>(isa: Isa, rows: usize, tile: Tile<'_, E>) {
+fn tile<E: Scalar>(isa: Isa, rows: usize, tile: &mut Tile<'_, E>) {
     match rows {
         1 => isa.run(TileOf::<1, E>(tile)),
         2 => isa.run(TileOf::<2, E>(tile)),
@@ -336,9 +481,9 @@ fn tile<E: Scalar>(isa: Isa, rows: usize, tile: Tile<'_, E>) {
     }
 }
 
-struct TileOf<'a, const ROWS: usize, E>(Tile<'a, E>);
+struct TileOf<'t, 'a, const ROWS: usize, E>(&'t mut Tile<'a, E>);
 
-impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
+impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, '_, ROWS, E> {
     type Output = ();
 
     #[inline(always)]
@@ -346,7 +491,15 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
         if ROWS > S::ROWS {
             return; // never called, and not worth compiling
         }
-        let Tile { a, b, c, offsets, taken, column, n, start } = self.0;
+        let Tile { a, b, c, offsets, column, n, start } = self.0;
+        let (a, b, column, n, start) = (*a, *b, *column, *n, *start);
+        // The output comes from far away when a walk adds to gates that were computed long before.
+        let columns = (n - column).min(2 * S::LANES);
+        for &offset in offsets.iter() {
+            let c = &c[offset + column..][..columns];
+            s.prefetch(&c[0]);
+            s.prefetch(&c[columns - 1]);
+        }
         let mut sums = [[s.splat(E::zero()); 2]; ROWS];
         for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(2 * S::LANES)) {
             let (low, high) = (s.load(&b[..S::LANES]), s.load(&b[S::LANES..]));
@@ -356,9 +509,8 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, ROWS, E> {
                 sums[r][1] = s.mul_add(value, high, sums[r][1]);
             }
         }
-        let columns = (n - column).min(2 * S::LANES);
         for r in 0..ROWS {
-            if r < taken {
+            if r < offsets.len() {
                 let c = &mut c[offsets[r] + column..][..columns];
                 finish(s, c, column, start, &sums[r]);
             }
@@ -398,55 +550,90 @@ fn finish<E: Scalar, S: Simd<E>, const N: usize>(
     }
 }
 
-/// One row times all panels.
-struct VectorTimesPanels<'a, E> {
+/// One row times some panels.
+struct RowProduct<'a, E> {
+    isa: Isa,
     a: &'a [E],
     b: Panels<'a, E>,
+    panels: Range<usize>,
+    /// The columns of these panels.
+    c: &'a mut [E],
+    start: Start<'a, E>,
+}
+
+impl<E: Scalar> Divide for RowProduct<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let RowProduct { isa, a, b, panels, c, start } = self;
+        let middle = panels.start + share(panels.len(), left, of);
+        let width = 2 * isa.lanes::<E>();
+        let (c_left, c_right) = c.split_at_mut(((middle - panels.start) * width).min(c.len()));
+        let part = |panels, c| RowProduct { isa, a, b, panels, c, start };
+        (part(panels.start..middle, c_left), part(middle..panels.end, c_right))
+    }
+
+    fn run(self) {
+        let RowProduct { isa, a, b, panels, c, start } = self;
+        for k0 in (0..b.k).step_by(DEPTH) {
+            let a = &a[k0..b.k.min(k0 + DEPTH)];
+            let start = if k0 == 0 { start } else { Start::Add };
+            isa.run(RowTimesPanels { a, b, panels: panels.clone(), k0, c: &mut *c, start });
+        }
+    }
+}
+
+/// A part of a row times some panels, by fours: as many independent sums as the latency of an addition wants.
+struct RowTimesPanels<'a, E> {
+    a: &'a [E],
+    b: Panels<'a, E>,
+    panels: Range<usize>,
     k0: usize,
     c: &'a mut [E],
     start: Start<'a, E>,
 }
 
-impl<E: Scalar> Kernel<E> for VectorTimesPanels<'_, E> {
+impl<E: Scalar> Kernel<E> for RowTimesPanels<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
-        let VectorTimesPanels { a, b, k0, c, start } = self;
+        let RowTimesPanels { a, b, panels, k0, c, start } = self;
         let width = 2 * S::LANES;
-        let panel = |p: usize| &b.data[(p * b.k + k0) * width..][..a.len() * width];
-        let panels = b.n.div_ceil(width);
-        let mut p = 0;
-        while p + 4 <= panels {
-            let mut sums = [s.splat(E::zero()); 8];
-            let four = panel(p)
-                .chunks_exact(width)
-                .zip(panel(p + 1).chunks_exact(width))
-                .zip(panel(p + 2).chunks_exact(width))
-                .zip(panel(p + 3).chunks_exact(width));
-            for (&a, (((b0, b1), b2), b3)) in a.iter().zip(four) {
-                let value = s.splat(a);
-                for (i, b) in [b0, b1, b2, b3].into_iter().enumerate() {
-                    sums[2 * i] = s.mul_add(value, s.load(&b[..S::LANES]), sums[2 * i]);
-                    sums[2 * i + 1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[2 * i + 1]);
+        let panel = |p: usize| &b.data[((panels.start + p) * b.k + k0) * width..][..a.len() * width];
+        let first = panels.start * width;
+        let columns = c.len();
+        // All fours, then what is left one by one.
+        let fours = panels.len() / 4;
+        for unit in b.order(fours + panels.len() % 4) {
+            if unit < fours {
+                let p = 4 * unit;
+                let mut sums = [s.splat(E::zero()); 8];
+                let four = panel(p)
+                    .chunks_exact(width)
+                    .zip(panel(p + 1).chunks_exact(width))
+                    .zip(panel(p + 2).chunks_exact(width))
+                    .zip(panel(p + 3).chunks_exact(width));
+                for (&a, (((b0, b1), b2), b3)) in a.iter().zip(four) {
+                    let value = s.splat(a);
+                    for (i, b) in [b0, b1, b2, b3].into_iter().enumerate() {
+                        sums[2 * i] = s.mul_add(value, s.load(&b[..S::LANES]), sums[2 * i]);
+                        sums[2 * i + 1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[2 * i + 1]);
+                    }
                 }
+                let column = p * width;
+                let end = columns.min(column + 4 * width);
+                finish(s, &mut c[column..end], first + column, start, &sums);
+            } else {
+                let p = 3 * fours + unit;
+                let mut sums = [s.splat(E::zero()); 2];
+                for (&a, b) in a.iter().zip(panel(p).chunks_exact(width)) {
+                    let value = s.splat(a);
+                    sums[0] = s.mul_add(value, s.load(&b[..S::LANES]), sums[0]);
+                    sums[1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[1]);
+                }
+                let column = p * width;
+                let end = columns.min(column + width);
+                finish(s, &mut c[column..end], first + column, start, &sums);
             }
-            let column = p * width;
-            let end = b.n.min(column + 4 * width);
-            finish(s, &mut c[column..end], column, start, &sums);
-            p += 4;
-        }
-        while p < panels {
-            let mut sums = [s.splat(E::zero()); 2];
-            for (&a, b) in a.iter().zip(panel(p).chunks_exact(width)) {
-                let value = s.splat(a);
-                sums[0] = s.mul_add(value, s.load(&b[..S::LANES]), sums[0]);
-                sums[1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[1]);
-            }
-            let column = p * width;
-            let end = b.n.min(column + width);
-            finish(s, &mut c[column..end], column, start, &sums);
-            p += 1;
         }
     }
 }

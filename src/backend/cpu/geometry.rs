@@ -9,6 +9,9 @@ use crate::cell::{Activation, CellKind};
 use crate::dtype::Scalar;
 use crate::rnn::GruReset;
 
+/// Weights that a thread reads in a few microseconds.
+const ROW_WEIGHTS: usize = 100_000;
+
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
@@ -37,11 +40,9 @@ pub(crate) struct Geometry {
     pub(crate) deep: bool,
 }
 
-/// A product that runs at every step: columns of the gates' rows, and the rows of `weight_hh` that they stand for.
+/// A product that runs at every step: the rows of `weight_hh` that it takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recurrent {
-    /// First column of the gates' row.
-    pub(crate) column: usize,
     /// First row of `weight_hh`.
     pub(crate) row: usize,
     pub(crate) rows: usize,
@@ -114,15 +115,15 @@ impl Geometry {
     /// The product with `h_prev`; where the reset comes before it, that of r and z only.
     pub(crate) fn recurrent(&self) -> Recurrent {
         match self.cell {
-            CellKind::Gru if self.resets_before() => Recurrent { column: self.hidden, row: 0, rows: 2 * self.hidden },
-            CellKind::Gru => Recurrent { column: self.hidden, row: 0, rows: 3 * self.hidden },
-            _ => Recurrent { column: 0, row: 0, rows: self.gate_rows },
+            CellKind::Gru if self.resets_before() => Recurrent { row: 0, rows: 2 * self.hidden },
+            CellKind::Gru => Recurrent { row: 0, rows: 3 * self.hidden },
+            _ => Recurrent { row: 0, rows: self.gate_rows },
         }
     }
 
     /// The product with `r * h_prev`, where there is one.
     pub(crate) fn candidate(&self) -> Option<Recurrent> {
-        self.resets_before().then_some(Recurrent { column: 0, row: 2 * self.hidden, rows: self.hidden })
+        self.resets_before().then_some(Recurrent { row: 2 * self.hidden, rows: self.hidden })
     }
 
     /// Elements kept for one layer and direction.
@@ -167,6 +168,13 @@ impl Geometry {
     /// the arithmetic, and a thread gains little.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
         threads.worth(self.operations().1).min((self.batch / 8).max(1))
+    }
+
+    /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
+    /// enough that reading them takes a few times as long as handing over the work.
+    pub(crate) fn row_workers(&self, threads: &Threads) -> usize {
+        let parts = self.recurrent().rows * self.output / ROW_WEIGHTS;
+        if self.batch == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
 
     pub(crate) fn temp_space<E: Scalar>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> TempSpace {

@@ -31,7 +31,7 @@ mod forward;
 mod gemm;
 mod geometry;
 mod sequences;
-mod simd;
+pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 mod threads;

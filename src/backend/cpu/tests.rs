@@ -80,7 +80,7 @@ fn inputs<E: Scalar>(
 /// A descriptor with any options, and ugly sizes.
 fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
     let sizes = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50, 65];
-    let mut size = |numbers: &mut Numbers, most: u64| sizes[numbers.below(most) as usize];
+    let size = |numbers: &mut Numbers, most: u64| sizes[numbers.below(most) as usize];
     let cell = CellKind::ALL[numbers.below(3) as usize];
     let mut d = RnnDescriptor::new(cell, size(numbers, 15), size(numbers, 15));
     d.num_layers = 1 + numbers.below(3) as usize;
@@ -88,7 +88,7 @@ fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
     d.bias = [Bias::None, Bias::Single, Bias::Double][numbers.below(3) as usize];
     d.layout = [Layout::SequenceMajor, Layout::BatchMajor][numbers.below(2) as usize];
     let activation = |numbers: &mut Numbers| Activation::ALL[numbers.below(13) as usize];
-    let mut set = |numbers: &mut Numbers| Activations {
+    let set = |numbers: &mut Numbers| Activations {
         gate: if numbers.chance(60) { Activation::Sigmoid } else { activation(numbers) },
         state: if numbers.chance(60) { Activation::Tanh } else { activation(numbers) },
         output: if numbers.chance(60) { Activation::Tanh } else { activation(numbers) },
@@ -124,7 +124,7 @@ fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
     (d, RnnShape { seq_len: size(numbers, 7), batch: size(numbers, 12) })
 }
 
-/// Largest difference, relative to the largest magnitude; the oracle's non-finite values must be met exactly in kind.
+/// Largest difference, relative to the largest magnitude or one; infinite where either is not a number.
 fn distance<E: Scalar>(got: &[E], wanted: &[f64]) -> f64 {
     assert_eq!(got.len(), wanted.len());
     let largest = wanted.iter().fold(1.0f64, |m, v| m.max(v.abs()));
@@ -140,7 +140,7 @@ fn widen<E: Scalar>(values: &[E]) -> Vec<f64> {
 
 type Pass<E> = (Outputs<E>, InputGradients<E>);
 
-fn worst<E: Scalar, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> Result<(f64, &'static str), String> {
+fn worst<E: Scalar, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
     let mut worst = (0.0, "");
     let none: Vec<E> = vec![];
     let none_wide: Vec<F> = vec![];
@@ -159,7 +159,7 @@ fn worst<E: Scalar, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> Result<(f64, 
             worst = (distance, name);
         }
     }
-    Ok(worst)
+    worst
 }
 
 fn bits<E: Scalar>(pass: &Pass<E>) -> Vec<u64> {
@@ -197,7 +197,7 @@ fn agrees_with_the_oracle_on_any_descriptor() {
             let all = [&wanted.0.y, &wanted.1.dx, &wanted.1.dh0, &wanted.1.dweights];
             prop_assume!(all.into_iter().flatten().all(|v| v.abs() < 1e6));
             let got = train(&wide, &descriptor, shape, &inputs, &gradients).unwrap();
-            let (error, tensor) = worst(&got, &wanted).unwrap();
+            let (error, tensor) = worst(&got, &wanted);
             prop_assert!(error <= 1e-11, "{error:e} in {tensor}: {descriptor:?} {shape:?}");
 
             let plain = Inputs { dropout_seed: 0, ..inputs.clone() };
@@ -218,7 +218,7 @@ fn agrees_with_the_oracle_on_any_descriptor() {
                     dcn: gradients.dcn.as_deref().map(narrow_vec),
                 };
                 let got = train(&narrow, &descriptor, shape, &narrow_inputs, &narrow_gradients).unwrap();
-                let (error, tensor) = worst(&got, &wanted).unwrap();
+                let (error, tensor) = worst(&got, &wanted);
                 prop_assert!(error <= 2e-5, "f32 {error:e} in {tensor}: {descriptor:?} {shape:?}");
             }
             Ok(())
@@ -281,6 +281,28 @@ fn same_bits_for_any_number_of_threads_and_every_time() {
             for threads in [1, 2, 3, 7] {
                 assert!(one == run(threads), "{cell} with {threads} threads");
             }
+        }
+    }
+}
+
+/// One long sequence: every step's product is divided by columns.
+#[test]
+fn same_bits_for_any_number_of_threads_with_one_sequence() {
+    for cell in CellKind::ALL {
+        let mut descriptor = RnnDescriptor::new(cell, 64, 600);
+        if cell == CellKind::Gru {
+            descriptor.reset = GruReset::Before;
+        }
+        let shape = RnnShape { seq_len: 100, batch: 1 };
+        let (mut inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut Numbers(11));
+        inputs.lengths = None;
+        let run = |threads| {
+            let backend = CpuBackend::<f32>::with_threads(threads).unwrap();
+            bits(&train(&backend, &descriptor, shape, &inputs, &gradients).unwrap())
+        };
+        let one = run(1);
+        for threads in [2, 3, 7] {
+            assert!(one == run(threads), "{cell} with {threads} threads");
         }
     }
 }

@@ -5,9 +5,7 @@ use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape};
 
 /// A flag with one value for each name.
-fn choice<T: Copy + Send + Sync + 'static>(
-    names: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> + Clone {
+fn choice<T: Copy + Send + Sync + 'static>(names: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(names.iter().map(|(name, _)| *name)).try_map(move |given| {
         let found = names.iter().find(|(name, _)| *name == given);
         found.map(|(_, value)| *value).ok_or_else(|| format!("{given} is none of the possible values"))

@@ -33,9 +33,9 @@ enum Command {
     /// Compare a backend with results of PyTorch, Keras, ONNX and ONNX Runtime.
     Parity(parity::Args),
     /// Check gradients by finite differences.
-    Gradcheck(gradcheck::Args),
+    Gradcheck(Box<gradcheck::Args>),
     /// Time an operator.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Say what this build and this machine can do.
     Info(info::Args),
 }
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Parity(args) => parity::run(args),
-        Command::Gradcheck(args) => gradcheck::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Gradcheck(args) => gradcheck::run(*args),
+        Command::Bench(args) => bench::run(*args),
         Command::Info(args) => info::run(args),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! Writing to standard output without the panics of `println!`.
+//! Writing to standard output and error without the panics of `println!` and `eprintln!`.
 
 use std::io::{ErrorKind, Write};
 
@@ -13,4 +13,9 @@ pub fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a line to standard error. Where nobody can read it, there is nobody to tell.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,28 +1,33 @@
 //! `fused-rnn parity`
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::cuda;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::parity::{Case, Report, check_tolerance};
 use fused_rnn::{DType, Error, Result, Scalar};
+
+use crate::output::print;
 
 /// Runs recurrent operators that PyTorch, Keras, ONNX or ONNX Runtime ran before, and compares every result.
 ///
 /// Prints one line a file: its name, PASS or FAIL, the worst relative error and the tensor that has it. The exit code is 0
 /// if all files passed, 1 if any failed or could not be read, 2 if the command itself is wrong.
 #[derive(clap::Args)]
+#[command(
+    after_help = "The exit code is 0 if all files passed, 1 if any failed or could not be read, 2 if the command itself is wrong."
+)]
 pub struct Args {
     /// Parity cases (safetensors).
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Who computes.
-    #[arg(long, value_enum, default_value_t = Backend::Reference)]
+    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
     /// Element type to compute in: f64 or f32.
     #[arg(long, default_value = "f64")]
@@ -77,11 +82,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
             });
         }
     };
-    match print(&args, &*check) {
-        Ok(0) => Ok(ExitCode::SUCCESS),
-        Ok(_) => Ok(ExitCode::FAILURE),
-        Err(source) => Err(Error::Io { action: "write to", path: "standard output".into(), source }),
-    }
+    let failed = check_files(&args, &*check)?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 type Checker = Box<dyn Fn(&Case, Option<f64>) -> Result<Report>>;
@@ -94,10 +96,8 @@ fn checker<E: Scalar>(backend: Backend) -> Result<Checker> {
             Box::new(move |case, tolerance| case.run(&backend, tolerance))
         }
         Backend::Cpu => {
-            return Err(Error::Unsupported {
-                what: "--backend cpu".to_owned(),
-                why: "it is not written yet".to_owned(),
-            });
+            let backend = CpuBackend::<E>::new();
+            Box::new(move |case, tolerance| case.run(&backend, tolerance))
         }
         Backend::Cuda => {
             return Err(Error::Unsupported { what: "--backend cuda".to_owned(), why: cuda::status().to_owned() });
@@ -106,10 +106,9 @@ fn checker<E: Scalar>(backend: Backend) -> Result<Checker> {
 }
 
 /// Checks every file, prints as it goes, and returns how many failed.
-fn print(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>) -> io::Result<usize> {
+fn check_files(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>) -> Result<usize> {
     let names: Vec<String> = args.files.iter().map(|file| name_of(file)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    let mut out = io::stdout().lock();
     let mut failed = 0;
     for (file, name) in args.files.iter().zip(&names) {
         let report = Case::read(file).and_then(|case| check(&case, args.tolerance));
@@ -118,7 +117,7 @@ fn print(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>) -> i
         let result = if passed { "PASS" } else { "FAIL" };
         let worst = report.as_ref().ok().and_then(Report::worst);
         if args.json {
-            let line = FileLine {
+            print_json(&FileLine {
                 name,
                 file: file.display().to_string(),
                 result,
@@ -126,28 +125,39 @@ fn print(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>) -> i
                 worst_tensor: worst.map(|w| w.tensor.as_str()),
                 tolerance: report.as_ref().ok().map(|r| r.tolerance),
                 error: report.as_ref().err().map(Error::to_string),
-            };
-            writeln!(out, "{}", serde_json::to_string(&line)?)?;
+            })?;
         } else {
-            match (&report, worst) {
-                (Err(error), _) => writeln!(out, "{name:width$}  {result}  error: {error}")?,
-                (_, Some(worst)) => {
-                    writeln!(out, "{name:width$}  {result}  {:9.2e}  {}", worst.relative_error, worst.tensor)?;
-                }
-                (_, None) => writeln!(out, "{name:width$}  {result}  error: nothing was compared")?,
-            }
+            let rest = match (&report, worst) {
+                (Err(error), _) => format!("error: {error}"),
+                (_, Some(worst)) => format!("{:9.2e}  {}", worst.relative_error, worst.tensor),
+                (_, None) => "error: nothing was compared".to_owned(),
+            };
+            print(&format!("{}\n", one_line(&format!("{name:width$}  {result}  {rest}"))))?;
         }
     }
     let passed = args.files.len() - failed;
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&CountLine { passed, failed })?)?;
+        print_json(&CountLine { passed, failed })?;
     } else {
-        writeln!(out, "{passed} passed, {failed} failed")?;
+        print(&format!("{passed} passed, {failed} failed\n"))?;
     }
-    out.flush()?;
     Ok(failed)
 }
 
-fn name_of(file: &std::path::Path) -> String {
+/// Names of files and tensors come from outside: control characters must neither break the line nor reach the terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn print_json(line: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(line).map_err(|e| Error::Io {
+        action: "write",
+        path: "standard output".into(),
+        source: e.into(),
+    })?;
+    print(&format!("{line}\n"))
+}
+
+fn name_of(file: &Path) -> String {
     file.file_stem().map_or_else(|| file.to_string_lossy(), |stem| stem.to_string_lossy()).into_owned()
 }

@@ -184,22 +184,27 @@ where
         .draw()
 }
 
-/// With as many decimals as an axis of this length needs.
+/// With as many decimals as the ticks of an axis of this length need.
 fn number(value: f64, length: f64) -> String {
     if !(1e-4..1e7).contains(&length) {
         return short(&value);
     }
     let decimals = (1.0 - length.log10().floor()).clamp(0.0, 6.0) as usize;
-    format!("{value:.decimals$}")
+    trimmed(format!("{value:.decimals$}"))
 }
 
 /// Three digits, with an exponent where that is shorter.
 fn short(value: &f64) -> String {
     if *value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
         let decimals = (2.0 - value.abs().max(1e-9).log10().floor()).clamp(0.0, 5.0) as usize;
-        let text = format!("{value:.decimals$}");
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+        trimmed(format!("{value:.decimals$}"))
     } else {
         format!("{value:.2e}")
     }
+}
+
+/// Without zeros at the end of the decimals.
+fn trimmed(text: String) -> String {
+    let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    if short == "-0" { "0".to_owned() } else { short.to_owned() }
 }

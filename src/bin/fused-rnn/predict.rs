@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::backend::reference::ReferenceBackend as Backend;
+use fused_rnn::backend::cpu::CpuBackend as Backend;
 use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, read_series};
 use fused_rnn::model::Forecaster;
 use fused_rnn::{Error, Result, files};
 
+use crate::output::print;
 use crate::plot::{Curve, KNOWN, MODEL, Plot};
 use crate::train::{write_plot, x_label};
 
@@ -108,6 +109,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         log_y: false,
     };
     write_plot(&plot, &picture)?;
-    println!("wrote {} and {}", out.display(), plot.display());
+    print(&format!("wrote {} and {}\n", out.display(), plot.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,8 @@ use fused_rnn::model::{BatchEnd, Callback, EpochEnd};
 use fused_rnn::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::note;
+
 /// Exit code of a program that Ctrl-C ended: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
@@ -101,7 +103,7 @@ impl Callback for Progress {
             Display::Silent => {}
             Display::Lines(every) => {
                 if state.epoch == 1 || state.epoch.is_multiple_of(*every) || state.epoch == state.epochs {
-                    eprintln!("{}", line(state));
+                    note(&line(state));
                 }
             }
             Display::Bar(bar) => bar.set_message(line(state)),

@@ -4,25 +4,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use fused_rnn::backend::reference::ReferenceBackend as Backend;
+use fused_rnn::backend::cpu::CpuBackend as Backend;
 use fused_rnn::cell::CellKind;
 use fused_rnn::data::gaps::Complete;
-use fused_rnn::data::{ColumnChoice, Gaps, Scaler, Series, TimeAxis, TimeSplit, read_series};
+use fused_rnn::data::{ColumnChoice, Gaps, Scaler, Series, TimeAxis, TimeSplit, has_trend, read_series};
 use fused_rnn::model::{Backtest, EarlyStopping, FitOptions, ForecastConfig, Forecaster, Outcome};
 use fused_rnn::nn::{Gru, LayerConfig, Loss, Lstm, SimpleRnn};
 use fused_rnn::optim::Adam;
 use fused_rnn::{Error, Result, files, metrics};
 
+use crate::output::{note, print};
 use crate::plot::{Curve, KNOWN, MODEL, Plot, SECOND};
 use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
 
-/// How values are scaled.
+/// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Scale {
-    /// To mean 0 and standard deviation 1.
-    Standard,
-    /// To the range from 0 to 1.
-    MinMax,
+enum Learn {
+    /// Changes where the training part has a trend, else values.
+    Auto,
+    /// The values, scaled to the range from 0 to 1.
+    Values,
+    /// The changes from each value to the next, scaled to mean 0 and standard deviation 1.
+    Changes,
 }
 
 /// Reads one column of a CSV file as a series in time order, trains a recurrent layer and a dense one to say the next value from
@@ -50,12 +53,9 @@ pub struct Args {
     /// Values that it forecasts at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
     horizon: usize,
-    /// Learn the values themselves instead of their changes from one to the next. Changes suit most series, and any with a trend.
-    #[arg(long)]
-    no_difference: bool,
-    /// How values (or changes) are scaled.
-    #[arg(long, value_enum, default_value_t = Scale::Standard)]
-    scale: Scale,
+    /// What the model reads and forecasts.
+    #[arg(long, value_enum, default_value_t = Learn::Auto)]
+    learn: Learn,
     /// Most passes over the training part.
     #[arg(long, default_value_t = 100, value_name = "N")]
     epochs: usize,
@@ -127,19 +127,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         gaps: args.gaps,
         window: args.window,
         horizon: args.horizon,
-        difference: !args.no_difference,
+        difference: match args.learn {
+            Learn::Values => false,
+            Learn::Changes => true,
+            Learn::Auto => has_trend(&values[split.train.clone()]),
+        },
         scaler: Scaler::IDENTITY,
     };
     check_length(&args, &series, &config, &split)?;
     let outputs = Outputs::prepare(&args)?;
 
-    config.fit_scaler(
-        match args.scale {
-            Scale::Standard => Scaler::standard,
-            Scale::MinMax => Scaler::min_max,
-        },
-        &values[split.train.clone()],
-    )?;
+    let scaler = if config.difference { Scaler::standard } else { Scaler::min_max };
+    config.fit_scaler(scaler, &values[split.train.clone()])?;
     let layer = match args.cell {
         CellKind::Rnn => LayerConfig::from(SimpleRnn::new(args.units)),
         CellKind::Lstm => Lstm::new(args.units).into(),
@@ -154,8 +153,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         false => Some(forecaster.samples(values, split.validation.clone())?),
     };
     if !args.quiet {
-        describe(&series, &complete, &split, &args);
-        println!("{}", forecaster.model().summary());
+        print(&describe(&series, &complete, &split, &args, forecaster.config().difference))?;
+        print(&format!("{}\n", forecaster.model().summary()))?;
     }
 
     let mut progress = Progress::new(args.epochs, args.quiet, interrupted);
@@ -177,16 +176,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let outcome = match (trained, progress.best()) {
         (Err(error @ Error::Diverged { .. }), Some(best)) => {
             forecaster.save(&outputs.model)?;
-            eprintln!("the model of the best epoch, {}, is kept in {}", best.epoch, outputs.model.display());
+            note(&format!("the model of the best epoch, {}, is kept in {}", best.epoch, outputs.model.display()));
             return Err(error);
         }
         (Err(error @ Error::Diverged { .. }), None) => {
-            eprintln!("no epoch was completed: no model is saved");
+            note("no epoch was completed: no model is saved");
             return Err(error);
         }
         (Err(error), _) => return Err(error),
         (Ok(history), None) if history.outcome == Outcome::Interrupted => {
-            eprintln!("interrupted before the first epoch was completed: no model is saved");
+            note("interrupted before the first epoch was completed: no model is saved");
             return Ok(ExitCode::from(INTERRUPTED));
         }
         (Ok(history), _) => history.outcome,
@@ -194,20 +193,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
     forecaster.save(&outputs.model)?;
     write_plot(&outputs.loss, &loss_plot(&args, &progress))?;
     if !args.quiet {
-        println!("{}", ending(&outcome, &progress, started));
+        print(&format!("{}\n", ending(&outcome, &progress, started)))?;
     }
     let mut written = vec![&outputs.model, &outputs.loss];
     if !split.test.is_empty() {
         let backtest = forecaster.backtest(values, split.test.clone())?;
-        report(&args, &backtest)?;
-        write_plot(&outputs.forecast, &forecast_plot(&args, &series, &complete, &backtest))?;
+        let errors = Errors::of(&backtest)?;
+        print(&errors.table(&args, backtest.truth.nrows()))?;
+        write_plot(&outputs.forecast, &forecast_plot(&args, &series, &complete, &backtest, &errors))?;
         written.push(&outputs.forecast);
     }
     if !args.quiet {
-        println!("\nwrote {}", written.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "));
+        let written: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
+        print(&format!("\nwrote {}\n", written.join(", ")))?;
     }
     if outcome == Outcome::Interrupted {
-        eprintln!("interrupted: the best model so far is kept in {}", outputs.model.display());
+        note(&format!("interrupted: the best model so far is kept in {}", outputs.model.display()));
         return Ok(ExitCode::from(INTERRUPTED));
     }
     Ok(ExitCode::SUCCESS)
@@ -246,7 +247,13 @@ fn check_length(args: &Args, series: &Series, config: &ForecastConfig, split: &T
     Ok(())
 }
 
-fn describe(series: &Series, complete: &Complete, split: &TimeSplit, args: &Args) {
+fn describe(series: &Series, complete: &Complete, split: &TimeSplit, args: &Args, difference: bool) -> String {
+    let learned = match (args.learn, difference) {
+        (Learn::Auto, true) => "changes (there is a trend)",
+        (Learn::Auto, false) => "values (there is no trend)",
+        (Learn::Values, _) => "values",
+        (Learn::Changes, _) => "changes",
+    };
     let span = match (complete.labels.first(), complete.labels.last()) {
         (Some(first), Some(last)) if !first.is_empty() => format!(", {first} to {last}"),
         _ => String::new(),
@@ -255,15 +262,17 @@ fn describe(series: &Series, complete: &Complete, split: &TimeSplit, args: &Args
         0 => String::new(),
         n => format!(", {n} missing ({})", args.gaps),
     };
-    println!("{}: {} values of column {}{span}{gaps}", series.source_name, complete.values.len(), series.name);
-    println!(
-        "{} to train on, {} to validate, {} to test; {} are learned from windows of {}\n",
+    format!(
+        "{}: {} values of column {}{span}{gaps}\n\
+         {} to train on, {} to validate, {} to test; learns {learned} from windows of {}\n\n",
+        series.source_name,
+        complete.values.len(),
+        series.name,
         split.train.len(),
         split.validation.len(),
         split.test.len(),
-        if args.no_difference { "values" } else { "changes" },
         args.window
-    );
+    )
 }
 
 fn ending(outcome: &Outcome, progress: &Progress, started: Instant) -> String {
@@ -289,29 +298,48 @@ fn model_name(args: &Args) -> String {
     format!("{name}({})", args.units)
 }
 
-fn report(args: &Args, backtest: &Backtest) -> Result<()> {
-    let truth = backtest.truth.view();
-    let errors = |prediction: &ndarray::Array2<f64>| -> Result<(f64, f64)> {
-        Ok((metrics::rmse(truth, prediction.view())?, metrics::mae(truth, prediction.view())?))
-    };
-    let (ours, naive) = (errors(&backtest.forecast)?, errors(&backtest.naive)?);
-    let name = model_name(args);
-    let width = name.len().max("naive (last value)".len());
-    let head = format!("test error, {} forecasts", backtest.truth.nrows());
-    let width = width.max(head.len());
-    println!("\n{head:<width$}  {:>10}  {:>10}", "RMSE", "MAE");
-    println!("{name:<width$}  {:>10.4}  {:>10.4}", ours.0, ours.1);
-    println!("{:<width$}  {:>10.4}  {:>10.4}", "naive (last value)", naive.0, naive.1);
-    let gain = 100.0 * (1.0 - ours.0 / naive.0);
-    match gain {
-        g if g > 0.0 => println!("The model's RMSE is {g:.1} % below the naive one."),
-        g if g.is_finite() => {
-            println!("The model is no better than the naive forecast: its RMSE is {:.1} % above.", -g)
-        }
-        _ => println!("The naive forecast makes no error here: the test part is constant."),
-    }
-    Ok(())
+/// How far forecasts of the test part are from the truth, in the unit of the series.
+struct Errors {
+    rmse: f64,
+    mae: f64,
+    naive_rmse: f64,
+    naive_mae: f64,
 }
+
+impl Errors {
+    fn of(backtest: &Backtest) -> Result<Self> {
+        let (truth, forecast, naive) = (backtest.truth.view(), backtest.forecast.view(), backtest.naive.view());
+        Ok(Errors {
+            rmse: metrics::rmse(truth, forecast)?,
+            mae: metrics::mae(truth, forecast)?,
+            naive_rmse: metrics::rmse(truth, naive)?,
+            naive_mae: metrics::mae(truth, naive)?,
+        })
+    }
+
+    fn table(&self, args: &Args, forecasts: usize) -> String {
+        let rows = [(model_name(args), self.rmse, self.mae), (NAIVE.to_owned(), self.naive_rmse, self.naive_mae)];
+        let head = format!("test error, {forecasts} forecasts");
+        let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0).max(head.len());
+        let mut text = format!("\n{head:<width$}  {:>10}  {:>10}\n", "RMSE", "MAE");
+        for (name, rmse, mae) in rows {
+            text += &format!("{name:<width$}  {rmse:>10.4}  {mae:>10.4}\n");
+        }
+        let gain = 100.0 * (1.0 - self.rmse / self.naive_rmse);
+        text += &if self.naive_rmse == 0.0 {
+            "The naive forecast makes no error: the test part is constant.\n".to_owned()
+        } else if gain > 0.0 {
+            format!("The model's RMSE is {gain:.1} % below the naive one.\n")
+        } else if gain.is_finite() {
+            format!("The model does not beat the naive forecast: its RMSE is {:.1} % above.\n", gain.abs())
+        } else {
+            "The values are too large to compare the errors.\n".to_owned()
+        };
+        text
+    }
+}
+
+const NAIVE: &str = "naive (last value)";
 
 fn loss_plot<'a>(args: &Args, progress: &'a Progress) -> Plot<'a> {
     let curve = |name, colour, loss: fn(&fused_rnn::model::EpochEnd) -> Option<f64>| {
@@ -342,7 +370,13 @@ fn loss_plot<'a>(args: &Args, progress: &'a Progress) -> Plot<'a> {
     }
 }
 
-fn forecast_plot<'a>(args: &Args, series: &'a Series, complete: &Complete, backtest: &Backtest) -> Plot<'a> {
+fn forecast_plot(
+    args: &Args,
+    series: &Series,
+    complete: &Complete,
+    backtest: &Backtest,
+    errors: &Errors,
+) -> Plot<'static> {
     let axis = TimeAxis::new(&complete.labels);
     let points = |values: &ndarray::Array2<f64>| {
         let first = values.column(0);
@@ -350,7 +384,12 @@ fn forecast_plot<'a>(args: &Args, series: &'a Series, complete: &Complete, backt
     };
     Plot {
         title: "Forecast and truth",
-        subtitle: format!("{}, one step ahead, on the test part that training did not see", model_name(args)),
+        subtitle: format!(
+            "{}, one step ahead, on the part held back: RMSE {:.4} (naive {:.4})",
+            model_name(args),
+            errors.rmse,
+            errors.naive_rmse
+        ),
         x_label: x_label(series, &axis),
         y_label: series.name.clone(),
         curves: vec![

@@ -35,6 +35,8 @@ pub trait Simd<E: Scalar>: Copy {
     /// Most rows of a matrix tile two vectors wide that fit the registers.
     const ROWS: usize;
 
+    /// Asks for the cache line of an element that will be needed soon.
+    fn prefetch(self, from: &E);
     /// All lanes `value`.
     fn splat(self, value: E) -> Self::V;
     /// The first [`LANES`](Self::LANES) elements.
@@ -65,6 +67,18 @@ pub trait Simd<E: Scalar>: Copy {
     fn zero_where_less(self, a: Self::V, b: Self::V, v: Self::V) -> Self::V;
     /// `2^n`, where `rounded` is `n` plus the constant that pushes an integer into the lowest bits of the mantissa.
     fn exp2_of_rounded(self, rounded: Self::V) -> Self::V;
+}
+
+/// `from[at..at + n]`, zeros beyond; `n` is at most a vector.
+#[inline(always)]
+pub(crate) fn load_part<E: Scalar, S: Simd<E>>(s: S, from: &[E], at: usize, n: usize) -> S::V {
+    if n == S::LANES { s.load(&from[at..at + S::LANES]) } else { s.load_head(&from[at..at + n]) }
+}
+
+/// Writes `to[at..at + n]`; `n` is at most a vector.
+#[inline(always)]
+pub(crate) fn store_part<E: Scalar, S: Simd<E>>(s: S, to: &mut [E], at: usize, n: usize, v: S::V) {
+    if n == S::LANES { s.store(&mut to[at..at + S::LANES], v) } else { s.store_head(&mut to[at..at + n], v) }
 }
 
 /// What element types need: a way to every instruction set. Implemented for `f32` and `f64`, and sealed.

@@ -19,6 +19,8 @@ macro_rules! portable {
             const ROWS: usize = if cfg!(target_arch = "aarch64") && size_of::<$E>() == 4 { 12 } else { 6 };
 
             #[inline(always)]
+            fn prefetch(self, _: &$E) {}
+            #[inline(always)]
             fn splat(self, value: $E) -> Self::V {
                 [value; LANES]
             }

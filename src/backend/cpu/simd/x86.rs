@@ -40,6 +40,10 @@ macro_rules! arithmetic {
         // SAFETY of every block in this macro: `self` proves that the machine has the instruction; loads and stores are
         // preceded by a check of the slice's length.
         #[inline(always)]
+        fn prefetch(self, from: &$E) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(from).cast()) }
+        }
+        #[inline(always)]
         fn splat(self, value: $E) -> $V {
             unsafe { $set1(value) }
         }
