@@ -119,6 +119,28 @@ struct Call<'a, E> {
     dropout: Dropout,
 }
 
+type ForwardPass<E> = fn(&Call<'_, E>, ForwardArgs<'_, CpuBackend<E>>, Option<&mut [E]>);
+type BackwardDataPass<E> = fn(&Call<'_, E>, BackwardDataArgs<'_, CpuBackend<E>>, &mut [E]);
+type BackwardWeightsPass<E> = fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBackend<E>>, &mut [E], WeightGrad);
+
+/// The walks through time for one element type. They are most of what this backend compiles to; calls go through these
+/// pointers, so that a crate that uses the backend does not compile them again.
+pub struct Passes<E: Scalar> {
+    forward: ForwardPass<E>,
+    backward_data: BackwardDataPass<E>,
+    backward_weights: BackwardWeightsPass<E>,
+}
+
+impl<E: Scalar> Passes<E> {
+    fn new() -> Self {
+        Passes {
+            forward: |call, args, reserve| call.forward(args, reserve),
+            backward_data: |call, args, reserve| call.backward_data(args, reserve),
+            backward_weights: |call, args, reserve, grad| call.backward_weights(args, reserve, grad),
+        }
+    }
+}
+
 impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
     type Elem = E;
     type Buffer = [E];
@@ -156,7 +178,7 @@ impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
         plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
         let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
         let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || call.forward(args, None))
+        self.threads.run(workers, || (E::passes().forward)(&call, args, None))
     }
 
     fn forward_training<S: BorrowMut<[E]>>(
@@ -173,7 +195,7 @@ impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
         let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
         let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || call.forward(args, Some(storage)))?;
+        self.threads.run(workers, || (E::passes().forward)(&call, args, Some(storage)))?;
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
 
@@ -191,7 +213,7 @@ impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
         check_at_least("reserve", space.reserve, storage.len())?;
         let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
         let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || call.backward_data(args, storage))?;
+        self.threads.run(workers, || (E::passes().backward_data)(&call, args, storage))?;
         Ok(reserve.differentiated())
     }
 
@@ -210,7 +232,7 @@ impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
         check_at_least("reserve", space.reserve, storage.len())?;
         let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
         let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || call.backward_weights(args, storage, grad))
+        self.threads.run(workers, || (E::passes().backward_weights)(&call, args, storage, grad))
     }
 }
 

@@ -13,6 +13,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use super::Passes;
 use crate::dtype::Scalar;
 
 /// Most lanes that any vector has.
@@ -86,6 +87,11 @@ pub trait Element: Sized + 'static {
     /// Runs `kernel` under `isa`.
     #[doc(hidden)]
     fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output
+    where
+        Self: Scalar;
+    /// The passes for this type. Not generic, so that they are compiled here once and not again in every crate that calls them.
+    #[doc(hidden)]
+    fn passes() -> Passes<Self>
     where
         Self: Scalar;
     /// Constants of the exponential function.
@@ -218,6 +224,11 @@ macro_rules! element {
                     #[cfg(test)]
                     Level::PortableFused => kernel.run(portable::Portable::<true>),
                 }
+            }
+
+            #[inline(never)]
+            fn passes() -> Passes<$E> {
+                Passes::new()
             }
 
             const EXP: ExpConstants<$E> = $exp;
