@@ -800,7 +800,7 @@ fn directions_are_what_they_say<E: Scalar, B: HostBackend<E>>(backend: &B) {
             single.descriptor.reverse_activations = None;
             let half =
                 |values: &[f64]| values[direction * values.len() / 2..(direction + 1) * values.len() / 2].to_vec();
-            let columns = |values: &[f64]| -> Vec<f64> { values.chunks(2 * width).flat_map(|row| half(row)).collect() };
+            let columns = |values: &[f64]| -> Vec<f64> { values.chunks(2 * width).flat_map(half).collect() };
             single.inputs.weights = half(&problem.inputs.weights);
             for state in [
                 &mut single.inputs.h0,
