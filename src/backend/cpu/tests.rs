@@ -1,7 +1,7 @@
 //! The backend against the oracle, and its promises about bits.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use super::CpuBackend;
 use super::simd::Isa;
@@ -180,13 +180,18 @@ fn bits<E: Scalar>(pass: &Pass<E>) -> Vec<u64> {
     .collect()
 }
 
+/// In f64, where rounding cannot hide a wrong equation. `tests/backends.rs` holds f32 to a tolerance derived from each problem.
+/// The same problems every time, unless `PROPTEST_RNG_SEED` says otherwise; `PROPTEST_CASES` of them, or 250.
 #[test]
 fn agrees_with_the_oracle_on_any_descriptor() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(250);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut config = Config { cases, failure_persistence: None, ..Config::default() };
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(20);
+    }
+    let mut runner = TestRunner::new(config);
     let reference = ReferenceBackend::<f64>::new();
     let wide = CpuBackend::<f64>::new();
-    let narrow = CpuBackend::<f32>::new();
     runner
         .run(&any::<u64>().no_shrink(), |seed| {
             let mut numbers = Numbers(seed);
@@ -209,46 +214,9 @@ fn agrees_with_the_oracle_on_any_descriptor() {
                 prop_assert!(distance(got, wanted) <= 1e-11, "cn of {descriptor:?} {shape:?}");
             }
 
-            // In f32 a value may fall on another side of a kink; functions without kinks only.
-            if is_smooth(&descriptor) {
-                let narrow_inputs = narrowed(&inputs);
-                let narrow_gradients = OutputGradients {
-                    dy: gradients.dy.as_deref().map(narrow_vec),
-                    dhn: gradients.dhn.as_deref().map(narrow_vec),
-                    dcn: gradients.dcn.as_deref().map(narrow_vec),
-                };
-                let got = train(&narrow, &descriptor, shape, &narrow_inputs, &narrow_gradients).unwrap();
-                let (error, tensor) = worst(&got, &wanted);
-                prop_assert!(error <= 2e-5, "f32 {error:e} in {tensor}: {descriptor:?} {shape:?}");
-            }
             Ok(())
         })
         .unwrap();
-}
-
-fn narrow_vec(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|v| *v as f32).collect()
-}
-
-fn narrowed(inputs: &Inputs<f64>) -> Inputs<f32> {
-    Inputs {
-        weights: narrow_vec(&inputs.weights),
-        x: narrow_vec(&inputs.x),
-        h0: inputs.h0.as_deref().map(narrow_vec),
-        c0: inputs.c0.as_deref().map(narrow_vec),
-        lengths: inputs.lengths.clone(),
-        resets: inputs.resets.clone(),
-        dropout_seed: inputs.dropout_seed,
-    }
-}
-
-fn is_smooth(descriptor: &RnnDescriptor) -> bool {
-    let smooth = |a: Activation| matches!(a, Activation::Tanh | Activation::Sigmoid | Activation::Softsign);
-    let set = |a: Activations| smooth(a.gate) && smooth(a.state) && smooth(a.output);
-    descriptor.gate_clip.is_none()
-        && descriptor.cell_clip.is_none()
-        && set(descriptor.activations)
-        && descriptor.reverse_activations.is_none_or(set)
 }
 
 /// Large enough for threads: every product and both walks are divided.
