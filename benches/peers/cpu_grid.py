@@ -202,6 +202,11 @@ def main():
         f"# The CPU backend beside its peers\n\n{header}. Microseconds a time step; ratios are ours / theirs, below 1 is ahead.\n"
         f"Made by `benches/peers/run.sh`.\n\n{table.getvalue()}"
     )
+    readme = (ROOT / "README.md").read_text()
+    begin, end = "<!-- speed -->\n", "<!-- /speed -->\n"
+    before, rest = readme.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    (ROOT / "README.md").write_text(f"{before}{begin}{header}.\n\n{table.getvalue()}{end}{after}")
     lines = [json.dumps({"header": header})] + [json.dumps(r) for r in records]
     (folder / "cpu_grid.jsonl").write_text("\n".join(lines) + "\n")
 
