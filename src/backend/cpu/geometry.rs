@@ -158,10 +158,11 @@ impl Geometry {
         (rows * self.widest_input as f64, rows * self.output as f64)
     }
 
-    /// Threads for the products over all steps.
+    /// Threads for the products over all steps. A single sequence's walk stays on one thread, so that there the products
+    /// alone must be worth the move to the pool.
     pub(crate) fn workers(&self, threads: &Threads) -> usize {
         let (input, steps) = self.operations();
-        threads.worth(input.max(steps))
+        threads.worth(if self.batch == 1 { input / 4.0 } else { input.max(steps) })
     }
 
     /// Threads for the walk through time. Each takes sequences; below eight each, reading the weights costs more than

@@ -7,8 +7,9 @@ use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 
-/// Operations (multiplications and additions) below which a part of the work is not worth a thread: some 0.1 ms.
-const WORTH_A_THREAD: f64 = 1e7;
+/// Operations (multiplications and additions) below which a part of the work is not worth a thread: some 40 µs, a few times
+/// what handing it over takes.
+const WORTH_A_THREAD: f64 = 3e6;
 
 /// The threads of a backend.
 #[derive(Debug)]
