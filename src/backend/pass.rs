@@ -1,5 +1,5 @@
-//! One whole pass of a host backend with buffers of its own: for parity checks, gradient checks and tests, where
-//! convenience matters more than allocation.
+//! Whole passes of a host backend with buffers of their own: [`infer`] and [`train`] for parity checks, gradient checks and
+//! tests, where convenience matters more than allocation, and [`Pass`] to run one again and again.
 
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
@@ -85,15 +85,13 @@ pub fn infer<E: Scalar, B: HostBackend<E>>(
     shape: RnnShape,
     inputs: &Inputs<E>,
 ) -> Result<Outputs<E>> {
-    let plan = backend.plan(descriptor, shape, ForwardMode::Inference)?;
-    check_inputs(descriptor, shape, inputs)?;
-    let mut outputs = Outputs::unwritten(descriptor, shape)?;
-    let mut workspace = unwritten(backend.temp_space(&plan).workspace);
-    backend.forward(&plan, outputs.args(inputs, &mut workspace))?;
-    Ok(outputs)
+    let gradients = OutputGradients::default();
+    let mut pass = Pass::new(backend, descriptor, shape, ForwardMode::Inference, inputs, &gradients)?;
+    pass.run()?;
+    Ok(pass.outputs)
 }
 
-/// Training forward and both backward passes.
+/// Training forward and both backward passes. Between them the workspace is filled with NaN: nothing in it may survive.
 ///
 /// # Errors
 ///
@@ -105,52 +103,123 @@ pub fn train<E: Scalar, B: HostBackend<E>>(
     inputs: &Inputs<E>,
     gradients: &OutputGradients<E>,
 ) -> Result<(Outputs<E>, InputGradients<E>)> {
-    let plan = backend.plan(descriptor, shape, ForwardMode::Training)?;
-    check_inputs(descriptor, shape, inputs)?;
-    let space = backend.temp_space(&plan);
-    let tensors = shape.tensors(descriptor)?;
-    let len = |sizes: &[usize]| sizes.iter().product::<usize>();
-    let mut outputs = Outputs::unwritten(descriptor, shape)?;
-    let mut workspace = unwritten(space.workspace);
-    let reserve = Reserve::new(unwritten::<E>(space.reserve));
-    let reserve = backend.forward_training(&plan, outputs.args(inputs, &mut workspace), reserve)?;
+    let mut pass = Pass::new(backend, descriptor, shape, ForwardMode::Training, inputs, gradients)?;
+    pass.train(|workspace| workspace.fill(E::nan()))?;
+    Ok((pass.outputs, pass.input_gradients))
+}
 
-    let mut input_gradients = InputGradients {
-        dx: unwritten(len(&tensors.x)),
-        dh0: unwritten(len(&tensors.h)),
-        dc0: descriptor.cell.has_cell_state().then(|| unwritten(len(&tensors.c))),
-        dweights: unwritten(WeightLayout::new(descriptor)?.len()),
-    };
-    workspace.fill(E::nan());
-    let args = BackwardDataArgs::<B> {
-        weights: &inputs.weights,
-        y: &outputs.y,
-        h0: inputs.h0.as_deref(),
-        c0: inputs.c0.as_deref(),
-        lengths: inputs.lengths.as_deref(),
-        resets: inputs.resets.as_deref(),
-        dy: gradients.dy.as_deref(),
-        dhn: gradients.dhn.as_deref(),
-        dcn: gradients.dcn.as_deref(),
-        dx: Some(&mut input_gradients.dx),
-        dh0: Some(&mut input_gradients.dh0),
-        dc0: input_gradients.dc0.as_deref_mut(),
-        workspace: &mut workspace,
-    };
-    let mut reserve = backend.backward_data(&plan, args, reserve)?;
-    workspace.fill(E::nan());
-    let args = BackwardWeightsArgs::<B> {
-        x: &inputs.x,
-        y: &outputs.y,
-        h0: inputs.h0.as_deref(),
-        c0: inputs.c0.as_deref(),
-        lengths: inputs.lengths.as_deref(),
-        resets: inputs.resets.as_deref(),
-        dweights: &mut input_gradients.dweights,
-        workspace: &mut workspace,
-    };
-    backend.backward_weights(&plan, args, &mut reserve, WeightGrad::Set)?;
-    Ok((outputs, input_gradients))
+/// A pass with all its buffers, to be run as often as one likes. Every run gives the same.
+pub struct Pass<'a, E: Scalar, B: HostBackend<E>> {
+    backend: &'a B,
+    plan: B::Plan,
+    mode: ForwardMode,
+    inputs: &'a Inputs<E>,
+    gradients: &'a OutputGradients<E>,
+    workspace: Vec<E>,
+    reserve: Vec<E>,
+    outputs: Outputs<E>,
+    /// Empty in inference.
+    input_gradients: InputGradients<E>,
+}
+
+impl<'a, E: Scalar, B: HostBackend<E>> Pass<'a, E, B> {
+    /// Allocates everything. `gradients` are for training only.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend's plan, and [`Error::Shape`](crate::Error::Shape) for `x` and the weights.
+    pub fn new(
+        backend: &'a B,
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        mode: ForwardMode,
+        inputs: &'a Inputs<E>,
+        gradients: &'a OutputGradients<E>,
+    ) -> Result<Self> {
+        let plan = backend.plan(descriptor, shape, mode)?;
+        check_inputs(descriptor, shape, inputs)?;
+        let space = backend.temp_space(&plan);
+        let tensors = shape.tensors(descriptor)?;
+        let gradient = |sizes: &[usize]| match mode {
+            ForwardMode::Inference => Vec::new(),
+            ForwardMode::Training => unwritten(sizes.iter().product()),
+        };
+        Ok(Pass {
+            workspace: unwritten(space.workspace),
+            reserve: unwritten(space.reserve),
+            outputs: Outputs::unwritten(descriptor, shape)?,
+            input_gradients: InputGradients {
+                dx: gradient(&tensors.x),
+                dh0: gradient(&tensors.h),
+                dc0: descriptor.cell.has_cell_state().then(|| gradient(&tensors.c)),
+                dweights: gradient(&[inputs.weights.len()]),
+            },
+            backend,
+            plan,
+            mode,
+            inputs,
+            gradients,
+        })
+    }
+
+    /// Runs it: forward, and in training both backward passes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub fn run(&mut self) -> Result<()> {
+        match self.mode {
+            ForwardMode::Inference => {
+                self.backend.forward(&self.plan, self.outputs.args(self.inputs, &mut self.workspace))
+            }
+            ForwardMode::Training => self.train(|_| ()),
+        }
+    }
+
+    /// What the last run gave.
+    pub fn outputs(&self) -> &Outputs<E> {
+        &self.outputs
+    }
+
+    /// What the last run in training gave.
+    pub fn input_gradients(&self) -> &InputGradients<E> {
+        &self.input_gradients
+    }
+
+    fn train(&mut self, between: impl Fn(&mut [E])) -> Result<()> {
+        let Pass { backend, plan, inputs, gradients, workspace, reserve, outputs, input_gradients, .. } = self;
+        let args = outputs.args(inputs, workspace);
+        let reserve = backend.forward_training(plan, args, Reserve::new(reserve.as_mut_slice()))?;
+        between(workspace);
+        let args = BackwardDataArgs::<B> {
+            weights: &inputs.weights,
+            y: &outputs.y,
+            h0: inputs.h0.as_deref(),
+            c0: inputs.c0.as_deref(),
+            lengths: inputs.lengths.as_deref(),
+            resets: inputs.resets.as_deref(),
+            dy: gradients.dy.as_deref(),
+            dhn: gradients.dhn.as_deref(),
+            dcn: gradients.dcn.as_deref(),
+            dx: Some(&mut input_gradients.dx),
+            dh0: Some(&mut input_gradients.dh0),
+            dc0: input_gradients.dc0.as_deref_mut(),
+            workspace,
+        };
+        let mut reserve = backend.backward_data(plan, args, reserve)?;
+        between(workspace);
+        let args = BackwardWeightsArgs::<B> {
+            x: &inputs.x,
+            y: &outputs.y,
+            h0: inputs.h0.as_deref(),
+            c0: inputs.c0.as_deref(),
+            lengths: inputs.lengths.as_deref(),
+            resets: inputs.resets.as_deref(),
+            dweights: &mut input_gradients.dweights,
+            workspace,
+        };
+        backend.backward_weights(plan, args, &mut reserve, WeightGrad::Set)
+    }
 }
 
 impl<E: Scalar> Outputs<E> {

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::pass::{Inputs, OutputGradients, Pass};
 use fused_rnn::backend::reference::ReferenceBackend;
-use fused_rnn::backend::{
-    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
-};
+use fused_rnn::backend::{ForwardMode, HostBackend};
 use fused_rnn::rnn::WeightLayout;
 use fused_rnn::rnn::dropout::philox4x32;
 use fused_rnn::{DType, Error, Result, Scalar};
@@ -98,83 +97,21 @@ fn time<E: Scalar, B: HostBackend<E>>(args: &Args, backend: &B) -> Result<ExitCo
     let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
     let tensors = shape.tensors(&descriptor)?;
     let len = |shape: &[usize]| shape.iter().product::<usize>();
-    let bound = 1.0 / (descriptor.hidden_size as f64).sqrt();
-    let weights = values::<E>(WeightLayout::new(&descriptor)?.len(), bound);
-    let (x, dy) = (values::<E>(len(&tensors.x), 1.0), values::<E>(len(&tensors.y), 1.0));
-    let h0 = vec![E::zero(); len(&tensors.h)];
-    let (mut y, mut hn) = (dy.clone(), h0.clone());
-    let (mut dx, mut dh0, mut dweights) = (x.clone(), h0.clone(), weights.clone());
-    let cells = descriptor.cell.has_cell_state().then(|| vec![E::zero(); len(&tensors.c)]);
-    let (mut cn, mut dc0) = (cells.clone(), cells.clone());
-
-    let plan = backend.plan(&descriptor, shape, ForwardMode::Inference)?;
-    let mut workspace = vec![E::zero(); backend.temp_space(&plan).workspace];
-    let forward = sample(args.seconds, || {
-        let forward_args = ForwardArgs::<B> {
-            weights: &weights,
-            x: &x,
-            h0: Some(&h0),
-            c0: cells.as_deref(),
-            lengths: None,
-            resets: None,
-            y: &mut y,
-            hn: Some(&mut hn),
-            cn: cn.as_deref_mut(),
-            workspace: &mut workspace,
-            dropout_seed: 0,
-        };
-        backend.forward(&plan, forward_args)
-    })?;
-
-    let plan = backend.plan(&descriptor, shape, ForwardMode::Training)?;
-    let space = backend.temp_space(&plan);
-    let mut workspace = vec![E::zero(); space.workspace];
-    let mut storage = vec![E::zero(); space.reserve];
-    let mut seed = 0;
-    let train = sample(args.seconds, || {
-        seed += 1;
-        let forward_args = ForwardArgs::<B> {
-            weights: &weights,
-            x: &x,
-            h0: Some(&h0),
-            c0: cells.as_deref(),
-            lengths: None,
-            resets: None,
-            y: &mut y,
-            hn: Some(&mut hn),
-            cn: cn.as_deref_mut(),
-            workspace: &mut workspace,
-            dropout_seed: seed,
-        };
-        let reserve = backend.forward_training(&plan, forward_args, Reserve::new(storage.as_mut_slice()))?;
-        let data_args = BackwardDataArgs::<B> {
-            weights: &weights,
-            y: &y,
-            h0: Some(&h0),
-            c0: cells.as_deref(),
-            lengths: None,
-            resets: None,
-            dy: Some(&dy),
-            dhn: None,
-            dcn: None,
-            dx: Some(&mut dx),
-            dh0: Some(&mut dh0),
-            dc0: dc0.as_deref_mut(),
-            workspace: &mut workspace,
-        };
-        let mut reserve = backend.backward_data(&plan, data_args, reserve)?;
-        let weights_args = BackwardWeightsArgs::<B> {
-            x: &x,
-            y: &y,
-            h0: Some(&h0),
-            c0: cells.as_deref(),
-            lengths: None,
-            resets: None,
-            dweights: &mut dweights,
-            workspace: &mut workspace,
-        };
-        backend.backward_weights(&plan, weights_args, &mut reserve, WeightGrad::Set)
-    })?;
+    let inputs = Inputs {
+        weights: values(WeightLayout::new(&descriptor)?.len(), 1.0 / (descriptor.hidden_size as f64).sqrt()),
+        x: values(len(&tensors.x), 1.0),
+        h0: Some(vec![E::zero(); len(&tensors.h)]),
+        c0: descriptor.cell.has_cell_state().then(|| vec![E::zero(); len(&tensors.c)]),
+        ..Inputs::default()
+    };
+    let gradients = OutputGradients { dy: Some(values(len(&tensors.y), 1.0)), ..OutputGradients::default() };
+    let timed = |mode| {
+        let mut pass = Pass::new(backend, &descriptor, shape, mode, &inputs, &gradients)?;
+        sample(args.seconds, || pass.run())
+    };
+    let forward = timed(ForwardMode::Inference)?;
+    let train = timed(ForwardMode::Training)?;
+    let space = backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Training)?);
 
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     let median = |times: &[Duration]| us(times[times.len() / 2]);
