@@ -125,6 +125,7 @@ type BackwardWeightsPass<E> = fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBacken
 
 /// The walks through time for one element type. They are most of what this backend compiles to; calls go through these
 /// pointers, so that a crate that uses the backend does not compile them again.
+#[doc(hidden)]
 pub struct Passes<E: Scalar> {
     forward: ForwardPass<E>,
     backward_data: BackwardDataPass<E>,
