@@ -154,6 +154,13 @@ fn absurd_numbers_are_refused() {
         let output = program(&["predict", &model, &data, "--horizon", number, "--out", &out]);
         answered(&format!("predict --horizon {number}"), &output, &[2]);
     }
+    for command in ["bench", "gradcheck"] {
+        for option in ["--seq-len", "--batch", "--input-size", "--hidden-size", "--layers"] {
+            for number in ["0", "-1", "1000000000000", "18446744073709551615", "x"] {
+                answered(&format!("{command} {option} {number}"), &program(&[command, option, number]), &[2]);
+            }
+        }
+    }
     for tolerance in ["nan", "-1", "inf", "x"] {
         let case = fixtures()[0].display().to_string();
         let output = program(&["parity", &case, "--tolerance", tolerance]);

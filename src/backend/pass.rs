@@ -5,7 +5,7 @@ use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
 };
 use crate::dtype::Scalar;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 
@@ -64,8 +64,13 @@ pub struct InputGradients<E> {
 }
 
 /// Buffers start with this, so that an element a backend forgets to write is seen.
-fn unwritten<E: Scalar>(len: usize) -> Vec<E> {
-    vec![E::nan(); len]
+fn unwritten<E: Scalar>(len: usize) -> Result<Vec<E>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).map_err(|_| {
+        Error::unsupported(format!("a buffer of {len} elements"), "there is not enough memory; use smaller sizes")
+    })?;
+    buffer.resize(len, E::nan());
+    Ok(buffer)
 }
 
 /// Checks what everything else is proportional to, before anything is allocated for sizes that the data do not bear out.
@@ -141,18 +146,18 @@ impl<'a, E: Scalar, B: HostBackend<E>> Pass<'a, E, B> {
         let space = backend.temp_space(&plan);
         let tensors = shape.tensors(descriptor)?;
         let gradient = |sizes: &[usize]| match mode {
-            ForwardMode::Inference => Vec::new(),
+            ForwardMode::Inference => Ok(Vec::new()),
             ForwardMode::Training => unwritten(sizes.iter().product()),
         };
         Ok(Pass {
-            workspace: unwritten(space.workspace),
-            reserve: unwritten(space.reserve),
+            workspace: unwritten(space.workspace)?,
+            reserve: unwritten(space.reserve)?,
             outputs: Outputs::unwritten(descriptor, shape)?,
             input_gradients: InputGradients {
-                dx: gradient(&tensors.x),
-                dh0: gradient(&tensors.h),
-                dc0: descriptor.cell.has_cell_state().then(|| gradient(&tensors.c)),
-                dweights: gradient(&[inputs.weights.len()]),
+                dx: gradient(&tensors.x)?,
+                dh0: gradient(&tensors.h)?,
+                dc0: descriptor.cell.has_cell_state().then(|| gradient(&tensors.c)).transpose()?,
+                dweights: gradient(&[inputs.weights.len()])?,
             },
             backend,
             plan,
@@ -227,9 +232,9 @@ impl<E: Scalar> Outputs<E> {
         let tensors = shape.tensors(descriptor)?;
         let len = |sizes: &[usize]| sizes.iter().product::<usize>();
         Ok(Outputs {
-            y: unwritten(len(&tensors.y)),
-            hn: unwritten(len(&tensors.h)),
-            cn: descriptor.cell.has_cell_state().then(|| unwritten(len(&tensors.c))),
+            y: unwritten(len(&tensors.y))?,
+            hn: unwritten(len(&tensors.h))?,
+            cn: descriptor.cell.has_cell_state().then(|| unwritten(len(&tensors.c))).transpose()?,
         })
     }
 

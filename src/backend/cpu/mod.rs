@@ -21,7 +21,7 @@
 //!
 //! The same bits from run to run and for any number of threads: every output is one chain of operations in an order that no
 //! partition changes. AVX-512, AVX2 and NEON give the same bits too. Threads start with the first problem that is worth
-//! them; a small one runs on the calling thread. Finished sequences cost nothing. Beside what the thread pool needs to hand
+//! them; a small one runs on the calling thread. Finished sequences take part in no product. Beside what the thread pool needs to hand
 //! over work, nothing is allocated.
 
 mod activation;

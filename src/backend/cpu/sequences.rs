@@ -1,7 +1,7 @@
 //! Which rows take part in which step.
 //!
 //! Sequences are walked in the order of falling length, so that those still running at a step are always the first ones:
-//! internal buffers are `[T, B]` rows by step and *position* in that order, and a finished sequence costs nothing. The
+//! internal buffers are `[T, B]` rows by step and *position* in that order, and a finished sequence takes part in no product. The
 //! caller's tensors keep their own order; [`Rows`] finds a row in either.
 
 use ndarray::{ArrayViewMut3, Axis, s};

@@ -70,6 +70,9 @@ fn cpu<E: Scalar>(args: &Args) -> Result<CpuBackend<E>> {
     }
 }
 
+/// Elements of all buffers together: 8 GiB of f32. More is refused before anything is allocated.
+const MOST_ELEMENTS: usize = 1 << 31;
+
 /// Uniform values in `-scale..scale`, the same every time.
 fn values<E: Scalar>(len: usize, scale: f64) -> Vec<E> {
     (0..len)
@@ -97,8 +100,20 @@ fn time<E: Scalar, B: HostBackend<E>>(args: &Args, backend: &B) -> Result<ExitCo
     let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
     let tensors = shape.tensors(&descriptor)?;
     let len = |shape: &[usize]| shape.iter().product::<usize>();
+    let weights = WeightLayout::new(&descriptor)?.len();
+    let space = backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Training)?);
+    let sizes =
+        [weights, len(&tensors.x), len(&tensors.y), len(&tensors.h), len(&tensors.c), space.workspace, space.reserve];
+    let elements = sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
+    if elements > MOST_ELEMENTS {
+        return Err(Error::InvalidOption {
+            option: "sizes".into(),
+            expected: format!("at most {MOST_ELEMENTS} elements of all buffers together"),
+            got: elements.to_string(),
+        });
+    }
     let inputs = Inputs {
-        weights: values(WeightLayout::new(&descriptor)?.len(), 1.0 / (descriptor.hidden_size as f64).sqrt()),
+        weights: values(weights, 1.0 / (descriptor.hidden_size as f64).sqrt()),
         x: values(len(&tensors.x), 1.0),
         h0: Some(vec![E::zero(); len(&tensors.h)]),
         c0: descriptor.cell.has_cell_state().then(|| vec![E::zero(); len(&tensors.c)]),
@@ -111,7 +126,6 @@ fn time<E: Scalar, B: HostBackend<E>>(args: &Args, backend: &B) -> Result<ExitCo
     };
     let forward = timed(ForwardMode::Inference)?;
     let train = timed(ForwardMode::Training)?;
-    let space = backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Training)?);
 
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     let median = |times: &[Duration]| us(times[times.len() / 2]);
