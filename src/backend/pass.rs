@@ -132,7 +132,7 @@ impl<'a, E: Scalar, B: HostBackend<E>> Pass<'a, E, B> {
     ///
     /// # Errors
     ///
-    /// Those of the backend's plan, and [`Error::Shape`](crate::Error::Shape) for `x` and the weights.
+    /// Those of the backend's plan, and [`Error::Shape`] for `x` and the weights, [`Error::Unsupported`] where memory is short.
     pub fn new(
         backend: &'a B,
         descriptor: &RnnDescriptor,
