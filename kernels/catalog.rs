@@ -29,10 +29,67 @@ pub struct Entry {
 
 /// The cells: name on the command line and type in `cells/`.
 pub const CELLS: [(&str, &str); 3] = [("rnn", "Rnn"), ("lstm", "Lstm"), ("gru", "Gru")];
-/// Element types: name and storage type in `prims.cuh`.
-pub const DTYPES: [(&str, &str); 4] = [("f32", "f32"), ("f64", "f64"), ("f16", "f16"), ("bf16", "bf16")];
+/// Element types: name here and in `prims.cuh`.
+pub const DTYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
+/// Threads of a block of every elementwise kernel.
+pub const ELEMENTWISE_THREADS: u32 = 128;
+/// Threads of a block of every reduction.
+pub const REDUCTION_THREADS: u32 = 256;
+
+/// How a GEMM multiplies: name, element type, type in `gemm.cu`, depth of a tile, lowest compute capability.
+pub const GEMM_MATH: [(&str, &str, &str, u32, u32); 5] = [
+    ("f32", "f32", "Exact<f32>", 16, 75),
+    ("f64", "f64", "Exact<f64>", 16, 75),
+    ("f16", "f16", "Mma16<f16>", 32, 75),
+    ("bf16", "bf16", "Mma16<bf16>", 32, 75),
+    ("tf32", "f32", "Tf32", 32, 80),
+];
+/// A GEMM's tiles: name, type in `gemm.cu`, rows, columns, threads.
+pub const GEMM_TILES: [(&str, &str, u32, u32, u32); 2] =
+    [("large", "LargeTile", 64, 64, 256), ("small", "SmallTile", 16, 32, 128)];
 
 /// All entry points.
 pub fn entries() -> Vec<Entry> {
-    Vec::new()
+    let mut all = Vec::new();
+    let mut add = |name: String, source, params, body: String, threads, min_compute, cell, dtype, variant: &str| {
+        all.push(Entry { name, source, params, body, threads, min_compute, cell, dtype, variant: variant.to_owned() });
+    };
+    for dtype in DTYPES {
+        for (cell, class) in CELLS {
+            for (direction, params) in [("forward", "StepForwardParams"), ("backward", "StepBackwardParams")] {
+                let (source, kernel) = match direction {
+                    "forward" => ("step_forward.cu", "step_forward"),
+                    _ => ("step_backward.cu", "step_backward"),
+                };
+                let body = format!("{kernel}<{class}, {dtype}>(p)");
+                let name = format!("{kernel}_{cell}_{dtype}");
+                add(name, source, params, body, ELEMENTWISE_THREADS, 75, cell, dtype, direction);
+            }
+        }
+        for (kernel, source, params, threads) in [
+            ("begin_forward", "step_forward.cu", "ForwardParams", ELEMENTWISE_THREADS),
+            ("begin_backward", "step_backward.cu", "BackwardParams", ELEMENTWISE_THREADS),
+            ("finish_backward", "step_backward.cu", "BackwardParams", ELEMENTWISE_THREADS),
+            ("dropout", "dropout.cu", "DropoutParams", ELEMENTWISE_THREADS),
+            ("bias_gradient", "reduce.cu", "BiasGradientParams", REDUCTION_THREADS),
+            ("peephole_gradient", "reduce.cu", "PeepholeGradientParams", REDUCTION_THREADS),
+            ("sum_partials", "reduce.cu", "SumPartialsParams", REDUCTION_THREADS),
+        ] {
+            let body = format!("{kernel}<{dtype}>(p)");
+            add(format!("{kernel}_{dtype}"), source, params, body, threads, 75, "", dtype, "");
+        }
+    }
+    for (math, _, class, _, min_compute) in GEMM_MATH {
+        for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {
+            for (tile, tile_class, _, _, threads) in GEMM_TILES {
+                if orientation == "tn" && tile == "small" {
+                    continue; // its rows and columns are those of weights
+                }
+                let body = format!("gemm<{class}, {tile_class}, {constant}>(p)");
+                let name = format!("gemm_{orientation}_{math}_{tile}");
+                add(name, "gemm.cu", "GemmParams", body, threads, min_compute, "", math, orientation);
+            }
+        }
+    }
+    all
 }

@@ -1,0 +1,64 @@
+// lstm.cuh - one unit of the LSTM, in registers. Equations and derivative: src/cell/lstm.rs (the oracle).
+#pragma once
+#include "../activations.cuh"
+
+struct Lstm {
+    static constexpr int GATES = 4;
+    static constexpr int GRADIENT_SLOTS = 4;
+    static constexpr bool CELL_STATE = true;
+    enum { I, F, G, O };  // in the order of the weights' rows
+};
+
+// The peepholes of a unit; zero where there are none.
+template <class V> struct Peephole {
+    V i, f, o;
+};
+
+// What a step of a unit gives.
+template <class V> struct LstmUnit {
+    V a[4];     // pre-activations, peepholes included
+    V gate[4];  // their activations
+    V c, u;     // cell state, output before the projection
+};
+
+// a: W x + R h + biases of the four gates.
+template <class F, class V>
+DEVICE LstmUnit<V> lstm_forward(const F& functions, const V (&a)[4], const Peephole<V>& p, V c_prev) {
+    LstmUnit<V> r;
+    r.a[Lstm::I] = a[Lstm::I] + p.i * c_prev;
+    r.a[Lstm::F] = a[Lstm::F] + p.f * c_prev;
+    r.a[Lstm::G] = a[Lstm::G];
+    r.gate[Lstm::I] = functions.gate(r.a[Lstm::I]);
+    r.gate[Lstm::F] = functions.coupled() ? V(1) - r.gate[Lstm::I] : functions.gate(r.a[Lstm::F]);
+    r.gate[Lstm::G] = functions.state(r.a[Lstm::G]);
+    r.c = functions.clip_cell(r.gate[Lstm::F] * c_prev + r.gate[Lstm::I] * r.gate[Lstm::G]);
+    r.a[Lstm::O] = a[Lstm::O] + p.o * r.c;
+    r.gate[Lstm::O] = functions.gate(r.a[Lstm::O]);
+    r.u = r.gate[Lstm::O] * functions.output(r.c);
+    return r;
+}
+
+// Gradients of the pre-activations into da, of c_prev into dc, which holds that of c before.
+template <class F, class V>
+DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const Peephole<V>& p, V c_prev, V c, V du, V& dc,
+                          V (&da)[4]) {
+    V i, f, g, o, slope_i, slope_f, slope_g, slope_o;
+    functions.saved_gate(saved[Lstm::I], i, slope_i);
+    functions.saved_state(saved[Lstm::G], g, slope_g);
+    functions.saved_gate(saved[Lstm::O], o, slope_o);
+    if (functions.coupled()) {
+        f = V(1) - i;
+        slope_f = V(0);
+    } else {
+        functions.saved_gate(saved[Lstm::F], f, slope_f);
+    }
+    const V out = functions.output(c);
+    da[Lstm::O] = du * out * slope_o;
+    const V dc_total = dc + du * o * functions.output_slope(c, out) + p.o * da[Lstm::O];
+    const V ds = dc_total * functions.clip_cell_slope(f * c_prev + i * g);
+    const V di = functions.coupled() ? ds * (g - c_prev) : ds * g;
+    da[Lstm::I] = di * slope_i;
+    da[Lstm::F] = ds * c_prev * slope_f;
+    da[Lstm::G] = ds * i * slope_g;
+    dc = ds * f + p.i * da[Lstm::I] + p.f * da[Lstm::F];
+}

@@ -1,0 +1,222 @@
+// params.cuh - the parameter structs of the recurrent passes' kernels, mirrored field by field by src/backend/cuda/params.rs.
+//
+// T seq_len, B batch, H hidden_size, P output_size (proj_size or H), G gates, D directions. E is the element type, A the type
+// of its accumulators (float; double for f64). A null pointer is a tensor that is absent. Strides count elements.
+//
+// A *step* counts in the order of processing, 0 .. T-1; its *time* t is the step, or T-1-step in a reverse direction.
+#pragma once
+#include "prims.cuh"
+
+// ---- the cell ---------------------------------------------------------------------------------------------------------
+
+// An activation function with its constants; kinds are numbered in activations.cuh.
+struct Activation {
+    u32 kind;
+    u32 unused;
+    double alpha, beta;
+};
+
+// The options of a cell. A clip of +infinity is none.
+struct CellOptions {
+    Activation gate, state, output;
+    double gate_clip, cell_clip;
+    u32 coupled_input_forget;  // LSTM: f = 1 - i
+    u32 reset_before;          // GRU: n = g(... + R_n (r * h))
+};
+
+// What training keeps of a gate in the buffer `gates`.
+enum SavedGates : u32 {
+    SAVE_NOTHING = 0,          // inference
+    SAVE_ACTIVATED = 1,        // gate values; enough where every derivative follows from them
+    SAVE_PRE_ACTIVATIONS = 2,  // what goes into the clip and the activation
+};
+
+// ---- forward ----------------------------------------------------------------------------------------------------------
+
+// What one direction of a layer reads and writes.
+struct ForwardDirection {
+    CellOptions cell;
+    const void* weight_hh;  // E [G*H, P]; read by the persistent kernels, which hold it through all steps
+    const void* bias_ih;    // E [G*H]
+    const void* bias_hh;    // E [G*H]
+    const void* peephole;   // E [3*H]: i, f, o
+    const void* h0;         // E [B, P]
+    const void* c0;         // E [B, H]
+    void* gates;            // A [T, B, G*H]: holds W x; training leaves there what SavedGates says
+    void* recurrent;        // A [B, G*H]: R h of this step, from the GEMM before (step family)
+    void* projected;        // A [B, P]: W_hr u of this step, from the GEMM before (step family)
+    void* h_prev;           // E [slots, rows, h_prev_stride]: the output each step starts from, resets applied; slot t % slots
+    void* cell_state;       // A [T, B, H] in training, [B, H] in inference: c after the step
+    void* q;                // A [T, B, H]: GRU, reset after, training: R_n h + b_hn
+    void* reset_h;          // E [T, B, H] in training, [B, H] in inference: GRU, reset before: r * h
+    void* u;                // E [T, B, H] in training, [B, H] in inference: LSTM with projection: o * output(c)
+    void* y;                // E, first feature of this direction
+    void* hn;               // E [B, P]
+    void* cn;               // E [B, H]
+    u32 reverse;
+    u32 unused;
+};
+
+// One layer, both directions.
+struct ForwardParams {
+    ForwardDirection direction[2];
+    const u32* lengths;  // [B], or null: all T
+    const u8* resets;    // [T, B], or null: nowhere
+    u64 y_time_stride, y_batch_stride;
+    u32 seq_len, batch, hidden_size, output_size;
+    u32 directions;
+    u32 slots;          // of h_prev
+    u32 rows;           // of a slot of h_prev: batch, or more where a kernel reads whole tiles
+    u32 h_prev_stride;  // elements of a row of h_prev
+    u32 save;           // SavedGates
+    u32 hold;           // padded outputs repeat the last one (forward direction); otherwise they are zero
+};
+
+// Which part of a step a launch computes.
+enum Phase : u32 {
+    PHASE_WHOLE = 0,   // no second product in this step
+    PHASE_FIRST = 1,   // up to the second product: LSTM with projection: u; GRU, reset before: r and reset_h
+    PHASE_SECOND = 2,  // the rest
+};
+
+// One step of one layer (step family).
+struct StepForwardParams {
+    ForwardParams layer;
+    u32 step;
+    u32 phase;  // Phase
+};
+
+// ---- backward ---------------------------------------------------------------------------------------------------------
+
+// Gradients of gates stand in `dgates`, E [T, B, slots*H]. RNN and LSTM: the gates in the order of the weights' rows. GRU, four
+// slots: n, r, z, then what R_n and b_hn get (reset after: r * da_n), so that slots 1..3 pair with the rows of weight_hh.
+struct BackwardDirection {
+    CellOptions cell;
+    const void* weight_hh;   // E [G*H, P]; read by the persistent kernels
+    const void* peephole;    // E [3*H]
+    const void* c0;          // E [B, H]
+    const void* gates;       // A [T, B, G*H]: what forward saved
+    const void* cell_state;  // A [T, B, H]
+    const void* q;           // A [T, B, H]: GRU, reset after
+    const void* h_prev;      // E [T, rows, h_prev_stride]
+    void* dgates;            // E [T, B, slots*H]
+    const void* dy;          // E, first feature of this direction
+    const void* dhn;         // E [B, P]
+    const void* dcn;         // E [B, H]
+    void* dh;                // A [B, P]: gradient of the output that the step leaves behind, dy aside. A step replaces it by the
+                             // part of the gradient of what it started from that needs no product; the GEMM after adds R^T da
+    void* dc;                // A [B, H]: the same of the cell state, without GEMM
+    void* dh_reset;          // A [B, P]: what resets sent to h0
+    void* dc_reset;          // A [B, H]: what resets sent to c0
+    void* dh_step;           // E [T, B, P]: LSTM with projection: gradient of h of every step
+    const void* du;          // A [B, H]: LSTM with projection: W_hr^T dh of this step
+    const void* dq;          // A [B, H]: GRU, reset before: R_n^T da_n of this step
+    void* dh0;               // E [B, P]
+    void* dc0;               // E [B, H]
+    u32 reverse;
+    u32 unused;
+};
+
+struct BackwardParams {
+    BackwardDirection direction[2];
+    const u32* lengths;
+    const u8* resets;
+    u64 dy_time_stride, dy_batch_stride;
+    u32 seq_len, batch, hidden_size, output_size;
+    u32 directions;
+    u32 rows, h_prev_stride;
+    u32 save;  // SavedGates, as in forward
+    u32 hold;
+    u32 unused;
+};
+
+struct StepBackwardParams {
+    BackwardParams layer;
+    u32 step;  // counts down from T-1
+    u32 phase;
+};
+
+// ---- products ---------------------------------------------------------------------------------------------------------
+
+// A matrix whose rows stand in groups: row r at (r / inner) * outer_stride + (r % inner) * inner_stride; columns adjacent.
+// So a [T, B, features] tensor is a matrix of T*B rows in time-major order, whichever way it is laid out.
+struct Rows {
+    const void* data;
+    u64 outer_stride, inner_stride;
+    u32 inner;
+    u32 unused;
+};
+
+struct GemmTerm {
+    Rows a, b;
+    u32 k;
+    u32 unused;
+};
+
+constexpr int GEMM_TERMS = 4;
+
+// c = sum of the terms' products; see gemm.cu for which way each operand lies.
+struct GemmProblem {
+    GemmTerm term[GEMM_TERMS];
+    Rows c;  // data is written
+    u32 terms;
+    u32 m, n;
+    u32 unused;
+};
+
+struct GemmParams {
+    GemmProblem problem[2];  // one for each direction; grid z = problem * splits + split
+    const u32* lengths;      // rows k of a and b at times past a sequence's length count as zero, whatever they hold (tn only)
+    u32 splits;              // pieces of k (tn only); with more than one, c is A [splits, m, n], dense
+    u32 accumulate;          // c += instead of c =
+    u32 wide;                // c holds accumulators (A) instead of elements (E)
+    u32 unused;
+};
+
+// ---- reductions -------------------------------------------------------------------------------------------------------
+
+// out[i] (+)= sum over s of partial[s, i], in the order of s.
+struct SumPartialsParams {
+    const void* partial;  // A [count, len]
+    void* out;            // E [len]
+    u64 len;
+    u32 count;
+    u32 accumulate;
+};
+
+// Column sums of gates' gradients over all steps and sequences, in pieces of rows: partial A [pieces, columns].
+struct BiasGradientParams {
+    Rows rows;  // E; zero past a sequence's length
+    void* partial;
+    u32 row_count, columns, pieces;
+    u32 unused;
+};
+
+// Partial sums for the peepholes: da_i * c_prev, da_f * c_prev, da_o * c; partial A [pieces, 3*H].
+struct PeepholeGradientParams {
+    const void* dgates;      // E [T, B, 4*H]
+    const void* cell_state;  // A [T, B, H]
+    const void* c0;          // E [B, H]
+    const u8* resets;
+    void* partial;
+    u32 seq_len, batch, hidden_size, pieces;
+    u32 reverse;
+    u32 unused;
+};
+
+// ---- dropout ----------------------------------------------------------------------------------------------------------
+
+// out = x * mask, elementwise on [T, B, features]; mask from Philox4x32-10 as src/rnn/dropout.rs says.
+struct DropoutParams {
+    Rows x;    // E, T*B rows
+    void* out;  // E [T*B, features], dense; may be x.data
+    u64 seed;
+    u64 threshold;  // keep where the 32 random bits are at or above
+    double scale;
+    u32 rows, batch, features, layer;
+};
+
+// Element at which row r begins.
+DEVICE u64 row_offset(const Rows& rows, u32 r) {
+    return (r / rows.inner) * rows.outer_stride + (r % rows.inner) * rows.inner_stride;
+}
