@@ -1,4 +1,5 @@
-//! Element types: [`DType`] names one at run time, [`Scalar`] is one that the host backends compute in.
+//! Element types: [`DType`] names one at run time, [`Element`] is one that tensors are stored in, [`Scalar`] one that the host
+//! backends compute in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,6 +39,16 @@ impl DType {
             DType::F16 | DType::Bf16 => 2,
         }
     }
+
+    /// The distance from 1 to the next larger value.
+    pub fn epsilon(self) -> f64 {
+        match self {
+            DType::F32 => f64::from(f32::EPSILON),
+            DType::F64 => f64::EPSILON,
+            DType::F16 => 1.0 / 1024.0,
+            DType::Bf16 => 1.0 / 128.0,
+        }
+    }
 }
 
 impl fmt::Display for DType {
@@ -57,20 +68,8 @@ impl FromStr for DType {
     }
 }
 
-/// An element type that the host computes in: `f32` and `f64`.
-pub trait Scalar:
-    crate::backend::cpu::Element
-    + num_traits::Float
-    + num_traits::NumAssign
-    + bytemuck::Pod
-    + Default
-    + std::iter::Sum
-    + fmt::Debug
-    + fmt::Display
-    + Send
-    + Sync
-    + 'static
-{
+/// An element type that tensors are stored in: `f32`, `f64`, [`half::f16`] and [`half::bf16`].
+pub trait Element: bytemuck::Pod + Default + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// This type's run-time name.
     const DTYPE: DType;
 
@@ -81,26 +80,32 @@ pub trait Scalar:
     fn wide(self) -> f64;
 }
 
-impl Scalar for f32 {
-    const DTYPE: DType = DType::F32;
+macro_rules! element {
+    ($type:ty, $dtype:ident, $of:expr, $wide:expr) => {
+        impl Element for $type {
+            const DTYPE: DType = DType::$dtype;
 
-    fn of(value: f64) -> Self {
-        value as f32
-    }
+            fn of(value: f64) -> Self {
+                $of(value)
+            }
 
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
+            fn wide(self) -> f64 {
+                $wide(self)
+            }
+        }
+    };
 }
 
-impl Scalar for f64 {
-    const DTYPE: DType = DType::F64;
+element!(f32, F32, |value| value as f32, f64::from);
+element!(f64, F64, |value| value, |value| value);
+element!(half::f16, F16, half::f16::from_f64, half::f16::to_f64);
+element!(half::bf16, Bf16, half::bf16::from_f64, half::bf16::to_f64);
 
-    fn of(value: f64) -> Self {
-        value
-    }
-
-    fn wide(self) -> f64 {
-        self
-    }
+/// An element type that the host computes in: `f32` and `f64`.
+pub trait Scalar:
+    Element + crate::backend::cpu::CpuElement + num_traits::Float + num_traits::NumAssign + std::iter::Sum
+{
 }
+
+impl Scalar for f32 {}
+impl Scalar for f64 {}

@@ -80,5 +80,5 @@ pub mod optim;
 pub mod parity;
 pub mod rnn;
 
-pub use dtype::{DType, Scalar};
+pub use dtype::{DType, Element, Scalar};
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! What the host backends share: the plan, the checks of every buffer, and the walk through time.
 
-use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend};
-use crate::dtype::Scalar;
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, Storage};
+use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::rnn::shape::check_len;
 use crate::rnn::{Layout, RnnDescriptor, RnnShape, TensorShapes, WeightLayout};
@@ -61,12 +61,12 @@ impl HostPlan {
         }
     }
 
-    fn check_states<E>(&self, suffix: &str, h: Option<&[E]>, c: Option<&[E]>) -> Result<()> {
+    fn check_states<E, S: Storage<E> + ?Sized>(&self, suffix: &str, h: Option<&S>, c: Option<&S>) -> Result<()> {
         if let Some(h) = h {
-            check_len(&format!("h{suffix}"), &self.tensors.h, h.len())?;
+            check_len(&format!("h{suffix}"), &self.tensors.h, h.elements())?;
         }
         if let Some(c) = c {
-            self.check_cell_state(&format!("c{suffix}"), c.len())?;
+            self.check_cell_state(&format!("c{suffix}"), c.elements())?;
         }
         Ok(())
     }
@@ -81,17 +81,21 @@ impl HostPlan {
         check_len(tensor, &self.tensors.c, len)
     }
 
-    fn check_sequences(&self, lengths: Option<&[u32]>, resets: Option<&[u8]>) -> Result<()> {
+    fn check_sequences<B: RecurrentBackend + ?Sized>(
+        &self,
+        lengths: Option<&B::Lengths>,
+        resets: Option<&B::Mask>,
+    ) -> Result<()> {
         if let Some(lengths) = lengths {
-            check_len("lengths", &[self.shape.batch], lengths.len())?;
-            for (index, &length) in lengths.iter().enumerate() {
+            check_len("lengths", &[self.shape.batch], lengths.elements())?;
+            for (index, &length) in lengths.on_host().unwrap_or_default().iter().enumerate() {
                 if length == 0 || length as usize > self.shape.seq_len {
                     return Err(Error::SequenceLength { index, got: length.into(), seq_len: self.shape.seq_len });
                 }
             }
         }
         if let Some(resets) = resets {
-            check_len("resets", &self.tensors.resets, resets.len())?;
+            check_len("resets", &self.tensors.resets, resets.elements())?;
         }
         Ok(())
     }
@@ -103,79 +107,70 @@ impl HostPlan {
         Err(Error::option("mode", format!("a plan for {mode:?} in {call}"), format!("{:?}; {way_out}", self.mode)))
     }
 
-    pub(crate) fn check_forward<E: Scalar, B>(
+    pub(crate) fn check_forward<B: RecurrentBackend + ?Sized>(
         &self,
         mode: ForwardMode,
         workspace: usize,
         args: &ForwardArgs<'_, B>,
-    ) -> Result<()>
-    where
-        B: HostBackend<E> + ?Sized,
-    {
+    ) -> Result<()> {
         match mode {
             ForwardMode::Inference => self.check_mode(mode, "forward", "call forward_training")?,
             ForwardMode::Training => self.check_mode(mode, "forward_training", "call forward")?,
         }
-        self.weights.check("weights", args.weights.len())?;
-        check_len("x", &self.tensors.x, args.x.len())?;
-        check_len("y", &self.tensors.y, args.y.len())?;
-        self.check_states("0", args.h0, args.c0)?;
-        self.check_states("n", args.hn.as_deref(), args.cn.as_deref())?;
-        self.check_sequences(args.lengths, args.resets)?;
-        check_at_least("workspace", workspace, args.workspace.len())
+        self.weights.check("weights", args.weights.elements())?;
+        check_len("x", &self.tensors.x, args.x.elements())?;
+        check_len("y", &self.tensors.y, args.y.elements())?;
+        self.check_states::<B::Elem, _>("0", args.h0, args.c0)?;
+        self.check_states::<B::Elem, _>("n", args.hn.as_deref(), args.cn.as_deref())?;
+        self.check_sequences::<B>(args.lengths, args.resets)?;
+        check_at_least("workspace", workspace, args.workspace.elements())
     }
 
-    pub(crate) fn check_backward_data<E: Scalar, B>(
+    pub(crate) fn check_backward_data<B: RecurrentBackend + ?Sized>(
         &self,
         workspace: usize,
         args: &BackwardDataArgs<'_, B>,
-    ) -> Result<()>
-    where
-        B: HostBackend<E> + ?Sized,
-    {
+    ) -> Result<()> {
         // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
         self.check_mode(ForwardMode::Training, "backward_data", "plan for training")?;
-        self.weights.check("weights", args.weights.len())?;
-        check_len("y", &self.tensors.y, args.y.len())?;
-        self.check_states("0", args.h0, args.c0)?;
-        self.check_sequences(args.lengths, args.resets)?;
+        self.weights.check("weights", args.weights.elements())?;
+        check_len("y", &self.tensors.y, args.y.elements())?;
+        self.check_states::<B::Elem, _>("0", args.h0, args.c0)?;
+        self.check_sequences::<B>(args.lengths, args.resets)?;
         if let Some(dy) = args.dy {
-            check_len("dy", &self.tensors.y, dy.len())?;
+            check_len("dy", &self.tensors.y, dy.elements())?;
         }
         if let Some(dhn) = args.dhn {
-            check_len("dhn", &self.tensors.h, dhn.len())?;
+            check_len("dhn", &self.tensors.h, dhn.elements())?;
         }
         if let Some(dcn) = args.dcn {
-            self.check_cell_state("dcn", dcn.len())?;
+            self.check_cell_state("dcn", dcn.elements())?;
         }
         if let Some(dx) = &args.dx {
-            check_len("dx", &self.tensors.x, dx.len())?;
+            check_len("dx", &self.tensors.x, dx.elements())?;
         }
         if let Some(dh0) = &args.dh0 {
-            check_len("dh0", &self.tensors.h, dh0.len())?;
+            check_len("dh0", &self.tensors.h, dh0.elements())?;
         }
         if let Some(dc0) = &args.dc0 {
-            self.check_cell_state("dc0", dc0.len())?;
+            self.check_cell_state("dc0", dc0.elements())?;
         }
-        check_at_least("workspace", workspace, args.workspace.len())
+        check_at_least("workspace", workspace, args.workspace.elements())
     }
 
-    pub(crate) fn check_backward_weights<E: Scalar, B>(
+    pub(crate) fn check_backward_weights<B: RecurrentBackend + ?Sized>(
         &self,
         workspace: usize,
         args: &BackwardWeightsArgs<'_, B>,
-    ) -> Result<()>
-    where
-        B: HostBackend<E> + ?Sized,
-    {
+    ) -> Result<()> {
         // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
         self.check_mode(ForwardMode::Training, "backward_weights", "plan for training")?;
-        check_len("x", &self.tensors.x, args.x.len())?;
-        check_len("y", &self.tensors.y, args.y.len())?;
-        self.check_states("0", args.h0, args.c0)?;
-        self.check_sequences(args.lengths, args.resets)?;
-        self.weights.check("dweights", args.dweights.len())?;
-        check_at_least("workspace", workspace, args.workspace.len())
+        check_len("x", &self.tensors.x, args.x.elements())?;
+        check_len("y", &self.tensors.y, args.y.elements())?;
+        self.check_states::<B::Elem, _>("0", args.h0, args.c0)?;
+        self.check_sequences::<B>(args.lengths, args.resets)?;
+        self.weights.check("dweights", args.dweights.elements())?;
+        check_at_least("workspace", workspace, args.workspace.elements())
     }
 }
 
@@ -189,9 +184,9 @@ pub(crate) fn check_at_least(tensor: &str, needed: usize, got: usize) -> Result<
 }
 
 /// A backend whose buffers are slices in host memory.
-pub trait HostBackend<E: Scalar>: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]> {}
+pub trait HostBackend<E: Element>: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]> {}
 
-impl<E: Scalar, B> HostBackend<E> for B where
+impl<E: Element, B> HostBackend<E> for B where
     B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]> + ?Sized
 {
 }

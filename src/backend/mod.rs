@@ -30,7 +30,7 @@ pub use reserve::{Differentiated, Empty, Filled, Reserve};
 
 use std::borrow::BorrowMut;
 
-use crate::dtype::Scalar;
+use crate::dtype::Element;
 use crate::error::Result;
 use crate::rnn::{RnnDescriptor, RnnShape};
 
@@ -138,19 +138,38 @@ pub struct BackwardWeightsArgs<'a, B: RecurrentBackend + ?Sized> {
     pub workspace: &'a mut B::Buffer,
 }
 
+/// Where the elements of a tensor stand: a slice on the host, or a device's memory.
+pub trait Storage<E> {
+    /// How many there are.
+    fn elements(&self) -> usize;
+
+    /// The elements themselves, where the host can read them; then backends check them before they run.
+    fn on_host(&self) -> Option<&[E]>;
+}
+
+impl<E> Storage<E> for [E] {
+    fn elements(&self) -> usize {
+        self.len()
+    }
+
+    fn on_host(&self) -> Option<&[E]> {
+        Some(self)
+    }
+}
+
 /// An implementation of the recurrent operator for one element type.
 ///
 /// Every method checks its buffers' lengths and returns a typed error; none panics, and none falls back to something else
 /// than the plan said.
 pub trait RecurrentBackend {
     /// Element type.
-    type Elem: Scalar;
+    type Elem: Element;
     /// A tensor's storage: a slice on the host, device memory on a GPU.
-    type Buffer: ?Sized;
+    type Buffer: Storage<Self::Elem> + ?Sized;
     /// Storage of the lengths.
-    type Lengths: ?Sized;
+    type Lengths: Storage<u32> + ?Sized;
     /// Storage of the reset mask.
-    type Mask: ?Sized;
+    type Mask: Storage<u8> + ?Sized;
     /// What [`plan`](Self::plan) decided.
     type Plan;
 

@@ -4,7 +4,7 @@
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
 };
-use crate::dtype::Scalar;
+use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape, WeightLayout};
@@ -64,12 +64,12 @@ pub struct InputGradients<E> {
 }
 
 /// Buffers start with this, so that an element a backend forgets to write is seen.
-fn unwritten<E: Scalar>(len: usize) -> Result<Vec<E>> {
+fn unwritten<E: Element>(len: usize) -> Result<Vec<E>> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(len).map_err(|_| {
         Error::unsupported(format!("a buffer of {len} elements"), "there is not enough memory; use smaller sizes")
     })?;
-    buffer.resize(len, E::nan());
+    buffer.resize(len, E::of(f64::NAN));
     Ok(buffer)
 }
 
@@ -84,7 +84,7 @@ fn check_inputs<E>(descriptor: &RnnDescriptor, shape: RnnShape, inputs: &Inputs<
 /// # Errors
 ///
 /// Those of the backend.
-pub fn infer<E: Scalar, B: HostBackend<E>>(
+pub fn infer<E: Element, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
     shape: RnnShape,
@@ -101,7 +101,7 @@ pub fn infer<E: Scalar, B: HostBackend<E>>(
 /// # Errors
 ///
 /// Those of the backend.
-pub fn train<E: Scalar, B: HostBackend<E>>(
+pub fn train<E: Element, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
     shape: RnnShape,
@@ -109,12 +109,12 @@ pub fn train<E: Scalar, B: HostBackend<E>>(
     gradients: &OutputGradients<E>,
 ) -> Result<(Outputs<E>, InputGradients<E>)> {
     let mut pass = Pass::new(backend, descriptor, shape, ForwardMode::Training, inputs, gradients)?;
-    pass.train(|workspace| workspace.fill(E::nan()))?;
+    pass.train(|workspace| workspace.fill(E::of(f64::NAN)))?;
     Ok((pass.outputs, pass.input_gradients))
 }
 
 /// A pass with all its buffers, to be run as often as one likes. Every run gives the same.
-pub struct Pass<'a, E: Scalar, B: HostBackend<E>> {
+pub struct Pass<'a, E: Element, B: HostBackend<E>> {
     backend: &'a B,
     plan: B::Plan,
     mode: ForwardMode,
@@ -127,7 +127,7 @@ pub struct Pass<'a, E: Scalar, B: HostBackend<E>> {
     input_gradients: InputGradients<E>,
 }
 
-impl<'a, E: Scalar, B: HostBackend<E>> Pass<'a, E, B> {
+impl<'a, E: Element, B: HostBackend<E>> Pass<'a, E, B> {
     /// Allocates everything. `gradients` are for training only.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl<'a, E: Scalar, B: HostBackend<E>> Pass<'a, E, B> {
     }
 }
 
-impl<E: Scalar> Outputs<E> {
+impl<E: Element> Outputs<E> {
     fn unwritten(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<Self> {
         let tensors = shape.tensors(descriptor)?;
         let len = |sizes: &[usize]| sizes.iter().product::<usize>();

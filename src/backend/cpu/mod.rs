@@ -40,7 +40,7 @@ use std::borrow::BorrowMut;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 
-pub use simd::Element;
+pub use simd::CpuElement;
 
 use crate::backend::host::check_at_least;
 use crate::backend::{

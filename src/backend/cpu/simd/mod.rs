@@ -83,7 +83,7 @@ pub(crate) fn store_part<E: Scalar, S: Simd<E>>(s: S, to: &mut [E], at: usize, n
 }
 
 /// What element types need: a way to every instruction set. Implemented for `f32` and `f64`, and sealed.
-pub trait Element: Sized + 'static {
+pub trait CpuElement: Sized + 'static {
     /// Runs `kernel` under `isa`.
     #[doc(hidden)]
     fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output
@@ -210,7 +210,7 @@ impl Isa {
 
 macro_rules! element {
     ($E:ty, $exp:expr) => {
-        impl Element for $E {
+        impl CpuElement for $E {
             #[inline]
             fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output {
                 match isa.0 {
