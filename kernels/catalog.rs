@@ -1,8 +1,8 @@
-//! Every kernel entry point, once: build.rs compiles what stands here, the backend looks it up here.
-//!
-//! This file is included by `build.rs` and by `src/backend/cuda/catalog.rs`; it must not use anything but `std`.
-//! A `.cu` file holds templates only. Its entry points are generated from these rows, as
-//! `KERNEL(name, params, threads, body)` (the macro stands in `prims.cuh`), for the GPU and for the host alike.
+// Every kernel entry point, once: build.rs compiles what stands here, the backend looks it up here.
+//
+// This file is included by `build.rs` and by `src/backend/cuda/catalog.rs`; it must not use anything but `std`.
+// A `.cu` file holds templates only. Its entry points are generated from these rows, as
+// `KERNEL(name, params, threads, body)` (the macro stands in `prims.cuh`), for the GPU and for the host alike.
 
 /// One entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,4 +92,19 @@ pub fn entries() -> Vec<Entry> {
         }
     }
     all
+}
+
+/// Depth of a GEMM's tile.
+pub fn gemm_depth(math: &str) -> u32 {
+    GEMM_MATH.iter().find(|row| row.0 == math).map_or(0, |row| row.3)
+}
+
+/// Shared memory of a GEMM's block whose tiles have `lines` rows and columns together: `SharedTile` of `gemm.cu`.
+pub fn gemm_shared_bytes(math: &str, lines: u32) -> u32 {
+    let element = match math {
+        "f64" => 8,
+        "f16" | "bf16" => 2,
+        _ => 4,
+    };
+    lines * (gemm_depth(math) * element + 16)
 }

@@ -6,7 +6,7 @@
 // Reads      Operands of E as Rows: [T, B, features] in either layout, or plain matrices. In tn, rows k at times past a sequence's
 //            length count as zero whatever they hold.
 // Writes     c, elements or accumulators, set or added to; with splits > 1 partial sums A [splits, m, n] for sum_partials.
-// Launch     grid (ceil(n / BN), ceil(m / BM), problems * splits), one block a tile; shared memory gemm_shared_bytes.
+// Launch     grid (ceil(m / BM), ceil(n / BN), problems * splits), one block a tile; shared memory gemm_shared_bytes.
 //            Two tiles: `large` 64 x 64, 256 threads; `small` 16 x 32, 128 threads, for the few rows of a step's R h.
 // Numerics   16-bit elements: mma.sync with float accumulators where the GPU has it, else fused multiply-adds in float; f32 and f64: fused
 //            multiply-adds in their own type, exact products. k is walked in a fixed order: the same bits every time. tf32 rounds
@@ -164,7 +164,7 @@ template <class Math, class T, Orientation O> DEVICE void gemm(const GemmParams&
     using V = typename Accumulator<E>::type;
     const GemmProblem& problem = p.problem[blockIdx.z / p.splits];
     const u32 split = blockIdx.z % p.splits;
-    const u32 m0 = blockIdx.y * T::BM, n0 = blockIdx.x * T::BN;
+    const u32 m0 = blockIdx.x * T::BM, n0 = blockIdx.y * T::BN;
     if (m0 >= problem.m || n0 >= problem.n) return;  // the other problem is larger; no thread of this block goes on
     SHARED(E, a_tile);
     E* const b_tile = a_tile + T::BM * SharedTile<Math>::STRIDE;

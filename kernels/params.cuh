@@ -177,9 +177,9 @@ struct GemmParams {
 
 // out[i] (+)= sum over s of partial[s, i], in the order of s.
 struct SumPartialsParams {
-    const void* partial;  // A [count, len]
+    const void* partial;  // A, rows of at least len numbers, `stride` apart
     void* out;            // E [len]
-    u64 len;
+    u64 len, stride;
     u32 count;
     u32 accumulate;
 };

@@ -51,6 +51,24 @@ impl Dropout {
         self.threshold > 0
     }
 
+    /// The key of the generator.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// An element is kept when its 32 random bits are at or above this.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn threshold(&self) -> u64 {
+        self.threshold
+    }
+
+    /// What kept elements are multiplied with.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn scale(&self) -> f64 {
+        self.scale
+    }
+
     /// Multiplies `row` (the features of one step of one sequence, the input of `layer`) by its mask.
     pub fn apply<E: Scalar>(&self, row: &mut [E], layer: usize, step: usize, sequence: usize) {
         let scale = E::of(self.scale);

@@ -151,6 +151,16 @@ impl WeightLayout {
         &self.entries[start..start + per_direction]
     }
 
+    /// Where the weights of one layer and direction begin in the flat buffer; none for a tensor that the operator has not.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn offsets(&self, layer: usize, direction: usize) -> LayerWeights<Option<usize>> {
+        let mut offsets = LayerWeights::default();
+        for entry in self.of_layer(layer, direction) {
+            *offsets.slot(entry.kind) = Some(entry.range.start);
+        }
+        offsets
+    }
+
     /// The weights of one layer and direction, as views into a flat buffer of [`len`](Self::len) elements.
     pub(crate) fn view<'a, E: Scalar>(&self, flat: &'a [E], layer: usize, direction: usize) -> LayerWeights<&'a [E]> {
         let mut view = LayerWeights::default();

@@ -174,7 +174,7 @@ impl Truth {
         let tensor = &self.tensors[name];
         let epsilon = E::epsilon().wide();
         let factor = if E::DTYPE == DType::F64 { FACTOR + 1.0 } else { FACTOR };
-        let scale = epsilon / f32::EPSILON.wide();
+        let scale = epsilon / f64::from(f32::EPSILON);
         factor * tensor.error_f32 * scale + FLOOR * epsilon * tensor.magnitude
     }
 
@@ -222,7 +222,7 @@ impl Truth {
 
     /// The largest error as a multiple of what a naive implementation has, for averages; none where that has none.
     pub fn ratio<E: Scalar>(&self, name: &str, got: &[E]) -> Option<f64> {
-        let naive = self.tensors[name].error_f32 * E::epsilon().wide() / f32::EPSILON.wide();
+        let naive = self.tensors[name].error_f32 * E::epsilon().wide() / f64::from(f32::EPSILON);
         (naive > 0.0).then(|| distance(self.values(name), got) / naive)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! There are two: the GPU behind NVIDIA's driver (`driver`) and the host's emulation of one (`emulated`). Plans, parameters
 //! and launches above this trait are the same code for both.
+#![allow(unsafe_code)]
 
 use bytemuck::{Pod, Zeroable};
 
@@ -70,7 +71,7 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// Work given to one stream is done in order.
     type Stream: Clone + Send + Sync;
     /// A kernel, loaded and ready to be launched.
-    type Kernel: Clone + Send + Sync;
+    type Kernel: Clone + std::fmt::Debug + Send + Sync;
 
     /// Short name of backends on this device, as on the command line.
     const NAME: &'static str;

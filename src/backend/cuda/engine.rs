@@ -1,0 +1,801 @@
+//! A pass as launches: forward, backward-data and backward-weights of all layers, on raw device memory.
+//!
+//! Nothing here allocates, waits or loads: it fills parameter structs and gives kernels to a stream.
+#![allow(unsafe_code)]
+
+use bytemuck::{Pod, Zeroable};
+
+use super::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS};
+use super::device::{Device, DevicePtr, Launch};
+use super::params::{
+    BackwardDirection, BackwardParams, BiasGradientParams, CellOptions, DropoutParams, ForwardDirection, ForwardParams,
+    GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, Phase, Rows, SavedGates, StepBackwardParams,
+    StepForwardParams, SumPartialsParams,
+};
+use super::plan::{CudaPlan, Orientation, bias_pieces, gradient_slots, has_second_product, weight_splits};
+use super::space::{DirectionScratch, DirectionSpace, Workspace};
+use crate::backend::{ForwardMode, WeightGrad};
+use crate::cell::CellKind;
+use crate::error::Result;
+use crate::rnn::{Bias, Dropout, GruReset, LayerWeights, Layout, PaddedOutput, RnnDescriptor};
+
+/// Addresses of a forward call, [`ForwardArgs`](crate::backend::ForwardArgs) and the reserve. Null is absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawForward {
+    /// All weights.
+    pub weights: DevicePtr,
+    /// Input.
+    pub x: DevicePtr,
+    /// Initial output state, or null.
+    pub h0: DevicePtr,
+    /// Initial cell state, or null.
+    pub c0: DevicePtr,
+    /// u32 `[B]`, or null.
+    pub lengths: DevicePtr,
+    /// u8 `[T, B]`, or null.
+    pub resets: DevicePtr,
+    /// Output.
+    pub y: DevicePtr,
+    /// Final output state, or null.
+    pub hn: DevicePtr,
+    /// Final cell state, or null.
+    pub cn: DevicePtr,
+    /// Scratch.
+    pub workspace: DevicePtr,
+    /// Reserve; null in inference.
+    pub reserve: DevicePtr,
+    /// Seed of the dropout masks.
+    pub dropout_seed: u64,
+}
+
+/// Addresses of [`BackwardDataArgs`](crate::backend::BackwardDataArgs) and the reserve. Null is absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawBackwardData {
+    /// All weights.
+    pub weights: DevicePtr,
+    /// As given to forward.
+    pub c0: DevicePtr,
+    /// As given to forward.
+    pub lengths: DevicePtr,
+    /// As given to forward.
+    pub resets: DevicePtr,
+    /// Gradient of `y`, or null.
+    pub dy: DevicePtr,
+    /// Gradient of `hn`, or null.
+    pub dhn: DevicePtr,
+    /// Gradient of `cn`, or null.
+    pub dcn: DevicePtr,
+    /// Gradient of `x`, or null where it is not wanted.
+    pub dx: DevicePtr,
+    /// Gradient of `h0`, or null where it is not wanted.
+    pub dh0: DevicePtr,
+    /// Gradient of `c0`, or null where it is not wanted.
+    pub dc0: DevicePtr,
+    /// Scratch.
+    pub workspace: DevicePtr,
+    /// Reserve that forward filled.
+    pub reserve: DevicePtr,
+    /// Seed of the dropout masks that forward drew.
+    pub dropout_seed: u64,
+}
+
+/// Addresses of [`BackwardWeightsArgs`](crate::backend::BackwardWeightsArgs) and the reserve. Null is absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawBackwardWeights {
+    /// Input of the forward call.
+    pub x: DevicePtr,
+    /// As given to forward.
+    pub c0: DevicePtr,
+    /// As given to forward.
+    pub lengths: DevicePtr,
+    /// As given to forward.
+    pub resets: DevicePtr,
+    /// Gradient of the weights.
+    pub dweights: DevicePtr,
+    /// Scratch.
+    pub workspace: DevicePtr,
+    /// Reserve that backward-data has been through.
+    pub reserve: DevicePtr,
+    /// Seed of the dropout masks that forward drew.
+    pub dropout_seed: u64,
+}
+
+/// A plan about to run on a stream.
+pub(crate) struct Engine<'a, D: Device> {
+    pub(crate) device: &'a D,
+    pub(crate) stream: &'a D::Stream,
+    pub(crate) plan: &'a CudaPlan<D>,
+}
+
+/// A tensor `[T, B, features]` somewhere.
+#[derive(Clone, Copy)]
+struct Sequences {
+    data: DevicePtr,
+    time_stride: usize,
+    batch_stride: usize,
+}
+
+impl Sequences {
+    fn rows(self, batch: usize) -> Rows {
+        Rows::sequences(self.data, self.time_stride, self.batch_stride, batch)
+    }
+}
+
+/// One term of a product: `a`, `b`, and how many numbers are summed.
+type Term = (Rows, Rows, usize);
+
+fn problem(terms: &[Term], c: Rows, m: usize, n: usize) -> GemmProblem {
+    let mut problem = GemmProblem { c, terms: terms.len() as u32, m: m as u32, n: n as u32, ..Zeroable::zeroed() };
+    for (slot, (a, b, k)) in problem.term.iter_mut().zip(terms) {
+        *slot = GemmTerm { a: *a, b: *b, k: *k as u32, unused: 0 };
+    }
+    problem
+}
+
+/// How a product is stored.
+#[derive(Clone, Copy, Default)]
+struct Store {
+    /// `c +=` instead of `c =`.
+    accumulate: bool,
+    /// Accumulators instead of elements.
+    wide: bool,
+}
+
+impl<D: Device> Engine<'_, D> {
+    fn descriptor(&self) -> &RnnDescriptor {
+        &self.plan.host.descriptor
+    }
+
+    fn seq_len(&self) -> usize {
+        self.plan.host.shape.seq_len
+    }
+
+    fn batch(&self) -> usize {
+        self.plan.host.shape.batch
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.descriptor().hidden_size
+    }
+
+    fn output_size(&self) -> usize {
+        self.descriptor().output_size()
+    }
+
+    fn directions(&self) -> usize {
+        self.descriptor().num_directions()
+    }
+
+    /// `G * H`
+    fn gate_rows(&self) -> usize {
+        self.descriptor().cell.gates() * self.hidden_size()
+    }
+
+    /// Bytes of an element.
+    fn element(&self) -> usize {
+        self.plan.dtype.size()
+    }
+
+    fn training(&self) -> bool {
+        self.plan.host.mode == ForwardMode::Training
+    }
+
+    /// Address of element `index` of a tensor of elements.
+    fn at(&self, tensor: DevicePtr, index: usize) -> DevicePtr {
+        tensor.offset(index * self.element())
+    }
+
+    fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
+        // SAFETY: the addresses in `params` are the caller's tensors, workspace and reserve, of the sizes that the plan says:
+        // the safe calls have checked them, the raw ones ask for it; nothing else uses them until the stream is done.
+        unsafe { self.device.launch(self.stream, kernel, launch, bytemuck::bytes_of(params)) }
+    }
+
+    /// Geometry of an elementwise kernel: a thread for each column, blocks along y for rows.
+    fn elementwise(&self, columns: usize, rows: usize, z: usize) -> Launch {
+        let x = columns.div_ceil(ELEMENTWISE_THREADS as usize) as u32;
+        Launch::new([x, rows.min(65_535) as u32, z as u32], ELEMENTWISE_THREADS)
+    }
+
+    fn gemm(&self, orientation: Orientation, problems: &[GemmProblem], store: Store) -> Result<()> {
+        let (m, n) = problems.iter().fold((0, 0), |(m, n), p| (m.max(p.m), n.max(p.n)));
+        let kernel = self.plan.kernels.gemm(orientation, m as usize)?;
+        let mut params = GemmParams {
+            splits: 1,
+            accumulate: store.accumulate.into(),
+            wide: store.wide.into(),
+            ..Zeroable::zeroed()
+        };
+        params.problem[..problems.len()].copy_from_slice(problems);
+        self.run(kernel.kernel(), &kernel.launch(m as usize, n as usize, problems.len(), 1), &params)
+    }
+
+    fn weights(&self, base: DevicePtr, layer: usize, direction: usize) -> LayerWeights<DevicePtr> {
+        let offsets = self.plan.host.weights.offsets(layer, direction);
+        let at = |offset: Option<usize>| offset.map_or(DevicePtr::NULL, |offset| self.at(base, offset));
+        LayerWeights {
+            input_hidden: at(offsets.input_hidden),
+            hidden_hidden: at(offsets.hidden_hidden),
+            input_bias: at(offsets.input_bias),
+            hidden_bias: at(offsets.hidden_bias),
+            projection: at(offsets.projection),
+            peephole: at(offsets.peephole),
+        }
+    }
+
+    /// A tensor `[T, B, features]` of the caller's.
+    fn outer(&self, data: DevicePtr, features: usize) -> Sequences {
+        let (time, batch) = match self.descriptor().layout {
+            Layout::SequenceMajor => (self.batch(), 1),
+            Layout::BatchMajor => (1, self.seq_len()),
+        };
+        Sequences { data, time_stride: time * features, batch_stride: batch * features }
+    }
+
+    /// A tensor `[T, B, features]` in workspace or reserve.
+    fn inner(&self, data: DevicePtr, features: usize) -> Sequences {
+        Sequences { data, time_stride: self.batch() * features, batch_stride: features }
+    }
+
+    /// Rows of a state tensor that belong to a layer and direction: `[L*D, B, width]`.
+    fn state(&self, tensor: DevicePtr, layer: usize, direction: usize, width: usize) -> DevicePtr {
+        self.at(tensor, (layer * self.directions() + direction) * self.batch() * width)
+    }
+
+    /// Where layers keep their tensors.
+    fn kept_in(&self, workspace: DevicePtr, reserve: DevicePtr) -> DevicePtr {
+        if self.training() { reserve } else { workspace }
+    }
+
+    fn is_reverse(&self, direction: usize) -> bool {
+        self.descriptor().direction.is_reverse(direction)
+    }
+
+    /// Time of a step.
+    fn time(&self, direction: usize, step: usize) -> usize {
+        if self.is_reverse(direction) { self.seq_len() - 1 - step } else { step }
+    }
+
+    fn saved_gates(&self) -> SavedGates {
+        if self.training() { SavedGates::of_training(self.descriptor()) } else { SavedGates::Nothing }
+    }
+
+    fn drop_out(&self, from: Sequences, to: DevicePtr, features: usize, layer: usize, dropout: &Dropout) -> Result<()> {
+        let rows = self.seq_len() * self.batch();
+        let params = DropoutParams {
+            x: from.rows(self.batch()),
+            out: to,
+            seed: dropout.seed(),
+            threshold: dropout.threshold(),
+            scale: dropout.scale(),
+            rows: rows as u32,
+            batch: self.batch() as u32,
+            features: features as u32,
+            layer: layer as u32,
+        };
+        self.run(&self.plan.kernels.dropout, &self.elementwise(features.div_ceil(4), rows, 1), &params)
+    }
+
+    /// The input of a layer as its products read it.
+    fn layer_input(
+        &self,
+        layer: usize,
+        x: DevicePtr,
+        kept: DevicePtr,
+        dropped: DevicePtr,
+        dropout: &Dropout,
+    ) -> Result<Sequences> {
+        let features = self.descriptor().layer_input_size(layer);
+        if layer == 0 {
+            return Ok(self.outer(x, features));
+        }
+        let hidden = self.inner(self.plan.layers[layer - 1].hidden.of(kept), features);
+        if !dropout.is_active() {
+            return Ok(hidden);
+        }
+        self.drop_out(hidden, dropped, features, layer, dropout)?;
+        Ok(self.inner(dropped, features))
+    }
+
+    /// No dropout in inference.
+    fn dropout(&self, seed: u64) -> Dropout {
+        Dropout::new(if self.training() { self.descriptor().dropout } else { 0.0 }, seed)
+    }
+
+    // Forward.
+
+    /// All layers.
+    pub(crate) fn forward(&self, args: &RawForward) -> Result<()> {
+        let kept = self.kept_in(args.workspace, args.reserve);
+        let dropout = self.dropout(args.dropout_seed);
+        let dropped = self.plan.forward.dropped.of(args.workspace);
+        for layer in 0..self.descriptor().num_layers {
+            let input = self.layer_input(layer, args.x, kept, dropped, &dropout)?;
+            self.input_product(layer, input, args.weights, kept)?;
+            self.walk_forward(&self.forward_params(layer, args, kept), layer, args)?;
+        }
+        Ok(())
+    }
+
+    /// `gates = W x` of all steps, both directions.
+    fn input_product(&self, layer: usize, input: Sequences, weights: DevicePtr, kept: DevicePtr) -> Result<()> {
+        let (rows, gate_rows) = (self.seq_len() * self.batch(), self.gate_rows());
+        let features = self.descriptor().layer_input_size(layer);
+        let problems: Vec<_> = (0..self.directions())
+            .map(|direction| {
+                let gates = self.plan.layers[layer].direction[direction].gates.of(kept);
+                let weight = Rows::plain(self.weights(weights, layer, direction).input_hidden, features);
+                let terms = [(input.rows(self.batch()), weight, features)];
+                problem(&terms, Rows::plain(gates, gate_rows), rows, gate_rows)
+            })
+            .collect();
+        self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false })
+    }
+
+    fn forward_params(&self, layer: usize, args: &RawForward, kept: DevicePtr) -> ForwardParams {
+        let descriptor = self.descriptor();
+        let (h, p, features) = (self.hidden_size(), self.output_size(), self.directions() * self.output_size());
+        let space = &self.plan.layers[layer];
+        let last = layer + 1 == descriptor.num_layers;
+        let y = if last { self.outer(args.y, features) } else { self.inner(space.hidden.of(kept), features) };
+        let layout = self.plan.h_prev;
+        let mut params = ForwardParams {
+            lengths: args.lengths,
+            resets: args.resets,
+            y_time_stride: y.time_stride as u64,
+            y_batch_stride: y.batch_stride as u64,
+            seq_len: self.seq_len() as u32,
+            batch: self.batch() as u32,
+            hidden_size: h as u32,
+            output_size: p as u32,
+            directions: self.directions() as u32,
+            slots: layout.slots as u32,
+            rows: layout.rows as u32,
+            h_prev_stride: layout.stride as u32,
+            save: self.saved_gates() as u32,
+            hold: (descriptor.padded_output == PaddedOutput::Hold).into(),
+            ..Zeroable::zeroed()
+        };
+        for direction in 0..self.directions() {
+            let weights = self.weights(args.weights, layer, direction);
+            let (own, scratch) = (&space.direction[direction], &self.plan.forward.direction[direction]);
+            params.direction[direction] = ForwardDirection {
+                cell: CellOptions::new(descriptor, direction),
+                weight_hh: weights.hidden_hidden,
+                bias_ih: weights.input_bias,
+                bias_hh: weights.hidden_bias,
+                peephole: weights.peephole,
+                h0: self.state(args.h0, layer, direction, p),
+                c0: self.state(args.c0, layer, direction, h),
+                gates: own.gates.of(kept),
+                recurrent: scratch.recurrent.of(args.workspace),
+                projected: scratch.projected.of(args.workspace),
+                h_prev: own.h_prev.of(kept),
+                cell_state: own.cell_state.of(kept),
+                q: own.q.of(kept),
+                reset_h: own.reset_h.of(kept),
+                u: own.u.of(kept),
+                y: self.at(y.data, direction * p),
+                hn: self.state(args.hn, layer, direction, p),
+                cn: self.state(args.cn, layer, direction, h),
+                reverse: self.is_reverse(direction).into(),
+                unused: 0,
+            };
+        }
+        params
+    }
+
+    /// Address of what time `t` starts from.
+    fn h_prev(&self, base: DevicePtr, t: usize) -> DevicePtr {
+        let layout = self.plan.h_prev;
+        self.at(base, (t % layout.slots) * layout.rows * layout.stride)
+    }
+
+    /// Address of time `t` in a tensor of elements `[T, B, width]` that inference keeps one step of.
+    fn kept_step(&self, base: DevicePtr, t: usize, width: usize) -> DevicePtr {
+        self.at(base, if self.training() { t * self.batch() * width } else { 0 })
+    }
+
+    fn walk_forward(&self, params: &ForwardParams, layer: usize, args: &RawForward) -> Result<()> {
+        let kernels = &self.plan.kernels;
+        let (b, h, p, gate_rows) = (self.batch(), self.hidden_size(), self.output_size(), self.gate_rows());
+        let layout = self.plan.h_prev;
+        let begin = self.elementwise(layout.stride, layout.rows, self.directions());
+        self.run(&kernels.begin_forward, &begin, params)?;
+        let before = self.descriptor().cell == CellKind::Gru && self.descriptor().reset == GruReset::Before;
+        // Rows of R whose product the first phase needs.
+        let first_rows = if before { 2 * h } else { gate_rows };
+        let units = self.elementwise(h, b, self.directions());
+        for step in 0..self.seq_len() {
+            let each = |build: &dyn Fn(usize, &ForwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {
+                (0..self.directions()).map(|d| build(d, &params.direction[d], self.time(d, step))).collect()
+            };
+            let wide = Store { wide: true, accumulate: false };
+            let recurrent = each(&|_, own, t| {
+                let state = Rows::plain(self.h_prev(own.h_prev, t), layout.stride);
+                problem(&[(state, Rows::plain(own.weight_hh, p), p)], Rows::plain(own.recurrent, gate_rows), b, first_rows)
+            });
+            self.gemm(Orientation::Nt, &recurrent, wide)?;
+            let phase = |phase: Phase| StepForwardParams { layer: *params, step: step as u32, phase: phase as u32 };
+            if !has_second_product(self.descriptor()) {
+                self.run(&kernels.step_forward, &units, &phase(Phase::Whole))?;
+                continue;
+            }
+            self.run(&kernels.step_forward, &units, &phase(Phase::First))?;
+            let second = each(&|d, own, t| {
+                if before {
+                    let state = Rows::plain(self.kept_step(own.reset_h, t, h), h);
+                    let rows = Rows::plain(self.at(own.weight_hh, 2 * h * h), h);
+                    let out = Rows::plain(own.recurrent.offset(2 * h * self.accumulator()), gate_rows);
+                    problem(&[(state, rows, h)], out, b, h)
+                } else {
+                    let weight = Rows::plain(self.weights(args.weights, layer, d).projection, h);
+                    let u = Rows::plain(self.kept_step(own.u, t, h), h);
+                    problem(&[(u, weight, h)], Rows::plain(own.projected, p), b, p)
+                }
+            });
+            self.gemm(Orientation::Nt, &second, wide)?;
+            let columns = if before { units } else { self.elementwise(p, b, self.directions()) };
+            self.run(&kernels.step_forward, &columns, &phase(Phase::Second))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of an accumulator.
+    fn accumulator(&self) -> usize {
+        self.element().max(4)
+    }
+
+    // Backward-data.
+
+    /// All layers, from the last to the first.
+    pub(crate) fn backward_data(&self, args: &RawBackwardData) -> Result<()> {
+        let descriptor = self.descriptor();
+        let features = self.directions() * self.output_size();
+        let dropout = self.dropout(args.dropout_seed);
+        let mut dy = self.outer(args.dy, features);
+        for layer in (0..descriptor.num_layers).rev() {
+            let params = self.backward_params(layer, dy, args);
+            self.walk_backward(&params, layer, args)?;
+            if layer == 0 {
+                if args.dx != DevicePtr::NULL {
+                    self.input_gradient(0, self.outer(args.dx, descriptor.input_size), args)?;
+                }
+            } else {
+                dy = self.inner(self.plan.backward_data.dhidden[layer % 2].of(args.workspace), features);
+                self.input_gradient(layer, dy, args)?;
+                if dropout.is_active() {
+                    self.drop_out(dy, dy.data, features, layer, &dropout)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gradient of a layer's input, from those of both directions' gates: `W^T da`.
+    fn input_gradient(&self, layer: usize, dx: Sequences, args: &RawBackwardData) -> Result<()> {
+        let features = self.descriptor().layer_input_size(layer);
+        let h = self.hidden_size();
+        let mut terms = Vec::new();
+        for direction in 0..self.directions() {
+            let dgates = self.plan.layers[layer].direction[direction].dgates.of(args.reserve);
+            let weight = self.weights(args.weights, layer, direction).input_hidden;
+            for (slot, row, gates) in input_slots(self.descriptor().cell) {
+                let a = self.gate_gradients(dgates, slot).rows(self.batch());
+                terms.push((a, Rows::plain(self.at(weight, row * h * features), features), gates * h));
+            }
+        }
+        let rows = self.seq_len() * self.batch();
+        self.gemm(Orientation::Nn, &[problem(&terms, dx.rows(self.batch()), rows, features)], Store::default())
+    }
+
+    /// Gates' gradients from slot `slot` on.
+    fn gate_gradients(&self, dgates: DevicePtr, slot: usize) -> Sequences {
+        let h = self.hidden_size();
+        self.inner(self.at(dgates, slot * h), gradient_slots(self.descriptor().cell) * h)
+    }
+
+    fn backward_params(&self, layer: usize, dy: Sequences, args: &RawBackwardData) -> BackwardParams {
+        let descriptor = self.descriptor();
+        let (h, p) = (self.hidden_size(), self.output_size());
+        let layout = self.plan.h_prev;
+        let mut params = BackwardParams {
+            lengths: args.lengths,
+            resets: args.resets,
+            dy_time_stride: dy.time_stride as u64,
+            dy_batch_stride: dy.batch_stride as u64,
+            seq_len: self.seq_len() as u32,
+            batch: self.batch() as u32,
+            hidden_size: h as u32,
+            output_size: p as u32,
+            directions: self.directions() as u32,
+            rows: layout.rows as u32,
+            h_prev_stride: layout.stride as u32,
+            save: self.saved_gates() as u32,
+            hold: (descriptor.padded_output == PaddedOutput::Hold).into(),
+            ..Zeroable::zeroed()
+        };
+        for direction in 0..self.directions() {
+            let weights = self.weights(args.weights, layer, direction);
+            let own: &DirectionSpace = &self.plan.layers[layer].direction[direction];
+            let scratch: &DirectionScratch = &self.plan.backward_data.direction[direction];
+            params.direction[direction] = BackwardDirection {
+                cell: CellOptions::new(descriptor, direction),
+                weight_hh: weights.hidden_hidden,
+                peephole: weights.peephole,
+                c0: self.state(args.c0, layer, direction, h),
+                gates: own.gates.of(args.reserve),
+                cell_state: own.cell_state.of(args.reserve),
+                q: own.q.of(args.reserve),
+                h_prev: own.h_prev.of(args.reserve),
+                dgates: own.dgates.of(args.reserve),
+                dy: self.at(dy.data, direction * p),
+                dhn: self.state(args.dhn, layer, direction, p),
+                dcn: self.state(args.dcn, layer, direction, h),
+                dh: scratch.dh.of(args.workspace),
+                dc: scratch.dc.of(args.workspace),
+                dh_reset: scratch.dh_reset.of(args.workspace),
+                dc_reset: scratch.dc_reset.of(args.workspace),
+                dh_step: own.dh_step.of(args.reserve),
+                du: scratch.du.of(args.workspace),
+                dq: scratch.dq.of(args.workspace),
+                dh0: self.state(args.dh0, layer, direction, p),
+                dc0: self.state(args.dc0, layer, direction, h),
+                reverse: self.is_reverse(direction).into(),
+                unused: 0,
+            };
+        }
+        params
+    }
+
+    fn walk_backward(&self, params: &BackwardParams, layer: usize, args: &RawBackwardData) -> Result<()> {
+        let kernels = self.plan.kernels.backward()?;
+        let descriptor = self.descriptor();
+        let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
+        let slots = gradient_slots(descriptor.cell);
+        let before = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before;
+        let (outputs, units) =
+            (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
+        self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
+        for step in (0..self.seq_len()).rev() {
+            let each = |build: &dyn Fn(usize, &BackwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {
+                (0..self.directions()).map(|d| build(d, &params.direction[d], self.time(d, step))).collect()
+            };
+            // Gates' gradients of this step from slot `slot` on.
+            let step_gradients = |own: &BackwardDirection, t: usize, slot: usize| {
+                Rows::plain(self.at(own.dgates, (t * b * slots + slot) * h), slots * h)
+            };
+            let phase = |phase: Phase| StepBackwardParams { layer: *params, step: step as u32, phase: phase as u32 };
+            if has_second_product(descriptor) {
+                self.run(&kernels.step, if before { &units } else { &outputs }, &phase(Phase::First))?;
+                let second = each(&|d, own, t| {
+                    if before {
+                        let rows = Rows::plain(self.at(own.weight_hh, 2 * h * h), h);
+                        problem(&[(step_gradients(own, t, 0), rows, h)], Rows::plain(own.dq, h), b, h)
+                    } else {
+                        let weight = Rows::plain(self.weights(args.weights, layer, d).projection, h);
+                        let dh = Rows::plain(self.at(own.dh_step, t * b * p), p);
+                        problem(&[(dh, weight, p)], Rows::plain(own.du, h), b, h)
+                    }
+                });
+                self.gemm(Orientation::Nn, &second, Store { wide: true, accumulate: false })?;
+                self.run(&kernels.step, &units, &phase(Phase::Second))?;
+            } else {
+                self.run(&kernels.step, &units, &phase(Phase::Whole))?;
+            }
+            let recurrent = each(&|_, own, t| {
+                // Slots that pair with rows 0.. of R; reset before, R_n has had its product.
+                let (slot, gates) = match descriptor.cell {
+                    CellKind::Rnn | CellKind::Lstm => (0, descriptor.cell.gates()),
+                    CellKind::Gru => (1, if before { 2 } else { 3 }),
+                };
+                let terms = [(step_gradients(own, t, slot), Rows::plain(own.weight_hh, p), gates * h)];
+                problem(&terms, Rows::plain(own.dh, p), b, p)
+            });
+            self.gemm(Orientation::Nn, &recurrent, Store { wide: true, accumulate: true })?;
+        }
+        if args.dh0 != DevicePtr::NULL || args.dc0 != DevicePtr::NULL {
+            self.run(&kernels.finish, &self.elementwise(h.max(p), b, self.directions()), params)?;
+        }
+        Ok(())
+    }
+
+    // Backward-weights.
+
+    /// All layers.
+    pub(crate) fn backward_weights(&self, args: &RawBackwardWeights, grad: WeightGrad) -> Result<()> {
+        let space: &Workspace = &self.plan.backward_weights;
+        let (dropped, partial) = (space.dropped.of(args.workspace), space.partial.of(args.workspace));
+        let dropout = self.dropout(args.dropout_seed);
+        for layer in 0..self.descriptor().num_layers {
+            let input = self.layer_input(layer, args.x, args.reserve, dropped, &dropout)?;
+            for direction in 0..self.directions() {
+                self.layer_weight_gradients(layer, direction, input, args, partial, grad)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn layer_weight_gradients(
+        &self,
+        layer: usize,
+        direction: usize,
+        input: Sequences,
+        args: &RawBackwardWeights,
+        partial: DevicePtr,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        let descriptor = self.descriptor();
+        let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
+        let features = descriptor.layer_input_size(layer);
+        let own = &self.plan.layers[layer].direction[direction];
+        let out = self.weights(args.dweights, layer, direction);
+        let dgates = own.dgates.of(args.reserve);
+        let layout = self.plan.h_prev;
+        let h_prev = Sequences {
+            data: own.h_prev.of(args.reserve),
+            time_stride: layout.rows * layout.stride,
+            batch_stride: layout.stride,
+        };
+        let sum = PartialSums { partial, lengths: args.lengths, grad };
+        for (slot, row, gates) in input_slots(descriptor.cell) {
+            let to = self.at(out.input_hidden, row * h * features);
+            self.product_gradient(&sum, self.gate_gradients(dgates, slot), gates * h, input, features, to)?;
+        }
+        let gate_gradients = |slot: usize| self.gate_gradients(dgates, slot);
+        match (descriptor.cell, descriptor.reset) {
+            (CellKind::Rnn | CellKind::Lstm, _) => {
+                self.product_gradient(&sum, gate_gradients(0), self.gate_rows(), h_prev, p, out.hidden_hidden)?;
+            }
+            (CellKind::Gru, GruReset::After) => {
+                self.product_gradient(&sum, gate_gradients(1), 3 * h, h_prev, h, out.hidden_hidden)?;
+            }
+            (CellKind::Gru, GruReset::Before) => {
+                self.product_gradient(&sum, gate_gradients(1), 2 * h, h_prev, h, out.hidden_hidden)?;
+                let reset_h = self.inner(own.reset_h.of(args.reserve), h);
+                let to = self.at(out.hidden_hidden, 2 * h * h);
+                self.product_gradient(&sum, gate_gradients(0), h, reset_h, h, to)?;
+            }
+        }
+        if descriptor.proj_size.is_some() {
+            let dh = self.inner(own.dh_step.of(args.reserve), p);
+            let u = self.inner(own.u.of(args.reserve), h);
+            self.product_gradient(&sum, dh, p, u, h, out.projection)?;
+        }
+        if descriptor.bias != Bias::None {
+            self.bias_gradients(&sum, dgates, &out)?;
+        }
+        if descriptor.peepholes {
+            let rows = self.seq_len() * b;
+            let pieces = bias_pieces(rows);
+            let params = PeepholeGradientParams {
+                dgates,
+                cell_state: own.cell_state.of(args.reserve),
+                c0: self.state(args.c0, layer, direction, h),
+                resets: args.resets,
+                partial,
+                seq_len: self.seq_len() as u32,
+                batch: b as u32,
+                hidden_size: h as u32,
+                pieces: pieces as u32,
+                reverse: self.is_reverse(direction).into(),
+                unused: 0,
+            };
+            let kernels = self.plan.kernels.backward()?;
+            self.run(&kernels.peephole_gradient, &self.reduction(3 * h, pieces), &params)?;
+            self.sum_partials(&sum, partial, pieces, 3 * h, out.peephole, 3 * h)?;
+        }
+        Ok(())
+    }
+
+    /// `out (+)= left^T right`, summed over all steps and sequences: `[m, n]`.
+    fn product_gradient(
+        &self,
+        sum: &PartialSums,
+        left: Sequences,
+        m: usize,
+        right: Sequences,
+        n: usize,
+        out: DevicePtr,
+    ) -> Result<()> {
+        let rows = self.seq_len() * self.batch();
+        let splits = weight_splits(m, n, rows, 1, self.plan.multiprocessors, self.plan.math);
+        let kernel = self.plan.kernels.gemm(Orientation::Tn, m)?;
+        let terms = [(left.rows(self.batch()), right.rows(self.batch()), rows)];
+        let to = if splits > 1 { sum.partial } else { out };
+        let mut params = GemmParams {
+            lengths: sum.lengths,
+            splits: splits as u32,
+            accumulate: (sum.grad == WeightGrad::Add).into(),
+            ..Zeroable::zeroed()
+        };
+        params.problem[0] = problem(&terms, Rows::plain(to, n), m, n);
+        self.run(kernel.kernel(), &kernel.launch(m, n, 1, splits), &params)?;
+        if splits > 1 { self.sum_partials(sum, sum.partial, splits, m * n, out, m * n) } else { Ok(()) }
+    }
+
+    fn reduction(&self, columns: usize, pieces: usize) -> Launch {
+        Launch {
+            shared_bytes: REDUCTION_THREADS * self.accumulator() as u32,
+            ..Launch::new([columns.div_ceil(32) as u32, pieces as u32, 1], REDUCTION_THREADS)
+        }
+    }
+
+    /// Both biases get the sums of the gates' gradients; the GRU's `b_hn` that of what `R_n` gets.
+    fn bias_gradients(&self, sum: &PartialSums, dgates: DevicePtr, out: &LayerWeights<DevicePtr>) -> Result<()> {
+        let descriptor = self.descriptor();
+        let kernels = self.plan.kernels.backward()?;
+        let (h, slots) = (self.hidden_size(), gradient_slots(descriptor.cell));
+        let rows = self.seq_len() * self.batch();
+        let pieces = bias_pieces(rows);
+        // Reset before has nothing in the last slot.
+        let after = descriptor.reset == GruReset::After;
+        let columns = if descriptor.cell == CellKind::Gru && !after { 3 * h } else { slots * h };
+        let params = BiasGradientParams {
+            rows: Rows::plain(dgates, slots * h),
+            partial: sum.partial,
+            row_count: rows as u32,
+            columns: columns as u32,
+            pieces: pieces as u32,
+            unused: 0,
+        };
+        self.run(&kernels.bias_gradient, &self.reduction(columns, pieces), &params)?;
+        let add = |bias: DevicePtr, slot: usize, row: usize, gates: usize| {
+            if bias == DevicePtr::NULL {
+                return Ok(());
+            }
+            let from = sum.partial.offset(slot * h * self.accumulator());
+            self.sum_partials(sum, from, pieces, columns, self.at(bias, row * h), gates * h)
+        };
+        for (slot, row, gates) in input_slots(descriptor.cell) {
+            add(out.input_bias, slot, row, gates)?;
+        }
+        match descriptor.cell {
+            CellKind::Rnn | CellKind::Lstm => add(out.hidden_bias, 0, 0, slots),
+            CellKind::Gru if after => add(out.hidden_bias, 1, 0, 3),
+            CellKind::Gru => {
+                add(out.hidden_bias, 1, 0, 2)?;
+                add(out.hidden_bias, 0, 2, 1)
+            }
+        }
+    }
+
+    fn sum_partials(
+        &self,
+        sum: &PartialSums,
+        from: DevicePtr,
+        count: usize,
+        stride: usize,
+        out: DevicePtr,
+        len: usize,
+    ) -> Result<()> {
+        let params = SumPartialsParams {
+            partial: from,
+            out,
+            len: len as u64,
+            stride: stride as u64,
+            count: count as u32,
+            accumulate: (sum.grad == WeightGrad::Add).into(),
+        };
+        let blocks = len.div_ceil(REDUCTION_THREADS as usize).min(65_535) as u32;
+        let kernel = &self.plan.kernels.backward()?.sum_partials;
+        self.run(kernel, &Launch::new([blocks, 1, 1], REDUCTION_THREADS), &params)
+    }
+}
+
+/// What the sums of backward-weights have in common.
+struct PartialSums {
+    partial: DevicePtr,
+    lengths: DevicePtr,
+    grad: WeightGrad,
+}
+
+/// Runs of slots of `dgates` that pair with runs of rows of `weight_ih` and `bias_ih`: first slot, first gate, gates.
+fn input_slots(cell: CellKind) -> impl Iterator<Item = (usize, usize, usize)> {
+    let runs: &[(usize, usize, usize)] = match cell {
+        CellKind::Rnn => &[(0, 0, 1)],
+        CellKind::Lstm => &[(0, 0, 4)],
+        CellKind::Gru => &[(1, 0, 2), (0, 2, 1)],
+    };
+    runs.iter().copied()
+}

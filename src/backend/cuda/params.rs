@@ -1,0 +1,329 @@
+//! The kernels' parameter structs, field by field as in `kernels/params.cuh`, where the meaning of every field stands.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::device::DevicePtr;
+use crate::cell::{Activation as Function, Activations, CellKind};
+use crate::rnn::{GruReset, RnnDescriptor};
+
+/// Products that one launch adds up, see [`GemmProblem`].
+pub(crate) const GEMM_TERMS: usize = 4;
+/// Directions of a layer, at most.
+pub(crate) const DIRECTIONS: usize = 2;
+
+/// `SavedGates` of params.cuh: what training keeps of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum SavedGates {
+    /// Inference.
+    Nothing = 0,
+    /// Gate values.
+    Activated = 1,
+    /// What goes into the clip and the activation.
+    PreActivations = 2,
+}
+
+impl SavedGates {
+    /// What training must keep for an operator's derivatives.
+    pub(crate) fn of_training(descriptor: &RnnDescriptor) -> Self {
+        let needs_input = |set: Activations| match descriptor.cell {
+            CellKind::Rnn => set.state.derivative_needs_input(),
+            // The output function's input is the cell state, which is kept anyway.
+            CellKind::Lstm | CellKind::Gru => set.gate.derivative_needs_input() || set.state.derivative_needs_input(),
+        };
+        let any = (0..descriptor.num_directions()).any(|d| needs_input(descriptor.activations_of(d)));
+        if any || descriptor.gate_clip.is_some() { SavedGates::PreActivations } else { SavedGates::Activated }
+    }
+}
+
+/// `Phase` of params.cuh: which part of a step a launch computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    /// No second product in this step.
+    Whole = 0,
+    /// Up to the second product.
+    First = 1,
+    /// The rest.
+    Second = 2,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Activation {
+    pub(crate) kind: u32,
+    pub(crate) unused: u32,
+    pub(crate) alpha: f64,
+    pub(crate) beta: f64,
+}
+
+impl From<Function> for Activation {
+    fn from(function: Function) -> Self {
+        let kind = match function {
+            Function::Tanh => 0,
+            Function::Relu => 1,
+            Function::Sigmoid => 2,
+            Function::HardSigmoid { .. } => 3,
+            Function::Softsign => 4,
+            Function::Softplus => 5,
+            Function::Elu { .. } => 6,
+            Function::Selu => 7,
+            Function::LeakyRelu { .. } => 8,
+            Function::ThresholdedRelu { .. } => 9,
+            Function::ScaledTanh { .. } => 10,
+            Function::Affine { .. } => 11,
+            Function::Linear => 12,
+        };
+        let (alpha, beta) = function.constants();
+        Activation { kind, unused: 0, alpha: alpha.unwrap_or(0.0), beta: beta.unwrap_or(0.0) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct CellOptions {
+    pub(crate) gate: Activation,
+    pub(crate) state: Activation,
+    pub(crate) output: Activation,
+    pub(crate) gate_clip: f64,
+    pub(crate) cell_clip: f64,
+    pub(crate) coupled_input_forget: u32,
+    pub(crate) reset_before: u32,
+}
+
+impl CellOptions {
+    /// Those of one direction.
+    pub(crate) fn new(descriptor: &RnnDescriptor, direction: usize) -> Self {
+        let set = descriptor.activations_of(direction);
+        CellOptions {
+            gate: set.gate.into(),
+            state: set.state.into(),
+            output: set.output.into(),
+            gate_clip: descriptor.gate_clip.unwrap_or(f64::INFINITY),
+            cell_clip: descriptor.cell_clip.unwrap_or(f64::INFINITY),
+            coupled_input_forget: descriptor.coupled_input_forget.into(),
+            reset_before: (descriptor.reset == GruReset::Before).into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct ForwardDirection {
+    pub(crate) cell: CellOptions,
+    pub(crate) weight_hh: DevicePtr,
+    pub(crate) bias_ih: DevicePtr,
+    pub(crate) bias_hh: DevicePtr,
+    pub(crate) peephole: DevicePtr,
+    pub(crate) h0: DevicePtr,
+    pub(crate) c0: DevicePtr,
+    pub(crate) gates: DevicePtr,
+    pub(crate) recurrent: DevicePtr,
+    pub(crate) projected: DevicePtr,
+    pub(crate) h_prev: DevicePtr,
+    pub(crate) cell_state: DevicePtr,
+    pub(crate) q: DevicePtr,
+    pub(crate) reset_h: DevicePtr,
+    pub(crate) u: DevicePtr,
+    pub(crate) y: DevicePtr,
+    pub(crate) hn: DevicePtr,
+    pub(crate) cn: DevicePtr,
+    pub(crate) reverse: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct ForwardParams {
+    pub(crate) direction: [ForwardDirection; DIRECTIONS],
+    pub(crate) lengths: DevicePtr,
+    pub(crate) resets: DevicePtr,
+    pub(crate) y_time_stride: u64,
+    pub(crate) y_batch_stride: u64,
+    pub(crate) seq_len: u32,
+    pub(crate) batch: u32,
+    pub(crate) hidden_size: u32,
+    pub(crate) output_size: u32,
+    pub(crate) directions: u32,
+    pub(crate) slots: u32,
+    pub(crate) rows: u32,
+    pub(crate) h_prev_stride: u32,
+    pub(crate) save: u32,
+    pub(crate) hold: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct StepForwardParams {
+    pub(crate) layer: ForwardParams,
+    pub(crate) step: u32,
+    pub(crate) phase: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BackwardDirection {
+    pub(crate) cell: CellOptions,
+    pub(crate) weight_hh: DevicePtr,
+    pub(crate) peephole: DevicePtr,
+    pub(crate) c0: DevicePtr,
+    pub(crate) gates: DevicePtr,
+    pub(crate) cell_state: DevicePtr,
+    pub(crate) q: DevicePtr,
+    pub(crate) h_prev: DevicePtr,
+    pub(crate) dgates: DevicePtr,
+    pub(crate) dy: DevicePtr,
+    pub(crate) dhn: DevicePtr,
+    pub(crate) dcn: DevicePtr,
+    pub(crate) dh: DevicePtr,
+    pub(crate) dc: DevicePtr,
+    pub(crate) dh_reset: DevicePtr,
+    pub(crate) dc_reset: DevicePtr,
+    pub(crate) dh_step: DevicePtr,
+    pub(crate) du: DevicePtr,
+    pub(crate) dq: DevicePtr,
+    pub(crate) dh0: DevicePtr,
+    pub(crate) dc0: DevicePtr,
+    pub(crate) reverse: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BackwardParams {
+    pub(crate) direction: [BackwardDirection; DIRECTIONS],
+    pub(crate) lengths: DevicePtr,
+    pub(crate) resets: DevicePtr,
+    pub(crate) dy_time_stride: u64,
+    pub(crate) dy_batch_stride: u64,
+    pub(crate) seq_len: u32,
+    pub(crate) batch: u32,
+    pub(crate) hidden_size: u32,
+    pub(crate) output_size: u32,
+    pub(crate) directions: u32,
+    pub(crate) rows: u32,
+    pub(crate) h_prev_stride: u32,
+    pub(crate) save: u32,
+    pub(crate) hold: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct StepBackwardParams {
+    pub(crate) layer: BackwardParams,
+    pub(crate) step: u32,
+    pub(crate) phase: u32,
+}
+
+/// A matrix whose rows stand in groups, see params.cuh.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Rows {
+    pub(crate) data: DevicePtr,
+    pub(crate) outer_stride: u64,
+    pub(crate) inner_stride: u64,
+    pub(crate) inner: u32,
+    pub(crate) unused: u32,
+}
+
+impl Rows {
+    /// A matrix whose rows are `stride` elements apart.
+    pub(crate) fn plain(data: DevicePtr, stride: usize) -> Self {
+        Rows { data, outer_stride: stride as u64, inner_stride: 0, inner: 1, unused: 0 }
+    }
+
+    /// A `[T, B, features]` tensor as rows in time-major order.
+    pub(crate) fn sequences(data: DevicePtr, time_stride: usize, batch_stride: usize, batch: usize) -> Self {
+        Rows {
+            data,
+            outer_stride: time_stride as u64,
+            inner_stride: batch_stride as u64,
+            inner: batch as u32,
+            unused: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct GemmTerm {
+    pub(crate) a: Rows,
+    pub(crate) b: Rows,
+    pub(crate) k: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct GemmProblem {
+    pub(crate) term: [GemmTerm; GEMM_TERMS],
+    pub(crate) c: Rows,
+    pub(crate) terms: u32,
+    pub(crate) m: u32,
+    pub(crate) n: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct GemmParams {
+    pub(crate) problem: [GemmProblem; DIRECTIONS],
+    pub(crate) lengths: DevicePtr,
+    pub(crate) splits: u32,
+    pub(crate) accumulate: u32,
+    pub(crate) wide: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct SumPartialsParams {
+    pub(crate) partial: DevicePtr,
+    pub(crate) out: DevicePtr,
+    pub(crate) len: u64,
+    pub(crate) stride: u64,
+    pub(crate) count: u32,
+    pub(crate) accumulate: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BiasGradientParams {
+    pub(crate) rows: Rows,
+    pub(crate) partial: DevicePtr,
+    pub(crate) row_count: u32,
+    pub(crate) columns: u32,
+    pub(crate) pieces: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct PeepholeGradientParams {
+    pub(crate) dgates: DevicePtr,
+    pub(crate) cell_state: DevicePtr,
+    pub(crate) c0: DevicePtr,
+    pub(crate) resets: DevicePtr,
+    pub(crate) partial: DevicePtr,
+    pub(crate) seq_len: u32,
+    pub(crate) batch: u32,
+    pub(crate) hidden_size: u32,
+    pub(crate) pieces: u32,
+    pub(crate) reverse: u32,
+    pub(crate) unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct DropoutParams {
+    pub(crate) x: Rows,
+    pub(crate) out: DevicePtr,
+    pub(crate) seed: u64,
+    pub(crate) threshold: u64,
+    pub(crate) scale: f64,
+    pub(crate) rows: u32,
+    pub(crate) batch: u32,
+    pub(crate) features: u32,
+    pub(crate) layer: u32,
+}

@@ -1,0 +1,316 @@
+//! How an operator of given sizes runs on a device: [`CudaPlan`].
+
+use std::fmt;
+
+use super::catalog;
+use super::device::{Device, Launch, Properties};
+use super::space::{self, Arena, HPrevLayout, LayerSpace, Sizes, Workspace};
+use crate::backend::{ForwardMode, HostPlan, TempSpace};
+use crate::cell::CellKind;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::rnn::{GruReset, RnnDescriptor, RnnShape};
+
+/// Which kernels walk through time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// A product and an elementwise kernel every step: any size, every option, any GPU.
+    Step,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Step => "step",
+        })
+    }
+}
+
+/// What may be chosen about how a backend computes; nothing of it changes what is computed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CudaOptions {
+    /// f32 only: round the operands of products to 10 bits of mantissa, for the tensor cores.
+    pub tf32: bool,
+    /// Use this family or refuse; by default the plan chooses.
+    pub family: Option<Family>,
+}
+
+/// Rows of a product from which on the large tile is used.
+const LARGE_TILE_ROWS: usize = 33;
+/// Most pieces that the sum over steps and sequences of a weight gradient falls into.
+const MOST_SPLITS: usize = 32;
+/// Rows that a piece of a bias gradient has at least.
+const BIAS_PIECE_ROWS: usize = 256;
+
+/// Slots of `dgates`, times `hidden_size`: the gates, and for the GRU what R_n gets.
+pub(crate) fn gradient_slots(cell: CellKind) -> usize {
+    match cell {
+        CellKind::Rnn | CellKind::Lstm => cell.gates(),
+        CellKind::Gru => cell.gates() + 1,
+    }
+}
+
+/// Which way the operands of a product lie, see `kernels/gemm.cu`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orientation {
+    Nt,
+    Nn,
+    Tn,
+}
+
+/// A product's kernel with its tile.
+#[derive(Clone, Debug)]
+pub(crate) struct GemmKernel<K> {
+    kernel: K,
+    rows: u32,
+    columns: u32,
+    threads: u32,
+    shared_bytes: u32,
+}
+
+impl<K> GemmKernel<K> {
+    /// Geometry for products of at most `m` by `n`.
+    pub(crate) fn launch(&self, m: usize, n: usize, problems: usize, splits: usize) -> Launch {
+        let tiles = |size: usize, tile: u32| size.div_ceil(tile as usize) as u32;
+        Launch {
+            shared_bytes: self.shared_bytes,
+            ..Launch::new([tiles(m, self.rows), tiles(n, self.columns), (problems * splits) as u32], self.threads)
+        }
+    }
+
+    pub(crate) fn kernel(&self) -> &K {
+        &self.kernel
+    }
+}
+
+/// Kernels of a plan, loaded.
+#[derive(Debug)]
+pub(crate) struct Kernels<D: Device> {
+    pub(crate) begin_forward: D::Kernel,
+    pub(crate) step_forward: D::Kernel,
+    pub(crate) dropout: D::Kernel,
+    gemm_nt: [GemmKernel<D::Kernel>; 2],
+    pub(crate) backward: Option<BackwardKernels<D>>,
+}
+
+/// Those of training alone.
+#[derive(Debug)]
+pub(crate) struct BackwardKernels<D: Device> {
+    pub(crate) begin: D::Kernel,
+    pub(crate) step: D::Kernel,
+    pub(crate) finish: D::Kernel,
+    pub(crate) bias_gradient: D::Kernel,
+    pub(crate) peephole_gradient: D::Kernel,
+    pub(crate) sum_partials: D::Kernel,
+    gemm_nn: [GemmKernel<D::Kernel>; 2],
+    gemm_tn: GemmKernel<D::Kernel>,
+}
+
+impl<D: Device> Kernels<D> {
+    fn load(device: &D, descriptor: &RnnDescriptor, dtype: DType, math: &str, mode: ForwardMode) -> Result<Self> {
+        let cell = descriptor.cell.spec().name;
+        let gemm = |orientation: &str, tile: usize| -> Result<GemmKernel<D::Kernel>> {
+            let (name, _, rows, columns, threads) = catalog::GEMM_TILES[tile];
+            Ok(GemmKernel {
+                kernel: device.kernel(&format!("gemm_{orientation}_{math}_{name}"))?,
+                rows,
+                columns,
+                threads,
+                shared_bytes: catalog::gemm_shared_bytes(math, rows + columns),
+            })
+        };
+        let backward = || -> Result<BackwardKernels<D>> {
+            Ok(BackwardKernels {
+                begin: device.kernel(&format!("begin_backward_{dtype}"))?,
+                step: device.kernel(&format!("step_backward_{cell}_{dtype}"))?,
+                finish: device.kernel(&format!("finish_backward_{dtype}"))?,
+                bias_gradient: device.kernel(&format!("bias_gradient_{dtype}"))?,
+                peephole_gradient: device.kernel(&format!("peephole_gradient_{dtype}"))?,
+                sum_partials: device.kernel(&format!("sum_partials_{dtype}"))?,
+                gemm_nn: [gemm("nn", 0)?, gemm("nn", 1)?],
+                gemm_tn: gemm("tn", 0)?,
+            })
+        };
+        Ok(Kernels {
+            begin_forward: device.kernel(&format!("begin_forward_{dtype}"))?,
+            step_forward: device.kernel(&format!("step_forward_{cell}_{dtype}"))?,
+            dropout: device.kernel(&format!("dropout_{dtype}"))?,
+            gemm_nt: [gemm("nt", 0)?, gemm("nt", 1)?],
+            backward: (mode == ForwardMode::Training).then(backward).transpose()?,
+        })
+    }
+
+    /// The kernel of a product with `m` rows.
+    pub(crate) fn gemm(&self, orientation: Orientation, m: usize) -> Result<&GemmKernel<D::Kernel>> {
+        let tile = usize::from(m < LARGE_TILE_ROWS);
+        Ok(match orientation {
+            Orientation::Nt => &self.gemm_nt[tile],
+            Orientation::Nn => &self.backward()?.gemm_nn[tile],
+            Orientation::Tn => &self.backward()?.gemm_tn,
+        })
+    }
+
+    /// Those of training; the checks of a call have made sure that the plan is for it.
+    pub(crate) fn backward(&self) -> Result<&BackwardKernels<D>> {
+        self.backward.as_ref().ok_or_else(|| Error::option("mode", "a plan for training", "one for inference"))
+    }
+}
+
+/// How an operator of given sizes runs on a device. Holds the loaded kernels; making one may load modules, running one never does.
+#[derive(Debug)]
+pub struct CudaPlan<D: Device> {
+    pub(crate) host: HostPlan,
+    pub(crate) dtype: DType,
+    pub(crate) math: &'static str,
+    pub(crate) family: Family,
+    why: String,
+    pub(crate) h_prev: HPrevLayout,
+    pub(crate) layers: Vec<LayerSpace>,
+    pub(crate) forward: Workspace,
+    pub(crate) backward_data: Workspace,
+    pub(crate) backward_weights: Workspace,
+    pub(crate) temp_space: TempSpace,
+    pub(crate) multiprocessors: usize,
+    pub(crate) kernels: Kernels<D>,
+}
+
+impl<D: Device> CudaPlan<D> {
+    pub(crate) fn new(
+        device: &D,
+        options: &CudaOptions,
+        dtype: DType,
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        mode: ForwardMode,
+    ) -> Result<Self> {
+        if options.tf32 && dtype != DType::F32 {
+            return Err(Error::option("tf32", format!("off for {dtype}, since it is a way to multiply f32"), "on"));
+        }
+        let math = if options.tf32 { "tf32" } else { dtype.name() };
+        let host = HostPlan::new(&format!("{} {math}", D::NAME), descriptor, shape, mode)?;
+        check_limits(descriptor, shape)?;
+        let family = Family::Step;
+        let why = "the only family there is so far".to_owned();
+        let slots = match mode {
+            ForwardMode::Training => shape.seq_len,
+            ForwardMode::Inference => shape.seq_len.min(2),
+        };
+        let h_prev = HPrevLayout { slots, rows: shape.batch, stride: descriptor.output_size() };
+        let sizes = Sizes { descriptor, shape, mode, dtype, h_prev };
+        let properties = device.properties();
+
+        let mut kept = Arena::default();
+        let layers = space::layers(&mut kept, &sizes)?;
+        let reserve = if mode == ForwardMode::Training { kept.bytes() } else { 0 };
+        let mut arena = if mode == ForwardMode::Training { Arena::default() } else { kept };
+        let forward = Workspace::forward(&mut arena, &sizes)?;
+        let mut workspace = arena.bytes();
+        let (mut backward_data, mut backward_weights) = (Workspace::default(), Workspace::default());
+        if mode == ForwardMode::Training {
+            let mut arena = Arena::default();
+            backward_data = Workspace::backward_data(&mut arena, &sizes)?;
+            workspace = workspace.max(arena.bytes());
+            let mut arena = Arena::default();
+            let partials = partials(descriptor, shape, properties, math);
+            backward_weights = Workspace::backward_weights(&mut arena, &sizes, partials)?;
+            workspace = workspace.max(arena.bytes());
+        }
+        let temp_space =
+            TempSpace { workspace: workspace.div_ceil(dtype.size()), reserve: reserve.div_ceil(dtype.size()) };
+        Ok(CudaPlan {
+            dtype,
+            math,
+            family,
+            why,
+            h_prev,
+            layers,
+            forward,
+            backward_data,
+            backward_weights,
+            temp_space,
+            multiprocessors: properties.multiprocessors as usize,
+            kernels: Kernels::load(device, descriptor, dtype, math, mode)?,
+            host,
+        })
+    }
+
+    /// The operator.
+    pub fn descriptor(&self) -> &RnnDescriptor {
+        self.host.descriptor()
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> RnnShape {
+        self.host.shape()
+    }
+
+    /// Which kernels walk through time.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Why these.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
+/// Kernels count rows, columns and steps in 32 bits, and a grid has at most 65535 blocks along y.
+fn check_limits(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<()> {
+    let rows = shape.seq_len.saturating_mul(shape.batch);
+    let widest = (descriptor.num_directions() * descriptor.output_size())
+        .max(descriptor.input_size)
+        .max((descriptor.cell.gates() + 1).saturating_mul(descriptor.hidden_size));
+    for (name, size, most) in [
+        ("seq_len * batch", rows, i32::MAX as usize),
+        ("the widest of input, output and gates", widest, 32 * 65_535),
+    ] {
+        if size > most {
+            return Err(Error::unsupported(
+                format!("{name} = {size}"),
+                format!("the CUDA kernels take at most {most}; split the batch, or use the cpu backend"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Pieces that the sum over `rows` of a weight gradient of `m` by `n` falls into, so that every multiprocessor has work.
+pub(crate) fn weight_splits(m: usize, n: usize, rows: usize, problems: usize, multiprocessors: usize, math: &str) -> usize {
+    let (_, _, tile_rows, tile_columns, _) = catalog::GEMM_TILES[0];
+    let tiles = m.div_ceil(tile_rows as usize) * n.div_ceil(tile_columns as usize) * problems;
+    let deep = rows.div_ceil(8 * catalog::gemm_depth(math) as usize);
+    (2 * multiprocessors).div_ceil(tiles).min(deep).clamp(1, MOST_SPLITS)
+}
+
+/// Pieces that a bias gradient's sum falls into.
+pub(crate) fn bias_pieces(rows: usize) -> usize {
+    rows.div_ceil(BIAS_PIECE_ROWS).clamp(1, 64)
+}
+
+/// Partial sums that backward-weights needs room for at a time.
+fn partials(descriptor: &RnnDescriptor, shape: RnnShape, properties: &Properties, math: &str) -> usize {
+    let rows = shape.seq_len * shape.batch;
+    let (hidden, output) = (descriptor.hidden_size, descriptor.output_size());
+    let gates = descriptor.cell.gates() * hidden;
+    let of_product = |m: usize, n: usize| {
+        m.saturating_mul(n).saturating_mul(weight_splits(m, n, rows, 1, properties.multiprocessors as usize, math))
+    };
+    let mut most = bias_pieces(rows) * (gradient_slots(descriptor.cell).max(3) * hidden);
+    for layer in 0..descriptor.num_layers.min(2) {
+        // A GRU's products are of the rows of r and z and of those of n, which split differently.
+        for m in [gates, 2 * hidden, hidden] {
+            most = most.max(of_product(m, descriptor.layer_input_size(layer)));
+        }
+    }
+    for m in [gates, 2 * hidden, hidden] {
+        most = most.max(of_product(m, output));
+    }
+    most.max(of_product(output, hidden))
+}
+
+/// Whether a step has a second product within it: LSTM with projection, GRU with the reset gate before the product.
+pub(crate) fn has_second_product(descriptor: &RnnDescriptor) -> bool {
+    descriptor.proj_size.is_some() || (descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before)
+}
