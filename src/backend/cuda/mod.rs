@@ -1,5 +1,14 @@
 //! The CUDA backend: no kernels are built yet, and asking for it says so.
 
+#[cfg(feature = "cuda")]
+pub mod catalog;
+#[cfg(feature = "cuda")]
+pub mod compile;
+#[cfg(feature = "cuda")]
+pub mod images;
+#[cfg(feature = "cuda")]
+pub mod nvrtc;
+
 use crate::error::{Error, Result};
 
 /// The CUDA backend. It cannot be made in this version.
