@@ -19,6 +19,7 @@
 //! change from forward to the last backward call.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
 pub mod cuda;
 pub(crate) mod host;
 pub mod pass;

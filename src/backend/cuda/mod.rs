@@ -14,9 +14,12 @@
 //! Lengths on a device cannot be checked before a call. One beyond `seq_len` counts as `seq_len`; a sequence of length zero leaves
 //! its state as it was. Through [`Staged`] both are errors, as on every backend.
 
+pub mod catalog;
+pub mod compile;
 pub mod device;
+pub mod images;
+pub mod nvrtc;
 
-mod catalog;
 mod engine;
 mod memory;
 mod params;

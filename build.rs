@@ -1,0 +1,50 @@
+//! Compiles the kernels. Without the feature `cuda` there is nothing to do.
+//!
+//! With it, every unit of `kernels/catalog.rs` is compiled by libnvrtc for every target, and the images are embedded in the
+//! library (`src/backend/cuda/images.rs`). Without libnvrtc the sources alone are embedded, and compiled at first use. With
+//! the feature `emulated` the same units are compiled for the host as well.
+//!
+//! Variables, besides those that say where libnvrtc is (`src/backend/cuda/nvrtc.rs`):
+//!
+//! | variable | effect |
+//! |---|---|
+//! | `FUSED_RNN_REQUIRE_NVRTC=1` | no libnvrtc is an error |
+//! | `FUSED_RNN_CUDA_ARCHS=sm_90a,compute_75` | these targets instead of the usual ones |
+//! | `FUSED_RNN_KERNEL_CACHE=FOLDER` | results are kept there, for all profiles and checkouts, instead of in `OUT_DIR` |
+//! | `FUSED_RNN_HOST_SANITIZE=1` | the host's version is built with AddressSanitizer and UndefinedBehaviorSanitizer |
+
+#[cfg(feature = "cuda")]
+#[path = "kernels/catalog.rs"]
+#[allow(dead_code)]
+mod catalog;
+#[cfg(feature = "cuda")]
+#[path = "src/backend/cuda/compile.rs"]
+#[allow(dead_code)]
+mod compile;
+#[cfg(feature = "cuda")]
+#[path = "build/device.rs"]
+mod device;
+#[cfg(feature = "cuda")]
+#[path = "src/backend/cuda/nvrtc.rs"]
+#[allow(dead_code)]
+mod nvrtc;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-changed=build.rs");
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            // Cargo shows one line a directive.
+            message.lines().for_each(|line| println!("cargo::error={line}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    #[cfg(feature = "cuda")]
+    device::build()?;
+    Ok(())
+}
