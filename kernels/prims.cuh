@@ -536,25 +536,31 @@ struct MmaOperand {
     u32 a[4], b[2];
 };
 
+typedef float Four __attribute__((vector_size(16)));  // adds and multiplies as four floats
+
 // d[16][8] += a[16][K] b[K][8], with the fragments spread over the lanes.
 template <int K, class Unpack>
 inline void mma(void* const (&lanes)[32], Unpack unpack) {
-    float a[16][K], b[K][8], d[16][8];
+    constexpr int E = K / 8;  // elements in a register: 2 of 16 bits, 1 of 32
+    float a[16][K];
+    alignas(16) float b[K][8], d[16][8];
     for (int lane = 0; lane < 32; ++lane) {
         if (!lanes[lane]) fail("mma: lane %d is missing", lane);
         const auto& o = *static_cast<const MmaOperand*>(lanes[lane]);
         const int g = lane >> 2, t = lane & 3;
-        constexpr int E = K / 8;  // elements in a register: 2 of 16 bits, 1 of 32
         for (int e = 0; e < E; ++e) {
             for (int r = 0; r < 4; ++r) a[g + (r & 1) * 8][t * E + e + (r >> 1) * (K / 2)] = unpack(o.a[r], e);
             for (int r = 0; r < 2; ++r) b[t * E + e + r * (K / 2)][g] = unpack(o.b[r], e);
         }
     }
     for (int m = 0; m < 16; ++m) {
-        float sum[8] = {};
-        for (int k = 0; k < K; ++k)
-            for (int n = 0; n < 8; ++n) sum[n] += a[m][k] * b[k][n];
-        for (int n = 0; n < 8; ++n) d[m][n] = sum[n];
+        Four low = {}, high = {};
+        for (int k = 0; k < K; ++k) {
+            low += a[m][k] * *reinterpret_cast<const Four*>(b[k]);
+            high += a[m][k] * *reinterpret_cast<const Four*>(b[k] + 4);
+        }
+        memcpy(d[m], &low, 16);
+        memcpy(d[m] + 4, &high, 16);
     }
     for (int lane = 0; lane < 32; ++lane) {
         float* out = static_cast<const MmaOperand*>(lanes[lane])->d;
