@@ -2,7 +2,7 @@
 //
 // Kernels use no CUDA header and no inline PTX of their own; with NVRTC this file needs nothing else, and any C++17 compiler
 // takes it together with `host/cuda_host.h`. The host versions compute the same bits, but for the approximations
-// (`ex2_approx`, `rcp_approx`, `tanh_approx`), the functions of `math`, and the order of sums inside an mma.
+// (`ex2_approx`, `rcp_approx`, `tanh_approx`), the `…_accurate` functions, and the order of sums inside an mma.
 #pragma once
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
@@ -46,12 +46,12 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define SHARED(T, name) T* const name = reinterpret_cast<T*>(host::block().shared)
 #endif
 
-// mma.sync with 16-bit and TF32 operands, cp.async: sm_80 up. Clusters, st.async, mbarrier over clusters: sm_90 up.
-// Templates choose their path by these; what a target lacks is declared here but not defined, so using it does not link.
-constexpr bool HAS_MMA_16BIT = ARCH >= 800;
-constexpr bool HAS_MMA_TF32 = ARCH >= 800;
-constexpr bool HAS_CP_ASYNC = ARCH >= 800;
-constexpr bool HAS_CLUSTER = ARCH >= 900;
+// What the target has: mma.sync with 16-bit and TF32 operands, cp.async from sm_80; clusters, st.async, mbarriers over clusters
+// from sm_90. For `#if` and `if constexpr`. What a target lacks is declared here but not defined, so using it does not link.
+#define HAS_MMA_16BIT (ARCH >= 800)
+#define HAS_MMA_TF32 (ARCH >= 800)
+#define HAS_CP_ASYNC (ARCH >= 800)
+#define HAS_CLUSTER (ARCH >= 900)
 
 constexpr u32 FULL_WARP = 0xffffffffu;
 
@@ -134,53 +134,55 @@ template <class E> DEVICE u32 pack(float low, float high) {
 template <class E> DEVICE float unpack_low(u32 v) { return to_float(E{u16(v)}); }
 template <class E> DEVICE float unpack_high(u32 v) { return to_float(E{u16(v >> 16)}); }
 
-// TF32: an f32 with 10 bits of mantissa, rounded to nearest, ties away from zero.
-DEVICE u32 to_tf32(float x) {
+template <class E> DEVICE E zero() { return round_to<E>(accumulator_t<E>(0)); }
+
+// TF32: the bits of an f32 rounded to 10 bits of mantissa, to nearest, ties away from zero.
+DEVICE u32 round_tf32(u32 bits) {
 #if ON_DEVICE && ARCH >= 800
     u32 r;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(bits)));
     return r;
 #else
-    const u32 u = __float_as_uint(x);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fffffffu;
-    return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u;
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffffffu;
+    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 #endif
 }
 
 // ---- arithmetic --------------------------------------------------------------------------------------------------------
 
 // CUDA's own functions without fast-math (1 to 2 ulp), libm on the host.
-namespace math {
-DEVICE float exp(float x) { return ::expf(x); }
-DEVICE double exp(double x) { return ::exp(x); }
-DEVICE float expm1(float x) { return ::expm1f(x); }
-DEVICE double expm1(double x) { return ::expm1(x); }
-DEVICE float log1p(float x) { return ::log1pf(x); }
-DEVICE double log1p(double x) { return ::log1p(x); }
-DEVICE float log(float x) { return ::logf(x); }
-DEVICE double log(double x) { return ::log(x); }
-DEVICE float tanh(float x) { return ::tanhf(x); }
-DEVICE double tanh(double x) { return ::tanh(x); }
-DEVICE float sqrt(float x) { return ::sqrtf(x); }
-DEVICE double sqrt(double x) { return ::sqrt(x); }
-DEVICE float abs(float x) { return ::fabsf(x); }
-DEVICE double abs(double x) { return ::fabs(x); }
+DEVICE float exp_accurate(float x) { return expf(x); }
+DEVICE double exp_accurate(double x) { return exp(x); }
+DEVICE float expm1_accurate(float x) { return expm1f(x); }
+DEVICE double expm1_accurate(double x) { return expm1(x); }
+DEVICE float log_accurate(float x) { return logf(x); }
+DEVICE double log_accurate(double x) { return log(x); }
+DEVICE float log1p_accurate(float x) { return log1pf(x); }
+DEVICE double log1p_accurate(double x) { return log1p(x); }
+DEVICE float tanh_accurate(float x) { return tanhf(x); }
+DEVICE double tanh_accurate(double x) { return tanh(x); }
+DEVICE float square_root(float x) { return sqrtf(x); }
+DEVICE double square_root(double x) { return sqrt(x); }
+DEVICE float absolute(float x) { return fabsf(x); }
+DEVICE double absolute(double x) { return fabs(x); }
+DEVICE bool is_infinite(float x) { return absolute(x) == __uint_as_float(0x7f800000u); }
+DEVICE bool is_infinite(double x) { return absolute(x) > 1.7976931348623157e308; }
+
 // a * b + c, rounded once where the machine can: always on the device; on the host where it was built for such a machine.
-DEVICE float fma(float a, float b, float c) {
+DEVICE float fused_multiply_add(float a, float b, float c) {
 #if ON_DEVICE || defined(__FMA__) || defined(__aarch64__)
-    return ::fmaf(a, b, c);
+    return fmaf(a, b, c);
 #else
     return a * b + c;
 #endif
 }
-DEVICE double fma(double a, double b, double c) {
+DEVICE double fused_multiply_add(double a, double b, double c) {
 #if ON_DEVICE || defined(__FMA__) || defined(__aarch64__)
-    return ::fma(a, b, c);
+    return fma(a, b, c);
 #else
     return a * b + c;
 #endif
 }
-}  // namespace math
 
 // 2^x, 1/x, tanh on the special-function unit; subnormal numbers count as zero. Relative errors at most 2^-22, 1 ulp,
 // 2^-10.9 (PTX ISA); the host's are correctly rounded or nearly so.
@@ -214,21 +216,22 @@ DEVICE float tanh_approx(float x) {
 #endif
 }
 
-// Philox4x32-10, bit for bit `philox4x32` of src/rnn/dropout.rs.
-struct Random4 { u32 bits[4]; };
-DEVICE Random4 philox4x32(u32 c0, u32 c1, u32 c2, u32 c3, u64 key) {
+// One block of Philox4x32-10 in place: a counter becomes 128 random bits, those of `philox4x32` in src/rnn/dropout.rs.
+DEVICE void philox4x32(u32 (&counter)[4], u64 key) {
     u32 k0 = u32(key), k1 = u32(key >> 32);
 #pragma unroll
     for (int round = 0; round < 10; ++round) {
-        if (round > 0) { k0 += 0x9E3779B9u; k1 += 0xBB67AE85u; }
-        const u32 a_high = __umulhi(c0, 0xD2511F53u), a_low = c0 * 0xD2511F53u;
-        const u32 b_high = __umulhi(c2, 0xCD9E8D57u), b_low = c2 * 0xCD9E8D57u;
-        c0 = b_high ^ c1 ^ k0;
-        c1 = b_low;
-        c2 = a_high ^ c3 ^ k1;
-        c3 = a_low;
+        if (round > 0) {
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        const u32 a_high = __umulhi(counter[0], 0xD2511F53u), a_low = counter[0] * 0xD2511F53u;
+        const u32 b_high = __umulhi(counter[2], 0xCD9E8D57u), b_low = counter[2] * 0xCD9E8D57u;
+        counter[0] = b_high ^ counter[1] ^ k0;
+        counter[1] = b_low;
+        counter[2] = a_high ^ counter[3] ^ k1;
+        counter[3] = a_low;
     }
-    return Random4{{c0, c1, c2, c3}};
 }
 
 // ---- warps -------------------------------------------------------------------------------------------------------------
@@ -601,7 +604,7 @@ template <class E> DEVICE void mma_m16n8k16(float (&d)[4], u32 a0, u32 a1, u32 a
 template <class E> __device__ void mma_m16n8k16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1);
 #endif
 
-// A[16][8]: a0 (g, t), a1 (g+8, t), a2 (g, t+4), a3 (g+8, t+4); B[8][8]: b0 (t, g), b1 (t+4, g); values from `to_tf32`.
+// A[16][8]: a0 (g, t), a1 (g+8, t), a2 (g, t+4), a3 (g+8, t+4); B[8][8]: b0 (t, g), b1 (t+4, g); values from `round_tf32`.
 #if !ON_DEVICE
 DEVICE void mma_m16n8k8_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     host::MmaOperand mine{d, {a0, a1, a2, a3}, {b0, b1}};
@@ -621,6 +624,17 @@ DEVICE void mma_m16n8k8_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 
 #else
 __device__ void mma_m16n8k8_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1);
 #endif
+
+// The same with the fragment of A in an array.
+DEVICE void mma_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    mma_m16n8k16<f16>(d, a[0], a[1], a[2], a[3], b0, b1);
+}
+DEVICE void mma_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    mma_m16n8k16<bf16>(d, a[0], a[1], a[2], a[3], b0, b1);
+}
+DEVICE void mma_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    mma_m16n8k8_tf32(d, a[0], a[1], a[2], a[3], b0, b1);
+}
 
 // ---- clusters (sm_90 up) -----------------------------------------------------------------------------------------------
 
