@@ -155,7 +155,7 @@ template <class E, class T> struct TileOf<Mma16<E>, T> {
 };
 #endif
 
-template <class Math, class T> constexpr u32 gemm_shared_bytes() {
+template <class Math, class T> DEVICE constexpr u32 gemm_shared_bytes() {
     return (T::BM + T::BN) * SharedTile<Math>::STRIDE * sizeof(typename Math::E);
 }
 

@@ -3,7 +3,7 @@
 // Shared by the step kernels and the persistent ones, so that these rules stand once on the device. The oracle has them a second
 // time in src/backend/reference.rs.
 #pragma once
-#include "params.cuh"
+#include "cells/lstm.cuh"
 
 // Time of a step.
 DEVICE u32 time_of(u32 reverse, u32 seq_len, u32 step) { return reverse ? seq_len - 1 - step : step; }
