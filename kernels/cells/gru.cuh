@@ -1,6 +1,6 @@
 // gru.cuh - one unit of the GRU, in registers. Equations and derivative: src/cell/gru.rs (the oracle).
 #pragma once
-#include "../activations.cuh"
+#include "activations.cuh"
 
 struct Gru {
     static constexpr int GATES = 3;

@@ -1,6 +1,6 @@
 // lstm.cuh - one unit of the LSTM, in registers. Equations and derivative: src/cell/lstm.rs (the oracle).
 #pragma once
-#include "../activations.cuh"
+#include "activations.cuh"
 
 struct Lstm {
     static constexpr int GATES = 4;

@@ -1,6 +1,6 @@
 // rnn.cuh - one unit of the simple recurrence, in registers. Equations and derivative: src/cell/rnn.rs (the oracle).
 #pragma once
-#include "../activations.cuh"
+#include "activations.cuh"
 
 struct Rnn {
     static constexpr int GATES = 1;         // rows of the weights, times H

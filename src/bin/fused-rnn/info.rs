@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fused_rnn::Result;
-use fused_rnn::backend::{cpu::CpuBackend, cuda};
+use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::cell::CellKind;
 
 use crate::output::print;
@@ -33,7 +33,7 @@ backends
         cells = CellKind::ALL.map(|cell| cell.spec().name).join(", "),
         isa = cpu.instruction_set(),
         threads = cpu.threads(),
-        cuda = cuda::status(),
+        cuda = "being written",
     ))?;
     Ok(ExitCode::SUCCESS)
 }
