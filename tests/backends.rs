@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::run::{self, Setup, get, same_bits, same_bits_of};
 use common::truth::{self, Named, Truth, settled};
-use common::{Problem, Recipe, Rng, Verdict, convert, for_random_problems};
+use common::{Number, Problem, Recipe, Rng, Verdict, convert, for_random_problems};
 use fused_rnn::Scalar;
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::reference::ReferenceBackend;
@@ -20,21 +20,21 @@ use fused_rnn::rnn::{
     WeightLayout,
 };
 
-fn infer<E: Scalar, B: HostBackend<E>>(backend: &B, problem: &Problem, setup: &Setup<E>) -> Result<Named<E>, String> {
+fn infer<E: Number, B: HostBackend<E>>(backend: &B, problem: &Problem, setup: &Setup<E>) -> Result<Named<E>, String> {
     run::infer(backend, &problem.descriptor, problem.shape, &problem.inputs(), setup).map_err(|e| e.to_string())
 }
 
-fn train<E: Scalar, B: HostBackend<E>>(backend: &B, problem: &Problem, setup: &Setup<E>) -> Result<Named<E>, String> {
+fn train<E: Number, B: HostBackend<E>>(backend: &B, problem: &Problem, setup: &Setup<E>) -> Result<Named<E>, String> {
     run::train(backend, &problem.descriptor, problem.shape, &problem.inputs(), &problem.output_gradients(), setup)
         .map_err(|e| e.to_string())
 }
 
-fn default_training<E: Scalar, B: HostBackend<E>>(backend: &B, problem: &Problem) -> Result<Named<E>, String> {
+fn default_training<E: Number, B: HostBackend<E>>(backend: &B, problem: &Problem) -> Result<Named<E>, String> {
     train(backend, problem, &Setup::default())
 }
 
 /// All but the weights' gradients.
-fn without_weights<E: Scalar>(all: Named<E>) -> Named<E> {
+fn without_weights<E: Number>(all: Named<E>) -> Named<E> {
     all.into_iter().filter(|(name, _)| !is_weight(name)).collect()
 }
 
@@ -43,16 +43,16 @@ fn is_weight(name: &str) -> bool {
 }
 
 /// `f32` and `f64` in one name, for messages.
-fn label<E: Scalar, B: HostBackend<E>>(backend: &B) -> String {
+fn label<E: Number, B: HostBackend<E>>(backend: &B) -> String {
     format!("{} {}", backend.name(), E::DTYPE)
 }
 
 // Agreement with the oracle.
 
-fn agrees<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn agrees<E: Number, B: HostBackend<E>>(backend: &B) {
     let (problems, kinked, redraws) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
     let ratios = std::sync::Mutex::new(Vec::new());
-    for_random_problems(
+    for_random_problems::<E>(
         250,
         |_| {},
         |problem| {
@@ -89,7 +89,7 @@ fn agrees<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// Sizes around the edges of blocks and tiles, and long sequences, with the usual functions.
-fn agrees_at_large_sizes<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn agrees_at_large_sizes<E: Number, B: HostBackend<E>>(backend: &B) {
     let sizes = [
         (3, 33, 65, 131, 1),
         (2, 17, 130, 96, 1),
@@ -119,7 +119,7 @@ fn agrees_at_large_sizes<E: Scalar, B: HostBackend<E>>(backend: &B) {
                     resets: index % 4 == 3,
                     ..Recipe::random(index as u64)
                 };
-                let (problem, truth) = &*settled(&Recipe { gain: 1.0, dy: true, ..recipe });
+                let (problem, truth) = &*settled(&Recipe { gain: 1.0, dy: true, ..recipe }.judged_in(E::DTYPE));
                 let judged = default_training(backend, problem).and_then(|results| truth.judge_all(&results));
                 judged.unwrap_or_else(|e| panic!("{}: {e} of {:?}", label(backend), problem.recipe));
             }
@@ -128,7 +128,7 @@ fn agrees_at_large_sizes<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// Every activation in every place of every cell, both ways.
-fn agrees_with_every_activation<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn agrees_with_every_activation<E: Number, B: HostBackend<E>>(backend: &B) {
     for (index, activation) in Activation::ALL.into_iter().chain([Activation::KERAS_HARD_SIGMOID]).enumerate() {
         for cell in CellKind::ALL {
             for place in 0..3 {
@@ -167,7 +167,7 @@ fn agrees_with_every_activation<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// Inputs so large that every gate saturates: values as the oracle's, gradients finite.
-fn saturates_without_nan<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn saturates_without_nan<E: Number, B: HostBackend<E>>(backend: &B) {
     let usual = |r: &mut Recipe| {
         r.descriptor.activations = RnnDescriptor::rnn(1, 1).activations;
         r.descriptor.reverse_activations = None;
@@ -177,7 +177,7 @@ fn saturates_without_nan<E: Scalar, B: HostBackend<E>>(backend: &B) {
         }
         r.shape.seq_len = r.shape.seq_len.min(8);
     };
-    for_random_problems(40, usual, |problem| {
+    for_random_problems::<E>(40, usual, |problem| {
         let mut problem = problem.clone();
         let mut rng = Rng::new(problem.recipe.seed);
         for row in problem.inputs.x.chunks_mut(problem.descriptor.input_size) {
@@ -200,8 +200,8 @@ fn saturates_without_nan<E: Scalar, B: HostBackend<E>>(backend: &B) {
 
 // Inference.
 
-fn inference_is_training_without_dropout<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn inference_is_training_without_dropout<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         80,
         |r| r.descriptor.dropout = 0.0,
         |problem| {
@@ -219,8 +219,8 @@ fn inference_is_training_without_dropout<E: Scalar, B: HostBackend<E>>(backend: 
 
 // Buffers.
 
-fn contents_of_buffers_do_not_matter<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn contents_of_buffers_do_not_matter<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         60,
         |_| {},
         |problem| {
@@ -251,8 +251,8 @@ fn contents_of_buffers_do_not_matter<E: Scalar, B: HostBackend<E>>(backend: &B) 
     );
 }
 
-fn optional_results_may_be_absent<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn optional_results_may_be_absent<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         40,
         |_| {},
         |problem| {
@@ -275,13 +275,13 @@ fn optional_results_may_be_absent<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// Absent inputs are zeros, full lengths, no resets.
-fn absent_inputs_are_their_defaults<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn absent_inputs_are_their_defaults<E: Number, B: HostBackend<E>>(backend: &B) {
     let absent = |r: &mut Recipe| {
         let mut rng = Rng::new(r.seed);
         (r.h0, r.c0, r.lengths, r.resets) = (rng.chance(0.3), rng.chance(0.3), rng.chance(0.3), rng.chance(0.3));
         (r.dy, r.dhn, r.dcn) = (rng.chance(0.5), rng.chance(0.5), rng.chance(0.5));
     };
-    for_random_problems(60, absent, |problem| {
+    for_random_problems::<E>(60, absent, |problem| {
         let (problem, truth) = &*settled(&problem.recipe);
         let tensors = problem.shape.tensors(&problem.descriptor).map_err(|e| e.to_string())?;
         let zeros = |sizes: &[usize]| vec![0.0; sizes.iter().product()];
@@ -302,8 +302,8 @@ fn absent_inputs_are_their_defaults<E: Scalar, B: HostBackend<E>>(backend: &B) {
     });
 }
 
-fn weight_gradients_are_set_or_added<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn weight_gradients_are_set_or_added<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         60,
         |_| {},
         |problem| {
@@ -322,7 +322,7 @@ fn weight_gradients_are_set_or_added<E: Scalar, B: HostBackend<E>>(backend: &B) 
                 for i in 0..set.len() {
                     let expected = before[i] + truth.values(&name)[i];
                     let total = 1.0 + truth.magnitude(&name);
-                    let tolerance = truth.tolerance::<E>(&name) + additions * total * E::epsilon().wide();
+                    let tolerance = truth.tolerance::<E>(&name) + additions * total * E::DTYPE.epsilon();
                     let error = (added[i].wide() - expected).abs();
                     if error.is_nan() || error > tolerance {
                         return Err(format!(
@@ -338,8 +338,8 @@ fn weight_gradients_are_set_or_added<E: Scalar, B: HostBackend<E>>(backend: &B) 
 }
 
 /// The reserve stays usable after the gradients of the weights were computed.
-fn weight_gradients_can_be_computed_again<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn weight_gradients_can_be_computed_again<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         30,
         |_| {},
         |problem| {
@@ -368,13 +368,13 @@ fn weight_gradients_can_be_computed_again<E: Scalar, B: HostBackend<E>>(backend:
             };
             let (first, second, doubled) = outcome().map_err(|e| e.to_string())?;
             same_bits_of("Set twice", "dweights", &first, &second)?;
-            let halves: Vec<E> = doubled.into_iter().map(|v| v * E::of(0.5)).collect();
+            let halves: Vec<E> = doubled.into_iter().map(|v| E::of(v.wide() * 0.5)).collect();
             truth.judge_all(&truth::split_weights(d, &halves))
         },
     );
 }
 
-fn weight_gradients_are_not_zero<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn weight_gradients_are_not_zero<E: Number, B: HostBackend<E>>(backend: &B) {
     for cell in CellKind::ALL {
         let mut descriptor = RnnDescriptor::new(cell, 3, 9);
         descriptor.num_layers = 2;
@@ -401,8 +401,8 @@ fn weight_gradients_are_not_zero<E: Scalar, B: HostBackend<E>>(backend: &B) {
 
 // Repeatability.
 
-fn gives_the_same_bits_every_time<E: Scalar, B: HostBackend<E> + Sync>(backend: &B) {
-    for_random_problems(
+fn gives_the_same_bits_every_time<E: Number, B: HostBackend<E> + Sync>(backend: &B) {
+    for_random_problems::<E>(
         40,
         |_| {},
         |problem| {
@@ -489,7 +489,7 @@ fn sequences_of(problem: &Problem, chosen: &[usize]) -> Problem {
 }
 
 /// The part of `problem`'s true results that the sequences chosen have, tensor by tensor; the weights' gradients as they are.
-fn judge_sequences<E: Scalar>(problem: &Problem, truth: &Truth, chosen: &[usize], got: &Named<E>) -> Verdict {
+fn judge_sequences<E: Number>(problem: &Problem, truth: &Truth, chosen: &[usize], got: &Named<E>) -> Verdict {
     let part = sequences_of(problem, chosen);
     let tensors = problem.shape.tensors(&problem.descriptor).expect("valid");
     got.iter().try_for_each(|(name, got)| {
@@ -510,7 +510,7 @@ fn no_dropout(recipe: &mut Recipe) {
 }
 
 /// Two calls with the state carried over are one call (burn's issue 2701), and backpropagation through both is that through one.
-fn state_is_carried_from_call_to_call<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn state_is_carried_from_call_to_call<E: Number, B: HostBackend<E>>(backend: &B) {
     let carried = |r: &mut Recipe| {
         no_dropout(r);
         r.descriptor.direction = Direction::Forward;
@@ -518,7 +518,7 @@ fn state_is_carried_from_call_to_call<E: Scalar, B: HostBackend<E>>(backend: &B)
         (r.lengths, r.resets) = (false, false);
         r.shape.seq_len = r.shape.seq_len.max(2);
     };
-    for_random_problems(60, carried, |problem| {
+    for_random_problems::<E>(60, carried, |problem| {
         let (problem, truth) = &*settled(&problem.recipe);
         let seq_len = problem.shape.seq_len;
         let cut = 1 + problem.recipe.seed as usize % (seq_len - 1);
@@ -552,7 +552,7 @@ fn state_is_carried_from_call_to_call<E: Scalar, B: HostBackend<E>>(backend: &B)
 }
 
 /// A reset starts anew from `h0`, `c0`: the parts before and after it are two calls, whose gradients of the initial states add.
-fn a_reset_is_a_new_call<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn a_reset_is_a_new_call<E: Number, B: HostBackend<E>>(backend: &B) {
     let reset = |r: &mut Recipe| {
         no_dropout(r);
         r.descriptor.num_layers = 1;
@@ -563,7 +563,7 @@ fn a_reset_is_a_new_call<E: Scalar, B: HostBackend<E>>(backend: &B) {
         (r.lengths, r.resets) = (false, true);
         r.shape.seq_len = r.shape.seq_len.max(2);
     };
-    for_random_problems(60, reset, |problem| {
+    for_random_problems::<E>(60, reset, |problem| {
         let mut problem = problem.clone();
         let (seq_len, batch) = (problem.shape.seq_len, problem.shape.batch);
         let cut = 1 + problem.recipe.seed as usize % (seq_len - 1);
@@ -594,7 +594,7 @@ fn a_reset_is_a_new_call<E: Scalar, B: HostBackend<E>>(backend: &B) {
                 truth.judge(name, got)?;
             } else if name == "dh0" || name == "dc0" || is_weight(name) {
                 let other = get(if reverse { &late_results } else { &early_results }, name);
-                let sum: Vec<E> = got.iter().zip(other).map(|(a, b)| *a + *b).collect();
+                let sum: Vec<E> = got.iter().zip(other).map(|(a, b)| a.plus(*b)).collect();
                 truth.judge(name, &sum)?;
             }
         }
@@ -603,12 +603,12 @@ fn a_reset_is_a_new_call<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// A batch is its sequences: each alone, and all in another order, have the same results. Lengths need no sorting.
-fn sequences_are_independent<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn sequences_are_independent<E: Number, B: HostBackend<E>>(backend: &B) {
     let batch = |r: &mut Recipe| {
         no_dropout(r);
         r.shape.batch = r.shape.batch.max(2);
     };
-    for_random_problems(60, batch, |problem| {
+    for_random_problems::<E>(60, batch, |problem| {
         let (problem, truth) = &*settled(&problem.recipe);
         let mut rng = Rng::new(problem.recipe.seed);
         let mut order: Vec<usize> = (0..problem.shape.batch).collect();
@@ -626,13 +626,13 @@ fn sequences_are_independent<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// What stands past a sequence's end is never read, whatever it is; `y` there is as asked for, `dx` zero.
-fn padding_does_not_matter<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn padding_does_not_matter<E: Number, B: HostBackend<E>>(backend: &B) {
     let padded = |r: &mut Recipe| {
         r.lengths = true;
         r.dy = true;
         r.shape.seq_len = r.shape.seq_len.max(2);
     };
-    for_random_problems(80, padded, |problem| {
+    for_random_problems::<E>(80, padded, |problem| {
         let d = &problem.descriptor;
         let base = default_training::<E, B>(backend, problem)?;
         let (inputs, outputs) = (d.input_size, d.num_directions() * d.output_size());
@@ -673,8 +673,8 @@ fn padding_does_not_matter<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// NaN in one sequence shows in its outputs exactly where the oracle has it, and nowhere else.
-fn nan_stays_where_it_belongs<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn nan_stays_where_it_belongs<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         80,
         |r| r.shape.batch = r.shape.batch.max(2),
         |problem| {
@@ -727,7 +727,7 @@ fn linear_counter(direction: Direction, padded_output: PaddedOutput) -> RnnDescr
 }
 
 /// Closed forms: where each direction starts, what a reset does, which gradients padded outputs pass on.
-fn counts_steps<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn counts_steps<E: Number, B: HostBackend<E>>(backend: &B) {
     let (seq_len, lengths) = (5usize, [3u32, 5, 1]);
     let shape = RnnShape { seq_len, batch: 3 };
     // Sequence 1 is reset before its step 2.
@@ -780,14 +780,14 @@ fn counts_steps<E: Scalar, B: HostBackend<E>>(backend: &B) {
 }
 
 /// A bidirectional layer is a forward and a reverse one, and a reverse one is a forward one on the sequence turned around.
-fn directions_are_what_they_say<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn directions_are_what_they_say<E: Number, B: HostBackend<E>>(backend: &B) {
     let one_layer = |r: &mut Recipe| {
         r.descriptor.num_layers = 1;
         r.descriptor.direction = Direction::Bidirectional;
         r.descriptor.padded_output = PaddedOutput::Zero;
         r.dy = true;
     };
-    for_random_problems(60, one_layer, |problem| {
+    for_random_problems::<E>(60, one_layer, |problem| {
         let (problem, truth) = &*settled(&problem.recipe);
         let d = &problem.descriptor;
         let width = d.output_size();
@@ -854,8 +854,8 @@ fn directions_are_what_they_say<E: Scalar, B: HostBackend<E>>(backend: &B) {
     });
 }
 
-fn layouts_hold_the_same_values<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for_random_problems(
+fn layouts_hold_the_same_values<E: Number, B: HostBackend<E>>(backend: &B) {
+    for_random_problems::<E>(
         40,
         |_| {},
         |problem| {
@@ -888,7 +888,7 @@ fn layouts_hold_the_same_values<E: Scalar, B: HostBackend<E>>(backend: &B) {
 // Dropout.
 
 /// Layers that pass their input on unchanged show the masks themselves, scale and all, forwards and backwards.
-fn dropout_masks_are_philox<E: Scalar, B: HostBackend<E>>(backend: &B) {
+fn dropout_masks_are_philox<E: Number, B: HostBackend<E>>(backend: &B) {
     let mut rng = Rng::new(5);
     for probability in [0.1, 0.3, 0.5, 0.9, 1.0, 1e-12] {
         for width in [1, 2, 4, 5, 17, 40] {
@@ -913,7 +913,7 @@ fn dropout_masks_are_philox<E: Scalar, B: HostBackend<E>>(backend: &B) {
             let gradients = OutputGradients { dy: Some(dy.clone()), ..OutputGradients::default() };
             let (outputs, input_gradients) = pass::train(backend, &d, shape, &inputs, &gradients).expect("valid");
             let masked = |values: &[E]| {
-                let mut values = values.to_vec();
+                let mut values: Vec<f64> = values.iter().map(|v| v.wide()).collect();
                 let dropout = Dropout::new(probability, seed);
                 for layer in 1..layers {
                     for (row, values) in values.chunks_mut(width).enumerate() {
@@ -930,9 +930,9 @@ fn dropout_masks_are_philox<E: Scalar, B: HostBackend<E>>(backend: &B) {
             for (name, expected, got) in [("y", masked(&x), &outputs.y), ("dx", masked(&dy), &input_gradients.dx)] {
                 for i in 0..got.len() {
                     // A dropped element is zero exactly; a kept one may have its factors multiplied in another order.
-                    let near = E::of(4.0) * E::epsilon() * expected[i].abs();
+                    let near = 4.0 * E::DTYPE.epsilon() * expected[i].abs();
                     assert!(
-                        (expected[i] - got[i]).abs() <= near,
+                        (expected[i] - got[i].wide()).abs() <= near,
                         "{what}, {name}[{i}]: {} and {}",
                         expected[i],
                         got[i]
@@ -1016,13 +1016,32 @@ suite!(reference_f64, f64, fused_rnn::backend::reference::ReferenceBackend::<f64
 suite!(cpu_f32, f32, fused_rnn::backend::cpu::CpuBackend::<f32>::new());
 suite!(cpu_f64, f64, fused_rnn::backend::cpu::CpuBackend::<f64>::new());
 
+/// The CUDA kernels, run on the host.
+#[cfg(feature = "emulated")]
+fn emulated<E: Number>(
+    options: fused_rnn::backend::cuda::CudaOptions,
+) -> fused_rnn::backend::cuda::Staged<E, fused_rnn::backend::cuda::emulated::Emulated> {
+    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+    use fused_rnn::backend::cuda::{CudaBackend, Staged};
+    Staged::new(CudaBackend::with_options(
+        Emulated::new(Schedule::default()).expect("valid").into(),
+        EmulatedStream,
+        options,
+    ))
+}
+
+#[cfg(feature = "emulated")]
+suite!(emulated_f32, f32, super::emulated::<f32>(Default::default()));
+#[cfg(feature = "emulated")]
+suite!(emulated_f64, f64, super::emulated::<f64>(Default::default()));
+
 /// The CPU backend promises more than repeatability: the same bits for any number of threads.
 fn threads_do_not_change_bits<E: Scalar>() {
     use fused_rnn::backend::cpu::CpuBackend;
     let alone = CpuBackend::<E>::with_threads(1).expect("valid");
     for threads in [2, 3, 7] {
         let together = CpuBackend::<E>::with_threads(threads).expect("valid");
-        for_random_problems(
+        for_random_problems::<E>(
             25,
             |_| {},
             |problem| {

@@ -5,8 +5,9 @@ use fused_rnn::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
 };
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
-use fused_rnn::{Result, Scalar};
+use fused_rnn::Result;
 
+use super::Number;
 use super::truth::{Named, split_weights};
 
 /// What stands in the buffers before, how large they are, and which optional results are asked for.
@@ -30,7 +31,7 @@ pub struct Setup<E> {
     pub add_to: Option<Vec<E>>,
 }
 
-impl<E: Scalar> Default for Setup<E> {
+impl<E: Number> Default for Setup<E> {
     fn default() -> Self {
         Setup {
             outputs: E::nan(),
@@ -46,7 +47,7 @@ impl<E: Scalar> Default for Setup<E> {
 }
 
 /// Forward in inference.
-pub fn infer<E: Scalar, B: HostBackend<E>>(
+pub fn infer<E: Number, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
     shape: RnnShape,
@@ -63,7 +64,7 @@ pub fn infer<E: Scalar, B: HostBackend<E>>(
 }
 
 /// Training forward and both backward passes.
-pub fn train<E: Scalar, B: HostBackend<E>>(
+pub fn train<E: Number, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
     shape: RnnShape,
@@ -102,7 +103,7 @@ pub struct Buffers<E> {
     pub dweights: Vec<E>,
 }
 
-impl<E: Scalar> Buffers<E> {
+impl<E: Number> Buffers<E> {
     pub fn new(descriptor: &RnnDescriptor, shape: RnnShape, setup: &Setup<E>) -> Result<Self> {
         let tensors = shape.tensors(descriptor)?;
         let filled = |sizes: &[usize]| vec![setup.outputs; sizes.iter().product()];
@@ -190,7 +191,7 @@ impl<E: Scalar> Buffers<E> {
 }
 
 /// Whether two results have the same tensors with the same bits.
-pub fn same_bits<E: Scalar>(what: &str, a: &Named<E>, b: &Named<E>) -> Result<(), String> {
+pub fn same_bits<E: Number>(what: &str, a: &Named<E>, b: &Named<E>) -> Result<(), String> {
     let names = |named: &Named<E>| named.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     if names(a) != names(b) {
         return Err(format!("{what}: tensors {:?} and {:?}", names(a), names(b)));
@@ -199,7 +200,7 @@ pub fn same_bits<E: Scalar>(what: &str, a: &Named<E>, b: &Named<E>) -> Result<()
 }
 
 /// Whether two tensors have the same bits.
-pub fn same_bits_of<E: Scalar>(what: &str, name: &str, a: &[E], b: &[E]) -> Result<(), String> {
+pub fn same_bits_of<E: Number>(what: &str, name: &str, a: &[E], b: &[E]) -> Result<(), String> {
     // Any NaN equals any other; the sign of zero counts.
     let same = |a: E, b: E| (a.is_nan() && b.is_nan()) || a.wide().to_bits() == b.wide().to_bits();
     match (0..a.len().max(b.len())).find(|i| a.len() != b.len() || !same(a[*i], b[*i])) {
