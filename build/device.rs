@@ -1,6 +1,6 @@
 //! The images for GPUs, and their index.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -110,7 +110,7 @@ fn compile(nvrtc: &Nvrtc, units: &[Unit], targets: &[Arch], sources: &Sources) -
     let jobs: Vec<Job<'_>> = units.iter().flat_map(|unit| Job::plan(unit, targets)).collect();
     let results = parallel(&jobs, threads(), |job| job.run(nvrtc, sources, Some(&cache)));
 
-    let (mut images, mut failures, mut warnings) = (Vec::new(), Vec::<Failure>::new(), BTreeSet::new());
+    let (mut images, mut failures, mut warnings) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (job, result) in jobs.iter().zip(results) {
         match result {
             Ok(output) => {
@@ -122,13 +122,11 @@ fn compile(nvrtc: &Nvrtc, units: &[Unit], targets: &[Arch], sources: &Sources) -
                     }
                 }
             }
-            // What is wrong on one architecture is so on most.
-            Err(failure) if failures.iter().any(|other| other.unit == failure.unit) => {}
             Err(failure) => failures.push(failure),
         }
     }
     if !failures.is_empty() {
-        return Err(failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("\n"));
+        return Err(described(&failures));
     }
     warnings.iter().for_each(|line| println!("cargo::warning={line}"));
     let made = images.iter().filter(|image| !image.output.reused).count();
@@ -148,6 +146,24 @@ fn compile(nvrtc: &Nvrtc, units: &[Unit], targets: &[Arch], sources: &Sources) -
         }
     }
     Ok(images)
+}
+
+/// Failures as people read them. What is wrong in one unit on one architecture is so in most: it is shown once.
+fn described(failures: &[Failure]) -> String {
+    // NVRTC ends its log with the unit's name.
+    let essence = |failure: &Failure| failure.problem.lines().take(2).map(str::to_owned).collect::<Vec<_>>();
+    let mut seen = BTreeMap::<Vec<String>, Vec<&Failure>>::new();
+    failures.iter().for_each(|failure| seen.entry(essence(failure)).or_default().push(failure));
+    let mut text = String::new();
+    for alike in seen.values() {
+        let [first, rest @ ..] = alike.as_slice() else { continue };
+        let _ = writeln!(text, "{first}");
+        if !rest.is_empty() {
+            let rest: Vec<_> = rest.iter().map(|failure| format!("{} for {}", failure.unit, failure.arch)).collect();
+            let _ = writeln!(text, "The same holds of {}.", rest.join(", "));
+        }
+    }
+    text
 }
 
 /// `images.rs` in `OUT_DIR`, which the library includes.

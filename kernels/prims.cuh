@@ -33,7 +33,7 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 // own offset.
 #if ON_DEVICE
 #define KERNEL(name, Params, threads, ...) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p) { __VA_ARGS__; }
+    extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Params p) { __VA_ARGS__; }
 #define SHARED(T, name)                                                 \
     extern __shared__ __align__(128) unsigned char fused_rnn_shared[];  \
     T* const name = reinterpret_cast<T*>(fused_rnn_shared)

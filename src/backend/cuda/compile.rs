@@ -5,8 +5,8 @@
 //! [`nvrtc`](super::nvrtc), nothing else.
 //!
 //! A *unit* is one `.cu` file with the entry points of one element type. Its text is an `#include` of that file and a line
-//! `KERNEL(name, params, threads, body)` for each entry. Every name in an `#include "…"` is relative to `kernels/`, also
-//! inside a folder of it.
+//! `KERNEL(name, params, threads, body)` for each entry. The headers go to NVRTC as text,
+//! not as a folder, so that a unit is compiled at first use from what the library embeds in just the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -118,25 +118,52 @@ impl Sources {
         self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
-    /// `name` and everything that it includes, directly or not, as far as it is among these files.
-    pub fn closure(&self, name: &str) -> Vec<(&str, &str)> {
+    /// `name` and everything that it includes, directly or not, as far as it is among these files. An `#include` names a
+    /// file relative to the including one or to `kernels/`; NVRTC knows no folders, so the texts given here name it relative
+    /// to `kernels/` always.
+    pub fn closure(&self, name: &str) -> BTreeMap<&str, String> {
         let mut found = BTreeMap::new();
         let mut pending = vec![name.to_owned()];
         while let Some(name) = pending.pop() {
-            if let Some((name, text)) = self.0.get_key_value(&name)
-                && found.insert(name.as_str(), text.as_str()).is_none()
-            {
-                pending.extend(text.lines().filter_map(included));
+            let Some((name, text)) = self.0.get_key_value(&name) else { continue };
+            if found.contains_key(name.as_str()) {
+                continue;
+            }
+            let mut resolved = String::with_capacity(text.len());
+            for line in text.split_inclusive('\n') {
+                match included(line).and_then(|include| Some((include, self.resolve(name, include)?))) {
+                    Some((include, file)) => {
+                        resolved += &line.replacen(include, file, 1);
+                        pending.push(file.to_owned());
+                    }
+                    None => resolved += line,
+                }
+            }
+            found.insert(name.as_str(), resolved);
+        }
+        found
+    }
+
+    /// The file that `include` means in the file `from`.
+    fn resolve(&self, from: &str, include: &str) -> Option<&str> {
+        let mut parts: Vec<&str> = from.split('/').collect();
+        parts.pop();
+        for part in include.split('/') {
+            match part {
+                "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
             }
         }
-        found.into_iter().collect()
+        let beside = parts.join("/");
+        self.0.get_key_value(&beside).or_else(|| self.0.get_key_value(include)).map(|(name, _)| name.as_str())
     }
 }
 
 /// The name in a line `#include "name"`.
-fn included(line: &str) -> Option<String> {
+fn included(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?.trim_start();
-    rest.strip_prefix('"')?.split_once('"').map(|(name, _)| name.to_owned())
+    rest.strip_prefix('"')?.split_once('"').map(|(name, _)| name)
 }
 
 /// One `.cu` file with the entry points of one element type.
@@ -248,6 +275,7 @@ impl<'a> Job<'a> {
         let failure = |problem: String| Failure { unit: self.unit.name.clone(), arch: self.arch, problem };
         let text = self.unit.text(self.unit.entries.iter().filter(|entry| self.entries.contains(entry.name.as_str())));
         let headers = sources.closure(&self.unit.source);
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, text)| (*name, text.as_str())).collect();
         if headers.is_empty() {
             return Err(failure(format!("the catalog names {}, and kernels/ has no such file", self.unit.source)));
         }
