@@ -72,6 +72,14 @@ pub enum Error {
         /// Why it cannot be done, and the way out.
         why: String,
     },
+    /// The emulated GPU found a mistake in a kernel, or in how it or its memory was used.
+    #[error("{what} on the emulated GPU: {problem}")]
+    Emulation {
+        /// The kernel, or the operation on memory.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The reserve handed to a backward pass was written under another plan.
     #[error(
         "reserve: it was filled by another plan ({filled_by:#x}) than the one given ({plan:#x}); pass the plan that ran forward"

@@ -5,6 +5,7 @@
 //! engine    a pass as launches
 //! params    the kernels' parameter structs
 //! device    what all that needs of a machine: the GPU behind its driver, or the host's emulation of one
+//! emulated  that emulation
 //! ```
 //!
 //! [`CudaBackend`] is the backend on device memory; [`Staged`] is the same on slices of the host, which it copies back and forth.
@@ -17,6 +18,8 @@
 pub mod catalog;
 pub mod compile;
 pub mod device;
+#[cfg(feature = "emulated")]
+pub mod emulated;
 pub mod images;
 pub mod nvrtc;
 
