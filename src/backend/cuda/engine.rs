@@ -462,7 +462,7 @@ impl<D: Device> Engine<'_, D> {
                     self.input_gradient(0, self.outer(args.dx, descriptor.input_size), args)?;
                 }
             } else {
-                dy = self.inner(self.plan.backward_data.dhidden[layer % 2].of(args.workspace), features);
+                dy = self.inner(self.plan.backward_data.dhidden[(layer - 1) % 2].of(args.workspace), features);
                 self.input_gradient(layer, dy, args)?;
                 if dropout.is_active() {
                     self.drop_out(dy, dy.data, features, layer, &dropout)?;
