@@ -24,6 +24,9 @@ mod compile;
 #[cfg(feature = "cuda")]
 #[path = "build/device.rs"]
 mod device;
+#[cfg(feature = "emulated")]
+#[path = "build/host.rs"]
+mod host;
 #[cfg(feature = "cuda")]
 #[path = "src/backend/cuda/nvrtc.rs"]
 #[allow(dead_code)]
@@ -46,5 +49,7 @@ fn main() -> ExitCode {
 fn build() -> Result<(), String> {
     #[cfg(feature = "cuda")]
     device::build()?;
+    #[cfg(feature = "emulated")]
+    host::build()?;
     Ok(())
 }

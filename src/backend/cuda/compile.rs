@@ -201,6 +201,34 @@ impl Unit {
         }
         text
     }
+
+    /// What is compiled for the host: all entries, and the sizes of their parameters.
+    pub fn host_text(&self) -> String {
+        let mut text = self.text(&self.entries);
+        for Entry { name, params, .. } in &self.entries {
+            text += &format!("extern \"C\" const unsigned {name}_params_size = sizeof({params});\n");
+        }
+        text
+    }
+
+    /// The table of all entries for the host, by which they are found there.
+    pub fn host_registry(units: &[Unit]) -> String {
+        let mut text = String::from(
+            "struct HostKernel { const char* name; void (*entry)(const void* params); unsigned params_size; };\n",
+        );
+        let entries = || units.iter().flat_map(|unit| &unit.entries);
+        for Entry { name, .. } in entries() {
+            text +=
+                &format!("extern \"C\" void {name}(const void*);\nextern \"C\" const unsigned {name}_params_size;\n");
+        }
+        text += "extern \"C\" const HostKernel fused_rnn_host_kernels[] = {\n";
+        for Entry { name, .. } in entries() {
+            text += &format!("    {{\"{name}\", {name}, {name}_params_size}},\n");
+        }
+        text += "    {nullptr, nullptr, 0},\n};\n";
+        text += &format!("extern \"C\" const unsigned fused_rnn_host_kernel_count = {};\n", entries().count());
+        text
+    }
 }
 
 /// What `ptxas` says of one entry point on one architecture.

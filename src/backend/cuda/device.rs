@@ -104,13 +104,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// `params` must be the struct that the kernel declares; its pointers must be valid on this device, for the sizes in it,
     /// until the launch is done; nothing else may write there meanwhile.
-    unsafe fn launch(
-        &self,
-        stream: &Self::Stream,
-        kernel: &Self::Kernel,
-        launch: &Launch,
-        params: &[u8],
-    ) -> Result<()>;
+    unsafe fn launch(&self, stream: &Self::Stream, kernel: &Self::Kernel, launch: &Launch, params: &[u8])
+    -> Result<()>;
 
     /// Sets `bytes` bytes to `value`, in the order of `stream`.
     ///

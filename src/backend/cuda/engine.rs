@@ -413,7 +413,12 @@ impl<D: Device> Engine<'_, D> {
             let wide = Store { wide: true, accumulate: false };
             let recurrent = each(&|_, own, t| {
                 let state = Rows::plain(self.h_prev(own.h_prev, t), layout.stride);
-                problem(&[(state, Rows::plain(own.weight_hh, p), p)], Rows::plain(own.recurrent, gate_rows), b, first_rows)
+                problem(
+                    &[(state, Rows::plain(own.weight_hh, p), p)],
+                    Rows::plain(own.recurrent, gate_rows),
+                    b,
+                    first_rows,
+                )
             });
             self.gemm(Orientation::Nt, &recurrent, wide)?;
             let phase = |phase: Phase| StepForwardParams { layer: *params, step: step as u32, phase: phase as u32 };
@@ -554,8 +559,7 @@ impl<D: Device> Engine<'_, D> {
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
         let slots = gradient_slots(descriptor.cell);
         let before = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before;
-        let (outputs, units) =
-            (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
+        let (outputs, units) = (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
         self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
         for step in (0..self.seq_len()).rev() {
             let each = |build: &dyn Fn(usize, &BackwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {

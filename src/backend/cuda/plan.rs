@@ -262,10 +262,9 @@ fn check_limits(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<()> {
     let widest = (descriptor.num_directions() * descriptor.output_size())
         .max(descriptor.input_size)
         .max((descriptor.cell.gates() + 1).saturating_mul(descriptor.hidden_size));
-    for (name, size, most) in [
-        ("seq_len * batch", rows, i32::MAX as usize),
-        ("the widest of input, output and gates", widest, 32 * 65_535),
-    ] {
+    for (name, size, most) in
+        [("seq_len * batch", rows, i32::MAX as usize), ("the widest of input, output and gates", widest, 32 * 65_535)]
+    {
         if size > most {
             return Err(Error::unsupported(
                 format!("{name} = {size}"),
@@ -277,7 +276,14 @@ fn check_limits(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<()> {
 }
 
 /// Pieces that the sum over `rows` of a weight gradient of `m` by `n` falls into, so that every multiprocessor has work.
-pub(crate) fn weight_splits(m: usize, n: usize, rows: usize, problems: usize, multiprocessors: usize, math: &str) -> usize {
+pub(crate) fn weight_splits(
+    m: usize,
+    n: usize,
+    rows: usize,
+    problems: usize,
+    multiprocessors: usize,
+    math: &str,
+) -> usize {
     let (_, _, tile_rows, tile_columns, _) = catalog::GEMM_TILES[0];
     let tiles = m.div_ceil(tile_rows as usize) * n.div_ceil(tile_columns as usize) * problems;
     let deep = rows.div_ceil(8 * catalog::gemm_depth(math) as usize);

@@ -180,10 +180,7 @@ pub(crate) fn layers(arena: &mut Arena, sizes: &Sizes<'_>) -> Result<Vec<LayerSp
         *place = arena.take("hidden", &hidden_shape, sizes.element())?;
     }
     Ok((0..=last)
-        .map(|index| LayerSpace {
-            hidden: if index < last { hidden[index % 2] } else { Place::default() },
-            ..shared
-        })
+        .map(|index| LayerSpace { hidden: if index < last { hidden[index % 2] } else { Place::default() }, ..shared })
         .collect())
 }
 

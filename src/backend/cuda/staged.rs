@@ -79,12 +79,7 @@ fn down_all<'a, E: Element, D: Device>(
 
 impl<E: Element, D: Device> Staged<E, D> {
     /// Forward in either mode; `reserve` in training.
-    fn run_forward(
-        &self,
-        plan: &CudaPlan<D>,
-        args: ForwardArgs<'_, Self>,
-        reserve: Option<&mut [E]>,
-    ) -> Result<()> {
+    fn run_forward(&self, plan: &CudaPlan<D>, args: ForwardArgs<'_, Self>, reserve: Option<&mut [E]>) -> Result<()> {
         let weights = self.up("weights", args.weights)?;
         let x = self.up("x", args.x)?;
         let (h0, c0) = (self.up_some("h0", args.h0)?, self.up_some("c0", args.c0)?);
