@@ -91,8 +91,39 @@ pub fn entries() -> Vec<Entry> {
             }
         }
     }
+    if cfg!(feature = "emulated") {
+        for (name, body, threads, min_compute) in PRIMITIVE_TESTS {
+            let body = format!("{body}(p)");
+            add(name.to_owned(), "primitives_test.cu", "PrimitiveParams", body, threads, min_compute, "", "", "test");
+        }
+    }
     all
 }
+
+/// Tests of the primitives, in builds for tests: name, template, threads, lowest compute capability.
+const PRIMITIVE_TESTS: [(&str, &str, u32, u32); 21] = [
+    ("test_convert", "convert_test", 128, 75),
+    ("test_accurate_f32", "accurate_test<f32>", 128, 75),
+    ("test_accurate_f64", "accurate_test<f64>", 128, 75),
+    ("test_approximate", "approximate_test", 128, 75),
+    ("test_philox", "philox_test", 128, 75),
+    ("test_warp_reductions", "warp_reductions_test", 64, 75),
+    ("test_shuffles", "shuffles_test", 64, 75),
+    ("test_named_barriers", "named_barriers_test", 128, 75),
+    ("test_hand_off", "hand_off_test", 128, 75),
+    ("test_spin_gives_up", "spin_gives_up_test", 128, 75),
+    ("test_loads_once", "loads_once_test", 128, 75),
+    ("test_cp_async", "cp_async_test", 64, 75),
+    ("test_ldmatrix", "ldmatrix_test", 32, 75),
+    ("test_mma_f16", "mma_test<f16>", 32, 80),
+    ("test_mma_bf16", "mma_test<bf16>", 32, 80),
+    ("test_mma_tf32", "mma_tf32_test", 32, 80),
+    ("test_cluster", "cluster_test", 64, 90),
+    ("test_store_async", "store_async_test", 64, 90),
+    ("test_reduction", "reduction_test", 128, 75),
+    ("test_order", "order_test", 64, 75),
+    ("test_misuse", "misuse_test", 64, 75),
+];
 
 /// Depth of a GEMM's tile.
 pub fn gemm_depth(math: &str) -> u32 {

@@ -216,6 +216,17 @@ struct DropoutParams {
     u32 rows, batch, features, layer;
 };
 
+// ---- tests of the primitives ------------------------------------------------------------------------------------------
+
+// primitives_test.cu says what is in them.
+struct PrimitiveParams {
+    const void* in[2];
+    void* out[2];
+    void* extra;
+    u32* flags;
+    u32 n, mode;
+};
+
 // Element at which row r begins.
 DEVICE u64 row_offset(const Rows& rows, u32 r) {
     return (r / rows.inner) * rows.outer_stride + (r % rows.inner) * rows.inner_stride;

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod damage;
+#[cfg(feature = "cuda")]
+pub mod primitives;
 pub mod run;
 pub mod truth;
 
