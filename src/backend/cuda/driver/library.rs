@@ -162,7 +162,7 @@ fn open() -> Result<Library, Problem> {
                 if !why.is_empty() {
                     why += "; ";
                 }
-                why += &error.to_string();
+                why += &std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             })
             .ok()
     }) else {

@@ -30,7 +30,7 @@ pub use graph::{Graph, Timer};
 use library::{call, library, no_gpu, within};
 
 use super::device::{Device, DevicePtr, Launch, Properties};
-use super::images;
+use super::images::{self, Image};
 use crate::error::{Error, Result};
 
 /// Oldest compute capability that the kernels' PTX runs on.
@@ -118,16 +118,31 @@ impl Driver {
         Ok((free, total))
     }
 
-    /// The module with these bytes, loaded once. Images are static or cached for ever, so their address names them.
-    fn module(&self, image: &images::Image, entry: &str) -> Result<Arc<Module>> {
+    /// The module of `image`, loaded once.
+    fn module(&self, image: &'static Image, entry: &str) -> Result<Arc<Module>> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = image.bytes().as_ptr() as usize;
+        let key = std::ptr::from_ref(image).addr();
         if let Some(module) = modules.get(&key) {
             return Ok(Arc::clone(module));
         }
         let module = Arc::new(Module::load(&self.context, image, entry)?);
         modules.insert(key, Arc::clone(&module));
         Ok(module)
+    }
+
+    /// A module that has `entry`.
+    fn module_with(&self, entry: &str) -> Result<Arc<Module>> {
+        /// The driver is older than the NVRTC that made the image's assembly.
+        const UNSUPPORTED_PTX_VERSION: u32 = 222;
+        let capability = self.properties.compute_capability;
+        let refused = match self.module(images::image_for(entry, capability)?, entry) {
+            Err(error @ Error::Driver { code: UNSUPPORTED_PTX_VERSION, .. }) => error,
+            other => return other,
+        };
+        match images::compile_for(entry, capability) {
+            Ok(image) => self.module(image, entry),
+            Err(why) => Err(within(refused, &format!("and {why}"))),
+        }
     }
 }
 
@@ -294,34 +309,24 @@ struct Module {
 }
 
 impl Module {
-    fn load(context: &Arc<Context>, image: &images::Image, entry: &str) -> Result<Self> {
+    fn load(context: &Arc<Context>, image: &Image, entry: &str) -> Result<Self> {
         use sys::CUjit_option as JitOption;
         let _current = context.enter()?;
-        // What the driver's own compiler says of PTX; empty for a cubin.
+        // What the driver's own compiler says of assembly; empty for machine code.
         let mut log = vec![0u8; 8192];
         let mut options = [JitOption::CU_JIT_ERROR_LOG_BUFFER, JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
         // The second value is a number in the place of a pointer, as the interface wants it.
         let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(log.len())];
-        // PTX is text that must end in a zero; cubins know their length. `bytes` has one either way.
-        let text: Vec<u8>;
-        let start = if image.is_ptx() {
-            text = image.bytes().iter().copied().chain([0]).collect();
-            text.as_ptr()
-        } else {
-            image.bytes().as_ptr()
-        };
-        let mut raw = std::ptr::null_mut();
-        let count = options.len() as c_uint;
-        // SAFETY: the context is current; the image is whole (build.rs checked it, or NVRTC just made it); the log's buffer is as
-        // long as said, and all pointers are valid for the call.
-        let loaded = unsafe {
-            call!(cuModuleLoadDataEx(&mut raw, start.cast(), count, options.as_mut_ptr(), values.as_mut_ptr()))
-        };
+        let (mut raw, bytes, count) = (std::ptr::null_mut(), image.bytes().as_ptr().cast(), options.len() as c_uint);
+        // SAFETY: the context is current; the image is whole (machine code says its own length, assembly ends in a zero); the
+        // log's buffer is as long as said, and all pointers are valid for the call.
+        let loaded =
+            unsafe { call!(cuModuleLoadDataEx(&mut raw, bytes, count, options.as_mut_ptr(), values.as_mut_ptr())) };
         loaded.map_err(|error| {
             let log = log.iter().take_while(|byte| **byte != 0).copied().collect::<Vec<_>>();
             let log = String::from_utf8_lossy(&log).trim().to_owned();
             let said = if log.is_empty() { String::new() } else { format!("; its compiler says: {log}") };
-            within(error, &format!("the image {} with the kernel {entry}{said}", image.label()))
+            within(error, &format!("{entry}, {} for {}{said}", image.unit(), image.arch()))
         })?;
         Ok(Module { raw: Handle(raw), context: Arc::clone(context) })
     }
@@ -492,15 +497,14 @@ impl Device for Driver {
         if let Some(kernel) = self.kernels.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(kernel.clone());
         }
-        let image = images::image_for(name, self.properties.compute_capability)?;
-        let module = self.module(&image, name)?;
+        let module = self.module_with(name)?;
         let symbol = CString::new(name)
             .map_err(|_| Error::unsupported(format!("the kernel {name:?}"), "a name cannot have a zero in it"))?;
         let _current = self.context.enter()?;
         let mut function = std::ptr::null_mut();
         // SAFETY: the module is loaded; the pointers are valid for the call.
         unsafe { call!(cuModuleGetFunction(&mut function, module.raw.0, symbol.as_ptr())) }
-            .map_err(|error| within(error, &format!("the kernel {name} in the image {}", image.label())))?;
+            .map_err(|error| within(error, name))?;
         let mut fixed: c_int = 0;
         // SAFETY: the function is of a loaded module; the pointer is valid for the call.
         unsafe { call!(cuFuncGetAttribute(&mut fixed, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function)) }?;
