@@ -1,22 +1,22 @@
-// What the building blocks of a persistent recurrent kernel cost on a GPU: barriers, hand-offs between blocks, the exchange
-// of h, arithmetic, launches. These numbers set the borders between the kernel families.
+// What the building blocks of a persistent recurrent kernel cost on a GPU: barriers, hand-offs between blocks, the
+// exchange of h, arithmetic, launches. These numbers set the borders between the kernel families.
 //
 //   nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a latencies.cu -o latencies
 //   ./latencies [GROUP ...]        groups: barriers handoff exchange rates launches; all unless given
 //
-// Output: one JSON object a line; the first says what was measured on. `clk` is the median of 7 runs in SM clocks (clock64 of
-// one block) for one round, `best` and `worst` the extremes, `ns` the median at the clock rate measured in the same run.
-// Every wait on the device is bounded: one that does not end gives `"error":"a wait did not end"` instead of a hang. An error
-// is in the line that it belongs to; after one that loses the context the rest of the group is not measured, and the exit
-// status is 1.
+// Output: one JSON object a line; the first says what was measured on. `clk` is the median of 7 runs in SM clocks
+// (clock64 of one block) for one round, `best` and `worst` the extremes, `ns` the median at the clock rate measured in
+// the same run. Every wait on the device is bounded: one that does not end gives `"error":"a wait did not end"` instead
+// of a hang. An error is in the line that it belongs to; after one that loses the context the rest of the group is not
+// measured, and the exit status is 1.
+#include <cuda_runtime.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
-
-#include <cuda_runtime.h>
 
 using u32 = uint32_t;
 using u64 = unsigned long long;
@@ -31,7 +31,8 @@ struct Report {
     int gave_up;
 };
 
-// ---- PTX --------------------------------------------------------------------------------------------------------------
+// ---- PTX
+// --------------------------------------------------------------------------------------------------------------
 
 __device__ u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
 
@@ -45,13 +46,21 @@ __device__ u32 load_acquire(const u32* p) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
     return v;
 }
-__device__ void store_relaxed(u32* p, u32 v) { asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory"); }
-__device__ void store_release(u32* p, u32 v) { asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory"); }
-__device__ void add_release(u32* p, u32 v) { asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory"); }
+__device__ void store_relaxed(u32* p, u32 v) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+__device__ void store_release(u32* p, u32 v) {
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+__device__ void add_release(u32* p, u32 v) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
 __device__ uint4 load_relaxed(const uint4* p) {
     uint4 v;
     asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p)
+                 : "memory");
     return v;
 }
 __device__ void store_relaxed(uint4* p, u32 v) {
@@ -91,20 +100,26 @@ __device__ void mbarrier_expect(u32 barrier, u32 bytes) {
 __device__ bool mbarrier_wait(u32 barrier, u32 parity) {
     for (i64 start = clock64(); clock64() - start < WAIT_CLOCKS;) {
         u32 done;
-        asm volatile("{\n\t.reg .pred p;\n\t"
-                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
-                     "selp.u32 %0, 1, 0, p;\n\t}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+        asm volatile(
+            "{\n\t.reg .pred p;\n\t"
+            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+            "selp.u32 %0, 1, 0, p;\n\t}"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
         if (done) return true;
     }
     return false;
 }
 __device__ void store_async(u32 to, u32 barrier, u32 v) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(v), "r"(barrier)
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(v),
+                 "r"(barrier)
                  : "memory");
 }
 __device__ void store_async_16(u32 to, u32 barrier, u32 v) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %1, %1, %1}, [%2];" ::"r"(to), "r"(v),
-                 "r"(barrier) : "memory");
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %1, %1, %1}, [%2];" ::"r"(to),
+                 "r"(v), "r"(barrier)
+                 : "memory");
 }
 #define CLUSTERS 1
 #else
@@ -116,7 +131,8 @@ __device__ void report(Report* out, i64 start, int parts = 1) {
     if (threadIdx.x == 0 && blockIdx.x == 0) out->clocks = (clock64() - start) / parts;
 }
 
-// ---- barriers ---------------------------------------------------------------------------------------------------------
+// ---- barriers
+// ---------------------------------------------------------------------------------------------------------
 
 __global__ void block_barrier(Report* out, int rounds) {
     __syncthreads();
@@ -125,12 +141,14 @@ __global__ void block_barrier(Report* out, int rounds) {
     report(out, start);
 }
 
-template <bool RELAXED> __global__ void cluster_barriers(Report* out, int rounds) {
+template <bool RELAXED>
+__global__ void cluster_barriers(Report* out, int rounds) {
 #if CLUSTERS
     cluster_barrier();
     i64 start = clock64();
     for (int i = 0; i < rounds; ++i) {
-        if (RELAXED) cluster_barrier_relaxed(); else cluster_barrier();
+        if (RELAXED) cluster_barrier_relaxed();
+        else cluster_barrier();
     }
     report(out, start);
     cluster_barrier();
@@ -149,7 +167,11 @@ __global__ void grid_barrier(Report* out, int rounds, u32* counter) {
             add_release(counter, 1);
             u32 target = static_cast<u32>(i + 1) * gridDim.x;
             for (i64 since = clock64(); load_acquire(counter) < target;) {
-                if (clock64() - since > WAIT_CLOCKS) { out->gave_up = 1; alive = false; break; }
+                if (clock64() - since > WAIT_CLOCKS) {
+                    out->gave_up = 1;
+                    alive = false;
+                    break;
+                }
             }
         }
         __syncthreads();
@@ -157,34 +179,43 @@ __global__ void grid_barrier(Report* out, int rounds, u32* counter) {
     report(out, start);
 }
 
-// ---- hand-off of one word, there and back; half of it is reported --------------------------------------------------------
+// ---- hand-off of one word, there and back; half of it is reported
+// --------------------------------------------------------
 
-template <bool ORDERED> __device__ bool wait_for(const u32* flag, u32 value) {
+template <bool ORDERED>
+__device__ bool wait_for(const u32* flag, u32 value) {
     for (i64 since = clock64(); (ORDERED ? load_acquire(flag) : load_relaxed(flag)) < value;) {
         if (clock64() - since > WAIT_CLOCKS) return false;
     }
     return true;
 }
-template <bool ORDERED> __device__ void send(u32* flag, u32 value) {
-    if (ORDERED) store_release(flag, value); else store_relaxed(flag, value);
+template <bool ORDERED>
+__device__ void send(u32* flag, u32 value) {
+    if (ORDERED) store_release(flag, value);
+    else store_relaxed(flag, value);
 }
 
-/// Through L2, between block 0 and block `partner`; 256 bytes between the two words. Relaxed is what a sentinel costs, where
-/// the word is the data; release and acquire what a flag costs that publishes other data.
-template <bool ORDERED> __global__ void handoff_l2(Report* out, int rounds, u32* words, int partner) {
+/// Through L2, between block 0 and block `partner`; 256 bytes between the two words. Relaxed is what a sentinel costs,
+/// where the word is the data; release and acquire what a flag costs that publishes other data.
+template <bool ORDERED>
+__global__ void handoff_l2(Report* out, int rounds, u32* words, int partner) {
     if (threadIdx.x != 0 || (blockIdx.x != 0 && blockIdx.x != partner)) return;
     bool first = blockIdx.x == 0;
     u32 *mine = words + (first ? 0 : 64), *theirs = words + (first ? 64 : 0);
     i64 start = clock64();
     for (int i = 1; i <= rounds; ++i) {
         if (first) send<ORDERED>(theirs, i);
-        if (!wait_for<ORDERED>(mine, i)) { out->gave_up = 1; return; }
+        if (!wait_for<ORDERED>(mine, i)) {
+            out->gave_up = 1;
+            return;
+        }
         if (!first) send<ORDERED>(theirs, i);
     }
     report(out, start, 2);
 }
 
-/// Through distributed shared memory, between the first and the last block of a cluster: st.async and a remote mbarrier.
+/// Through distributed shared memory, between the first and the last block of a cluster: st.async and a remote
+/// mbarrier.
 __global__ void handoff_async(Report* out, int rounds) {
 #if CLUSTERS
     __shared__ u32 word;
@@ -202,7 +233,10 @@ __global__ void handoff_async(Report* out, int rounds) {
         for (int i = 0; i < rounds; ++i) {
             if (rank == 0) store_async(to, there, i);
             mbarrier_expect(here, 4);
-            if (!mbarrier_wait(here, i & 1)) { out->gave_up = 1; break; }
+            if (!mbarrier_wait(here, i & 1)) {
+                out->gave_up = 1;
+                break;
+            }
             if (rank != 0) store_async(to, there, i);
         }
         report(out, start, 2);
@@ -232,7 +266,8 @@ __global__ void shared_load(Report* out, int rounds) {
 #endif
 }
 
-// ---- the exchange of h: every block owns a part of `vectors` 16-byte vectors and needs all of them in its shared memory ----
+// ---- the exchange of h: every block owns a part of `vectors` 16-byte vectors and needs all of them in its shared
+// memory ----
 
 /// Through L2. A slot for every step, filled with ones beforehand; readers poll the data itself.
 __global__ void exchange_l2(Report* out, int steps, uint4* slots, int vectors) {
@@ -244,8 +279,12 @@ __global__ void exchange_l2(Report* out, int steps, uint4* slots, int vectors) {
         for (int v = threadIdx.x; v < part; v += blockDim.x) store_relaxed(slot + first + v, static_cast<u32>(t));
         for (int v = threadIdx.x; v < vectors; v += blockDim.x) {
             uint4 x = load_relaxed(slot + v);
-            for (i64 since = clock64(); x.x == ~0u || x.y == ~0u || x.z == ~0u || x.w == ~0u; x = load_relaxed(slot + v)) {
-                if (clock64() - since > WAIT_CLOCKS) { out->gave_up = 1; return; }  // barriers do not wait for the exited
+            for (i64 since = clock64(); x.x == ~0u || x.y == ~0u || x.z == ~0u || x.w == ~0u;
+                 x = load_relaxed(slot + v)) {
+                if (clock64() - since > WAIT_CLOCKS) {
+                    out->gave_up = 1;
+                    return;
+                }  // barriers do not wait for the exited
             }
             h[v] = x;
         }
@@ -273,7 +312,10 @@ __global__ void exchange_async(Report* out, int steps, int vectors) {
             u32 peer = i / part, v = first + i % part;
             store_async_16(map_shared(buffer + v * 16, peer), map_shared(barrier, peer), t);
         }
-        if (!mbarrier_wait(barrier, (t >> 1) & 1)) { out->gave_up = 1; break; }  // then for every thread of the block
+        if (!mbarrier_wait(barrier, (t >> 1) & 1)) {
+            out->gave_up = 1;
+            break;
+        }  // then for every thread of the block
         __syncthreads();
     }
     report(out, start);
@@ -292,7 +334,8 @@ __global__ void exchange_barrier(Report* out, int steps, int vectors) {
         u32 buffer = shared_address(h + (t & 1) * vectors);
         for (int i = threadIdx.x; i < part * blocks; i += blockDim.x) {
             u32 peer = i / part, v = first + i % part;
-            asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(map_shared(buffer + v * 16, peer)), "r"(t)
+            asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(map_shared(buffer + v * 16, peer)),
+                         "r"(t)
                          : "memory");
         }
         cluster_barrier();
@@ -302,21 +345,27 @@ __global__ void exchange_barrier(Report* out, int steps, int vectors) {
 #endif
 }
 
-// ---- rates and latencies of arithmetic ------------------------------------------------------------------------------------
+// ---- rates and latencies of arithmetic
+// ------------------------------------------------------------------------------------
 
 /// CHAINS independent bf16 products a warp; with one, the latency.
-template <int CHAINS> __global__ void mma(Report* out, int rounds) {
+template <int CHAINS>
+__global__ void mma(Report* out, int rounds) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     float c[CHAINS][4];
-    for (auto& tile : c) for (float& x : tile) x = threadIdx.x;
+    for (auto& tile : c)
+        for (float& x : tile) x = threadIdx.x;
     u32 a = threadIdx.x, b = threadIdx.x + 1;
     __syncthreads();
     i64 start = clock64();
     for (int i = 0; i < rounds; ++i) {
 #pragma unroll
         for (auto& tile : c) {
-            asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%5, %5}, "
-                         "{%0, %1, %2, %3};" : "+f"(tile[0]), "+f"(tile[1]), "+f"(tile[2]), "+f"(tile[3]) : "r"(a), "r"(b));
+            asm volatile(
+                "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%5, %5}, "
+                "{%0, %1, %2, %3};"
+                : "+f"(tile[0]), "+f"(tile[1]), "+f"(tile[2]), "+f"(tile[3])
+                : "r"(a), "r"(b));
         }
     }
     __syncthreads();
@@ -325,13 +374,15 @@ template <int CHAINS> __global__ void mma(Report* out, int rounds) {
 }
 
 enum class Op { fma, ex2, rcp, tanh };
-template <Op OP> __device__ void apply(float& x) {
+template <Op OP>
+__device__ void apply(float& x) {
     if (OP == Op::fma) asm volatile("fma.rn.f32 %0, %0, %0, %0;" : "+f"(x));
     if (OP == Op::ex2) asm volatile("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
     if (OP == Op::rcp) asm volatile("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
     if (OP == Op::tanh) asm volatile("tanh.approx.f32 %0, %0;" : "+f"(x));
 }
-template <Op OP, int CHAINS> __global__ void arithmetic(Report* out, int rounds) {
+template <Op OP, int CHAINS>
+__global__ void arithmetic(Report* out, int rounds) {
     float x[CHAINS];
     for (int j = 0; j < CHAINS; ++j) x[j] = 1e-3f * (threadIdx.x + j);
     __syncthreads();
@@ -355,8 +406,10 @@ __global__ void shared_read(Report* out, int rounds) {
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             [[maybe_unused]] float4 v;
-            asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                         : "r"(base + ((threadIdx.x + j * 32) % 1024) * 16) : "memory");
+            asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                         : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                         : "r"(base + ((threadIdx.x + j * 32) % 1024) * 16)
+                         : "memory");
         }
     }
     __syncthreads();
@@ -368,14 +421,13 @@ __global__ void nothing() {}
 __global__ void clock_rate(i64* out) {
     i64 clocks = clock64(), begin, end;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
-    do {
-        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(end));
-    } while (end - begin < 50'000'000);
+    do { asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(end)); } while (end - begin < 50'000'000);
     out[0] = clock64() - clocks;
     out[1] = end - begin;
 }
 
-// ---- host -----------------------------------------------------------------------------------------------------------------
+// ---- host
+// -----------------------------------------------------------------------------------------------------------------
 
 static Report* device_report;
 static double gigahertz;
@@ -405,15 +457,19 @@ struct Geometry {
     size_t shared = 0;
 };
 
-/// Runs a kernel RUNS times after one to warm up, and prints the clocks of one of its `rounds`. `prepare` comes before each.
+/// Runs a kernel RUNS times after one to warm up, and prints the clocks of one of its `rounds`. `prepare` comes before
+/// each.
 template <class Prepare, class... Params, class... Args>
 static void measure(const char* what, const Fields& fields, double rounds, const Geometry& geometry, Prepare prepare,
                     void (*kernel)(Report*, Params...), Args... args) {
     if (lost) return;
     if (geometry.shared > 48 * 1024 &&
-        !check(what, fields, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.shared))) return;
+        !check(what, fields,
+               cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.shared)))
+        return;
     if (geometry.cluster > 8 &&
-        !check(what, fields, cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1))) return;
+        !check(what, fields, cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1)))
+        return;
     cudaLaunchAttribute attributes[2] = {};
     cudaLaunchConfig_t config = {};
     config.gridDim = geometry.blocks;
@@ -433,7 +489,8 @@ static void measure(const char* what, const Fields& fields, double rounds, const
         Report got = {};
         prepare();
         if (!check(what, fields, cudaMemset(device_report, 0, sizeof got))) return;
-        if (!check(what, fields, cudaLaunchKernelEx(&config, kernel, device_report, static_cast<Params>(args)...))) return;
+        if (!check(what, fields, cudaLaunchKernelEx(&config, kernel, device_report, static_cast<Params>(args)...)))
+            return;
         if (!check(what, fields, cudaMemcpy(&got, device_report, sizeof got, cudaMemcpyDeviceToHost))) return;
         if (got.gave_up) return say_error(what, fields, "a wait did not end");
         if (run > 0) clocks.push_back(got.clocks / rounds);
@@ -462,8 +519,10 @@ int main(int count, char** groups) {
     i64* rate;
     u32* words;
     constexpr size_t WORDS_BYTES = 4096;
-    if (!check("memory", "", cudaMalloc(&rate, 16)) || !check("memory", "", cudaMalloc(&device_report, sizeof(Report))) ||
-        !check("memory", "", cudaMalloc(&words, WORDS_BYTES))) return 1;
+    if (!check("memory", "", cudaMalloc(&rate, 16)) ||
+        !check("memory", "", cudaMalloc(&device_report, sizeof(Report))) ||
+        !check("memory", "", cudaMalloc(&words, WORDS_BYTES)))
+        return 1;
     clock_rate<<<1, 1>>>(rate);
     i64 clocks[2];
     if (!check("clock_rate", "", cudaMemcpy(clocks, rate, 16, cudaMemcpyDeviceToHost))) return 1;
@@ -475,54 +534,74 @@ int main(int count, char** groups) {
     const int sms = gpu.multiProcessorCount;
     const bool clusters = gpu.major >= 9;
     auto clear_words = [&] { cudaMemset(words, 0, WORDS_BYTES); };
-    auto cluster = [](int blocks, int threads, size_t shared = 0) { return Geometry{blocks, threads, blocks, false, shared}; };
+    auto cluster = [](int blocks, int threads, size_t shared = 0) {
+        return Geometry{blocks, threads, blocks, false, shared};
+    };
     auto grid = [](int blocks, int threads, size_t shared = 0) { return Geometry{blocks, threads, 1, true, shared}; };
     if (!clusters) fprintf(stderr, "no clusters before compute capability 9.0: what needs them is left out\n");
 
     if (wanted("barriers")) {
         for (int threads : {32, 128, 256, 384, 512, 1024}) {
-            measure("block_barrier", field("threads", threads), 10000, {1, threads}, no_preparation, block_barrier, 10000);
+            measure("block_barrier", field("threads", threads), 10000, {1, threads}, no_preparation, block_barrier,
+                    10000);
         }
-        for (int blocks : {2, 4, 8, 16}) for (int threads : {128, 256, 512}) if (clusters) {
-            Fields f = field("blocks", blocks) + field("threads", threads);
-            measure("cluster_barrier", f, 5000, cluster(blocks, threads), no_preparation, cluster_barriers<false>, 5000);
-            measure("cluster_barrier_relaxed", f, 5000, cluster(blocks, threads), no_preparation, cluster_barriers<true>, 5000);
-        }
-        for (int blocks : {2, 8, 16, 32, 64, 128, sms}) if (blocks <= sms) {
-            Fields f = field("blocks", blocks) + field("threads", 256);
-            measure("grid_barrier", f, 2000, grid(blocks, 256), clear_words, grid_barrier, 2000, words);
-        }
+        for (int blocks : {2, 4, 8, 16})
+            for (int threads : {128, 256, 512})
+                if (clusters) {
+                    Fields f = field("blocks", blocks) + field("threads", threads);
+                    measure("cluster_barrier", f, 5000, cluster(blocks, threads), no_preparation,
+                            cluster_barriers<false>, 5000);
+                    measure("cluster_barrier_relaxed", f, 5000, cluster(blocks, threads), no_preparation,
+                            cluster_barriers<true>, 5000);
+                }
+        for (int blocks : {2, 8, 16, 32, 64, 128, sms})
+            if (blocks <= sms) {
+                Fields f = field("blocks", blocks) + field("threads", 256);
+                measure("grid_barrier", f, 2000, grid(blocks, 256), clear_words, grid_barrier, 2000, words);
+            }
     }
     if (wanted("handoff")) {
-        for (int partner : {1, 2, 17, 33, 65, 100, sms - 1}) if (partner < sms) {
-            Fields f = field("partner", partner);
-            measure("handoff_l2_sentinel", f, 5000, grid(sms, 32), clear_words, handoff_l2<false>, 5000, words, partner);
-            measure("handoff_l2_flag", f, 5000, grid(sms, 32), clear_words, handoff_l2<true>, 5000, words, partner);
-        }
-        for (int blocks : {2, 4, 8, 16}) if (clusters) {
-            measure("handoff_cluster_async", field("blocks", blocks), 5000, cluster(blocks, 32), no_preparation, handoff_async, 5000);
-        }
-        for (int blocks : {1, 2, 4, 8, 16}) if (clusters) {
-            measure("shared_load", field("blocks", blocks), 5000, cluster(blocks, 64), no_preparation, shared_load, 5000);
-        }
+        for (int partner : {1, 2, 17, 33, 65, 100, sms - 1})
+            if (partner < sms) {
+                Fields f = field("partner", partner);
+                measure("handoff_l2_sentinel", f, 5000, grid(sms, 32), clear_words, handoff_l2<false>, 5000, words,
+                        partner);
+                measure("handoff_l2_flag", f, 5000, grid(sms, 32), clear_words, handoff_l2<true>, 5000, words, partner);
+            }
+        for (int blocks : {2, 4, 8, 16})
+            if (clusters) {
+                measure("handoff_cluster_async", field("blocks", blocks), 5000, cluster(blocks, 32), no_preparation,
+                        handoff_async, 5000);
+            }
+        for (int blocks : {1, 2, 4, 8, 16})
+            if (clusters) {
+                measure("shared_load", field("blocks", blocks), 5000, cluster(blocks, 64), no_preparation, shared_load,
+                        5000);
+            }
     }
     if (wanted("exchange")) {
-        for (int bytes : {512, 2048, 8192, 16384, 32768, 65536}) for (int blocks : {2, 4, 8, 16}) if (clusters) {
-            int vectors = bytes / 16;
-            Fields f = field("bytes", bytes) + field("blocks", blocks);
-            Geometry geometry = cluster(blocks, 256, 2 * bytes);
-            measure("exchange_cluster_async", f, 1000, geometry, no_preparation, exchange_async, 1000, vectors);
-            measure("exchange_cluster_barrier", f, 1000, geometry, no_preparation, exchange_barrier, 1000, vectors);
-        }
+        for (int bytes : {512, 2048, 8192, 16384, 32768, 65536})
+            for (int blocks : {2, 4, 8, 16})
+                if (clusters) {
+                    int vectors = bytes / 16;
+                    Fields f = field("bytes", bytes) + field("blocks", blocks);
+                    Geometry geometry = cluster(blocks, 256, 2 * bytes);
+                    measure("exchange_cluster_async", f, 1000, geometry, no_preparation, exchange_async, 1000, vectors);
+                    measure("exchange_cluster_barrier", f, 1000, geometry, no_preparation, exchange_barrier, 1000,
+                            vectors);
+                }
         constexpr int STEPS = 500, MOST = 131072;
         uint4* slots;
         if (check("exchange_l2_sentinel", "", cudaMalloc(&slots, static_cast<size_t>(STEPS) * MOST))) {
-            for (int bytes : {2048, 8192, 32768, 65536, MOST}) for (int blocks : {4, 16, 32, 64, 128}) {
-                if (blocks > sms || bytes / 16 < blocks || static_cast<size_t>(bytes) > gpu.sharedMemPerBlockOptin) continue;
-                auto fill = [&] { cudaMemset(slots, 0xff, static_cast<size_t>(STEPS) * bytes); };
-                Fields f = field("bytes", bytes) + field("blocks", blocks);
-                measure("exchange_l2_sentinel", f, STEPS, grid(blocks, 256, bytes), fill, exchange_l2, STEPS, slots, bytes / 16);
-            }
+            for (int bytes : {2048, 8192, 32768, 65536, MOST})
+                for (int blocks : {4, 16, 32, 64, 128}) {
+                    if (blocks > sms || bytes / 16 < blocks || static_cast<size_t>(bytes) > gpu.sharedMemPerBlockOptin)
+                        continue;
+                    auto fill = [&] { cudaMemset(slots, 0xff, static_cast<size_t>(STEPS) * bytes); };
+                    Fields f = field("bytes", bytes) + field("blocks", blocks);
+                    measure("exchange_l2_sentinel", f, STEPS, grid(blocks, 256, bytes), fill, exchange_l2, STEPS, slots,
+                            bytes / 16);
+                }
             cudaFree(slots);
         }
     }
@@ -531,7 +610,8 @@ int main(int count, char** groups) {
         for (int threads : {128, 256, 512}) {
             Fields f = field("threads", threads);
             double warps = threads / 32;
-            if (gpu.major >= 8) measure("mma_bf16_m16n8k16", f, 2000 * 8 * warps, {1, threads}, no_preparation, mma<8>, 2000);
+            if (gpu.major >= 8)
+                measure("mma_bf16_m16n8k16", f, 2000 * 8 * warps, {1, threads}, no_preparation, mma<8>, 2000);
             measure("ffma", f, 2000 * 16 * warps, {1, threads}, no_preparation, arithmetic<Op::fma, 16>, 2000);
             measure("ex2", f, 2000 * 8 * warps, {1, threads}, no_preparation, arithmetic<Op::ex2, 8>, 2000);
             measure("rcp", f, 2000 * 8 * warps, {1, threads}, no_preparation, arithmetic<Op::rcp, 8>, 2000);
@@ -557,7 +637,8 @@ int main(int count, char** groups) {
         bool ready = check("launches", "", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)) &&
                      check("launches", "", cudaEventCreate(&begin)) && check("launches", "", cudaEventCreate(&end)) &&
                      check("launches", "", cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal)) &&
-                     check("launches", "", launch_all()) && check("launches", "", cudaStreamEndCapture(stream, &graph)) &&
+                     check("launches", "", launch_all()) &&
+                     check("launches", "", cudaStreamEndCapture(stream, &graph)) &&
                      check("launches", "", cudaGraphInstantiate(&executable, graph, 0));
         auto time_launches = [&](const char* what, auto work) {
             std::vector<double> ns;
@@ -565,11 +646,13 @@ int main(int count, char** groups) {
                 float ms = 0;
                 if (!check(what, "", cudaEventRecord(begin, stream)) || !check(what, "", work()) ||
                     !check(what, "", cudaEventRecord(end, stream)) || !check(what, "", cudaEventSynchronize(end)) ||
-                    !check(what, "", cudaEventElapsedTime(&ms, begin, end))) return;
+                    !check(what, "", cudaEventElapsedTime(&ms, begin, end)))
+                    return;
                 if (run > 0) ns.push_back(ms * 1e6 / LAUNCHES);
             }
             std::sort(ns.begin(), ns.end());
-            printf("{\"what\":\"%s\",\"best_ns\":%.1f,\"worst_ns\":%.1f,\"ns\":%.1f}\n", what, ns.front(), ns.back(), ns[RUNS / 2]);
+            printf("{\"what\":\"%s\",\"best_ns\":%.1f,\"worst_ns\":%.1f,\"ns\":%.1f}\n", what, ns.front(), ns.back(),
+                   ns[RUNS / 2]);
         };
         if (ready) {
             time_launches("stream_launch", launch_all);
