@@ -28,12 +28,14 @@ pub mod nvrtc;
 mod engine;
 mod memory;
 mod params;
+mod pass;
 mod plan;
 mod space;
 mod staged;
 
 pub use engine::{RawBackwardData, RawBackwardWeights, RawForward};
 pub use memory::DeviceBuffer;
+pub use pass::DevicePass;
 pub use plan::{CudaOptions, CudaPlan, Family};
 pub use staged::Staged;
 
