@@ -80,6 +80,18 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// NVIDIA's driver refused a call, or reports a fault of earlier work on the GPU.
+    #[error("{call} failed with {name} ({code}): {help}")]
+    Driver {
+        /// The driver's function, and what it was called for.
+        call: String,
+        /// Its result code.
+        code: u32,
+        /// What the driver calls that code.
+        name: String,
+        /// What to do.
+        help: String,
+    },
     /// The reserve handed to a backward pass was written under another plan.
     #[error(
         "reserve: it was filled by another plan ({filled_by:#x}) than the one given ({plan:#x}); pass the plan that ran forward"

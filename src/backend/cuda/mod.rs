@@ -5,7 +5,8 @@
 //! engine    a pass as launches
 //! params    the kernels' parameter structs
 //! device    what all that needs of a machine: the GPU behind its driver, or the host's emulation of one
-//! emulated  that emulation
+//! driver    the GPU
+//! emulated  the emulation
 //! ```
 //!
 //! [`CudaBackend`] is the backend on device memory; [`Staged`] is the same on slices of the host, which it copies back and forth.
@@ -18,6 +19,7 @@
 pub mod catalog;
 pub mod compile;
 pub mod device;
+pub mod driver;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod images;
@@ -26,12 +28,14 @@ pub mod nvrtc;
 mod engine;
 mod memory;
 mod params;
+mod pass;
 mod plan;
 mod space;
 mod staged;
 
 pub use engine::{RawBackwardData, RawBackwardWeights, RawForward};
 pub use memory::DeviceBuffer;
+pub use pass::DevicePass;
 pub use plan::{CudaOptions, CudaPlan, Family};
 pub use staged::Staged;
 

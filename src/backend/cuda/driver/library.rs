@@ -1,0 +1,316 @@
+//! The driver's library: found and checked before the first call goes through cudarc.
+//!
+//! cudarc panics where libcuda, or a function in it, is absent. So the library is opened here first, every function that
+//! this module calls is looked up ([`FUNCTIONS`]), and only then cudarc's bindings are used, through [`call!`].
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
+use std::sync::OnceLock;
+
+use cudarc::driver::sys::{self, CUresult};
+
+use crate::error::{Error, Result};
+
+/// Names of the library, in cudarc's order, so that the library checked is the library used.
+const NAMES: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so", "libcuda.so.1"] };
+
+/// Oldest CUDA version of a driver that has every function in [`FUNCTIONS`]: clusters came with 11.8.
+const OLDEST: c_int = 11_080;
+
+/// Every function that [`call!`] is used with. A unit test compares the list with the sources.
+const FUNCTIONS: &[&str] = &[
+    "cuCtxGetCurrent",
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuDeviceTotalMem_v2",
+    "cuDriverGetVersion",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuFuncGetAttribute",
+    "cuFuncSetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuInit",
+    "cuLaunchKernelEx",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuModuleGetFunction",
+    "cuModuleLoadDataEx",
+    "cuModuleUnload",
+    "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+    "cuOccupancyMaxActiveClusters",
+    "cuStreamBeginCapture_v2",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
+    "cuStreamSynchronize",
+];
+
+/// `call!(cuFunction(arguments))`: calls the driver through cudarc and turns its result code into a typed error.
+///
+/// To be used in an `unsafe` block, after [`library()`] has succeeded once.
+macro_rules! call {
+    ($function:ident($($argument:expr),* $(,)?)) => {
+        $crate::backend::cuda::driver::library::check(
+            stringify!($function),
+            cudarc::driver::sys::$function($($argument),*),
+        )
+    };
+}
+pub(super) use call;
+
+/// `cuEventElapsedTime`. cudarc binds another symbol of it for CUDA 13, which drivers before 12.8 lack; this one all have.
+pub(super) type EventElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> c_int;
+/// `cuFuncGetParamInfo`: offset and size of a kernel's parameter. Drivers have it from 12.4.
+pub(super) type FuncGetParamInfo = unsafe extern "C" fn(sys::CUfunction, usize, *mut usize, *mut usize) -> c_int;
+
+/// The driver, ready to be called.
+pub(super) struct Library {
+    /// Version of CUDA that it implements: 1000 · major + 10 · minor.
+    pub(super) version: c_int,
+    pub(super) elapsed_time: EventElapsedTime,
+    pub(super) param_info: Option<FuncGetParamInfo>,
+    // Function pointers above point into it.
+    _opened: libloading::Library,
+}
+
+/// Why the driver cannot be used. Kept for the life of the process, as a driver does not appear in one.
+#[derive(Clone, Debug)]
+enum Problem {
+    Missing(String),
+    Old { version: c_int, lacks: Option<&'static str> },
+    Refused { call: &'static str, code: u32 },
+}
+
+impl From<&Problem> for Error {
+    fn from(problem: &Problem) -> Self {
+        const WHAT: &str = "the CUDA backend";
+        match problem {
+            Problem::Missing(why) => Error::unsupported(
+                WHAT,
+                format!(
+                    "NVIDIA's driver is not there ({why}); install it, or run where it is (in a container: with the \
+                     NVIDIA runtime), or use the cpu backend"
+                ),
+            ),
+            Problem::Old { version, lacks } => {
+                let lacks = lacks.map(|name| format!(" and lacks {name}")).unwrap_or_default();
+                Error::unsupported(
+                    WHAT,
+                    format!(
+                        "the driver is too old: it is for CUDA {}{lacks}, but {} or later is needed; update the driver, \
+                         or use the cpu backend",
+                        Version(*version),
+                        Version(OLDEST)
+                    ),
+                )
+            }
+            // The driver is there, but there is nothing for it to drive.
+            Problem::Refused { code: 100, .. } => Error::unsupported(WHAT, no_gpu()),
+            Problem::Refused { call, code } => failure(call, *code),
+        }
+    }
+}
+
+/// Why there is no GPU, as far as this process can know.
+pub(super) fn no_gpu() -> String {
+    let visible = match std::env::var("CUDA_VISIBLE_DEVICES") {
+        Ok(value) => format!("CUDA_VISIBLE_DEVICES is `{value}`: unset it if that hides the GPU"),
+        Err(_) => "run `nvidia-smi` to see what it finds".to_owned(),
+    };
+    format!("the driver finds no GPU; {visible}, or use the cpu backend")
+}
+
+/// A version of CUDA as the driver encodes it, written as people do: `12.8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version(pub(super) c_int);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 / 1000, self.0 % 1000 / 10)
+    }
+}
+
+/// The driver's library, opened and initialised on the first call.
+pub(super) fn library() -> Result<&'static Library> {
+    static LIBRARY: OnceLock<Result<Library, Problem>> = OnceLock::new();
+    LIBRARY.get_or_init(open).as_ref().map_err(Error::from)
+}
+
+fn open() -> Result<Library, Problem> {
+    let mut why = String::new();
+    let Some(opened) = NAMES.iter().find_map(|name| {
+        // SAFETY: NVIDIA's driver library may be loaded by any process; its initialisers need nothing of the caller.
+        unsafe { libloading::Library::new(*name) }
+            .map_err(|error| {
+                if !why.is_empty() {
+                    why += "; ";
+                }
+                why += &std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            })
+            .ok()
+    }) else {
+        return Err(Problem::Missing(why));
+    };
+    // The version first, for it says more than a function that is missing; it may be asked before `cuInit`.
+    let mut version: c_int = 0;
+    // SAFETY: the symbol has this type in cuda.h.
+    match unsafe { opened.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDriverGetVersion\0") } {
+        // SAFETY: the pointer is valid for the call.
+        Ok(function) => match unsafe { function(&mut version) } {
+            0 => {}
+            code => return Err(Problem::Refused { call: "cuDriverGetVersion", code: code as u32 }),
+        },
+        Err(error) => return Err(Problem::Missing(error.to_string())),
+    }
+    // SAFETY: only the address is taken, and compared with nothing.
+    let lacks = FUNCTIONS.iter().find(|name| unsafe { opened.get::<*const c_void>(name.as_bytes()) }.is_err());
+    if version < OLDEST || lacks.is_some() {
+        return Err(Problem::Old { version, lacks: lacks.copied() });
+    }
+    // SAFETY: the symbols have these types in cuda.h.
+    let (elapsed_time, param_info) = unsafe {
+        (
+            opened.get::<EventElapsedTime>(b"cuEventElapsedTime\0"),
+            opened.get::<FuncGetParamInfo>(b"cuFuncGetParamInfo\0"),
+        )
+    };
+    let Ok(elapsed_time) = elapsed_time.map(|symbol| *symbol) else {
+        return Err(Problem::Old { version, lacks: Some("cuEventElapsedTime") });
+    };
+    let param_info = param_info.ok().map(|symbol| *symbol);
+    // SAFETY: the library and the function are there; `cuInit` may be called any number of times.
+    match unsafe { sys::cuInit(0) } as u32 {
+        0 => Ok(Library { version, elapsed_time, param_info, _opened: opened }),
+        code => Err(Problem::Refused { call: "cuInit", code }),
+    }
+}
+
+/// `Ok` for success, else [`Error::Driver`].
+pub(super) fn check(call: &'static str, result: CUresult) -> Result<()> {
+    match result as u32 {
+        0 => Ok(()),
+        code => Err(failure(call, code)),
+    }
+}
+
+/// The error of a result code.
+pub(super) fn failure(call: &str, code: u32) -> Error {
+    Error::Driver { call: call.to_owned(), code, name: name(code), help: help(code).to_owned() }
+}
+
+/// The same error, saying what the call was about.
+pub(super) fn within(error: Error, what: &str) -> Error {
+    match error {
+        Error::Driver { call, code, name, help } => {
+            Error::Driver { call: format!("{call} ({what})"), code, name, help }
+        }
+        other => other,
+    }
+}
+
+/// What the driver calls a result code, with its own explanation.
+fn name(code: u32) -> String {
+    // The functions are looked up here, not through cudarc, since a code may be one that its enum does not have.
+    type Text = unsafe extern "C" fn(u32, *mut *const c_char) -> c_int;
+    let text = |function: &[u8]| {
+        let opened = NAMES.iter().find_map(|name| {
+            // SAFETY: the library is loaded already, or its loading needs nothing of the caller.
+            unsafe { libloading::Library::new(*name) }.ok()
+        })?;
+        let mut text: *const c_char = std::ptr::null();
+        // SAFETY: the symbol has this type in cuda.h (an enum is an int there); the pointer is valid for the call.
+        let found = unsafe { opened.get::<Text>(function).ok().map(|function| function(code, &mut text)) };
+        if found != Some(0) || text.is_null() {
+            return None;
+        }
+        // SAFETY: the driver gives a NUL-terminated string that lives as long as it, and it is never unloaded.
+        Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    };
+    match (text(b"cuGetErrorName\0"), text(b"cuGetErrorString\0")) {
+        (Some(name), Some(explanation)) => format!("{name}, {explanation}"),
+        (Some(name), None) => name,
+        _ => "a code that this driver has no name for".to_owned(),
+    }
+}
+
+/// What to do about a result code.
+fn help(code: u32) -> &'static str {
+    match code {
+        1 => "an argument is outside what this GPU allows; please report it with the sizes that led here",
+        2 => "the GPU has too little free memory; use smaller sizes, or free what other programs hold",
+        34 => {
+            "the toolkit's stub of libcuda was loaded instead of the driver; take the folder `stubs` out of the library path"
+        }
+        46 => "the GPU is in use by another process that wants it alone, or in a prohibited mode; see `nvidia-smi -q`",
+        100 | 101 => "run `nvidia-smi` to see which GPUs there are",
+        200 | 209 | 218 | 222 | 223 => {
+            "no image of this build runs on this GPU and driver; update the driver, or build on a machine with NVRTC for \
+             this GPU (FUSED_RNN_CUDA_ARCHS)"
+        }
+        400 => "a stream or event of another context was given, or one that was destroyed",
+        214 | 700 | 702 | 714..=719 => {
+            "a kernel faulted, and the context is lost: every later call in this process fails; start it again, and run it \
+             under compute-sanitizer to find the kernel"
+        }
+        701 => "the launch needs more registers or shared memory than a block may have; please report it",
+        720 | 912 => "the blocks of the launch cannot be resident together; other work may hold the GPU; plan again",
+        802 => "the system's fabric is still starting; try again in a while",
+        803 | 804 => {
+            "the driver's library and its kernel module differ in version; restart the machine or the container"
+        }
+        900..=908 => "the call is not allowed while the stream is captured; make plans and copies outside the capture",
+        _ => "see NVIDIA's documentation of the code",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_function_called_is_looked_up_first() {
+        let sources = [include_str!("library.rs"), include_str!("mod.rs"), include_str!("graph.rs")];
+        let joined: String = sources.concat().split_whitespace().collect();
+        let mut called: Vec<&str> = joined
+            .split("call!(cu")
+            .skip(1)
+            .filter_map(|rest| rest.split('(').next())
+            .filter(|name| *name != "Function" && name.chars().all(|c| c.is_alphanumeric() || c == '_'))
+            .collect();
+        called.sort_unstable();
+        called.dedup();
+        assert!(called.len() > 30, "the sources were not searched: {called:?}");
+        for name in called {
+            assert!(FUNCTIONS.contains(&format!("cu{name}").as_str()), "cu{name} is missing in FUNCTIONS");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_way_out() {
+        let missing = Error::from(&Problem::Missing("libcuda.so: no such file".into())).to_string();
+        assert!(missing.contains("libcuda.so") && missing.contains("use the cpu backend"), "{missing}");
+        let old = Error::from(&Problem::Old { version: 11_020, lacks: Some("cuLaunchKernelEx") }).to_string();
+        assert!(old.contains("CUDA 11.2") && old.contains("11.8") && old.contains("cuLaunchKernelEx"), "{old}");
+        let none = Error::from(&Problem::Refused { call: "cuInit", code: 100 }).to_string();
+        assert!(none.contains("no GPU"), "{none}");
+        let stub = Error::from(&Problem::Refused { call: "cuInit", code: 34 }).to_string();
+        assert!(stub.contains("cuInit") && stub.contains("(34)") && stub.contains("stubs"), "{stub}");
+    }
+}

@@ -1,0 +1,471 @@
+//! The device behind NVIDIA's driver.
+//!
+//! Two kinds of test. Those on a stand-in for the driver (`fake_driver/libcuda.c`) run anywhere: this program runs itself
+//! with it and looks at the errors, the contexts and the launches that reach the driver. Those on a GPU say loudly that they
+//! were skipped where there is none; with `FUSED_RNN_REQUIRE_GPU=1` a skip is a failure.
+#![cfg(feature = "cuda")]
+#![allow(unsafe_code)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use fused_rnn::Error;
+use fused_rnn::backend::cuda::device::{Device, DevicePtr, Launch};
+use fused_rnn::backend::cuda::driver::{self, Driver, DriverStream, Graph, Timer};
+
+/// A kernel that every image has.
+const KERNEL: &str = "dropout_f32";
+
+/// Memory of a test, given back at its end.
+struct Memory {
+    driver: Arc<Driver>,
+    at: DevicePtr,
+    bytes: usize,
+}
+
+impl Memory {
+    fn new(driver: &Arc<Driver>, bytes: usize) -> Self {
+        let at = driver.allocate("a test's memory", bytes).unwrap();
+        Memory { driver: Arc::clone(driver), at, bytes }
+    }
+
+    fn upload(&self, stream: &DriverStream, from: &[u8]) {
+        assert!(from.len() <= self.bytes);
+        // SAFETY: the memory is as long as checked.
+        unsafe { self.driver.upload(stream, self.at, from) }.unwrap();
+    }
+
+    fn download(&self, stream: &DriverStream) -> Vec<u8> {
+        let mut to = vec![0x5a; self.bytes];
+        // SAFETY: the memory is as long as the vector.
+        unsafe { self.driver.download(stream, self.at, &mut to) }.unwrap();
+        to
+    }
+
+    fn fill(&self, stream: &DriverStream, offset: usize, value: u8, bytes: usize) -> fused_rnn::Result<()> {
+        assert!(offset + bytes <= self.bytes);
+        // SAFETY: the memory is as long as checked, and lives until `self` is dropped, after the test has synchronised.
+        unsafe { self.driver.fill(stream, self.at.offset(offset), value, bytes) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, released once.
+        unsafe { self.driver.release(self.at, self.bytes) };
+    }
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i.wrapping_mul(167).wrapping_add(seed * 31) >> 3) as u8).collect()
+}
+
+/// Copies and fills of awkward lengths, at awkward offsets, come back as they went.
+fn copies_and_fills(driver: &Arc<Driver>) {
+    let stream = DriverStream::new(driver).unwrap();
+    for len in [1, 2, 255, 256, 257, 4099, 1 << 20] {
+        let memory = Memory::new(driver, len);
+        assert_eq!(memory.at.0 % 256, 0, "allocations are aligned to 256 bytes");
+        let sent = pattern(len, len);
+        memory.upload(&stream, &sent);
+        assert_eq!(memory.download(&stream), sent, "{len} bytes");
+        let (offset, count) = (len / 3, len / 2);
+        memory.fill(&stream, offset, 0xff, count).unwrap();
+        let mut expected = sent;
+        expected[offset..offset + count].fill(0xff);
+        assert_eq!(memory.download(&stream), expected, "{count} bytes filled from {offset} of {len}");
+    }
+    let empty = Memory::new(driver, 0);
+    assert_ne!(empty.at, DevicePtr::NULL, "a tensor without elements is not an absent one");
+    empty.upload(&stream, &[]);
+    assert!(empty.download(&stream).is_empty());
+}
+
+/// What was recorded is done by each replay, and not before.
+fn capture_and_replay(driver: &Arc<Driver>) {
+    let stream = DriverStream::new(driver).unwrap();
+    let memory = Memory::new(driver, 64);
+    memory.upload(&stream, &pattern(64, 1));
+    let graph = Graph::capture(driver, &stream, || {
+        memory.fill(&stream, 0, 1, 64)?;
+        memory.fill(&stream, 16, 2, 32)
+    })
+    .unwrap();
+    assert_eq!(memory.download(&stream), pattern(64, 1), "capturing does not run");
+    let mut expected = vec![1; 64];
+    expected[16..48].fill(2);
+    for round in 0..3 {
+        memory.upload(&stream, &pattern(64, round));
+        // SAFETY: the memory outlives the replay: `download` waits.
+        unsafe { graph.launch(&stream) }.unwrap();
+        assert_eq!(memory.download(&stream), expected, "replay {round}");
+    }
+    // What cannot be recorded is an error, and the stream works afterwards.
+    let mut refused = false;
+    let captured = Graph::capture(driver, &stream, || {
+        let error = driver.synchronize(&stream).expect_err("waiting cannot be recorded");
+        refused = matches!(&error, Error::Driver { code: 900..=908, .. });
+        Err(error)
+    });
+    assert!(captured.is_err() && refused);
+    memory.fill(&stream, 0, 7, 64).unwrap();
+    assert_eq!(memory.download(&stream), vec![7; 64]);
+}
+
+/// Threads with a driver, a context and a stream each do not disturb one another.
+fn threads(ordinals: &[usize]) {
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                let driver = Driver::open(ordinals[thread % ordinals.len()]).unwrap();
+                let stream = DriverStream::new(&driver).unwrap();
+                let memory = Memory::new(&driver, 4096);
+                for round in 0..50 {
+                    let sent = pattern(4096, thread * 1000 + round);
+                    memory.upload(&stream, &sent);
+                    memory.fill(&stream, round, thread as u8, 1000).unwrap();
+                    let mut expected = sent;
+                    expected[round..round + 1000].fill(thread as u8);
+                    assert_eq!(memory.download(&stream), expected, "thread {thread}, round {round}");
+                }
+            });
+        }
+    });
+}
+
+/// Launches that no device takes are refused before anything runs, and say which kernel and what geometry.
+fn refused_launches(driver: &Arc<Driver>) {
+    let stream = DriverStream::new(driver).unwrap();
+    let kernel = driver.kernel(KERNEL).unwrap();
+    let good = Launch::new([1, 1, 1], 128);
+    assert!(driver.resident_blocks(&kernel, &good).unwrap() >= driver.properties().multiprocessors);
+    let bad = [
+        Launch { grid: [0, 1, 1], ..good },
+        Launch { block: 2048, ..good },
+        Launch { shared_bytes: driver.properties().shared_bytes_per_block + 1024, ..good },
+        Launch { cluster: 32, grid: [32, 1, 1], ..good },
+    ];
+    for launch in bad {
+        // Larger than any kernel's parameter; nothing reads it, as no launch gets that far.
+        let params = [0u8; 4096];
+        // SAFETY: the driver refuses the geometry, so that no kernel runs.
+        match unsafe { driver.launch(&stream, &kernel, &launch, &params) } {
+            Err(error) => assert!(error.to_string().contains(KERNEL), "{error}"),
+            Ok(()) => panic!("{launch:?} was accepted"),
+        }
+    }
+    driver.synchronize(&stream).unwrap();
+    let unknown = driver.kernel("no_such_kernel").unwrap_err().to_string();
+    assert!(unknown.contains("no_such_kernel"), "{unknown}");
+}
+
+/// More memory than there is: an error that names the tensor and the amounts.
+fn too_little_memory(driver: &Driver) {
+    let error = driver.allocate("the reserve", 1 << 50).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("the reserve") && message.contains("free"), "{message}");
+}
+
+// ---- with a GPU
+
+/// GPU 0, or `None` where there is none and none is required.
+fn gpu(test: &str) -> Option<Arc<Driver>> {
+    match Driver::open(0) {
+        Ok(driver) => Some(driver),
+        Err(error) => {
+            assert!(std::env::var_os("FUSED_RNN_REQUIRE_GPU").is_none_or(|v| v != "1"), "{test} needs a GPU: {error}");
+            // Past the test harness, which would keep it to itself.
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no GPU ({error})");
+            None
+        }
+    }
+}
+
+#[test]
+fn gpu_copies_and_fills() {
+    let Some(driver) = gpu("gpu_copies_and_fills") else { return };
+    copies_and_fills(&driver);
+}
+
+#[test]
+fn gpu_capture_and_replay() {
+    let Some(driver) = gpu("gpu_capture_and_replay") else { return };
+    capture_and_replay(&driver);
+}
+
+#[test]
+fn gpu_threads() {
+    if gpu("gpu_threads").is_none() {
+        return;
+    }
+    let ordinals: Vec<usize> = (0..Driver::count().unwrap()).collect();
+    threads(&ordinals);
+}
+
+#[test]
+fn gpu_refused_launches() {
+    let Some(driver) = gpu("gpu_refused_launches") else { return };
+    refused_launches(&driver);
+}
+
+#[test]
+fn gpu_too_little_memory() {
+    let Some(driver) = gpu("gpu_too_little_memory") else { return };
+    too_little_memory(&driver);
+}
+
+#[test]
+fn gpu_description() {
+    if gpu("gpu_description").is_none() {
+        return;
+    }
+    let description = Driver::describe().unwrap();
+    assert_eq!(description.gpus.len(), Driver::count().unwrap());
+    assert!(!description.gpus[0].name.is_empty() && description.gpus[0].memory_bytes > 1 << 30);
+    assert_eq!(driver::status(), description.to_string());
+    let _ = writeln!(std::io::stderr(), "{description}");
+}
+
+// ---- with a stand-in for the driver
+
+/// Runs `scenario` in a process of its own that finds `library` as libcuda; returns the stand-in's log.
+fn run(scenario: &str, library: &Path, variables: &[(&str, &str)]) -> String {
+    let log = library.parent().unwrap().join(format!("{scenario}.log"));
+    let mut path = std::ffi::OsString::from(library.parent().unwrap());
+    if let Some(before) = std::env::var_os("LD_LIBRARY_PATH") {
+        path.push(":");
+        path.push(before);
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "scenario", "--ignored", "--nocapture"])
+        .env("LD_LIBRARY_PATH", path)
+        .env("FUSED_RNN_SCENARIO", scenario)
+        .env("FAKE_LOG", &log)
+        .env_remove("CUDA_VISIBLE_DEVICES")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{scenario}: {said}");
+    std::fs::read_to_string(log).unwrap_or_default()
+}
+
+/// The stand-in, compiled into a folder of its own; `None` where there is no C compiler.
+fn stand_in(test: &str, flags: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libcuda.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_driver/libcuda.c");
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    match Command::new(&compiler)
+        .args(["-std=c11", "-O1", "-shared", "-fPIC", "-pthread", "-o"])
+        .arg(&library)
+        .args(flags)
+        .arg(source)
+        .output()
+    {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some((folder, library))
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no C compiler ({compiler}: {error})");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_missing_driver_is_an_error() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    // Files that are no libraries hide the real one, where there is one.
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    run("no driver", &folder.path().join("libcuda.so"), &[]);
+}
+
+#[test]
+fn an_old_driver_is_an_error() {
+    let Some((_folder, library)) = stand_in("an_old_driver_is_an_error", &[]) else { return };
+    run("old driver", &library, &[("FAKE_VERSION", "11040")]);
+    let Some((_folder, library)) = stand_in("an_old_driver_is_an_error", &["-DWITHOUT_CLUSTERS"]) else { return };
+    run("driver without clusters", &library, &[]);
+}
+
+#[test]
+fn what_cannot_be_opened_is_an_error() {
+    let Some((_folder, library)) = stand_in("what_cannot_be_opened_is_an_error", &[]) else { return };
+    run("no GPU", &library, &[("FAKE_GPUS", "0")]);
+    run("number out of range", &library, &[("FAKE_GPUS", "2")]);
+    run("old GPU", &library, &[("FAKE_CAPABILITY", "70")]);
+    run("stub", &library, &[("FAKE_FAIL", "cuInit:34")]);
+    run("no context", &library, &[("FAKE_FAIL", "cuDevicePrimaryCtxRetain:2")]);
+}
+
+#[test]
+fn a_fault_is_an_error() {
+    let Some((_folder, library)) = stand_in("a_fault_is_an_error", &[]) else { return };
+    run("fault", &library, &[("FAKE_FAIL", "cuStreamSynchronize:700")]);
+    run("unknown code", &library, &[("FAKE_FAIL", "cuMemcpyDtoHAsync_v2:998")]);
+}
+
+#[test]
+fn work_reaches_the_driver_as_meant() {
+    let Some((_folder, library)) = stand_in("work_reaches_the_driver_as_meant", &[]) else { return };
+    let log = run("work", &library, &[("FAKE_GPUS", "2")]);
+    for device in 0..2 {
+        assert!(log.contains(&format!("release context {device}, 0 left")), "a context was kept: {log}");
+    }
+    assert!(log.contains("destroy stream") && log.contains("destroy graph"), "{log}");
+}
+
+#[test]
+fn launches_reach_the_driver_as_meant() {
+    let Some((_folder, library)) = stand_in("launches_reach_the_driver_as_meant", &[]) else { return };
+    let log = run("launch", &library, &[]);
+    if log.contains("no image") {
+        let _ = writeln!(std::io::stderr(), "SKIPPED launches_reach_the_driver_as_meant: this build has no kernels");
+        return;
+    }
+    let launches: Vec<&str> = log.lines().filter(|line| line.starts_with("launch ")).collect();
+    let expected = [
+        "grid 7,2,3 block 128,1,1 cluster 1 cooperative 0 shared 0 params 01020304",
+        "grid 32,1,1 block 128,1,1 cluster 16 cooperative 0 shared 200000 params 01020304",
+        "grid 132,1,1 block 128,1,1 cluster 1 cooperative 1 shared 1024 params 01020304",
+        "grid 8,1,1 block 128,1,1 cluster 4 cooperative 1 shared 0 params 01020304",
+    ];
+    // Once directly, then twice by a replay.
+    let expected: Vec<String> =
+        expected.iter().cycle().take(12).map(|rest| format!("launch {KERNEL} on 0 {rest}")).collect();
+    assert_eq!(launches, expected);
+    assert_eq!(log.matches("unload module").count(), log.matches("load module").count() / 2, "{log}");
+}
+
+/// What the tests above run in a process of its own.
+#[test]
+#[ignore = "run by other tests, with a stand-in for the driver"]
+fn scenario() {
+    let unsupported = |parts: &[&str]| {
+        for error in [Driver::open(0).unwrap_err(), Driver::count().unwrap_err(), Driver::describe().unwrap_err()] {
+            assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+            let message = error.to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+            assert!(message.contains("use the cpu backend"), "{message}");
+        }
+        assert!(driver::status().contains(parts[0]), "{}", driver::status());
+    };
+    match std::env::var("FUSED_RNN_SCENARIO").as_deref() {
+        Err(_) => {} // run by hand, without a parent
+        Ok("no driver") => unsupported(&["NVIDIA's driver is not there", "libcuda.so"]),
+        Ok("old driver") => unsupported(&["the driver is too old", "CUDA 11.4", "11.8"]),
+        Ok("driver without clusters") => unsupported(&["the driver is too old", "CUDA 12.4", "cuLaunchKernelEx"]),
+        Ok("no GPU") => unsupported(&["the driver finds no GPU", "nvidia-smi"]),
+        Ok("number out of range") => {
+            let error = Driver::open(2).unwrap_err();
+            assert!(matches!(&error, Error::InvalidOption { option, .. } if option == "device"), "{error:?}");
+            assert!(error.to_string().contains("0..=1"), "{error}");
+            assert!(Driver::open(usize::MAX).is_err());
+            assert_eq!(Driver::open(1).unwrap().ordinal(), 1);
+        }
+        Ok("old GPU") => {
+            let message = Driver::open(0).unwrap_err().to_string();
+            assert!(message.contains("Fake GPU 0 (compute capability 7.0)") && message.contains("7.5"), "{message}");
+            assert!(driver::status().contains("too old for the kernels"), "{}", driver::status());
+        }
+        Ok("stub") => {
+            let message = Driver::open(0).unwrap_err().to_string();
+            assert!(message.contains("cuInit") && message.contains("stubs"), "{message}");
+        }
+        Ok("no context") => {
+            let error = Driver::open(0).unwrap_err();
+            assert!(matches!(&error, Error::Driver { code: 2, .. }), "{error:?}");
+            assert!(error.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY"), "{error}");
+        }
+        Ok("fault") => {
+            let driver = Driver::open(0).unwrap();
+            let stream = DriverStream::new(&driver).unwrap();
+            let error = driver.synchronize(&stream).unwrap_err();
+            assert!(matches!(&error, Error::Driver { code: 700, .. }), "{error:?}");
+            let message = error.to_string();
+            assert!(message.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && message.contains("context is lost"), "{message}");
+        }
+        Ok("unknown code") => {
+            let driver = Driver::open(0).unwrap();
+            let stream = DriverStream::new(&driver).unwrap();
+            let memory = Memory::new(&driver, 16);
+            let mut to = [0; 16];
+            // SAFETY: as long as the memory.
+            let error = unsafe { driver.download(&stream, memory.at, &mut to) }.unwrap_err();
+            assert!(matches!(&error, Error::Driver { code: 998, .. }), "{error:?}");
+        }
+        Ok("work") => {
+            assert_eq!(Driver::count().unwrap(), 2);
+            let driver = Driver::open(0).unwrap();
+            copies_and_fills(&driver);
+            capture_and_replay(&driver);
+            too_little_memory(&driver);
+            threads(&[0, 1]);
+            let (stream, timer) = (DriverStream::new(&driver).unwrap(), Timer::new(&driver).unwrap());
+            assert!(timer.microseconds().is_err(), "nothing was timed yet");
+            timer.start(&stream).unwrap();
+            timer.stop(&stream).unwrap();
+            assert_eq!(timer.microseconds().unwrap(), 250.0);
+            // A stream of another GPU is refused; the default ones are always there.
+            let other = Driver::open(1).unwrap();
+            assert!(matches!(other.synchronize(&stream), Err(Error::Driver { code: 400, .. })));
+            for default in [0, DriverStream::LEGACY_DEFAULT, DriverStream::PER_THREAD_DEFAULT] {
+                // SAFETY: the default streams belong to every context and live as long as it.
+                let stream = unsafe { DriverStream::from_raw(default) };
+                assert_eq!(stream.as_raw(), default);
+                other.synchronize(&stream).unwrap();
+            }
+            let description = Driver::describe().unwrap();
+            assert_eq!(description.cuda_version, (12, 4));
+            assert!(description.to_string().contains("GPU 1: Fake GPU 1, compute capability 9.0, 132 SMs"));
+        }
+        Ok("launch") => {
+            let driver = Driver::open(0).unwrap();
+            let kernel = match driver.kernel(KERNEL) {
+                Ok(kernel) => kernel,
+                Err(error) => {
+                    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+                    std::fs::write(std::env::var("FAKE_LOG").unwrap(), "no image").unwrap();
+                    return;
+                }
+            };
+            let stream = DriverStream::new(&driver).unwrap();
+            let plain = Launch::new([7, 2, 3], 128);
+            let launches = [
+                plain,
+                Launch { grid: [32, 1, 1], cluster: 16, shared_bytes: 200_000, ..plain },
+                Launch { grid: [132, 1, 1], cooperative: true, shared_bytes: 1024, ..plain },
+                Launch { grid: [8, 1, 1], cluster: 4, cooperative: true, ..plain },
+            ];
+            let give_all = || {
+                launches.iter().try_for_each(|launch| {
+                    // SAFETY: the stand-in runs no kernels.
+                    unsafe { driver.launch(&stream, &kernel, launch, &[1, 2, 3, 4, 5, 6, 7, 8]) }
+                })
+            };
+            give_all().unwrap();
+            let graph = Graph::capture(&driver, &stream, give_all).unwrap();
+            for _ in 0..2 {
+                // SAFETY: as above.
+                unsafe { graph.launch(&stream) }.unwrap();
+            }
+            assert_eq!(driver.resident_blocks(&kernel, &launches[0]).unwrap(), 264);
+            assert_eq!(driver.resident_blocks(&kernel, &launches[1]).unwrap(), 132 / 16 * 16);
+            refused_launches(&driver);
+        }
+        Ok(other) => panic!("no such scenario: {other}"),
+    }
+}
