@@ -1,8 +1,8 @@
 // primitives_test.cu - every primitive of prims.cuh on plain buffers, and kernels with known mistakes.
 //
-// Tests alone: the entries are in the catalog of builds with the feature `emulated`. tests/common/primitives.rs holds inputs and
-// what must come out, computed there independently; tests/emulated.rs runs them on the host, tests/gpu.rs compares a GPU with
-// the host. i counts the threads of the grid.
+// Tests alone: the entries are in the catalog of builds with the feature `emulated`. tests/common/primitives.rs holds
+// inputs and what must come out, computed there independently; tests/emulated.rs runs them on the host, tests/gpu.rs
+// compares a GPU with the host. i counts the threads of the grid.
 #include "params.cuh"
 
 template <class T> DEVICE const T* input(const PrimitiveParams& p, int k = 0) { return static_cast<const T*>(p.in[k]); }
@@ -89,7 +89,8 @@ DEVICE void shuffles_test(const PrimitiveParams& p) {
     __syncwarp();
 }
 
-// Warps 2 and 3 produce, warps 0 and 1 consume and then exchange among themselves. in u32 [128]; out u32 [64]; 768 bytes shared.
+// Warps 2 and 3 produce, warps 0 and 1 consume and then exchange among themselves. in u32 [128]; out u32 [64]; 768
+// bytes shared.
 DEVICE void named_barriers_test(const PrimitiveParams& p) {
     SHARED(u32, values);
     u32* const sums = values + 128;
@@ -154,7 +155,7 @@ DEVICE void spin_gives_up_test(const PrimitiveParams& p) {
     Spin spin(p.flags, 100);
     const u32 i = threadIdx.x;
     output<u32>(p)[i * 2] = spin.until([&] { return i % 2 == 0; }, 42);
-    output<u32>(p)[i * 2 + 1] = spin.until([&] { return i % 4 == 0; }, 43) + 2 * spin.failed;
+    output<u32>(p)[i * 2 + 1] = spin.until([&] { return i % 4 == 0; }, 42) + 2 * spin.failed;
 }
 
 // in u32 [n, 4], n = threads; out u32 [n, 4]: through loads of 16, 4, 4 and twice 2 bytes.
@@ -169,7 +170,8 @@ DEVICE void loads_once_test(const PrimitiveParams& p) {
     out[3] = u32(ldg_once2(in + 3)) | u32(ldg_once2(reinterpret_cast<const u16*>(in + 3) + 1)) << 16;
 }
 
-// Two groups of copies, the second with 0 to 16 and 0 to 4 bytes a thread. in u8 [64 * 36]; out the same; as much shared.
+// Two groups of copies, the second with 0 to 16 and 0 to 4 bytes a thread. in u8 [64 * 36]; out the same; as much
+// shared.
 DEVICE void cp_async_test(const PrimitiveParams& p) {
     SHARED(u8, tile);
     const u32 i = threadIdx.x;
@@ -225,8 +227,8 @@ DEVICE void mma_tf32_test(const PrimitiveParams& p) {
     for (u32 k = 0; k < 4; ++k) out[(g + (k / 2) * 8) * 8 + 2 * t + k % 2] = d[k];
 }
 
-// Clusters of 4 blocks of 64. in f32 [threads]; out0 f32 [threads, 2]: what the next block holds, what the one before sent;
-// out1 u32 [blocks, 2]: rank and size; 512 bytes shared.
+// Clusters of 4 blocks of 64. in f32 [threads]; out0 f32 [threads, 2]: what the next block holds, what the one before
+// sent; out1 u32 [blocks, 2]: rank and size; 512 bytes shared.
 DEVICE void cluster_test(const PrimitiveParams& p) {
     SHARED(float, held);
     float* const sent = held + 64;
@@ -245,9 +247,9 @@ DEVICE void cluster_test(const PrimitiveParams& p) {
     }
 }
 
-// A ring of the 4 blocks of a cluster: for n steps each adds 1 to what it has and passes it on, 28 bytes a thread by st.async, into
-// two buffers by turns, and says when a buffer may be filled again. in u32 [blocks * 64, 7]; out the same; 28 * 128 + 512
-// + 32 bytes shared.
+// A ring of the 4 blocks of a cluster: for n steps each adds 1 to what it has and passes it on, 28 bytes a thread by
+// st.async, into two buffers by turns, and says when a buffer may be filled again. in u32 [blocks * 64, 7]; out the
+// same; 28 * 128 + 512 + 32 bytes shared.
 DEVICE void store_async_test(const PrimitiveParams& p) {
     SHARED(u8, buffers);
     // Of each of two buffers: 64 times 16 bytes, 64 times 8, 64 times 4; then two barriers `full` and two `empty`.
@@ -290,10 +292,10 @@ DEVICE void store_async_test(const PrimitiveParams& p) {
     cluster_wait();
 }
 
-// ---- for the host's engine alone ----------------------------------------------------------------------------------------
+// ---- for the host's engine alone ------------------------------------------------------------------------------------
 
-// n sums over the block, with one buffer for the partial sums. mode 1 lacks the barrier after reading: a warp may overwrite
-// its partial sum while another has not read it. in f32 [n, 128]; out f32 [n, 128]; 16 bytes shared.
+// n sums over the block, with one buffer for the partial sums. mode 1 lacks the barrier after reading: a warp may
+// overwrite its partial sum while another has not read it. in f32 [n, 128]; out f32 [n, 128]; 16 bytes shared.
 DEVICE void reduction_test(const PrimitiveParams& p) {
     SHARED(float, partial);
     for (u32 t = 0; t < p.n; ++t) {
@@ -347,7 +349,7 @@ DEVICE void misuse_test(const PrimitiveParams& p) {
             cp_async16(shared + 1, input<u32>(p));
             break;
         case 9:  // a barrier with two numbers of threads
-            block_barrier(1, i < 32 ? 64 : 32);
+            block_barrier(1, i < 32 ? 64 : 96);
             break;
 #if HAS_CLUSTER
         case 10:  // an mbarrier that nobody initialised

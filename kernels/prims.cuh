@@ -1,8 +1,9 @@
 // What the kernels stand on: types, conversions, and every instruction that needs PTX, each beside its host version.
 //
-// Kernels use no CUDA header and no inline PTX of their own; with NVRTC this file needs nothing else, and any C++17 compiler
-// takes it together with `host/cuda_host.h`. The host versions compute the same bits, but for the approximations
-// (`ex2_approx`, `rcp_approx`, `tanh_approx`), the `…_accurate` functions, and the order of sums inside an mma.
+// Kernels use no CUDA header and no inline PTX of their own; with NVRTC this file needs nothing else, and any C++17
+// compiler takes it together with `host/cuda_host.h`. The host versions compute the same bits, but for the
+// approximations (`ex2_approx`, `rcp_approx`, `tanh_approx`), the `…_accurate` functions, and the order of sums inside
+// an mma.
 #pragma once
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
@@ -24,7 +25,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef int i32;
 typedef long long i64;
-static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof(void*) == 8, "sizes of the mirrored structs");
+static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof(void*) == 8, "mirrored sizes");
 
 #define DEVICE __device__ __forceinline__
 
@@ -46,8 +47,9 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define SHARED(T, name) T* const name = reinterpret_cast<T*>(host::block().shared)
 #endif
 
-// What the target has: mma.sync with 16-bit and TF32 operands, cp.async from sm_80; clusters, st.async, mbarriers over clusters
-// from sm_90. For `#if` and `if constexpr`. What a target lacks is declared here but not defined, so using it does not link.
+// What the target has: mma.sync with 16-bit and TF32 operands, cp.async from sm_80; clusters, st.async, mbarriers over
+// clusters from sm_90. For `#if` and `if constexpr`. What a target lacks is declared here but not defined, so using it
+// does not link.
 #define HAS_MMA_16BIT (ARCH >= 800)
 #define HAS_MMA_TF32 (ARCH >= 800)
 #define HAS_CP_ASYNC (ARCH >= 800)
@@ -58,7 +60,7 @@ constexpr u32 FULL_WARP = 0xffffffffu;
 DEVICE u32 lane_id() { return threadIdx.x & 31; }
 DEVICE u32 warp_id() { return threadIdx.x >> 5; }
 
-// ---- storage types and their arithmetic --------------------------------------------------------------------------------
+// ---- storage types and their arithmetic -----------------------------------------------------------------------------
 
 typedef float f32;
 typedef double f64;
@@ -148,7 +150,7 @@ DEVICE u32 round_tf32(u32 bits) {
 #endif
 }
 
-// ---- arithmetic --------------------------------------------------------------------------------------------------------
+// ---- arithmetic -----------------------------------------------------------------------------------------------------
 
 // CUDA's own functions without fast-math (1 to 2 ulp), libm on the host.
 DEVICE float exp_accurate(float x) { return expf(x); }
@@ -168,7 +170,8 @@ DEVICE double absolute(double x) { return fabs(x); }
 DEVICE bool is_infinite(float x) { return absolute(x) == __uint_as_float(0x7f800000u); }
 DEVICE bool is_infinite(double x) { return absolute(x) > 1.7976931348623157e308; }
 
-// a * b + c, rounded once where the machine can: always on the device; on the host where it was built for such a machine.
+// a * b + c, rounded once where the machine can: always on the device; on the host where it was built for such a
+// machine.
 DEVICE float fused_multiply_add(float a, float b, float c) {
 #if ON_DEVICE || defined(__FMA__) || defined(__aarch64__)
     return fmaf(a, b, c);
@@ -234,7 +237,7 @@ DEVICE void philox4x32(u32 (&counter)[4], u64 key) {
     }
 }
 
-// ---- warps -------------------------------------------------------------------------------------------------------------
+// ---- warps ----------------------------------------------------------------------------------------------------------
 
 // Sum over the warp in a fixed order (lanes 16 apart first), the same bits in every lane.
 template <class T> DEVICE T warp_sum(T x) {
@@ -270,23 +273,24 @@ template <class T> DEVICE T warp_max(T x) {
 }
 
 // Barrier `id` (1..15; 0 is that of __syncthreads) among `threads` threads of the block, whole warps.
+// block_barrier_arrive counts for it without waiting.
+#if ON_DEVICE
 DEVICE void block_barrier(u32 id, u32 threads) {
-#if ON_DEVICE
     asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-#else
-    host::block_barrier(id, threads, host::Place{"block_barrier", __FILE__, __LINE__});
-#endif
 }
-// Counts for that barrier without waiting.
 DEVICE void block_barrier_arrive(u32 id, u32 threads) {
-#if ON_DEVICE
     asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-#else
-    host::block_barrier_arrive(id, threads, host::Place{"block_barrier_arrive", __FILE__, __LINE__});
-#endif
 }
+#else
+DEVICE void block_barrier(u32 id, u32 threads, HOST_AT) {
+    host::block_barrier(id, threads, HOST_PLACE("block_barrier"));
+}
+DEVICE void block_barrier_arrive(u32 id, u32 threads, HOST_AT) {
+    host::block_barrier_arrive(id, threads, HOST_PLACE("block_barrier_arrive"));
+}
+#endif
 
-// ---- waiting -----------------------------------------------------------------------------------------------------------
+// ---- waiting --------------------------------------------------------------------------------------------------------
 
 // A turn of a wait loop. Every wait loop has one, and every wait is bounded: use `Spin`.
 #if ON_DEVICE
@@ -311,8 +315,8 @@ struct Spin {
 
     DEVICE Spin(u32* error, u32 polls) : error(error), polls(polls), failed(false) {}
 
-    // Waits until `condition()`; polls at least once. False: gave up, and `code` (not 0) is in `error`; or another thread has
-    // given up, which is looked for now and then.
+    // Waits until `condition()`; polls at least once. False: gave up, and `code` (not 0) is in `error`; or another
+    // thread has given up, which is looked for now and then.
     template <class Condition> DEVICE bool until(Condition condition, u32 code AND_PLACE) {
         for (u32 poll = 0; !condition(); ++poll) {
             if (failed) return false;
@@ -335,10 +339,10 @@ struct Spin {
     }
 };
 
-// ---- global memory -----------------------------------------------------------------------------------------------------
+// ---- global memory --------------------------------------------------------------------------------------------------
 
-// Loads that happen where they stand, through the read-only path and not kept in L1: weights that are read once, before a
-// loop. Addresses aligned to the size.
+// Loads that happen where they stand, through the read-only path and not kept in L1: weights that are read once, before
+// a loop. Addresses aligned to the size.
 DEVICE uint4 ldg_once16(const void* p) {
     uint4 v;
 #if ON_DEVICE
@@ -368,8 +372,8 @@ DEVICE u16 ldg_once2(const void* p) {
     return v;
 }
 
-// Memory that other blocks of the launch read or write meanwhile: relaxed (the value alone), acquire and release (what was
-// written before a release is seen after the acquire that reads it), all at the scope of the GPU.
+// Memory that other blocks of the launch read or write meanwhile: relaxed (the value alone), acquire and release (what
+// was written before a release is seen after the acquire that reads it), all at the scope of the GPU.
 DEVICE u32 ld_relaxed(const u32* p) {
 #if ON_DEVICE
     u32 v;
@@ -458,20 +462,21 @@ constexpr u32 SENTINEL = 0xffffffffu;
 DEVICE bool has_sentinel(uint4 v) { return v.x == SENTINEL || v.y == SENTINEL || v.z == SENTINEL || v.w == SENTINEL; }
 DEVICE float canonical_nan(float x) { return x == x ? x : __uint_as_float(0x7fffffffu); }
 
-// ---- shared memory -----------------------------------------------------------------------------------------------------
+// ---- shared memory --------------------------------------------------------------------------------------------------
 
 #if ON_DEVICE
 DEVICE u32 shared_address(const void* p) { return u32(__cvta_generic_to_shared(p)); }
 #endif
 
-// Copies from global to shared memory in the background. `bytes` of the 16 (or of the 4) are copied, the rest become zeros.
-// A thread's copies belong to the group that its next commit closes; `cp_async_wait<N>` waits until at most N of its groups
-// are under way; other threads see the data after a barrier. sm_75: copied at once.
+// Copies from global to shared memory in the background. `bytes` of the 16 (or of the 4) are copied, the rest become
+// zeros. A thread's copies belong to the group that its next commit closes; `cp_async_wait<N>` waits until at most N of
+// its groups are under way; other threads see the data after a barrier. sm_75: copied at once.
 DEVICE void cp_async16(void* to, const void* from, u32 bytes = 16) {
 #if !ON_DEVICE
     host::copy_async(to, from, 16, bytes);
 #elif ARCH >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
+                 : "memory");
 #else
     if (bytes == 16) {
         *static_cast<uint4*>(to) = *static_cast<const uint4*>(from);
@@ -484,7 +489,8 @@ DEVICE void cp_async4(void* to, const void* from, u32 bytes = 4) {
 #if !ON_DEVICE
     host::copy_async(to, from, 4, bytes);
 #elif ARCH >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
+                 : "memory");
 #else
     for (u32 i = 0; i < 4; ++i) static_cast<u8*>(to)[i] = i < bytes ? static_cast<const u8*>(from)[i] : 0;
 #endif
@@ -504,8 +510,8 @@ template <int N> DEVICE void cp_async_wait() {
 #endif
 }
 
-// Four 8x8 matrices of 16-bit elements: lane i gives the address of row i % 8 of matrix i / 8, 16 bytes in shared memory;
-// register j of lane l becomes elements 2 * (l % 4) and the next of row l / 4 of matrix j.
+// Four 8x8 matrices of 16-bit elements: lane i gives the address of row i % 8 of matrix i / 8, 16 bytes in shared
+// memory; register j of lane l becomes elements 2 * (l % 4) and the next of row l / 4 of matrix j.
 DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
 #if ON_DEVICE
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -527,7 +533,7 @@ DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
 #endif
 }
 
-// ---- tensor cores ------------------------------------------------------------------------------------------------------
+// ---- tensor cores ---------------------------------------------------------------------------------------------------
 //
 // D += A B with f32 sums, for the whole warp. g = lane / 4, t = lane % 4; D[16][8]: d[0] (g, 2t), d[1] (g, 2t+1),
 // d[2] (g+8, 2t), d[3] (g+8, 2t+1). None is volatile, so that the compiler may move loads between them.
@@ -574,8 +580,8 @@ inline void mma(void* const (&lanes)[32], Unpack unpack) {
 }  // namespace host
 #endif
 
-// A[16][16]: a0 (g, 2t..), a1 (g+8, 2t..), a2 (g, 2t+8..), a3 (g+8, 2t+8..); B[16][8]: b0 (2t.., g), b1 (2t+8.., g); each
-// register two elements of E, the lower index in the lower half.
+// A[16][16]: a0 (g, 2t..), a1 (g+8, 2t..), a2 (g, 2t+8..), a3 (g+8, 2t+8..); B[16][8]: b0 (2t.., g), b1 (2t+8.., g);
+// each register two elements of E, the lower index in the lower half.
 #if !ON_DEVICE
 template <class E> DEVICE void mma_m16n8k16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     static_assert(is_16bit<E>, "operands of 16 bits");
@@ -604,7 +610,8 @@ template <class E> DEVICE void mma_m16n8k16(float (&d)[4], u32 a0, u32 a1, u32 a
 template <class E> __device__ void mma_m16n8k16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1);
 #endif
 
-// A[16][8]: a0 (g, t), a1 (g+8, t), a2 (g, t+4), a3 (g+8, t+4); B[8][8]: b0 (t, g), b1 (t+4, g); values from `round_tf32`.
+// A[16][8]: a0 (g, t), a1 (g+8, t), a2 (g, t+4), a3 (g+8, t+4); B[8][8]: b0 (t, g), b1 (t+4, g); values from
+// `round_tf32`.
 #if !ON_DEVICE
 DEVICE void mma_m16n8k8_tf32(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     host::MmaOperand mine{d, {a0, a1, a2, a3}, {b0, b1}};
@@ -636,7 +643,7 @@ DEVICE void mma_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     mma_m16n8k8_tf32(d, a[0], a[1], a[2], a[3], b0, b1);
 }
 
-// ---- clusters (sm_90 up) -----------------------------------------------------------------------------------------------
+// ---- clusters (sm_90 up) --------------------------------------------------------------------------------------------
 
 // A place in the shared memory of a block of this cluster.
 #if ON_DEVICE
@@ -670,7 +677,9 @@ DEVICE void st_cluster(ClusterAddress at, float v) {
 }
 DEVICE void mbarrier_init(u64* barrier, u32 count) { host::mbarrier_init(barrier, count); }
 DEVICE void mbarrier_init_fence() {}
-DEVICE void mbarrier_arrive(u64* barrier, HOST_AT) { host::mbarrier_arrive(barrier, 1, 0, HOST_PLACE("mbarrier_arrive")); }
+DEVICE void mbarrier_arrive(u64* barrier, HOST_AT) {
+    host::mbarrier_arrive(barrier, 1, 0, HOST_PLACE("mbarrier_arrive"));
+}
 DEVICE void mbarrier_arrive_cluster(ClusterAddress barrier, HOST_AT) {
     host::mbarrier_arrive(barrier.address, 1, 0, HOST_PLACE("mbarrier_arrive_cluster"));
 }
@@ -703,8 +712,8 @@ DEVICE u32 cluster_size() {
     asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
     return r;
 }
-// All threads of the cluster, whole warps: arrive, then wait. Orders what was written before with what is read after; the
-// relaxed form orders nothing, but costs no fence of the whole GPU.
+// All threads of the cluster, whole warps: arrive, then wait. Orders what was written before with what is read after;
+// the relaxed form orders nothing, but costs no fence of the whole GPU.
 DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
@@ -750,7 +759,8 @@ DEVICE bool mbarrier_test(u64* barrier, u32 parity) {
 }
 DEVICE bool mbarrier_test_cluster(u64* barrier, u32 parity) {
     u32 done;
-    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; "
+                 "selp.u32 %0, 1, 0, p; }"
                  : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
     return done != 0;
 }
@@ -764,8 +774,8 @@ DEVICE void st_async8(ClusterAddress to, uint2 v, ClusterAddress barrier) {
                  "r"(v.x), "r"(v.y), "r"(barrier.address) : "memory");
 }
 DEVICE void st_async16(ClusterAddress to, uint4 v, ClusterAddress barrier) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to.address),
-                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier.address) : "memory");
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];"
+                 ::"r"(to.address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier.address) : "memory");
 }
 #else
 __device__ u32 cluster_rank();

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
-// ---- language --------------------------------------------------------------------------------------------------------
+// ---- language -------------------------------------------------------------------------------------------------------
 
 #define __global__
 #define __device__
@@ -35,7 +35,7 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
 
-// ---- the engine's side -----------------------------------------------------------------------------------------------
+// ---- the engine's side ----------------------------------------------------------------------------------------------
 
 namespace host {
 
@@ -80,8 +80,8 @@ void block_barrier(unsigned id, unsigned threads, Place place);
 // Arrives at a barrier without waiting.
 void block_barrier_arrive(unsigned id, unsigned threads, Place place);
 
-// One warp-wide operation: each lane of `mask` gives a pointer to its operand; the lane that comes last runs `compute` on
-// all of them (absent lanes are null) while the others wait.
+// One warp-wide operation: each lane of `mask` gives a pointer to its operand; the lane that comes last runs `compute`
+// on all of them (absent lanes are null) while the others wait.
 typedef void (*Compute)(void* const (&operands)[32]);
 void collective(unsigned mask, void* operand, Compute compute, Place place);
 
@@ -114,7 +114,7 @@ bool mbarrier_test(const void* barrier, unsigned parity, Place place);
 #define HOST_PLACE(what) (host::Place{what, file, line})
 #define HOST_AT const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-// ---- CUDA's built-ins ------------------------------------------------------------------------------------------------
+// ---- CUDA's built-ins -----------------------------------------------------------------------------------------------
 
 #define threadIdx (host::current->index)
 #define blockIdx (host::block().index)
@@ -195,7 +195,9 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, HOST_AT) {
     return vote;
 }
 inline int __any_sync(unsigned mask, int predicate, HOST_AT) { return __ballot_sync(mask, predicate, file, line) != 0; }
-inline int __all_sync(unsigned mask, int predicate, HOST_AT) { return __ballot_sync(mask, !predicate, file, line) == 0; }
+inline int __all_sync(unsigned mask, int predicate, HOST_AT) {
+    return __ballot_sync(mask, !predicate, file, line) == 0;
+}
 
 template <class T, class U>
 inline T atomicAdd(T* at, U value) { const T old = *at; *at = T(old + T(value)); return old; }

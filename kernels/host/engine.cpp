@@ -1,8 +1,8 @@
 // Runs kernels that were compiled with `cuda_host.h`: the scheduler of their threads.
 //
-// Each CUDA thread is a fiber with its own stack; all fibers of a launch share one OS thread. A fiber runs until it waits:
-// at a barrier, in a warp-wide operation, or in a turn of a wait loop. All blocks of a cooperative launch, and of a
-// cluster, are resident together; the blocks (clusters) of other launches run one after another.
+// Each CUDA thread is a fiber with its own stack; all fibers of a launch share one OS thread. A fiber runs until it
+// waits: at a barrier, in a warp-wide operation, or in a turn of a wait loop. All blocks of a cooperative launch, and
+// of a cluster, are resident together; the blocks (clusters) of other launches run one after another.
 //
 // Schedules. Seed 0: warps and lanes in their natural order. Any other seed: blocks, warps and lanes in changing random
 // orders, warps interrupted between warp-wide operations, `st.async` delivered late. `starve`: one random warp or block
@@ -10,11 +10,11 @@
 // steps included; every few of its turns another one is drawn.
 //
 // What it checks: barriers that not all threads reach, wait loops that nobody ends, lanes missing from a warp-wide
-// operation, shuffles from absent lanes, mbarriers with too many arrivals, distributed shared memory of blocks that have
-// returned, the limits of a launch. Shared memory starts as NaNs and has exactly the size asked for, so AddressSanitizer
-// sees accesses outside. What it cannot see: memory ordering (one OS thread runs everything in order), the PTX of a
-// primitive, a missing __syncwarp next to another warp-wide operation (which is one itself here), races that need two
-// lanes of a warp to interleave between such operations.
+// operation, shuffles from absent lanes, mbarriers with too many arrivals, distributed shared memory of blocks that
+// have returned, the limits of a launch. Shared memory starts as NaNs and has exactly the size asked for, so
+// AddressSanitizer sees accesses outside. What it cannot see: memory ordering (one OS thread runs everything in order),
+// the PTX of a primitive, a missing __syncwarp next to another warp-wide operation (which is one itself here), races
+// that need two lanes of a warp to interleave between such operations.
 //
 // Nothing ends the process: an error abandons the fibers and returns its message. Kernels own nothing that a
 // destructor would have to free.
@@ -65,7 +65,7 @@ __thread Thread* current __attribute__((tls_model("initial-exec"))) = nullptr;
 
 namespace {
 
-// ---- fibers ----------------------------------------------------------------------------------------------------------
+// ---- fibers ---------------------------------------------------------------------------------------------------------
 
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t STACK_BYTES = 256 << 10;
@@ -287,7 +287,7 @@ inline void jump(Context& from, Context& to) {
 #endif
 }
 
-// ---- limits ----------------------------------------------------------------------------------------------------------
+// ---- limits ---------------------------------------------------------------------------------------------------------
 
 unsigned shared_limit(unsigned compute) {
     switch (compute) {
@@ -311,6 +311,21 @@ __attribute__((format(printf, 1, 2))) std::string formatted(const char* text, ..
     std::string result = format(text, arguments);
     va_end(arguments);
     return result;
+}
+
+// A file's name without its folders.
+const char* base_name(const char* path) {
+    const char* slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+// Ends the launch with an error at a place in a kernel.
+[[noreturn]] __attribute__((format(printf, 2, 3))) void fail_at(Place place, const char* text, ...) {
+    va_list arguments;
+    va_start(arguments, text);
+    const std::string message = format(text, arguments);
+    va_end(arguments);
+    host::fail("%s (%s:%d): %s", place.what, base_name(place.file), place.line, message.c_str());
 }
 
 bool Engine::check() {
@@ -337,7 +352,7 @@ bool Engine::check() {
     return error.empty();
 }
 
-// ---- running ---------------------------------------------------------------------------------------------------------
+// ---- running --------------------------------------------------------------------------------------------------------
 
 void Engine::run() {
     error.clear();
@@ -629,7 +644,8 @@ void Engine::exit(Fiber* f) {
     memcpy(&canary, f->stack, sizeof canary);
     if (canary != CANARY) host::fail("a thread used more than %zu bytes of stack", STACK_BYTES);
     if (!f->copies.empty()) host::fail("a thread returned with cp.async copies that it never waited for");
-    if (f->cluster_arrived) host::fail("a thread returned between arriving at the cluster's barrier and waiting for it");
+    if (f->cluster_arrived)
+        host::fail("a thread returned between arriving at the cluster's barrier and waiting for it");
     f->done = true;
     warp.live &= ~(1u << f->lane);
     warp.ready &= ~(1u << f->lane);
@@ -653,7 +669,7 @@ void Engine::abandon() {
     __builtin_unreachable();
 }
 
-// ---- waiting ---------------------------------------------------------------------------------------------------------
+// ---- waiting --------------------------------------------------------------------------------------------------------
 
 void Engine::release_barrier(Block& block, unsigned id) {
     block.arrived[id] = block.expected[id] = 0;
@@ -673,13 +689,12 @@ void Engine::check_barriers(Block& block) {
 void Engine::block_barrier(unsigned id, unsigned threads, Place place, bool wait) {
     Fiber* f = self();
     Block& block = *f->block;
-    if (id >= BARRIERS) host::fail("%s (%s:%d): barrier %u of 0..15", place.what, place.file, place.line, id);
-    if (threads % 32) host::fail("%s (%s:%d): %u threads are not whole warps", place.what, place.file, place.line, threads);
+    if (id >= BARRIERS) fail_at(place, "barrier %u of 0..15", id);
+    if (threads % 32) fail_at(place, "%u threads are not whole warps", threads);
     if (block.arrived[id] == 0)
         block.expected[id] = threads;
     else if (block.expected[id] != threads)
-        host::fail("%s (%s:%d): barrier %u for %u threads meets one for %u", place.what, place.file, place.line, id,
-                   threads, block.expected[id]);
+        fail_at(place, "barrier %u for %u threads meets one for %u", id, threads, block.expected[id]);
     f->place = place;
     if (++block.arrived[id] == (threads ? threads : block.live)) return release_barrier(block, id);
     if (!wait) return;
@@ -702,7 +717,7 @@ void Engine::collective(unsigned mask, void* operand, Compute compute, Place pla
     Warp& warp = *f->warp;
     const unsigned bit = 1u << f->lane;
     if (!(mask & bit))
-        host::fail("%s (%s:%d): lane %u is not in its own mask %#x", place.what, place.file, place.line, f->lane, mask);
+        fail_at(place, "lane %u is not in its own mask %#x", f->lane, mask);
     Slot* slot = nullptr;
     for (Slot& s : warp.slots)
         if (s.mask == mask) {
@@ -710,10 +725,6 @@ void Engine::collective(unsigned mask, void* operand, Compute compute, Place pla
             break;
         }
     if (!slot) {
-        for (Slot& s : warp.slots)
-            if (s.arrived & mask)
-                host::fail("%s (%s:%d): mask %#x meets %s (%s:%d) with mask %#x", place.what, place.file, place.line, mask,
-                           s.place.what, s.place.file, s.place.line, s.mask);
         // Reuse one that is free, so that computed masks do not pile up.
         for (Slot& s : warp.slots)
             if (!s.arrived) slot = &s;
@@ -728,8 +739,8 @@ void Engine::collective(unsigned mask, void* operand, Compute compute, Place pla
         slot->compute = compute;
         slot->place = place;
     } else if (slot->place.what != place.what && strcmp(slot->place.what, place.what) != 0) {
-        host::fail("%s (%s:%d): other lanes of the warp are at %s (%s:%d)", place.what, place.file, place.line,
-                   slot->place.what, slot->place.file, slot->place.line);
+        fail_at(place, "other lanes of the warp are at %s (%s:%d)", slot->place.what, base_name(slot->place.file),
+                slot->place.line);
     }
     slot->operands[f->lane] = operand;
     slot->arrived |= bit;
@@ -763,7 +774,7 @@ void Engine::cluster_arrive(Place place) {
     Fiber* f = self();
     Cluster& cluster = *f->block->cluster;
     if (f->cluster_arrived)
-        host::fail("%s (%s:%d): arrives twice without waiting", place.what, place.file, place.line);
+        fail_at(place, "arrives twice without waiting");
     f->cluster_arrived = true;
     f->cluster_generation = cluster.generation;
     ++cluster.arrived;
@@ -772,7 +783,7 @@ void Engine::cluster_arrive(Place place) {
 
 void Engine::cluster_wait(Place place) {
     Fiber* f = self();
-    if (!f->cluster_arrived) host::fail("%s (%s:%d): waits without having arrived", place.what, place.file, place.line);
+    if (!f->cluster_arrived) fail_at(place, "waits without having arrived");
     f->cluster_arrived = false;
     if (f->block->cluster->generation != f->cluster_generation) return;
     f->place = place;
@@ -781,7 +792,7 @@ void Engine::cluster_wait(Place place) {
     switch_away(f);
 }
 
-// ---- st.async and mbarrier -------------------------------------------------------------------------------------------
+// ---- st.async and mbarrier ------------------------------------------------------------------------------------------
 
 void Engine::store_async(const Pending& store) {
     if (launch.seed)
@@ -819,7 +830,7 @@ void Engine::mbarrier_complete(void* at, unsigned arrivals, int transactions) {
     memcpy(at, &b, sizeof b);
 }
 
-// ---- messages --------------------------------------------------------------------------------------------------------
+// ---- messages -------------------------------------------------------------------------------------------------------
 
 void Engine::describe_waiting(const char* what) {
     failed = true;
@@ -853,12 +864,13 @@ void Engine::describe_waiting(const char* what) {
     if (returned) error += formatted("; %u threads have returned", returned);
     for (const Group& g : groups)
         error += formatted("; block (%u,%u,%u): %u threads, the first is %u, at %s (%s:%d)", g.block->index.x,
-                           g.block->index.y, g.block->index.z, g.count, g.first, g.place.what, g.place.file, g.place.line);
+                           g.block->index.y, g.block->index.z, g.count, g.first, g.place.what,
+                           base_name(g.place.file), g.place.line);
 }
 
 }  // namespace
 
-// ---- what cuda_host.h declares ---------------------------------------------------------------------------------------
+// ---- what cuda_host.h declares --------------------------------------------------------------------------------------
 
 void fail(const char* text, ...) {
     va_list arguments;
@@ -873,7 +885,7 @@ void fail(const char* text, ...) {
 
 void block_barrier(unsigned id, unsigned threads, Place place) { engine->block_barrier(id, threads, place, true); }
 void block_barrier_arrive(unsigned id, unsigned threads, Place place) {
-    if (threads == 0) fail("%s (%s:%d): an arrival needs the number of threads", place.what, place.file, place.line);
+    if (threads == 0) fail_at(place, "an arrival needs the number of threads");
     engine->block_barrier(id, threads, place, false);
 }
 void collective(unsigned mask, void* operand, Compute compute, Place place) {
@@ -947,25 +959,24 @@ void mbarrier_arrive(void* barrier, unsigned arrivals, unsigned transactions, Pl
     MBarrier b;
     memcpy(&b, barrier, sizeof b);
     if (b.pending < arrivals || b.count == 0 || b.pending > b.count)
-        fail("%s (%s:%d): more arrivals than the barrier's %u, or it is not initialised", place.what, place.file, place.line,
-             unsigned(b.count));
+        fail_at(place, "more arrivals than the barrier's %u, or it is not initialised", unsigned(b.count));
     engine->mbarrier_complete(barrier, arrivals, int(transactions));
 }
 bool mbarrier_test(const void* barrier, unsigned parity, Place place) {
     cluster_check(barrier, 8, place.what);
     MBarrier b;
     memcpy(&b, barrier, sizeof b);
-    if (b.count == 0 || b.pending > b.count) fail("%s (%s:%d): the barrier is not initialised", place.what, place.file, place.line);
+    if (b.count == 0 || b.pending > b.count) fail_at(place, "the barrier is not initialised");
     return b.phase != (parity & 1);
 }
 
 }  // namespace host
 
-// ---- the launcher's side ---------------------------------------------------------------------------------------------
+// ---- the launcher's side --------------------------------------------------------------------------------------------
 
 // Runs one launch to its end on the calling thread. 0, or the reason in `message`.
-PUBLIC int fused_rnn_host_launch(void (*entry)(const void*), const HostLaunch* launch, const void* params, char* message,
-                                 unsigned message_len) {
+PUBLIC int fused_rnn_host_launch(void (*entry)(const void*), const HostLaunch* launch, const void* params,
+                                 char* message, unsigned message_len) {
     static thread_local std::unique_ptr<host::Engine> engine;
     if (!engine) engine.reset(new host::Engine);
     host::engine = engine.get();
