@@ -136,7 +136,10 @@ fn mistakes_are_errors() {
 #[test]
 fn messages_name_the_place() {
     let message = misuse(&device(0, false), 1, 1).unwrap_err();
-    assert!(message.contains("32 threads, the first is 0, at __syncthreads (") && message.contains("primitives_test.cu:"), "{message}");
+    assert!(
+        message.contains("32 threads, the first is 0, at __syncthreads (") && message.contains("primitives_test.cu:"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -152,12 +155,20 @@ fn launches_obey_limits() {
     for (geometry, bytes, says) in [
         (good, 55, "its parameters have 56 bytes, but 55 were given"),
         (Launch { block: 128, ..good }, 56, "it has 64 threads a block, but 128 were given"),
-        (Launch { shared_bytes: 232_449, ..good }, 56, "232449 bytes of shared memory: compute capability 9.0 has 232448"),
+        (
+            Launch { shared_bytes: 232_449, ..good },
+            56,
+            "232449 bytes of shared memory: compute capability 9.0 has 232448",
+        ),
         (Launch { grid: [0, 1, 1], ..good }, 56, "a grid of 0 x 1 x 1 blocks"),
         (Launch { grid: [1, 65536, 1], ..good }, 56, "a grid of 1 x 65536 x 1 blocks"),
         (Launch { grid: [6, 1, 1], cluster: 4, ..good }, 56, "6 blocks along x is not whole clusters of 4"),
         (Launch { grid: [32, 1, 1], cluster: 32, ..good }, 56, "a cluster of 32 blocks, where there are at most 16"),
-        (Launch { grid: [65, 1, 1], cooperative: true, ..good }, 56, "65 blocks are to be resident together, where 64 can be"),
+        (
+            Launch { grid: [65, 1, 1], cooperative: true, ..good },
+            56,
+            "65 blocks are to be resident together, where 64 can be",
+        ),
     ] {
         let message = launch(geometry, &params[..bytes]);
         assert!(message.contains(says), "{message}");

@@ -10,12 +10,12 @@ pub mod truth;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fused_rnn::{DType, Element};
 use fused_rnn::backend::pass::{Inputs, OutputGradients};
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::{
     Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout,
 };
+use fused_rnn::{DType, Element};
 
 /// SplitMix64 ([Steele et al. 2014](https://doi.org/10.1145/2660193.2660195)): any seed is a good one.
 pub struct Rng(u64);

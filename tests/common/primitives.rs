@@ -104,8 +104,7 @@ impl Case {
         };
         // SAFETY: the struct is the kernel's own, and every buffer has the size that `primitives_test.cu` says.
         unsafe { device.launch(stream, &kernel, &self.launch, bytemuck::bytes_of(&params))? };
-        let mut outcome =
-            Outcome { outputs: self.outputs.clone(), flags: self.flags.clone() };
+        let mut outcome = Outcome { outputs: self.outputs.clone(), flags: self.flags.clone() };
         for (buffer, values) in outputs.iter().zip(&mut outcome.outputs) {
             buffer.read(stream, values)?;
         }
@@ -162,7 +161,8 @@ fn differs(got: &[u8], expected: &[u8], within: Within) -> Option<String> {
 
 /// Numbers that rounding and functions get wrong first, then random ones of every magnitude.
 fn floats(n: usize, rng: &mut Rng) -> Vec<f32> {
-    let mut values = vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, f32::MAX, f32::MIN_POSITIVE];
+    let mut values =
+        vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, f32::MAX, f32::MIN_POSITIVE];
     values.extend([65504.0, 65519.99, 65520.0, 65536.0, -65520.0, 1e-45, -1e-45, 6.0e-8, 2.98e-8, 2.981e-8, 6.1e-5]);
     // Ties of f16, bf16 and TF32, and their neighbours.
     for ulp in [1.0f32 / 1024.0, 1.0 / 128.0] {
@@ -227,9 +227,7 @@ fn convert(rng: &mut Rng) -> Case {
     let pair = |f: fn(f32) -> u16, x: f32| u32::from(f(x)) | u32::from(f(-x)) << 16;
     let narrow: Vec<u32> = values
         .iter()
-        .flat_map(|&x| {
-            [f16_bits(x).into(), bf16_bits(x).into(), tf32(x), pair(bf16_bits, x), pair(f16_bits, x)]
-        })
+        .flat_map(|&x| [f16_bits(x).into(), bf16_bits(x).into(), tf32(x), pair(bf16_bits, x), pair(f16_bits, x)])
         .collect();
     let wide: Vec<f32> = (0..n)
         .flat_map(|i| [half::f16::from_bits(i as u16).to_f32(), half::bf16::from_bits(i as u16).to_f32()])
@@ -352,7 +350,9 @@ fn hand_off(rng: &mut Rng) -> Case {
 
 fn spin_gives_up() -> Case {
     // Threads 0, 2, … pass the first wait; of those 0, 4, … the second.
-    let expected: Vec<u32> = (0..128).flat_map(|i| [u32::from(i % 2 == 0), u32::from(i % 4 == 0) + if i % 4 == 0 { 0 } else { 2 }]).collect();
+    let expected: Vec<u32> = (0..128)
+        .flat_map(|i| [u32::from(i % 2 == 0), u32::from(i % 4 == 0) + if i % 4 == 0 { 0 } else { 2 }])
+        .collect();
     let mut case = Case::new("test_spin_gives_up", 1, 128).expect(0, &expected, Within::Bits);
     // Which of the two codes is written last is open on a GPU; the kernel's threads of one warp go together.
     case.expected_flags = vec![43, 0, 0, 0];
@@ -415,7 +415,11 @@ fn mma_16(rng: &mut Rng, kernel: &'static str) -> Case {
     let c: Vec<f32> = (0..16 * 8).map(|_| rng.uniform(-2.0, 2.0) as f32).collect();
     let bits = |x: &f64| if kernel.ends_with("bf16") { bf16_bits(*x as f32) } else { f16_bits(*x as f32) };
     let value = |bits: &u16| {
-        if kernel.ends_with("bf16") { half::bf16::from_bits(*bits).to_f64() } else { half::f16::from_bits(*bits).to_f64() }
+        if kernel.ends_with("bf16") {
+            half::bf16::from_bits(*bits).to_f64()
+        } else {
+            half::f16::from_bits(*bits).to_f64()
+        }
     };
     let (a, b): (Vec<u16>, Vec<u16>) = (a.iter().map(bits).collect(), b.iter().map(bits).collect());
     let exact = |m: &[u16]| m.iter().map(value).collect::<Vec<f64>>();

@@ -289,7 +289,9 @@ impl Device for Emulated {
         let (major, minor) = self.properties.compute_capability;
         if row.min_compute > major * 10 + minor {
             let (needs_major, needs_minor) = (row.min_compute / 10, row.min_compute % 10);
-            return missing(&format!("it needs compute capability {needs_major}.{needs_minor}, this is {major}.{minor}"));
+            return missing(&format!(
+                "it needs compute capability {needs_major}.{needs_minor}, this is {major}.{minor}"
+            ));
         }
         match self.kernels.find(name) {
             Some((entry, params_bytes)) => {
@@ -301,7 +303,8 @@ impl Device for Emulated {
 
     /// As if each block took a multiprocessor for itself, which is what persistent kernels do.
     fn resident_blocks(&self, _: &EmulatedKernel, launch: &Launch) -> Result<u32> {
-        if launch.shared_bytes > self.properties.shared_bytes_per_block || launch.cluster > self.properties.max_cluster {
+        if launch.shared_bytes > self.properties.shared_bytes_per_block || launch.cluster > self.properties.max_cluster
+        {
             return Ok(0);
         }
         let blocks = self.properties.multiprocessors.min(self.resident_limit);
@@ -312,7 +315,11 @@ impl Device for Emulated {
     unsafe fn launch(&self, _: &EmulatedStream, kernel: &EmulatedKernel, launch: &Launch, params: &[u8]) -> Result<()> {
         let refused = |problem: String| Err(Error::Emulation { what: format!("kernel {}", kernel.name), problem });
         if params.len() != kernel.params_bytes {
-            return refused(format!("its parameters have {} bytes, but {} were given", kernel.params_bytes, params.len()));
+            return refused(format!(
+                "its parameters have {} bytes, but {} were given",
+                kernel.params_bytes,
+                params.len()
+            ));
         }
         if launch.block != kernel.threads {
             return refused(format!("it has {} threads a block, but {} were given", kernel.threads, launch.block));
