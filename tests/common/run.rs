@@ -1,11 +1,11 @@
 //! A pass through the trait itself, with every buffer and its initial content in the test's hands.
 
+use fused_rnn::Result;
 use fused_rnn::backend::pass::{Inputs, OutputGradients};
 use fused_rnn::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
 };
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
-use fused_rnn::Result;
 
 use super::Number;
 use super::truth::{Named, split_weights};

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use super::catalog;
 use super::compile::{Arch, Job, Resources, Sources, Unit};
@@ -39,7 +39,10 @@ pub struct Image {
     unit: Cow<'static, str>,
     arch: Arch,
     entries: Cow<'static, [ImageEntry]>,
-    bytes: Cow<'static, [u8]>,
+    size: usize,
+    /// Deflated.
+    packed: &'static [u8],
+    unpacked: OnceLock<Vec<u8>>,
 }
 
 impl Image {
@@ -68,15 +71,37 @@ impl Image {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// What `cuModuleLoadData` takes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// What `cuModuleLoadData` takes. Unpacked the first time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the embedded bytes are damaged.
+    pub fn bytes(&self) -> Result<&[u8]> {
+        if let Some(bytes) = self.unpacked.get() {
+            return Ok(bytes);
+        }
+        let unpacked = miniz_oxide::inflate::decompress_to_vec_with_limit(self.packed, self.size).ok();
+        let bytes = unpacked.filter(|bytes| bytes.len() == self.size).ok_or_else(|| {
+            let what = format!("the embedded image of {} for {}", self.unit, self.arch);
+            Error::unsupported(what, "it is damaged; build the program again")
+        })?;
+        Ok(self.unpacked.get_or_init(|| bytes))
+    }
+
+    /// Length of [`bytes`](Self::bytes).
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Bytes that it takes in the program.
+    pub fn packed_size(&self) -> usize {
+        self.packed.len()
     }
 }
 
 /// The images that were made when the crate was built; none where there was no libnvrtc then.
 pub fn images() -> &'static [Image] {
-    IMAGES
+    &IMAGES
 }
 
 /// Version of the libnvrtc that made them.
@@ -102,7 +127,7 @@ pub fn entry(name: &str) -> impl Iterator<Item = (&'static Image, &'static Image
 ///
 /// Those of [`compile_for`].
 pub fn image_for(name: &str, compute_capability: (u32, u32)) -> Result<&'static Image> {
-    match choose(IMAGES, name, compute_capability) {
+    match choose(&IMAGES, name, compute_capability) {
         Some(image) => Ok(image),
         None => compile_for(name, compute_capability),
     }
@@ -162,11 +187,14 @@ pub fn compile_for(name: &str, compute_capability: (u32, u32)) -> Result<&'stati
     }
     let output = job.run(nvrtc, sources(), None).map_err(|failure| refused(failure.to_string()))?;
     let entries = output.resources.into_iter().map(|(name, resources)| ImageEntry { name: name.into(), resources });
+    let bytes = if arch.machine { output.compiled.cubin } else { output.compiled.ptx };
     let image: &'static Image = Box::leak(Box::new(Image {
         unit: Cow::Borrowed(&unit.name),
         arch,
         entries: entries.collect(),
-        bytes: Cow::Owned(if arch.machine { output.compiled.cubin } else { output.compiled.ptx }),
+        size: bytes.len(),
+        packed: &[],
+        unpacked: OnceLock::from(bytes),
     }));
     compiled.insert((unit.name.clone(), arch), image);
     Ok(image)
@@ -190,7 +218,9 @@ mod tests {
             unit: Cow::Borrowed(unit),
             arch: arch.parse().unwrap(),
             entries: entries.iter().map(entry).collect(),
-            bytes: Cow::Borrowed(&[]),
+            size: 0,
+            packed: &[],
+            unpacked: OnceLock::from(Vec::new()),
         }
     }
 
@@ -228,6 +258,22 @@ mod tests {
         assert_eq!(choose(&images, "small", (8, 6)).unwrap().arch.to_string(), "sm_80");
         assert_eq!(choose(&images, "large", (8, 6)).unwrap().arch.to_string(), "compute_80");
         assert!(choose(&images, "large", (7, 5)).is_none());
+    }
+
+    #[test]
+    fn images_are_unpacked_as_they_were() {
+        for image in images() {
+            let bytes = image.bytes().unwrap();
+            assert_eq!(bytes.len(), image.size());
+            match image.kind() {
+                ImageKind::Cubin => assert!(bytes.starts_with(b"\x7fELF"), "{}", image.unit()),
+                ImageKind::Ptx => assert_eq!(bytes.last(), Some(&0), "{}", image.unit()),
+            }
+        }
+        let mut damaged = image("gemm.f32", "sm_80", &[]);
+        (damaged.size, damaged.packed, damaged.unpacked) = (3, &[7, 7], OnceLock::new());
+        let message = damaged.bytes().unwrap_err().to_string();
+        assert!(message.contains("gemm.f32 for sm_80") && message.contains("damaged"), "{message}");
     }
 
     #[test]
