@@ -580,11 +580,13 @@ impl Device for Driver {
     }
 
     fn allocate(&self, what: &str, bytes: usize) -> Result<DevicePtr> {
+        if bytes == 0 {
+            return Ok(DevicePtr::NULL);
+        }
         let _current = self.context.enter()?;
         let mut pointer = 0;
-        // A tensor without elements is still a tensor: it gets an address of its own, since null means absent.
         // SAFETY: the context is current; the pointer is valid for the call.
-        match unsafe { call!(cuMemAlloc_v2(&mut pointer, bytes.max(1))) } {
+        match unsafe { call!(cuMemAlloc_v2(&mut pointer, bytes)) } {
             Ok(()) => Ok(DevicePtr(pointer)),
             Err(Error::Driver { code: 2, .. }) => {
                 let why = match self.memory() {
