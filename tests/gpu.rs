@@ -366,12 +366,10 @@ fn gpu_passes_on_threads() {
 
 /// Every primitive of `prims.cuh` gives what it must, and what its host version gives. A wait that never ends gives up.
 #[cfg(feature = "emulated")]
-#[test]
-fn gpu_primitives() {
+fn primitives(driver: &Arc<Driver>, rounds: usize) {
     use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-    let Some(driver) = gpu("gpu_primitives") else { return };
     let emulated = Arc::new(Emulated::new(Schedule::default()).unwrap());
-    let stream = DriverStream::new(&driver).unwrap();
+    let stream = DriverStream::new(driver).unwrap();
     let (major, minor) = driver.properties().compute_capability;
     for case in common::primitives::cases() {
         if major * 10 + minor < case.min_compute {
@@ -379,12 +377,38 @@ fn gpu_primitives() {
             continue;
         }
         let host = case.run(&emulated, &EmulatedStream).unwrap();
-        for _ in 0..20 {
-            let outcome = case.run(&driver, &stream).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+        for _ in 0..rounds {
+            let outcome = case.run(driver, &stream).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
             case.check(&outcome).unwrap_or_else(|what| panic!("{what}"));
             case.compare_outcomes(&outcome, &host).unwrap_or_else(|what| panic!("beside the host version: {what}"));
         }
     }
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+fn gpu_primitives() {
+    let Some(driver) = gpu("gpu_primitives") else { return };
+    primitives(&driver, 20);
+}
+
+/// As little as reaches every kernel, since compute-sanitizer takes its time.
+#[test]
+#[ignore = "for compute-sanitizer"]
+fn gpu_small_passes() {
+    let Some(driver) = gpu("gpu_small_passes") else { return };
+    repeats::<f32, _>(&on(&driver), 1);
+    repeats::<f64, _>(&on(&driver), 1);
+    repeats::<half::f16, _>(&on(&driver), 1);
+    repeats::<half::bf16, _>(&on(&driver), 1);
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+#[ignore = "for compute-sanitizer"]
+fn gpu_small_primitives() {
+    let Some(driver) = gpu("gpu_small_primitives") else { return };
+    primitives(&driver, 1);
 }
 
 #[test]
