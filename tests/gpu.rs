@@ -156,13 +156,18 @@ fn refused_launches(driver: &Arc<Driver>) {
         Launch { cluster: 32, grid: [32, 1, 1], ..good },
     ];
     for launch in bad {
-        // Larger than any kernel's parameter; nothing reads it, as no launch gets that far.
-        let params = [0u8; 4096];
+        // Nothing reads them, as no launch gets that far.
+        let params = vec![0u8; kernel.params_bytes().unwrap_or(4096)];
         // SAFETY: the driver refuses the geometry, so that no kernel runs.
         match unsafe { driver.launch(&stream, &kernel, &launch, &params) } {
             Err(error) => assert!(error.to_string().contains(KERNEL), "{error}"),
             Ok(()) => panic!("{launch:?} was accepted"),
         }
+    }
+    if let Some(bytes) = kernel.params_bytes() {
+        // SAFETY: as above.
+        let error = unsafe { driver.launch(&stream, &kernel, &good, &vec![0; bytes + 8]) }.unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error:?}");
     }
     driver.synchronize(&stream).unwrap();
     let unknown = driver.kernel("no_such_kernel").unwrap_err().to_string();
@@ -541,6 +546,7 @@ fn launches_reach_the_driver_as_meant() {
     let expected: Vec<String> =
         expected.iter().cycle().take(12).map(|rest| format!("launch {KERNEL} on 0 {rest}")).collect();
     assert_eq!(launches, expected);
+    assert!(log.contains(&format!("load function {KERNEL}")), "loaded before the first launch: {log}");
     assert_eq!(log.matches("unload module").count(), log.matches("load module").count() / 2, "{log}");
 }
 

@@ -136,8 +136,8 @@ def tests(run, name, arguments, env=None, prefix=()):
     if counts and counts[-1] == ("0", "0"):
         raise Skip(f"test-{name} has no test named {' '.join(arguments)}")
     if status != 0:
-        last = [line for line in output.splitlines() if "panicked" in line or "ERROR SUMMARY" in line]
-        raise Fail(f"status {status}; failed: {', '.join(failed) or 'none named'}; {'; '.join(last[:3])}")
+        said = re.findall(r"panicked at .*\n(.*)", output) + re.findall(r"ERROR SUMMARY.*", output)
+        raise Fail(f"status {status}; failed: {', '.join(failed) or 'none named'}; {'; '.join(said[:3])}")
     return {"passed": int(counts[-1][0])} if counts else {}
 
 

@@ -133,15 +133,20 @@ impl Args {
         }
     }
 
+    /// The modes to be timed.
     fn modes(&self) -> impl Iterator<Item = ForwardMode> {
         [ForwardMode::Inference, ForwardMode::Training].into_iter().take(if self.inference { 1 } else { 2 })
     }
 
+    /// The one of them that needs the most memory.
+    fn last_mode(&self) -> ForwardMode {
+        if self.inference { ForwardMode::Inference } else { ForwardMode::Training }
+    }
+
     fn on_host<E: Scalar, B: HostBackend<E>>(&self, backend: &B) -> Result<Report> {
         let (descriptor, shape) = (self.operator.descriptor(), self.operator.shape());
-        let last_mode = self.modes().last().unwrap_or(ForwardMode::Inference);
-        let space = backend.temp_space(&backend.plan(&descriptor, shape, last_mode)?);
-        let (inputs, gradients) = problem::<E>(&descriptor, shape, space)?;
+        let space = backend.temp_space(&backend.plan(&descriptor, shape, self.last_mode())?);
+        let (inputs, gradients) = problem::<E>(&descriptor, shape, self.last_mode(), space)?;
         let mut times = Vec::new();
         for mode in self.modes() {
             let mut pass = Pass::new(backend, &descriptor, shape, mode, &inputs, &gradients)?;
@@ -158,19 +163,19 @@ impl Args {
 /// Elements of all buffers together: 8 GiB of f32. More is refused before anything is allocated.
 const MOST_ELEMENTS: usize = 1 << 31;
 
-/// Uniform values in `-scale..scale`, the same every time.
+/// Uniform values in `-scale..scale`, the same every time. They repeat after a prime number of them, since drawing many would
+/// take longer than what is timed.
 fn values<E: Element>(len: usize, scale: f64) -> Vec<E> {
-    (0..len)
-        .map(|i| {
-            E::of((f64::from(philox4x32([i as u32, (i >> 32) as u32, 0, 0], 1)[0]) / 2_147_483_648.0 - 1.0) * scale)
-        })
-        .collect()
+    let draw = |i: u32| E::of((f64::from(philox4x32([i, 0, 0, 0], 1)[0]) / 2_147_483_648.0 - 1.0) * scale);
+    let drawn: Vec<E> = (0..65_521.min(len) as u32).map(draw).collect();
+    drawn.iter().copied().cycle().take(len).collect()
 }
 
-/// What a pass reads, for sizes that fit into memory together with `space`.
+/// What passes up to `mode` read, for sizes that fit into memory together with `space`.
 fn problem<E: Element>(
     descriptor: &RnnDescriptor,
     shape: RnnShape,
+    mode: ForwardMode,
     space: TempSpace,
 ) -> Result<(Inputs<E>, OutputGradients<E>)> {
     let tensors = shape.tensors(descriptor)?;
@@ -194,7 +199,8 @@ fn problem<E: Element>(
         c0: descriptor.cell.has_cell_state().then(|| zeros(&tensors.c)),
         ..Inputs::default()
     };
-    let gradients = OutputGradients { dy: Some(values(len(&tensors.y), 1.0)), ..OutputGradients::default() };
+    let dy = (mode == ForwardMode::Training).then(|| values(len(&tensors.y), 1.0));
+    let gradients = OutputGradients { dy, ..OutputGradients::default() };
     Ok((inputs, gradients))
 }
 
@@ -294,11 +300,11 @@ impl Report {
 mod cuda {
     use std::sync::Arc;
 
-    use fused_rnn::backend::{RecurrentBackend, TempSpace};
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream, Graph, Timer};
     use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DevicePass};
+    use fused_rnn::backend::{RecurrentBackend, TempSpace};
 
-    use super::{Args, Element, ForwardMode, Report, Result, problem, sample};
+    use super::{Args, Element, Report, Result, problem, sample};
 
     /// Short calls are timed together: as many as take about this long.
     const SAMPLE_US: f64 = 1000.0;
@@ -323,10 +329,11 @@ mod cuda {
             let options = CudaOptions { tf32: args.tf32, ..CudaOptions::default() };
             let backend = CudaBackend::<E, Driver>::with_options(Arc::clone(&driver), stream.clone(), options);
             let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
-            let plan = backend.plan(&descriptor, shape, args.modes().last().unwrap_or(ForwardMode::Inference))?;
+            let plan = backend.plan(&descriptor, shape, args.last_mode())?;
             let space = backend.temp_space(&plan);
             // Workspace and reserve are the device's, which says itself when there is too little.
-            let (inputs, gradients) = problem::<E>(&descriptor, shape, TempSpace { workspace: 0, reserve: 0 })?;
+            let none = TempSpace { workspace: 0, reserve: 0 };
+            let (inputs, gradients) = problem::<E>(&descriptor, shape, args.last_mode(), none)?;
             let mut times = Vec::new();
             for mode in args.modes() {
                 let mut pass = DevicePass::new(&backend, &descriptor, shape, mode, &inputs, &gradients)?;
