@@ -6,14 +6,22 @@
 #![cfg(feature = "cuda")]
 #![allow(unsafe_code)]
 
+mod common;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use fused_rnn::Error;
+use common::Rng;
+use fused_rnn::backend::ForwardMode;
 use fused_rnn::backend::cuda::device::{Device, DevicePtr, Launch};
 use fused_rnn::backend::cuda::driver::{self, Driver, DriverStream, Graph, Timer};
+use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DevicePass};
+use fused_rnn::backend::pass::{Inputs, OutputGradients};
+use fused_rnn::cell::CellKind;
+use fused_rnn::rnn::{Direction, RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::{Element, Error};
 
 /// A kernel that every image has.
 const KERNEL: &str = "dropout_f32";
@@ -78,7 +86,7 @@ fn copies_and_fills(driver: &Arc<Driver>) {
         assert_eq!(memory.download(&stream), expected, "{count} bytes filled from {offset} of {len}");
     }
     let empty = Memory::new(driver, 0);
-    assert_ne!(empty.at, DevicePtr::NULL, "a tensor without elements is not an absent one");
+    assert_eq!(empty.at, DevicePtr::NULL);
     empty.upload(&stream, &[]);
     assert!(empty.download(&stream).is_empty());
 }
@@ -148,13 +156,18 @@ fn refused_launches(driver: &Arc<Driver>) {
         Launch { cluster: 32, grid: [32, 1, 1], ..good },
     ];
     for launch in bad {
-        // Larger than any kernel's parameter; nothing reads it, as no launch gets that far.
-        let params = [0u8; 4096];
+        // Nothing reads them, as no launch gets that far.
+        let params = vec![0u8; kernel.params_bytes().unwrap_or(4096)];
         // SAFETY: the driver refuses the geometry, so that no kernel runs.
         match unsafe { driver.launch(&stream, &kernel, &launch, &params) } {
             Err(error) => assert!(error.to_string().contains(KERNEL), "{error}"),
             Ok(()) => panic!("{launch:?} was accepted"),
         }
+    }
+    if let Some(bytes) = kernel.params_bytes() {
+        // SAFETY: as above.
+        let error = unsafe { driver.launch(&stream, &kernel, &good, &vec![0; bytes + 8]) }.unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error:?}");
     }
     driver.synchronize(&stream).unwrap();
     let unknown = driver.kernel("no_such_kernel").unwrap_err().to_string();
@@ -167,6 +180,101 @@ fn too_little_memory(driver: &Driver) {
     assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
     let message = error.to_string();
     assert!(message.contains("the reserve") && message.contains("free"), "{message}");
+}
+
+/// A pass with as much in it as fits: two bidirectional layers with dropout, lengths, resets, initial states.
+fn pass<E: Element, D: Device>(backend: &CudaBackend<E, D>, cell: CellKind, mode: ForwardMode) -> DevicePass<E, D> {
+    let mut descriptor = RnnDescriptor::new(cell, 9, 21);
+    descriptor.num_layers = 2;
+    descriptor.direction = Direction::Bidirectional;
+    descriptor.dropout = 0.3;
+    let shape = RnnShape { seq_len: 7, batch: 5 };
+    let tensors = shape.tensors(&descriptor).unwrap();
+    let mut rng = Rng::new(11);
+    let mut draw =
+        |sizes: &[usize]| -> Vec<E> { (0..sizes.iter().product()).map(|_| E::of(rng.uniform(-0.7, 0.7))).collect() };
+    let has_c = cell.has_cell_state();
+    let inputs = Inputs {
+        weights: draw(&[WeightLayout::new(&descriptor).unwrap().len()]),
+        x: draw(&tensors.x),
+        h0: Some(draw(&tensors.h)),
+        c0: has_c.then(|| draw(&tensors.c)),
+        lengths: Some(vec![7, 1, 4, 7, 6]),
+        resets: Some((0..35).map(|i| u8::from(i % 11 == 8)).collect()),
+        dropout_seed: 5,
+    };
+    let gradients = OutputGradients {
+        dy: Some(draw(&tensors.y)),
+        dhn: Some(draw(&tensors.h)),
+        dcn: has_c.then(|| draw(&tensors.c)),
+    };
+    DevicePass::new(backend, &descriptor, shape, mode, &inputs, &gradients).unwrap()
+}
+
+/// All that a run gave, as bytes.
+fn bits<E: Element, D: Device>(pass: &DevicePass<E, D>) -> Vec<u8> {
+    let outputs = pass.outputs().unwrap();
+    let mut all = [outputs.y, outputs.hn, outputs.cn.unwrap_or_default()].concat();
+    if let Some(gradients) = pass.input_gradients().unwrap() {
+        all.extend([gradients.dx, gradients.dh0, gradients.dc0.unwrap_or_default(), gradients.dweights].concat());
+    }
+    assert!(all.iter().all(|value| value.wide().is_finite()), "something was not written");
+    bytemuck::cast_slice(&all).to_vec()
+}
+
+fn each_pass<E: Element, D: Device>(backend: &CudaBackend<E, D>, mut check: impl FnMut(&str, DevicePass<E, D>)) {
+    for cell in CellKind::ALL {
+        for mode in [ForwardMode::Inference, ForwardMode::Training] {
+            check(&format!("{cell}, {}, {mode:?}", E::DTYPE), pass(backend, cell, mode));
+        }
+    }
+}
+
+/// The same bits in every run, whatever stood in the outputs, the workspace and the reserve.
+fn repeats<E: Element, D: Device>(backend: &CudaBackend<E, D>, runs: usize) {
+    each_pass(backend, |what, mut pass| {
+        pass.run().unwrap();
+        let first = bits(&pass);
+        for run in 1..runs {
+            pass.forget().unwrap();
+            pass.run().unwrap();
+            assert!(bits(&pass) == first, "{what}: run {run} differs from the first");
+        }
+    });
+}
+
+/// A replay gives the bits of a call.
+fn replays<E: Element>(driver: &Arc<Driver>) {
+    let backend = on(driver);
+    each_pass::<E, _>(&backend, |what, mut pass| {
+        pass.run().unwrap();
+        let direct = bits(&pass);
+        let graph = Graph::capture(driver, backend.stream(), || pass.run()).unwrap();
+        for _ in 0..3 {
+            pass.forget().unwrap();
+            // SAFETY: the pass owns the graph's memory, and is alive until `bits` has waited.
+            unsafe { graph.launch(backend.stream()) }.unwrap();
+            assert!(bits(&pass) == direct, "{what}: a replay differs from the call");
+        }
+    });
+}
+
+/// A backend on a stream of its own.
+fn on<E: Element>(driver: &Arc<Driver>) -> CudaBackend<E, Driver> {
+    let stream = DriverStream::new(driver).unwrap();
+    CudaBackend::with_options(Arc::clone(driver), stream, CudaOptions::default())
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+fn emulated_passes_repeat() {
+    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+    for seed in 0..2 {
+        let device = Arc::new(Emulated::new(Schedule { seed, starve: seed > 0 }).unwrap());
+        let options = CudaOptions::default;
+        repeats::<f32, _>(&CudaBackend::with_options(Arc::clone(&device), EmulatedStream, options()), 3);
+        repeats::<half::bf16, _>(&CudaBackend::with_options(device, EmulatedStream, options()), 3);
+    }
 }
 
 // ---- with a GPU
@@ -218,6 +326,97 @@ fn gpu_too_little_memory() {
 }
 
 #[test]
+fn gpu_passes_repeat() {
+    let Some(driver) = gpu("gpu_passes_repeat") else { return };
+    repeats::<f32, _>(&on(&driver), 20);
+    repeats::<f64, _>(&on(&driver), 20);
+    repeats::<half::f16, _>(&on(&driver), 20);
+    repeats::<half::bf16, _>(&on(&driver), 20);
+}
+
+#[test]
+fn gpu_passes_replay() {
+    let Some(driver) = gpu("gpu_passes_replay") else { return };
+    replays::<f32>(&driver);
+    replays::<f64>(&driver);
+    replays::<half::f16>(&driver);
+    replays::<half::bf16>(&driver);
+}
+
+/// Four threads on four streams, with one driver and with one each, get what one thread gets alone.
+#[test]
+fn gpu_passes_on_threads() {
+    let Some(driver) = gpu("gpu_passes_on_threads") else { return };
+    let mut alone = Vec::new();
+    each_pass::<f32, _>(&on(&driver), |_, mut pass| {
+        pass.run().unwrap();
+        alone.push(bits(&pass));
+    });
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (alone, driver) = (&alone, &driver);
+            scope.spawn(move || {
+                let driver = if thread % 2 == 0 { Arc::clone(driver) } else { Driver::open(0).unwrap() };
+                for _ in 0..5 {
+                    let mut expected = alone.iter();
+                    each_pass::<f32, _>(&on(&driver), |what, mut pass| {
+                        pass.run().unwrap();
+                        assert!(Some(&bits(&pass)) == expected.next(), "{what} on thread {thread}");
+                    });
+                }
+            });
+        }
+    });
+}
+
+/// Every primitive of `prims.cuh` gives what it must, and what its host version gives. A wait that never ends gives up.
+#[cfg(feature = "emulated")]
+fn primitives(driver: &Arc<Driver>, rounds: usize) {
+    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+    let emulated = Arc::new(Emulated::new(Schedule::default()).unwrap());
+    let stream = DriverStream::new(driver).unwrap();
+    let (major, minor) = driver.properties().compute_capability;
+    for case in common::primitives::cases() {
+        if major * 10 + minor < case.min_compute {
+            let _ = writeln!(std::io::stderr(), "SKIPPED {}: the GPU is too old for it", case.kernel);
+            continue;
+        }
+        let host = case.run(&emulated, &EmulatedStream).unwrap();
+        for _ in 0..rounds {
+            let outcome = case.run(driver, &stream).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+            case.check(&outcome).unwrap_or_else(|what| panic!("{what}"));
+            case.compare_outcomes(&outcome, &host).unwrap_or_else(|what| panic!("beside the host version: {what}"));
+        }
+    }
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+fn gpu_primitives() {
+    let Some(driver) = gpu("gpu_primitives") else { return };
+    primitives(&driver, 20);
+}
+
+/// As little as reaches every kernel, since compute-sanitizer takes its time.
+#[test]
+#[ignore = "for compute-sanitizer"]
+fn gpu_small_passes() {
+    let Some(driver) = gpu("gpu_small_passes") else { return };
+    repeats::<f32, _>(&on(&driver), 1);
+    repeats::<f64, _>(&on(&driver), 1);
+    repeats::<half::f16, _>(&on(&driver), 1);
+    repeats::<half::bf16, _>(&on(&driver), 1);
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+#[ignore = "for compute-sanitizer"]
+fn gpu_small_primitives() {
+    let Some(driver) = gpu("gpu_small_primitives") else { return };
+    primitives(&driver, 1);
+}
+
+#[test]
 fn gpu_description() {
     if gpu("gpu_description").is_none() {
         return;
@@ -253,14 +452,14 @@ fn run(scenario: &str, library: &Path, variables: &[(&str, &str)]) -> String {
     std::fs::read_to_string(log).unwrap_or_default()
 }
 
-/// The stand-in, compiled into a folder of its own; `None` where there is no C compiler.
+/// The stand-in for the driver, compiled into a folder of its own; `None` where there is no C compiler.
 fn stand_in(test: &str, flags: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
     if !cfg!(target_os = "linux") {
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("libcuda.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_driver/libcuda.c");
+    let source = "tests/fake_driver/libcuda.c";
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     match Command::new(&compiler)
         .args(["-std=c11", "-O1", "-shared", "-fPIC", "-pthread", "-o"])
@@ -347,6 +546,7 @@ fn launches_reach_the_driver_as_meant() {
     let expected: Vec<String> =
         expected.iter().cycle().take(12).map(|rest| format!("launch {KERNEL} on 0 {rest}")).collect();
     assert_eq!(launches, expected);
+    assert!(log.contains(&format!("load function {KERNEL}")), "loaded before the first launch: {log}");
     assert_eq!(log.matches("unload module").count(), log.matches("load module").count() / 2, "{log}");
 }
 

@@ -1,16 +1,17 @@
 //! `fused-rnn bench`: how long an operator takes.
 
+use std::io::BufRead;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
+use clap::{Parser, ValueEnum};
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::pass::{Inputs, OutputGradients, Pass};
 use fused_rnn::backend::reference::ReferenceBackend;
-use fused_rnn::backend::{ForwardMode, HostBackend};
-use fused_rnn::rnn::WeightLayout;
+use fused_rnn::backend::{ForwardMode, HostBackend, TempSpace};
 use fused_rnn::rnn::dropout::philox4x32;
-use fused_rnn::{DType, Error, Result, Scalar};
+use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::{DType, Element, Error, Result, Scalar};
 
 use crate::descriptor_args::DescriptorArgs;
 use crate::output::print;
@@ -23,85 +24,163 @@ pub struct Args {
     /// Who computes it
     #[arg(long, value_enum, default_value = "cpu")]
     backend: Backend,
-    /// Element type: f32 or f64
+    /// Element type: f32 or f64; f16 or bf16 too on the cuda backend
     #[arg(long, default_value = "f32")]
     dtype: DType,
     /// Threads of the cpu backend; all cores unless given
     #[arg(long)]
     threads: Option<usize>,
+    /// Number of the cuda backend's GPU
+    #[arg(long, default_value_t = 0)]
+    device: usize,
+    /// cuda, f32: multiply on the tensor cores, operands rounded to tf32
+    #[arg(long)]
+    tf32: bool,
+    /// cuda: replay a CUDA graph of the call instead of making it
+    #[arg(long)]
+    graph: bool,
+    /// Do not time training
+    #[arg(long)]
+    inference: bool,
     /// How long to time each of the two
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// One line of JSON instead of a table
     #[arg(long)]
     json: bool,
+    /// Then read more lists of these arguments from standard input, one a line, and time each; what cannot be timed is a line
+    /// of JSON with `error`
+    #[arg(long)]
+    lines: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Backend {
     Reference,
     Cpu,
+    Cuda,
+}
+
+/// What a line of standard input holds.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        return Err(Error::InvalidOption {
-            option: "seconds".into(),
-            expected: "a number in 0..=3600 above 0".into(),
-            got: args.seconds.to_string(),
-        });
+    let mut gpu = cuda::Gpu::default();
+    args.time(&mut gpu)?;
+    if !args.lines {
+        return Ok(ExitCode::SUCCESS);
     }
-    match (args.backend, args.dtype) {
-        (Backend::Reference, DType::F32) => time(&args, &ReferenceBackend::<f32>::new()),
-        (Backend::Reference, DType::F64) => time(&args, &ReferenceBackend::<f64>::new()),
-        (Backend::Cpu, DType::F32) => time(&args, &cpu::<f32>(&args)?),
-        (Backend::Cpu, DType::F64) => time(&args, &cpu::<f64>(&args)?),
-        (_, other) => Err(Error::Unsupported {
-            what: format!("element type {other}"),
-            why: "the host backends compute in f32 and f64".into(),
-        }),
+    let mut worst = ExitCode::SUCCESS;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|source| Error::Io { action: "read", path: "standard input".into(), source })?;
+        let timed = Line::try_parse_from(line.split_whitespace())
+            .map_err(|error| Error::InvalidOption {
+                option: line.clone(),
+                expected: "the arguments of bench".into(),
+                got: error.to_string(),
+            })
+            .and_then(|line| line.args.time(&mut gpu));
+        if let Err(error) = timed {
+            print(&format!("{}\n", serde_json::json!({ "arguments": line, "error": error.to_string() })))?;
+            worst = ExitCode::from(1);
+        }
     }
+    Ok(worst)
 }
 
-fn cpu<E: Scalar>(args: &Args) -> Result<CpuBackend<E>> {
-    match args.threads {
-        Some(threads) => CpuBackend::with_threads(threads),
-        None => Ok(CpuBackend::new()),
+impl Args {
+    fn time(&self, gpu: &mut cuda::Gpu) -> Result<()> {
+        if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
+            return Err(Error::InvalidOption {
+                option: "seconds".into(),
+                expected: "a number in 0..=3600 above 0".into(),
+                got: self.seconds.to_string(),
+            });
+        }
+        if self.backend != Backend::Cuda && (self.tf32 || self.graph) {
+            return Err(Error::InvalidOption {
+                option: if self.tf32 { "tf32" } else { "graph" }.into(),
+                expected: "the cuda backend".into(),
+                got: "another".into(),
+            });
+        }
+        let report = match (self.backend, self.dtype) {
+            (Backend::Reference, DType::F32) => self.on_host(&ReferenceBackend::<f32>::new()),
+            (Backend::Reference, DType::F64) => self.on_host(&ReferenceBackend::<f64>::new()),
+            (Backend::Cpu, DType::F32) => self.on_host(&self.cpu::<f32>()?),
+            (Backend::Cpu, DType::F64) => self.on_host(&self.cpu::<f64>()?),
+            (Backend::Cuda, DType::F32) => gpu.time::<f32>(self),
+            (Backend::Cuda, DType::F64) => gpu.time::<f64>(self),
+            (Backend::Cuda, DType::F16) => gpu.time::<half::f16>(self),
+            (Backend::Cuda, DType::Bf16) => gpu.time::<half::bf16>(self),
+            (_, other) => Err(Error::Unsupported {
+                what: format!("element type {other}"),
+                why: "the host backends compute in f32 and f64".into(),
+            }),
+        }?;
+        print(&if self.json { report.json(self) } else { report.table(self) })
+    }
+
+    fn cpu<E: Scalar>(&self) -> Result<CpuBackend<E>> {
+        match self.threads {
+            Some(threads) => CpuBackend::with_threads(threads),
+            None => Ok(CpuBackend::new()),
+        }
+    }
+
+    /// The modes to be timed.
+    fn modes(&self) -> impl Iterator<Item = ForwardMode> {
+        [ForwardMode::Inference, ForwardMode::Training].into_iter().take(if self.inference { 1 } else { 2 })
+    }
+
+    /// The one of them that needs the most memory.
+    fn last_mode(&self) -> ForwardMode {
+        if self.inference { ForwardMode::Inference } else { ForwardMode::Training }
+    }
+
+    fn on_host<E: Scalar, B: HostBackend<E>>(&self, backend: &B) -> Result<Report> {
+        let (descriptor, shape) = (self.operator.descriptor(), self.operator.shape());
+        let space = backend.temp_space(&backend.plan(&descriptor, shape, self.last_mode())?);
+        let (inputs, gradients) = problem::<E>(&descriptor, shape, self.last_mode(), space)?;
+        let mut times = Vec::new();
+        for mode in self.modes() {
+            let mut pass = Pass::new(backend, &descriptor, shape, mode, &inputs, &gradients)?;
+            times.push(sample(self.seconds, || {
+                let before = Instant::now();
+                pass.run()?;
+                Ok(microseconds(before.elapsed()))
+            })?);
+        }
+        Ok(Report { backend: backend.name(), kernels: None, space, times })
     }
 }
 
 /// Elements of all buffers together: 8 GiB of f32. More is refused before anything is allocated.
 const MOST_ELEMENTS: usize = 1 << 31;
 
-/// Uniform values in `-scale..scale`, the same every time.
-fn values<E: Scalar>(len: usize, scale: f64) -> Vec<E> {
-    (0..len)
-        .map(|i| {
-            E::of((f64::from(philox4x32([i as u32, (i >> 32) as u32, 0, 0], 1)[0]) / 2_147_483_648.0 - 1.0) * scale)
-        })
-        .collect()
+/// Uniform values in `-scale..scale`, the same every time. They repeat after a prime number of them, since drawing many would
+/// take longer than what is timed.
+fn values<E: Element>(len: usize, scale: f64) -> Vec<E> {
+    let draw = |i: u32| E::of((f64::from(philox4x32([i, 0, 0, 0], 1)[0]) / 2_147_483_648.0 - 1.0) * scale);
+    let drawn: Vec<E> = (0..65_521.min(len) as u32).map(draw).collect();
+    drawn.iter().copied().cycle().take(len).collect()
 }
 
-/// The times of as many calls as fit `seconds`, three at least, after one to warm up.
-fn sample(seconds: f64, mut call: impl FnMut() -> Result<()>) -> Result<Vec<Duration>> {
-    call()?;
-    let mut times = Vec::new();
-    let start = Instant::now();
-    while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
-        let before = Instant::now();
-        call()?;
-        times.push(before.elapsed());
-    }
-    times.sort_unstable();
-    Ok(times)
-}
-
-fn time<E: Scalar, B: HostBackend<E>>(args: &Args, backend: &B) -> Result<ExitCode> {
-    let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
-    let tensors = shape.tensors(&descriptor)?;
+/// What passes up to `mode` read, for sizes that fit into memory together with `space`.
+fn problem<E: Element>(
+    descriptor: &RnnDescriptor,
+    shape: RnnShape,
+    mode: ForwardMode,
+    space: TempSpace,
+) -> Result<(Inputs<E>, OutputGradients<E>)> {
+    let tensors = shape.tensors(descriptor)?;
     let len = |shape: &[usize]| shape.iter().product::<usize>();
-    let weights = WeightLayout::new(&descriptor)?.len();
-    let space = backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Training)?);
+    let weights = WeightLayout::new(descriptor)?.len();
     let sizes =
         [weights, len(&tensors.x), len(&tensors.y), len(&tensors.h), len(&tensors.c), space.workspace, space.reserve];
     let elements = sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
@@ -112,57 +191,189 @@ fn time<E: Scalar, B: HostBackend<E>>(args: &Args, backend: &B) -> Result<ExitCo
             got: elements.to_string(),
         });
     }
+    let zeros = |sizes: &[usize]| vec![E::of(0.0); len(sizes)];
     let inputs = Inputs {
         weights: values(weights, 1.0 / (descriptor.hidden_size as f64).sqrt()),
         x: values(len(&tensors.x), 1.0),
-        h0: Some(vec![E::zero(); len(&tensors.h)]),
-        c0: descriptor.cell.has_cell_state().then(|| vec![E::zero(); len(&tensors.c)]),
+        h0: Some(zeros(&tensors.h)),
+        c0: descriptor.cell.has_cell_state().then(|| zeros(&tensors.c)),
         ..Inputs::default()
     };
-    let gradients = OutputGradients { dy: Some(values(len(&tensors.y), 1.0)), ..OutputGradients::default() };
-    let timed = |mode| {
-        let mut pass = Pass::new(backend, &descriptor, shape, mode, &inputs, &gradients)?;
-        sample(args.seconds, || pass.run())
-    };
-    let forward = timed(ForwardMode::Inference)?;
-    let train = timed(ForwardMode::Training)?;
+    let dy = (mode == ForwardMode::Training).then(|| values(len(&tensors.y), 1.0));
+    let gradients = OutputGradients { dy, ..OutputGradients::default() };
+    Ok((inputs, gradients))
+}
 
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
-    let median = |times: &[Duration]| us(times[times.len() / 2]);
-    let name = backend.name();
-    if args.json {
-        let line = serde_json::json!({
-            "backend": name,
-            "dtype": E::DTYPE.name(),
+fn microseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// The times of as many calls as fit `seconds`, three at least, after one to warm up; in order of size.
+fn sample(seconds: f64, mut call: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
+    call()?;
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
+        times.push(call()?);
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(times)
+}
+
+/// What was measured, in microseconds a call.
+struct Report {
+    backend: &'static str,
+    /// Which kernels, and why these.
+    kernels: Option<(String, String)>,
+    space: TempSpace,
+    /// In order of size: of inference, then of training if asked for.
+    times: Vec<Vec<f64>>,
+}
+
+/// The time that a tenth of all reach, half of all, ….
+fn quantile(times: &[f64], part: f64) -> f64 {
+    times[((times.len() - 1) as f64 * part).round() as usize]
+}
+
+impl Report {
+    fn json(&self, args: &Args) -> String {
+        let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
+        let mut line = serde_json::json!({
+            "backend": self.backend,
+            "dtype": args.dtype.name(),
+            "tf32": args.tf32,
+            "graph": args.graph,
             "cell": descriptor.cell.spec().name,
             "seq_len": shape.seq_len,
             "batch": shape.batch,
-            "forward_us": median(&forward),
-            "forward_best_us": us(forward[0]),
-            "train_us": median(&train),
-            "train_best_us": us(train[0]),
-            "workspace": space.workspace,
-            "reserve": space.reserve,
+            "input_size": descriptor.input_size,
+            "hidden_size": descriptor.hidden_size,
+            "layers": descriptor.num_layers,
+            "directions": descriptor.num_directions(),
+            "workspace": self.space.workspace,
+            "reserve": self.space.reserve,
         });
-        print(&format!("{line}\n"))?;
-        return Ok(ExitCode::SUCCESS);
+        if let Some((kernels, why)) = &self.kernels {
+            line["kernels"] = kernels.clone().into();
+            line["why"] = why.clone().into();
+        }
+        for (name, times) in ["forward", "train"].iter().zip(&self.times) {
+            line[format!("{name}_us")] = quantile(times, 0.5).into();
+            line[format!("{name}_best_us")] = times[0].into();
+            line[format!("{name}_p10_us")] = quantile(times, 0.1).into();
+            line[format!("{name}_p90_us")] = quantile(times, 0.9).into();
+            line[format!("{name}_samples")] = times.len().into();
+        }
+        format!("{line}\n")
     }
-    let mut table = format!(
-        "{name}, {}, workspace {} and reserve {} elements\n{:<10}{:>14}{:>14}{:>14}{:>8}\n",
-        E::DTYPE,
-        space.workspace,
-        space.reserve,
-        "",
-        "µs a step",
-        "µs a call",
-        "best call",
-        "calls"
-    );
-    for (label, times) in [("forward", &forward), ("training", &train)] {
-        let call = median(times);
-        let (step, best) = (call / shape.seq_len as f64, us(times[0]));
-        table += &format!("{label:<10}{step:>14.3}{call:>14.1}{best:>14.1}{:>8}\n", times.len());
+
+    fn table(&self, args: &Args) -> String {
+        let mut table = format!(
+            "{}, {}{}{}, workspace {} and reserve {} elements\n",
+            self.backend,
+            args.dtype,
+            if args.tf32 { " as tf32" } else { "" },
+            if args.graph { ", as a CUDA graph" } else { "" },
+            self.space.workspace,
+            self.space.reserve
+        );
+        if let Some((kernels, why)) = &self.kernels {
+            table += &format!("{kernels} kernels: {why}\n");
+        }
+        table += &format!(
+            "{:<10}{:>14}{:>14}{:>14}{:>14}{:>14}{:>8}\n",
+            "", "µs a step", "µs a call", "10 % below", "90 % below", "best call", "samples"
+        );
+        for (label, times) in ["forward", "training"].iter().zip(&self.times) {
+            let call = quantile(times, 0.5);
+            let step = call / args.operator.seq_len as f64;
+            let (low, high, best) = (quantile(times, 0.1), quantile(times, 0.9), times[0]);
+            table +=
+                &format!("{label:<10}{step:>14.3}{call:>14.1}{low:>14.1}{high:>14.1}{best:>14.1}{:>8}\n", times.len());
+        }
+        table
     }
-    print(&table)?;
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Times on a GPU, taken by the GPU.
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::sync::Arc;
+
+    use fused_rnn::backend::cuda::driver::{Driver, DriverStream, Graph, Timer};
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DevicePass};
+    use fused_rnn::backend::{RecurrentBackend, TempSpace};
+
+    use super::{Args, Element, Report, Result, problem, sample};
+
+    /// Short calls are timed together: as many as take about this long.
+    const SAMPLE_US: f64 = 1000.0;
+    /// But not more than this, since streams take only so many launches before they make the caller wait.
+    const MOST_CALLS: f64 = 64.0;
+
+    /// The GPU of the last line, with its loaded kernels.
+    #[derive(Default)]
+    pub struct Gpu(Option<Arc<Driver>>);
+
+    impl Gpu {
+        fn open(&mut self, ordinal: usize) -> Result<Arc<Driver>> {
+            match &self.0 {
+                Some(driver) if driver.ordinal() == ordinal => Ok(Arc::clone(driver)),
+                _ => Ok(Arc::clone(self.0.insert(Driver::open(ordinal)?))),
+            }
+        }
+
+        pub fn time<E: Element>(&mut self, args: &Args) -> Result<Report> {
+            let driver = self.open(args.device)?;
+            let (stream, timer) = (DriverStream::new(&driver)?, Timer::new(&driver)?);
+            let options = CudaOptions { tf32: args.tf32, ..CudaOptions::default() };
+            let backend = CudaBackend::<E, Driver>::with_options(Arc::clone(&driver), stream.clone(), options);
+            let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
+            let plan = backend.plan(&descriptor, shape, args.last_mode())?;
+            let space = backend.temp_space(&plan);
+            // Workspace and reserve are the device's, which says itself when there is too little.
+            let none = TempSpace { workspace: 0, reserve: 0 };
+            let (inputs, gradients) = problem::<E>(&descriptor, shape, args.last_mode(), none)?;
+            let mut times = Vec::new();
+            for mode in args.modes() {
+                let mut pass = DevicePass::new(&backend, &descriptor, shape, mode, &inputs, &gradients)?;
+                let graph = if args.graph { Some(Graph::capture(&driver, &stream, || pass.run())?) } else { None };
+                let mut call = || match &graph {
+                    // SAFETY: the pass, which owns all memory of the graph, is alive until the stream is done below.
+                    #[allow(unsafe_code)]
+                    Some(graph) => unsafe { graph.launch(&stream) },
+                    None => pass.run(),
+                };
+                let mut timed = |calls: usize| -> Result<f64> {
+                    timer.start(&stream)?;
+                    (0..calls).try_for_each(|_| call())?;
+                    timer.stop(&stream)?;
+                    Ok(timer.microseconds()? / calls as f64)
+                };
+                timed(1)?;
+                let calls = (SAMPLE_US / timed(1)?.max(1.0)).clamp(1.0, MOST_CALLS).round() as usize;
+                times.push(sample(args.seconds, || timed(calls))?);
+            }
+            let kernels = Some((plan.family().to_string(), plan.why().to_owned()));
+            Ok(Report { backend: backend.name(), kernels, space, times })
+        }
+    }
+}
+
+/// This build has no CUDA backend.
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use super::{Args, Error, Report, Result};
+
+    #[derive(Default)]
+    pub struct Gpu;
+
+    impl Gpu {
+        pub fn time<E>(&mut self, _: &Args) -> Result<Report> {
+            Err(Error::Unsupported {
+                what: "the cuda backend".into(),
+                why: "this build lacks the feature `cuda`; build with `--features cuda`".into(),
+            })
+        }
+    }
 }

@@ -80,12 +80,16 @@ pub(super) type EventElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, 
 /// `cuFuncGetParamInfo`: offset and size of a kernel's parameter. Drivers have it from 12.4.
 pub(super) type FuncGetParamInfo = unsafe extern "C" fn(sys::CUfunction, usize, *mut usize, *mut usize) -> c_int;
 
+/// `cuFuncLoad`: loads a kernel now rather than at its first launch. Drivers have it from 12.4.
+pub(super) type FuncLoad = unsafe extern "C" fn(sys::CUfunction) -> c_int;
+
 /// The driver, ready to be called.
 pub(super) struct Library {
     /// Version of CUDA that it implements: 1000 · major + 10 · minor.
     pub(super) version: c_int,
     pub(super) elapsed_time: EventElapsedTime,
     pub(super) param_info: Option<FuncGetParamInfo>,
+    pub(super) load_function: Option<FuncLoad>,
     // Function pointers above point into it.
     _opened: libloading::Library,
 }
@@ -185,19 +189,19 @@ fn open() -> Result<Library, Problem> {
         return Err(Problem::Old { version, lacks: lacks.copied() });
     }
     // SAFETY: the symbols have these types in cuda.h.
-    let (elapsed_time, param_info) = unsafe {
+    let (elapsed_time, param_info, load_function) = unsafe {
         (
-            opened.get::<EventElapsedTime>(b"cuEventElapsedTime\0"),
-            opened.get::<FuncGetParamInfo>(b"cuFuncGetParamInfo\0"),
+            opened.get::<EventElapsedTime>(b"cuEventElapsedTime\0").map(|symbol| *symbol),
+            opened.get::<FuncGetParamInfo>(b"cuFuncGetParamInfo\0").map(|symbol| *symbol).ok(),
+            opened.get::<FuncLoad>(b"cuFuncLoad\0").map(|symbol| *symbol).ok(),
         )
     };
-    let Ok(elapsed_time) = elapsed_time.map(|symbol| *symbol) else {
+    let Ok(elapsed_time) = elapsed_time else {
         return Err(Problem::Old { version, lacks: Some("cuEventElapsedTime") });
     };
-    let param_info = param_info.ok().map(|symbol| *symbol);
     // SAFETY: the library and the function are there; `cuInit` may be called any number of times.
     match unsafe { sys::cuInit(0) } as u32 {
-        0 => Ok(Library { version, elapsed_time, param_info, _opened: opened }),
+        0 => Ok(Library { version, elapsed_time, param_info, load_function, _opened: opened }),
         code => Err(Problem::Refused { call: "cuInit", code }),
     }
 }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::sys;
 
 pub use graph::{Graph, Timer};
-use library::{call, library, no_gpu, within};
+use library::{call, failure, library, no_gpu, within};
 
 use super::device::{Device, DevicePtr, Launch, Properties};
 use super::images::{self, Image};
@@ -346,9 +346,15 @@ impl Drop for Module {
 pub struct DriverKernel {
     function: Handle<sys::CUfunction>,
     name: Arc<str>,
-    /// Bytes of its only parameter, where the driver can tell (from 12.4).
     params_bytes: Option<usize>,
     _module: Arc<Module>,
+}
+
+impl DriverKernel {
+    /// Bytes of its only parameter, where the driver can tell: from 12.4.
+    pub fn params_bytes(&self) -> Option<usize> {
+        self.params_bytes
+    }
 }
 
 impl fmt::Debug for DriverKernel {
@@ -518,6 +524,14 @@ impl Device for Driver {
         if self.properties.max_cluster > 1 {
             set(Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
         }
+        // Drivers load lazily, by default from 12.2: at the first launch, which may stand in a capture.
+        if let Some(load) = library()?.load_function {
+            // SAFETY: the function is of a loaded module.
+            match unsafe { load(function) } {
+                0 => {}
+                code => return Err(within(failure("cuFuncLoad", code as u32), name)),
+            }
+        }
         let params_bytes = library()?.param_info.and_then(|info| {
             let (mut offset, mut size) = (0, 0);
             // SAFETY: the function is of a loaded module; the pointers are valid for the call.
@@ -580,11 +594,13 @@ impl Device for Driver {
     }
 
     fn allocate(&self, what: &str, bytes: usize) -> Result<DevicePtr> {
+        if bytes == 0 {
+            return Ok(DevicePtr::NULL);
+        }
         let _current = self.context.enter()?;
         let mut pointer = 0;
-        // A tensor without elements is still a tensor: it gets an address of its own, since null means absent.
         // SAFETY: the context is current; the pointer is valid for the call.
-        match unsafe { call!(cuMemAlloc_v2(&mut pointer, bytes.max(1))) } {
+        match unsafe { call!(cuMemAlloc_v2(&mut pointer, bytes)) } {
             Ok(()) => Ok(DevicePtr(pointer)),
             Err(Error::Driver { code: 2, .. }) => {
                 let why = match self.memory() {
