@@ -141,7 +141,7 @@ template <class E, int G> struct BackwardMatrix {
         const u32 H = hidden_size;
         return pack_piece<E>([&](u32 i) {
             const u32 from = (k + i) / G, gate = (k + i) % G;
-            return load_bits(weight + (u64(gate) * H + from) * H + unit, unit < H && from < H);
+            return load_bits(weight + ((gate * H + from) * H + unit), unit < H && from < H);  // 32-bit: G*H*H is far below 2^32
         });
     }
 };
