@@ -121,6 +121,7 @@ template <class E, class F> DEVICE uint4 pack_piece(F element) {
 template <class E> struct ForwardMatrix {
     const E* weight;
     u32 hidden_size;
+    DEVICE u32 row_bytes() const { return hidden_size * u32(sizeof(E)); }
     DEVICE bool aligned() const {
         return reinterpret_cast<u64>(weight) % PIECE == 0 && hidden_size * sizeof(E) % PIECE == 0;
     }
@@ -136,6 +137,7 @@ template <class E> struct ForwardMatrix {
 template <class E, int G> struct BackwardMatrix {
     const E* weight;
     u32 hidden_size;
+    DEVICE u32 row_bytes() const { return hidden_size * G * u32(sizeof(E)); }
     DEVICE bool aligned() const { return false; }
     template <bool ALIGNED> DEVICE uint4 piece(u32, u32 unit, u32 k) const {
         const u32 H = hidden_size;
@@ -205,7 +207,6 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
     static constexpr int PARTS = S::K_SPLIT;
     // Independent chains of sums, so that an mma need not wait for the one before.
     static constexpr int CHAINS = GROUPS * TILES >= 4 ? 1 : GROUPS * TILES >= 2 ? 2 : 4;
-    static constexpr int FETCH = CHUNKS < 8 ? CHUNKS : 8;  // chunks whose pieces of the vector are on their way together
     static_assert(ROWS == 1 || ROWS == 3 || ROWS == 4, "rows of a unit");
     static_assert(GROUPS * 8 * LANE_UNITS * (S::WARPS / S::K_SPLIT) == S::UNITS, "units do not divide");
     static_assert(CHUNKS * S::K_SPLIT * CHUNK == K * int(sizeof(E)), "k does not divide");
@@ -227,6 +228,7 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
     // Partial sums of this block's rows with the vector of a tile. `row_bytes` of a row of the vector, whole chunks.
     template <class Vector, class Sums>
     DEVICE void multiply(const Vector& vector, u32 row_bytes, u32, const uint4* shared, const Sums& sums, u32 units) {
+        constexpr int FETCH = CHUNKS < Vector::TOGETHER ? CHUNKS : Vector::TOGETHER;
         if (unit_of(0, 0) - lane_id() / 4 >= units) return;  // a warp with padding only; nobody reads its sums
         const u32 lane = lane_id(), part = k_part(), all = row_bytes / CHUNK;
         const u32 used = all > part ? (all - part + S::K_SPLIT - 1) / S::K_SPLIT : 0;  // chunks of this warp
@@ -290,13 +292,16 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
     }
     template <class T> static DEVICE uint4 to_operand(MmaMath<T>, uint4 v) { return v; }
 
+    // Where this warp's chunk `c` begins, in bytes of k.
+    static DEVICE u32 chunk_of(int c) { return (c * S::K_SPLIT + k_part()) * CHUNK; }
+
     static DEVICE u32 place(int block, int tile, int step) {
         return ((warp_id() * S::SHARED_BLOCKS + block) * FRAGMENTS + tile * 2 + step) * 32 + lane_id();
     }
 
     template <bool ALIGNED, class Matrix>
     DEVICE void load_block(u32 (&fragment)[TILES][2][4], const Matrix& matrix, u32 first_unit, int group, int chunk) const {
-        const u32 k = ((chunk * S::K_SPLIT + k_part()) * CHUNK + lane_id() % 4 * PIECE) / u32(sizeof(E));
+        const u32 k = (chunk_of(chunk) + lane_id() % 4 * PIECE) / u32(sizeof(E));
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
@@ -313,8 +318,15 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
 
     template <bool ALIGNED, class Matrix> DEVICE void load_all(const Matrix& matrix, u32 first_unit, uint4* shared) {
 #pragma unroll
-        for (int block = 0; block < IN_REGISTERS; ++block)
-            load_block<ALIGNED>(a[block], matrix, first_unit, block % GROUPS, block / GROUPS);
+        for (int block = 0; block < IN_REGISTERS; ++block) {
+            // The branch also keeps single loads of many blocks from being under way together, for which registers do not suffice.
+            if (ALIGNED || chunk_of(block / GROUPS) < matrix.row_bytes()) {
+                load_block<ALIGNED>(a[block], matrix, first_unit, block % GROUPS, block / GROUPS);
+            } else {
+#pragma unroll
+                for (int i = 0; i < FRAGMENTS * 4; ++i) a[block][i / 8][i / 4 % 2][i % 4] = 0;
+            }
+        }
 #pragma unroll 1
         for (int block = IN_REGISTERS; block < BLOCKS; ++block) {
             u32 fragment[TILES][2][4];
@@ -418,6 +430,7 @@ DEVICE constexpr int vector_pitch(int row_bytes) { return (row_bytes + 127) / 12
 
 // A vector in shared memory.
 template <int PITCH> struct SharedVector {
+    static constexpr int TOGETHER = 4;  // pieces that a lane should have on their way together
     const u8* rows;
     // out[i]: the piece at first + i * step of a row, for i < count; the others are not used.
     template <int N> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 step, u32 count) const {
@@ -430,6 +443,7 @@ template <int PITCH> struct SharedVector {
 
 // A vector in global memory that other blocks write meanwhile: polled until no word of it is the sentinel.
 struct PolledVector {
+    static constexpr int TOGETHER = 8;
     const u8* data;
     u32 row_bytes;
     u32 rows;     // sequences of the tile; the other rows are zero
