@@ -97,6 +97,19 @@ pub fn entries() -> Vec<Entry> {
             add(name.to_owned(), "primitives_test.cu", "PrimitiveParams", body, threads, min_compute, "", "", "test");
         }
     }
+    for kernel in persistent() {
+        all.push(Entry {
+            body: kernel.body(),
+            source: if kernel.forward { "persistent_forward.cu" } else { "persistent_backward.cu" },
+            params: if kernel.forward { "PersistentForwardParams" } else { "PersistentBackwardParams" },
+            threads: kernel.threads,
+            min_compute: kernel.min_compute,
+            cell: kernel.cell,
+            dtype: kernel.math,
+            variant: format!("{}, {}, H <= {}", if kernel.forward { "forward" } else { "backward" }, kernel.family.name(), kernel.capacity),
+            name: kernel.name,
+        });
+    }
     all
 }
 
@@ -138,4 +151,222 @@ pub fn gemm_shared_bytes(math: &str, lines: u32) -> u32 {
         _ => 4,
     };
     lines * (gemm_depth(math) * element + 16)
+}
+
+// ---- persistent kernels ------------------------------------------------------------------------------------------------
+
+/// How the blocks of a persistent kernel exchange the vector that all of them need every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// A: a group is one block.
+    Block,
+    /// B: a group is a cluster, and the vector goes through distributed shared memory.
+    Cluster,
+    /// C: a group is any blocks of the GPU, and the vector goes through L2.
+    Grid,
+}
+
+impl Exchange {
+    /// As in names of kernels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Exchange::Block => "block",
+            Exchange::Cluster => "cluster",
+            Exchange::Grid => "grid",
+        }
+    }
+}
+
+/// A kernel that goes through all steps of a layer (`persistent_forward.cu`, `persistent_backward.cu`) and what a plan must
+/// know to choose and to launch it.
+///
+/// **Takes** layers with `hidden_size <= capacity`, RNN (tanh or relu), LSTM, GRU with the reset after the product, the usual
+/// activations (gates sigmoid, states tanh), no projection, peepholes, clips or coupled gates; any batch, length, `lengths`,
+/// `resets`, biases, one or both directions. `save` is `SAVE_NOTHING` or `SAVE_ACTIVATED`.
+///
+/// **Launch**, with `stride` = hidden_size rounded up to 32, `batch_tiles` = ceil(batch / 8) and any `tiles >= 1`:
+///
+/// - grid `[blocks, groups, directions]`: blocks = [`blocks`](Self::blocks), groups = ceil(batch_tiles / tiles);
+/// - cluster: `blocks` for [`Exchange::Cluster`], else 1 (so a cluster has 1 to 16 blocks);
+/// - cooperative for [`Exchange::Grid`]: all blocks of the launch must be resident together, or waits time out;
+/// - block: `threads`; dynamic shared memory: `shared_fixed + tiles * shared_per_tile`;
+/// - a group works on its tiles one after another, so more tiles cost time where there are multiprocessors left for more groups.
+///
+/// **Parameters** beyond the layer's: `status` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
+/// results are garbage), `tiles`, `polls` (of one wait; about a microsecond each).
+///
+/// **h_prev** (forward and backward): `h_prev_stride == stride`, base aligned to 16 bytes. With `Exchange::Grid` a forward launch
+/// needs `slots == seq_len` in inference too, and all of h_prev filled with 0xff *before* `begin_forward`; the kernel writes every
+/// element of rows < batch, columns up to the stride included (zeros beyond hidden_size); rows >= batch are neither read nor
+/// written. With the others inference may have any `slots`; nothing but the first step's slot is read or written.
+///
+/// **exchange** (backward, `Exchange::Grid` only; else null): for each direction elements `[seq_len, batch, gates * stride]`, aligned
+/// to 16 bytes, all filled with 0xff before the launch.
+///
+/// A slot (batch * stride, or batch * gates * stride elements) must be smaller than 4 GiB, as must a step of gates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistentKernel {
+    /// Entry point.
+    pub name: String,
+    /// How blocks exchange.
+    pub family: Exchange,
+    /// Forward, or backward.
+    pub forward: bool,
+    /// `rnn`, `lstm`, `gru`.
+    pub cell: &'static str,
+    /// `f32`, `f16`, `bf16`, or `tf32`, whose elements are f32.
+    pub math: &'static str,
+    /// Largest hidden_size.
+    pub capacity: u32,
+    /// Units of a block.
+    pub units: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block, bytes: this and for each tile `shared_per_tile`.
+    pub shared_fixed: u32,
+    /// See `shared_fixed`.
+    pub shared_per_tile: u32,
+    /// Bytes of the matrix that a block holds in registers, at capacity.
+    pub register_bytes: u32,
+    /// Bytes of the matrix that a block holds in shared memory (part of `shared_fixed`), at capacity.
+    pub shared_matrix_bytes: u32,
+    /// Lowest compute capability, times ten.
+    pub min_compute: u32,
+    warps_in_k: u32,
+    shared_blocks: u32,
+}
+
+/// Sequences of a tile.
+pub const PERSISTENT_TILE: u32 = 8;
+
+/// What the rows of the matrix and the vector of a step are, by cell: rows (forward) and elements (backward) of a unit.
+fn gates_of(cell: &str) -> u32 {
+    match cell {
+        "rnn" => 1,
+        "lstm" => 4,
+        _ => 3,
+    }
+}
+
+impl PersistentKernel {
+    /// Blocks of a group.
+    pub fn blocks(&self, hidden_size: u32) -> u32 {
+        match self.family {
+            Exchange::Block => 1,
+            _ => hidden_size.next_multiple_of(32).div_ceil(self.units),
+        }
+    }
+
+    /// Dynamic shared memory of a block that works on `tiles` tiles, bytes.
+    pub fn shared_bytes(&self, tiles: u32) -> u64 {
+        u64::from(self.shared_fixed) + u64::from(tiles) * u64::from(self.shared_per_tile)
+    }
+
+    /// `shape`: units, capacity, warps, parts of k, blocks of fragments in shared memory.
+    fn new(family: Exchange, forward: bool, cell: &'static str, math: &'static str, shape: [u32; 5]) -> Self {
+        let [units, capacity, warps, warps_in_k, shared_blocks] = shape;
+        let direction = if forward { "forward" } else { "backward" };
+        let gates = gates_of(cell);
+        let (threads, element_bytes) = (warps * 32, if matches!(math, "f32" | "tf32") { 4 } else { 2 });
+        let (rows, k) = if forward { (gates, capacity) } else { (1, gates * capacity) };
+        let row_bytes = k * element_bytes;
+
+        // As `MmaProduct` and `ExactProduct` in persistent.cuh, which checks the sums below.
+        let (parts, register_bytes, shared_matrix_bytes) = if math == "f32" {
+            (warps_in_k / (32 / units).max(1), rows * units * row_bytes, 0)
+        } else {
+            let (tiles, group_units) = match rows {
+                4 => (2, 8),
+                3 => (3, 16),
+                _ => (1, 16),
+            };
+            let blocks = units / group_units / (warps / warps_in_k) * (row_bytes / 64 / warps_in_k);
+            let block_bytes = warps * tiles * 2 * 512;
+            (warps_in_k, (blocks - shared_blocks) * block_bytes, shared_blocks * block_bytes)
+        };
+        let (width, padding) = if rows == 1 { (1, 4) } else { (4, 1) };
+        let sums = (parts * PERSISTENT_TILE * (units + padding) * width * 4).next_multiple_of(128);
+        let vector = PERSISTENT_TILE * (row_bytes.next_multiple_of(128) + 64);
+        let (sum_buffers, exchange_fixed, exchange_per_tile) = match (family, math) {
+            (Exchange::Block, _) => (1, 0, 2 * vector),
+            (Exchange::Cluster, _) => (2, 0, 2 * vector + 128),
+            (Exchange::Grid, "f32") => (1, vector, 0),
+            (Exchange::Grid, _) => (2, 0, 0),
+        };
+        let states = if cell == "lstm" { 2 } else { 1 };
+        let pairs = (PERSISTENT_TILE * units).div_ceil(threads) * threads;
+        PersistentKernel {
+            name: format!("persistent_{direction}_{cell}_{math}_{}_{capacity}", family.name()),
+            family,
+            forward,
+            cell,
+            math,
+            capacity,
+            units,
+            threads,
+            shared_fixed: 128 + sum_buffers * sums + shared_matrix_bytes + exchange_fixed,
+            shared_per_tile: exchange_per_tile + states * pairs * 4,
+            register_bytes,
+            shared_matrix_bytes,
+            min_compute: if family == Exchange::Cluster { 90 } else { 80 },
+            warps_in_k,
+            shared_blocks,
+        }
+    }
+
+    /// The statement that runs the template.
+    fn body(&self) -> String {
+        let direction = if self.forward { "forward" } else { "backward" };
+        let class = CELLS.iter().find(|(name, _)| *name == self.cell).map_or("", |(_, class)| class);
+        let math = match self.math {
+            "f32" => "ExactMath".to_owned(),
+            "tf32" => "Tf32Math".to_owned(),
+            element => format!("MmaMath<{element}>"),
+        };
+        let exchange = match (self.family, self.math) {
+            (Exchange::Block, _) => "LocalExchange",
+            (Exchange::Cluster, _) => "ClusterExchange",
+            (Exchange::Grid, "f32") => "StagedGridExchange",
+            (Exchange::Grid, _) => "GridExchange",
+        };
+        let (units, capacity, warps) = (self.units, self.capacity, self.threads / 32);
+        let shape = format!("Shape<{units}, {capacity}, {warps}, {}, {}>", self.warps_in_k, self.shared_blocks);
+        let shared = format!("{}, {}", self.shared_fixed, self.shared_per_tile);
+        format!("persistent_{direction}<{class}, {math}, {exchange}, {shape}, {shared}>(p)")
+    }
+}
+
+/// All persistent kernels; of those that take a layer, the first of a family has the smallest capacity.
+pub fn persistent() -> Vec<PersistentKernel> {
+    use Exchange::{Block, Cluster, Grid};
+    // Family, forward, shapes of rnn, lstm and gru: units, capacity, warps, parts of k, blocks of fragments in shared memory.
+    const SIXTEEN_BITS: [(Exchange, bool, [[u32; 5]; 3]); 8] = [
+        (Block, true, [[128, 128, 16, 2, 0], [128, 128, 16, 1, 0], [128, 128, 16, 2, 0]]),
+        (Cluster, true, [[32, 512, 8, 4, 0]; 3]),
+        (Grid, true, [[16, 1024, 8, 8, 0]; 3]),
+        (Grid, true, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 8], [16, 2048, 8, 8, 4]]),
+        (Block, false, [[128, 128, 16, 2, 0]; 3]),
+        (Cluster, false, [[32, 512, 16, 8, 0]; 3]),
+        (Grid, false, [[16, 1024, 16, 16, 0]; 3]),
+        (Grid, false, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 16], [16, 2048, 8, 8, 8]]),
+    ];
+    const EXACT: [(Exchange, bool, [[u32; 5]; 3]); 6] = [
+        (Block, true, [[96, 96, 12, 4, 0]; 3]),
+        (Grid, true, [[16, 512, 8, 16, 0]; 3]),
+        (Grid, true, [[8, 1024, 8, 32, 0]; 3]),
+        (Block, false, [[96, 96, 12, 4, 0]; 3]),
+        (Grid, false, [[16, 512, 8, 16, 0]; 3]),
+        (Grid, false, [[8, 1024, 8, 32, 0]; 3]),
+    ];
+    const TF32: [(Exchange, bool, [[u32; 5]; 3]); 2] =
+        [(Grid, true, [[16, 512, 8, 8, 0]; 3]), (Grid, false, [[16, 512, 8, 8, 0]; 3])];
+    let mut all = Vec::new();
+    for (math, table) in [("bf16", &SIXTEEN_BITS[..]), ("f16", &SIXTEEN_BITS), ("f32", &EXACT), ("tf32", &TF32)] {
+        for &(family, forward, shapes) in table {
+            for ((cell, _), shape) in CELLS.into_iter().zip(shapes) {
+                all.push(PersistentKernel::new(family, forward, cell, math, shape));
+            }
+        }
+    }
+    all
 }

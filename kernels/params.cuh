@@ -231,3 +231,21 @@ struct PrimitiveParams {
 DEVICE u64 row_offset(const Rows& rows, u32 r) {
     return (r / rows.inner) * rows.outer_stride + (r % rows.inner) * rows.inner_stride;
 }
+
+// ---- persistent kernels -----------------------------------------------------------------------------------------------
+
+// All steps of a layer in one launch; see persistent_forward.cu and persistent_backward.cu.
+struct PersistentForwardParams {
+    ForwardParams layer;
+    u32* status;  // 0 before the launch; not 0 after it where a wait gave up, and then the results are garbage
+    u32 tiles;    // of 8 sequences, worked on one after another by a block (one block a group) or a group of blocks
+    u32 polls;    // of one wait before it gives up
+};
+
+struct PersistentBackwardParams {
+    BackwardParams layer;
+    void* exchange[2];  // of each direction, E [T, batch, exchange_stride]: gradients of gates on their way between blocks
+    u32* status;
+    u32 tiles;
+    u32 polls;
+};

@@ -372,8 +372,28 @@ DEVICE u16 ldg_once2(const void* p) {
     return v;
 }
 
-// Memory that other blocks of the launch read or write meanwhile: relaxed (the value alone), acquire and release (what
-// was written before a release is seen after the acquire that reads it), all at the scope of the GPU.
+// The same where `inside`, elsewhere zero, without a branch.
+DEVICE u32 ldg_once4_if(const void* p, bool inside) {
+    u32 v = 0;
+#if ON_DEVICE
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.global.nc.u32 %0, [%1]; }" : "+r"(v) : "l"(p), "r"(u32(inside)));
+#else
+    if (inside) v = *static_cast<const u32*>(p);
+#endif
+    return v;
+}
+DEVICE u16 ldg_once2_if(const void* p, bool inside) {
+    u16 v = 0;
+#if ON_DEVICE
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.global.nc.u16 %0, [%1]; }" : "+h"(v) : "l"(p), "r"(u32(inside)));
+#else
+    if (inside) v = *static_cast<const u16*>(p);
+#endif
+    return v;
+}
+
+// Memory that other blocks of the launch read or write meanwhile: relaxed (the value alone), acquire and release (what was
+// written before a release is seen after the acquire that reads it), all at the scope of the GPU.
 DEVICE u32 ld_relaxed(const u32* p) {
 #if ON_DEVICE
     u32 v;
