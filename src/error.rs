@@ -114,6 +114,14 @@ pub enum Error {
         /// What to do.
         help: String,
     },
+    /// A kernel gave up.
+    #[error("kernel {kernel}: {problem}")]
+    KernelFault {
+        /// Its entry point.
+        kernel: String,
+        /// What happened, and what to do.
+        problem: String,
+    },
     /// Training stopped because a loss or a gradient was no longer finite. The best model so far is kept.
     #[error(
         "training stopped in epoch {epoch}, batch {batch}: {what}; lower the learning rate, clip gradients, or check the data"

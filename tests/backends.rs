@@ -1016,24 +1016,104 @@ suite!(reference_f64, f64, fused_rnn::backend::reference::ReferenceBackend::<f64
 suite!(cpu_f32, f32, fused_rnn::backend::cpu::CpuBackend::<f32>::new());
 suite!(cpu_f64, f64, fused_rnn::backend::cpu::CpuBackend::<f64>::new());
 
-/// The CUDA kernels, run on the host.
+/// The CUDA kernels, run on the host: in which family, in which order of threads.
 #[cfg(feature = "emulated")]
-fn emulated<E: Number>(
-    options: fused_rnn::backend::cuda::CudaOptions,
-) -> fused_rnn::backend::cuda::Staged<E, fused_rnn::backend::cuda::emulated::Emulated> {
+mod emulated {
+    use super::Number;
     use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-    use fused_rnn::backend::cuda::{CudaBackend, Staged};
-    Staged::new(CudaBackend::with_options(
-        Emulated::new(Schedule::default()).expect("valid").into(),
-        EmulatedStream,
-        options,
-    ))
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+
+    pub fn with<E: Number>(family: FamilyChoice, schedule: Schedule) -> Staged<E, Emulated> {
+        let device = Emulated::new(schedule).expect("valid");
+        let options = CudaOptions { family, ..CudaOptions::default() };
+        Staged::new(CudaBackend::with_options(device.into(), EmulatedStream, options))
+    }
+
+    /// As plans choose, in the natural order of threads.
+    pub fn usual<E: Number>() -> Staged<E, Emulated> {
+        with(FamilyChoice::Fastest, Schedule::default())
+    }
+
+    pub fn preferring<E: Number>(family: Family) -> Staged<E, Emulated> {
+        with(FamilyChoice::Prefer(family), Schedule::default())
+    }
+
+    /// In random orders of threads, one warp or block lagging.
+    pub fn shuffled<E: Number>(family: Family, seed: u64) -> Staged<E, Emulated> {
+        with(FamilyChoice::Prefer(family), Schedule { seed, starve: true })
+    }
 }
 
 #[cfg(feature = "emulated")]
-suite!(emulated_f32, f32, super::emulated::<f32>(Default::default()));
+suite!(emulated_f32, f32, super::emulated::usual());
 #[cfg(feature = "emulated")]
-suite!(emulated_f64, f64, super::emulated::<f64>(Default::default()));
+suite!(emulated_f64, f64, super::emulated::usual());
+#[cfg(feature = "emulated")]
+suite!(emulated_grid_f32, f32, super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid), [
+    agrees,
+    agrees_at_large_sizes,
+    inference_is_training_without_dropout,
+    contents_of_buffers_do_not_matter,
+    gives_the_same_bits_every_time,
+    padding_does_not_matter,
+    nan_stays_where_it_belongs,
+]);
+// Tests of 16 bits leave out what needs more: kinks, large inputs, and results put together from several passes.
+macro_rules! suite_of_16_bits {
+    ($module:ident, $element:ty, $backend:expr) => {
+        suite!($module, $element, $backend, [
+            agrees,
+            agrees_at_large_sizes,
+            inference_is_training_without_dropout,
+            contents_of_buffers_do_not_matter,
+            optional_results_may_be_absent,
+            absent_inputs_are_their_defaults,
+            weight_gradients_are_set_or_added,
+            weight_gradients_are_not_zero,
+            gives_the_same_bits_every_time,
+            sequences_are_independent,
+            padding_does_not_matter,
+            nan_stays_where_it_belongs,
+            counts_steps,
+            layouts_hold_the_same_values,
+            dropout_masks_are_philox,
+        ]);
+    };
+}
+#[cfg(feature = "emulated")]
+suite_of_16_bits!(emulated_bf16, half::bf16, super::emulated::usual());
+#[cfg(feature = "emulated")]
+suite_of_16_bits!(emulated_f16, half::f16, super::emulated::usual());
+#[cfg(feature = "emulated")]
+suite_of_16_bits!(
+    emulated_cluster_bf16,
+    half::bf16,
+    super::emulated::preferring(fused_rnn::backend::cuda::Family::Cluster)
+);
+#[cfg(feature = "emulated")]
+suite_of_16_bits!(emulated_grid_bf16, half::bf16, super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid));
+#[cfg(feature = "emulated")]
+suite!(shuffled_step_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Step, 1), [agrees]);
+#[cfg(feature = "emulated")]
+suite!(shuffled_block_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Block, 2), [
+    agrees,
+    agrees_at_large_sizes
+]);
+#[cfg(feature = "emulated")]
+suite!(shuffled_grid_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Grid, 3), [
+    agrees,
+    agrees_at_large_sizes
+]);
+#[cfg(feature = "emulated")]
+suite!(shuffled_cluster_f16, half::f16, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Cluster, 4), [
+    agrees,
+    agrees_at_large_sizes
+]);
+#[cfg(feature = "emulated")]
+suite!(shuffled_grid_f16, half::f16, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Grid, 5), [
+    agrees,
+    agrees_at_large_sizes
+]);
 
 /// The CPU backend promises more than repeatability: the same bits for any number of threads.
 fn threads_do_not_change_bits<E: Scalar>() {

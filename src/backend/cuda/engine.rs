@@ -9,11 +9,12 @@ use super::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS};
 use super::device::{Device, DevicePtr, Launch};
 use super::params::{
     BackwardDirection, BackwardParams, BiasGradientParams, CellOptions, DropoutParams, ForwardDirection, ForwardParams,
-    GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, Phase, Rows, SavedGates, StepBackwardParams,
+    GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, PersistentBackwardParams, PersistentForwardParams, Phase, Rows, SavedGates, StepBackwardParams,
     StepForwardParams, SumPartialsParams,
 };
 use super::plan::{CudaPlan, Orientation, bias_pieces, gradient_slots, has_second_product, weight_splits};
 use super::space::{DirectionScratch, DirectionSpace, Workspace};
+use super::walk::Family;
 use crate::backend::{ForwardMode, WeightGrad};
 use crate::cell::CellKind;
 use crate::error::Result;
@@ -99,6 +100,9 @@ pub struct RawBackwardWeights {
     /// Seed of the dropout masks that forward drew.
     pub dropout_seed: u64,
 }
+
+/// How often a persistent kernel looks for what another block owes it before it gives up: seconds, where microseconds are usual.
+const MOST_POLLS: u32 = 4_000_000;
 
 /// A plan about to run on a stream.
 pub(crate) struct Engine<'a, D: Device> {
@@ -189,6 +193,11 @@ impl<D: Device> Engine<'_, D> {
         // SAFETY: the addresses in `params` are the caller's tensors, workspace and reserve, of the sizes that the plan says:
         // the safe calls have checked them, the raw ones ask for it; nothing else uses them until the stream is done.
         unsafe { self.device.launch(self.stream, kernel, launch, bytemuck::bytes_of(params)) }
+    }
+
+    fn fill(&self, to: DevicePtr, value: u8, bytes: usize) -> Result<()> {
+        // SAFETY: `to` is a place of that size in workspace or reserve, which are as large as the plan says.
+        unsafe { self.device.fill(self.stream, to, value, bytes) }
     }
 
     /// Geometry of an elementwise kernel: a thread for each column, blocks along y for rows.
@@ -401,7 +410,23 @@ impl<D: Device> Engine<'_, D> {
         let (b, h, p, gate_rows) = (self.batch(), self.hidden_size(), self.output_size(), self.gate_rows());
         let layout = self.plan.h_prev;
         let begin = self.elementwise(layout.stride, layout.rows, self.directions());
+        if self.plan.forward_walk.family == Family::Grid {
+            // What is not there yet must not look like a state: blocks wait until it does.
+            let bytes = layout.slots * layout.rows * layout.stride * self.element();
+            for own in &params.direction[..self.directions()] {
+                self.fill(own.h_prev, 0xff, bytes)?;
+            }
+        }
         self.run(&kernels.begin_forward, &begin, params)?;
+        if let Some(persistent) = &self.plan.forward_walk.persistent {
+            let params = PersistentForwardParams {
+                layer: *params,
+                status: self.plan.status_pointer,
+                tiles: persistent.tiles,
+                polls: MOST_POLLS,
+            };
+            return self.run(&persistent.kernel, &persistent.launch, &params);
+        }
         let before = self.descriptor().cell == CellKind::Gru && self.descriptor().reset == GruReset::Before;
         // Rows of R whose product the first phase needs.
         let first_rows = if before { 2 * h } else { gate_rows };
@@ -561,6 +586,22 @@ impl<D: Device> Engine<'_, D> {
         let before = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before;
         let (outputs, units) = (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
         self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
+        if let Some(persistent) = self.plan.backward_walk.as_ref().and_then(|walk| walk.persistent.as_ref()) {
+            let space = &self.plan.backward_data;
+            let exchange = space.direction.map(|scratch| scratch.exchange.of(args.workspace));
+            for exchange in exchange.into_iter().filter(|exchange| *exchange != DevicePtr::NULL) {
+                self.fill(exchange, 0xff, space.exchange_bytes)?;
+            }
+            let params = PersistentBackwardParams {
+                layer: *params,
+                exchange,
+                status: self.plan.status_pointer,
+                tiles: persistent.tiles,
+                polls: MOST_POLLS,
+            };
+            self.run(&persistent.kernel, &persistent.launch, &params)?;
+            return self.finish_backward(params.layer, args);
+        }
         for step in (0..self.seq_len()).rev() {
             let each = |build: &dyn Fn(usize, &BackwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {
                 (0..self.directions()).map(|d| build(d, &params.direction[d], self.time(d, step))).collect()
@@ -598,10 +639,17 @@ impl<D: Device> Engine<'_, D> {
             });
             self.gemm(Orientation::Nn, &recurrent, Store { wide: true, accumulate: true })?;
         }
-        if args.dh0 != DevicePtr::NULL || args.dc0 != DevicePtr::NULL {
-            self.run(&kernels.finish, &self.elementwise(h.max(p), b, self.directions()), params)?;
+        self.finish_backward(*params, args)
+    }
+
+    /// Gradients of the initial states, where they are wanted.
+    fn finish_backward(&self, params: BackwardParams, args: &RawBackwardData) -> Result<()> {
+        if args.dh0 == DevicePtr::NULL && args.dc0 == DevicePtr::NULL {
+            return Ok(());
         }
-        Ok(())
+        let columns = self.hidden_size().max(self.output_size());
+        let launch = self.elementwise(columns, self.batch(), self.directions());
+        self.run(&self.plan.kernels.backward()?.finish, &launch, &params)
     }
 
     // Backward-weights.

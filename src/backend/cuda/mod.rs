@@ -32,12 +32,14 @@ mod pass;
 mod plan;
 mod space;
 mod staged;
+mod walk;
 
 pub use engine::{RawBackwardData, RawBackwardWeights, RawForward};
 pub use memory::DeviceBuffer;
 pub use pass::DevicePass;
-pub use plan::{CudaOptions, CudaPlan, Family};
+pub use plan::{CudaOptions, CudaPlan, PersistentReport, WalkReport};
 pub use staged::Staged;
+pub use walk::{Family, FamilyChoice};
 
 use std::borrow::BorrowMut;
 use std::fmt;
@@ -158,6 +160,16 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         self.engine(plan).backward_weights(args, grad)
     }
 
+    /// Waits for the stream, and says whether all passes under `plan` so far have ended as they should.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KernelFault`] where a persistent kernel waited in vain for another block; the results of the pass are then
+    /// garbage. Those of the device, of earlier work too.
+    pub fn check(&self, plan: &CudaPlan<D>) -> Result<()> {
+        plan.check(&self.stream)
+    }
+
     fn check_spaces(&self, plan: &CudaPlan<D>, workspace: DevicePtr, reserve: DevicePtr) -> Result<()> {
         for (tensor, pointer, elements) in
             [("workspace", workspace, plan.temp_space.workspace), ("reserve", reserve, plan.temp_space.reserve)]
@@ -214,7 +226,7 @@ impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
     }
 
     fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<CudaPlan<D>> {
-        CudaPlan::new(&*self.device, &self.options, E::DTYPE, descriptor, shape, mode)
+        CudaPlan::new(&self.device, &self.stream, &self.options, E::DTYPE, descriptor, shape, mode)
     }
 
     fn temp_space(&self, plan: &CudaPlan<D>) -> TempSpace {

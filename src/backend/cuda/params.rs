@@ -327,3 +327,22 @@ pub(crate) struct DropoutParams {
     pub(crate) features: u32,
     pub(crate) layer: u32,
 }
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct PersistentForwardParams {
+    pub(crate) layer: ForwardParams,
+    pub(crate) status: DevicePtr,
+    pub(crate) tiles: u32,
+    pub(crate) polls: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct PersistentBackwardParams {
+    pub(crate) layer: BackwardParams,
+    pub(crate) exchange: [DevicePtr; DIRECTIONS],
+    pub(crate) status: DevicePtr,
+    pub(crate) tiles: u32,
+    pub(crate) polls: u32,
+}

@@ -1,39 +1,25 @@
 //! How an operator of given sizes runs on a device: [`CudaPlan`].
 
-use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catalog;
-use super::device::{Device, Launch, Properties};
+use super::device::{Device, DevicePtr, Launch, Properties};
+use super::memory::DeviceBuffer;
 use super::space::{self, Arena, HPrevLayout, LayerSpace, Sizes, Workspace};
+use super::walk::{Family, FamilyChoice, Walk};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::CellKind;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rnn::{GruReset, RnnDescriptor, RnnShape};
 
-/// Which kernels walk through time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Family {
-    /// A product and an elementwise kernel every step: any size, every option, any GPU.
-    Step,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::Step => "step",
-        })
-    }
-}
-
 /// What may be chosen about how a backend computes; nothing of it changes what is computed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaOptions {
     /// f32 only: round the operands of products to 10 bits of mantissa, for the tensor cores.
     pub tf32: bool,
-    /// Use this family or refuse; by default the plan chooses.
-    pub family: Option<Family>,
+    /// Which kernels walk through time.
+    pub family: FamilyChoice,
 }
 
 /// Rows of a product from which on the large tile is used.
@@ -163,8 +149,13 @@ pub struct CudaPlan<D: Device> {
     pub(crate) host: HostPlan,
     pub(crate) dtype: DType,
     pub(crate) math: &'static str,
-    pub(crate) family: Family,
-    why: String,
+    pub(crate) forward_walk: Walk<D>,
+    /// Training only.
+    pub(crate) backward_walk: Option<Walk<D>>,
+    /// Not 0 where a persistent kernel's wait gave up.
+    status: Mutex<DeviceBuffer<u32, D>>,
+    /// Its address.
+    pub(crate) status_pointer: DevicePtr,
     pub(crate) h_prev: HPrevLayout,
     pub(crate) layers: Vec<LayerSpace>,
     pub(crate) forward: Workspace,
@@ -177,7 +168,8 @@ pub struct CudaPlan<D: Device> {
 
 impl<D: Device> CudaPlan<D> {
     pub(crate) fn new(
-        device: &D,
+        device: &Arc<D>,
+        stream: &D::Stream,
         options: &CudaOptions,
         dtype: DType,
         descriptor: &RnnDescriptor,
@@ -188,26 +180,36 @@ impl<D: Device> CudaPlan<D> {
             return Err(Error::option("tf32", format!("off for {dtype}, since it is a way to multiply f32"), "on"));
         }
         let math = if options.tf32 { "tf32" } else { dtype.name() };
-        let host = HostPlan::new(&format!("{} {math}", D::NAME), descriptor, shape, mode)?;
+        shape.tensors(descriptor)?;
         check_limits(descriptor, shape)?;
-        let family = Family::Step;
-        let why = "the only family there is so far".to_owned();
-        let slots = match mode {
-            ForwardMode::Training => shape.seq_len,
-            ForwardMode::Inference => shape.seq_len.min(2),
+        let training = mode == ForwardMode::Training;
+        let walk = |forward| Walk::choose(&**device, options.family, descriptor, shape, math, forward);
+        let forward_walk = walk(true)?;
+        let backward_walk = training.then(|| walk(false)).transpose()?;
+        let any_persistent =
+            forward_walk.persistent.is_some() || backward_walk.as_ref().is_some_and(|walk| walk.persistent.is_some());
+        let every_step = training || forward_walk.family == Family::Grid;
+        let h_prev = HPrevLayout {
+            slots: if every_step { shape.seq_len } else { shape.seq_len.min(2) },
+            rows: shape.batch,
+            // Persistent kernels read and exchange whole lines.
+            stride: if any_persistent { descriptor.output_size().next_multiple_of(32) } else { descriptor.output_size() },
         };
-        let h_prev = HPrevLayout { slots, rows: shape.batch, stride: descriptor.output_size() };
-        let sizes = Sizes { descriptor, shape, mode, dtype, h_prev };
+        let status = DeviceBuffer::from_slice(device, stream, "status", &[0])?;
+        let backend = format!("{} {math} {} {h_prev:?}", D::NAME, forward_walk.family);
+        let host = HostPlan::new(&backend, descriptor, shape, mode)?;
+        let exchange = backward_walk.as_ref().is_some_and(|walk| walk.family == Family::Grid);
+        let sizes = Sizes { descriptor, shape, mode, dtype, h_prev, exchange };
         let properties = device.properties();
 
         let mut kept = Arena::default();
         let layers = space::layers(&mut kept, &sizes)?;
-        let reserve = if mode == ForwardMode::Training { kept.bytes() } else { 0 };
-        let mut arena = if mode == ForwardMode::Training { Arena::default() } else { kept };
+        let reserve = if training { kept.bytes() } else { 0 };
+        let mut arena = if training { Arena::default() } else { kept };
         let forward = Workspace::forward(&mut arena, &sizes)?;
         let mut workspace = arena.bytes();
         let (mut backward_data, mut backward_weights) = (Workspace::default(), Workspace::default());
-        if mode == ForwardMode::Training {
+        if training {
             let mut arena = Arena::default();
             backward_data = Workspace::backward_data(&mut arena, &sizes)?;
             workspace = workspace.max(arena.bytes());
@@ -221,8 +223,6 @@ impl<D: Device> CudaPlan<D> {
         Ok(CudaPlan {
             dtype,
             math,
-            family,
-            why,
             h_prev,
             layers,
             forward,
@@ -230,7 +230,11 @@ impl<D: Device> CudaPlan<D> {
             backward_weights,
             temp_space,
             multiprocessors: properties.multiprocessors as usize,
-            kernels: Kernels::load(device, descriptor, dtype, math, mode)?,
+            kernels: Kernels::load(&**device, descriptor, dtype, math, mode)?,
+            forward_walk,
+            backward_walk,
+            status_pointer: status.pointer(),
+            status: Mutex::new(status),
             host,
         })
     }
@@ -245,14 +249,98 @@ impl<D: Device> CudaPlan<D> {
         self.host.shape()
     }
 
-    /// Which kernels walk through time.
+    /// Which kernels walk through time in the forward pass.
     pub fn family(&self) -> Family {
-        self.family
+        self.forward_walk.family
     }
 
     /// Why these.
     pub fn why(&self) -> &str {
-        &self.why
+        &self.forward_walk.why
+    }
+
+    /// See [`CudaBackend::check`](super::CudaBackend::check).
+    pub(crate) fn check(&self, stream: &D::Stream) -> Result<()> {
+        let walks = [Some(&self.forward_walk), self.backward_walk.as_ref()];
+        let kernels: Vec<_> =
+            walks.into_iter().flatten().filter_map(|w| Some(w.persistent.as_ref()?.about.name.clone())).collect();
+        // A panic elsewhere leaves the buffer as it was.
+        let mut buffer = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = [0];
+        buffer.read(stream, &mut status)?;
+        if status == [0] {
+            return Ok(());
+        }
+        buffer.write(stream, &[0])?;
+        Err(Error::KernelFault {
+            kernel: kernels.join(" or "),
+            problem: "a block waited in vain for another one, and the results of the pass are garbage; leave the GPU to this \
+                      process alone, or ask for the step family"
+                .to_owned(),
+        })
+    }
+
+    /// How the forward pass walks through time, and in training the backward pass.
+    pub fn walks(&self) -> Vec<WalkReport> {
+        let walks = [("forward", Some(&self.forward_walk)), ("backward", self.backward_walk.as_ref())];
+        walks.into_iter().filter_map(|(pass, walk)| Some(WalkReport::new(pass, walk?))).collect()
+    }
+}
+
+/// What a plan says of one of its walks through time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalkReport {
+    /// `forward` or `backward`.
+    pub pass: &'static str,
+    /// Which kernels.
+    pub family: Family,
+    /// Why these, and why not the others.
+    pub why: String,
+    /// Predicted time of a step, nanoseconds; an estimate that has not been measured.
+    pub predicted_ns: f64,
+    /// What the persistent kernel's launch is; none in the step family.
+    pub persistent: Option<PersistentReport>,
+}
+
+/// What a plan says of a persistent launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistentReport {
+    /// Entry point.
+    pub kernel: String,
+    /// Blocks of the launch, and threads of each.
+    pub blocks: u32,
+    /// See `blocks`.
+    pub threads: u32,
+    /// Blocks of a cluster, 1 for none.
+    pub cluster: u32,
+    /// Blocks that the device holds at a time.
+    pub resident_blocks: u32,
+    /// Tiles of eight sequences that a group of blocks works on one after another.
+    pub tiles: u32,
+    /// Bytes of the recurrent weights that a block keeps in registers and shared memory.
+    pub resident_bytes: u32,
+    /// Dynamic shared memory of a block, bytes.
+    pub shared_bytes: u32,
+}
+
+impl WalkReport {
+    fn new<D: Device>(pass: &'static str, walk: &Walk<D>) -> Self {
+        WalkReport {
+            pass,
+            family: walk.family,
+            why: walk.why.clone(),
+            predicted_ns: walk.predicted_ns,
+            persistent: walk.persistent.as_ref().map(|persistent| PersistentReport {
+                kernel: persistent.about.name.clone(),
+                blocks: persistent.blocks(),
+                threads: persistent.launch.block,
+                cluster: persistent.launch.cluster,
+                resident_blocks: persistent.resident_blocks,
+                tiles: persistent.tiles,
+                resident_bytes: persistent.resident_bytes(),
+                shared_bytes: persistent.launch.shared_bytes,
+            }),
+        }
     }
 }
 

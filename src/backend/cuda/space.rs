@@ -83,6 +83,8 @@ pub(crate) struct Sizes<'a> {
     pub(crate) mode: ForwardMode,
     pub(crate) dtype: DType,
     pub(crate) h_prev: HPrevLayout,
+    /// Whether backward exchanges gates' gradients through memory (a persistent kernel of the grid family).
+    pub(crate) exchange: bool,
 }
 
 impl Sizes<'_> {
@@ -200,6 +202,8 @@ pub(crate) struct DirectionScratch {
     pub(crate) du: Place,
     /// Backward of a GRU, reset before: A `[B, H]`.
     pub(crate) dq: Place,
+    /// Backward in the grid family: E `[T, B, G * stride]`.
+    pub(crate) exchange: Place,
 }
 
 /// Scratch of a call. Forward, backward-data and backward-weights each lay theirs out from the workspace's beginning; forward in
@@ -213,6 +217,8 @@ pub(crate) struct Workspace {
     pub(crate) dhidden: [Place; 2],
     /// Backward-weights: partial sums, A.
     pub(crate) partial: Place,
+    /// Bytes of each direction's `exchange`.
+    pub(crate) exchange_bytes: usize,
 }
 
 impl Workspace {
@@ -255,6 +261,11 @@ impl Workspace {
             }
             if descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before {
                 scratch.dq = arena.take("dq", &units, accumulator)?;
+            }
+            if sizes.exchange {
+                let shape = [sizes.shape.seq_len, b, descriptor.cell.gates(), sizes.h_prev.stride];
+                scratch.exchange = arena.take("exchange", &shape, sizes.element())?;
+                space.exchange_bytes = shape.iter().product::<usize>() * sizes.element();
             }
         }
         for place in space.dhidden.iter_mut().take((descriptor.num_layers - 1).min(2)) {

@@ -109,7 +109,8 @@ impl<E: Element, D: Device> Staged<E, D> {
                 reserve.read(stream, host)?;
             }
         }
-        down_all(stream, [Some(y), hn, cn])
+        down_all(stream, [Some(y), hn, cn])?;
+        self.backend.check(plan)
     }
 }
 
@@ -191,6 +192,7 @@ impl<E: Element, D: Device> RecurrentBackend for Staged<E, D> {
         let stream = self.backend.stream();
         on_reserve.read(stream, storage)?;
         down_all(stream, [dx, dh0, dc0])?;
+        self.backend.check(plan)?;
         Ok(reserve.differentiated())
     }
 
