@@ -87,6 +87,7 @@ impl Case {
     }
 
     /// Runs it. A fault of the kernel is an error.
+    #[allow(unsafe_code, reason = "launching a kernel vouches for its parameters")]
     pub fn run<D: Device>(&self, device: &Arc<D>, stream: &D::Stream) -> Result<Outcome> {
         let kernel = device.kernel(self.kernel)?;
         let buffer = |what: &str, bytes: &[u8]| DeviceBuffer::<u8, D>::from_slice(device, stream, what, bytes);

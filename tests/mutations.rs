@@ -1,0 +1,359 @@
+//! Planted bugs: each entry of `mutations/list.rs` is put into a copy of the kernels, which are built for the host and run on
+//! the emulated GPU. What the tests of the option space do not notice there, they would not notice in earnest.
+//!
+//! ```text
+//! cargo test --features emulated --test mutations -- --ignored --nocapture planted_bugs
+//! ```
+//!
+//! Prints caught or survived for each bug and the score; fails where a bug survives that the list does not excuse, where
+//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_MUTATIONS=text` plants only bugs whose file or
+//! description contains the text; `CXX` names the compiler.
+#![cfg(feature = "emulated")]
+
+mod common;
+#[path = "mutations/list.rs"]
+mod list;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::run::{self, Setup, same_bits};
+use common::truth::settled;
+use common::{Number, Recipe};
+use fused_rnn::backend::cuda::compile::{Sources, Unit};
+use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+use fused_rnn::backend::cuda::{CudaBackend, Staged, catalog};
+use list::{MUTATIONS, Mutation};
+
+/// Element types that are tried.
+const DTYPES: [&str; 2] = ["f32", "bf16"];
+/// How long the search for a bug may take before it counts as one that keeps the kernels from ending.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+fn kernels() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
+}
+
+fn units() -> Vec<Unit> {
+    Unit::all(catalog::entries().into_iter().filter(|entry| DTYPES.contains(&entry.dtype)))
+}
+
+// ---- looking for a bug ------------------------------------------------------------------------------------------------
+
+/// Every schedule that is tried: the natural order, a random one, and random ones in which someone lags.
+const SCHEDULES: [(u64, bool); 4] = [(0, false), (1, false), (2, true), (3, true)];
+
+/// Small problems with every option among them, and some around the edges of tiles.
+fn recipes() -> Vec<Recipe> {
+    let mut all: Vec<Recipe> = (0..70).map(Recipe::random).collect();
+    // Short first: most bugs show in any of them.
+    all.sort_by_key(|recipe| {
+        let d = &recipe.descriptor;
+        recipe.shape.seq_len * recipe.shape.batch * d.hidden_size * (d.hidden_size + d.input_size)
+    });
+    all
+}
+
+fn look<E: Number>() -> Result<(), String> {
+    for (index, recipe) in recipes().into_iter().enumerate() {
+        let (seed, starve) = SCHEDULES[index % SCHEDULES.len()];
+        // Each problem has seeds of its own, so that a race gets many chances.
+        let schedule = Schedule { seed: if seed == 0 { 0 } else { seed + 4 * index as u64 }, starve };
+        let recipe = recipe.judged_in(E::DTYPE);
+        look_at::<E>(&recipe, schedule)
+            .map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
+    }
+    Ok(())
+}
+
+fn look_at<E: Number>(recipe: &Recipe, schedule: Schedule) -> Result<(), String> {
+    let device = Emulated::new(schedule).map_err(|e| e.to_string())?;
+    let backend = Staged::new(CudaBackend::<E, _>::with_options(device.into(), EmulatedStream, Default::default()));
+    let (problem, truth) = &*settled(recipe);
+    let (d, shape, inputs, gradients) =
+        (&problem.descriptor, problem.shape, problem.inputs::<E>(), problem.output_gradients::<E>());
+    let train =
+        |setup: &Setup<E>| run::train(&backend, d, shape, &inputs, &gradients, setup).map_err(|e| e.to_string());
+    let results = train(&Setup::default())?;
+    truth.judge_all(&results)?;
+    same_bits("again", &results, &train(&Setup { extra: 3, ..Setup::default() })?)?;
+    let weights = fused_rnn::rnn::WeightLayout::new(d).map_err(|e| e.to_string())?.len();
+    let half = E::of(0.5);
+    let added = train(&Setup { add_to: Some(vec![half; weights]), ..Setup::default() })?;
+    for (name, got) in added.iter().filter(|(name, _)| name.starts_with("dweight") || name.starts_with("dbias")) {
+        let sum: Vec<f64> = truth.values(name).iter().map(|value| value + 0.5).collect();
+        // The sum is rounded once more, at the size of the sum.
+        let allowed = truth.tolerance::<E>(name) + E::DTYPE.epsilon() * (truth.magnitude(name) + 0.5);
+        let off = |(got, sum): (&E, &f64)| (got.wide() - sum).abs() > allowed || got.is_nan();
+        if let Some(i) = got.iter().zip(&sum).position(off) {
+            return Err(format!("{name}[{i}] added to: expected {}, got {}", sum[i], got[i].wide()));
+        }
+    }
+    if d.dropout == 0.0 || d.num_layers == 1 {
+        let inferred = run::infer(&backend, d, shape, &inputs, &Setup::default()).map_err(|e| e.to_string())?;
+        truth.judge_all(&inferred)?;
+    }
+    if problem.recipe.lengths {
+        // What stands in x past a sequence's length is nobody's business.
+        let mut inputs = problem.inputs::<E>();
+        for b in 0..shape.batch {
+            for t in problem.length(b)..shape.seq_len {
+                let row = problem.row(t, b);
+                inputs.x[row * d.input_size..(row + 1) * d.input_size].fill(E::nan());
+            }
+        }
+        let poisoned =
+            run::train(&backend, d, shape, &inputs, &gradients, &Setup::default()).map_err(|e| e.to_string())?;
+        same_bits("padding", &results, &poisoned)?;
+    }
+    // A NaN must not get lost.
+    let mut inputs = problem.inputs::<E>();
+    inputs.weights.fill(E::nan());
+    let all_nan = run::infer(&backend, d, shape, &inputs, &Setup::default()).map_err(|e| e.to_string())?;
+    let hn = run::get(&all_nan, "hn");
+    let clipped = problem.recipe.is_kinked() || !is_usual(problem);
+    if !clipped && hn.iter().any(|value| !value.is_nan()) {
+        return Err("NaN weights give numbers".to_owned());
+    }
+    Ok(())
+}
+
+fn is_usual(problem: &common::Problem) -> bool {
+    problem.descriptor.activations == fused_rnn::rnn::RnnDescriptor::new(problem.descriptor.cell, 1, 1).activations
+}
+
+/// Run by `planted_bugs_are_caught` in a process of its own, on the kernels that `FUSED_RNN_HOST_KERNELS` names.
+#[test]
+#[ignore = "what planted_bugs_are_caught runs"]
+fn look_for_a_bug() {
+    let found = match std::env::var("FUSED_RNN_MUTATION_DTYPE").as_deref() {
+        Ok("bf16") => look::<half::bf16>(),
+        _ => look::<f32>(),
+    };
+    if let Err(what) = found {
+        println!("found: {what}");
+        panic!("a bug");
+    }
+}
+
+enum Finding {
+    Nothing,
+    Bug(String),
+}
+
+fn run_look(library: &Path, dtype: &str) -> Finding {
+    let output = library.with_extension("txt");
+    let file = fs::File::create(&output).expect("a file for the output");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["look_for_a_bug", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env("FUSED_RNN_HOST_KERNELS", library)
+        .env("FUSED_RNN_MUTATION_DTYPE", dtype)
+        .env("RUST_BACKTRACE", "0")
+        .stdout(file)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("this program starts");
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        if start.elapsed() > TIME_LIMIT {
+            child.kill().expect("a child");
+            child.wait().expect("a child");
+            return Finding::Bug(format!("does not end within {TIME_LIMIT:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    if status.success() {
+        return Finding::Nothing;
+    }
+    let text = fs::read_to_string(&output).unwrap_or_default();
+    let found = text.lines().find_map(|line| Some(line.split_once("found: ")?.1.to_owned()));
+    Finding::Bug(found.unwrap_or_else(|| format!("ends with {status}")))
+}
+
+// ---- building kernels ---------------------------------------------------------------------------------------------------
+
+struct Builder {
+    compiler: String,
+    folder: PathBuf,
+    units: Vec<Unit>,
+}
+
+impl Builder {
+    fn new() -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder for the kernels");
+        Builder { compiler: std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned()), folder, units: units() }
+    }
+
+    fn run(&self, arguments: &[String]) -> Result<(), String> {
+        let output = Command::new(&self.compiler).args(arguments).output().map_err(|e| e.to_string())?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).lines().take(5).collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    /// Compiles a file against the kernels in `include`.
+    fn compile(&self, source: &Path, include: &Path) -> Result<PathBuf, String> {
+        let object = source.with_extension("o");
+        let options = ["-std=c++17", "-O1", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-c"];
+        let mut arguments: Vec<String> = options.map(str::to_owned).to_vec();
+        arguments.extend([format!("-I{}", include.display()), "-o".to_owned()]);
+        arguments.extend([object.display().to_string(), source.display().to_string()]);
+        self.run(&arguments)?;
+        Ok(object)
+    }
+
+    fn compile_unit(&self, unit: &Unit, folder: &Path, include: &Path) -> Result<PathBuf, String> {
+        let source = folder.join(format!("{}.cpp", unit.name));
+        fs::write(&source, unit.host_text()).map_err(|e| e.to_string())?;
+        self.compile(&source, include)
+    }
+
+    /// Objects of the kernels as they are: those of the units in their order, then registry and engine.
+    fn baseline(&self) -> Vec<PathBuf> {
+        let objects = parallel(&self.units, |unit| self.compile_unit(unit, &self.folder, &kernels()));
+        let registry = self.folder.join("registry.cpp");
+        fs::write(&registry, Unit::host_registry(&self.units)).expect("a file for the registry");
+        let engine = self.folder.join("engine.cpp");
+        fs::copy(kernels().join("host/engine.cpp"), &engine).expect("a copy of the engine");
+        let mut objects: Vec<PathBuf> = objects.into_iter().map(|object| object.expect("kernels compile")).collect();
+        objects.push(self.compile(&registry, &kernels()).expect("the registry compiles"));
+        objects.push(self.compile(&engine, &kernels().join("host")).expect("the engine compiles"));
+        objects
+    }
+
+    fn link(&self, library: &Path, objects: &[PathBuf]) -> Result<(), String> {
+        let mut arguments = vec!["-shared".to_owned(), "-Wl,-Bsymbolic".to_owned(), "-o".to_owned()];
+        arguments.push(library.display().to_string());
+        arguments.extend(objects.iter().map(|object| object.display().to_string()));
+        self.run(&arguments)
+    }
+
+    /// A library of kernels with the bug in those that it reaches, of its element type.
+    fn plant(&self, index: usize, mutation: &Mutation, baseline: &[PathBuf]) -> Result<PathBuf, String> {
+        let folder = self.folder.join(index.to_string());
+        let include = folder.join("kernels");
+        copy_folder(&kernels(), &include).map_err(|e| e.to_string())?;
+        let path = include.join(mutation.file);
+        let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
+        fs::write(&path, text.replacen(mutation.find, mutation.replace, 1)).map_err(|e| e.to_string())?;
+        let sources = Sources::read(&include).map_err(|e| e.to_string())?;
+        let mut objects = baseline.to_vec();
+        let mut reached = BTreeSet::new();
+        for (unit, object) in self.units.iter().zip(&mut objects) {
+            let reads_it = sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file);
+            if reads_it && unit.name.ends_with(&format!(".{}", mutation.dtype)) {
+                *object = self.compile_unit(unit, &folder, &include)?;
+                reached.insert(&unit.name);
+            }
+        }
+        if reached.is_empty() {
+            return Err(format!("no kernel of {} reads {}", mutation.dtype, mutation.file));
+        }
+        let library = folder.join("kernels.so");
+        self.link(&library, &objects)?;
+        Ok(library)
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            fs::copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Results of `work` on all items, in their order, on all cores.
+fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { break };
+                    *results[index].lock().expect("no panic held it") = Some(work(item));
+                }
+            });
+        }
+    });
+    results.into_iter().map(|result| result.into_inner().expect("no panic held it").expect("done")).collect()
+}
+
+// ---- the tests ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn every_bug_can_be_planted() {
+    for mutation in MUTATIONS {
+        let text = fs::read_to_string(kernels().join(mutation.file)).expect("a file of the kernels");
+        let found = text.matches(mutation.find).count();
+        assert_eq!(found, 1, "{}, {}: the text stands there {found} times", mutation.file, mutation.what);
+        assert_ne!(mutation.find, mutation.replace, "{}, {}", mutation.file, mutation.what);
+        assert!(DTYPES.contains(&mutation.dtype), "{}, {}", mutation.file, mutation.what);
+    }
+    assert!(MUTATIONS.len() >= 30);
+}
+
+#[test]
+#[ignore = "takes minutes: builds kernels once a bug"]
+fn planted_bugs_are_caught() {
+    let wanted = std::env::var("FUSED_RNN_MUTATIONS").unwrap_or_default();
+    let mutations: Vec<(usize, &Mutation)> = MUTATIONS
+        .iter()
+        .enumerate()
+        .filter(|(_, mutation)| mutation.file.contains(&wanted) || mutation.what.contains(&wanted))
+        .collect();
+    assert!(!mutations.is_empty(), "no bug's file or description contains `{wanted}`");
+    let builder = Builder::new();
+    let baseline = builder.baseline();
+    let sound = builder.folder.join("sound.so");
+    builder.link(&sound, &baseline).expect("the kernels link");
+    for dtype in DTYPES {
+        if let Finding::Bug(what) = run_look(&sound, dtype) {
+            panic!("the kernels fail without a planted bug, in {dtype}: {what}");
+        }
+    }
+    let findings = parallel(&mutations, |(index, mutation)| {
+        let finding = match builder.plant(*index, mutation, &baseline) {
+            Ok(library) => run_look(&library, mutation.dtype),
+            // A bug that the compiler sees is none that the tests caught.
+            Err(problem) => panic!("{}, {}: {problem}", mutation.file, mutation.what),
+        };
+        let (word, note) = match &finding {
+            Finding::Nothing => ("SURVIVED", mutation.survives.unwrap_or_default().to_owned()),
+            Finding::Bug(what) => ("caught", what.chars().take(100).collect()),
+        };
+        println!("{word:8}  {}: {}  ({note})", mutation.file, mutation.what);
+        let _ = fs::remove_dir_all(builder.folder.join(index.to_string()));
+        matches!(finding, Finding::Bug(_))
+    });
+    let caught = findings.iter().filter(|caught| **caught).count();
+    println!("{caught} of {} planted bugs caught", findings.len());
+    let unexpected: Vec<String> = mutations
+        .iter()
+        .zip(&findings)
+        .filter(|((_, mutation), caught)| mutation.survives.is_some() == **caught)
+        .map(|((_, mutation), caught)| {
+            format!("{}: {} {}", mutation.file, mutation.what, if *caught { "is caught" } else { "survives" })
+        })
+        .collect();
+    assert!(unexpected.is_empty(), "not as the list says:\n{}", unexpected.join("\n"));
+}

@@ -1,0 +1,334 @@
+//! The planted bugs. `find` must stand in `file` exactly once; a bug is that text replaced.
+
+/// A bug to plant.
+pub struct Mutation {
+    /// Below `kernels/`.
+    pub file: &'static str,
+    pub find: &'static str,
+    pub replace: &'static str,
+    /// What it does wrong.
+    pub what: &'static str,
+    /// Element type whose kernels are built and run.
+    pub dtype: &'static str,
+    /// Why nothing can show it here, where that is so.
+    pub survives: Option<&'static str>,
+}
+
+const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
+    Mutation { file, find, replace, what, dtype: "f32", survives: None }
+}
+
+const fn bf16_bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
+    Mutation { file, find, replace, what, dtype: "bf16", survives: None }
+}
+
+pub const MUTATIONS: &[Mutation] = &[
+    // Products.
+    bug(
+        "gemm.cu",
+        "no barrier between loading a tile and multiplying it",
+        "            __syncthreads();\n            tile.template multiply<Math>(a_tile, b_tile);",
+        "            tile.template multiply<Math>(a_tile, b_tile);",
+    ),
+    bug(
+        "gemm.cu",
+        "no barrier between multiplying a tile and loading the next",
+        "            tile.template multiply<Math>(a_tile, b_tile);\n            __syncthreads();",
+        "            tile.template multiply<Math>(a_tile, b_tile);",
+    ),
+    bug(
+        "gemm.cu",
+        "one row too many at the edge",
+        "bool inside = first + r < rows &&",
+        "bool inside = first + r <= rows &&",
+    ),
+    bug("gemm.cu", "the last k is left out", "k0 + k < k_end;", "k0 + k + 1 < k_end;"),
+    bug("gemm.cu", "one k too many", "k0 + k < k_end;", "k0 + k <= k_end;"),
+    bug(
+        "gemm.cu",
+        "lengths are ignored in da^T x",
+        "inside = outer / from.inner < lengths[outer % from.inner];",
+        "inside = true;",
+    ),
+    bug(
+        "gemm.cu",
+        "a step too many of each sequence in da^T x",
+        "inside = outer / from.inner < lengths[outer % from.inner];",
+        "inside = outer / from.inner <= lengths[outer % from.inner];",
+    ),
+    bug(
+        "gemm.cu",
+        "the last row of the product is not written",
+        "if (m >= problem.m || n",
+        "if (m + 1 >= problem.m || n",
+    ),
+    bug(
+        "gemm.cu",
+        "the accumulators start with garbage",
+        "acc[i / RN][i % RN] = V(0);",
+        "if (i > 0) acc[i / RN][i % RN] = V(0);",
+    ),
+    bug(
+        "gemm.cu",
+        "accumulators are set where they are to be added to",
+        "out = p.accumulate ? out + value : value;",
+        "out = value;",
+    ),
+    bug(
+        "gemm.cu",
+        "elements are set where they are to be added to",
+        "p.accumulate ? load<E>(c, at) + value : value",
+        "value",
+    ),
+    bug("gemm.cu", "only the first term of a sum of products", "i < problem.terms;", "i < 1;"),
+    bug(
+        "gemm.cu",
+        "the second direction reads the first one's matrices",
+        "p.problem[blockIdx.z / p.splits]",
+        "p.problem[0]",
+    ),
+    bf16_bug(
+        "gemm.cu",
+        "fragments of A in the wrong order",
+        "rows[w], rows[w + 8 * WORDS], rows[w + 4]",
+        "rows[w], rows[w + 4], rows[w + 8 * WORDS]",
+    ),
+    bf16_bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp"),
+    // Forward.
+    bug(
+        "step_forward.cu",
+        "both biases are the same one",
+        "load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_hh, row)",
+        "load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_ih, row)",
+    ),
+    bug("step_forward.cu", "one unit too few", "if (j >= columns) return;", "if (j + 1 >= columns) return;"),
+    bug(
+        "step_forward.cu",
+        "sequences beyond the first are skipped",
+        "for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) step_cell",
+        "for (u32 b = blockIdx.y; b < 1; b += gridDim.y) step_cell",
+    ),
+    bug(
+        "step_forward.cu",
+        "LSTM: a padded step changes the state",
+        "    const bool valid = is_valid(p.lengths, t, b);\n    LstmUnit<V> unit{};",
+        "    const bool valid = true;\n    LstmUnit<V> unit{};",
+    ),
+    bug(
+        "step_forward.cu",
+        "LSTM: gates f and i exchanged",
+        "gates[k * H + j] + recurrent[k * H + j] + bias",
+        "gates[k * H + j] + recurrent[(k < 2 ? 1 - k : k) * H + j] + bias",
+    ),
+    bug(
+        "step_forward.cu",
+        "LSTM: cn is that of the step before",
+        "store<E>(d.cn, u64(b) * H + j, unit.c);",
+        "store<E>(d.cn, u64(b) * H + j, c_prev);",
+    ),
+    bug(
+        "step_forward.cu",
+        "LSTM: c comes from the same step",
+        "kept_index(p, time_of(d.reverse, p.seq_len, s.step - 1), b, j)",
+        "kept_index(p, t, b, j)",
+    ),
+    bug(
+        "step_forward.cu",
+        "GRU: the reset gate multiplies before the recurrent bias is added",
+        "        state_term = r * product;",
+        "        state_term = r * recurrent[Gru::N * H + j] + load_or_zero<E>(d.bias_hh, Gru::N * H + j);",
+    ),
+    bug(
+        "step_forward.cu",
+        "GRU, reset before: r * h of the wrong unit",
+        "store<E>(d.reset_h, kept_index(p, t, b, j), r * h_prev);",
+        "store<E>(d.reset_h, kept_index(p, t, b, j ? j - 1 : j), r * h_prev);",
+    ),
+    bug(
+        "sequence.cuh",
+        "a reverse direction runs forward",
+        "return reverse ? seq_len - 1 - step : step;",
+        "return step;",
+    ),
+    bug("sequence.cuh", "lengths are ignored", "return lengths == nullptr || t < lengths[b];", "return true;"),
+    bug(
+        "sequence.cuh",
+        "resets of padded steps count",
+        "(is_reset(resets, batch, t, b) && is_valid(lengths, t, b))",
+        "is_reset(resets, batch, t, b)",
+    ),
+    bug(
+        "sequence.cuh",
+        "resets of another sequence",
+        "resets[u64(t) * batch + b] != 0",
+        "resets[u64(t) * batch + (b + 1) % batch] != 0",
+    ),
+    bug(
+        "sequence.cuh",
+        "only resets of one count",
+        "resets[u64(t) * batch + b] != 0;",
+        "resets[u64(t) * batch + b] == 1;",
+    ),
+    bug(
+        "sequence.cuh",
+        "a reset leaves zeros instead of the initial state",
+        "const V start = anew ? load_or_zero<E>(d.h0, u64(b) * p.output_size + j) : after;",
+        "const V start = anew ? V(0) : after;",
+    ),
+    bug(
+        "sequence.cuh",
+        "padded outputs are held where they are to be zero",
+        "p.hold && !d.reverse ? before : V(0);",
+        "before;",
+    ),
+    bug(
+        "sequence.cuh",
+        "padded outputs are zero where they are to be held",
+        "p.hold && !d.reverse ? before : V(0);",
+        "V(0);",
+    ),
+    bug(
+        "sequence.cuh",
+        "a padded step hands on what the cell gave",
+        "const V after = valid ? h : before;",
+        "const V after = h;",
+    ),
+    bug(
+        "cells/gru.cuh",
+        "GRU: z and 1 - z exchanged",
+        "return (V(1) - z) * n + z * h_prev;",
+        "return z * n + (V(1) - z) * h_prev;",
+    ),
+    bug(
+        "cells/lstm.cuh",
+        "LSTM: the output gate's peephole sees the state before",
+        "a[Lstm::O] + p.o * r.c;",
+        "a[Lstm::O] + p.o * c_prev;",
+    ),
+    bug(
+        "cells/lstm.cuh",
+        "LSTM: coupled gates are not",
+        "functions.coupled() ? V(1) - r.gate[Lstm::I] : functions.gate(r.a[Lstm::F]);",
+        "functions.gate(r.a[Lstm::F]);",
+    ),
+    // Backward.
+    bug(
+        "cells/gru.cuh",
+        "GRU: the wrong sign of z's gradient",
+        "dh * (h_prev - n) * slope_z",
+        "dh * (n - h_prev) * slope_z",
+    ),
+    bug(
+        "cells/lstm.cuh",
+        "LSTM: what comes back through c is lost",
+        "const V dc_total = dc + du",
+        "const V dc_total = du",
+    ),
+    bug(
+        "cells/lstm.cuh",
+        "LSTM: the clip of the cell lets gradients through",
+        "dc_total * functions.clip_cell_slope(f * c_prev + i * g);",
+        "dc_total;",
+    ),
+    bug("cells/rnn.cuh", "RNN: the activation's slope is left out", "return dh * slope;", "return dh;"),
+    bug(
+        "activations.cuh",
+        "the slope of tanh",
+        "case ACT_TANH: return V(1) - y * y;",
+        "case ACT_TANH: return V(1) - y;",
+    ),
+    bug(
+        "activations.cuh",
+        "a NaN becomes zero in relu",
+        "case ACT_RELU: return x <= V(0) ? V(0) : x;",
+        "case ACT_RELU: return x > V(0) ? x : V(0);",
+    ),
+    bug(
+        "step_backward.cu",
+        "dhn is forgotten",
+        "static_cast<V*>(d.dh)[i] = load_or_zero<E>(d.dhn, i);",
+        "static_cast<V*>(d.dh)[i] = V(0);",
+    ),
+    bug(
+        "step_backward.cu",
+        "dh0 lacks what resets sent there",
+        "static_cast<const V*>(d.dh)[i] + static_cast<const V*>(d.dh_reset)[i]",
+        "static_cast<const V*>(d.dh)[i]",
+    ),
+    bug(
+        "step_backward.cu",
+        "a reset's gradient is set instead of added",
+        "static_cast<V*>(reset)[i] += carried;",
+        "static_cast<V*>(reset)[i] = carried;",
+    ),
+    bug(
+        "step_backward.cu",
+        "dy counts at padded steps",
+        "const bool counts = is_valid(p.lengths, t, b) || (p.hold && !d.reverse);",
+        "const bool counts = true;",
+    ),
+    bug(
+        "step_backward.cu",
+        "RNN: a padded step drops the gradient that it passes on",
+        "static_cast<V*>(d.dh)[own] = valid ? V(0) : dh;",
+        "static_cast<V*>(d.dh)[own] = V(0);",
+    ),
+    bug(
+        "step_backward.cu",
+        "GRU: r's gradient is set where it is to be added to",
+        "static_cast<V*>(d.dh)[own] += r * dq;",
+        "static_cast<V*>(d.dh)[own] = r * dq;",
+    ),
+    bug(
+        "step_backward.cu",
+        "GRU: gates' gradients in each other's place",
+        "store<E>(d.dgates, dgates + Gru::SLOT_Z * H, g.da_z);",
+        "store<E>(d.dgates, dgates + Gru::SLOT_Q * H, g.da_z);",
+    ),
+    bug(
+        "step_backward.cu",
+        "LSTM: c_prev at a reset is that of the step before",
+        "        if (starts_anew(p.lengths, p.resets, p.batch, s.step, t, b)) {\n            c_prev = load_or_zero<E>(d.c0, own);",
+        "        if (s.step == 0) {\n            c_prev = load_or_zero<E>(d.c0, own);",
+    ),
+    // Reductions and dropout.
+    bug(
+        "reduce.cu",
+        "no barrier before the warps' sums are added",
+        "    sums[threadIdx.x] = value;\n    __syncthreads();",
+        "    sums[threadIdx.x] = value;",
+    ),
+    bug(
+        "reduce.cu",
+        "the last warp's sum is left out",
+        "for (u32 w = 1; w < 8; ++w) total",
+        "for (u32 w = 1; w < 7; ++w) total",
+    ),
+    bug(
+        "reduce.cu",
+        "the last row of a piece is left out",
+        "threadIdx.x / 32; r < end; r += 8) {\n            sum += load<E>(p.rows.data",
+        "threadIdx.x / 32; r + 1 < end; r += 8) {\n            sum += load<E>(p.rows.data",
+    ),
+    bug(
+        "reduce.cu",
+        "gradients of biases are set where they are to be added to",
+        "p.accumulate ? load<E>(p.out, i) + sum : sum",
+        "sum",
+    ),
+    bug(
+        "reduce.cu",
+        "peepholes: the forget gate's is the input gate's",
+        "peephole == 1 ? Lstm::F : Lstm::O",
+        "peephole == 1 ? Lstm::I : Lstm::O",
+    ),
+    bug("dropout.cu", "the mask of another step", "r / p.batch, p.layer};", "r / p.batch + 1, p.layer};"),
+    bug("dropout.cu", "the mask of another layer", "r / p.batch, p.layer};", "r / p.batch, p.layer - 1};"),
+    bug(
+        "dropout.cu",
+        "kept elements are not scaled",
+        "load<E>(p.x.data, from + f) * V(p.scale)",
+        "load<E>(p.x.data, from + f)",
+    ),
+    bug("dropout.cu", "kept at the threshold's wrong side", "bits[k] >= p.threshold", "bits[k] < p.threshold"),
+];
