@@ -29,7 +29,8 @@ pub fn build() -> Result<(), String> {
     let mut compiler = cc::Build::new();
     // The objects are the same in all profiles, so that the cache serves them all.
     compiler.cpp(true).std("c++17").opt_level(2).debug(sanitize).include(&kernels).include(kernels.join("host"));
-    compiler.flag_if_supported("-Wno-unknown-pragmas");
+    // `#pragma unroll`; and values that only some threads have, which g++ cannot tell from those that nobody set.
+    compiler.flag_if_supported("-Wno-unknown-pragmas").flag_if_supported("-Wno-maybe-uninitialized");
     for option in OPTIONS {
         compiler.flag(option);
     }

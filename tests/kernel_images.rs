@@ -3,7 +3,8 @@
 //! Where libnvrtc is absent these tests say so and pass; `FUSED_RNN_REQUIRE_NVRTC=1`, as in CI, makes that a failure.
 #![cfg(feature = "cuda")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output as Finished};
 
 use fused_rnn::backend::cuda::catalog::{self, Entry};
 use fused_rnn::backend::cuda::compile::{Arch, Failure, Job, Output, Sources, TARGETS, Unit, parallel};
@@ -287,4 +288,167 @@ fn the_index_is_complete() {
             assert_eq!(got, expected, "{} for {target}", unit.name);
         }
     }
+}
+
+// ---- the build script itself ----------------------------------------------------------------------------------------
+
+/// A copy of `kernels/` to damage, and a place for what the build script makes of it.
+struct Crate {
+    folder: tempfile::TempDir,
+}
+
+impl Crate {
+    /// `None`, said loudly, where the build script is gone: in a test program that was taken to another machine.
+    fn copy() -> Option<Self> {
+        if !Path::new(env!("FUSED_RNN_BUILD_SCRIPT")).is_file() {
+            eprintln!("SKIPPED: this is not the machine that the tests were built on");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut pending = vec![PathBuf::from("kernels")];
+        while let Some(name) = pending.pop() {
+            std::fs::create_dir_all(folder.path().join(&name)).unwrap();
+            for child in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name)).unwrap() {
+                let child = child.unwrap();
+                let name = name.join(child.file_name());
+                if child.path().is_dir() {
+                    pending.push(name);
+                } else {
+                    std::fs::copy(child.path(), folder.path().join(name)).unwrap();
+                }
+            }
+        }
+        std::fs::create_dir(folder.path().join("out")).unwrap();
+        std::fs::create_dir(folder.path().join("cache")).unwrap();
+        Some(Crate { folder })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn append(&self, kernel: &str, text: &str) {
+        let path = self.path(kernel);
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, before + text).unwrap();
+    }
+
+    /// The build script as cargo would start it, for one architecture.
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("FUSED_RNN_BUILD_SCRIPT"));
+        command
+            .current_dir(self.folder.path())
+            .env("CARGO_MANIFEST_DIR", self.folder.path())
+            .env("OUT_DIR", self.path("out"))
+            .env("FUSED_RNN_KERNEL_CACHE", self.path("cache"))
+            .env("FUSED_RNN_CUDA_ARCHS", "sm_80")
+            .env("NUM_JOBS", "2")
+            .env("TARGET", env!("FUSED_RNN_TARGET"))
+            .env("HOST", env!("FUSED_RNN_TARGET"))
+            .env("OPT_LEVEL", "0")
+            .env("DEBUG", "false")
+            .env_remove("FUSED_RNN_REQUIRE_NVRTC")
+            .env_remove("FUSED_RNN_HOST_SANITIZE");
+        command
+    }
+}
+
+fn run(command: &mut Command) -> (Finished, String) {
+    let finished = command.output().unwrap();
+    let stdout = String::from_utf8_lossy(&finished.stdout).into_owned();
+    (finished, stdout)
+}
+
+/// The numbers in `10 images, 3 of them made now`.
+fn made(stdout: &str, what: &str) -> (usize, usize) {
+    let line = stdout.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("no `{what}` in {stdout}"));
+    let numbers: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    (numbers[0], numbers[1])
+}
+
+#[test]
+fn an_nvrtc_path_that_does_not_work_stops_the_build() {
+    let Some(copy) = Crate::copy() else { return };
+    for (path, reason) in [("absent", "there is no such file or folder"), ("cache", "the folder has no libnvrtc")] {
+        let (finished, stdout) = run(copy.command().env("NVRTC_PATH", copy.path(path)));
+        assert!(!finished.status.success(), "{stdout}");
+        let error = stdout.lines().find_map(|line| line.strip_prefix("cargo::error=")).unwrap_or_default();
+        assert!(error.contains(path) && error.contains(reason) && error.contains("NVRTC_PATH"), "{stdout}");
+    }
+}
+
+#[test]
+fn an_architecture_that_is_none_stops_the_build() {
+    let Some(copy) = Crate::copy() else { return };
+    let (finished, stdout) = run(copy.command().env("FUSED_RNN_CUDA_ARCHS", "sm_80,turing"));
+    assert!(!finished.status.success(), "{stdout}");
+    assert!(stdout.contains("cargo::error=FUSED_RNN_CUDA_ARCHS: `turing` is no architecture"), "{stdout}");
+}
+
+/// Without a `PATH` there is no Python to ask. The feature `emulated` needs one for its compiler.
+#[cfg(not(feature = "emulated"))]
+#[test]
+fn without_libnvrtc_the_build_says_so_once_and_succeeds() {
+    let Some(copy) = Crate::copy() else { return };
+    let bare = || {
+        let mut command = copy.command();
+        let empty = copy.path("cache");
+        ["NVRTC_PATH", "CUDA_PATH", "CUDA_HOME", "CONDA_PREFIX", "VIRTUAL_ENV"].map(|name| command.env_remove(name));
+        command.env("PATH", empty);
+        command
+    };
+    let (finished, stdout) = run(&mut bare());
+    assert!(finished.status.success(), "{stdout}");
+    let index = std::fs::read_to_string(copy.path("out/images.rs")).unwrap();
+    if stdout.contains(" images, ") {
+        eprintln!("SKIPPED: this machine has libnvrtc in a system folder");
+        return;
+    }
+    let warnings: Vec<_> = stdout.lines().filter(|line| line.starts_with("cargo::warning=")).collect();
+    assert_eq!(warnings.len(), 1, "{stdout}");
+    assert!(warnings[0].contains("pip install nvidia-cuda-nvrtc-cu12"), "{stdout}");
+    assert!(index.contains("BUILT_WITH: Option<(u32, u32)> = None"), "{index}");
+    assert!(index.contains("gemm.cu"), "the sources are embedded: {index}");
+
+    let (finished, stdout) = run(bare().env("FUSED_RNN_REQUIRE_NVRTC", "1"));
+    assert!(!finished.status.success(), "{stdout}");
+    assert!(stdout.contains("cargo::error=CUDA kernels cannot be compiled: no libnvrtc found"), "{stdout}");
+}
+
+#[test]
+fn an_edited_kernel_is_made_again_and_a_broken_one_shown() {
+    if nvrtc().is_none() {
+        return;
+    }
+    let Some(copy) = Crate::copy() else { return };
+    let (finished, stdout) = run(&mut copy.command());
+    assert!(finished.status.success(), "{stdout}");
+    let (all, first) = made(&stdout, " images, ");
+    assert!(all > 0 && all == first, "{stdout}");
+    let mut host = (0, 0);
+    if cfg!(feature = "emulated") {
+        host = made(&stdout, " objects for the host, ");
+        assert!(host.0 > 0 && host.0 == host.1, "{stdout}");
+    }
+
+    let (_, stdout) = run(&mut copy.command());
+    assert_eq!(made(&stdout, " images, "), (all, 0));
+
+    copy.append("kernels/dropout.cu", "// edited\n");
+    let (_, stdout) = run(&mut copy.command());
+    let edited = Unit::all(catalog::entries()).iter().filter(|unit| unit.source == "dropout.cu").count();
+    assert!(edited > 0 && edited < all);
+    assert_eq!(made(&stdout, " images, "), (all, edited));
+    if cfg!(feature = "emulated") {
+        assert_eq!(made(&stdout, " objects for the host, "), (host.0, edited));
+    }
+
+    copy.append("kernels/dropout.cu", "static int broken = \"no number\";\n");
+    let (finished, stdout) = run(&mut copy.command());
+    assert!(!finished.status.success(), "{stdout}");
+    let errors: Vec<_> = stdout.lines().filter_map(|line| line.strip_prefix("cargo::error=")).collect();
+    assert!(errors[0].starts_with("kernel dropout."), "{errors:?}");
+    assert!(errors.iter().any(|line| line.starts_with("dropout.cu(") && line.contains("error")), "{errors:?}");
+    assert!(errors.iter().any(|line| line.contains("static int broken = \"no number\";")), "unescaped: {errors:?}");
+    assert!(!stdout.contains("gemm"), "{stdout}");
 }
