@@ -259,6 +259,30 @@ fn replays<E: Element>(driver: &Arc<Driver>) {
     });
 }
 
+/// Four threads on four streams, with one driver and with one each, get what one thread gets alone.
+fn passes_on_threads(driver: &Arc<Driver>, rounds: usize) {
+    let mut alone = Vec::new();
+    each_pass::<f32, _>(&on(driver), |_, mut pass| {
+        pass.run().unwrap();
+        alone.push(bits(&pass));
+    });
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let alone = &alone;
+            scope.spawn(move || {
+                let driver = if thread % 2 == 0 { Arc::clone(driver) } else { Driver::open(0).unwrap() };
+                for _ in 0..rounds {
+                    let mut expected = alone.iter();
+                    each_pass::<f32, _>(&on(&driver), |what, mut pass| {
+                        pass.run().unwrap();
+                        assert!(Some(&bits(&pass)) == expected.next(), "{what} on thread {thread}");
+                    });
+                }
+            });
+        }
+    });
+}
+
 /// A backend on a stream of its own.
 fn on<E: Element>(driver: &Arc<Driver>) -> CudaBackend<E, Driver> {
     let stream = DriverStream::new(driver).unwrap();
@@ -285,8 +309,10 @@ fn gpu(test: &str) -> Option<Arc<Driver>> {
         Ok(driver) => Some(driver),
         Err(error) => {
             assert!(std::env::var_os("FUSED_RNN_REQUIRE_GPU").is_none_or(|v| v != "1"), "{test} needs a GPU: {error}");
-            // Past the test harness, which would keep it to itself.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no GPU ({error})");
+            // Past the test harness, which would keep it to itself. The reason once.
+            static REASON: std::sync::Once = std::sync::Once::new();
+            REASON.call_once(|| drop(writeln!(std::io::stderr(), "SKIPPED: all tests on a GPU: {error}")));
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no GPU");
             None
         }
     }
@@ -343,30 +369,10 @@ fn gpu_passes_replay() {
     replays::<half::bf16>(&driver);
 }
 
-/// Four threads on four streams, with one driver and with one each, get what one thread gets alone.
 #[test]
 fn gpu_passes_on_threads() {
     let Some(driver) = gpu("gpu_passes_on_threads") else { return };
-    let mut alone = Vec::new();
-    each_pass::<f32, _>(&on(&driver), |_, mut pass| {
-        pass.run().unwrap();
-        alone.push(bits(&pass));
-    });
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let (alone, driver) = (&alone, &driver);
-            scope.spawn(move || {
-                let driver = if thread % 2 == 0 { Arc::clone(driver) } else { Driver::open(0).unwrap() };
-                for _ in 0..5 {
-                    let mut expected = alone.iter();
-                    each_pass::<f32, _>(&on(&driver), |what, mut pass| {
-                        pass.run().unwrap();
-                        assert!(Some(&bits(&pass)) == expected.next(), "{what} on thread {thread}");
-                    });
-                }
-            });
-        }
-    });
+    passes_on_threads(&driver, 5);
 }
 
 /// Every primitive of `prims.cuh` gives what it must, and what its host version gives. A wait that never ends gives up.
@@ -550,6 +556,69 @@ fn launches_reach_the_driver_as_meant() {
     assert_eq!(log.matches("unload module").count(), log.matches("load module").count() / 2, "{log}");
 }
 
+#[cfg(feature = "emulated")]
+#[test]
+fn kernels_run_behind_the_driver() {
+    let Some((_folder, library)) = stand_in("kernels_run_behind_the_driver", &[]) else { return };
+    let log = run("engine", &library, &[]);
+    assert!(!log.contains("emulated GPU"), "a kernel failed: {log}");
+}
+
+/// The emulated GPU behind the stand-in for the driver: all that is checked on a GPU, and the same bits as without a driver.
+#[cfg(feature = "emulated")]
+fn engine() {
+    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+
+    unsafe extern "C" {
+        static fused_rnn_host_kernels: u8;
+        static fused_rnn_host_kernel_count: u32;
+        fn fused_rnn_host_launch();
+    }
+    let launch = fused_rnn_host_launch as unsafe extern "C" fn() as usize;
+    let (kernels, count) = (&raw const fused_rnn_host_kernels, &raw const fused_rnn_host_kernel_count);
+    // SAFETY: this process has one test, and this is its thread.
+    unsafe { std::env::set_var("FAKE_ENGINE", format!("{:x},{:x},{launch:x}", kernels as usize, count as usize)) };
+    let driver = match Driver::open(0).and_then(|driver| driver.kernel(KERNEL).map(|_| driver)) {
+        Ok(driver) => driver,
+        Err(error) => {
+            assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: this build has no kernels to load ({error})");
+            return;
+        }
+    };
+    refused_launches(&driver);
+    primitives(&driver, 1);
+    repeats::<f64, _>(&on(&driver), 2);
+    replays::<f32>(&driver);
+    replays::<half::bf16>(&driver);
+    passes_on_threads(&driver, 1);
+    let emulated = Arc::new(Emulated::new(Schedule::default()).unwrap());
+    let mut without = Vec::new();
+    let backend = CudaBackend::<half::f16, _>::with_options(emulated, EmulatedStream, CudaOptions::default());
+    each_pass(&backend, |_, mut pass| {
+        pass.run().unwrap();
+        without.push(bits(&pass));
+    });
+    let mut expected = without.iter();
+    each_pass::<half::f16, _>(&on(&driver), |what, mut pass| {
+        pass.run().unwrap();
+        assert!(Some(&bits(&pass)) == expected.next(), "{what}: other bits than without a driver");
+    });
+    // A kernel's fault is an error of a later call, and of every one after it.
+    let mut case = common::primitives::Case::new("test_misuse", 4, 64);
+    case.inputs[0] = vec![0; 1024];
+    case.outputs[0] = vec![0; 64 * 4];
+    case.launch.shared_bytes = 1024;
+    case.mode = 1; // not every thread comes to the barrier
+    let stream = DriverStream::new(&driver).unwrap();
+    for _ in 0..2 {
+        let error = case.run(&driver, &stream).unwrap_err();
+        assert!(matches!(&error, Error::Driver { code: 719, .. }), "{error:?}");
+        assert!(error.to_string().contains("the context is lost"), "{error}");
+    }
+    std::fs::remove_file(std::env::var("FAKE_LOG").unwrap()).unwrap();
+}
+
 /// What the tests above run in a process of its own.
 #[test]
 #[ignore = "run by other tests, with a stand-in for the driver"]
@@ -666,6 +735,8 @@ fn scenario() {
             assert_eq!(driver.resident_blocks(&kernel, &launches[1]).unwrap(), 132 / 16 * 16);
             refused_launches(&driver);
         }
+        #[cfg(feature = "emulated")]
+        Ok("engine") => engine(),
         Ok(other) => panic!("no such scenario: {other}"),
     }
 }
