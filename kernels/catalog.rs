@@ -341,7 +341,7 @@ pub fn persistent() -> Vec<PersistentKernel> {
     use Exchange::{Block, Cluster, Grid};
     // Family, forward, shapes of rnn, lstm and gru: units, capacity, warps, parts of k, blocks of fragments in shared memory.
     const SIXTEEN_BITS: [(Exchange, bool, [[u32; 5]; 3]); 8] = [
-        (Block, true, [[128, 128, 16, 2, 0], [128, 128, 16, 1, 0], [128, 128, 16, 2, 0]]),
+        (Block, true, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 0], [128, 128, 16, 2, 0]]),
         (Cluster, true, [[32, 512, 8, 4, 0]; 3]),
         (Grid, true, [[16, 1024, 8, 8, 0]; 3]),
         (Grid, true, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 8], [16, 2048, 8, 8, 4]]),

@@ -42,10 +42,25 @@ template <int UNITS_, int CAPACITY_, int WARPS_, int K_SPLIT_, int SHARED_BLOCKS
     static constexpr int SHARED_BLOCKS = SHARED_BLOCKS_, THREADS = WARPS * 32;
     static constexpr int CELLS = (TILE * UNITS + THREADS - 1) / THREADS;  // (unit, sequence) pairs of a thread
     static_assert(THREADS % UNITS == 0, "a thread has one unit, so that it loads its biases once");
+    static_assert(CELLS == 1 || CELLS * THREADS == TILE * UNITS, "all pairs of a full tile exist");
 
     // The unit, in the block, and the sequence, in the tile, of pair e of this thread.
     static DEVICE u32 unit() { return threadIdx.x % UNITS; }
-    static DEVICE u32 row(int e) { return threadIdx.x / UNITS + e * (THREADS / UNITS); }
+    static DEVICE u32 row(int e) { return threadIdx.x / UNITS + e * ROW_STEP; }
+    static constexpr u32 ROW_STEP = THREADS / UNITS;
+
+    // Calls f(e) for this thread's pairs of the tile's first `sequences` rows. A full tile goes without branches between the
+    // pairs, so that the latencies of one hide behind another.
+    template <class F> static DEVICE void each_pair(u32 sequences, F f) {
+        if (CELLS > 1 && sequences == TILE) {
+#pragma unroll
+            for (int e = 0; e < CELLS; ++e) f(e);
+        } else {
+#pragma unroll
+            for (int e = 0; e < CELLS; ++e)
+                if (row(e) < sequences) f(e);
+        }
+    }
 };
 
 // What multiplies.
@@ -165,19 +180,17 @@ template <int ROWS, int UNITS, int PARTS> struct PartialSums {
     }
     DEVICE void sum(u32 sequence, u32 unit, float (&v)[ROWS]) const {
         const float* const from = data + sequence * ROW + unit * WIDTH;
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) v[i] = 0.0f;
 #pragma unroll 8
         for (int part = 0; part < PARTS; ++part) {
             const float* const at = from + part * TILE * ROW;
             if constexpr (ROWS == 1) {
-                v[0] += *at;
+                v[0] = part == 0 ? *at : v[0] + *at;
             } else {
                 const float4 add = *reinterpret_cast<const float4*>(at);
-                v[0] += add.x;
-                v[1] += add.y;
-                v[2] += add.z;
-                if constexpr (ROWS == 4) v[ROWS - 1] += add.w;
+                v[0] = part == 0 ? add.x : v[0] + add.x;
+                v[1] = part == 0 ? add.y : v[1] + add.y;
+                v[2] = part == 0 ? add.z : v[2] + add.z;
+                if constexpr (ROWS == 4) v[ROWS - 1] = part == 0 ? add.w : v[ROWS - 1] + add.w;
             }
         }
     }
@@ -486,7 +499,7 @@ struct GlobalVectors {
 // What an exchange must know of the group's work.
 struct Group {
     GlobalVectors global;
-    u32 first_sequence, batch;
+    u32 first_sequence, batch, hidden_size;
     u32 row_bytes;  // of a vector, whole chunks
     u32 tiles;
     DEVICE u32 sequences(u32 tile) const { return min(u32(TILE), batch - first_sequence - tile * TILE); }

@@ -23,6 +23,11 @@ template <class Cell> struct BackwardInputs {
     bool anew_after;       // the step after started from the initial state
 };
 
+// What a pair's step gave: gradients of gates, and (GRU) of n.
+template <int G> struct BackwardResults {
+    float da[G], da_n;
+};
+
 // A step of a unit: gradients of its gates, in the order of the weights' rows, and (GRU) of n; dh becomes the part of dh of the
 // step before that needs no product, dc that of c of the step before.
 template <class F>
@@ -71,6 +76,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const Group group{{static_cast<u8*>(launch.exchange[blockIdx.z]), u64(p.batch) * row_bytes, row_bytes, 0, T},
                           first_tile * TILE,
                           p.batch,
+                          H,
                           row_bytes,
                           min(launch.tiles, all_tiles - first_tile)};
         Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, launch.status, launch.polls);
@@ -92,6 +98,11 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
         const Functions functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU};
         Inputs inputs[S::CELLS];
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e) {
+            inputs[e] = Inputs{};
+            inputs[e].valid = true;
+        }
         prefetch(p, d, group, 0, 0, j, inputs);
         u32 item = 0;
         // Round n computes dh of step T-1-n, with the product of the vector before, and publishes vector n; the last round has
@@ -110,37 +121,27 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                     exchange.end();
                     return;
                 }
-                float da[S::CELLS][G], da_n[S::CELLS];
+                const u32 sequences = group.sequences(tile);
+                if (n == T) {
+                    if (real) finish(d, group, memory, sums, tile, j);
+                    if (Exchange::SUM_BUFFERS == 1) __syncthreads();  // the next tile's sums take the place of this one's
+                    continue;
+                }
+                BackwardResults<G> results[S::CELLS];
+                if (p.resets != nullptr && n > 0 && real) restart(d, group, memory, sums, tile, j, inputs);
+                S::each_pair(sequences, [&](int e) { step(memory, functions, sums, n, tile, e, inputs[e], results[e]); });
 #pragma unroll
                 for (int e = 0; e < S::CELLS; ++e) {
-                    const u32 row = S::row(e);
-                    const bool present = row < group.sequences(tile);
+                    float da[G];
 #pragma unroll
-                    for (int k = 0; k < G; ++k) da[e][k] = 0.0f;
-                    da_n[e] = 0.0f;
-                    if (present && real) {
-                        const u64 own = u64(group.first_sequence + tile * TILE + row) * H + j;
-                        float dh = memory.state(tile, STATE_DH, e), product_sum[1] = {0.0f};
-                        if (n > 0) sums.sum(row, S::unit(), product_sum);
-                        dh += product_sum[0];
-                        if (n < T) {
-                            step(d, memory, functions, own, tile, e, dh, inputs[e], da[e], da_n[e]);
-                        } else {
-                            static_cast<float*>(d.dh)[own] = dh;
-                            if (Cell::CELL_STATE) static_cast<float*>(d.dc)[own] = memory.state(tile, STATE_DC, e);
-                        }
-                    }
-                    if (n < T) publish<E>(exchange, tile, n, row, j, present && j < padded, da[e]);
-                }
-                if (n == T) {  // the next tile's sums take the place of this one's
-                    if (Exchange::SUM_BUFFERS == 1) __syncthreads();
-                    continue;
+                    for (int k = 0; k < G; ++k) da[k] = real ? results[e].da[k] : 0.0f;
+                    publish<E>(exchange, tile, n, S::row(e), j, S::row(e) < sequences && j < padded, da);
                 }
                 exchange.published(tile, n);
                 const bool last_tile = tile + 1 == group.tiles;
                 if (!last_tile || n + 1 < T)
                     prefetch(p, d, group, last_tile ? n + 1 : n, last_tile ? 0 : tile + 1, j, inputs);
-                if (real) store_gradients(p, d, group, n, tile, j, da, da_n);
+                if (real) store_gradients(p, d, group, n, tile, j, results);
             }
         }
         exchange.end();
@@ -154,72 +155,114 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const u32 after = n > 0 ? time_of(d.reverse, p.seq_len, step + 1) : t;
         const u32 before = step > 0 ? time_of(d.reverse, p.seq_len, step - 1) : t;
         const u64 rows = u64(t) * p.batch;
-        const float* const gates = static_cast<const float*>(d.gates) + rows * (G * H);
-        const E* const dy = static_cast<const E*>(d.dy) + t * p.dy_time_stride + j;
+        const u32 first = group.first_sequence + tile * TILE, sequences = group.sequences(tile);
+        if (j >= H) return;
+        const u32 b = first + S::row(0), own = b * H + j;  // of pair 0
+        const float* const gates = static_cast<const float*>(d.gates) + rows * (G * H) + (b * G * H + j);
+        const float* const q = static_cast<const float*>(d.q) + rows * H + own;
+        const float* const c = static_cast<const float*>(d.cell_state) + rows * H + own;
+        const float* const c_prev = static_cast<const float*>(d.cell_state) + u64(before) * p.batch * H + own;
+        const E* const h_prev =
+            static_cast<const E*>(d.h_prev) + u64(t) * p.rows * p.h_prev_stride + (b * p.h_prev_stride + j);
+        const E* const dy = static_cast<const E*>(d.dy) + t * p.dy_time_stride + b * p.dy_batch_stride + j;
+        S::each_pair(sequences, [&](int e) {
+            Inputs& in = inputs[e];
+            const u32 rows_on = e * S::ROW_STEP;
+#pragma unroll
+            for (u32 k = 0; k < G; ++k) in.saved[k] = gates[(rows_on * G + k) * H];
+            if constexpr (G == 3) {
+                in.q = q[rows_on * H];
+                in.h_prev = to_float(h_prev[rows_on * p.h_prev_stride]);
+            }
+            if constexpr (Cell::CELL_STATE) {
+                in.c = c[rows_on * H];
+                in.c_prev = c_prev[rows_on * H];
+            }
+            in.dy = d.dy != nullptr ? to_float(dy[rows_on * p.dy_batch_stride]) : 0.0f;
+        });
+        if (step > 0 && p.lengths == nullptr && p.resets == nullptr) return;
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             Inputs& in = inputs[e];
-            in.valid = true;
-            in.anew_after = false;
-            in.dy = 0.0f;
-            if (j >= H || S::row(e) >= group.sequences(tile)) continue;
-            const u32 b = group.first_sequence + tile * TILE + S::row(e), own = b * H + j;
-            const float* const saved = gates + (b * G * H + j);
-#pragma unroll
-            for (u32 k = 0; k < G; ++k) in.saved[k] = saved[k * H];
-            if constexpr (G == 3) {
-                in.q = (static_cast<const float*>(d.q) + rows * H)[own];
-                in.h_prev = to_float((static_cast<const E*>(d.h_prev) + u64(t) * p.rows * p.h_prev_stride)[b * p.h_prev_stride + j]);
-            }
-            if (p.lengths != nullptr) in.valid = t < p.lengths[b];
-            bool anew = step == 0;
-            if (p.resets != nullptr) {
-                in.anew_after = n > 0 && is_reset(p.resets, p.batch, after, b) && is_valid(p.lengths, after, b);
-                anew = anew || (in.valid && is_reset(p.resets, p.batch, t, b));
-            }
+            const u32 sequence = first + S::row(e);
+            if (S::row(e) >= sequences) continue;
+            in.valid = is_valid(p.lengths, t, sequence);
+            in.anew_after = n > 0 && is_reset(p.resets, p.batch, after, sequence) && is_valid(p.lengths, after, sequence);
             // Past the length y is zero, or in the forward direction under `hold` the last valid output again.
-            if (d.dy != nullptr && (in.valid || (p.hold && !d.reverse))) in.dy = to_float(dy[b * p.dy_batch_stride]);
-            if constexpr (Cell::CELL_STATE) {
-                const float* const c = static_cast<const float*>(d.cell_state);
-                in.c = (c + rows * H)[own];
-                in.c_prev = anew ? load_or_zero<E>(d.c0, own) : (c + u64(before) * p.batch * H)[own];
-            }
+            if (!in.valid && !(p.hold && !d.reverse)) in.dy = 0.0f;
+            if (Cell::CELL_STATE && starts_anew(p.lengths, p.resets, p.batch, step, t, sequence))
+                in.c_prev = load_or_zero<E>(d.c0, u64(sequence) * H + j);
         }
     }
 
-    // The step of a pair, from dh of the output it leaves behind, dy aside.
-    static DEVICE void step(const BackwardDirection& d, const Layout& memory, const Functions& functions, u64 own, u32 tile,
-                            int e, float dh, const Inputs& in, float (&da)[G], float& da_n) {
-        float dc = Cell::CELL_STATE ? memory.state(tile, STATE_DC, e) : 0.0f;
-        if (in.anew_after) {  // what was carried belongs to the initial state
-            static_cast<float*>(d.dh_reset)[own] += dh;
-            if (Cell::CELL_STATE) static_cast<float*>(d.dc_reset)[own] += dc;
-            dh = dc = 0.0f;
-        }
-        dh += in.dy;
-        if (in.valid) backward_unit(Cell{}, functions, in, dh, dc, da, da_n);
-        memory.state(tile, STATE_DH, e) = dh;
-        if (Cell::CELL_STATE) memory.state(tile, STATE_DC, e) = dc;
+    // Gradient of the output that pair e's step before left behind, dy aside, as far as the state holds it and the product.
+    template <class Sums> static DEVICE float carried(const Layout& memory, const Sums& sums, u32 tile, int e) {
+        float product[1];
+        sums.sum(S::row(e), S::unit(), product);
+        return memory.state(tile, STATE_DH, e) + product[0];
     }
 
-    static DEVICE void store_gradients(const BackwardParams& p, const BackwardDirection& d, const Group& group, u32 n, u32 tile,
-                                       u32 j, const float (&da)[S::CELLS][G], const float (&da_n)[S::CELLS]) {
-        const u32 t = time_of(d.reverse, p.seq_len, p.seq_len - 1 - n), H = p.hidden_size;
-        E* const dgates = static_cast<E*>(d.dgates) + u64(t) * p.batch * (SLOTS * H) + j;
+    // Where the step after started from the initial state, what was carried belongs to that.
+    template <class Sums>
+    static DEVICE void restart(const BackwardDirection& d, const Group& group, const Layout& memory, const Sums& sums, u32 tile,
+                               u32 j, const Inputs (&inputs)[S::CELLS]) {
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e) {
+            if (S::row(e) >= group.sequences(tile) || !inputs[e].anew_after) continue;
+            const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+            static_cast<float*>(d.dh_reset)[own] += carried(memory, sums, tile, e);
+            if (Cell::CELL_STATE) static_cast<float*>(d.dc_reset)[own] += memory.state(tile, STATE_DC, e);
+        }
+    }
+
+    // The step of a pair. What padding computes is garbage that nobody uses.
+    template <class Sums>
+    static DEVICE void step(const Layout& memory, const Functions& functions, const Sums& sums, u32 n, u32 tile, int e,
+                            const Inputs& in, BackwardResults<G>& out) {
+        float dh = n > 0 ? carried(memory, sums, tile, e) : memory.state(tile, STATE_DH, e);
+        float dc = 0.0f;
+        if constexpr (Cell::CELL_STATE) dc = in.anew_after ? 0.0f : memory.state(tile, STATE_DC, e);
+        dh = (in.anew_after ? 0.0f : dh) + in.dy;
+        float dh_direct = dh, dc_before = dc;
+        backward_unit(Cell{}, functions, in, dh_direct, dc_before, out.da, out.da_n);
+#pragma unroll
+        for (int k = 0; k < G; ++k) out.da[k] = in.valid ? out.da[k] : 0.0f;
+        if constexpr (G == 3) out.da_n = in.valid ? out.da_n : 0.0f;
+        memory.state(tile, STATE_DH, e) = in.valid ? dh_direct : dh;
+        if constexpr (Cell::CELL_STATE) memory.state(tile, STATE_DC, e) = in.valid ? dc_before : dc;
+    }
+
+    // What goes to the initial state.
+    template <class Sums>
+    static DEVICE void finish(const BackwardDirection& d, const Group& group, const Layout& memory, const Sums& sums, u32 tile,
+                              u32 j) {
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             if (S::row(e) >= group.sequences(tile)) continue;
-            E* const to = dgates + (group.first_sequence + tile * TILE + S::row(e)) * SLOTS * H;
+            const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+            static_cast<float*>(d.dh)[own] = carried(memory, sums, tile, e);
+            if (Cell::CELL_STATE) static_cast<float*>(d.dc)[own] = memory.state(tile, STATE_DC, e);
+        }
+    }
+
+    static DEVICE void store_gradients(const BackwardParams& p, const BackwardDirection& d, const Group& group, u32 n, u32 tile,
+                                       u32 j, const BackwardResults<G> (&results)[S::CELLS]) {
+        const u32 t = time_of(d.reverse, p.seq_len, p.seq_len - 1 - n), H = p.hidden_size;
+        const u32 b = group.first_sequence + tile * TILE + S::row(0);  // of pair 0
+        E* const dgates = static_cast<E*>(d.dgates) + u64(t) * p.batch * (SLOTS * H) + (b * SLOTS * H + j);
+        S::each_pair(group.sequences(tile), [&](int e) {
+            const BackwardResults<G>& r = results[e];
+            const u32 row = e * S::ROW_STEP * SLOTS;
             if constexpr (SLOTS == G) {
 #pragma unroll
-                for (u32 k = 0; k < G; ++k) to[k * H] = round_to<E>(da[e][k]);
+                for (u32 k = 0; k < G; ++k) dgates[(row + k) * H] = round_to<E>(r.da[k]);
             } else {
-                to[Gru::SLOT_N * H] = round_to<E>(da_n[e]);
-                to[Gru::SLOT_R * H] = round_to<E>(da[e][Gru::R]);
-                to[Gru::SLOT_Z * H] = round_to<E>(da[e][Gru::Z]);
-                to[Gru::SLOT_Q * H] = round_to<E>(da[e][Gru::N]);
+                dgates[(row + Gru::SLOT_N) * H] = round_to<E>(r.da_n);
+                dgates[(row + Gru::SLOT_R) * H] = round_to<E>(r.da[Gru::R]);
+                dgates[(row + Gru::SLOT_Z) * H] = round_to<E>(r.da[Gru::Z]);
+                dgates[(row + Gru::SLOT_Q) * H] = round_to<E>(r.da[Gru::N]);
             }
-        }
+        });
     }
 };
 

@@ -26,7 +26,7 @@ template <int G> struct ForwardInputs {
 
 // What a pair's step gave.
 template <int G> struct ForwardResults {
-    float h_before, h, start;  // h of the step before, of this one, and what the next one starts from
+    float y, start;  // the output, and what the next step starts from
     float c, q, saved[G];
     bool valid;
 };
@@ -108,6 +108,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const Group group{{static_cast<u8*>(d.h_prev), u64(p.rows) * stride * sizeof(E), u64(stride) * sizeof(E), d.reverse, T},
                           first_tile * TILE,
                           p.batch,
+                          H,
                           stride * u32(sizeof(E)),
                           min(launch.tiles, all_tiles - first_tile)};
         Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, launch.status, launch.polls);
@@ -130,6 +131,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
         const Functions functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU};
         ForwardInputs<G> inputs[S::CELLS];
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e) inputs[e] = {{}, true, false};
         prefetch(p, d, group, 0, 0, j, inputs);
         u32 item = 0;
         for (u32 step = 0; step < T; ++step) {
@@ -147,21 +150,22 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                     return;
                 }
                 ForwardResults<G> results[S::CELLS];
+                const u32 sequences = group.sequences(tile);
+                S::each_pair(sequences, [&](int e) {
+                    advance(memory, functions, unit, sums, p.hold && !d.reverse, tile, e, inputs[e], results[e]);
+                });
+                if (p.resets != nullptr && real) restart(d, group, memory, tile, j, inputs, results);
+                if (step + 1 < T)
 #pragma unroll
-                for (int e = 0; e < S::CELLS; ++e) {
-                    const u32 row = S::row(e);
-                    const bool present = row < group.sequences(tile);
-                    float start[1] = {0.0f};
-                    if (present && real)
-                        start[0] = advance(p, d, memory, functions, unit, sums, group.first_sequence + tile * TILE + row, tile,
-                                           e, j, inputs[e], results[e]);
-                    if (step + 1 < T) publish<E>(exchange, tile, step + 1, row, j, present && j < stride, start);
-                }
+                    for (int e = 0; e < S::CELLS; ++e) {
+                        const float start[1] = {real ? results[e].start : 0.0f};
+                        publish<E>(exchange, tile, step + 1, S::row(e), j, S::row(e) < sequences && j < stride, start);
+                    }
                 exchange.published(tile, step + 1);
                 const bool last_tile = tile + 1 == group.tiles;
                 if (!last_tile || step + 1 < T)
                     prefetch(p, d, group, last_tile ? step + 1 : step, last_tile ? 0 : tile + 1, j, inputs);
-                if (real) store_results(p, d, group, memory, step, tile, j, results);
+                if (real) store_results(p, d, group, step, tile, j, results);
             }
         }
         for (u32 tile = 0; tile < group.tiles; ++tile)
@@ -181,82 +185,83 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                                 u32 j, ForwardInputs<G> (&inputs)[S::CELLS]) {
         const u32 t = time_of(d.reverse, p.seq_len, step), H = p.hidden_size;
         const float* const wx = static_cast<const float*>(d.gates) + u64(t) * p.batch * (G * H);
+        const u32 first = group.first_sequence + tile * TILE, sequences = group.sequences(tile);
+        if (j >= H) return;
+        const float* const own = wx + ((first + S::row(0)) * G * H + j);
+        S::each_pair(sequences, [&](int e) {
+#pragma unroll
+            for (u32 k = 0; k < G; ++k) inputs[e].wx[k] = own[(e * S::ROW_STEP * G + k) * H];
+        });
+        if (p.lengths == nullptr && p.resets == nullptr) return;
+        const bool more = p.resets != nullptr && step + 1 < p.seq_len;
+        const u32 next = time_of(d.reverse, p.seq_len, step + 1);
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            const u32 row = S::row(e), b = group.first_sequence + tile * TILE + row;
-            ForwardInputs<G>& in = inputs[e];
-            in.valid = true;
-            in.anew = false;
-            if (j >= H || row >= group.sequences(tile)) continue;
-            const float* const own = wx + (b * G * H + j);
-#pragma unroll
-            for (u32 k = 0; k < G; ++k) in.wx[k] = own[k * H];
-            if (p.lengths != nullptr) in.valid = t < p.lengths[b];
-            if (p.resets != nullptr && step + 1 < p.seq_len) {
-                const u32 next = time_of(d.reverse, p.seq_len, step + 1);
-                in.anew = is_reset(p.resets, p.batch, next, b) && is_valid(p.lengths, next, b);
-            }
+            const u32 b = first + S::row(e);
+            if (S::row(e) >= sequences) continue;
+            inputs[e].valid = is_valid(p.lengths, t, b);
+            inputs[e].anew = more && is_reset(p.resets, p.batch, next, b) && is_valid(p.lengths, next, b);
         }
     }
 
-    // The step of a pair; gives what the next one starts from.
+    // The step of a pair. What padding computes is garbage that nobody uses.
     template <class Sums>
-    static DEVICE float advance(const ForwardParams& p, const ForwardDirection& d, const Layout& memory,
-                                const Functions& functions, const ForwardUnit<Cell>& unit, const Sums& sums, u32 b, u32 tile,
-                                int e, u32 j, const ForwardInputs<G>& in, ForwardResults<G>& out) {
+    static DEVICE void advance(const Layout& memory, const Functions& functions, const ForwardUnit<Cell>& unit, const Sums& sums,
+                               bool hold, u32 tile, int e, const ForwardInputs<G>& in, ForwardResults<G>& out) {
+        float rh[G];
+        sums.sum(S::row(e), S::unit(), rh);
+        const float h_before = memory.state(tile, STATE_H, e);
+        float c = 0.0f;
+        if constexpr (Cell::CELL_STATE) c = memory.state(tile, STATE_C, e);
+        out.c = c;
+        const float h = to_float(round_to<E>(unit.step(functions, in.wx, rh, h_before, c, out.saved, out.q)));
         out.valid = in.valid;
-        out.h_before = memory.state(tile, STATE_H, e);
-        out.c = Cell::CELL_STATE ? memory.state(tile, STATE_C, e) : 0.0f;
-        out.start = out.h_before;
-        if (in.valid) {
-            float rh[G];
-            sums.sum(S::row(e), S::unit(), rh);
-            out.start = to_float(round_to<E>(unit.step(functions, in.wx, rh, out.h_before, out.c, out.saved, out.q)));
-        }
-        out.h = out.start;
-        float c_start = out.c;
-        if (in.anew) {
-            const u64 own = u64(b) * p.hidden_size + j;
-            out.start = load_or_zero<E>(d.h0, own);
-            if (Cell::CELL_STATE) c_start = load_or_zero<E>(d.c0, own);
-        }
+        out.y = in.valid ? h : hold ? h_before : 0.0f;
+        out.start = in.valid ? h : h_before;
         memory.state(tile, STATE_H, e) = out.start;
-        if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = c_start;
-        return out.start;
+        if constexpr (Cell::CELL_STATE) {
+            out.c = in.valid ? c : out.c;
+            memory.state(tile, STATE_C, e) = out.c;
+        }
+    }
+
+    // Where the next step starts from the initial state, puts that in the place of the state.
+    static DEVICE void restart(const ForwardDirection& d, const Group& group, const Layout& memory, u32 tile, u32 j,
+                               const ForwardInputs<G> (&inputs)[S::CELLS], ForwardResults<G> (&results)[S::CELLS]) {
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e) {
+            if (S::row(e) >= group.sequences(tile) || !inputs[e].anew) continue;
+            const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+            results[e].start = memory.state(tile, STATE_H, e) = load_or_zero<E>(d.h0, own);
+            if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own);
+        }
     }
 
     // What nobody waits for.
-    static DEVICE void store_results(const ForwardParams& p, const ForwardDirection& d, const Group& group,
-                                     const Layout& memory, u32 step, u32 tile, u32 j,
-                                     const ForwardResults<G> (&results)[S::CELLS]) {
-        const u32 t = time_of(d.reverse, p.seq_len, step), H = p.hidden_size, first = group.first_sequence + tile * TILE;
-        E* const y = static_cast<E*>(d.y) + t * p.y_time_stride + j;
-#pragma unroll
-        for (int e = 0; e < S::CELLS; ++e) {
-            if (S::row(e) >= group.sequences(tile)) continue;
-            const ForwardResults<G>& r = results[e];
-            const float padded = p.hold && !d.reverse ? r.h_before : 0.0f;
-            y[(first + S::row(e)) * p.y_batch_stride] = round_to<E>(r.valid ? r.h : padded);
-        }
+    static DEVICE void store_results(const ForwardParams& p, const ForwardDirection& d, const Group& group, u32 step, u32 tile,
+                                     u32 j, const ForwardResults<G> (&results)[S::CELLS]) {
+        const u32 t = time_of(d.reverse, p.seq_len, step), H = p.hidden_size, sequences = group.sequences(tile);
+        const u32 b = group.first_sequence + tile * TILE + S::row(0);  // of pair 0
+        E* const y = static_cast<E*>(d.y) + t * p.y_time_stride + b * p.y_batch_stride + j;
+        S::each_pair(sequences, [&](int e) { y[e * S::ROW_STEP * p.y_batch_stride] = round_to<E>(results[e].y); });
         if (p.save == SAVE_NOTHING) return;
         const u64 before = u64(t) * p.batch;
-        float* const gates = static_cast<float*>(d.gates) + before * (G * H);
-        const bool keep_start = !Exchange::THROUGH_GLOBAL && step + 1 < p.seq_len;
-        E* const h_prev = static_cast<E*>(d.h_prev) + u64(time_of(d.reverse, p.seq_len, step + 1)) * p.rows * p.h_prev_stride;
-#pragma unroll
-        for (int e = 0; e < S::CELLS; ++e) {
-            if (S::row(e) >= group.sequences(tile)) continue;
+        float* const gates = static_cast<float*>(d.gates) + before * (G * H) + (b * G * H + j);
+        float* const q = static_cast<float*>(d.q) + before * H + (b * H + j);
+        float* const cell_state = static_cast<float*>(d.cell_state) + before * H + (b * H + j);
+        S::each_pair(sequences, [&](int e) {
             const ForwardResults<G>& r = results[e];
-            const u32 b = first + S::row(e), own = b * H + j;
             if (r.valid) {
-                float* const to = gates + (b * G * H + j);
 #pragma unroll
-                for (u32 k = 0; k < G; ++k) to[k * H] = r.saved[k];
-                if constexpr (G == 3) (static_cast<float*>(d.q) + before * H)[own] = r.q;
+                for (u32 k = 0; k < G; ++k) gates[(e * S::ROW_STEP * G + k) * H] = r.saved[k];
+                if constexpr (G == 3) q[e * S::ROW_STEP * H] = r.q;
             }
-            if (Cell::CELL_STATE) (static_cast<float*>(d.cell_state) + before * H)[own] = r.c;
-            if (keep_start) h_prev[b * p.h_prev_stride + j] = round_to<E>(r.start);
-        }
+            if constexpr (Cell::CELL_STATE) cell_state[e * S::ROW_STEP * H] = r.c;
+        });
+        if (Exchange::THROUGH_GLOBAL || step + 1 == p.seq_len) return;
+        const u32 next = time_of(d.reverse, p.seq_len, step + 1);
+        E* const h_prev = static_cast<E*>(d.h_prev) + u64(next) * p.rows * p.h_prev_stride + (b * p.h_prev_stride + j);
+        S::each_pair(sequences, [&](int e) { h_prev[e * S::ROW_STEP * p.h_prev_stride] = round_to<E>(results[e].start); });
     }
 };
 
