@@ -436,6 +436,21 @@ template <int ROWS, int K, class S> struct ProductOf<ExactMath, ROWS, K, S> {
     using type = ExactProduct<ROWS, K, S>;
 };
 
+// ---- waiting -------------------------------------------------------------------------------------------------------------
+
+// How long a wait lasts, and who hears of one that gave up: the host through *status, this block through *failed, which stands in
+// its shared memory, so that it costs no register in the loop.
+struct Patience {
+    u32* status;
+    u32 polls;
+    volatile u32* failed;
+
+    template <class Condition> DEVICE void until(Condition condition) const {
+        Spin spin(status, polls);
+        if (!spin.until(condition, TIMED_OUT)) *failed = 1;
+    }
+};
+
 // ---- vectors -------------------------------------------------------------------------------------------------------------
 
 // Bytes from one row to the next of a vector in shared memory: the half line more lets 8 lanes read two rows without conflict.
@@ -461,7 +476,7 @@ struct PolledVector {
     u32 row_bytes;
     u32 rows;     // sequences of the tile; the other rows are zero
     bool polled;  // false: it was complete before the launch
-    Spin& spin;
+    Patience patience;
 
     template <int N> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 step, u32 count) const {
         const u8* const from = data + row * row_bytes + first;
@@ -470,15 +485,16 @@ struct PolledVector {
         for (int i = 0; i < N; ++i)
             out[i] = u32(i) < count ? ld_relaxed16(from + i * step) : make_uint4(0, 0, 0, 0);
         if (!polled) return;
+        patience.until([&] {
+            bool complete = true;
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-            if (has_sentinel(out[i]))
-                spin.until(
-                    [&] {
-                        out[i] = ld_relaxed16(from + i * step);
-                        return !has_sentinel(out[i]);
-                    },
-                    TIMED_OUT);
+            for (int i = 0; i < N; ++i)
+                if (has_sentinel(out[i])) {
+                    out[i] = ld_relaxed16(from + i * step);
+                    complete = false;
+                }
+            return complete;
+        });
     }
 };
 
@@ -487,12 +503,10 @@ struct PolledVector {
 // Where a direction's vectors stand in global memory: vector n in slot n, or T-1-n in a reverse direction.
 struct GlobalVectors {
     u8* data;
-    u64 slot_bytes;
-    u32 row_bytes;
+    u32 slot_bytes, row_bytes;
     u32 reverse, seq_len;
-    // A slot is smaller than 4 GiB.
     DEVICE u8* row(u32 n, u32 sequence) const {
-        return data + time_of(reverse, seq_len, n) * slot_bytes + sequence * row_bytes;
+        return data + u64(time_of(reverse, seq_len, n)) * slot_bytes + sequence * row_bytes;
     }
 };
 
@@ -521,16 +535,14 @@ template <int FIRST, int ROW, class S> struct LocalExchange {
     u8* memory;
     u32 stride;  // between the memories of tiles
 
-    DEVICE LocalExchange(const Group& group, u8*, u8* per_tile, u32 stride, u32*, u32)
-        : group(group), memory(per_tile), stride(stride) {}
+    DEVICE LocalExchange(const Group& group, u8*, u8* per_tile, u32 stride) : group(group), memory(per_tile), stride(stride) {}
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE void begin() { fill_shared_vectors(*this); }
-    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n) { return {buffer(tile, n)}; }
+    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience&) { return {buffer(tile, n)}; }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         copy_words(buffer(tile, n) + row * PITCH + byte, w);
     }
     DEVICE void published(u32, u32) { __syncthreads(); }
-    DEVICE bool failed() const { return false; }
     DEVICE void end() {}
 };
 
@@ -543,10 +555,9 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
     u8* memory;
     u32 stride;
     u32 blocks;
-    Spin spin;
 
-    DEVICE ClusterExchange(const Group& group, u8*, u8* per_tile, u32 stride, u32* status, u32 polls)
-        : group(group), memory(per_tile), stride(stride), blocks(cluster_size()), spin(status, polls) {}
+    DEVICE ClusterExchange(const Group& group, u8*, u8* per_tile, u32 stride)
+        : group(group), memory(per_tile), stride(stride), blocks(cluster_size()) {}
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE u64* barrier(u32 tile, u32 n) const {
         return reinterpret_cast<u64*>(memory + tile * stride + 2 * VECTOR) + ((n - FIRST) & 1);
@@ -564,9 +575,9 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
         cluster_arrive();
         cluster_wait();
     }
-    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n) {
+    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
         if (n >= u32(FIRST))
-            spin.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); }, TIMED_OUT);
+            patience.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); });
         return {buffer(tile, n)};
     }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
@@ -584,7 +595,6 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
     DEVICE void published(u32 tile, u32 n) {
         if (threadIdx.x == 0) mbarrier_arrive_expect(barrier(tile, n), group.sequences(tile) * group.row_bytes);
     }
-    DEVICE bool failed() const { return spin.failed; }
     // No block leaves while others may still store into its shared memory.
     DEVICE void end() {
         cluster_arrive();
@@ -597,13 +607,12 @@ template <int FIRST, int ROW, class S> struct GridExchange {
     static constexpr bool IN_SHARED = false, THROUGH_GLOBAL = true, CAN_FAIL = true;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 0, SUM_BUFFERS = 2;
     const Group& group;
-    Spin spin;
 
-    DEVICE GridExchange(const Group& group, u8*, u8*, u32, u32* status, u32 polls) : group(group), spin(status, polls) {}
+    DEVICE GridExchange(const Group& group, u8*, u8*, u32) : group(group) {}
     DEVICE void begin() {}
-    DEVICE PolledVector wait(u32 tile, u32 n) {
+    DEVICE PolledVector wait(u32 tile, u32 n, const Patience& patience) {
         return {group.global.row(n, group.first_sequence + tile * TILE), group.global.row_bytes, group.sequences(tile),
-                n >= u32(FIRST), spin};
+                n >= u32(FIRST), patience};
     }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         u8* const to = group.global.row(n, group.first_sequence + tile * TILE + row) + byte;
@@ -612,7 +621,6 @@ template <int FIRST, int ROW, class S> struct GridExchange {
         else st_relaxed16(to, make_uint4(w[0], w[1], w[2], w[3]));
     }
     DEVICE void published(u32, u32) {}
-    DEVICE bool failed() const { return spin.failed; }
     DEVICE void end() {}
 };
 
@@ -623,36 +631,39 @@ template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<
     static constexpr int FIXED_BYTES = VECTOR, TILE_BYTES = 0, SUM_BUFFERS = 1;
     u8* stage;
 
-    DEVICE StagedGridExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride, u32* status, u32 polls)
-        : Base(group, fixed, per_tile, stride, status, polls), stage(fixed) {}
+    DEVICE StagedGridExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride)
+        : Base(group, fixed, per_tile, stride), stage(fixed) {}
     DEVICE void begin() {
         for (u32 i = threadIdx.x; i < VECTOR / PIECE; i += S::THREADS)
             reinterpret_cast<uint4*>(stage)[i] = make_uint4(0, 0, 0, 0);
         __syncthreads();
     }
-    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n) {
-        const PolledVector from = Base::wait(tile, n);
+    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
+        const PolledVector from = Base::wait(tile, n, patience);
         const u32 pieces = this->group.row_bytes / PIECE, all = pieces * from.rows;
         constexpr u32 TOGETHER = 4;  // pieces of a thread that are on their way together
         for (u32 i = threadIdx.x; i < all; i += S::THREADS * TOGETHER) {
             uint4 v[TOGETHER];
+            const auto place = [&](u32 at) { return from.data + at / pieces * from.row_bytes + at % pieces * PIECE; };
+#pragma unroll
+            for (u32 j = 0; j < TOGETHER; ++j)
+                if (i + j * S::THREADS < all) v[j] = ld_relaxed16(place(i + j * S::THREADS));
+                else v[j] = make_uint4(0, 0, 0, 0);
+            if (from.polled)
+                from.patience.until([&] {
+                    bool complete = true;
+#pragma unroll
+                    for (u32 j = 0; j < TOGETHER; ++j)
+                        if (has_sentinel(v[j])) {
+                            v[j] = ld_relaxed16(place(i + j * S::THREADS));
+                            complete = false;
+                        }
+                    return complete;
+                });
 #pragma unroll
             for (u32 j = 0; j < TOGETHER; ++j) {
                 const u32 at = i + j * S::THREADS;
-                if (at < all) v[j] = ld_relaxed16(from.data + at / pieces * from.row_bytes + at % pieces * PIECE);
-            }
-#pragma unroll
-            for (u32 j = 0; j < TOGETHER; ++j) {
-                const u32 at = i + j * S::THREADS;
-                if (at >= all) continue;
-                if (from.polled && has_sentinel(v[j]))
-                    this->spin.until(
-                        [&] {
-                            v[j] = ld_relaxed16(from.data + at / pieces * from.row_bytes + at % pieces * PIECE);
-                            return !has_sentinel(v[j]);
-                        },
-                        TIMED_OUT);
-                *reinterpret_cast<uint4*>(stage + at / pieces * PITCH + at % pieces * PIECE) = v[j];
+                if (at < all) *reinterpret_cast<uint4*>(stage + at / pieces * PITCH + at % pieces * PIECE) = v[j];
             }
         }
         __syncthreads();

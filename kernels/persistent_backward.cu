@@ -19,8 +19,8 @@ template <class Cell> struct BackwardInputs {
     float dy;              // zero where it does not count
     float c, c_prev;       // LSTM
     float q, h_prev;       // GRU
-    bool valid;            // the step is within the sequence's length
-    bool anew_after;       // the step after started from the initial state
+    u32 valid;             // whether the step is within the sequence's length
+    u32 anew_after;        // whether the step after started from the initial state
 };
 
 // What a pair's step gave: gradients of gates, and (GRU) of n.
@@ -73,13 +73,13 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
         const u32 first_tile = blockIdx.y * launch.tiles, all_tiles = (p.batch + TILE - 1) / TILE;
         // Vector n is that of step T-1-n.
-        const Group group{{static_cast<u8*>(launch.exchange[blockIdx.z]), u64(p.batch) * row_bytes, row_bytes, 0, T},
+        const Group group{{static_cast<u8*>(launch.exchange[blockIdx.z]), p.batch * row_bytes, row_bytes, 0, T},
                           first_tile * TILE,
                           p.batch,
                           H,
                           row_bytes,
                           min(launch.tiles, all_tiles - first_tile)};
-        Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, launch.status, launch.polls);
+        Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES);
 
         if (threadIdx.x < 2) memory.flags()[threadIdx.x] = 0;
         Product product;
@@ -101,7 +101,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             inputs[e] = Inputs{};
-            inputs[e].valid = true;
+            inputs[e].valid = 1;
         }
         prefetch(p, d, group, 0, 0, j, inputs);
         u32 item = 0;
@@ -110,14 +110,14 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         for (u32 n = 0; n <= T; ++n) {
             for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {
                 const auto sums = memory.sums(item);
+                volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 if (n > 0) {
-                    const auto vector = exchange.wait(tile, n - 1);
+                    const auto vector = exchange.wait(tile, n - 1, {launch.status, launch.polls, failed});
                     product.multiply(vector, group.row_bytes, group.sequences(tile), memory.fragments(), sums,
                                      H - min(H, first_unit));
                 }
-                if (Exchange::CAN_FAIL && exchange.failed()) memory.flags()[item % 2] = 1;
                 __syncthreads();
-                if (Exchange::CAN_FAIL && memory.flags()[item % 2]) {  // the same for all threads of the block
+                if (Exchange::CAN_FAIL && *failed) {  // the same for all threads of the block
                     exchange.end();
                     return;
                 }

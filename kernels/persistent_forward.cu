@@ -20,15 +20,15 @@
 // What a pair reads of a step; on its way while the product is waited for.
 template <int G> struct ForwardInputs {
     float wx[G];
-    bool valid;  // the step is within the sequence's length
-    bool anew;   // the next step starts from the initial state
+    u32 valid;  // whether the step is within the sequence's length
+    u32 anew;   // whether the next step starts from the initial state
 };
 
 // What a pair's step gave.
 template <int G> struct ForwardResults {
     float y, start;  // the output, and what the next step starts from
     float c, q, saved[G];
-    bool valid;
+    u32 valid;
 };
 
 // A unit's biases, and its step. `saved` are the gates' values.
@@ -105,13 +105,13 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const bool real = j < H;  // otherwise padding of the vector, if it is inside that
 
         const u32 first_tile = blockIdx.y * launch.tiles, all_tiles = (p.batch + TILE - 1) / TILE;
-        const Group group{{static_cast<u8*>(d.h_prev), u64(p.rows) * stride * sizeof(E), u64(stride) * sizeof(E), d.reverse, T},
+        const Group group{{static_cast<u8*>(d.h_prev), p.rows * stride * u32(sizeof(E)), stride * u32(sizeof(E)), d.reverse, T},
                           first_tile * TILE,
                           p.batch,
                           H,
                           stride * u32(sizeof(E)),
                           min(launch.tiles, all_tiles - first_tile)};
-        Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, launch.status, launch.polls);
+        Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES);
 
         if (threadIdx.x < 2) memory.flags()[threadIdx.x] = 0;
         Product product;
@@ -132,20 +132,20 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const Functions functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU};
         ForwardInputs<G> inputs[S::CELLS];
 #pragma unroll
-        for (int e = 0; e < S::CELLS; ++e) inputs[e] = {{}, true, false};
+        for (int e = 0; e < S::CELLS; ++e) inputs[e] = {{}, 1, 0};
         prefetch(p, d, group, 0, 0, j, inputs);
         u32 item = 0;
         for (u32 step = 0; step < T; ++step) {
             for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {
                 const auto sums = memory.sums(item);
+                volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 {
-                    const auto vector = exchange.wait(tile, step);
+                    const auto vector = exchange.wait(tile, step, {launch.status, launch.polls, failed});
                     product.multiply(vector, group.row_bytes, group.sequences(tile), memory.fragments(), sums,
                                      H - min(H, first_unit));
                 }
-                if (Exchange::CAN_FAIL && exchange.failed()) memory.flags()[item % 2] = 1;
                 __syncthreads();
-                if (Exchange::CAN_FAIL && memory.flags()[item % 2]) {  // the same for all threads of the block
+                if (Exchange::CAN_FAIL && *failed) {  // the same for all threads of the block
                     exchange.end();
                     return;
                 }
