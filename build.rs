@@ -11,7 +11,7 @@
 //! | `FUSED_RNN_REQUIRE_NVRTC=1` | no libnvrtc is an error |
 //! | `FUSED_RNN_CUDA_ARCHS=sm_90a,compute_75` | these targets instead of the usual ones |
 //! | `FUSED_RNN_KERNEL_CACHE=FOLDER` | results are kept there, for all profiles and checkouts, instead of in `OUT_DIR` |
-//! | `FUSED_RNN_HOST_SANITIZE=1` | the host's version is built with AddressSanitizer and UndefinedBehaviorSanitizer |
+//! | `FUSED_RNN_HOST_SANITIZE=1` | the host's version is built with AddressSanitizer and UndefinedBehaviorSanitizer (of g++) |
 
 #[cfg(feature = "cuda")]
 #[path = "kernels/catalog.rs"]

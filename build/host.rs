@@ -36,7 +36,11 @@ pub fn build() -> Result<(), String> {
     }
     if sanitize {
         compiler.flag(SANITIZERS).flag("-fno-sanitize-recover=undefined").flag("-fno-omit-frame-pointer");
-        println!("cargo::rustc-link-arg={SANITIZERS}");
+        // rustc links without the compiler's own libraries. AddressSanitizer's must come before all others of its process:
+        // as g++'s static one it does. Programs and tests need this; a library alone links nothing.
+        for argument in ["-Wl,--push-state,--whole-archive", "-l:libasan.a", "-Wl,--pop-state", "-lubsan"] {
+            println!("cargo::rustc-link-arg={argument}");
+        }
     }
 
     let tool = compiler.try_get_compiler().map_err(|error| format!("`emulated` needs a C++17 compiler: {error}"))?;

@@ -106,7 +106,12 @@ pub fn entries() -> Vec<Entry> {
             min_compute: kernel.min_compute,
             cell: kernel.cell,
             dtype: kernel.math,
-            variant: format!("{}, {}, H <= {}", if kernel.forward { "forward" } else { "backward" }, kernel.family.name(), kernel.capacity),
+            variant: format!(
+                "{}, {}, H <= {}",
+                if kernel.forward { "forward" } else { "backward" },
+                kernel.family.name(),
+                kernel.capacity
+            ),
             name: kernel.name,
         });
     }

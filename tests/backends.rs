@@ -1049,35 +1049,45 @@ suite!(emulated_f32, f32, super::emulated::usual());
 #[cfg(feature = "emulated")]
 suite!(emulated_f64, f64, super::emulated::usual());
 #[cfg(feature = "emulated")]
-suite!(emulated_grid_f32, f32, super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid), [
-    agrees,
-    agrees_at_large_sizes,
-    inference_is_training_without_dropout,
-    contents_of_buffers_do_not_matter,
-    gives_the_same_bits_every_time,
-    padding_does_not_matter,
-    nan_stays_where_it_belongs,
-]);
+suite!(
+    emulated_grid_f32,
+    f32,
+    super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid),
+    [
+        agrees,
+        agrees_at_large_sizes,
+        inference_is_training_without_dropout,
+        contents_of_buffers_do_not_matter,
+        gives_the_same_bits_every_time,
+        padding_does_not_matter,
+        nan_stays_where_it_belongs,
+    ]
+);
 // Tests of 16 bits leave out what needs more: kinks, large inputs, and results put together from several passes.
 macro_rules! suite_of_16_bits {
     ($module:ident, $element:ty, $backend:expr) => {
-        suite!($module, $element, $backend, [
-            agrees,
-            agrees_at_large_sizes,
-            inference_is_training_without_dropout,
-            contents_of_buffers_do_not_matter,
-            optional_results_may_be_absent,
-            absent_inputs_are_their_defaults,
-            weight_gradients_are_set_or_added,
-            weight_gradients_are_not_zero,
-            gives_the_same_bits_every_time,
-            sequences_are_independent,
-            padding_does_not_matter,
-            nan_stays_where_it_belongs,
-            counts_steps,
-            layouts_hold_the_same_values,
-            dropout_masks_are_philox,
-        ]);
+        suite!(
+            $module,
+            $element,
+            $backend,
+            [
+                agrees,
+                agrees_at_large_sizes,
+                inference_is_training_without_dropout,
+                contents_of_buffers_do_not_matter,
+                optional_results_may_be_absent,
+                absent_inputs_are_their_defaults,
+                weight_gradients_are_set_or_added,
+                weight_gradients_are_not_zero,
+                gives_the_same_bits_every_time,
+                sequences_are_independent,
+                padding_does_not_matter,
+                nan_stays_where_it_belongs,
+                counts_steps,
+                layouts_hold_the_same_values,
+                dropout_masks_are_philox,
+            ]
+        );
     };
 }
 #[cfg(feature = "emulated")]
@@ -1095,25 +1105,33 @@ suite_of_16_bits!(emulated_grid_bf16, half::bf16, super::emulated::preferring(fu
 #[cfg(feature = "emulated")]
 suite!(shuffled_step_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Step, 1), [agrees]);
 #[cfg(feature = "emulated")]
-suite!(shuffled_block_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Block, 2), [
-    agrees,
-    agrees_at_large_sizes
-]);
+suite!(
+    shuffled_block_f32,
+    f32,
+    super::emulated::shuffled(fused_rnn::backend::cuda::Family::Block, 2),
+    [agrees, agrees_at_large_sizes]
+);
 #[cfg(feature = "emulated")]
-suite!(shuffled_grid_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Grid, 3), [
-    agrees,
-    agrees_at_large_sizes
-]);
+suite!(
+    shuffled_grid_f32,
+    f32,
+    super::emulated::shuffled(fused_rnn::backend::cuda::Family::Grid, 3),
+    [agrees, agrees_at_large_sizes]
+);
 #[cfg(feature = "emulated")]
-suite!(shuffled_cluster_f16, half::f16, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Cluster, 4), [
-    agrees,
-    agrees_at_large_sizes
-]);
+suite!(
+    shuffled_cluster_f16,
+    half::f16,
+    super::emulated::shuffled(fused_rnn::backend::cuda::Family::Cluster, 4),
+    [agrees, agrees_at_large_sizes]
+);
 #[cfg(feature = "emulated")]
-suite!(shuffled_grid_f16, half::f16, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Grid, 5), [
-    agrees,
-    agrees_at_large_sizes
-]);
+suite!(
+    shuffled_grid_f16,
+    half::f16,
+    super::emulated::shuffled(fused_rnn::backend::cuda::Family::Grid, 5),
+    [agrees, agrees_at_large_sizes]
+);
 
 /// The CPU backend promises more than repeatability: the same bits for any number of threads.
 fn threads_do_not_change_bits<E: Scalar>() {

@@ -389,12 +389,14 @@ fn an_architecture_that_is_none_stops_the_build() {
 #[cfg(not(feature = "emulated"))]
 #[test]
 fn without_libnvrtc_the_build_says_so_once_and_succeeds() {
+    use fused_rnn::backend::cuda::nvrtc::VARIABLES;
     let Some(copy) = Crate::copy() else { return };
     let bare = || {
         let mut command = copy.command();
-        let empty = copy.path("cache");
-        ["NVRTC_PATH", "CUDA_PATH", "CUDA_HOME", "CONDA_PREFIX", "VIRTUAL_ENV"].map(|name| command.env_remove(name));
-        command.env("PATH", empty);
+        for name in VARIABLES {
+            command.env_remove(name);
+        }
+        command.env("PATH", copy.path("cache"));
         command
     };
     let (finished, stdout) = run(&mut bare());

@@ -65,8 +65,7 @@ fn look<E: Number>() -> Result<(), String> {
         // Each problem has seeds of its own, so that a race gets many chances.
         let schedule = Schedule { seed: if seed == 0 { 0 } else { seed + 4 * index as u64 }, starve };
         let recipe = recipe.judged_in(E::DTYPE);
-        look_at::<E>(&recipe, schedule)
-            .map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
+        look_at::<E>(&recipe, schedule).map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use super::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS};
 use super::device::{Device, DevicePtr, Launch};
 use super::params::{
     BackwardDirection, BackwardParams, BiasGradientParams, CellOptions, DropoutParams, ForwardDirection, ForwardParams,
-    GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, PersistentBackwardParams, PersistentForwardParams, Phase, Rows, SavedGates, StepBackwardParams,
-    StepForwardParams, SumPartialsParams,
+    GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, PersistentBackwardParams, PersistentForwardParams,
+    Phase, Rows, SavedGates, StepBackwardParams, StepForwardParams, SumPartialsParams,
 };
 use super::plan::{CudaPlan, Orientation, bias_pieces, gradient_slots, has_second_product, weight_splits};
 use super::space::{DirectionScratch, DirectionSpace, Workspace};

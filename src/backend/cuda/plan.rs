@@ -193,7 +193,11 @@ impl<D: Device> CudaPlan<D> {
             slots: if every_step { shape.seq_len } else { shape.seq_len.min(2) },
             rows: shape.batch,
             // Persistent kernels read and exchange whole lines.
-            stride: if any_persistent { descriptor.output_size().next_multiple_of(32) } else { descriptor.output_size() },
+            stride: if any_persistent {
+                descriptor.output_size().next_multiple_of(32)
+            } else {
+                descriptor.output_size()
+            },
         };
         let status = DeviceBuffer::from_slice(device, stream, "status", &[0])?;
         let backend = format!("{} {math} {} {h_prev:?}", D::NAME, forward_walk.family);

@@ -158,7 +158,9 @@ impl<D: Device> Walk<D> {
                     return Err(Error::unsupported(format!("the {family} family for this operator"), why));
                 }
             },
-            FamilyChoice::Prefer(family) if position(family).is_some() => (position(family).unwrap_or(0), "preferred".to_owned()),
+            FamilyChoice::Prefer(family) if position(family).is_some() => {
+                (position(family).unwrap_or(0), "preferred".to_owned())
+            }
             _ => {
                 let fastest = walks
                     .iter()
