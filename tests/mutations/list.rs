@@ -4,22 +4,40 @@
 pub struct Mutation {
     /// Below `kernels/`.
     pub file: &'static str,
-    pub find: &'static str,
-    pub replace: &'static str,
     /// What it does wrong.
     pub what: &'static str,
-    /// Element type whose kernels are built and run.
-    pub dtype: &'static str,
+    pub find: &'static str,
+    pub replace: &'static str,
+    /// Where it is looked for.
+    pub place: Place,
     /// Why nothing can show it here, where that is so.
     pub survives: Option<&'static str>,
 }
 
-const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
-    Mutation { file, find, replace, what, dtype: "f32", survives: None }
+/// What is run to find a bug: element type, the family of kernels that walks through time, and whether the kernels are built with
+/// AddressSanitizer, which alone sees reads beyond the end whose values nobody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub dtype: &'static str,
+    pub family: &'static str,
+    pub sanitized: bool,
 }
 
-const fn bf16_bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
-    Mutation { file, find, replace, what, dtype: "bf16", survives: None }
+const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
+    let place = Place { dtype: "f32", family: "step", sanitized: false };
+    Mutation { file, what, find, replace, place, survives: None }
+}
+
+impl Mutation {
+    const fn bf16(mut self) -> Self {
+        self.place.dtype = "bf16";
+        self
+    }
+
+    const fn sanitized(mut self) -> Self {
+        self.place.sanitized = true;
+        self
+    }
 }
 
 pub const MUTATIONS: &[Mutation] = &[
@@ -41,7 +59,8 @@ pub const MUTATIONS: &[Mutation] = &[
         "one row too many at the edge",
         "bool inside = first + r < rows &&",
         "bool inside = first + r <= rows &&",
-    ),
+    )
+    .sanitized(),
     bug("gemm.cu", "the last k is left out", "k0 + k < k_end;", "k0 + k + 1 < k_end;"),
     bug("gemm.cu", "one k too many", "k0 + k < k_end;", "k0 + k <= k_end;"),
     bug(
@@ -87,20 +106,22 @@ pub const MUTATIONS: &[Mutation] = &[
         "p.problem[blockIdx.z / p.splits]",
         "p.problem[0]",
     ),
-    bf16_bug(
+    bug(
         "gemm.cu",
         "fragments of A in the wrong order",
         "rows[w], rows[w + 8 * WORDS], rows[w + 4]",
         "rows[w], rows[w + 4], rows[w + 8 * WORDS]",
-    ),
-    bf16_bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp"),
+    )
+    .bf16(),
+    bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp"),
     // Forward.
     bug(
         "step_forward.cu",
         "both biases are the same one",
         "load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_hh, row)",
         "load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_ih, row)",
-    ),
+    )
+    .bf16(),
     bug("step_forward.cu", "one unit too few", "if (j >= columns) return;", "if (j + 1 >= columns) return;"),
     bug(
         "step_forward.cu",
