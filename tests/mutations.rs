@@ -17,7 +17,7 @@ mod list;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,20 +27,14 @@ use common::truth::settled;
 use common::{Number, Recipe};
 use fused_rnn::backend::cuda::compile::{Sources, Unit};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-use fused_rnn::backend::cuda::{CudaBackend, Staged, catalog};
-use list::{MUTATIONS, Mutation};
+use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Staged, catalog};
+use list::{MUTATIONS, Mutation, Place};
 
-/// Element types that are tried.
-const DTYPES: [&str; 2] = ["f32", "bf16"];
 /// How long the search for a bug may take before it counts as one that keeps the kernels from ending.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 fn kernels() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
-}
-
-fn units() -> Vec<Unit> {
-    Unit::all(catalog::entries().into_iter().filter(|entry| DTYPES.contains(&entry.dtype)))
 }
 
 // ---- looking for a bug ------------------------------------------------------------------------------------------------
@@ -59,20 +53,21 @@ fn recipes() -> Vec<Recipe> {
     all
 }
 
-fn look<E: Number>() -> Result<(), String> {
+fn look<E: Number>(family: &str) -> Result<(), String> {
     for (index, recipe) in recipes().into_iter().enumerate() {
         let (seed, starve) = SCHEDULES[index % SCHEDULES.len()];
         // Each problem has seeds of its own, so that a race gets many chances.
         let schedule = Schedule { seed: if seed == 0 { 0 } else { seed + 4 * index as u64 }, starve };
         let recipe = recipe.judged_in(E::DTYPE);
-        look_at::<E>(&recipe, schedule).map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
+        look_at::<E>(&recipe, &options(family), schedule)
+            .map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
     }
     Ok(())
 }
 
-fn look_at<E: Number>(recipe: &Recipe, schedule: Schedule) -> Result<(), String> {
+fn look_at<E: Number>(recipe: &Recipe, options: &CudaOptions, schedule: Schedule) -> Result<(), String> {
     let device = Emulated::new(schedule).map_err(|e| e.to_string())?;
-    let backend = Staged::new(CudaBackend::<E, _>::with_options(device.into(), EmulatedStream, Default::default()));
+    let backend = Staged::new(CudaBackend::<E, _>::with_options(device.into(), EmulatedStream, options.clone()));
     let (problem, truth) = &*settled(recipe);
     let (d, shape, inputs, gradients) =
         (&problem.descriptor, problem.shape, problem.inputs::<E>(), problem.output_gradients::<E>());
@@ -115,24 +110,26 @@ fn look_at<E: Number>(recipe: &Recipe, schedule: Schedule) -> Result<(), String>
     inputs.weights.fill(E::nan());
     let all_nan = run::infer(&backend, d, shape, &inputs, &Setup::default()).map_err(|e| e.to_string())?;
     let hn = run::get(&all_nan, "hn");
-    let clipped = problem.recipe.is_kinked() || !is_usual(problem);
-    if !clipped && hn.iter().any(|value| !value.is_nan()) {
+    if hn.iter().any(|value| !value.is_nan()) {
         return Err("NaN weights give numbers".to_owned());
     }
     Ok(())
 }
 
-fn is_usual(problem: &common::Problem) -> bool {
-    problem.descriptor.activations == fused_rnn::rnn::RnnDescriptor::new(problem.descriptor.cell, 1, 1).activations
+fn options(family: &str) -> CudaOptions {
+    assert_eq!(family, "step", "the only family there is so far");
+    CudaOptions::default()
 }
 
 /// Run by `planted_bugs_are_caught` in a process of its own, on the kernels that `FUSED_RNN_HOST_KERNELS` names.
 #[test]
 #[ignore = "what planted_bugs_are_caught runs"]
 fn look_for_a_bug() {
-    let found = match std::env::var("FUSED_RNN_MUTATION_DTYPE").as_deref() {
-        Ok("bf16") => look::<half::bf16>(),
-        _ => look::<f32>(),
+    let variable = |name: &str| std::env::var(name).expect("planted_bugs_are_caught sets it");
+    let family = variable("FUSED_RNN_MUTATION_FAMILY");
+    let found = match variable("FUSED_RNN_MUTATION_DTYPE").as_str() {
+        "bf16" => look::<half::bf16>(&family),
+        _ => look::<f32>(&family),
     };
     if let Err(what) = found {
         println!("found: {what}");
@@ -145,18 +142,23 @@ enum Finding {
     Bug(String),
 }
 
-fn run_look(library: &Path, dtype: &str) -> Finding {
+fn run_look(library: &Path, place: Place, sanitizer: &Path) -> Finding {
     let output = library.with_extension("txt");
     let file = fs::File::create(&output).expect("a file for the output");
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command
         .args(["look_for_a_bug", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env("FUSED_RNN_HOST_KERNELS", library)
-        .env("FUSED_RNN_MUTATION_DTYPE", dtype)
+        .env("FUSED_RNN_MUTATION_DTYPE", place.dtype)
+        .env("FUSED_RNN_MUTATION_FAMILY", place.family)
         .env("RUST_BACKTRACE", "0")
-        .stdout(file)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("this program starts");
+        .stdout(file.try_clone().expect("a second handle"))
+        .stderr(file);
+    if place.sanitized {
+        // The program itself is not built with it, so the sanitizer must come before all else.
+        command.env("LD_PRELOAD", sanitizer).env("ASAN_OPTIONS", "detect_leaks=0");
+    }
+    let mut child = command.spawn().expect("this program starts");
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child") {
@@ -173,7 +175,8 @@ fn run_look(library: &Path, dtype: &str) -> Finding {
         return Finding::Nothing;
     }
     let text = fs::read_to_string(&output).unwrap_or_default();
-    let found = text.lines().find_map(|line| Some(line.split_once("found: ")?.1.to_owned()));
+    let said = |mark: &str| text.lines().find_map(|line| Some(line.split_once(mark)?.1.to_owned()));
+    let found = said("found: ").or_else(|| said("ERROR: "));
     Finding::Bug(found.unwrap_or_else(|| format!("ends with {status}")))
 }
 
@@ -182,7 +185,17 @@ fn run_look(library: &Path, dtype: &str) -> Finding {
 struct Builder {
     compiler: String,
     folder: PathBuf,
+    /// The library of AddressSanitizer.
+    sanitizer: PathBuf,
+}
+
+/// The kernels as they are, of an element type.
+struct Baseline {
+    dtype: &'static str,
+    sanitized: bool,
     units: Vec<Unit>,
+    /// Of the units in their order, then of registry and engine.
+    objects: Vec<PathBuf>,
 }
 
 impl Builder {
@@ -190,7 +203,10 @@ impl Builder {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder for the kernels");
-        Builder { compiler: std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned()), folder, units: units() }
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+        let asked = Command::new(&compiler).arg("-print-file-name=libasan.so").output().expect("a C++ compiler");
+        let sanitizer = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+        Builder { compiler, folder, sanitizer }
     }
 
     fn run(&self, arguments: &[String]) -> Result<(), String> {
@@ -202,44 +218,48 @@ impl Builder {
     }
 
     /// Compiles a file against the kernels in `include`.
-    fn compile(&self, source: &Path, include: &Path) -> Result<PathBuf, String> {
+    fn compile(&self, source: &Path, include: &Path, sanitized: bool) -> Result<PathBuf, String> {
         let object = source.with_extension("o");
         let options = ["-std=c++17", "-O1", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-c"];
         let mut arguments: Vec<String> = options.map(str::to_owned).to_vec();
+        arguments.extend(sanitized.then(|| "-fsanitize=address".to_owned()));
         arguments.extend([format!("-I{}", include.display()), "-o".to_owned()]);
         arguments.extend([object.display().to_string(), source.display().to_string()]);
         self.run(&arguments)?;
         Ok(object)
     }
 
-    fn compile_unit(&self, unit: &Unit, folder: &Path, include: &Path) -> Result<PathBuf, String> {
+    fn compile_unit(&self, unit: &Unit, folder: &Path, include: &Path, sanitized: bool) -> Result<PathBuf, String> {
         let source = folder.join(format!("{}.cpp", unit.name));
         fs::write(&source, unit.host_text()).map_err(|e| e.to_string())?;
-        self.compile(&source, include)
+        self.compile(&source, include, sanitized)
     }
 
-    /// Objects of the kernels as they are: those of the units in their order, then registry and engine.
-    fn baseline(&self) -> Vec<PathBuf> {
-        let objects = parallel(&self.units, |unit| self.compile_unit(unit, &self.folder, &kernels()));
-        let registry = self.folder.join("registry.cpp");
-        fs::write(&registry, Unit::host_registry(&self.units)).expect("a file for the registry");
-        let engine = self.folder.join("engine.cpp");
+    fn baseline(&self, dtype: &'static str, sanitized: bool) -> Baseline {
+        let units = Unit::all(catalog::entries().into_iter().filter(|entry| entry.dtype == dtype));
+        let folder = self.folder.join(format!("{dtype}-{sanitized}"));
+        fs::create_dir_all(&folder).expect("a folder for the kernels");
+        let objects = parallel(&units, |unit| self.compile_unit(unit, &folder, &kernels(), sanitized));
+        let registry = folder.join("registry.cpp");
+        fs::write(&registry, Unit::host_registry(&units)).expect("a file for the registry");
+        let engine = folder.join("engine.cpp");
         fs::copy(kernels().join("host/engine.cpp"), &engine).expect("a copy of the engine");
         let mut objects: Vec<PathBuf> = objects.into_iter().map(|object| object.expect("kernels compile")).collect();
-        objects.push(self.compile(&registry, &kernels()).expect("the registry compiles"));
-        objects.push(self.compile(&engine, &kernels().join("host")).expect("the engine compiles"));
-        objects
+        objects.push(self.compile(&registry, &kernels(), sanitized).expect("the registry compiles"));
+        objects.push(self.compile(&engine, &kernels().join("host"), sanitized).expect("the engine compiles"));
+        Baseline { dtype, sanitized, units, objects }
     }
 
-    fn link(&self, library: &Path, objects: &[PathBuf]) -> Result<(), String> {
+    fn link(&self, library: &Path, objects: &[PathBuf], sanitized: bool) -> Result<(), String> {
         let mut arguments = vec!["-shared".to_owned(), "-Wl,-Bsymbolic".to_owned(), "-o".to_owned()];
         arguments.push(library.display().to_string());
+        arguments.extend(sanitized.then(|| "-fsanitize=address".to_owned()));
         arguments.extend(objects.iter().map(|object| object.display().to_string()));
         self.run(&arguments)
     }
 
-    /// A library of kernels with the bug in those that it reaches, of its element type.
-    fn plant(&self, index: usize, mutation: &Mutation, baseline: &[PathBuf]) -> Result<PathBuf, String> {
+    /// A library of kernels with the bug in those that it reaches.
+    fn plant(&self, index: usize, mutation: &Mutation, baseline: &Baseline) -> Result<PathBuf, String> {
         let folder = self.folder.join(index.to_string());
         let include = folder.join("kernels");
         copy_folder(&kernels(), &include).map_err(|e| e.to_string())?;
@@ -247,20 +267,22 @@ impl Builder {
         let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
         fs::write(&path, text.replacen(mutation.find, mutation.replace, 1)).map_err(|e| e.to_string())?;
         let sources = Sources::read(&include).map_err(|e| e.to_string())?;
-        let mut objects = baseline.to_vec();
-        let mut reached = BTreeSet::new();
-        for (unit, object) in self.units.iter().zip(&mut objects) {
-            let reads_it = sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file);
-            if reads_it && unit.name.ends_with(&format!(".{}", mutation.dtype)) {
-                *object = self.compile_unit(unit, &folder, &include)?;
-                reached.insert(&unit.name);
+        let persistent = mutation.place.family != "step";
+        let mut objects = baseline.objects.clone();
+        let mut reached = 0;
+        for (unit, object) in baseline.units.iter().zip(&mut objects) {
+            // What the other families' kernels would show stays out of it.
+            let looked_at = persistent || !unit.source.starts_with("persistent");
+            if looked_at && sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file) {
+                *object = self.compile_unit(unit, &folder, &include, baseline.sanitized)?;
+                reached += 1;
             }
         }
-        if reached.is_empty() {
-            return Err(format!("no kernel of {} reads {}", mutation.dtype, mutation.file));
+        if reached == 0 {
+            return Err(format!("no kernel of {} reads {}", baseline.dtype, mutation.file));
         }
         let library = folder.join("kernels.so");
-        self.link(&library, &objects)?;
+        self.link(&library, &objects, baseline.sanitized)?;
         Ok(library)
     }
 }
@@ -306,7 +328,6 @@ fn every_bug_can_be_planted() {
         let found = text.matches(mutation.find).count();
         assert_eq!(found, 1, "{}, {}: the text stands there {found} times", mutation.file, mutation.what);
         assert_ne!(mutation.find, mutation.replace, "{}, {}", mutation.file, mutation.what);
-        assert!(DTYPES.contains(&mutation.dtype), "{}, {}", mutation.file, mutation.what);
     }
     assert!(MUTATIONS.len() >= 30);
 }
@@ -322,17 +343,28 @@ fn planted_bugs_are_caught() {
         .collect();
     assert!(!mutations.is_empty(), "no bug's file or description contains `{wanted}`");
     let builder = Builder::new();
-    let baseline = builder.baseline();
-    let sound = builder.folder.join("sound.so");
-    builder.link(&sound, &baseline).expect("the kernels link");
-    for dtype in DTYPES {
-        if let Finding::Bug(what) = run_look(&sound, dtype) {
-            panic!("the kernels fail without a planted bug, in {dtype}: {what}");
+    let places: BTreeSet<Place> = mutations.iter().map(|(_, mutation)| mutation.place).collect();
+    let kinds: BTreeSet<(&str, bool)> = places.iter().map(|place| (place.dtype, place.sanitized)).collect();
+    let baselines: Vec<Baseline> =
+        kinds.into_iter().map(|(dtype, sanitized)| builder.baseline(dtype, sanitized)).collect();
+    let of = |place: Place| {
+        let same = |baseline: &&Baseline| (baseline.dtype, baseline.sanitized) == (place.dtype, place.sanitized);
+        baselines.iter().find(same).expect("one for every place")
+    };
+    let places: Vec<Place> = places.into_iter().collect();
+    let sound = parallel(&places, |place| {
+        let library = builder.folder.join(format!("sound-{}-{}-{}.so", place.dtype, place.family, place.sanitized));
+        builder.link(&library, &of(*place).objects, place.sanitized).expect("the kernels link");
+        (*place, run_look(&library, *place, &builder.sanitizer))
+    });
+    for (place, finding) in sound {
+        if let Finding::Bug(what) = finding {
+            panic!("the kernels fail without a planted bug, {place:?}: {what}");
         }
     }
     let findings = parallel(&mutations, |(index, mutation)| {
-        let finding = match builder.plant(*index, mutation, &baseline) {
-            Ok(library) => run_look(&library, mutation.dtype),
+        let finding = match builder.plant(*index, mutation, of(mutation.place)) {
+            Ok(library) => run_look(&library, mutation.place, &builder.sanitizer),
             // A bug that the compiler sees is none that the tests caught.
             Err(problem) => panic!("{}, {}: {problem}", mutation.file, mutation.what),
         };

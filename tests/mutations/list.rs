@@ -4,22 +4,45 @@
 pub struct Mutation {
     /// Below `kernels/`.
     pub file: &'static str,
-    pub find: &'static str,
-    pub replace: &'static str,
     /// What it does wrong.
     pub what: &'static str,
-    /// Element type whose kernels are built and run.
-    pub dtype: &'static str,
+    pub find: &'static str,
+    pub replace: &'static str,
+    /// Where it is looked for.
+    pub place: Place,
     /// Why nothing can show it here, where that is so.
     pub survives: Option<&'static str>,
 }
 
-const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
-    Mutation { file, find, replace, what, dtype: "f32", survives: None }
+/// What is run to find a bug: element type, the family of kernels that walks through time, and whether the kernels are built with
+/// AddressSanitizer, which alone sees reads beyond the end whose values nobody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub dtype: &'static str,
+    pub family: &'static str,
+    pub sanitized: bool,
 }
 
-const fn bf16_bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
-    Mutation { file, find, replace, what, dtype: "bf16", survives: None }
+const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
+    let place = Place { dtype: "f32", family: "step", sanitized: false };
+    Mutation { file, what, find, replace, place, survives: None }
+}
+
+impl Mutation {
+    const fn bf16(mut self) -> Self {
+        self.place.dtype = "bf16";
+        self
+    }
+
+    const fn family(mut self, family: &'static str) -> Self {
+        self.place.family = family;
+        self
+    }
+
+    const fn sanitized(mut self) -> Self {
+        self.place.sanitized = true;
+        self
+    }
 }
 
 pub const MUTATIONS: &[Mutation] = &[
@@ -41,7 +64,8 @@ pub const MUTATIONS: &[Mutation] = &[
         "one row too many at the edge",
         "bool inside = first + r < rows &&",
         "bool inside = first + r <= rows &&",
-    ),
+    )
+    .sanitized(),
     bug("gemm.cu", "the last k is left out", "k0 + k < k_end;", "k0 + k + 1 < k_end;"),
     bug("gemm.cu", "one k too many", "k0 + k < k_end;", "k0 + k <= k_end;"),
     bug(
@@ -87,20 +111,22 @@ pub const MUTATIONS: &[Mutation] = &[
         "p.problem[blockIdx.z / p.splits]",
         "p.problem[0]",
     ),
-    bf16_bug(
+    bug(
         "gemm.cu",
         "fragments of A in the wrong order",
         "rows[w], rows[w + 8 * WORDS], rows[w + 4]",
         "rows[w], rows[w + 4], rows[w + 8 * WORDS]",
-    ),
-    bf16_bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp"),
+    )
+    .bf16(),
+    bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp"),
     // Forward.
     bug(
         "step_forward.cu",
         "both biases are the same one",
         "load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_hh, row)",
         "load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_ih, row)",
-    ),
+    )
+    .bf16(),
     bug("step_forward.cu", "one unit too few", "if (j >= columns) return;", "if (j + 1 >= columns) return;"),
     bug(
         "step_forward.cu",
@@ -331,4 +357,191 @@ pub const MUTATIONS: &[Mutation] = &[
         "load<E>(p.x.data, from + f)",
     ),
     bug("dropout.cu", "kept at the threshold's wrong side", "bits[k] >= p.threshold", "bits[k] < p.threshold"),
+    // The persistent kernels. What a group of blocks gets wrong shows in its own family only.
+    bug("persistent.cuh", "grid: the sentinel is not looked for", "        if (!polled) return;", "        return;")
+        .bf16()
+        .family("grid"),
+    bug(
+        "persistent.cuh",
+        "grid, exact: the sentinel is not looked for",
+        "if (from.polled && has_sentinel(v[j]))",
+        "if (false)",
+    )
+    .family("grid"),
+    bug(
+        "persistent.cuh",
+        "grid, exact: no barrier after a vector is gathered",
+        "        __syncthreads();\n        return {stage};",
+        "        return {stage};",
+    )
+    .family("grid"),
+    bug("persistent.cuh", "grid: sequences beyond the batch are waited for", "if (row >= rows) count = 0;", "")
+        .bf16()
+        .family("grid"),
+    bug(
+        "persistent.cuh",
+        "cluster, grid: one buffer for the partial sums",
+        "memory + SUMS + item % Exchange::SUM_BUFFERS * Sums::BYTES",
+        "memory + SUMS + item * 0",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent.cuh",
+        "cluster: the wrong phase of the barrier",
+        "((n - FIRST) >> 1) & 1); }, TIMED_OUT);",
+        "(n - FIRST) & 1); }, TIMED_OUT);",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent.cuh",
+        "cluster: nobody waits for the vector",
+        "        if (n >= u32(FIRST))\n            spin.until([&] { return mbarrier_test",
+        "        if (false)\n            spin.until([&] { return mbarrier_test",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent.cuh",
+        "cluster: blocks store before the others' barriers are initialised",
+        "        __syncthreads();\n        cluster_arrive();\n        cluster_wait();\n    }\n    DEVICE SharedVector",
+        "        __syncthreads();\n    }\n    DEVICE SharedVector",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent.cuh",
+        "cluster: bytes of a whole tile are waited for",
+        "group.sequences(tile) * group.row_bytes);",
+        "TILE * group.row_bytes);",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent.cuh",
+        "block: no barrier after publishing",
+        "DEVICE void published(u32, u32) { __syncthreads(); }",
+        "DEVICE void published(u32, u32) {}",
+    )
+    .family("block"),
+    bug(
+        "persistent.cuh",
+        "the fragments of B in the wrong order",
+        "b0 = step ? v.z : v.x, b1 = step ? v.w : v.y;",
+        "b0 = step ? v.w : v.x, b1 = step ? v.z : v.y;",
+    )
+    .bf16()
+    .family("block"),
+    bug(
+        "persistent.cuh",
+        "only the first chain of sums",
+        "for (int chain = 1; chain < CHAINS; ++chain) v[row] += acc[chain]",
+        "for (int chain = CHAINS; chain < CHAINS; ++chain) v[row] += acc[chain]",
+    )
+    .bf16()
+    .family("block"),
+    bug(
+        "persistent.cuh",
+        "exact: the last piece of k is left out",
+        "const u32 used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;",
+        "const u32 used = row_bytes / PIECE / SPLIT;",
+    )
+    .family("block"),
+    bug(
+        "persistent.cuh",
+        "two units of a word exchanged",
+        "const u32 w[1] = {pack<E>(v[0], next)};",
+        "const u32 w[1] = {pack<E>(next, v[0])};",
+    )
+    .bf16()
+    .family("block"),
+    bug(
+        "persistent_forward.cu",
+        "no barrier between the product and its sum",
+        "memory.flags()[item % 2] = 1;\n                __syncthreads();",
+        "memory.flags()[item % 2] = 1;",
+    )
+    .family("block"),
+    bug(
+        "persistent_forward.cu",
+        "a reset keeps the cell state",
+        "if (Cell::CELL_STATE) c_start = load_or_zero<E>(d.c0, own);",
+        "",
+    )
+    .family("block"),
+    bug(
+        "persistent_forward.cu",
+        "W x of the step before",
+        "prefetch(p, d, group, last_tile ? step + 1 : step, last_tile ? 0 : tile + 1, j, inputs);",
+        "prefetch(p, d, group, step, last_tile ? 0 : tile + 1, j, inputs);",
+    )
+    .family("block"),
+    bug("persistent_forward.cu", "a step past the length counts", "in.valid = t < p.lengths[b];", "in.valid = t <= p.lengths[b];")
+        .family("block"),
+    bug(
+        "persistent_forward.cu",
+        "padding of the vector is not published",
+        "publish<E>(exchange, tile, step + 1, row, j, present && j < stride, start);",
+        "publish<E>(exchange, tile, step + 1, row, j, present && j < H, start);",
+    )
+    .bf16()
+    .family("grid"),
+    bug(
+        "persistent_forward.cu",
+        "h_prev in training is that of the step",
+        "h_prev[b * p.h_prev_stride + j] = round_to<E>(r.start);",
+        "h_prev[b * p.h_prev_stride + j] = round_to<E>(r.h);",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "no barrier between the product and its sum",
+        "memory.flags()[item % 2] = 1;\n                __syncthreads();",
+        "memory.flags()[item % 2] = 1;",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "a reset's gradient is set instead of added",
+        "static_cast<float*>(d.dh_reset)[own] += dh;",
+        "static_cast<float*>(d.dh_reset)[own] = dh;",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "gradients pass through a reset",
+        "            dh = dc = 0.0f;\n",
+        "            dc = 0.0f;\n",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "dy counts at padded steps",
+        "if (d.dy != nullptr && (in.valid || (p.hold && !d.reverse)))",
+        "if (d.dy != nullptr)",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "both directions exchange in the same place",
+        "launch.exchange[blockIdx.z]",
+        "launch.exchange[0]",
+    )
+    .bf16()
+    .family("grid"),
+    bug(
+        "persistent_backward.cu",
+        "GRU: what R_n gets lacks r",
+        "da[Gru::N] = r * g.da_n;",
+        "da[Gru::N] = g.da_n;",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "the product of the first step is left out",
+        "        for (u32 n = 0; n <= T; ++n) {\n            for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {\n                const auto sums = memory.sums(item);\n                if (n > 0) {",
+        "        for (u32 n = 0; n <= T; ++n) {\n            for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {\n                const auto sums = memory.sums(item);\n                if (n > 1) {",
+    )
+    .family("block"),
 ];
