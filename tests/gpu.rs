@@ -536,7 +536,7 @@ fn work_reaches_the_driver_as_meant() {
 #[test]
 fn launches_reach_the_driver_as_meant() {
     let Some((_folder, library)) = stand_in("launches_reach_the_driver_as_meant", &[]) else { return };
-    let log = run("launch", &library, &[]);
+    let log = run("launch", &library, &[("FAKE_PARAMS", "8")]);
     if log.contains("no image") {
         let _ = writeln!(std::io::stderr(), "SKIPPED launches_reach_the_driver_as_meant: this build has no kernels");
         return;
@@ -554,6 +554,44 @@ fn launches_reach_the_driver_as_meant() {
     assert_eq!(launches, expected);
     assert!(log.contains(&format!("load function {KERNEL}")), "loaded before the first launch: {log}");
     assert_eq!(log.matches("unload module").count(), log.matches("load module").count() / 2, "{log}");
+}
+
+/// `fused-rnn bench --backend cuda`, with lists of arguments on standard input: a line of JSON each, also for what is wrong.
+#[cfg(feature = "cli")]
+#[test]
+fn the_cli_times_on_the_device() {
+    let Some((folder, _library)) = stand_in("the_cli_times_on_the_device", &[]) else { return };
+    if fused_rnn::backend::cuda::images::images().is_empty() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED the_cli_times_on_the_device: this build has no kernels");
+        return;
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fused-rnn"))
+        .args(["bench", "--backend", "cuda", "--json", "--lines", "--seconds", "0.01"])
+        .env("LD_LIBRARY_PATH", folder.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = "--backend cuda --dtype bf16 --graph --cell gru --inference --json --seconds 0.01\n\
+                 --backend cuda --device 3\n--no-such-flag\n--backend cuda --tf32 --json --seconds 0.01\n";
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let answers: Vec<serde_json::Value> = output
+        .stdout
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
+    assert_eq!(output.status.code(), Some(1), "one of them was wrong");
+    assert_eq!(answers.len(), 5, "{answers:?}");
+    // Every pair of events is a quarter of a millisecond apart on the stand-in, and short calls are timed together.
+    assert_eq!((&answers[0]["backend"], &answers[0]["dtype"]), (&"cuda".into(), &"f32".into()));
+    assert!(answers[0]["forward_us"].as_f64() > Some(0.0) && answers[0]["train_us"].as_f64() > Some(0.0));
+    assert_eq!((&answers[1]["cell"], &answers[1]["graph"]), (&"gru".into(), &true.into()));
+    assert!(answers[1].get("train_us").is_none(), "not asked for");
+    assert!(answers[2]["error"].as_str().unwrap().contains("option device"), "{answers:?}");
+    assert!(answers[3]["error"].as_str().unwrap().contains("--no-such-flag"), "{answers:?}");
+    assert_eq!(answers[4]["tf32"], true);
 }
 
 #[cfg(feature = "emulated")]

@@ -10,6 +10,7 @@
 //   FAKE_GPUS=2             number of GPUs
 //   FAKE_CAPABILITY=90      compute capability of all of them, times ten
 //   FAKE_FAIL=cuName:700    that function fails with that code
+//   FAKE_PARAMS=8           bytes of every kernel's parameter, where kernels are not run
 //   FAKE_ENGINE=1f0,3c,2a4  fused_rnn_host_kernels, fused_rnn_host_kernel_count, fused_rnn_host_launch: addresses, hex
 //   -DWITHOUT_CLUSTERS      at compile time: a driver from before cuLaunchKernelEx
 #include <pthread.h>
@@ -417,12 +418,12 @@ int cuFuncLoad(Function* function) {
     say(line);
     return 0;
 }
-// Where kernels are not run, each takes eight bytes.
 int cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size_t* size) {
     IN_CONTEXT();
-    if (index) return INVALID_VALUE;
+    long bytes = function->kernel ? (long)function->kernel->params_bytes : setting("FAKE_PARAMS", 0);
+    if (index || bytes == 0) return INVALID_VALUE;
     *offset = 0;
-    *size = function->kernel ? function->kernel->params_bytes : 8;
+    *size = (size_t)bytes;
     return 0;
 }
 int cuFuncGetAttribute(int* value, int attribute, Function* function) {
