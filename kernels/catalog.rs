@@ -74,10 +74,32 @@ pub fn entries() -> Vec<Entry> {
             ("bias_gradient", "reduce.cu", "BiasGradientParams", REDUCTION_THREADS),
             ("peephole_gradient", "reduce.cu", "PeepholeGradientParams", REDUCTION_THREADS),
             ("sum_partials", "reduce.cu", "SumPartialsParams", REDUCTION_THREADS),
+            ("bias_activation", "dense.cu", "BiasActivationParams", ELEMENTWISE_THREADS),
+            ("activation_gradient", "dense.cu", "ActivationGradientParams", ELEMENTWISE_THREADS),
+            ("combine", "dense.cu", "CombineParams", ELEMENTWISE_THREADS),
+            ("copy_columns", "dense.cu", "CopyColumnsParams", ELEMENTWISE_THREADS),
+            ("fill", "dense.cu", "FillParams", ELEMENTWISE_THREADS),
+            ("adam", "dense.cu", "AdamParams", ELEMENTWISE_THREADS),
+            ("sgd", "dense.cu", "SgdParams", ELEMENTWISE_THREADS),
+            ("rmsprop", "dense.cu", "RmsPropParams", ELEMENTWISE_THREADS),
+            ("elementwise_loss", "dense.cu", "LossParams", REDUCTION_THREADS),
+            ("categorical_loss", "dense.cu", "LossParams", REDUCTION_THREADS),
+            ("sum_of_squares", "dense.cu", "SumOfSquaresParams", REDUCTION_THREADS),
+            ("clip", "dense.cu", "ClipParams", ELEMENTWISE_THREADS),
+            ("check_finite", "dense.cu", "CheckFiniteParams", ELEMENTWISE_THREADS),
+            ("gather", "dense.cu", "GatherParams", ELEMENTWISE_THREADS),
+            ("scatter_add", "dense.cu", "ScatterAddParams", ELEMENTWISE_THREADS),
         ] {
             let body = format!("{kernel}<{dtype}>(p)");
             add(format!("{kernel}_{dtype}"), source, params, body, threads, 75, "", dtype, "");
         }
+    }
+    for (kernel, function, params) in [
+        ("finish_loss", "loss_to_record", "FinishLossParams"),
+        ("finish_sum_of_squares", "sum_partial_squares", "SumOfSquaresParams"),
+    ] {
+        // On doubles, whatever the elements are; with those of f64, so that there is no unit for two kernels alone.
+        add(kernel.to_owned(), "dense.cu", params, format!("{function}(p)"), REDUCTION_THREADS, 75, "", "f64", "");
     }
     for (math, _, class, _, min_compute) in GEMM_MATH {
         for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {

@@ -249,3 +249,162 @@ struct PersistentBackwardParams {
     u32 tiles;
     u32 polls;
 };
+
+// ---- dense operations -------------------------------------------------------------------------------------------------
+
+// values = f(values + bias), elementwise on [rows, columns].
+struct BiasActivationParams {
+    Activation f;
+    void* values;      // E
+    const void* bias;  // E [columns], or null
+    void* inputs;      // E, gets values + bias; or null
+    u64 len;           // rows * columns
+    u64 columns;
+};
+
+// dx = dy * f'.
+struct ActivationGradientParams {
+    Activation f;
+    const void* dy;
+    const void* values;  // f's output, or its input
+    void* dx;
+    u64 len;
+    u32 from_input;
+    u32 unused;
+};
+
+enum Combination : u32 { COMBINE_ADD = 0, COMBINE_MULTIPLY = 1 };
+
+// out = a combined with b, elementwise.
+struct CombineParams {
+    const void* a;
+    const void* b;
+    void* out;
+    u64 len;
+    u32 combination;
+    u32 unused;
+};
+
+// Columns of one matrix over those of another.
+struct CopyColumnsParams {
+    const void* from;  // E, first element that is copied
+    void* to;          // E, the one that it goes to
+    u64 rows, columns;
+    u64 from_stride, to_stride;
+};
+
+struct FillParams {
+    void* x;
+    u64 len;
+    double value;
+};
+
+struct AdamParams {
+    void* parameters;
+    const void* gradients;
+    void* m;
+    void* v;
+    u64 len;
+    double rate, beta_1, beta_2, epsilon;
+};
+
+struct SgdParams {
+    void* parameters;
+    const void* gradients;
+    void* velocity;  // or null
+    u64 len;
+    double rate, momentum;
+    u32 nesterov;
+    u32 unused;
+};
+
+struct RmsPropParams {
+    void* parameters;
+    const void* gradients;
+    void* mean_square;
+    void* mean;      // or null: not centred
+    void* velocity;  // or null: no momentum
+    u64 len;
+    double rate, rho, momentum, epsilon;
+};
+
+enum LossKind : u32 {
+    LOSS_SQUARED = 0,
+    LOSS_ABSOLUTE = 1,
+    LOSS_HUBER = 2,
+    LOSS_BINARY_LOGITS = 3,
+    LOSS_BINARY = 4,
+    LOSS_CATEGORICAL_LOGITS = 5,  // from here on a row is one observation
+    LOSS_CATEGORICAL = 6,
+};
+
+struct LossParams {
+    const void* targets;      // E [rows, columns]
+    const void* predictions;  // E [rows, columns]
+    void* gradient;           // E [rows, columns], or null
+    double* partial;          // [gridDim.x]: sums of the blocks
+    u64 rows, columns;
+    double delta;  // of Huber
+    double scale;  // one over the observations
+    u32 kind;      // LossKind
+    u32 unused;
+};
+
+// Places in a record.
+enum Record : u32 { RECORD_LOSS, RECORD_TOTAL, RECORD_BAD_LOSS, RECORD_BAD_GRADIENT, RECORD_BAD_VALUE, RECORD_BAD_INDEX };
+
+struct FinishLossParams {
+    const double* partial;  // [count]
+    double* record;
+    double scale;   // of their sum, which then is the loss
+    double weight;  // of the loss in the total
+    u32 count;
+    u32 code;
+};
+
+// Sums of squares: of elements into partial [gridDim.x], and from there into sum.
+struct SumOfSquaresParams {
+    const void* x;    // E [len]
+    double* partial;  // [count]
+    double* sum;
+    u64 len;
+    u32 count;
+    u32 unused;
+};
+
+struct ClipParams {
+    void* x;
+    const double* sum_of_squares;  // or null: by value
+    u64 len;
+    double most;
+};
+
+struct CheckFiniteParams {
+    const void* x;
+    double* record;
+    u64 len;
+    u32 code;
+    u32 unused;
+};
+
+struct GatherParams {
+    const void* table;   // E [rows, width]
+    const u32* indices;  // [count]
+    void* out;           // E [count, width]
+    double* record;
+    u64 count, width, rows;
+    u32 code;
+    u32 unused;
+};
+
+struct ScatterAddParams {
+    void* dtable;        // E [rows, width]
+    const u32* indices;  // [count]
+    const void* dout;    // E [count, width]
+    double* record;
+    u64 count, width, rows;
+    u32 by_row;      // a block for each row of the table, instead of one for each index
+    u32 accumulate;  // += instead of =; without by_row always so
+    u32 code;
+    u32 unused;
+};

@@ -21,11 +21,13 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod dense;
 pub(crate) mod host;
 pub mod pass;
 pub mod reference;
 pub mod reserve;
 
+pub use dense::{DenseBackend, Memory};
 pub use host::{HostBackend, HostPlan};
 pub use reserve::{Differentiated, Empty, Filled, Reserve};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::HostBackend;
+use crate::backend::DenseBackend;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
@@ -31,7 +31,7 @@ fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
 }
 
-impl<E: Scalar, B: HostBackend<E> + 'static> Sequential<E, B>
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
 where
     B::Plan: 'static,
 {
@@ -55,7 +55,7 @@ where
     }
 }
 
-pub(super) fn save<E: Scalar, B: HostBackend<E> + 'static>(
+pub(super) fn save<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     model: &Sequential<E, B>,
     forecast: Option<&ForecastConfig>,
     path: &Path,
@@ -71,7 +71,7 @@ where
     safetensors::write(path, KEY, &description, &tensors)
 }
 
-pub(super) fn load<E: Scalar, B: HostBackend<E> + 'static>(
+pub(super) fn load<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     backend: B,
     path: &Path,
 ) -> Result<(Sequential<E, B>, Option<ForecastConfig>)>
@@ -119,7 +119,8 @@ where
         return Err(format_error(path, format!("{} tensors, but its layers have {expected}", file.names().count())));
     }
     let end = model.layers.last().map_or(0, |l| l.range.end);
-    grow(&mut model.parameters, end, "weights")?;
+    let mut weights = Vec::new();
+    grow(&mut weights, end, "weights")?;
     for named in &model.layers {
         for parameter in named.layer.parameters() {
             let name = format!("{}.{}", named.name, parameter.name);
@@ -133,8 +134,9 @@ where
                 });
             }
             let start = named.range.start + parameter.range.start;
-            model.parameters[start..start + values.len()].copy_from_slice(&values);
+            weights[start..start + values.len()].copy_from_slice(&values);
         }
     }
+    model.replace_weights(weights)?;
     Ok((model, description.forecast))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use ndarray::{Array2, Array3, s};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::HostBackend;
+use crate::backend::DenseBackend;
 use crate::data::{Gaps, Scaler, windows};
 use crate::error::{Error, Result};
 use crate::model::{Sequential, file};
@@ -71,7 +71,7 @@ fn differences(values: &[f64]) -> Vec<f64> {
 }
 
 /// A recurrent layer and a dense one on a window of a series, which together give the values that follow it.
-pub struct Forecaster<B: HostBackend<f32>> {
+pub struct Forecaster<B: DenseBackend<Elem = f32>> {
     config: ForecastConfig,
     model: Sequential<f32, B>,
 }
@@ -89,7 +89,7 @@ pub struct Backtest {
     pub naive: Array2<f64>,
 }
 
-impl<B: HostBackend<f32> + 'static> Forecaster<B>
+impl<B: DenseBackend<Elem = f32> + 'static> Forecaster<B>
 where
     B::Plan: 'static,
 {

@@ -21,6 +21,6 @@ pub mod forecast;
 pub mod sequential;
 mod summary;
 
-pub use fit::{BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, History, Outcome};
+pub use fit::{BatchEnd, Callback, Clip, EarlyStopping, EpochEnd, FitOptions, History, Outcome};
 pub use forecast::{Backtest, ForecastConfig, Forecaster};
 pub use sequential::{Sequential, SequentialConfig};

@@ -1,15 +1,17 @@
 //! A stack of layers.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::ops::Range;
 
 use ndarray::{ArrayD, ArrayView, CowArray, Dimension, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::HostBackend;
+use crate::backend::dense::{DenseCall, LossEntry, RECORD_LEN, Report};
+use crate::backend::{DenseBackend, Memory, Storage};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::nn::{Backward, Forward, Layer, LayerConfig, Loss, Random, grow};
-use crate::optim::{Adam, Optimizer};
+use crate::nn::{Backward, Forward, Layer, LayerConfig, Loss, Random, Scratch, grow};
+use crate::optim::{Adam, Optimizer, State};
 use crate::rnn::shape::checked_len;
 
 /// What a [`Sequential`] is, apart from its weights.
@@ -22,24 +24,113 @@ pub struct SequentialConfig {
     pub layers: Vec<LayerConfig>,
 }
 
-pub(super) struct NamedLayer<E: Scalar, B: HostBackend<E>> {
+pub(super) struct NamedLayer<E: Scalar, B: DenseBackend<Elem = E>> {
     pub name: String,
     pub layer: Box<dyn Layer<E, B>>,
     /// Elements of the model's flat weights that are the layer's.
     pub range: Range<usize>,
 }
 
+/// A tensor where the backend computes, with a copy on the host where that cannot read it.
+pub(super) struct Mirrored<B: DenseBackend> {
+    tensor: B::Owned<B::Elem>,
+    /// On a device only: what [`host`](Self::host) shows.
+    copy: Vec<B::Elem>,
+}
+
+impl<B: DenseBackend> Mirrored<B> {
+    fn new(backend: &B, what: &str, values: Vec<B::Elem>) -> Result<Self> {
+        let tensor = backend.take(what, values)?;
+        let mut mirrored = Mirrored { tensor, copy: Vec::new() };
+        mirrored.refresh(backend)?;
+        Ok(mirrored)
+    }
+
+    /// The values as of the last refresh; on the host the values themselves.
+    pub fn host(&self) -> &[B::Elem] {
+        self.get().on_host().unwrap_or(&self.copy)
+    }
+
+    /// The tensor.
+    pub fn get(&self) -> &B::Buffer {
+        self.tensor.borrow()
+    }
+
+    /// The tensor, to be changed; a refresh must follow before the host's copy is used.
+    pub fn get_mut(&mut self) -> &mut B::Buffer {
+        self.tensor.borrow_mut()
+    }
+
+    /// Brings the host's copy up to date.
+    pub fn refresh(&mut self, backend: &B) -> Result<()> {
+        let tensor: &B::Buffer = self.tensor.borrow();
+        if tensor.on_host().is_none() {
+            self.copy.resize(tensor.elements(), B::Elem::default());
+            backend.download(tensor, &mut self.copy)?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, backend: &B, values: &[B::Elem]) -> Result<()> {
+        backend.upload(values, self.tensor.borrow_mut())?;
+        if self.get().on_host().is_none() {
+            self.copy.copy_from_slice(values);
+        }
+        Ok(())
+    }
+}
+
+/// What training tells about itself, where it computes.
+pub(super) struct Record<B: Memory> {
+    tensor: B::Owned<f64>,
+}
+
+impl<B: Memory> Record<B> {
+    pub fn new(backend: &B) -> Result<Self> {
+        Ok(Record { tensor: backend.allocate("record", RECORD_LEN)? })
+    }
+
+    pub fn get_mut(&mut self) -> &mut B::Tensor<f64> {
+        self.tensor.borrow_mut()
+    }
+
+    /// Whether reading costs nothing.
+    pub fn is_on_host(&self) -> bool {
+        let tensor: &B::Tensor<f64> = self.tensor.borrow();
+        tensor.on_host().is_some()
+    }
+
+    /// Waits for all work given so far, and tells.
+    pub fn read(&self, backend: &B) -> Result<Report> {
+        let mut numbers = [0.0; RECORD_LEN];
+        backend.download(self.tensor.borrow(), &mut numbers)?;
+        Ok(Report::new(&numbers))
+    }
+
+    /// Everything zero.
+    pub fn clear(&mut self, backend: &B) -> Result<()> {
+        backend.upload(&[0.0; RECORD_LEN], self.tensor.borrow_mut())
+    }
+}
+
 /// A stack of layers on one backend: Keras's [`Sequential`](https://keras.io/api/models/sequential/).
+///
+/// Weights, activations, gradients and the optimizer's memory stand where the backend computes; arrays go in and come out on the
+/// host. On a device [`flat_weights`](Self::flat_weights) and [`weights`](Self::weights) show a copy, which whatever changes the
+/// weights brings up to date.
 ///
 /// Everything random comes from the seed given to [`new`](Self::new): the same seed, data and options give the same bits.
 /// Until [`compile`](Self::compile) says otherwise, training uses [`Adam`] with its defaults on the mean squared error.
-pub struct Sequential<E: Scalar, B: HostBackend<E>> {
+pub struct Sequential<E: Scalar, B: DenseBackend<Elem = E>> {
     pub(super) backend: B,
     pub(super) config: SequentialConfig,
     pub(super) layers: Vec<NamedLayer<E, B>>,
-    pub(super) parameters: Vec<E>,
-    pub(super) gradients: Vec<E>,
-    pub(super) optimizer: Box<dyn Optimizer<E>>,
+    pub(super) parameters: Mirrored<B>,
+    pub(super) gradients: Mirrored<B>,
+    pub(super) optimizer: Box<dyn Optimizer<B>>,
+    /// What the optimizer remembers, and the steps it has done.
+    pub(super) states: Vec<State<B>>,
+    pub(super) steps: u64,
     pub(super) loss: Loss,
     pub(super) seed: u64,
     /// Epochs trained so far; each has its own order of samples.
@@ -47,16 +138,19 @@ pub struct Sequential<E: Scalar, B: HostBackend<E>> {
     /// Elements of one sample: of the input, then of each layer's output.
     pub(super) sizes: Vec<usize>,
     /// The batch's input, then each layer's output.
-    pub(super) values: Vec<Vec<E>>,
+    pub(super) values: Vec<Scratch<B>>,
     /// Gradients of `values`; that of the input stays empty.
-    slopes: Vec<Vec<E>>,
-    pub(super) targets: Vec<E>,
+    slopes: Vec<Scratch<B>>,
+    pub(super) targets: Scratch<B>,
+    /// Scratch space of the loss and of norms.
+    pub(super) workspace: Scratch<B>,
+    pub(super) record: Record<B>,
 }
 
 /// Samples of one batch of [`Sequential::predict`] and [`Sequential::evaluate`].
 const INFERENCE_BATCH: usize = 128;
 
-impl<E: Scalar, B: HostBackend<E> + 'static> Sequential<E, B>
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
 where
     B::Plan: 'static,
 {
@@ -64,26 +158,31 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`], [`Error::SizeOverflow`].
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; those of the device, whose kernels this loads.
     pub fn new(backend: B, input_shape: &[usize], seed: u64) -> Result<Self> {
         if input_shape.is_empty() || input_shape.contains(&0) {
             return Err(Error::ZeroSize { name: "input_shape" });
         }
         let size = checked_len("input", &input_shape.iter().map(|n| ("axis", *n)).collect::<Vec<_>>())?;
+        backend.prepare_dense()?;
         Ok(Sequential {
-            backend,
             config: SequentialConfig { input_shape: input_shape.to_vec(), layers: Vec::new() },
             layers: Vec::new(),
-            parameters: Vec::new(),
-            gradients: Vec::new(),
+            parameters: Mirrored::new(&backend, "weights", Vec::new())?,
+            gradients: Mirrored::new(&backend, "gradients", Vec::new())?,
             optimizer: Box::new(Adam::default()),
+            states: Vec::new(),
+            steps: 0,
             loss: Loss::default(),
             seed,
             epochs_trained: 0,
             sizes: vec![size],
-            values: vec![Vec::new()],
-            slopes: vec![Vec::new()],
-            targets: Vec::new(),
+            values: vec![Scratch::new()],
+            slopes: vec![Scratch::new()],
+            targets: Scratch::new(),
+            workspace: Scratch::new(),
+            record: Record::new(&backend)?,
+            backend,
         })
     }
 
@@ -94,11 +193,27 @@ where
     /// [`Error::Shape`] naming the layer where it cannot take the output below it; [`Error::ZeroSize`]; [`Error::SizeOverflow`].
     pub fn add(&mut self, layer: impl Into<LayerConfig>) -> Result<&mut Self> {
         let range = self.stack(layer.into())?;
-        grow(&mut self.parameters, range.end, "weights")?;
+        let mut weights = Vec::new();
+        grow(&mut weights, range.end, "weights")?;
+        weights[..range.start].copy_from_slice(self.parameters.host());
         let index = self.layers.len() - 1;
         let mut random = Random::new(self.seed, index as u32);
-        self.layers[index].layer.initialize(&mut self.parameters[range], &mut random);
+        self.layers[index].layer.initialize(&mut weights[range], &mut random);
+        self.replace_weights(weights)?;
         Ok(self)
+    }
+
+    /// Takes as many weights as the layers have.
+    pub(super) fn replace_weights(&mut self, weights: Vec<E>) -> Result<()> {
+        self.parameters = Mirrored::new(&self.backend, "weights", weights)?;
+        self.forget();
+        Ok(())
+    }
+
+    /// The optimizer starts anew.
+    pub(super) fn forget(&mut self) {
+        self.states.clear();
+        self.steps = 0;
     }
 
     /// Puts a layer on top and says where its weights will be, without allocating them.
@@ -113,15 +228,16 @@ where
         self.config.layers.push(config);
         self.layers.push(NamedLayer { name, layer, range: start..end });
         self.sizes.push(size);
-        self.values.push(Vec::new());
-        self.slopes.push(Vec::new());
+        self.values.push(Scratch::new());
+        self.slopes.push(Scratch::new());
         Ok(start..end)
     }
 
     /// Sets how [`fit`](Self::fit) trains. The optimizer starts without memory of earlier steps.
-    pub fn compile(&mut self, optimizer: impl Optimizer<E> + 'static, loss: Loss) -> &mut Self {
+    pub fn compile(&mut self, optimizer: impl Optimizer<B> + 'static, loss: Loss) -> &mut Self {
         self.optimizer = Box::new(optimizer);
         self.loss = loss;
+        self.forget();
         self
     }
 
@@ -142,13 +258,13 @@ where
 
     /// Number of weights.
     pub fn count_params(&self) -> usize {
-        self.parameters.len()
+        self.layers.last().map_or(0, |l| l.range.end)
     }
 
     /// Every weight tensor: name (`lstm.weight_ih_l0`), shape, values.
     pub fn weights(&self) -> impl Iterator<Item = (String, &[usize], &[E])> {
         self.layers.iter().flat_map(|l| {
-            let values = &self.parameters[l.range.clone()];
+            let values = &self.parameters.host()[l.range.clone()];
             l.layer
                 .parameters()
                 .iter()
@@ -158,7 +274,7 @@ where
 
     /// All weights as one flat slice, in the order of [`weights`](Self::weights).
     pub fn flat_weights(&self) -> &[E] {
-        &self.parameters
+        self.parameters.host()
     }
 
     /// Replaces all weights.
@@ -167,9 +283,8 @@ where
     ///
     /// [`Error::Shape`] where `weights` has another length than [`flat_weights`](Self::flat_weights).
     pub fn set_flat_weights(&mut self, weights: &[E]) -> Result<()> {
-        crate::rnn::shape::check_len("weights", &[self.parameters.len()], weights.len())?;
-        self.parameters.copy_from_slice(weights);
-        Ok(())
+        crate::rnn::shape::check_len("weights", &[self.count_params()], weights.len())?;
+        self.parameters.set(&self.backend, weights)
     }
 
     /// The output for each sample of `x` `[samples, input shape…]`: `[samples, output shape…]`.
@@ -188,9 +303,9 @@ where
         self.allocate(batch, false)?;
         for (x, y) in x.chunks(batch * size_in).zip(output.chunks_mut(batch * size_out)) {
             let batch = x.len() / size_in;
-            self.values[0][..x.len()].copy_from_slice(x);
+            self.backend.upload(x, &mut *self.values[0].get_mut(&self.backend, x.len())?)?;
             self.run_forward(batch, false)?;
-            y.copy_from_slice(&self.values[self.layers.len()][..y.len()]);
+            self.backend.download(&*self.values[self.layers.len()].get(&self.backend, y.len())?, y)?;
         }
         let shape: Vec<usize> = std::iter::once(samples).chain(self.output_shape().iter().copied()).collect();
         ArrayD::from_shape_vec(IxDyn(&shape), output)
@@ -209,7 +324,9 @@ where
     ) -> Result<f64> {
         self.check_pair("x", x.shape(), "y", y.shape())?;
         let (x, y) = (x.as_standard_layout(), y.as_standard_layout());
-        self.mean_loss(flat("x", &x)?, flat("y", &y)?)
+        let samples = x.shape()[0];
+        let (x, y) = (self.backend.place("x", flat("x", &x)?)?, self.backend.place("y", flat("y", &y)?)?);
+        self.mean_loss(&x, &y, samples)
     }
 
     /// The loss of a batch and its gradient by all weights, laid out as [`flat_weights`](Self::flat_weights); weights stay.
@@ -226,10 +343,13 @@ where
         let (x, y) = (x.as_standard_layout(), y.as_standard_layout());
         self.allocate(batch, true)?;
         let (x, y) = (flat("x", &x)?, flat("y", &y)?);
-        self.values[0][..x.len()].copy_from_slice(x);
-        self.targets[..y.len()].copy_from_slice(y);
-        let loss = self.run_training(batch)?;
-        Ok((loss, &self.gradients))
+        self.backend.upload(x, &mut *self.values[0].get_mut(&self.backend, x.len())?)?;
+        self.backend.upload(y, &mut *self.targets.get_mut(&self.backend, y.len())?)?;
+        self.record.clear(&self.backend)?;
+        self.run_training(batch, LossEntry { weight: 1.0, code: 1 })?;
+        let report = self.record.read(&self.backend)?;
+        self.gradients.refresh(&self.backend)?;
+        Ok((report.loss, self.gradients.host()))
     }
 
     pub(super) fn size_out(&self) -> usize {
@@ -271,76 +391,117 @@ where
         Ok(samples)
     }
 
-    pub(super) fn mean_loss(&mut self, x: &[E], y: &[E]) -> Result<f64> {
+    /// Mean loss of samples that stand where the backend computes.
+    pub(super) fn mean_loss(&mut self, x: &B::Buffer, y: &B::Buffer, samples: usize) -> Result<f64> {
         let (size_in, size_out) = (self.sizes[0], self.size_out());
-        let samples = x.len() / size_in;
-        let batch = samples.min(INFERENCE_BATCH);
-        self.allocate(batch, false)?;
-        let mut sum = 0.0;
-        for (x, y) in x.chunks(batch * size_in).zip(y.chunks(batch * size_out)) {
-            let batch = x.len() / size_in;
-            self.values[0][..x.len()].copy_from_slice(x);
+        let most = samples.min(INFERENCE_BATCH);
+        self.allocate(most, false)?;
+        self.record.clear(&self.backend)?;
+        for first in (0..samples).step_by(most) {
+            let batch = most.min(samples - first);
+            let x = self.backend.view(x, first * size_in..(first + batch) * size_in)?;
+            let y = self.backend.view(y, first * size_out..(first + batch) * size_out)?;
+            self.backend.copy(&x, &mut *self.values[0].get_mut(&self.backend, batch * size_in)?)?;
             self.run_forward(batch, false)?;
-            sum += self.loss.value(y, &self.values[self.layers.len()][..y.len()]) * batch as f64;
+            self.backend.loss(
+                self.loss,
+                self.loss_columns(),
+                &y,
+                &*self.values[self.layers.len()].get(&self.backend, batch * size_out)?,
+                None,
+                LossEntry { weight: batch as f64, code: 1 },
+                self.record.get_mut(),
+                self.workspace.all()?,
+            )?;
         }
-        Ok(sum / samples as f64)
+        Ok(self.record.read(&self.backend)?.total / samples as f64)
+    }
+
+    /// Width of the rows that the loss is of: the last axis of the output.
+    fn loss_columns(&self) -> usize {
+        self.output_shape().last().copied().unwrap_or(1)
     }
 
     /// Makes the buffers large enough for `batch` samples.
     pub(super) fn allocate(&mut self, batch: usize, training: bool) -> Result<()> {
+        let backend = &self.backend;
         for (i, size) in self.sizes.iter().enumerate() {
             let len = checked_len("batch", &[("samples", batch), ("elements", *size)])?;
-            grow(&mut self.values[i], len, "batch")?;
+            self.values[i].grow(backend, "batch", len)?;
             if training && i > 0 {
-                grow(&mut self.slopes[i], len, "gradients of a batch")?;
+                self.slopes[i].grow(backend, "gradients of a batch", len)?;
             }
         }
+        let scratch = [DenseCall::Loss, DenseCall::SumOfSquares].map(|call| backend.dense_workspace(call));
+        self.workspace.grow(backend, "workspace", scratch[0].max(scratch[1]))?;
         if training {
-            grow(&mut self.gradients, self.parameters.len(), "gradients")?;
-            grow(&mut self.targets, batch * self.sizes[self.layers.len()], "targets")?;
+            let weights = self.parameters.get().elements();
+            if self.gradients.get().elements() != weights {
+                let mut zeros = Vec::new();
+                grow(&mut zeros, weights, "gradients")?;
+                self.gradients = Mirrored::new(backend, "gradients", zeros)?;
+            }
+            while self.states.len() < self.optimizer.states() {
+                self.states.push(backend.allocate("optimizer's memory", weights)?);
+            }
+            self.targets.grow(backend, "targets", batch * self.sizes[self.layers.len()])?;
         }
         Ok(())
     }
 
     /// Forward of the first `batch` samples of the buffers.
     fn run_forward(&mut self, batch: usize, training: bool) -> Result<()> {
-        for (i, named) in self.layers.iter_mut().enumerate() {
-            let (below, above) = self.values.split_at_mut(i + 1);
-            let pass = Forward {
-                parameters: &self.parameters[named.range.clone()],
-                x: &below[i][..batch * self.sizes[i]],
-                y: &mut above[0][..batch * self.sizes[i + 1]],
+        let Sequential { backend, layers, parameters, values, sizes, .. } = self;
+        for (i, named) in layers.iter_mut().enumerate() {
+            let (below, above) = values.split_at_mut(i + 1);
+            let pass = Forward::<B> {
+                parameters: &*backend.view(parameters.get(), named.range.clone())?,
+                x: &*below[i].get(backend, batch * sizes[i])?,
+                y: &mut *above[0].get_mut(backend, batch * sizes[i + 1])?,
                 batch,
                 training,
             };
-            named.layer.forward(&self.backend, pass)?;
+            named.layer.forward(backend, pass)?;
         }
         Ok(())
     }
 
-    /// Loss and gradients of the first `batch` samples of the buffers. Where the loss is not finite, the gradients are not computed.
-    pub(super) fn run_training(&mut self, batch: usize) -> Result<f64> {
+    /// Loss and gradients of the first `batch` samples of the buffers. Where the loss is not finite and the host knows, the gradients
+    /// are not computed; [`Record::read`] tells.
+    pub(super) fn run_training(&mut self, batch: usize, entry: LossEntry) -> Result<()> {
         self.run_forward(batch, true)?;
+        let columns = self.loss_columns();
         let top = self.layers.len();
-        let len = batch * self.sizes[top];
-        let loss = self.loss.gradient(&self.targets[..len], &self.values[top][..len], &mut self.slopes[top][..len]);
-        if !loss.is_finite() {
-            return Ok(loss);
+        let Sequential { backend, layers, parameters, gradients, values, slopes, sizes, .. } = self;
+        let len = batch * sizes[top];
+        backend.loss(
+            self.loss,
+            columns,
+            &*self.targets.get(backend, len)?,
+            &*values[top].get(backend, len)?,
+            Some(&mut *slopes[top].get_mut(backend, len)?),
+            entry,
+            self.record.get_mut(),
+            self.workspace.all()?,
+        )?;
+        if self.record.is_on_host() && !self.record.read(backend)?.loss.is_finite() {
+            return Ok(());
         }
-        for (i, named) in self.layers.iter_mut().enumerate().rev() {
-            let (below, above) = self.slopes.split_at_mut(i + 1);
-            let pass = Backward {
-                parameters: &self.parameters[named.range.clone()],
-                x: &self.values[i][..batch * self.sizes[i]],
-                y: &self.values[i + 1][..batch * self.sizes[i + 1]],
-                dy: &above[0][..batch * self.sizes[i + 1]],
-                dx: (i > 0).then(|| &mut below[i][..batch * self.sizes[i]]),
-                dparameters: &mut self.gradients[named.range.clone()],
+        for (i, named) in layers.iter_mut().enumerate().rev() {
+            let (below, above) = slopes.split_at_mut(i + 1);
+            let mut dx = if i > 0 { Some(below[i].get_mut(backend, batch * sizes[i])?) } else { None };
+            let pass = Backward::<B> {
+                parameters: &*backend.view(parameters.get(), named.range.clone())?,
+                x: &*values[i].get(backend, batch * sizes[i])?,
+                y: &*values[i + 1].get(backend, batch * sizes[i + 1])?,
+                dy: &*above[0].get(backend, batch * sizes[i + 1])?,
+                dx: dx.as_deref_mut(),
+                dparameters: &mut *backend.view_mut(gradients.get_mut(), named.range.clone())?,
                 batch,
             };
-            named.layer.backward(&self.backend, pass)?;
+            named.layer.backward(backend, pass)?;
         }
-        Ok(loss)
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::backend::HostBackend;
+use crate::backend::DenseBackend;
 use crate::dtype::Scalar;
 use crate::model::Sequential;
 
@@ -31,7 +31,7 @@ fn bytes(number: usize) -> String {
     format!("{value:.2} TB")
 }
 
-impl<E: Scalar, B: HostBackend<E> + 'static> Sequential<E, B>
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
 where
     B::Plan: 'static,
 {
@@ -75,7 +75,7 @@ where
             text += &line("│", [&row[0], &row[1], &row[2]]);
         }
         text += &rule("└", "─", "┴", "┘");
-        let count = self.parameters.len();
+        let count = self.count_params();
         let size = |count: usize| format!("{} ({})", grouped(count), bytes(count * E::DTYPE.size()));
         // Writing to a String cannot fail.
         let _ = writeln!(text, " Total params: {}", size(count));

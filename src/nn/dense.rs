@@ -1,13 +1,13 @@
 //! The fully connected layer.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, ShapeError};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::HostBackend;
+use crate::backend::dense::{DenseCall, Orientation, Product};
+use crate::backend::{DenseBackend, WeightGrad};
+use crate::cell::Activation;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::nn::{Backward, Forward, Layer, Parameter, Random, init};
+use crate::nn::{Backward, Forward, Layer, Parameter, Random, Scratch, init};
 use crate::rnn::shape::checked_len;
 
 /// `y = x Wᵀ + b` along the last axis, Keras's [`Dense`](https://keras.io/api/layers/core_layers/dense/) without activation:
@@ -25,7 +25,11 @@ impl Dense {
         Dense { units }
     }
 
-    pub(super) fn build(&self, name: &str, input_shape: &[usize]) -> Result<DenseLayer> {
+    pub(super) fn build<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
+        &self,
+        name: &str,
+        input_shape: &[usize],
+    ) -> Result<Box<dyn Layer<E, B>>> {
         let Some((&features, leading)) = input_shape.split_last() else {
             return Err(Error::shape(name, "inputs of at least one axis", "none"));
         };
@@ -38,7 +42,7 @@ impl Dense {
         checked_len(name, &[("elements", weight.saturating_add(self.units))])?;
         let mut output_shape = input_shape.to_vec();
         output_shape[leading.len()] = self.units;
-        Ok(DenseLayer {
+        Ok(Box::new(DenseLayer::<B> {
             features,
             units: self.units,
             rows: checked_len(name, &leading.iter().map(|n| ("axis", *n)).collect::<Vec<_>>())?,
@@ -47,7 +51,8 @@ impl Dense {
                 Parameter { name: "weight".to_owned(), shape: vec![self.units, features], range: 0..weight },
                 Parameter { name: "bias".to_owned(), shape: vec![self.units], range: weight..weight + self.units },
             ],
-        })
+            workspace: Scratch::new(),
+        }))
     }
 }
 
@@ -57,23 +62,28 @@ impl From<Dense> for super::LayerConfig {
     }
 }
 
-pub(super) struct DenseLayer {
+struct DenseLayer<B: DenseBackend> {
     features: usize,
     units: usize,
     /// Rows of `features` in one sample.
     rows: usize,
     output_shape: Vec<usize>,
     parameters: Vec<Parameter>,
+    workspace: Scratch<B>,
 }
 
-/// Below this many products, plain loops are faster than packing for a matrix product.
-const SMALL: usize = 1 << 13;
-
-fn mismatch(e: ShapeError) -> Error {
-    Error::shape("Dense", "buffers of the layer's sizes", e.to_string())
+impl<B: DenseBackend> DenseLayer<B> {
+    fn product(&self, orientation: Orientation, batch: usize) -> Product {
+        let (rows, units, features) = (self.rows * batch, self.units, self.features);
+        match orientation {
+            Orientation::Nt => Product { orientation, m: rows, n: units, k: features },
+            Orientation::Nn => Product { orientation, m: rows, n: features, k: units },
+            Orientation::Tn => Product { orientation, m: units, n: features, k: rows },
+        }
+    }
 }
 
-impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for DenseLayer {
+impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for DenseLayer<B> {
     fn class_name(&self) -> &'static str {
         "Dense"
     }
@@ -92,72 +102,36 @@ impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for DenseLayer {
         bias.fill(E::zero());
     }
 
-    fn forward(&mut self, _backend: &B, pass: Forward<'_, E>) -> Result<()> {
-        let (features, units, rows) = (self.features, self.units, self.rows * pass.batch);
-        let (weight, bias) = pass.parameters.split_at(units * features);
-        pass.y.chunks_exact_mut(units).for_each(|row| row.copy_from_slice(bias));
-        if rows * units * features <= SMALL {
-            for (x, y) in pass.x.chunks_exact(features).zip(pass.y.chunks_exact_mut(units)) {
-                for (y, w) in y.iter_mut().zip(weight.chunks_exact(features)) {
-                    *y += dot(x, w);
-                }
-            }
-            return Ok(());
-        }
-        let x = ArrayView2::from_shape((rows, features), pass.x).map_err(mismatch)?;
-        let w = ArrayView2::from_shape((units, features), weight).map_err(mismatch)?;
-        let mut y = ArrayViewMut2::from_shape((rows, units), pass.y).map_err(mismatch)?;
-        general_mat_mul(E::one(), &x, &w.t(), E::one(), &mut y);
-        Ok(())
+    fn forward(&mut self, backend: &B, pass: Forward<'_, B>) -> Result<()> {
+        let split = self.units * self.features;
+        let product = self.product(Orientation::Nt, pass.batch);
+        self.workspace.grow(backend, "workspace", backend.dense_workspace(DenseCall::Gemm(product)))?;
+        let weight = backend.view(pass.parameters, 0..split)?;
+        let bias = backend.view(pass.parameters, split..split + self.units)?;
+        backend.gemm(product, pass.x, &weight, pass.y, WeightGrad::Set, self.workspace.all()?)?;
+        backend.add_bias_activate(Activation::Linear, Some(&bias), pass.y, None)
     }
 
-    fn backward(&mut self, _backend: &B, pass: Backward<'_, E>) -> Result<()> {
-        let (features, units, rows) = (self.features, self.units, self.rows * pass.batch);
-        let weight = &pass.parameters[..units * features];
-        let (dweight, dbias) = pass.dparameters.split_at_mut(units * features);
-        dbias.fill(E::zero());
-        for dy in pass.dy.chunks_exact(units) {
-            dbias.iter_mut().zip(dy).for_each(|(db, d)| *db += *d);
-        }
-        if rows * units * features <= SMALL {
-            dweight.fill(E::zero());
-            for (x, dy) in pass.x.chunks_exact(features).zip(pass.dy.chunks_exact(units)) {
-                for (dw, d) in dweight.chunks_exact_mut(features).zip(dy) {
-                    dw.iter_mut().zip(x).for_each(|(dw, x)| *dw += *d * *x);
-                }
+    fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()> {
+        let split = self.units * self.features;
+        let of_weight = self.product(Orientation::Tn, pass.batch);
+        let of_input = self.product(Orientation::Nn, pass.batch);
+        let sums = DenseCall::ColumnSums { rows: self.rows * pass.batch, columns: self.units };
+        let calls = [DenseCall::Gemm(of_weight), DenseCall::Gemm(of_input), sums];
+        let most = calls.into_iter().map(|call| backend.dense_workspace(call)).max().unwrap_or(0);
+        self.workspace.grow(backend, "workspace", most)?;
+        let workspace = self.workspace.all()?;
+        let mut dbias = backend.view_mut(pass.dparameters, split..split + self.units)?;
+        backend.column_sums(pass.dy, &mut dbias, WeightGrad::Set, workspace)?;
+        drop(dbias);
+        let mut dweight = backend.view_mut(pass.dparameters, 0..split)?;
+        backend.gemm(of_weight, pass.dy, pass.x, &mut dweight, WeightGrad::Set, workspace)?;
+        match pass.dx {
+            Some(dx) => {
+                let weight = backend.view(pass.parameters, 0..split)?;
+                backend.gemm(of_input, pass.dy, &weight, dx, WeightGrad::Set, workspace)
             }
-            if let Some(dx) = pass.dx {
-                for (dx, dy) in dx.chunks_exact_mut(features).zip(pass.dy.chunks_exact(units)) {
-                    dx.fill(E::zero());
-                    for (w, d) in weight.chunks_exact(features).zip(dy) {
-                        dx.iter_mut().zip(w).for_each(|(dx, w)| *dx += *d * *w);
-                    }
-                }
-            }
-            return Ok(());
-        }
-        let x = ArrayView2::from_shape((rows, features), pass.x).map_err(mismatch)?;
-        let dy = ArrayView2::from_shape((rows, units), pass.dy).map_err(mismatch)?;
-        let mut dw = ArrayViewMut2::from_shape((units, features), dweight).map_err(mismatch)?;
-        general_mat_mul(E::one(), &dy.t(), &x, E::zero(), &mut dw);
-        if let Some(dx) = pass.dx {
-            let w = ArrayView2::from_shape((units, features), weight).map_err(mismatch)?;
-            let mut dx = ArrayViewMut2::from_shape((rows, features), dx).map_err(mismatch)?;
-            general_mat_mul(E::one(), &dy, &w, E::zero(), &mut dx);
-        }
-        Ok(())
-    }
-}
-
-fn dot<E: Scalar>(a: &[E], b: &[E]) -> E {
-    // Eight sums, so that the compiler may use vector registers; the order is fixed.
-    let mut sums = [E::zero(); 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: E = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| *x * *y).sum();
-    for (x, y) in a8.zip(b8) {
-        for lane in 0..8 {
-            sums[lane] += x[lane] * y[lane];
+            None => Ok(()),
         }
     }
-    sums.into_iter().sum::<E>() + tail
 }

@@ -21,7 +21,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::HostBackend;
+use std::borrow::{Borrow, BorrowMut};
+
+use crate::backend::{DenseBackend, Memory};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 
@@ -36,14 +38,14 @@ pub struct Parameter {
     pub range: Range<usize>,
 }
 
-/// What a layer's forward pass reads and writes.
-pub struct Forward<'a, E> {
+/// What a layer's forward pass reads and writes, where the backend has its tensors.
+pub struct Forward<'a, B: DenseBackend> {
     /// The layer's flat weights.
-    pub parameters: &'a [E],
+    pub parameters: &'a B::Buffer,
     /// Input, `[batch, input shape…]`.
-    pub x: &'a [E],
+    pub x: &'a B::Buffer,
     /// Output, `[batch, output shape…]`, every element written.
-    pub y: &'a mut [E],
+    pub y: &'a mut B::Buffer,
     /// Samples.
     pub batch: usize,
     /// Whether [`Layer::backward`] follows.
@@ -51,25 +53,25 @@ pub struct Forward<'a, E> {
 }
 
 /// What a layer's backward pass reads and writes. `parameters`, `x`, `y` and `batch` are those of the forward pass before it.
-pub struct Backward<'a, E> {
+pub struct Backward<'a, B: DenseBackend> {
     /// The layer's flat weights.
-    pub parameters: &'a [E],
+    pub parameters: &'a B::Buffer,
     /// Input.
-    pub x: &'a [E],
+    pub x: &'a B::Buffer,
     /// Output.
-    pub y: &'a [E],
+    pub y: &'a B::Buffer,
     /// Gradient of the output.
-    pub dy: &'a [E],
+    pub dy: &'a B::Buffer,
     /// Gradient of the input, set (`=`); absent for the first layer of a model.
-    pub dx: Option<&'a mut [E]>,
+    pub dx: Option<&'a mut B::Buffer>,
     /// Gradient of the weights, set (`=`).
-    pub dparameters: &'a mut [E],
+    pub dparameters: &'a mut B::Buffer,
     /// Samples.
     pub batch: usize,
 }
 
 /// A layer built for one input shape. It may keep plans and scratch space from call to call; weights it does not keep.
-pub trait Layer<E: Scalar, B: HostBackend<E>> {
+pub trait Layer<E: Scalar, B: DenseBackend<Elem = E>> {
     /// Keras's name of the kind: `LSTM`, `Dense`, …
     fn class_name(&self) -> &'static str;
 
@@ -79,7 +81,7 @@ pub trait Layer<E: Scalar, B: HostBackend<E>> {
     /// The weight tensors, in the order in which they stand in the flat weights.
     fn parameters(&self) -> &[Parameter];
 
-    /// Sets the weights to what training starts from.
+    /// Sets the weights, on the host, to what training starts from.
     fn initialize(&self, parameters: &mut [E], random: &mut Random);
 
     /// Output from input.
@@ -87,14 +89,14 @@ pub trait Layer<E: Scalar, B: HostBackend<E>> {
     /// # Errors
     ///
     /// Those of the backend.
-    fn forward(&mut self, backend: &B, pass: Forward<'_, E>) -> Result<()>;
+    fn forward(&mut self, backend: &B, pass: Forward<'_, B>) -> Result<()>;
 
     /// Gradients of the input and of the weights, after a forward pass with `training` set.
     ///
     /// # Errors
     ///
     /// Those of the backend; [`Error::Presence`] without such a forward pass.
-    fn backward(&mut self, backend: &B, pass: Backward<'_, E>) -> Result<()>;
+    fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()>;
 }
 
 /// What a layer is, apart from its input shape and its weights.
@@ -133,7 +135,7 @@ impl LayerConfig {
     ///
     /// [`Error::Shape`] where the layer cannot take such inputs, [`Error::ZeroSize`],
     /// [`Error::SizeOverflow`].
-    pub fn build<E: Scalar, B: HostBackend<E> + 'static>(
+    pub fn build<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
         &self,
         name: &str,
         input_shape: &[usize],
@@ -145,12 +147,12 @@ impl LayerConfig {
             LayerConfig::SimpleRnn(config) => config.build(name, input_shape)?,
             LayerConfig::Lstm(config) => config.build(name, input_shape)?,
             LayerConfig::Gru(config) => config.build(name, input_shape)?,
-            LayerConfig::Dense(config) => Box::new(config.build(name, input_shape)?),
+            LayerConfig::Dense(config) => config.build(name, input_shape)?,
         })
     }
 }
 
-/// Makes a buffer at least `len` long.
+/// Makes a vector at least `len` long.
 ///
 /// # Errors
 ///
@@ -162,4 +164,69 @@ pub(crate) fn grow<E: Scalar>(buffer: &mut Vec<E>, len: usize, tensor: &str) -> 
     })?;
     buffer.resize(buffer.len() + more, E::zero());
     Ok(())
+}
+
+/// A tensor of a backend that grows on demand. What it holds does not survive that.
+pub(crate) struct Scratch<B: DenseBackend> {
+    tensor: Option<B::Owned<B::Elem>>,
+    len: usize,
+}
+
+impl<B: DenseBackend> Scratch<B> {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Scratch { tensor: None, len: 0 }
+    }
+
+    /// Makes it at least `len` long.
+    pub(crate) fn grow(&mut self, backend: &B, what: &str, len: usize) -> Result<()> {
+        if self.tensor.is_none() || self.len < len {
+            // First the old one goes, so that both need not fit.
+            self.tensor = None;
+            self.tensor = Some(backend.allocate(what, len)?);
+            self.len = len;
+        }
+        Ok(())
+    }
+
+    /// The first `len` elements.
+    pub(crate) fn get<'a>(&'a self, backend: &B, len: usize) -> Result<<B as Memory>::View<'a, B::Elem>>
+    where
+        B: 'a,
+    {
+        match &self.tensor {
+            Some(tensor) => backend.view(tensor.borrow(), 0..len),
+            None => Err(absent()),
+        }
+    }
+
+    /// The first `len` elements, to be written.
+    pub(crate) fn get_mut<'a>(&'a mut self, backend: &B, len: usize) -> Result<<B as Memory>::ViewMut<'a, B::Elem>>
+    where
+        B: 'a,
+    {
+        match &mut self.tensor {
+            Some(tensor) => backend.view_mut(tensor.borrow_mut(), 0..len),
+            None => Err(absent()),
+        }
+    }
+
+    /// All of it.
+    pub(crate) fn all(&mut self) -> Result<&mut B::Buffer> {
+        self.tensor.as_mut().map(|tensor| tensor.borrow_mut()).ok_or_else(absent)
+    }
+
+    /// The tensor itself, which the caller puts back.
+    pub(crate) fn take(&mut self) -> Result<B::Owned<B::Elem>> {
+        self.tensor.take().ok_or_else(absent)
+    }
+
+    /// Puts back what [`take`](Self::take) gave.
+    pub(crate) fn put(&mut self, tensor: B::Owned<B::Elem>) {
+        self.tensor = Some(tensor);
+    }
+}
+
+fn absent() -> Error {
+    Error::Presence { tensor: "scratch".to_owned(), problem: "it was not allocated before the pass".to_owned() }
 }

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{
-    BackwardDataArgs, BackwardWeightsArgs, Filled, ForwardArgs, ForwardMode, HostBackend, Reserve, TempSpace,
+    BackwardDataArgs, BackwardWeightsArgs, DenseBackend, Filled, ForwardArgs, ForwardMode, Reserve, TempSpace,
     WeightGrad,
 };
 use crate::cell::CellKind;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::nn::{Backward, Forward, Layer, Parameter, Random, grow, init};
+use crate::nn::{Backward, Forward, Layer, Parameter, Random, Scratch, init};
 use crate::rnn::{Bias, Layout, RnnDescriptor, RnnShape, WeightKind, WeightLayout};
 
 /// One type for each of Keras's recurrent layers: their options will differ, their shapes do not.
@@ -40,7 +40,7 @@ macro_rules! recurrent_layer {
                 $layer { return_sequences, ..self }
             }
 
-            pub(super) fn build<E: Scalar, B: HostBackend<E> + 'static>(
+            pub(super) fn build<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
                 &self,
                 name: &str,
                 input_shape: &[usize],
@@ -96,7 +96,7 @@ struct Planned<P> {
     space: TempSpace,
 }
 
-struct RecurrentLayer<E: Scalar, B: HostBackend<E>> {
+struct RecurrentLayer<E: Scalar, B: DenseBackend<Elem = E>> {
     class_name: &'static str,
     descriptor: RnnDescriptor,
     weights: WeightLayout,
@@ -106,14 +106,14 @@ struct RecurrentLayer<E: Scalar, B: HostBackend<E>> {
     output_shape: Vec<usize>,
     plans: Vec<Planned<B::Plan>>,
     /// Outputs of all steps where only the last is returned.
-    sequence: Vec<E>,
-    workspace: Vec<E>,
-    reserve: Vec<E>,
+    sequence: Scratch<B>,
+    workspace: Scratch<B>,
+    reserve: Scratch<B>,
     /// The reserve between forward and backward.
-    filled: Option<Reserve<Vec<E>, Filled>>,
+    filled: Option<Reserve<B::Owned<E>, Filled>>,
 }
 
-impl<E: Scalar, B: HostBackend<E>> RecurrentLayer<E, B> {
+impl<E: Scalar, B: DenseBackend<Elem = E>> RecurrentLayer<E, B> {
     fn new(
         class_name: &'static str,
         descriptor: RnnDescriptor,
@@ -137,9 +137,9 @@ impl<E: Scalar, B: HostBackend<E>> RecurrentLayer<E, B> {
             return_sequences,
             output_shape: if return_sequences { vec![seq_len, units] } else { vec![units] },
             plans: Vec::new(),
-            sequence: Vec::new(),
-            workspace: Vec::new(),
-            reserve: Vec::new(),
+            sequence: Scratch::new(),
+            workspace: Scratch::new(),
+            reserve: Scratch::new(),
             filled: None,
         })
     }
@@ -161,18 +161,18 @@ impl<E: Scalar, B: HostBackend<E>> RecurrentLayer<E, B> {
             }
         };
         let space = self.plans[index].space;
-        grow(&mut self.workspace, space.workspace, "workspace")?;
+        self.workspace.grow(backend, "workspace", space.workspace)?;
         if mode == ForwardMode::Training {
-            grow(&mut self.reserve, space.reserve, "reserve")?;
+            self.reserve.grow(backend, "reserve", space.reserve)?;
         }
         if !self.return_sequences {
-            grow(&mut self.sequence, batch * self.seq_len * self.descriptor.hidden_size, "y")?;
+            self.sequence.grow(backend, "y", batch * self.seq_len * self.descriptor.hidden_size)?;
         }
         Ok(index)
     }
 }
 
-impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for RecurrentLayer<E, B> {
+impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> {
     fn class_name(&self) -> &'static str {
         self.class_name
     }
@@ -201,17 +201,20 @@ impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for RecurrentLayer<E, B> {
         }
     }
 
-    fn forward(&mut self, backend: &B, pass: Forward<'_, E>) -> Result<()> {
+    fn forward(&mut self, backend: &B, pass: Forward<'_, B>) -> Result<()> {
         let mode = if pass.training { ForwardMode::Training } else { ForwardMode::Inference };
         if let Some(unused) = self.filled.take() {
-            self.reserve = unused.release();
+            self.reserve.put(unused.release());
         }
         let index = self.prepare(backend, pass.batch, mode)?;
         let plan = &self.plans[index].plan;
+        let mut sequence;
         let (y, hn) = if self.return_sequences {
             (pass.y, None)
         } else {
-            (&mut self.sequence[..pass.batch * self.seq_len * self.descriptor.hidden_size], Some(pass.y))
+            let len = pass.batch * self.seq_len * self.descriptor.hidden_size;
+            sequence = self.sequence.get_mut(backend, len)?;
+            (&mut *sequence, Some(pass.y))
         };
         let args = ForwardArgs {
             weights: pass.parameters,
@@ -223,30 +226,34 @@ impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for RecurrentLayer<E, B> {
             y,
             hn,
             cn: None,
-            workspace: self.workspace.as_mut_slice(),
+            workspace: self.workspace.all()?,
             dropout_seed: 0,
         };
         match mode {
             ForwardMode::Inference => backend.forward(plan, args),
             ForwardMode::Training => {
-                let reserve = Reserve::new(std::mem::take(&mut self.reserve));
+                let reserve = Reserve::new(self.reserve.take()?);
                 self.filled = Some(backend.forward_training(plan, args, reserve)?);
                 Ok(())
             }
         }
     }
 
-    fn backward(&mut self, backend: &B, pass: Backward<'_, E>) -> Result<()> {
-        let reserve = self.filled.take().ok_or_else(|| Error::Presence {
+    fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()> {
+        let no_forward = || Error::Presence {
             tensor: format!("reserve of {}", self.class_name),
-            problem: "backward needs a forward pass in training mode before it".to_owned(),
-        })?;
-        let index = self.prepare(backend, pass.batch, ForwardMode::Training)?;
-        let plan = &self.plans[index].plan;
+            problem: "backward needs a forward pass in training mode before it, with as many samples".to_owned(),
+        };
+        let reserve = self.filled.take().ok_or_else(no_forward)?;
+        let batch = pass.batch;
+        let planned = self.plans.iter().find(|p| p.batch == batch && p.mode == ForwardMode::Training);
+        let plan = &planned.ok_or_else(no_forward)?.plan;
+        let sequence;
         let (y, dy, dhn) = if self.return_sequences {
             (pass.y, Some(pass.dy), None)
         } else {
-            (&self.sequence[..pass.batch * self.seq_len * self.descriptor.hidden_size], None, Some(pass.dy))
+            sequence = self.sequence.get(backend, batch * self.seq_len * self.descriptor.hidden_size)?;
+            (&*sequence, None, Some(pass.dy))
         };
         let args = BackwardDataArgs {
             weights: pass.parameters,
@@ -261,7 +268,7 @@ impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for RecurrentLayer<E, B> {
             dx: pass.dx,
             dh0: None,
             dc0: None,
-            workspace: self.workspace.as_mut_slice(),
+            workspace: self.workspace.all()?,
         };
         let mut reserve = backend.backward_data(plan, args, reserve)?;
         let args = BackwardWeightsArgs {
@@ -272,10 +279,10 @@ impl<E: Scalar, B: HostBackend<E>> Layer<E, B> for RecurrentLayer<E, B> {
             lengths: None,
             resets: None,
             dweights: pass.dparameters,
-            workspace: self.workspace.as_mut_slice(),
+            workspace: self.workspace.all()?,
         };
         backend.backward_weights(plan, args, &mut reserve, WeightGrad::Set)?;
-        self.reserve = reserve.release();
+        self.reserve.put(reserve.release());
         Ok(())
     }
 }

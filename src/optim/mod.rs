@@ -1,13 +1,56 @@
 //! Optimizers: how gradients change weights.
+//!
+//! An optimizer is a rule with its constants. What it remembers from step to step, tensors as long as the weights, belongs to the
+//! model and stands where the weights stand, on the host or on a device; the arithmetic is the
+//! [backend's](crate::backend::DenseBackend).
 
 pub mod adam;
+pub mod rmsprop;
+pub mod sgd;
 
 pub use adam::Adam;
+pub use rmsprop::RmsProp;
+pub use sgd::Sgd;
 
-use crate::dtype::Scalar;
+use crate::backend::{DenseBackend, Memory};
+use crate::error::{Error, Result};
 
-/// A rule that changes weights by their gradients, with whatever it remembers from step to step.
-pub trait Optimizer<E: Scalar> {
-    /// Changes `parameters`, given the gradient of the loss by each of them. Both have the same length in every call.
-    fn update(&mut self, parameters: &mut [E], gradients: &[E]);
+/// What a backend keeps of an optimizer: one of its tensors.
+pub type State<B> = <B as Memory>::Owned<<B as crate::backend::RecurrentBackend>::Elem>;
+
+/// A rule that changes weights by their gradients.
+pub trait Optimizer<B: DenseBackend> {
+    /// How many tensors as long as the weights it remembers; they are zeros before the first step.
+    fn states(&self) -> usize;
+
+    /// Changes `parameters`, given the gradient of the loss by each of them. `step` counts from 1.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    fn update(
+        &self,
+        backend: &B,
+        step: u64,
+        parameters: &mut B::Buffer,
+        gradients: &B::Buffer,
+        states: &mut [State<B>],
+    ) -> Result<()>;
+}
+
+/// The memory of an optimizer has another number of tensors than it asked for.
+fn wrong_states(optimizer: &str, expected: usize, got: usize) -> Error {
+    Error::shape(format!("states of {optimizer}"), format!("{expected} tensors"), format!("{got} tensors"))
+}
+
+fn check_rate(learning_rate: f64) -> Result<()> {
+    if learning_rate.is_finite() && learning_rate > 0.0 {
+        return Ok(());
+    }
+    Err(Error::option("learning_rate", "a finite number above zero", learning_rate))
+}
+
+/// A constant that says how much is kept.
+fn check_fraction(option: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) { Ok(()) } else { Err(Error::option(option, "0 to below 1", value)) }
 }

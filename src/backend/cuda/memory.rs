@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -11,13 +12,28 @@ use super::device::{Device, DevicePtr};
 use crate::backend::Storage;
 use crate::error::{Error, Result};
 
-/// A tensor in a device's memory: owned, or the caller's under an address.
+/// A tensor in a device's memory: owned, part of another, or the caller's under an address.
 pub struct DeviceBuffer<E, D: Device> {
     device: Arc<D>,
     pointer: DevicePtr,
     len: usize,
-    owned: bool,
+    /// What keeps the memory from being given back; parts share it.
+    allocation: Option<Arc<Allocation<D>>>,
     element: PhantomData<E>,
+}
+
+/// Memory that is given back when its last user is gone.
+struct Allocation<D: Device> {
+    device: Arc<D>,
+    pointer: DevicePtr,
+    bytes: usize,
+}
+
+impl<D: Device> Drop for Allocation<D> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `allocate` with this size, and nothing else holds it.
+        unsafe { self.device.release(self.pointer, self.bytes) }
+    }
 }
 
 impl<E: Pod, D: Device> DeviceBuffer<E, D> {
@@ -32,7 +48,8 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
             expression: format!("{len} * {} bytes", size_of::<E>()),
         })?;
         let pointer = if bytes == 0 { DevicePtr::NULL } else { device.allocate(what, bytes)? };
-        Ok(DeviceBuffer { device: device.clone(), pointer, len, owned: bytes > 0, element: PhantomData })
+        let allocation = (bytes > 0).then(|| Arc::new(Allocation { device: device.clone(), pointer, bytes }));
+        Ok(DeviceBuffer { device: device.clone(), pointer, len, allocation, element: PhantomData })
     }
 
     /// The same with a copy of `values`, in the order of `stream`.
@@ -53,7 +70,30 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// `pointer` must be valid on `device` for `len` elements as long as this value lives, aligned to the element, and not
     /// be used otherwise at the same time.
     pub unsafe fn from_raw(device: &Arc<D>, pointer: DevicePtr, len: usize) -> Self {
-        DeviceBuffer { device: device.clone(), pointer, len, owned: false, element: PhantomData }
+        DeviceBuffer { device: device.clone(), pointer, len, allocation: None, element: PhantomData }
+    }
+
+    /// A part of it in the same memory, which stays as long as the part does. Whoever calls this sees to it that only one of the
+    /// two is written at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where it ends before the range does.
+    pub(crate) fn part(&self, range: Range<usize>) -> Result<Self> {
+        if range.start > range.end || range.end > self.len {
+            return Err(Error::shape(
+                "view",
+                format!("a tensor with elements {range:?}"),
+                format!("{} elements", self.len),
+            ));
+        }
+        Ok(DeviceBuffer {
+            device: self.device.clone(),
+            pointer: self.pointer.offset(range.start * size_of::<E>()),
+            len: range.len(),
+            allocation: self.allocation.clone(),
+            element: PhantomData,
+        })
     }
 
     /// Where it stands.
@@ -86,6 +126,9 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// [`Error::Shape`] where the lengths differ; those of the device.
     pub fn write(&mut self, stream: &D::Stream, values: &[E]) -> Result<()> {
         self.check_len(values.len())?;
+        if values.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the buffer has as many bytes as `values`, and is this value's own.
         unsafe { self.device.upload(stream, self.pointer, bytemuck::cast_slice(values)) }
     }
@@ -97,6 +140,9 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// [`Error::Shape`] where the lengths differ; those of the device, of earlier work too.
     pub fn read(&self, stream: &D::Stream, values: &mut [E]) -> Result<()> {
         self.check_len(values.len())?;
+        if values.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the buffer has as many bytes as `values`.
         unsafe { self.device.download(stream, self.pointer, bytemuck::cast_slice_mut(values)) }
     }
@@ -107,17 +153,11 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     ///
     /// Those of the device.
     pub fn fill_bytes(&mut self, stream: &D::Stream, value: u8) -> Result<()> {
+        if self.len == 0 {
+            return Ok(());
+        }
         // SAFETY: the buffer has that many bytes, and is this value's own.
         unsafe { self.device.fill(stream, self.pointer, value, self.len * size_of::<E>()) }
-    }
-}
-
-impl<E, D: Device> Drop for DeviceBuffer<E, D> {
-    fn drop(&mut self) {
-        if self.owned {
-            // SAFETY: the pointer came from `allocate` with this size, and nothing else holds it.
-            unsafe { self.device.release(self.pointer, self.len * size_of::<E>()) }
-        }
     }
 }
 

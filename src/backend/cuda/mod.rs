@@ -3,6 +3,7 @@
 //! ```text
 //! plan      what runs for an operator of given sizes: kernels, geometry, places in workspace and reserve
 //! engine    a pass as launches
+//! dense     what else a model needs, as launches
 //! params    the kernels' parameter structs
 //! device    what all that needs of a machine: the GPU behind its driver, or the host's emulation of one
 //! driver    the GPU
@@ -25,6 +26,7 @@ pub mod emulated;
 pub mod images;
 pub mod nvrtc;
 
+mod dense;
 mod engine;
 mod memory;
 mod params;
@@ -34,6 +36,7 @@ mod space;
 mod staged;
 mod walk;
 
+pub use dense::{DeviceView, DeviceViewMut};
 pub use engine::{RawBackwardData, RawBackwardWeights, RawForward};
 pub use memory::DeviceBuffer;
 pub use pass::DevicePass;
@@ -44,7 +47,7 @@ pub use walk::{Family, FamilyChoice};
 use std::borrow::BorrowMut;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::backend::host::check_at_least;
 use crate::backend::{
@@ -65,18 +68,26 @@ pub struct CudaBackend<E, D: Device> {
     device: Arc<D>,
     stream: D::Stream,
     options: CudaOptions,
+    /// Kernels of the dense operations, once they are needed.
+    dense: Arc<OnceLock<dense::DenseKernels<D>>>,
     element: PhantomData<E>,
 }
 
 impl<E: Element, D: Device> CudaBackend<E, D> {
     /// The backend on a device and a stream of its.
     pub fn with_options(device: Arc<D>, stream: D::Stream, options: CudaOptions) -> Self {
-        CudaBackend { device, stream, options, element: PhantomData }
+        CudaBackend { device, stream, options, dense: Arc::default(), element: PhantomData }
     }
 
     /// The same on another stream of the same device.
     pub fn on_stream(&self, stream: D::Stream) -> Self {
-        Self::with_options(self.device.clone(), stream, self.options.clone())
+        CudaBackend {
+            device: self.device.clone(),
+            stream,
+            options: self.options.clone(),
+            dense: self.dense.clone(),
+            element: PhantomData,
+        }
     }
 
     /// The device.
@@ -177,16 +188,21 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
             if elements > 0 {
                 check_present(tensor, pointer)?;
             }
-            if pointer.0 % SPACE_ALIGNMENT != 0 {
-                return Err(Error::shape(
-                    tensor,
-                    format!("an address that is a multiple of {SPACE_ALIGNMENT} bytes"),
-                    format!("{:#x}", pointer.0),
-                ));
-            }
+            check_alignment(tensor, pointer)?;
         }
         Ok(())
     }
+}
+
+fn check_alignment(tensor: &str, pointer: DevicePtr) -> Result<()> {
+    if pointer.0 % SPACE_ALIGNMENT == 0 {
+        return Ok(());
+    }
+    Err(Error::shape(
+        tensor,
+        format!("an address that is a multiple of {SPACE_ALIGNMENT} bytes"),
+        format!("{:#x}", pointer.0),
+    ))
 }
 
 fn check_present(tensor: &str, pointer: DevicePtr) -> Result<()> {

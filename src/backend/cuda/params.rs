@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::device::DevicePtr;
 use crate::cell::{Activation as Function, Activations, CellKind};
+use crate::nn::Loss;
 use crate::rnn::{GruReset, RnnDescriptor};
 
 /// Products that one launch adds up, see [`GemmProblem`].
@@ -345,4 +346,132 @@ pub(crate) struct PersistentBackwardParams {
     pub(crate) status: DevicePtr,
     pub(crate) tiles: u32,
     pub(crate) polls: u32,
+
+// Dense operations.
+
+/// `Combination` of params.cuh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Combination {
+    Add = 0,
+    Multiply = 1,
+}
+
+/// `LossKind` of params.cuh, with Huber's `delta`.
+pub(crate) fn loss_kind(loss: Loss) -> (u32, f64) {
+    match loss {
+        Loss::MeanSquaredError => (0, 0.0),
+        Loss::MeanAbsoluteError => (1, 0.0),
+        Loss::Huber { delta } => (2, delta),
+        Loss::BinaryCrossentropy { from_logits: true } => (3, 0.0),
+        Loss::BinaryCrossentropy { from_logits: false } => (4, 0.0),
+        Loss::CategoricalCrossentropy { from_logits: true } => (5, 0.0),
+        Loss::CategoricalCrossentropy { from_logits: false } => (6, 0.0),
+    }
+}
+
+macro_rules! mirrored {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+        #[repr(C)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: $type,)*
+        }
+    )*};
+}
+
+mirrored! {
+    BiasActivationParams {
+        f: Activation,
+        values: DevicePtr,
+        bias: DevicePtr,
+        inputs: DevicePtr,
+        len: u64,
+        columns: u64,
+    }
+    ActivationGradientParams {
+        f: Activation,
+        dy: DevicePtr,
+        values: DevicePtr,
+        dx: DevicePtr,
+        len: u64,
+        from_input: u32,
+        unused: u32,
+    }
+    CombineParams { a: DevicePtr, b: DevicePtr, out: DevicePtr, len: u64, combination: u32, unused: u32 }
+    CopyColumnsParams { from: DevicePtr, to: DevicePtr, rows: u64, columns: u64, from_stride: u64, to_stride: u64 }
+    FillParams { x: DevicePtr, len: u64, value: f64 }
+    AdamParams {
+        parameters: DevicePtr,
+        gradients: DevicePtr,
+        m: DevicePtr,
+        v: DevicePtr,
+        len: u64,
+        rate: f64,
+        beta_1: f64,
+        beta_2: f64,
+        epsilon: f64,
+    }
+    SgdParams {
+        parameters: DevicePtr,
+        gradients: DevicePtr,
+        velocity: DevicePtr,
+        len: u64,
+        rate: f64,
+        momentum: f64,
+        nesterov: u32,
+        unused: u32,
+    }
+    RmsPropParams {
+        parameters: DevicePtr,
+        gradients: DevicePtr,
+        mean_square: DevicePtr,
+        mean: DevicePtr,
+        velocity: DevicePtr,
+        len: u64,
+        rate: f64,
+        rho: f64,
+        momentum: f64,
+        epsilon: f64,
+    }
+    LossParams {
+        targets: DevicePtr,
+        predictions: DevicePtr,
+        gradient: DevicePtr,
+        partial: DevicePtr,
+        rows: u64,
+        columns: u64,
+        delta: f64,
+        scale: f64,
+        kind: u32,
+        unused: u32,
+    }
+    FinishLossParams { partial: DevicePtr, record: DevicePtr, scale: f64, weight: f64, count: u32, code: u32 }
+    SumOfSquaresParams { x: DevicePtr, partial: DevicePtr, sum: DevicePtr, len: u64, count: u32, unused: u32 }
+    ClipParams { x: DevicePtr, sum_of_squares: DevicePtr, len: u64, most: f64 }
+    CheckFiniteParams { x: DevicePtr, record: DevicePtr, len: u64, code: u32, unused: u32 }
+    GatherParams {
+        table: DevicePtr,
+        indices: DevicePtr,
+        out: DevicePtr,
+        record: DevicePtr,
+        count: u64,
+        width: u64,
+        rows: u64,
+        code: u32,
+        unused: u32,
+    }
+    ScatterAddParams {
+        dtable: DevicePtr,
+        indices: DevicePtr,
+        dout: DevicePtr,
+        record: DevicePtr,
+        count: u64,
+        width: u64,
+        rows: u64,
+        by_row: u32,
+        accumulate: u32,
+        code: u32,
+        unused: u32,
+    }
 }

@@ -23,7 +23,7 @@ pub struct CudaOptions {
 }
 
 /// Rows of a product from which on the large tile is used.
-const LARGE_TILE_ROWS: usize = 33;
+pub(crate) const LARGE_TILE_ROWS: usize = 33;
 /// Most pieces that the sum over steps and sequences of a weight gradient falls into.
 const MOST_SPLITS: usize = 32;
 /// Rows that a piece of a bias gradient has at least.
@@ -56,6 +56,18 @@ pub(crate) struct GemmKernel<K> {
 }
 
 impl<K> GemmKernel<K> {
+    /// The one for a tile of [`catalog::GEMM_TILES`].
+    pub(crate) fn load<D: Device<Kernel = K>>(device: &D, orientation: &str, math: &str, tile: usize) -> Result<Self> {
+        let (name, _, rows, columns, threads) = catalog::GEMM_TILES[tile];
+        Ok(GemmKernel {
+            kernel: device.kernel(&format!("gemm_{orientation}_{math}_{name}"))?,
+            rows,
+            columns,
+            threads,
+            shared_bytes: catalog::gemm_shared_bytes(math, rows + columns),
+        })
+    }
+
     /// Geometry for products of at most `m` by `n`.
     pub(crate) fn launch(&self, m: usize, n: usize, problems: usize, splits: usize) -> Launch {
         let tiles = |size: usize, tile: u32| size.div_ceil(tile as usize) as u32;
@@ -96,16 +108,7 @@ pub(crate) struct BackwardKernels<D: Device> {
 impl<D: Device> Kernels<D> {
     fn load(device: &D, descriptor: &RnnDescriptor, dtype: DType, math: &str, mode: ForwardMode) -> Result<Self> {
         let cell = descriptor.cell.spec().name;
-        let gemm = |orientation: &str, tile: usize| -> Result<GemmKernel<D::Kernel>> {
-            let (name, _, rows, columns, threads) = catalog::GEMM_TILES[tile];
-            Ok(GemmKernel {
-                kernel: device.kernel(&format!("gemm_{orientation}_{math}_{name}"))?,
-                rows,
-                columns,
-                threads,
-                shared_bytes: catalog::gemm_shared_bytes(math, rows + columns),
-            })
-        };
+        let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, orientation, math, tile);
         let backward = || -> Result<BackwardKernels<D>> {
             Ok(BackwardKernels {
                 begin: device.kernel(&format!("begin_backward_{dtype}"))?,
