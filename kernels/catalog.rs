@@ -225,7 +225,7 @@ impl Exchange {
 /// **h_prev** (forward and backward): `h_prev_stride == stride`, base aligned to 16 bytes. With `Exchange::Grid` a forward launch
 /// needs `slots == seq_len` in inference too, and all of h_prev filled with 0xff *before* `begin_forward`; the kernel writes every
 /// element of rows < batch, columns up to the stride included (zeros beyond hidden_size); rows >= batch are neither read nor
-/// written. With the others inference may have any `slots`; nothing but the first step's slot is read or written.
+/// written. With the others inference has one slot, the first step's, and nothing else is read or written.
 ///
 /// **exchange** (backward, `Exchange::Grid` only; else null): for each direction elements `[seq_len, batch, gates * stride]`, aligned
 /// to 16 bytes, all filled with 0xff before the launch.

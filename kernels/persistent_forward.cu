@@ -104,8 +104,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const u32 first_unit = blockIdx.x * S::UNITS, j = first_unit + S::unit();
         const bool real = j < H;  // otherwise padding of the vector, if it is inside that
 
+        // With one slot, which only the first step's is, every time has it.
+        const u32 slot_bytes = p.slots == 1 ? 0 : p.rows * stride * u32(sizeof(E));
         const u32 first_tile = blockIdx.y * launch.tiles, all_tiles = (p.batch + TILE - 1) / TILE;
-        const Group group{{static_cast<u8*>(d.h_prev), p.rows * stride * u32(sizeof(E)), stride * u32(sizeof(E)), d.reverse, T},
+        const Group group{{static_cast<u8*>(d.h_prev), slot_bytes, stride * u32(sizeof(E)), d.reverse, T},
                           first_tile * TILE,
                           p.batch,
                           H,

@@ -346,6 +346,7 @@ pub(crate) struct PersistentBackwardParams {
     pub(crate) status: DevicePtr,
     pub(crate) tiles: u32,
     pub(crate) polls: u32,
+}
 
 // Dense operations.
 

@@ -193,7 +193,12 @@ impl<D: Device> CudaPlan<D> {
             forward_walk.persistent.is_some() || backward_walk.as_ref().is_some_and(|walk| walk.persistent.is_some());
         let every_step = training || forward_walk.family == Family::Grid;
         let h_prev = HPrevLayout {
-            slots: if every_step { shape.seq_len } else { shape.seq_len.min(2) },
+            // The step family turns between two; the others keep the state to themselves after the first step.
+            slots: match (every_step, &forward_walk.persistent) {
+                (true, _) => shape.seq_len,
+                (false, None) => shape.seq_len.min(2),
+                (false, Some(_)) => 1,
+            },
             rows: shape.batch,
             // Persistent kernels read and exchange whole lines.
             stride: if any_persistent {
