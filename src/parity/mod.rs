@@ -116,9 +116,11 @@ use std::path::Path;
 
 use crate::backend::HostBackend;
 use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};
-use crate::dtype::{DType, Scalar};
+use crate::backend::reference::ReferenceBackend;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::interop::safetensors::TensorFile;
+use crate::rnn::dropout::philox4x32;
 use crate::rnn::{RnnDescriptor, RnnShape};
 use fields::{Fields, Tensors, case_error};
 
@@ -127,6 +129,12 @@ pub const TOLERANCE_F64: f64 = 1e-10;
 
 /// Largest relative error that passes where the case or the run is single precision.
 pub const TOLERANCE_F32: f64 = 2e-5;
+
+/// Times the effect of rounding all inputs that a run with 16 bits may be off.
+pub const ROUNDINGS: f64 = 4.0;
+
+/// Roundings of the inputs that are tried.
+const NEIGHBOURS: u32 = 6;
 
 /// A temporary tensor larger than this many elements is refused: a case is a check, and a damaged file must not exhaust memory.
 const MAX_ELEMENTS: usize = 1 << 30;
@@ -169,6 +177,8 @@ pub struct TensorError {
     pub tensor: String,
     /// See [`relative_error`].
     pub relative_error: f64,
+    /// The largest that passes.
+    pub tolerance: f64,
 }
 
 /// The comparison of every expected tensor of a case.
@@ -176,19 +186,23 @@ pub struct TensorError {
 pub struct Report {
     /// One entry a tensor, in the order of their names; never empty.
     pub tensors: Vec<TensorError>,
-    /// Largest relative error that passes.
-    pub tolerance: f64,
 }
 
 impl Report {
-    /// The tensor with the largest error; NaN counts as larger than anything.
+    /// The tensor with the largest error beside its tolerance; NaN counts as larger than anything.
     pub fn worst(&self) -> Option<&TensorError> {
-        self.tensors.iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error))
+        let beside = |t: &TensorError| t.relative_error / t.tolerance.max(f64::MIN_POSITIVE);
+        self.tensors.iter().max_by(|a, b| beside(a).total_cmp(&beside(b)))
+    }
+
+    /// The tolerance of the [worst](Self::worst) tensor.
+    pub fn tolerance(&self) -> Option<f64> {
+        self.worst().map(|worst| worst.tolerance)
     }
 
     /// Whether every tensor is within the tolerance.
     pub fn passed(&self) -> bool {
-        !self.tensors.is_empty() && self.tensors.iter().all(|t| t.relative_error <= self.tolerance)
+        !self.tensors.is_empty() && self.tensors.iter().all(|t| t.relative_error <= t.tolerance)
     }
 }
 
@@ -225,11 +239,11 @@ pub fn relative_error(ours: &[f64], theirs: &[f64], dtype: DType) -> f64 {
     worst
 }
 
-fn convert<A: Scalar, B: Scalar>(values: &[A]) -> Vec<B> {
+fn convert<A: Element, B: Element>(values: &[A]) -> Vec<B> {
     values.iter().map(|v| B::of(v.wide())).collect()
 }
 
-fn convert_some<A: Scalar, B: Scalar>(values: &Option<Vec<A>>) -> Option<Vec<B>> {
+fn convert_some<A: Element, B: Element>(values: &Option<Vec<A>>) -> Option<Vec<B>> {
     values.as_deref().map(convert)
 }
 
@@ -321,8 +335,8 @@ impl Case {
         self.expected.keys().map(String::as_str)
     }
 
-    /// The tolerance for a run in `dtype`: [`TOLERANCE_F64`], or [`TOLERANCE_F32`] where the case or the run is single
-    /// precision.
+    /// The tolerance for a run in `f64` or `f32`: [`TOLERANCE_F64`], or [`TOLERANCE_F32`] where the case or the run is single
+    /// precision. With 16 bits each tensor has one of its own, see [`run`](Self::run).
     pub fn tolerance(&self, dtype: DType) -> f64 {
         if dtype == DType::F64 && !self.single_precision { TOLERANCE_F64 } else { TOLERANCE_F32 }
     }
@@ -330,15 +344,40 @@ impl Case {
     /// Runs the case on a backend, forward in inference mode and, where there are gradients, in training mode too, and
     /// compares every expected tensor. `tolerance` overrides [`Case::tolerance`].
     ///
+    /// With 16 bits, inputs are rounded to them, and a tensor's tolerance follows from how much rounding matters in this case: the
+    /// oracle in `f64` is run on inputs moved by half a unit in the last place, up and down; the error may be [`ROUNDINGS`] times as
+    /// much as that moves the tensor, since states and gradients are rounded on the way as well, and that many units in the
+    /// last place of its largest magnitude.
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; those of the backend.
-    pub fn run<E: Scalar, B: HostBackend<E>>(&self, backend: &B, tolerance: Option<f64>) -> Result<Report> {
-        let tolerance = match tolerance {
-            Some(tolerance) => check_tolerance(tolerance)?,
-            None => self.tolerance(E::DTYPE),
+    pub fn run<E: Element, B: HostBackend<E>>(&self, backend: &B, tolerance: Option<f64>) -> Result<Report> {
+        let given = tolerance.map(check_tolerance).transpose()?;
+        let results = self.results_on(backend, &self.problem.inputs)?;
+        let errors = self.errors(&results, E::DTYPE);
+        let derived = match (given, E::DTYPE) {
+            (None, DType::F16 | DType::Bf16) => Some(self.derived_tolerances(E::DTYPE)?),
+            _ => None,
         };
-        let Problem { descriptor, shape, inputs, gradients } = &self.problem;
+        let tolerance_of = |name: &String| match &derived {
+            Some(derived) => derived.get(name).copied().unwrap_or(0.0),
+            None => given.unwrap_or_else(|| self.tolerance(E::DTYPE)),
+        };
+        let tensors: Vec<_> = errors
+            .into_iter()
+            .map(|(tensor, relative_error)| TensorError { tolerance: tolerance_of(&tensor), tensor, relative_error })
+            .collect();
+        Ok(Report { tensors })
+    }
+
+    /// All results of a backend, in the source's layout: of inference, then of training.
+    fn results_on<E: Element, B: HostBackend<E>>(
+        &self,
+        backend: &B,
+        inputs: &Inputs<f64>,
+    ) -> Result<Vec<Named<Vec<f64>>>> {
+        let Problem { descriptor, shape, gradients, .. } = &self.problem;
         let inputs = Inputs::<E> {
             weights: convert(&inputs.weights),
             x: convert(&inputs.x),
@@ -371,21 +410,46 @@ impl Case {
             };
             results.push(self.source.results(&self.problem, &widen(&outputs), Some(&gradients))?);
         }
-        let tensors = self
-            .expected
-            .iter()
-            .map(|(name, theirs)| {
-                let error = results
-                    .iter()
-                    .filter_map(|results| results.get(name))
-                    .map(|ours| relative_error(ours, theirs, E::DTYPE))
-                    .max_by(f64::total_cmp)
-                    // Reading has matched the names with those of the results, so this says that a result got lost.
-                    .unwrap_or(f64::NAN);
-                TensorError { tensor: name.clone(), relative_error: error }
-            })
-            .collect();
-        Ok(Report { tensors, tolerance })
+        Ok(results)
+    }
+
+    /// The relative error of every expected tensor.
+    fn errors(&self, results: &[Named<Vec<f64>>], dtype: DType) -> Named<f64> {
+        let error = |name: &String, theirs: &Vec<f64>| {
+            results
+                .iter()
+                .filter_map(|results| results.get(name))
+                .map(|ours| relative_error(ours, theirs, dtype))
+                .max_by(f64::total_cmp)
+                // Reading has matched the names with those of the results, so this says that a result got lost.
+                .unwrap_or(f64::NAN)
+        };
+        self.expected.iter().map(|(name, theirs)| (name.clone(), error(name, theirs))).collect()
+    }
+
+    /// See [`run`](Self::run).
+    fn derived_tolerances(&self, dtype: DType) -> Result<Named<f64>> {
+        let oracle = ReferenceBackend::<f64>::new();
+        let mut tolerances: Named<f64> = self.expected.keys().map(|name| (name.clone(), dtype.epsilon())).collect();
+        for neighbour in 0..NEIGHBOURS {
+            let mut inputs = self.problem.inputs.clone();
+            let states = inputs.h0.iter_mut().chain(inputs.c0.iter_mut());
+            for (tensor, values) in [&mut inputs.weights, &mut inputs.x].into_iter().chain(states).enumerate() {
+                for (block, four) in values.chunks_mut(4).enumerate() {
+                    let bits = philox4x32([block as u32, tensor as u32, neighbour, 0], 0);
+                    for (value, bits) in four.iter_mut().zip(bits) {
+                        let half_ulp = dtype.epsilon() / 2.0;
+                        *value *= if bits & 1 == 0 { 1.0 + half_ulp } else { 1.0 - half_ulp };
+                    }
+                }
+            }
+            let errors = self.errors(&self.results_on(&oracle, &inputs)?, dtype);
+            for (name, tolerance) in &mut tolerances {
+                *tolerance = errors[name].max(*tolerance);
+            }
+        }
+        tolerances.values_mut().for_each(|tolerance| *tolerance *= ROUNDINGS);
+        Ok(tolerances)
     }
 }
 
@@ -470,10 +534,10 @@ mod tests {
         assert_eq!(relative_error(&[inf], &[-inf], DType::F64), inf);
         assert_eq!(relative_error(&[1.0], &[inf], DType::F64), inf);
 
-        let tensor = |relative_error| TensorError { tensor: "y".into(), relative_error };
-        let report = Report { tensors: vec![tensor(nan), tensor(1.0)], tolerance: 2.0 };
+        let tensor = |relative_error| TensorError { tensor: "y".into(), relative_error, tolerance: 2.0 };
+        let report = Report { tensors: vec![tensor(nan), tensor(1.0)] };
         assert!(!report.passed());
         assert!(report.worst().unwrap().relative_error.is_nan());
-        assert!(!Report { tensors: vec![], tolerance: 2.0 }.passed());
+        assert!(!Report { tensors: vec![] }.passed());
     }
 }

@@ -1,12 +1,13 @@
 //! What the backend needs of the machine that runs its kernels: [`Device`].
 //!
-//! There are two: the GPU behind NVIDIA's driver (`driver`) and the host's emulation of one (`emulated`). Plans, parameters
+//! There are three: the GPU behind NVIDIA's driver (`driver`), the host's emulation of one (`emulated`), and one on paper that
+//! plans are made for (`paper`). Plans, parameters
 //! and launches above this trait are the same code for both.
 #![allow(unsafe_code)]
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An address in a device's memory. The host must not follow it, unless the device is the emulated one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -42,6 +43,41 @@ pub struct Properties {
     pub clock_khz: u32,
     /// All of the device's memory, bytes.
     pub memory_bytes: u64,
+}
+
+impl Properties {
+    /// Those of a usual GPU of a compute capability.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a compute capability that is not among 7.5, 8.0, 8.6, 8.9, 9.0, 10.0 and 12.0.
+    pub fn usual(compute_capability: (u32, u32)) -> Result<Self> {
+        let (name, multiprocessors, shared_kib, max_cluster, clock_khz, memory_gib) = match compute_capability {
+            (7, 5) => ("T4", 40, 64, 1, 1_590_000, 16),
+            (8, 0) => ("A100", 108, 163, 1, 1_410_000, 80),
+            (8, 6) => ("GeForce RTX 3090", 82, 99, 1, 1_695_000, 24),
+            (8, 9) => ("L40", 142, 99, 1, 2_490_000, 48),
+            (9, 0) => ("H100", 132, 227, 16, 1_755_000, 80),
+            (10, 0) => ("B200", 148, 227, 16, 1_965_000, 180),
+            (12, 0) => ("GeForce RTX 5090", 170, 99, 8, 2_407_000, 32),
+            (major, minor) => {
+                return Err(Error::unsupported(
+                    format!("a usual GPU of compute capability {major}.{minor}"),
+                    "there are 7.5, 8.0, 8.6, 8.9, 9.0, 10.0 and 12.0",
+                ));
+            }
+        };
+        Ok(Properties {
+            name: name.to_owned(),
+            compute_capability,
+            multiprocessors,
+            shared_bytes_per_block: shared_kib << 10,
+            max_cluster,
+            cooperative: true,
+            clock_khz,
+            memory_bytes: memory_gib << 30,
+        })
+    }
 }
 
 /// Geometry of a launch.

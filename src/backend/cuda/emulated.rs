@@ -135,33 +135,9 @@ impl Emulated {
 }
 
 fn properties_of(compute_capability: (u32, u32)) -> Result<Properties> {
-    // Like a T4, A100, GeForce RTX 3090, L40, H100, B200, GeForce RTX 5090.
-    let (multiprocessors, shared_kib, max_cluster, clock_khz, memory_gib) = match compute_capability {
-        (7, 5) => (40, 64, 1, 1_590_000, 16),
-        (8, 0) => (108, 163, 1, 1_410_000, 80),
-        (8, 6) => (82, 99, 1, 1_695_000, 24),
-        (8, 9) => (142, 99, 1, 2_490_000, 48),
-        (9, 0) => (132, 227, 16, 1_755_000, 80),
-        (10, 0) => (148, 227, 16, 1_965_000, 180),
-        (12, 0) => (170, 99, 8, 2_407_000, 32),
-        (major, minor) => {
-            return Err(Error::unsupported(
-                format!("an emulated GPU of compute capability {major}.{minor}"),
-                "there are 7.5, 8.0, 8.6, 8.9, 9.0, 10.0 and 12.0",
-            ));
-        }
-    };
     let (major, minor) = compute_capability;
-    Ok(Properties {
-        name: format!("emulated GPU of compute capability {major}.{minor}"),
-        compute_capability,
-        multiprocessors,
-        shared_bytes_per_block: shared_kib << 10,
-        max_cluster,
-        cooperative: true,
-        clock_khz,
-        memory_bytes: memory_gib << 30,
-    })
+    let like = Properties::usual(compute_capability)?;
+    Ok(Properties { name: format!("emulated GPU of compute capability {major}.{minor}"), ..like })
 }
 
 // ---- the C++ side -------------------------------------------------------------------------------------------------------

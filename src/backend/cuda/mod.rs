@@ -25,6 +25,7 @@ pub mod driver;
 pub mod emulated;
 pub mod images;
 pub mod nvrtc;
+pub mod paper;
 
 mod dense;
 mod engine;
@@ -213,6 +214,28 @@ fn check_present(tensor: &str, pointer: DevicePtr) -> Result<()> {
     Ok(())
 }
 
+impl<E: Element> CudaBackend<E, driver::Driver> {
+    /// Opens GPU number `ordinal`, counted from 0 among those that the process may see, with a stream of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::open`](driver::Driver::open).
+    pub fn open(ordinal: usize, options: CudaOptions) -> Result<Self> {
+        let device = driver::Driver::open(ordinal)?;
+        let stream = driver::DriverStream::new(&device)?;
+        Ok(Self::with_options(device, stream, options))
+    }
+
+    /// [`open`](Self::open) with the default options.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn new(ordinal: usize) -> Result<Self> {
+        Self::open(ordinal, CudaOptions::default())
+    }
+}
+
 impl<E: Element, D: Device> Clone for CudaBackend<E, D> {
     fn clone(&self) -> Self {
         self.on_stream(self.stream.clone())
@@ -344,9 +367,4 @@ fn raw_forward<E: Element, D: Device>(args: &ForwardArgs<'_, CudaBackend<E, D>>,
         reserve,
         dropout_seed: args.dropout_seed,
     }
-}
-
-/// Why the CUDA backend cannot be used in this build.
-pub fn status() -> &'static str {
-    "no driver yet"
 }

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use fused_rnn::Result;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::cell::CellKind;
+use fused_rnn::{DType, Result};
 
+use crate::descriptor_args::DescriptorArgs;
 use crate::output::print;
 
 /// Say what this build and this machine can do.
@@ -14,6 +15,26 @@ pub struct Args {
     /// List every compiled kernel, with its registers on each architecture.
     #[arg(long)]
     kernels: bool,
+    /// Say how the CUDA backend would compute the operator that the flags below describe.
+    #[arg(long)]
+    plan: bool,
+    /// --plan: element type: f32, f64, f16 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: DType,
+    /// --plan: multiply f32 on tensor cores, operands rounded to 10 bits.
+    #[arg(long)]
+    tf32: bool,
+    /// --plan: block, cluster, grid or step, where it can take the operator [default: the fastest].
+    #[arg(long, value_name = "FAMILY")]
+    family: Option<String>,
+    /// --plan: for GPU number N of this machine, rather than for a usual one of --compute.
+    #[arg(long, value_name = "N")]
+    gpu: Option<usize>,
+    /// --plan: compute capability of the GPU to plan for.
+    #[arg(long, default_value = "9.0", value_name = "MAJOR.MINOR")]
+    compute: String,
+    #[command(flatten)]
+    operator: DescriptorArgs,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -46,6 +67,9 @@ kernels    {kernels}
     if args.kernels {
         print(&cuda::registers())?;
     }
+    if args.plan {
+        print(&cuda::plan(&args)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,6 +87,13 @@ mod cuda {
     pub fn registers() -> String {
         String::new()
     }
+
+    pub fn plan(_: &super::Args) -> fused_rnn::Result<String> {
+        Err(fused_rnn::Error::Unsupported {
+            what: "--plan".to_owned(),
+            why: "this build lacks the feature `cuda`; build with `--features cuda`".to_owned(),
+        })
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -71,7 +102,14 @@ mod cuda {
     use std::fmt::Write as _;
 
     use fused_rnn::backend::cuda::compile::Arch;
-    use fused_rnn::backend::cuda::{driver, images};
+    use fused_rnn::backend::cuda::device::{Device, Properties};
+    use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
+    use fused_rnn::backend::cuda::paper::Paper;
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, FamilyChoice, WalkReport, driver, images};
+    use fused_rnn::backend::{ForwardMode, RecurrentBackend};
+    use fused_rnn::{DType, Element, Error, Result};
+
+    use super::Args;
 
     /// The driver and the GPUs.
     pub fn gpu() -> String {
@@ -134,6 +172,108 @@ mod cuda {
                 let _ = write!(text, "{:>12}", cells.get(arch).map_or("-", String::as_str));
             }
             text.push('\n');
+        }
+        text
+    }
+
+    /// What would run for the operator of the flags, and where.
+    pub fn plan(args: &Args) -> Result<String> {
+        match args.gpu {
+            Some(ordinal) => {
+                let driver = Driver::open(ordinal)?;
+                let stream = DriverStream::new(&driver)?;
+                on_device(args, driver, stream)
+            }
+            None => {
+                let parts: Vec<u32> = args.compute.split('.').filter_map(|part| part.parse().ok()).collect();
+                let &[major, minor] = parts.as_slice() else {
+                    return Err(Error::InvalidOption {
+                        option: "compute".to_owned(),
+                        expected: "MAJOR.MINOR, such as 9.0".to_owned(),
+                        got: args.compute.clone(),
+                    });
+                };
+                on_device(args, Paper::new(Properties::usual((major, minor))?).into(), ())
+            }
+        }
+    }
+
+    fn on_device<D: Device>(args: &Args, device: std::sync::Arc<D>, stream: D::Stream) -> Result<String> {
+        match args.dtype {
+            DType::F64 => describe::<f64, D>(args, device, stream),
+            DType::F32 => describe::<f32, D>(args, device, stream),
+            DType::F16 => describe::<half::f16, D>(args, device, stream),
+            DType::Bf16 => describe::<half::bf16, D>(args, device, stream),
+            other => Err(Error::Unsupported {
+                what: format!("--dtype {other}"),
+                why: "use f32, f64, f16 or bf16".to_owned(),
+            }),
+        }
+    }
+
+    fn describe<E: Element, D: Device>(args: &Args, device: std::sync::Arc<D>, stream: D::Stream) -> Result<String> {
+        let family = match &args.family {
+            Some(name) => FamilyChoice::Prefer(name.parse()?),
+            None => FamilyChoice::Fastest,
+        };
+        let properties = device.properties().clone();
+        let backend = CudaBackend::<E, D>::with_options(device, stream, CudaOptions { tf32: args.tf32, family });
+        let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
+        let math = if args.tf32 { "tf32".to_owned() } else { E::DTYPE.to_string() };
+        let mut text = format!(
+            "\nplan for {} {}, {} steps, batch {}, {} to {} units, {math}, on {} (compute capability {}.{}, {} multiprocessors)\n",
+            if descriptor.direction.count() == 2 { "bidirectional" } else { "one-directional" },
+            descriptor.cell,
+            shape.seq_len,
+            shape.batch,
+            descriptor.input_size,
+            descriptor.hidden_size,
+            properties.name,
+            properties.compute_capability.0,
+            properties.compute_capability.1,
+            properties.multiprocessors,
+        );
+        for (name, mode) in [("inference", ForwardMode::Inference), ("training", ForwardMode::Training)] {
+            let plan = backend.plan(&descriptor, shape, mode)?;
+            let space = backend.temp_space(&plan);
+            let bytes = |elements: usize| elements * E::DTYPE.size();
+            let _ = writeln!(
+                text,
+                "{name}: workspace {} bytes, reserve {} bytes",
+                bytes(space.workspace),
+                bytes(space.reserve)
+            );
+            for walk in plan.walks() {
+                text += &describe_walk(&walk);
+            }
+        }
+        text += "Predicted times come from a model whose constants have not been measured.\n";
+        Ok(text)
+    }
+
+    fn describe_walk(walk: &WalkReport) -> String {
+        let mut text = format!(
+            "  {:<9}{} family, {:.0} ns a step predicted\n           {}\n",
+            walk.pass,
+            walk.family,
+            walk.predicted_ns,
+            walk.why.replace("; ", "\n           ")
+        );
+        if let Some(launch) = &walk.persistent {
+            let _ = writeln!(
+                text,
+                "           {}: {} blocks of {} threads{} (the GPU holds {}), {} tile{} of 8 sequences each; a block keeps {} KiB of \
+                 the recurrent weights, {} KiB of shared memory",
+                launch.kernel,
+                launch.blocks,
+                launch.threads,
+                if launch.cluster > 1 { format!(" in clusters of {}", launch.cluster) } else { String::new() },
+                launch.resident_blocks,
+                launch.tiles,
+                if launch.tiles == 1 { "" } else { "s" },
+                launch.resident_bytes / 1024,
+                launch.shared_bytes / 1024,
+            );
         }
         text
     }

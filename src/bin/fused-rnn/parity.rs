@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use fused_rnn::backend::HostBackend;
 use fused_rnn::backend::cpu::CpuBackend;
-use fused_rnn::backend::cuda;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::parity::{Case, Report, check_tolerance};
-use fused_rnn::{DType, Error, Result, Scalar};
+use fused_rnn::{DType, Element, Error, Result, Scalar};
 
 use crate::output::print;
 
@@ -29,10 +29,20 @@ pub struct Args {
     /// Who computes.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
-    /// Element type to compute in: f64 or f32.
+    /// Element type to compute in: f64 or f32; on cuda and emulated f16 and bf16 as well.
     #[arg(long, default_value = "f64")]
     dtype: DType,
-    /// Largest relative error that passes [default: 1e-10; 2e-5 if the case or --dtype is f32].
+    /// cuda and emulated: kernels to prefer where they can take the case: block, cluster, grid or step [default: as plans choose].
+    #[arg(long, value_name = "FAMILY")]
+    family: Option<String>,
+    /// cuda: number of the GPU.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    device: usize,
+    /// emulated: seed of the order in which threads run, one warp or block lagging; 0 is the natural order.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    schedule: u64,
+    /// Largest relative error that passes [default: 1e-10; 2e-5 if the case or --dtype is f32; with 16 bits, derived from the
+    /// effect of rounding the inputs].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     tolerance: Option<f64>,
     /// Print JSON, one object a line, the last one the counts.
@@ -48,6 +58,8 @@ enum Backend {
     Cpu,
     /// NVIDIA GPUs.
     Cuda,
+    /// The CUDA kernels, run on the host (builds with the feature `emulated`).
+    Emulated,
 }
 
 /// A line of `--json`.
@@ -73,12 +85,14 @@ struct CountLine {
 pub fn run(args: Args) -> Result<ExitCode> {
     args.tolerance.map(check_tolerance).transpose()?;
     let check = match args.dtype {
-        DType::F64 => checker::<f64>(args.backend)?,
-        DType::F32 => checker::<f32>(args.backend)?,
+        DType::F64 => on_any::<f64>(&args)?,
+        DType::F32 => on_any::<f32>(&args)?,
+        DType::F16 => on_device::<half::f16>(&args)?,
+        DType::Bf16 => on_device::<half::bf16>(&args)?,
         other => {
             return Err(Error::Unsupported {
                 what: format!("--dtype {other}"),
-                why: "no backend computes in it; use f64 or f32".to_owned(),
+                why: "use f64, f32, f16 or bf16".to_owned(),
             });
         }
     };
@@ -88,21 +102,59 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 type Checker = Box<dyn Fn(&Case, Option<f64>) -> Result<Report>>;
 
+fn checker<E: Element>(backend: impl HostBackend<E> + 'static) -> Checker {
+    Box::new(move |case, tolerance| case.run(&backend, tolerance))
+}
+
 /// How to run a case, on a backend that is made once.
-fn checker<E: Scalar>(backend: Backend) -> Result<Checker> {
-    Ok(match backend {
-        Backend::Reference => {
-            let backend = ReferenceBackend::<E>::new();
-            Box::new(move |case, tolerance| case.run(&backend, tolerance))
-        }
-        Backend::Cpu => {
-            let backend = CpuBackend::<E>::new();
-            Box::new(move |case, tolerance| case.run(&backend, tolerance))
-        }
-        Backend::Cuda => {
-            return Err(Error::Unsupported { what: "--backend cuda".to_owned(), why: cuda::status().to_owned() });
-        }
+fn on_any<E: Scalar>(args: &Args) -> Result<Checker> {
+    Ok(match args.backend {
+        Backend::Reference => checker::<E>(ReferenceBackend::new()),
+        Backend::Cpu => checker::<E>(CpuBackend::new()),
+        Backend::Cuda | Backend::Emulated => on_device::<E>(args)?,
     })
+}
+
+/// The same for the backends that have all element types.
+fn on_device<E: Element>(args: &Args) -> Result<Checker> {
+    match args.backend {
+        Backend::Reference | Backend::Cpu => Err(Error::Unsupported {
+            what: format!("--dtype {} on the host", args.dtype),
+            why: "the host computes in f64 and f32; use one of them, or --backend cuda or emulated".to_owned(),
+        }),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {
+            use fused_rnn::backend::cuda::{CudaBackend, Staged};
+            Ok(checker::<E>(Staged::new(CudaBackend::<E, _>::open(args.device, options(args)?)?)))
+        }
+        #[cfg(feature = "emulated")]
+        Backend::Emulated => {
+            use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+            use fused_rnn::backend::cuda::{CudaBackend, Staged};
+            let device = Emulated::new(Schedule { seed: args.schedule, starve: args.schedule != 0 })?;
+            let backend = CudaBackend::with_options(device.into(), EmulatedStream, options(args)?);
+            Ok(checker::<E>(Staged::new(backend)))
+        }
+        #[cfg(not(all(feature = "cuda", feature = "emulated")))]
+        _ => {
+            let (name, feature) =
+                if matches!(args.backend, Backend::Cuda) { ("cuda", "cuda") } else { ("emulated", "emulated") };
+            Err(Error::Unsupported {
+                what: format!("--backend {name}"),
+                why: format!("this build lacks the feature `{feature}`; build with `--features {feature}`"),
+            })
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn options(args: &Args) -> Result<fused_rnn::backend::cuda::CudaOptions> {
+    use fused_rnn::backend::cuda::{CudaOptions, FamilyChoice};
+    let family = match &args.family {
+        Some(name) => FamilyChoice::Prefer(name.parse()?),
+        None => FamilyChoice::Fastest,
+    };
+    Ok(CudaOptions { family, ..CudaOptions::default() })
 }
 
 /// Checks every file, prints as it goes, and returns how many failed.
@@ -123,7 +175,7 @@ fn check_files(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>
                 result,
                 worst_relative_error: worst.map(|w| w.relative_error).filter(|e| e.is_finite()),
                 worst_tensor: worst.map(|w| w.tensor.as_str()),
-                tolerance: report.as_ref().ok().map(|r| r.tolerance),
+                tolerance: report.as_ref().ok().and_then(Report::tolerance),
                 error: report.as_ref().err().map(Error::to_string),
             })?;
         } else {
