@@ -466,7 +466,7 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "persistent_forward.cu",
         "a reset keeps the cell state",
-        "if (Cell::CELL_STATE) c_start = load_or_zero<E>(d.c0, own);",
+        "if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own);",
         "",
     )
     .family("block"),
@@ -477,21 +477,21 @@ pub const MUTATIONS: &[Mutation] = &[
         "prefetch(p, d, group, step, last_tile ? 0 : tile + 1, j, inputs);",
     )
     .family("block"),
-    bug("persistent_forward.cu", "a step past the length counts", "in.valid = t < p.lengths[b];", "in.valid = t <= p.lengths[b];")
+    bug("persistent_forward.cu", "a step past the length counts", "inputs[e].valid = is_valid(p.lengths, t, b);", "inputs[e].valid = p.lengths == nullptr || t <= p.lengths[b];")
         .family("block"),
     bug(
         "persistent_forward.cu",
         "padding of the vector is not published",
-        "publish<E>(exchange, tile, step + 1, row, j, present && j < stride, start);",
-        "publish<E>(exchange, tile, step + 1, row, j, present && j < H, start);",
+        "S::row(e) < sequences && j < stride, start);",
+        "S::row(e) < sequences && j < H, start);",
     )
     .bf16()
     .family("grid"),
     bug(
         "persistent_forward.cu",
-        "h_prev in training is that of the step",
-        "h_prev[b * p.h_prev_stride + j] = round_to<E>(r.start);",
-        "h_prev[b * p.h_prev_stride + j] = round_to<E>(r.h);",
+        "h_prev in training is y",
+        "p.h_prev_stride] = round_to<E>(results[e].start);",
+        "p.h_prev_stride] = round_to<E>(results[e].y);",
     )
     .family("block"),
     bug(
@@ -504,22 +504,22 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "persistent_backward.cu",
         "a reset's gradient is set instead of added",
-        "static_cast<float*>(d.dh_reset)[own] += dh;",
-        "static_cast<float*>(d.dh_reset)[own] = dh;",
+        "static_cast<float*>(d.dh_reset)[own] += carried(",
+        "static_cast<float*>(d.dh_reset)[own] = carried(",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "gradients pass through a reset",
-        "            dh = dc = 0.0f;\n",
-        "            dc = 0.0f;\n",
+        "dh = (in.anew_after ? 0.0f : dh) + in.dy;",
+        "dh = dh + in.dy;",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "dy counts at padded steps",
-        "if (d.dy != nullptr && (in.valid || (p.hold && !d.reverse)))",
-        "if (d.dy != nullptr)",
+        "if (!in.valid && !(p.hold && !d.reverse)) in.dy = 0.0f;",
+        "",
     )
     .family("block"),
     bug(
