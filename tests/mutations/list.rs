@@ -364,8 +364,8 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "persistent.cuh",
         "grid, exact: the sentinel is not looked for",
-        "if (from.polled && has_sentinel(v[j]))",
-        "if (false)",
+        "            if (from.polled)\n",
+        "            if (false)\n",
     )
     .family("grid"),
     bug(
@@ -389,16 +389,16 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "persistent.cuh",
         "cluster: the wrong phase of the barrier",
-        "((n - FIRST) >> 1) & 1); }, TIMED_OUT);",
-        "(n - FIRST) & 1); }, TIMED_OUT);",
+        "((n - FIRST) >> 1) & 1); });",
+        "(n - FIRST) & 1); });",
     )
     .bf16()
     .family("cluster"),
     bug(
         "persistent.cuh",
         "cluster: nobody waits for the vector",
-        "        if (n >= u32(FIRST))\n            spin.until([&] { return mbarrier_test",
-        "        if (false)\n            spin.until([&] { return mbarrier_test",
+        "        if (n >= u32(FIRST))\n            patience.until([&] { return mbarrier_test",
+        "        if (false)\n            patience.until([&] { return mbarrier_test",
     )
     .bf16()
     .family("cluster"),
@@ -459,14 +459,14 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "persistent_forward.cu",
         "no barrier between the product and its sum",
-        "memory.flags()[item % 2] = 1;\n                __syncthreads();",
-        "memory.flags()[item % 2] = 1;",
+        "                __syncthreads();\n                if (Exchange::CAN_FAIL && *failed) {",
+        "                if (Exchange::CAN_FAIL && *failed) {",
     )
     .family("block"),
     bug(
         "persistent_forward.cu",
         "a reset keeps the cell state",
-        "if (Cell::CELL_STATE) c_start = load_or_zero<E>(d.c0, own);",
+        "if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own);",
         "",
     )
     .family("block"),
@@ -477,49 +477,54 @@ pub const MUTATIONS: &[Mutation] = &[
         "prefetch(p, d, group, step, last_tile ? 0 : tile + 1, j, inputs);",
     )
     .family("block"),
-    bug("persistent_forward.cu", "a step past the length counts", "in.valid = t < p.lengths[b];", "in.valid = t <= p.lengths[b];")
-        .family("block"),
+    bug(
+        "persistent_forward.cu",
+        "a step past the length counts",
+        "inputs[e].valid = is_valid(p.lengths, t, b);",
+        "inputs[e].valid = p.lengths == nullptr || t <= p.lengths[b];",
+    )
+    .family("block"),
     bug(
         "persistent_forward.cu",
         "padding of the vector is not published",
-        "publish<E>(exchange, tile, step + 1, row, j, present && j < stride, start);",
-        "publish<E>(exchange, tile, step + 1, row, j, present && j < H, start);",
+        "S::row(e) < sequences && j < stride, start);",
+        "S::row(e) < sequences && j < H, start);",
     )
     .bf16()
     .family("grid"),
     bug(
         "persistent_forward.cu",
-        "h_prev in training is that of the step",
-        "h_prev[b * p.h_prev_stride + j] = round_to<E>(r.start);",
-        "h_prev[b * p.h_prev_stride + j] = round_to<E>(r.h);",
+        "h_prev in training is y",
+        "p.h_prev_stride] = round_to<E>(results[e].start);",
+        "p.h_prev_stride] = round_to<E>(results[e].y);",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "no barrier between the product and its sum",
-        "memory.flags()[item % 2] = 1;\n                __syncthreads();",
-        "memory.flags()[item % 2] = 1;",
+        "                __syncthreads();\n                if (Exchange::CAN_FAIL && *failed) {",
+        "                if (Exchange::CAN_FAIL && *failed) {",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "a reset's gradient is set instead of added",
-        "static_cast<float*>(d.dh_reset)[own] += dh;",
-        "static_cast<float*>(d.dh_reset)[own] = dh;",
+        "static_cast<float*>(d.dh_reset)[own] += carried(",
+        "static_cast<float*>(d.dh_reset)[own] = carried(",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "gradients pass through a reset",
-        "            dh = dc = 0.0f;\n",
-        "            dc = 0.0f;\n",
+        "dh = (in.anew_after ? 0.0f : dh) + in.dy;",
+        "dh = dh + in.dy;",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "dy counts at padded steps",
-        "if (d.dy != nullptr && (in.valid || (p.hold && !d.reverse)))",
-        "if (d.dy != nullptr)",
+        "if (!in.valid && !(p.hold && !d.reverse)) in.dy = 0.0f;",
+        "",
     )
     .family("block"),
     bug(
@@ -530,18 +535,13 @@ pub const MUTATIONS: &[Mutation] = &[
     )
     .bf16()
     .family("grid"),
-    bug(
-        "persistent_backward.cu",
-        "GRU: what R_n gets lacks r",
-        "da[Gru::N] = r * g.da_n;",
-        "da[Gru::N] = g.da_n;",
-    )
-    .family("block"),
+    bug("persistent_backward.cu", "GRU: what R_n gets lacks r", "da[Gru::N] = r * g.da_n;", "da[Gru::N] = g.da_n;")
+        .family("block"),
     bug(
         "persistent_backward.cu",
         "the product of the first step is left out",
-        "        for (u32 n = 0; n <= T; ++n) {\n            for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {\n                const auto sums = memory.sums(item);\n                if (n > 0) {",
-        "        for (u32 n = 0; n <= T; ++n) {\n            for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {\n                const auto sums = memory.sums(item);\n                if (n > 1) {",
+        "                if (n > 0) {\n                    const auto vector",
+        "                if (n > 1) {\n                    const auto vector",
     )
     .family("block"),
 ];
