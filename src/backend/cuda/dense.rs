@@ -353,11 +353,7 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             Orientation::Tn => (&kernels.gemm_tn, m, n),
         };
         let splits = self.splits(&product);
-        let mut params = GemmParams {
-            splits: splits as u32,
-            accumulate: accumulates(grad),
-            ..Zeroable::zeroed()
-        };
+        let mut params = GemmParams { splits: splits as u32, accumulate: accumulates(grad), ..Zeroable::zeroed() };
         let to = if splits > 1 { workspace.pointer() } else { c.pointer() };
         let mut problem = GemmProblem {
             c: Rows::plain(to, n),
@@ -642,12 +638,7 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
         self.run(&self.dense()?.finish_sum_of_squares, &reduction_of(1), &params)
     }
 
-    fn clip_by_norm(
-        &self,
-        most: f64,
-        sum_of_squares: &DeviceBuffer<f64, D>,
-        x: &mut DeviceBuffer<E, D>,
-    ) -> Result<()> {
+    fn clip_by_norm(&self, most: f64, sum_of_squares: &DeviceBuffer<f64, D>, x: &mut DeviceBuffer<E, D>) -> Result<()> {
         check_len("sum_of_squares", &[1], sum_of_squares.len())?;
         let len = x.len() as u64;
         let params = ClipParams { x: x.pointer(), sum_of_squares: sum_of_squares.pointer(), len, most };
