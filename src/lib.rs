@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`cell`] | one file a cell: its equations, a step to be read beside them, the step's derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
 //! | [`rnn`] | the operator apart from who computes it: [`RnnDescriptor`](rnn::RnnDescriptor) (what), [`RnnShape`](rnn::RnnShape) (how much), [`WeightLayout`](rnn::WeightLayout) (PyTorch's names, shapes and gate order in one flat buffer), [`rnn::dropout`] (masks from counters) |
-//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), [`cuda`](backend::cuda) |
+//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), [`cuda`](backend::cuda); [`dense`](backend::dense), what else a model needs |
 //! | [`interop`] | other frameworks' weights: safetensors, Keras, ONNX |
 //! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | a backend's gradients against finite differences |

@@ -2,6 +2,7 @@
 
 mod bench;
 mod descriptor_args;
+mod device;
 mod gradcheck;
 mod info;
 mod output;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::backend::cpu::CpuBackend as Backend;
+use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, read_series};
 use fused_rnn::model::Forecaster;
 use fused_rnn::{Error, Result, files};
 
+use crate::device::{Device, Work};
 use crate::output::print;
 use crate::plot::{Curve, KNOWN, MODEL, Plot};
 use crate::train::{write_plot, x_label};
@@ -29,6 +30,9 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
+    /// Where to run the model: cpu, cuda or emulated.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// CSV file to write [default: prediction.csv beside the model].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -48,9 +52,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
             got: args.horizon.to_string(),
         });
     }
+    let device = args.device;
+    device.run(args)
+}
+
+impl Work for Args {
+    type Output = ExitCode;
+
+    fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
+        predict(backend, self)
+    }
+}
+
+fn predict<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, args: Args) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| args.model.with_file_name("prediction.csv"));
     let plot = args.plot.clone().unwrap_or_else(|| args.model.with_file_name("prediction.svg"));
-    let mut forecaster = Forecaster::load(Backend::<f32>::new(), &args.model)?;
+    let mut forecaster = Forecaster::load(backend, &args.model)?;
     files::check_writable(&out)?;
     files::check_writable(&plot)?;
     let config = forecaster.config().clone();

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use fused_rnn::backend::cpu::CpuBackend as Backend;
+use fused_rnn::backend::DenseBackend;
 use fused_rnn::cell::CellKind;
 use fused_rnn::data::gaps::Complete;
 use fused_rnn::data::{ColumnChoice, Gaps, Scaler, Series, TimeAxis, TimeSplit, has_trend, read_series};
@@ -13,6 +15,7 @@ use fused_rnn::nn::{Gru, LayerConfig, Loss, Lstm, SimpleRnn};
 use fused_rnn::optim::Adam;
 use fused_rnn::{Error, Result, files, metrics};
 
+use crate::device::{Device, Work};
 use crate::output::{note, print};
 use crate::plot::{Curve, KNOWN, MODEL, Plot, SECOND};
 use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
@@ -81,6 +84,9 @@ pub struct Args {
     /// [default: out/ and the name of the CSV file].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Where to train: cpu, cuda or emulated. The same options give the same model file on the same kind of device.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// Print only the test error.
     #[arg(short, long)]
     quiet: bool,
@@ -115,6 +121,17 @@ impl Outputs {
     }
 }
 
+/// A series, prepared for training.
+struct Task {
+    args: Args,
+    interrupted: Arc<AtomicBool>,
+    series: Series,
+    complete: Complete,
+    split: TimeSplit,
+    config: ForecastConfig,
+    outputs: Outputs,
+}
+
 pub fn run(args: Args) -> Result<ExitCode> {
     let interrupted = interrupt_flag()?;
     let choice = args.column.clone().map_or(ColumnChoice::LastNumeric, ColumnChoice::Named);
@@ -139,13 +156,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let scaler = if config.difference { Scaler::standard } else { Scaler::min_max };
     config.fit_scaler(scaler, &values[split.train.clone()])?;
+    let device = args.device;
+    device.run(Task { interrupted, series, split, config, outputs, complete, args })
+}
+
+impl Work for Task {
+    type Output = ExitCode;
+
+    fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
+        train(backend, self)
+    }
+}
+
+fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, task: Task) -> Result<ExitCode> {
+    let Task { args, interrupted, series, complete, split, config, outputs } = task;
+    let values = &complete.values;
     let layer = match args.cell {
         CellKind::Rnn => LayerConfig::from(SimpleRnn::new(args.units)),
         CellKind::Lstm => Lstm::new(args.units).into(),
         CellKind::Gru => Gru::new(args.units).into(),
     };
     let optimizer = Adam::new(args.learning_rate)?;
-    let mut forecaster = Forecaster::new(Backend::<f32>::new(), config, layer, args.seed)?;
+    let mut forecaster = Forecaster::new(backend, config, layer, args.seed)?;
     forecaster.model().compile(optimizer, Loss::MeanSquaredError);
     let (x, y) = forecaster.samples(values, split.train.clone())?;
     let validation = match split.validation.is_empty() {
