@@ -380,12 +380,12 @@ pub const MUTATIONS: &[Mutation] = &[
         .family("grid"),
     bug(
         "persistent.cuh",
-        "cluster, grid: one buffer for the partial sums",
+        "grid: one piece of memory for the partial sums",
         "memory + SUMS + item % Exchange::SUM_BUFFERS * Sums::BYTES",
         "memory + SUMS + item * 0",
     )
     .bf16()
-    .family("cluster"),
+    .family("grid"),
     bug(
         "persistent.cuh",
         "cluster: the wrong phase of the barrier",
@@ -443,11 +443,11 @@ pub const MUTATIONS: &[Mutation] = &[
     .family("block"),
     bug(
         "persistent.cuh",
-        "exact: the last piece of k is left out",
+        "grid, exact: one piece of k too few",
         "const u32 used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;",
         "const u32 used = row_bytes / PIECE / SPLIT;",
     )
-    .family("block"),
+    .family("grid"),
     bug(
         "persistent.cuh",
         "two units of a word exchanged",
