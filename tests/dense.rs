@@ -332,6 +332,9 @@ fn losses<B: DenseBackend>(backend: B) {
     let mut rng = Rng::new(6);
     for loss in LOSSES {
         for (rows, columns) in [(1, 1), (1, 33), (7, 3), (9, 32), (130, 2), (3, 1031), (2200, 1)] {
+            if columns == 1 && loss == (Loss::CategoricalCrossentropy { from_logits: false }) {
+                continue; // always certain, and that is clipped
+            }
             let len = rows * columns;
             let between = |rng: &mut Rng, low: f64, high: f64| -> Vec<f64> {
                 (0..len).map(|_| B::Elem::of(rng.uniform(low, high)).wide()).collect()
