@@ -1133,6 +1133,99 @@ suite!(
     [agrees, agrees_at_large_sizes]
 );
 
+/// Products on tensor cores round the operands of f32 to ten bits of mantissa, as many as f16 has: it is judged as that.
+#[cfg(feature = "emulated")]
+#[test]
+fn emulated_tf32_agrees() {
+    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+    let (exact, rounded) = (emulated::usual::<f32>(), AtomicU32::new(0));
+    for family in [Family::Step, Family::Grid] {
+        let device = Emulated::new(Schedule::default()).expect("valid").into();
+        let options = CudaOptions { tf32: true, family: FamilyChoice::Prefer(family) };
+        let backend = Staged::new(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options));
+        for_random_problems::<half::f16>(
+            80,
+            |_| {},
+            |problem| {
+                let (problem, truth) = &*settled(&problem.recipe);
+                let results = default_training::<f32, _>(&backend, problem)?;
+                let judged = results.iter().map(|(name, values)| {
+                    (name.clone(), values.iter().map(|v| half::f16::from_f32(*v)).collect::<Vec<_>>())
+                });
+                truth.judge_all(&judged.collect())?;
+                let differs = default_training::<f32, _>(&exact, problem)? != results;
+                rounded.fetch_add(u32::from(differs), Ordering::Relaxed);
+                Ok(())
+            },
+        );
+    }
+    let rounded = rounded.into_inner();
+    assert!(rounded > 100, "only {rounded} of 160 problems show that operands are rounded");
+}
+
+/// The CUDA backend on a GPU, where there is one: the names begin with `cuda_`, by which benches/gpu/run.py finds them.
+#[cfg(feature = "cuda")]
+mod on_gpu {
+    use super::Number;
+    use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+
+    pub fn backend<E: Number>(suite: &str, family: Option<Family>) -> Option<Staged<E, Driver>> {
+        let driver = super::common::gpu::gpu(suite)?;
+        let stream = DriverStream::new(&driver).expect("a stream");
+        let options = CudaOptions { family: family.map_or(FamilyChoice::Fastest, FamilyChoice::Prefer), tf32: false };
+        Some(Staged::new(CudaBackend::with_options(driver, stream, options)))
+    }
+}
+
+#[cfg(feature = "cuda")]
+macro_rules! gpu_suite {
+    ($module:ident, $element:ty, $family:expr, [$($property:ident),* $(,)?]) => {
+        mod $module {
+            $(
+                #[test]
+                fn $property() {
+                    if let Some(backend) = super::on_gpu::backend::<$element>(stringify!($module), $family) {
+                        super::$property::<$element, _>(&backend);
+                    }
+                }
+            )*
+        }
+    };
+    ($module:ident, $element:ty, $family:expr) => {
+        gpu_suite!($module, $element, $family, [
+            agrees,
+            agrees_at_large_sizes,
+            inference_is_training_without_dropout,
+            contents_of_buffers_do_not_matter,
+            weight_gradients_are_set_or_added,
+            gives_the_same_bits_every_time,
+            sequences_are_independent,
+            padding_does_not_matter,
+            nan_stays_where_it_belongs,
+            counts_steps,
+            dropout_masks_are_philox,
+        ]);
+    };
+}
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_f32, f32, None);
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_f64, f64, None);
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_bf16, half::bf16, None);
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_f16, half::f16, None);
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_step_f32, f32, Some(fused_rnn::backend::cuda::Family::Step));
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_grid_f32, f32, Some(fused_rnn::backend::cuda::Family::Grid));
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_cluster_bf16, half::bf16, Some(fused_rnn::backend::cuda::Family::Cluster));
+#[cfg(feature = "cuda")]
+gpu_suite!(cuda_grid_bf16, half::bf16, Some(fused_rnn::backend::cuda::Family::Grid));
+
 /// The CPU backend promises more than repeatability: the same bits for any number of threads.
 fn threads_do_not_change_bits<E: Scalar>() {
     use fused_rnn::backend::cpu::CpuBackend;

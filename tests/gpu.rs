@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::Rng;
+use common::gpu::gpu;
 use fused_rnn::backend::ForwardMode;
 use fused_rnn::backend::cuda::device::{Device, DevicePtr, Launch};
 use fused_rnn::backend::cuda::driver::{self, Driver, DriverStream, Graph, Timer};
@@ -302,21 +303,6 @@ fn emulated_passes_repeat() {
 }
 
 // ---- with a GPU
-
-/// GPU 0, or `None` where there is none and none is required.
-fn gpu(test: &str) -> Option<Arc<Driver>> {
-    match Driver::open(0) {
-        Ok(driver) => Some(driver),
-        Err(error) => {
-            assert!(std::env::var_os("FUSED_RNN_REQUIRE_GPU").is_none_or(|v| v != "1"), "{test} needs a GPU: {error}");
-            // Past the test harness, which would keep it to itself. The reason once.
-            static REASON: std::sync::Once = std::sync::Once::new();
-            REASON.call_once(|| drop(writeln!(std::io::stderr(), "SKIPPED: all tests on a GPU: {error}")));
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no GPU");
-            None
-        }
-    }
-}
 
 #[test]
 fn gpu_copies_and_fills() {

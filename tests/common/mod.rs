@@ -4,6 +4,8 @@
 
 pub mod damage;
 #[cfg(feature = "cuda")]
+pub mod gpu;
+#[cfg(feature = "cuda")]
 pub mod primitives;
 pub mod run;
 pub mod truth;

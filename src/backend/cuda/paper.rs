@@ -62,7 +62,8 @@ impl Device for Paper {
         let entry =
             entry.ok_or_else(|| Error::unsupported(format!("kernel {name}"), "the catalog has no such entry"))?;
         let (major, minor) = self.properties.compute_capability;
-        let own = images::entry(name).find(|(image, _)| image.arch().machine && image.arch().compute == major * 10 + minor);
+        let own =
+            images::entry(name).find(|(image, _)| image.arch().machine && image.arch().compute == major * 10 + minor);
         let registers = own.map_or(REGISTERS / entry.threads, |(_, entry)| entry.resources.registers);
         Ok(PaperKernel { name: entry.name, registers: registers.min(255) })
     }

@@ -167,7 +167,9 @@ impl<D: Device> Walk<D> {
                     .enumerate()
                     .min_by(|(_, a), (_, b)| a.predicted_ns.total_cmp(&b.predicted_ns))
                     .map_or(0, |(index, _)| index);
-                (fastest, "predicted to be the fastest".to_owned())
+                let why =
+                    if walks.len() == 1 { "the only family that takes it" } else { "predicted to be the fastest" };
+                (fastest, why.to_owned())
             }
         };
         for (other, walk) in walks.iter().enumerate() {
