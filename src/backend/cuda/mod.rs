@@ -196,7 +196,7 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
 }
 
 fn check_alignment(tensor: &str, pointer: DevicePtr) -> Result<()> {
-    if pointer.0 % SPACE_ALIGNMENT == 0 {
+    if pointer.0.is_multiple_of(SPACE_ALIGNMENT) {
         return Ok(());
     }
     Err(Error::shape(
