@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`cell`] | one file a cell: its equations, a step to be read beside them, the step's derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
 //! | [`rnn`] | the operator apart from who computes it: [`RnnDescriptor`](rnn::RnnDescriptor) (what), [`RnnShape`](rnn::RnnShape) (how much), [`WeightLayout`](rnn::WeightLayout) (PyTorch's names, shapes and gate order in one flat buffer), [`rnn::dropout`] (masks from counters) |
-//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), [`cuda`](backend::cuda); [`dense`](backend::dense), what else a model needs |
+//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; [`dense`](backend::dense), what else a model needs |
 //! | [`interop`] | other frameworks' weights: safetensors, Keras, ONNX |
 //! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | a backend's gradients against finite differences |
@@ -62,8 +62,9 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the `fused-rnn` program and what only it needs. `cuda` (default): the CUDA backend; it has no kernels
-//! yet. An embedder writes `default-features = false`.
+//! `cli` (default): the `fused-rnn` program and what only it needs. `cuda` (default): the CUDA backend; it needs neither a GPU
+//! nor CUDA to build, see `backend::cuda`. `emulated`: the CUDA kernels compiled for the host as well, for tests. An embedder
+//! writes `default-features = false, features = ["cuda"]`, or leaves `cuda` away.
 
 pub mod backend;
 pub mod cell;

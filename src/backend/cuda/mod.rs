@@ -1,13 +1,14 @@
 //! The CUDA backend: the operator on an NVIDIA GPU, on the caller's stream and in the caller's memory.
 //!
 //! ```text
-//! plan      what runs for an operator of given sizes: kernels, geometry, places in workspace and reserve
+//! plan      what runs for an operator of given sizes: kernels, geometry, places in workspace and reserve (`space`)
+//! walk      which family of kernels walks through time, and why
 //! engine    a pass as launches
-//! dense     what else a model needs, as launches
 //! params    the kernels' parameter structs
-//! device    what all that needs of a machine: the GPU behind its driver, or the host's emulation of one
-//! driver    the GPU
-//! emulated  the emulation
+//! dense     what training a model on the device needs besides
+//! device    what all that needs of a machine: the GPU behind its driver (`driver`), the host's emulation of one (`emulated`),
+//!           one on paper that plans are made for (`paper`)
+//! images    the compiled kernels (`compile`, `nvrtc`): embedded by build.rs, or compiled at first use
 //! ```
 //!
 //! [`CudaBackend`] is the backend on device memory; [`Staged`] is the same on slices of the host, which it copies back and forth.
