@@ -31,6 +31,7 @@ done
 cp target/release/fused-rnn "$bundle/bin/"
 strip "$bundle"/bin/*
 cp tests/fixtures/parity/*.safetensors "$bundle/parity/"
+cp examples/data/sunspots_yearly.csv "$bundle/"
 cp benches/gpu/{run.sh,run.py,grid.py,report.py,latencies.cu} "$bundle/"
 if command -v nvcc >/dev/null; then
     nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a benches/gpu/latencies.cu -o "$bundle/bin/latencies"
