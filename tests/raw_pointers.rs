@@ -126,3 +126,13 @@ fn null_and_crooked_addresses_are_named() {
     let error = call(RawForward { workspace: workspace.offset(4), ..whole }).unwrap_err();
     assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == "workspace"), "{error}");
 }
+
+/// Plans and backends may be used by several threads at once.
+#[test]
+fn plans_and_backends_are_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let f = Fixture::<f32>::new();
+    let plan = f.backend.plan(&f.descriptor, f.shape, ForwardMode::Training).unwrap();
+    shared(&f.backend);
+    shared(&plan);
+}
