@@ -576,7 +576,7 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
         cluster_wait();
     }
     DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
-        if (n >= u32(FIRST))
+        if (int(n) >= FIRST)
             patience.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); });
         return {buffer(tile, n)};
     }
@@ -612,7 +612,7 @@ template <int FIRST, int ROW, class S> struct GridExchange {
     DEVICE void begin() {}
     DEVICE PolledVector wait(u32 tile, u32 n, const Patience& patience) {
         return {group.global.row(n, group.first_sequence + tile * TILE), group.global.row_bytes, group.sequences(tile),
-                n >= u32(FIRST), patience};
+                int(n) >= FIRST, patience};
     }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         u8* const to = group.global.row(n, group.first_sequence + tile * TILE + row) + byte;
