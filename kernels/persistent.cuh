@@ -677,13 +677,13 @@ DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
     using Exchange = X<FIRST, ROW, S>;
     const Group& group = exchange.group;
     for (u32 tile = 0; tile < group.tiles; ++tile) {
-        const u32 pieces = FIRST == 1 ? group.row_bytes / PIECE : 0, rows = group.sequences(tile);
+        const u32 pieces = group.row_bytes / PIECE, rows = group.sequences(tile);
         for (u32 i = threadIdx.x; i < 2 * Exchange::VECTOR / PIECE; i += S::THREADS) {
             const u32 buffer = i / (Exchange::VECTOR / PIECE), at = i % (Exchange::VECTOR / PIECE);
             const u32 row = at / (Exchange::PITCH / PIECE), piece = at % (Exchange::PITCH / PIECE);
             u8* const base = exchange.buffer(tile, buffer);
             uint4 v = make_uint4(0, 0, 0, 0);
-            if (buffer == 0 && row < rows && piece < pieces)
+            if (FIRST == 1 && buffer == 0 && row < rows && piece < pieces)
                 v = *reinterpret_cast<const uint4*>(group.global.row(0, group.first_sequence + tile * TILE + row) +
                                                     piece * PIECE);
             reinterpret_cast<uint4*>(base)[at] = v;

@@ -1064,6 +1064,7 @@ suite!(
     ]
 );
 // Tests of 16 bits leave out what needs more: kinks, large inputs, and results put together from several passes.
+#[cfg(feature = "emulated")]
 macro_rules! suite_of_16_bits {
     ($module:ident, $element:ty, $backend:expr) => {
         suite!(
