@@ -1,13 +1,15 @@
 // dense.cu - what a model is trained with besides the recurrent passes: activations, losses, optimizers, embeddings, copies.
 //
 // Math       Given with each kernel. Products come from gemm.cu, sums of columns from reduce.cu, dropout from dropout.cu.
+// Reads, writes  See the kernels' structs in params.cuh. Nothing is saved for backward but what they name.
 // Launch     Elementwise kernels: block 128, any grid along x; a thread takes elements i, i + gridDim.x * 128, ...
-//            Reductions (loss, sum_of_squares): block 256, 64 bytes of shared memory; each block leaves one sum in `partial`, and a
-//            second kernel of one block adds these. scatter_add: block 128, 512 bytes of shared memory, a block for each row or index.
-// Numerics   Elements are loaded into the accumulator type (float; double for f64) and rounded once when stored. Losses, norms and
-//            everything in a record are sums of doubles. All sums have a fixed order that depends on sizes and geometry alone, so
-//            the same call gives the same bits every time. No atomics: where several blocks write one code to a record, it is the
-//            same code. NaN stays NaN.
+//            Reductions (losses, sum_of_squares): block 256, 64 bytes of shared memory; each block leaves one sum in
+//            `partial`, and a second kernel of one block adds these. scatter_add: block 128, 512 bytes of shared memory,
+//            a block for each row or index.
+// Numerics   Elements are loaded into the accumulator type (float; double for f64) and rounded once when stored. Losses,
+//            norms and everything in a record are sums of doubles. All sums have a fixed order that depends on sizes and
+//            geometry alone, so the same call gives the same bits every time. No atomics: where several blocks write one
+//            code to a record, it is the same code. NaN stays NaN.
 // Oracle     src/backend/dense/host.rs and src/nn/loss.rs; tests/dense.rs.
 #include "activations.cuh"
 
@@ -29,12 +31,11 @@ template <class E> DEVICE void bias_activation(const BiasActivationParams& p) {
     }
 }
 
-// dx = dy * f'(x), with x or y = f(x) given.
+// dx = dy * f'(x). `values` is y = f(x), or x for those functions whose slope is of x; activation_slope reads only the one it needs.
 template <class E> DEVICE void activation_gradient(const ActivationGradientParams& p) {
     for (u64 i = first_element(); i < p.len; i += element_stride()) {
-        const auto x = load<E>(p.values, i);
-        const auto y = p.from_input ? activate(p.f, x) : x;
-        store<E>(p.dx, i, load<E>(p.dy, i) * activation_slope(p.f, x, y));
+        const auto value = load<E>(p.values, i);
+        store<E>(p.dx, i, load<E>(p.dy, i) * activation_slope(p.f, value, value));
     }
 }
 

@@ -266,11 +266,9 @@ struct BiasActivationParams {
 struct ActivationGradientParams {
     Activation f;
     const void* dy;
-    const void* values;  // f's output, or its input
+    const void* values;  // f's output, or its input where the derivative is a function of that
     void* dx;
     u64 len;
-    u32 from_input;
-    u32 unused;
 };
 
 enum Combination : u32 { COMBINE_ADD = 0, COMBINE_MULTIPLY = 1 };

@@ -262,7 +262,9 @@ fn a_step_needs_nothing_from_the_host() {
         model.fit(x.view(), y.view(), options).unwrap();
         counting.take()
     };
-    fit(1, 64, 1); // the buffers of this and smaller batches
+    // Buffers and plans of both sizes.
+    fit(1, 64, 1);
+    fit(1, 8, 1);
     let (two, sixteen) = (fit(1, 64, 100), fit(1, 8, 100));
     assert_eq!(two, sixteen, "16 batches instead of 2 copy and allocate the same");
     // The first batch, the last one, and the weights at the end.

@@ -418,8 +418,6 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             values: values.pointer(),
             dx: dx.pointer(),
             len,
-            from_input: activation.derivative_needs_input().into(),
-            unused: 0,
         };
         self.run(&self.dense()?.activation_gradient, &elementwise(len), &params)
     }

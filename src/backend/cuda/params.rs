@@ -396,8 +396,6 @@ mirrored! {
         values: DevicePtr,
         dx: DevicePtr,
         len: u64,
-        from_input: u32,
-        unused: u32,
     }
     CombineParams { a: DevicePtr, b: DevicePtr, out: DevicePtr, len: u64, combination: u32, unused: u32 }
     CopyColumnsParams { from: DevicePtr, to: DevicePtr, rows: u64, columns: u64, from_stride: u64, to_stride: u64 }

@@ -477,9 +477,13 @@ impl<E: Scalar> Kernel<E> for Adam<'_, E> {
     fn run<S: Simd<E>>(self, _: S) {
         let Adam { rate, keep, take, epsilon, parameters, gradients, m, v } = self;
         for ((w, g), (m, v)) in parameters.iter_mut().zip(gradients).zip(m.iter_mut().zip(v)) {
-            *m = flush(keep.0 * *m + take.0 * *g);
-            *v = flush(keep.1 * *v + take.1 * *g * *g);
-            *w -= rate * *m / (v.sqrt() + epsilon);
+            // Both loads before both stores, and none after: where the tensors lie a multiple of 4 KiB apart but for a few lines, a load
+            // would wait for the stores before it.
+            let first = flush(keep.0 * *m + take.0 * *g);
+            let second = flush(keep.1 * *v + take.1 * *g * *g);
+            *w -= rate * first / (second.sqrt() + epsilon);
+            *m = first;
+            *v = second;
         }
     }
 }
