@@ -233,4 +233,15 @@ pub trait RecurrentBackend {
         reserve: &mut Reserve<S, Differentiated>,
         grad: WeightGrad,
     ) -> Result<()>;
+
+    /// Waits for the passes given so far under `plan`, and says whether they have ended as they should. A backend whose calls
+    /// return when they are done has nothing to add to what they said.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KernelFault`](crate::Error::KernelFault) where a kernel gave up, whose results are then garbage; those of the
+    /// device.
+    fn check(&self, _plan: &Self::Plan) -> Result<()> {
+        Ok(())
+    }
 }

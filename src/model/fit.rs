@@ -290,6 +290,7 @@ where
             seen += size;
             if self.record.is_on_host() || (batch - 1).is_multiple_of(run.loss_every) || batch == batches {
                 let report = self.record.read(&self.backend)?;
+                self.check_layers()?;
                 diverged(run, epoch, &report, self.record.is_on_host())?;
                 loss = report.total / seen as f64;
             }

@@ -307,9 +307,15 @@ where
             self.run_forward(batch, false)?;
             self.backend.download(&*self.values[self.layers.len()].get(&self.backend, y.len())?, y)?;
         }
+        self.check_layers()?;
         let shape: Vec<usize> = std::iter::once(samples).chain(self.output_shape().iter().copied()).collect();
         ArrayD::from_shape_vec(IxDyn(&shape), output)
             .map_err(|e| Error::shape("output", format!("{shape:?}"), e.to_string()))
+    }
+
+    /// Waits for the layers' passes, and says whether they have ended as they should.
+    pub(super) fn check_layers(&self) -> Result<()> {
+        self.layers.iter().try_for_each(|named| named.layer.check(&self.backend))
     }
 
     /// The loss over all samples, without training.
@@ -414,7 +420,9 @@ where
                 self.workspace.all()?,
             )?;
         }
-        Ok(self.record.read(&self.backend)?.total / samples as f64)
+        let total = self.record.read(&self.backend)?.total;
+        self.check_layers()?;
+        Ok(total / samples as f64)
     }
 
     /// Width of the rows that the loss is of: the last axis of the output.

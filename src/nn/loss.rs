@@ -44,6 +44,7 @@ impl Loss {
     pub const HUBER: Loss = Loss::Huber { delta: 1.0 };
 
     /// Whether a row is one observation, rather than each element.
+    #[cfg(feature = "cuda")]
     pub(crate) fn is_by_row(self) -> bool {
         matches!(self, Loss::CategoricalCrossentropy { .. })
     }

@@ -97,6 +97,15 @@ pub trait Layer<E: Scalar, B: DenseBackend<Elem = E>> {
     ///
     /// Those of the backend; [`Error::Presence`] without such a forward pass.
     fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()>;
+
+    /// Waits for the passes given so far, and says whether they have ended as they should.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::check`](crate::backend::RecurrentBackend::check).
+    fn check(&self, _backend: &B) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a layer is, apart from its input shape and its weights.

@@ -239,6 +239,10 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> 
         }
     }
 
+    fn check(&self, backend: &B) -> Result<()> {
+        self.plans.iter().try_for_each(|planned| backend.check(&planned.plan))
+    }
+
     fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()> {
         let no_forward = || Error::Presence {
             tensor: format!("reserve of {}", self.class_name),

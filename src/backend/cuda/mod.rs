@@ -173,16 +173,6 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         self.engine(plan).backward_weights(args, grad)
     }
 
-    /// Waits for the stream, and says whether all passes under `plan` so far have ended as they should.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::KernelFault`] where a persistent kernel waited in vain for another block; the results of the pass are then
-    /// garbage. Those of the device, of earlier work too.
-    pub fn check(&self, plan: &CudaPlan<D>) -> Result<()> {
-        plan.check(&self.stream)
-    }
-
     fn check_spaces(&self, plan: &CudaPlan<D>, workspace: DevicePtr, reserve: DevicePtr) -> Result<()> {
         for (tensor, pointer, elements) in
             [("workspace", workspace, plan.temp_space.workspace), ("reserve", reserve, plan.temp_space.reserve)]
@@ -271,6 +261,10 @@ impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
 
     fn temp_space(&self, plan: &CudaPlan<D>) -> TempSpace {
         plan.temp_space
+    }
+
+    fn check(&self, plan: &CudaPlan<D>) -> Result<()> {
+        plan.check(&self.stream)
     }
 
     fn forward(&self, plan: &CudaPlan<D>, args: ForwardArgs<'_, Self>) -> Result<()> {
