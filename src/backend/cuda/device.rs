@@ -120,7 +120,7 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) where no image for this device has it.
+    /// [`Error::Unsupported`] where no image for this device has it.
     fn kernel(&self, name: &str) -> Result<Self::Kernel>;
 
     /// How many blocks of a launch the device can hold at a time; in whole clusters.
@@ -158,7 +158,7 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) where there is too little, naming `what`.
+    /// [`Error::Unsupported`] where there is too little, naming `what`.
     fn allocate(&self, what: &str, bytes: usize) -> Result<DevicePtr>;
 
     /// Gives memory back once all work given to the device so far is done. `NULL` is ignored.
