@@ -397,7 +397,7 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "persistent.cuh",
         "cluster: nobody waits for the vector",
-        "        if (n >= u32(FIRST))\n            patience.until([&] { return mbarrier_test",
+        "        if (int(n) >= FIRST)\n            patience.until([&] { return mbarrier_test",
         "        if (false)\n            patience.until([&] { return mbarrier_test",
     )
     .bf16()
