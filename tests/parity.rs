@@ -618,10 +618,11 @@ mod command {
             (vec![file, "--tolerance", "nan"], "tolerance"),
             (vec![file, "--tolerance", "inf"], "tolerance"),
             (vec![file, "--tolerance", "x"], "tolerance"),
-            (vec![file, "--dtype", "f16"], "--dtype f16 is not supported"),
+            (vec![file, "--dtype", "f16"], "--dtype f16 on the host is not supported"),
             (vec![file, "--dtype", "int8"], "dtype"),
             (vec![file, "--backend", "tpu"], "backend"),
-            (vec![file, "--backend", "cuda"], "--backend cuda is not supported"),
+            (vec![file, "--backend", "cuda", "--family", "huge"], "family"),
+            (vec![file, "--backend", "cpu", "--family", "grid"], "family"),
         ] {
             let output = parity(&args);
             assert_eq!(output.status.code(), Some(2), "{args:?}");

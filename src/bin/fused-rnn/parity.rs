@@ -84,6 +84,13 @@ struct CountLine {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     args.tolerance.map(check_tolerance).transpose()?;
+    if args.family.is_some() && matches!(args.backend, Backend::Reference | Backend::Cpu) {
+        return Err(Error::InvalidOption {
+            option: "family".to_owned(),
+            expected: "--backend cuda or emulated, which have families of kernels".to_owned(),
+            got: "a backend on the host".to_owned(),
+        });
+    }
     let check = match args.dtype {
         DType::F64 => on_any::<f64>(&args)?,
         DType::F32 => on_any::<f32>(&args)?,
