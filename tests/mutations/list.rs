@@ -118,7 +118,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "rows[w], rows[w + 4], rows[w + 8 * WORDS]",
     )
     .bf16(),
-    bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp"),
+    bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp").bf16(),
     // Forward.
     bug(
         "step_forward.cu",
