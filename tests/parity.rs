@@ -623,6 +623,7 @@ mod command {
             (vec![file, "--backend", "tpu"], "backend"),
             (vec![file, "--backend", "cuda", "--family", "huge"], "family"),
             (vec![file, "--backend", "cpu", "--family", "grid"], "family"),
+            (vec![file, "--backend", "cpu", "--schedule", "1"], "schedule"),
         ] {
             let output = parity(&args);
             assert_eq!(output.status.code(), Some(2), "{args:?}");

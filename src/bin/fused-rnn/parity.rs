@@ -84,6 +84,13 @@ struct CountLine {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     args.tolerance.map(check_tolerance).transpose()?;
+    if args.schedule != 0 && !matches!(args.backend, Backend::Emulated) {
+        return Err(Error::InvalidOption {
+            option: "schedule".to_owned(),
+            expected: "--backend emulated, whose threads run in an order of choice".to_owned(),
+            got: "another backend".to_owned(),
+        });
+    }
     if args.family.is_some() && matches!(args.backend, Backend::Reference | Backend::Cpu) {
         return Err(Error::InvalidOption {
             option: "family".to_owned(),
