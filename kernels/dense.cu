@@ -216,8 +216,9 @@ template <class E> DEVICE void elementwise_loss(const LossParams& p) {
     double sum = 0.0;
     for (u64 i = first_element(); i < p.rows * p.columns; i += element_stride()) {
         V slope;
-        sum += element_loss<V>(p.kind, V(p.delta), load<E>(p.targets, i), load<E>(p.predictions, i), slope);
-        if (p.gradient != nullptr) store<E>(p.gradient, i, V(p.scale) * slope);
+        const V weight = p.weights == nullptr ? V(1) : load<E>(p.weights, i / p.columns);
+        sum += weight * element_loss<V>(p.kind, V(p.delta), load<E>(p.targets, i), load<E>(p.predictions, i), slope);
+        if (p.gradient != nullptr) store<E>(p.gradient, i, V(p.scale) * weight * slope);
     }
     const double total = block_sum(sum);
     if (threadIdx.x == 0) p.partial[blockIdx.x] = total;
@@ -226,19 +227,29 @@ template <class E> DEVICE void elementwise_loss(const LossParams& p) {
 // Rows w, w + 8 * gridDim.x, ... belong to warp w of all.
 //   From logits: q = softmax(z), loss -sum t ln q, gradient q sum(t) - t.
 //   Else q = z / sum(z); with g = -t / q the gradient is (g - sum(g q)) / sum(z).
+// A sparse target is the class whose t is 1; one that is no class makes them all NaN.
+template <class E> DEVICE accumulator_t<E> target(const LossParams& p, u64 row, u64 i) {
+    using V = accumulator_t<E>;
+    if (!p.sparse) return load<E>(p.targets, i);
+    const V t = load<E>(p.targets, row);
+    if (!(t >= V(0) && t < V(p.columns) && V(u64(t)) == t)) return V(__uint_as_float(0x7fc00000u));
+    return u64(t) == i - row * p.columns ? V(1) : V(0);
+}
+
 template <class E> DEVICE void categorical_loss(const LossParams& p) {
     using V = accumulator_t<E>;
     double sum = 0.0;
     for (u64 row = u64(blockIdx.x) * 8 + warp_id(); row < p.rows; row += u64(gridDim.x) * 8) {
         const u64 begin = row * p.columns + lane_id(), end = (row + 1) * p.columns;
         V largest = -V(__uint_as_float(0x7f800000u)), total = V(0), weight = V(0);
+        const V of_row = p.weights == nullptr ? V(1) : load<E>(p.weights, row);
         const bool logits = p.kind == LOSS_CATEGORICAL_LOGITS;
         if (logits) {
             for (u64 i = begin; i < end; i += 32) largest = max(largest, load<E>(p.predictions, i));
             largest = warp_max(largest);
         }
         for (u64 i = begin; i < end; i += 32) {
-            const V z = load<E>(p.predictions, i), t = load<E>(p.targets, i);
+            const V z = load<E>(p.predictions, i), t = target<E>(p, row, i);
             if (logits) {
                 total += exp_accurate(z - largest);
                 weight += t;
@@ -251,10 +262,10 @@ template <class E> DEVICE void categorical_loss(const LossParams& p) {
             weight = warp_sum(weight);
             const V log_total = log_accurate(total);
             for (u64 i = begin; i < end; i += 32) {
-                const V shifted = load<E>(p.predictions, i) - largest, t = load<E>(p.targets, i);
-                sum += t * (log_total - shifted);
+                const V shifted = load<E>(p.predictions, i) - largest, t = target<E>(p, row, i);
+                sum += of_row * t * (log_total - shifted);
                 if (p.gradient != nullptr) {
-                    store<E>(p.gradient, i, V(p.scale) * (weight * exp_accurate(shifted) / total - t));
+                    store<E>(p.gradient, i, V(p.scale) * of_row * (weight * exp_accurate(shifted) / total - t));
                 }
             }
             continue;
@@ -262,8 +273,8 @@ template <class E> DEVICE void categorical_loss(const LossParams& p) {
         V mean = V(0);
         for (u64 i = begin; i < end; i += 32) {
             bool inside;
-            const V q = clip_probability(load<E>(p.predictions, i) / total, inside), t = load<E>(p.targets, i);
-            sum -= t * log_accurate(q);
+            const V q = clip_probability(load<E>(p.predictions, i) / total, inside), t = target<E>(p, row, i);
+            sum -= of_row * t * log_accurate(q);
             mean += inside ? -t : V(0);
         }
         mean = warp_sum(mean);
@@ -271,8 +282,8 @@ template <class E> DEVICE void categorical_loss(const LossParams& p) {
         for (u64 i = begin; i < end; i += 32) {
             bool inside;
             const V q = clip_probability(load<E>(p.predictions, i) / total, inside);
-            const V g = inside ? -load<E>(p.targets, i) / q : V(0);
-            store<E>(p.gradient, i, V(p.scale) * (g - mean) / total);
+            const V g = inside ? -target<E>(p, row, i) / q : V(0);
+            store<E>(p.gradient, i, V(p.scale) * of_row * (g - mean) / total);
         }
     }
     const double total = block_sum(sum);

@@ -337,15 +337,16 @@ enum LossKind : u32 {
 };
 
 struct LossParams {
-    const void* targets;      // E [rows, columns]
+    const void* targets;      // E [rows, columns], or of a sparse loss the classes [rows]
     const void* predictions;  // E [rows, columns]
     void* gradient;           // E [rows, columns], or null
+    const void* weights;      // E [rows], or null
     double* partial;          // [gridDim.x]: sums of the blocks
     u64 rows, columns;
     double delta;  // of Huber
     double scale;  // one over the observations
     u32 kind;      // LossKind
-    u32 unused;
+    u32 sparse;    // whether targets are classes
 };
 
 // Places in a record.

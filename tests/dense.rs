@@ -378,6 +378,7 @@ fn losses<B: DenseBackend>(backend: B) {
                             columns,
                             Tensor::new(&backend, &targets).get(),
                             Tensor::new(&backend, &predictions).get(),
+                            None,
                             with_gradient.then(|| gradient.get_mut()),
                             LossEntry { weight: 2.0, code },
                             record.0.borrow_mut(),
@@ -417,7 +418,7 @@ fn losses_of_nan<B: DenseBackend>(backend: B) {
             let entry = LossEntry { weight: 1.0, code };
             let record = record.0.borrow_mut();
             let out = Some(gradient.get_mut());
-            backend.loss(loss, 2, targets.get(), predictions.get(), out, entry, record, space.get_mut()).unwrap();
+            backend.loss(loss, 2, targets.get(), predictions.get(), None, out, entry, record, space.get_mut()).unwrap();
             assert_eq!(gradient.values(&backend)[3].is_nan(), code == 2 || code == 3, "{loss:?} {code}");
         }
         let report = record.read(&backend);
@@ -641,8 +642,8 @@ fn wrong_lengths<B: DenseBackend>(backend: B) {
     let entry = LossEntry { weight: 1.0, code: 1 };
     let mut short = backend.allocate::<f64>("short", 2).unwrap();
     let loss = Loss::MeanSquaredError;
-    is_shape(backend.loss(loss, 1, a.get(), a.get(), None, entry, short.borrow_mut(), space.get_mut()));
-    is_shape(backend.loss(loss, 4, a.get(), a.get(), None, entry, record.0.borrow_mut(), space.get_mut()));
+    is_shape(backend.loss(loss, 1, a.get(), a.get(), None, None, entry, short.borrow_mut(), space.get_mut()));
+    is_shape(backend.loss(loss, 4, a.get(), a.get(), None, None, entry, record.0.borrow_mut(), space.get_mut()));
     is_shape(backend.check_finite(a.get(), 1, short.borrow_mut()));
     is_shape(backend.view(a.get(), 2..7).map(|_| ()));
     let columns = Columns { width: 3, first: 2 };

@@ -166,7 +166,7 @@ fn trained<E: Scalar, B: DenseBackend<Elem = E, Plan: 'static> + 'static>(
     let options = FitOptions {
         epochs: 4,
         batch_size: 9,
-        validation_data: Some((x.view().into_dyn(), y.view().into_dyn())),
+        validation_data: Some((vec![x.view().into_dyn()], vec![y.view().into_dyn()])),
         clip,
         loss_every: 3,
         ..FitOptions::default()
@@ -326,8 +326,8 @@ fn an_interrupted_model_is_its_best() {
         epochs: 50,
         batch_size: 10,
         early_stopping: Some(EarlyStopping { patience: 50, min_delta: 0.0, restore_best_weights: true }),
-        validation_data: Some((x.view().into_dyn(), y.view().into_dyn())),
-        callback: Some(&mut callback),
+        validation_data: Some((vec![x.view().into_dyn()], vec![y.view().into_dyn()])),
+        callbacks: vec![&mut callback],
         ..FitOptions::default()
     };
     let history = model.fit(x.view(), y.view(), options).unwrap();

@@ -183,7 +183,7 @@ fn early_stopping_keeps_the_best_weights() {
     model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
     let options = FitOptions {
         epochs: 50,
-        validation_data: Some((x.view().into_dyn(), wrong.view().into_dyn())),
+        validation_data: Some((vec![x.view().into_dyn()], vec![wrong.view().into_dyn()])),
         early_stopping: Some(EarlyStopping { patience: 3, min_delta: 0.0, restore_best_weights: true }),
         ..FitOptions::default()
     };
@@ -212,9 +212,9 @@ impl Callback for StopAt {
         }
     }
 
-    fn on_epoch_end(&mut self, state: &EpochEnd) -> ControlFlow<()> {
+    fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
         self.seen.push(*state);
-        ControlFlow::Continue(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -227,8 +227,8 @@ fn a_callback_sees_and_stops_training() {
         epochs: 50,
         batch_size: 13,
         early_stopping: Some(EarlyStopping { patience: 50, min_delta: 0.0, restore_best_weights: true }),
-        validation_data: Some((x.view().into_dyn(), y.view().into_dyn())),
-        callback: Some(&mut callback),
+        validation_data: Some((vec![x.view().into_dyn()], vec![y.view().into_dyn()])),
+        callbacks: vec![&mut callback],
         ..FitOptions::default()
     };
     let history = model.fit(x.view(), y.view(), options).unwrap();
@@ -371,7 +371,7 @@ fn saved_models_come_back() {
     assert_eq!(bytes, std::fs::read(&path).unwrap(), "the same model, the same bytes");
     let mut loaded = Forecaster::load(ReferenceBackend::<f32>::new(), &path).unwrap();
     assert_eq!(loaded.config(), saved.config());
-    assert_eq!(loaded.model().config(), saved.model().config());
+    assert_eq!(loaded.model().config().unwrap(), saved.model().config().unwrap());
     assert_eq!(loaded.forecast(&series, 5).unwrap(), saved.forecast(&series, 5).unwrap());
 
     let mut plain = model::<f64>(&[4, 2], &[Gru::new(3).return_sequences(true).into(), SimpleRnn::new(2).into()]);

@@ -26,10 +26,12 @@ pub(crate) mod host;
 pub mod pass;
 pub mod reference;
 pub mod reserve;
+pub mod tensor;
 
 pub use dense::{DenseBackend, Memory};
 pub use host::{HostBackend, HostPlan};
 pub use reserve::{Differentiated, Empty, Filled, Reserve};
+pub use tensor::TensorBackend;
 
 use std::borrow::BorrowMut;
 

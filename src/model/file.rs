@@ -8,7 +8,8 @@ use crate::backend::DenseBackend;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
-use crate::model::{ForecastConfig, Sequential, SequentialConfig};
+use crate::model::graph::check_connected;
+use crate::model::{ForecastConfig, Graph, GraphConfig, Model, Sequential};
 use crate::nn::grow;
 
 /// The metadata entry that holds the configuration.
@@ -20,18 +21,32 @@ const KEY: &str = "fused-rnn";
 struct Description {
     /// Version of this structure.
     version: u32,
-    model: SequentialConfig,
+    model: GraphConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forecast: Option<ForecastConfig>,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
 }
 
 impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
+where
+    B::Plan: 'static,
+{
+    /// Reads a stack of layers, see [`Model::load`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::load`], and [`Error::Unsupported`] for a model with several inputs or outputs.
+    pub fn load(backend: B, path: &Path) -> Result<Self> {
+        Sequential::from_model(Model::load(backend, path)?)
+    }
+}
+
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
 where
     B::Plan: 'static,
 {
@@ -56,14 +71,14 @@ where
 }
 
 pub(super) fn save<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
-    model: &Sequential<E, B>,
+    model: &Model<E, B>,
     forecast: Option<&ForecastConfig>,
     path: &Path,
 ) -> Result<()>
 where
     B::Plan: 'static,
 {
-    let description = Description { version: VERSION, model: model.config().clone(), forecast: forecast.cloned() };
+    let description = Description { version: VERSION, model: model.config()?, forecast: forecast.cloned() };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
     let tensors: Vec<NamedTensor<'_, E>> =
@@ -74,7 +89,7 @@ where
 pub(super) fn load<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     backend: B,
     path: &Path,
-) -> Result<(Sequential<E, B>, Option<ForecastConfig>)>
+) -> Result<(Model<E, B>, Option<ForecastConfig>)>
 where
     B::Plan: 'static,
 {
@@ -92,51 +107,45 @@ where
     }
 
     // Names and shapes first: nothing is allocated for a configuration that the file's own size does not bear out.
-    let mut model = Sequential::new(backend, &description.model.input_shape, 0)?;
-    if description.model.layers.len() > file.names().count() {
-        return Err(format_error(path, "more layers than tensors"));
+    let most = file.names().count();
+    let config = &description.model;
+    if config.layers.len().max(config.calls.len()) > 64 * (most + 1) {
+        return Err(format_error(path, "far more layers than tensors"));
     }
-    for layer in description.model.layers {
-        model.stack(layer)?;
-    }
+    let (builder, topology) = Graph::from_config(config)?;
+    check_connected(&topology, &config.outputs)?;
+    let mut model = Model::from_parts(backend, builder, topology, &config.outputs, 0)?;
     let mut expected = 0;
-    for named in &model.layers {
-        for parameter in named.layer.parameters() {
-            let name = format!("{}.{}", named.name, parameter.name);
-            match file.shape(&name) {
-                Some(shape) if shape == parameter.shape => expected += 1,
-                Some(shape) => {
-                    return Err(format_error(
-                        path,
-                        format!("{name}: expected shape {:?}, got {shape:?}", parameter.shape),
-                    ));
-                }
-                None => return Err(format_error(path, format!("no tensor {name}"))),
+    for (layer, parameter) in model.network.tensors() {
+        let name = format!("{layer}.{}", parameter.name);
+        match file.shape(&name) {
+            Some(shape) if shape == parameter.shape => expected += 1,
+            Some(shape) => {
+                return Err(format_error(path, format!("{name}: expected shape {:?}, got {shape:?}", parameter.shape)));
             }
+            None => return Err(format_error(path, format!("no tensor {name}"))),
         }
     }
-    if file.names().count() != expected {
-        return Err(format_error(path, format!("{} tensors, but its layers have {expected}", file.names().count())));
+    if most != expected {
+        return Err(format_error(path, format!("{most} tensors, but its layers have {expected}")));
     }
-    let end = model.layers.last().map_or(0, |l| l.range.end);
-    let mut weights = Vec::new();
-    grow(&mut weights, end, "weights")?;
-    for named in &model.layers {
-        for parameter in named.layer.parameters() {
-            let name = format!("{}.{}", named.name, parameter.name);
-            let (_, values) = file.floats::<E>(&name)?;
-            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                return Err(Error::NonFinite {
-                    tensor: name,
-                    got: values[i].wide(),
-                    position: format!("element {i} in {}", path.display()),
-                    help: "train the model anew".to_owned(),
-                });
-            }
-            let start = named.range.start + parameter.range.start;
-            weights[start..start + values.len()].copy_from_slice(&values);
+    let mut weights = [Vec::new(), Vec::new()];
+    grow(&mut weights[0], model.network.builder.parameters, "weights")?;
+    grow(&mut weights[1], model.network.builder.statistics, "statistics")?;
+    for (layer, parameter) in model.network.tensors() {
+        let name = format!("{layer}.{}", parameter.name);
+        let (_, values) = file.floats::<E>(&name)?;
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NonFinite {
+                tensor: name,
+                got: values[i].wide(),
+                position: format!("element {i} in {}", path.display()),
+                help: "train the model anew".to_owned(),
+            });
         }
+        weights[usize::from(!parameter.trainable)][parameter.range.clone()].copy_from_slice(&values);
     }
-    model.replace_weights(weights)?;
+    let [parameters, statistics] = weights;
+    model.replace_weights(parameters, statistics)?;
     Ok((model, description.forecast))
 }

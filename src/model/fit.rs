@@ -1,20 +1,22 @@
-//! Training a [`Sequential`].
+//! Training a [`Model`].
 
 use std::borrow::{Borrow, BorrowMut};
 use std::ops::ControlFlow;
 
-use ndarray::{ArrayView, Dimension, IxDyn};
+use std::path::Path;
+
+use ndarray::{ArrayViewD, Axis, Slice};
 use serde::Serialize;
 
 use crate::backend::dense::{LossEntry, Report};
 use crate::backend::{DenseBackend, Memory};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::model::Sequential;
-use crate::model::sequential::flat;
+use crate::model::Model;
+use crate::model::model::{Arrays, Data, flat};
 use crate::nn::Random;
 
-/// How [`Sequential::fit`] trains. The defaults are Keras's.
+/// How [`Model::fit`] trains. The defaults are Keras's.
 pub struct FitOptions<'a, E> {
     /// Most passes over the data; 1.
     pub epochs: usize,
@@ -22,8 +24,14 @@ pub struct FitOptions<'a, E> {
     pub batch_size: usize,
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
-    /// Inputs and targets to evaluate after each epoch; none.
-    pub validation_data: Option<(ArrayView<'a, E, IxDyn>, ArrayView<'a, E, IxDyn>)>,
+    /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model; none.
+    pub validation_data: Option<(Vec<ArrayViewD<'a, E>>, Vec<ArrayViewD<'a, E>>)>,
+    /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
+    pub validation_split: f64,
+    /// What the loss of each sample is multiplied with, `[samples]`, or of each step of each, `[samples, steps]`; 1.
+    pub sample_weight: Option<ArrayViewD<'a, E>>,
+    /// What the loss of samples of a class is multiplied with, by the class's number; 1. For a model with one output of classes.
+    pub class_weight: Vec<(usize, f64)>,
     /// When to stop before the last epoch; never.
     pub early_stopping: Option<EarlyStopping>,
     /// How gradients are limited; not at all.
@@ -32,8 +40,8 @@ pub struct FitOptions<'a, E> {
     /// that callbacks are told nor a divergence is known. The first batch of an epoch and the last are always looked at. On the host
     /// every batch is.
     pub loss_every: usize,
-    /// Told about progress, may stop training; none.
-    pub callback: Option<&'a mut dyn Callback>,
+    /// Told about progress, in this order; may stop training, change its rate, and save the model; none.
+    pub callbacks: Vec<&'a mut dyn Callback>,
 }
 
 /// A limit for gradients, all weights taken together.
@@ -53,10 +61,13 @@ impl<E> Default for FitOptions<'_, E> {
             batch_size: 32,
             shuffle: true,
             validation_data: None,
+            validation_split: 0.0,
+            sample_weight: None,
+            class_weight: Vec::new(),
             early_stopping: None,
             clip: None,
             loss_every: 32,
-            callback: None,
+            callbacks: Vec::new(),
         }
     }
 }
@@ -101,16 +112,49 @@ pub struct EpochEnd {
     pub best: bool,
 }
 
-/// Is told how training goes, and may stop it by [`ControlFlow::Break`].
+/// What a [`Callback`] can do about training.
+pub trait Training {
+    /// The optimizer's learning rate.
+    fn learning_rate(&self) -> f64;
+
+    /// Sets it, for the steps to come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
+    fn set_learning_rate(&mut self, rate: f64) -> Result<()>;
+
+    /// Writes the model as it is now, see [`Model::save`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::save`].
+    fn save(&mut self, path: &Path) -> Result<()>;
+}
+
+/// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`] with it.
 pub trait Callback {
+    /// Before each epoch, counted from 1.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends training.
+    fn on_epoch_begin(&mut self, _epoch: usize, _training: &mut dyn Training) -> Result<()> {
+        Ok(())
+    }
+
     /// After every batch. Called often: keep it short.
     fn on_batch_end(&mut self, _state: &BatchEnd) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
     /// After every epoch.
-    fn on_epoch_end(&mut self, _state: &EpochEnd) -> ControlFlow<()> {
-        ControlFlow::Continue(())
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends training.
+    fn on_epoch_end(&mut self, _state: &EpochEnd, _training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -141,26 +185,46 @@ pub struct History {
 /// Streams of random numbers from here on order samples; those before draw weights.
 const SHUFFLE_STREAM: u32 = 1 << 31;
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Training for Model<E, B>
 where
     B::Plan: 'static,
 {
-    /// Trains on inputs `x` `[samples, input shape…]` and targets `y` `[samples, output shape…]`.
+    fn learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate()
+    }
+
+    fn set_learning_rate(&mut self, rate: f64) -> Result<()> {
+        self.optimizer.set_learning_rate(rate)
+    }
+
+    fn save(&mut self, path: &Path) -> Result<()> {
+        self.network.parameters.refresh(&self.backend)?;
+        self.network.statistics.refresh(&self.backend)?;
+        Model::save(self, path)
+    }
+}
+
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
+where
+    B::Plan: 'static,
+{
+    /// Trains on inputs `x` `[samples, input shape…]` and targets `y` `[samples, output shape…]`; a last axis of 1 may be left out.
     ///
     /// On a device the data are copied there once; after that a batch needs nothing from the host but launches.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a batch larger than
-    /// the data, and those of the backend. [`Error::Diverged`] where a loss or a gradient is NaN or infinite: the model then has the
-    /// weights of its best epoch, or those it had before if no epoch was completed, and the optimizer starts anew.
-    pub fn fit<D: Dimension, F: Dimension>(
+    /// the data and for a split that leaves nothing, and those of the backend and of callbacks. [`Error::Diverged`] where a loss or a
+    /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
+    /// and the optimizer starts anew.
+    pub fn fit<'a>(
         &mut self,
-        x: ArrayView<'_, E, D>,
-        y: ArrayView<'_, E, F>,
-        options: FitOptions<'_, E>,
+        x: impl Arrays<'a, E>,
+        y: impl Arrays<'a, E>,
+        mut options: FitOptions<'a, E>,
     ) -> Result<History> {
-        let samples = self.check_pair("x", x.shape(), "y", y.shape())?;
+        let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
         for (name, size) in
             [("epochs", options.epochs), ("batch_size", options.batch_size), ("loss_every", options.loss_every)]
         {
@@ -168,45 +232,46 @@ where
                 return Err(Error::ZeroSize { name });
             }
         }
-        if options.batch_size > samples {
-            return Err(Error::option("batch_size", format!("at most the {samples} samples"), options.batch_size));
-        }
         if let Some(Clip::Norm(most) | Clip::Value(most)) = options.clip
             && !(most.is_finite() && most > 0.0)
         {
             return Err(Error::option("clip", "a finite number above zero", most));
         }
+        let mut data = data;
+        data.weights = self.row_weights(&data, options.sample_weight.as_ref(), &options.class_weight)?;
+        let given = options.validation_data.take();
+        let mut validation = match given {
+            None => None,
+            Some((x, y)) => Some(self.check_data("validation ", x, Some(y))?),
+        };
+        if options.validation_split != 0.0 {
+            if validation.is_some() {
+                return Err(Error::option("validation_split", "0 beside validation data", options.validation_split));
+            }
+            let (train, held) = split(data, options.validation_split)?;
+            (data, validation) = (train, Some(held));
+        }
+        let samples = data.samples;
+        if options.batch_size > samples {
+            return Err(Error::option("batch_size", format!("at most the {samples} samples"), options.batch_size));
+        }
         let count = u32::try_from(samples)
             .map_err(|_| Error::unsupported(format!("{samples} samples"), "at most 4294967295 are counted"))?;
-        let (x, y) = (x.as_standard_layout(), y.as_standard_layout());
-        let validation = match &options.validation_data {
-            None => None,
-            Some((x, y)) => {
-                self.check_pair("validation x", x.shape(), "validation y", y.shape())?;
-                Some((x.as_standard_layout(), y.as_standard_layout()))
-            }
-        };
-        let validation = match &validation {
-            None => None,
-            Some((x, y)) => Some(Validation::<B> {
-                samples: x.shape()[0],
-                x: self.backend.place("validation x", flat("validation x", x)?)?,
-                y: self.backend.place("validation y", flat("validation y", y)?)?,
-            }),
-        };
-        let (x, y) = (flat("x", &x)?, flat("y", &y)?);
-        let mut best = self.backend.allocate("best weights", self.count_params())?;
-        self.backend.copy(self.parameters.get(), best.borrow_mut())?;
+        let validation = validation.as_ref().map(|data| Placed::new(&self.backend, "validation ", data)).transpose()?;
+        let mut best: B::Owned<E> = self.backend.allocate("best weights", self.count_params())?;
+        self.backend.copy(self.network.parameters.get(), best.borrow_mut())?;
+        let statistics = self.network.builder.statistics;
+        let mut best_statistics: B::Owned<E> = self.backend.allocate("best statistics", statistics)?;
+        self.backend.copy(self.network.statistics.get(), best_statistics.borrow_mut())?;
         let mut run = Run::<B> {
-            x,
-            y,
-            placed_x: self.backend.place("x", x)?,
-            placed_y: self.backend.place("y", y)?,
+            placed: Placed::new(&self.backend, "", &data)?,
+            data: &data,
             validation,
             order: (0..count).collect(),
             placed_order: self.backend.allocate("order of samples", samples)?,
             norm: self.backend.allocate("norm", 1)?,
             best,
+            best_statistics,
             best_loss: f64::INFINITY,
             history: History { loss: Vec::new(), val_loss: Vec::new(), best_epoch: None, outcome: Outcome::Finished },
             epochs: options.epochs,
@@ -215,36 +280,129 @@ where
             clip: options.clip,
             loss_every: options.loss_every,
             early_stopping: options.early_stopping,
-            callback: options.callback,
+            callbacks: options.callbacks,
         };
         self.allocate(run.batch_size, true)?;
         self.backend.upload(&run.order, run.placed_order.borrow_mut())?;
         let trained = self.train_epochs(&mut run);
         if let Err(Error::Diverged { .. }) = trained {
-            self.backend.copy(run.best.borrow(), self.parameters.get_mut())?;
+            self.restore(&run)?;
             self.forget();
         }
         if trained.is_err() {
             // Whatever the error was, it says more than a failure to look at the weights.
-            let _ = self.parameters.refresh(&self.backend);
+            let _ = self.network.parameters.refresh(&self.backend);
+            let _ = self.network.statistics.refresh(&self.backend);
         }
         trained?;
         if run.history.best_epoch.is_some() && run.early_stopping.is_some_and(|e| e.restore_best_weights) {
-            self.backend.copy(run.best.borrow(), self.parameters.get_mut())?;
+            self.restore(&run)?;
         }
-        self.parameters.refresh(&self.backend)?;
+        self.network.parameters.refresh(&self.backend)?;
+        self.network.statistics.refresh(&self.backend)?;
         Ok(run.history)
+    }
+
+    /// One step on one batch, Keras's `train_on_batch`; the loss before it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`fit`](Self::fit).
+    pub fn train_on_batch<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<f64> {
+        let (x, y) = (x.arrays(), y.arrays());
+        let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
+        let options = FitOptions { batch_size: samples.max(1), shuffle: false, ..FitOptions::default() };
+        let history = self.fit(x, y, options)?;
+        Ok(history.loss[0])
+    }
+
+    /// The loss over all samples, without training.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, and those of the backend.
+    pub fn evaluate<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<f64> {
+        let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
+        let placed = Placed::new(&self.backend, "", &data)?;
+        mean_loss(self, &placed)
+    }
+
+    /// The best weights so far, and what belongs to them.
+    fn restore(&mut self, run: &Run<'_, '_, B>) -> Result<()> {
+        self.backend.copy(run.best.borrow(), self.network.parameters.get_mut())?;
+        self.backend.copy(run.best_statistics.borrow(), self.network.statistics.get_mut())
+    }
+
+    /// Weights of the rows of all samples, one vector an output; none where all are 1.
+    fn row_weights(
+        &self,
+        data: &Data<'_, E>,
+        sample_weight: Option<&ArrayViewD<'_, E>>,
+        class_weight: &[(usize, f64)],
+    ) -> Result<Vec<Vec<E>>> {
+        if sample_weight.is_none() && class_weight.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !class_weight.is_empty() && self.outputs.len() != 1 {
+            return Err(Error::option("class_weight", "a model with one output", format!("{}", self.outputs.len())));
+        }
+        if let Some((class, weight)) = class_weight.iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
+            return Err(Error::option(format!("class_weight[{class}]"), "a finite number, not below zero", weight));
+        }
+        let mut all = Vec::new();
+        for (output, y) in self.outputs.iter().zip(&data.y) {
+            let rows = output.rows();
+            let mut weights = vec![E::one(); data.samples * rows];
+            if let Some(given) = sample_weight {
+                let repeat = match given.shape() {
+                    [n] if *n == data.samples => rows,
+                    [n, steps] if *n == data.samples && *steps == rows => 1,
+                    shape => {
+                        return Err(Error::shape(
+                            "sample_weight",
+                            format!("[{}], or [{}, {rows}]", data.samples, data.samples),
+                            format!("{shape:?}"),
+                        ));
+                    }
+                };
+                if let Some((i, bad)) = given.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < E::zero()) {
+                    return Err(Error::NonFinite {
+                        tensor: "sample_weight".to_owned(),
+                        got: bad.wide(),
+                        position: format!("element {i}"),
+                        help: "give weights that are finite and not below zero".to_owned(),
+                    });
+                }
+                for (row, weight) in weights.iter_mut().zip(given.iter().flat_map(|w| std::iter::repeat_n(w, repeat))) {
+                    *row = *weight;
+                }
+            }
+            if !class_weight.is_empty() {
+                let targets = flat("y", y)?;
+                let width = output.target_size() / rows;
+                for (row, target) in weights.iter_mut().zip(targets.chunks(width.max(1))) {
+                    let class = class_of(target);
+                    let factor = class_weight.iter().find(|(c, _)| *c == class).map_or(1.0, |(_, weight)| *weight);
+                    *row *= E::of(factor);
+                }
+            }
+            all.push(weights);
+        }
+        Ok(all)
     }
 
     fn train_epochs(&mut self, run: &mut Run<'_, '_, B>) -> Result<()> {
         for epoch in 1..=run.epochs {
+            for callback in &mut run.callbacks {
+                callback.on_epoch_begin(epoch, self)?;
+            }
             let Some(loss) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             };
             let val_loss = match &run.validation {
                 None => None,
-                Some(data) => Some(self.mean_loss(&data.x, &data.y, data.samples)?),
+                Some(data) => Some(mean_loss(self, data)?),
             };
             let monitored = val_loss.unwrap_or(loss);
             if !monitored.is_finite() {
@@ -257,11 +415,16 @@ where
             let best = monitored < run.best_loss - min_delta;
             if best {
                 run.best_loss = monitored;
-                self.backend.copy(self.parameters.get(), run.best.borrow_mut())?;
+                self.backend.copy(self.network.parameters.get(), run.best.borrow_mut())?;
+                self.backend.copy(self.network.statistics.get(), run.best_statistics.borrow_mut())?;
                 run.history.best_epoch = Some(epoch);
             }
             let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, best };
-            if run.callback.as_mut().is_some_and(|c| c.on_epoch_end(&state).is_break()) {
+            let mut stop = false;
+            for callback in &mut run.callbacks {
+                stop |= callback.on_epoch_end(&state, self)?.is_break();
+            }
+            if stop {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             }
@@ -274,7 +437,7 @@ where
         Ok(())
     }
 
-    /// One pass over the data; the mean loss, or `None` where the callback stopped it.
+    /// One pass over the data; the mean loss, or `None` where a callback stopped it.
     fn train_epoch(&mut self, run: &mut Run<'_, '_, B>, epoch: usize) -> Result<Option<f64>> {
         if run.shuffle {
             Random::new(self.seed, SHUFFLE_STREAM | self.epochs_trained).shuffle(&mut run.order);
@@ -290,12 +453,16 @@ where
             seen += size;
             if self.record.is_on_host() || (batch - 1).is_multiple_of(run.loss_every) || batch == batches {
                 let report = self.record.read(&self.backend)?;
-                self.check_layers()?;
+                self.network.check(&self.backend)?;
                 diverged(run, epoch, &report, self.record.is_on_host())?;
                 loss = report.total / seen as f64;
             }
             let state = BatchEnd { epoch, batch, batches, loss };
-            if run.callback.as_mut().is_some_and(|c| c.on_batch_end(&state).is_break()) {
+            let mut stop = false;
+            for callback in &mut run.callbacks {
+                stop |= callback.on_batch_end(&state).is_break();
+            }
+            if stop {
                 return Ok(None);
             }
         }
@@ -311,38 +478,123 @@ where
         first: usize,
         size: usize,
     ) -> Result<()> {
-        let (size_in, size_out) = (self.sizes[0], self.size_out());
         // There are no more batches than samples, which 32 bits count.
         let code = batch as u32;
+        let weighted = !run.placed.weights.is_empty();
         {
-            let backend = &self.backend;
+            let Model { backend, topology, network, outputs, record, .. } = &mut *self;
             let picked = backend.view(run.placed_order.borrow(), first..first + size)?;
-            let mut x = self.values[0].get_mut(backend, size * size_in)?;
-            backend.gather(size_in, &run.placed_x, &picked, &mut x, code, self.record.get_mut())?;
-            let mut y = self.targets.get_mut(backend, size * size_out)?;
-            backend.gather(size_out, &run.placed_y, &picked, &mut y, code, self.record.get_mut())?;
+            for ((_, value), from) in topology.inputs.iter().zip(&run.placed.x) {
+                let mut to = network.value_mut(backend, value, size)?;
+                backend.gather(value.size(), from, &picked, &mut to, code, record.get_mut())?;
+            }
+            for (index, output) in outputs.iter_mut().enumerate() {
+                let (width, rows) = (output.target_size(), output.rows());
+                let mut to = output.targets.get_mut(backend, size * width)?;
+                backend.gather(width, &run.placed.y[index], &picked, &mut to, code, record.get_mut())?;
+                drop(to);
+                if weighted {
+                    output.sample_weights.grow(backend, "weights of rows", size * rows)?;
+                    let mut to = output.sample_weights.get_mut(backend, size * rows)?;
+                    backend.gather(rows, &run.placed.weights[index], &picked, &mut to, code, record.get_mut())?;
+                }
+            }
         }
-        self.run_training(size, LossEntry { weight: size as f64, code })?;
+        let seed = self.step_seed();
+        self.batches_trained += 1;
+        self.run_training(size, LossEntry { weight: size as f64, code }, weighted, seed, false)?;
         let on_host = self.record.is_on_host();
         if on_host {
             diverged(run, epoch, &self.record.read(&self.backend)?, true)?;
         }
-        let Sequential { backend, parameters, gradients, optimizer, states, steps, record, workspace, .. } = self;
-        backend.check_finite(gradients.get(), code, record.get_mut())?;
+        let Model { backend, network, optimizer, states, steps, record, workspace, .. } = self;
+        backend.check_finite(network.gradients.get(), code, record.get_mut())?;
         if on_host {
             diverged(run, epoch, &record.read(backend)?, true)?;
         }
         match run.clip {
             None => {}
-            Some(Clip::Value(most)) => backend.clip_by_value(most, gradients.get_mut())?,
+            Some(Clip::Value(most)) => backend.clip_by_value(most, network.gradients.get_mut())?,
             Some(Clip::Norm(most)) => {
-                backend.sum_of_squares(gradients.get(), run.norm.borrow_mut(), workspace.all()?)?;
-                backend.clip_by_norm(most, run.norm.borrow(), gradients.get_mut())?;
+                backend.sum_of_squares(network.gradients.get(), run.norm.borrow_mut(), workspace.all()?)?;
+                backend.clip_by_norm(most, run.norm.borrow(), network.gradients.get_mut())?;
             }
         }
         *steps += 1;
-        optimizer.update(backend, *steps, parameters.get_mut(), gradients.get(), states)
+        optimizer.update(backend, *steps, network.parameters.get_mut(), network.gradients.get(), states)
     }
+}
+
+/// The class that a target stands for: its largest element, or itself.
+fn class_of<E: Scalar>(target: &[E]) -> usize {
+    match target {
+        [class] => class.wide().max(0.0) as usize,
+        _ => (0..target.len()).fold(0, |best, i| if target[i] > target[best] { i } else { best }),
+    }
+}
+
+/// Data without their last part, and that part.
+fn split<E: Scalar>(data: Data<'_, E>, fraction: f64) -> Result<(Data<'_, E>, Data<'_, E>)> {
+    if !(0.0..1.0).contains(&fraction) {
+        return Err(Error::option("validation_split", "a fraction of the samples, at least 0 and below 1", fraction));
+    }
+    // Keras's rounding.
+    let first = (data.samples as f64 * (1.0 - fraction)).floor() as usize;
+    if first == 0 || first == data.samples {
+        return Err(Error::option(
+            "validation_split",
+            format!("a fraction that leaves some of the {} samples to train on and some to validate", data.samples),
+            fraction,
+        ));
+    }
+    let part = |arrays: &[ndarray::CowArray<'_, E, ndarray::IxDyn>], slice: Slice| {
+        arrays.iter().map(|array| array.slice_axis(Axis(0), slice).to_owned().into()).collect::<Vec<_>>()
+    };
+    let parts = |slice: Slice| (part(&data.x, slice), part(&data.y, slice));
+    let ((x, y), (held_x, held_y)) = (parts(Slice::from(..first)), parts(Slice::from(first..)));
+    let mut weights = data.weights;
+    let held: Vec<Vec<E>> = weights.iter_mut().map(|w| w.split_off(w.len() / data.samples * first)).collect();
+    Ok((
+        Data { samples: first, x, y, weights },
+        Data { samples: data.samples - first, x: held_x, y: held_y, weights: held },
+    ))
+}
+
+/// Mean loss of samples that stand where the backend computes.
+fn mean_loss<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
+    model: &mut Model<E, B>,
+    data: &Placed<'_, B>,
+) -> Result<f64>
+where
+    B::Plan: 'static,
+{
+    let most = model.inference_batch(data.samples);
+    model.allocate(most, false)?;
+    model.record.clear(&model.backend)?;
+    let weighted = !data.weights.is_empty();
+    for first in (0..data.samples).step_by(most) {
+        let batch = most.min(data.samples - first);
+        let Model { backend, topology, network, outputs, .. } = model;
+        let part = |from: &B::Buffer, size: usize, to: &mut B::Buffer| {
+            backend.copy(&*backend.view(from, first * size..(first + batch) * size)?, to)
+        };
+        for ((_, value), from) in topology.inputs.iter().zip(&data.x) {
+            part(from, value.size(), &mut *network.value_mut(backend, value, batch)?)?;
+        }
+        for (index, output) in outputs.iter_mut().enumerate() {
+            let (width, rows) = (output.target_size(), output.rows());
+            part(&data.y[index], width, &mut *output.targets.get_mut(backend, batch * width)?)?;
+            if weighted {
+                output.sample_weights.grow(backend, "weights of rows", batch * rows)?;
+                part(&data.weights[index], rows, &mut *output.sample_weights.get_mut(backend, batch * rows)?)?;
+            }
+        }
+        network.forward(backend, batch, false, 0)?;
+        model.run_losses(batch, LossEntry { weight: batch as f64, code: 1 }, weighted, false)?;
+    }
+    let total = model.record.read(&model.backend)?.total;
+    model.network.check(&model.backend)?;
+    Ok(total / data.samples as f64)
 }
 
 /// The error of a record that tells of a loss or gradient that is not finite.
@@ -358,13 +610,12 @@ where
         (None, None) => return Ok(()),
     };
     let batch = batch as usize;
-    let (size_in, size_out) = (run.x.len() / run.order.len(), run.y.len() / run.order.len());
-    let is_bad = |values: &[B::Elem]| values.iter().any(|v| !num_traits::Float::is_finite(*v));
     let picked = run.order.chunks(run.batch_size).nth(batch - 1).unwrap_or_default();
-    let sample = picked.iter().find(|sample| {
-        let sample = **sample as usize;
-        is_bad(&run.x[sample * size_in..][..size_in]) || is_bad(&run.y[sample * size_out..][..size_out])
-    });
+    let is_bad = |sample: usize| {
+        let arrays = run.data.x.iter().chain(&run.data.y);
+        arrays.into_iter().any(|a| a.index_axis(Axis(0), sample).iter().any(|v| !num_traits::Float::is_finite(*v)))
+    };
+    let sample = picked.iter().find(|sample| is_bad(**sample as usize));
     let cause = sample.map(|s| format!(" (sample {s} of the data has a NaN or infinite value)")).unwrap_or_default();
     let value = match quantity {
         // A device does not say which of the two a gradient was.
@@ -374,25 +625,44 @@ where
     Err(Error::Diverged { epoch, batch, what: format!("the {quantity} is {value}{cause}") })
 }
 
-struct Validation<'a, B: DenseBackend + 'a> {
+/// Data where the backend computes.
+struct Placed<'a, B: DenseBackend + 'a> {
     samples: usize,
-    x: <B as Memory>::View<'a, B::Elem>,
-    y: <B as Memory>::View<'a, B::Elem>,
+    x: Vec<<B as Memory>::View<'a, B::Elem>>,
+    y: Vec<<B as Memory>::View<'a, B::Elem>>,
+    weights: Vec<<B as Memory>::View<'a, B::Elem>>,
+}
+
+impl<'a, B: DenseBackend + 'a> Placed<'a, B>
+where
+    B::Elem: Scalar,
+{
+    fn new(backend: &B, prefix: &str, data: &'a Data<'_, B::Elem>) -> Result<Self> {
+        let place = |name: &str, values| backend.place(&format!("{prefix}{name}"), values);
+        Ok(Placed {
+            samples: data.samples,
+            x: data.x.iter().map(|x| place("x", flat("x", x)?)).collect::<Result<_>>()?,
+            y: data.y.iter().map(|y| place("y", flat("y", y)?)).collect::<Result<_>>()?,
+            weights: data.weights.iter().map(|w| place("weights", w)).collect::<Result<_>>()?,
+        })
+    }
 }
 
 /// What one call of `fit` works with.
-struct Run<'a, 'c, B: DenseBackend + 'a> {
+struct Run<'a, 'c, B: DenseBackend + 'a>
+where
+    B::Elem: Scalar,
+{
     /// The data on the host, to name a sample in errors.
-    x: &'a [B::Elem],
-    y: &'a [B::Elem],
-    placed_x: <B as Memory>::View<'a, B::Elem>,
-    placed_y: <B as Memory>::View<'a, B::Elem>,
-    validation: Option<Validation<'a, B>>,
+    data: &'a Data<'a, B::Elem>,
+    placed: Placed<'a, B>,
+    validation: Option<Placed<'a, B>>,
     order: Vec<u32>,
     placed_order: B::Owned<u32>,
     /// The gradient's sum of squares.
     norm: B::Owned<f64>,
     best: B::Owned<B::Elem>,
+    best_statistics: B::Owned<B::Elem>,
     best_loss: f64,
     history: History,
     epochs: usize,
@@ -401,5 +671,5 @@ struct Run<'a, 'c, B: DenseBackend + 'a> {
     clip: Option<Clip>,
     loss_every: usize,
     early_stopping: Option<EarlyStopping>,
-    callback: Option<&'c mut dyn Callback>,
+    callbacks: Vec<&'c mut dyn Callback>,
 }

@@ -221,6 +221,7 @@ where
     /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about a series or does not fit the model.
     pub fn load(backend: B, path: &Path) -> Result<Self> {
         let (model, config) = file::load(backend, path)?;
+        let model = Sequential::from_model(model)?;
         let format_error = |problem: String| Error::Format { path: path.to_owned(), format: "model", problem };
         let config = config
             .ok_or_else(|| format_error("it holds a model, but not how to forecast a series with it".to_owned()))?;

@@ -1,4 +1,5 @@
-//! Models: [`Sequential`] with Keras's words, and [`Forecaster`], a model with everything needed to continue a series.
+//! Models with Keras's words: [`Sequential`], a stack of layers; [`Graph`], from which a [`Model`] with several inputs, outputs and shared
+//! layers is made; and [`Forecaster`], a model with everything needed to continue a series.
 //!
 //! ```
 //! use fused_rnn::backend::reference::ReferenceBackend;
@@ -18,9 +19,14 @@
 mod file;
 pub mod fit;
 pub mod forecast;
+pub mod graph;
+#[allow(clippy::module_inception)]
+pub mod model;
 pub mod sequential;
 mod summary;
 
-pub use fit::{BatchEnd, Callback, Clip, EarlyStopping, EpochEnd, FitOptions, History, Outcome};
+pub use fit::{BatchEnd, Callback, Clip, EarlyStopping, EpochEnd, FitOptions, History, Outcome, Training};
 pub use forecast::{Backtest, ForecastConfig, Forecaster};
-pub use sequential::{Sequential, SequentialConfig};
+pub use graph::{Graph, GraphConfig, LayerId, Tensor};
+pub use model::{Arrays, Model};
+pub use sequential::Sequential;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::backend::DenseBackend;
 use crate::dtype::Scalar;
-use crate::model::Sequential;
+use crate::model::Model;
 
 /// `10400` as `10,400`.
 fn grouped(number: usize) -> String {
@@ -31,22 +31,33 @@ fn bytes(number: usize) -> String {
     format!("{value:.2} TB")
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
 where
     B::Plan: 'static,
 {
     /// A table of layers, output shapes and numbers of weights, as Keras prints it.
     pub fn summary(&self) -> String {
+        let params = |layer: usize| -> usize {
+            self.network.builder.layers[layer].parameters.iter().map(|p| p.range.len()).sum()
+        };
         let rows: Vec<[String; 3]> = self
+            .topology
             .layers
             .iter()
-            .map(|named| {
-                let axes: Vec<_> = named.layer.output_shape().iter().map(|n| format!(", {n}")).collect();
-                [
-                    format!("{} ({})", named.name, named.layer.class_name()),
-                    format!("(None{})", axes.concat()),
-                    grouped(named.range.len()),
-                ]
+            .enumerate()
+            .map(|(index, named)| {
+                // A shared layer stands once, with the shape of its first use.
+                let call = self.topology.calls.iter().find(|call| call.layer == index);
+                let outputs = call.map_or(&[][..], |call| &call.outputs);
+                let shapes: Vec<_> = outputs
+                    .iter()
+                    .map(|value| {
+                        let axes: Vec<_> = value.shape().iter().map(|n| format!(", {n}")).collect();
+                        format!("(None{})", axes.concat())
+                    })
+                    .collect();
+                let shapes = if let [one] = &shapes[..] { one.clone() } else { format!("[{}]", shapes.join(", ")) };
+                [format!("{} ({})", named.name, named.layer.class_name()), shapes, grouped(params(index))]
             })
             .collect();
         let header = ["Layer (type)", "Output Shape", "Param #"];
@@ -64,7 +75,8 @@ where
             let [a, b, c] = widths;
             format!("{edge} {:<a$} {edge} {:<b$} {edge} {:>c$} {edge}\n", cells[0], cells[1], cells[2])
         };
-        let mut text = String::from("Model: \"sequential\"\n");
+        let kind = if self.topology.is_stack() { "sequential" } else { "functional" };
+        let mut text = format!("Model: \"{kind}\"\n");
         text += &rule("┏", "━", "┳", "┓");
         text += &line("┃", header);
         text += &rule("┡", "━", "╇", "┩");
@@ -75,12 +87,12 @@ where
             text += &line("│", [&row[0], &row[1], &row[2]]);
         }
         text += &rule("└", "─", "┴", "┘");
-        let count = self.count_params();
+        let (trainable, other) = (self.count_params(), self.network.builder.statistics);
         let size = |count: usize| format!("{} ({})", grouped(count), bytes(count * E::DTYPE.size()));
         // Writing to a String cannot fail.
-        let _ = writeln!(text, " Total params: {}", size(count));
-        let _ = writeln!(text, " Trainable params: {}", size(count));
-        let _ = writeln!(text, " Non-trainable params: {}", size(0));
+        let _ = writeln!(text, " Total params: {}", size(trainable + other));
+        let _ = writeln!(text, " Trainable params: {}", size(trainable));
+        let _ = writeln!(text, " Non-trainable params: {}", size(other));
         text
     }
 }

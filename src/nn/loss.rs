@@ -34,6 +34,12 @@ pub enum Loss {
         /// Whether p is the softmax of the predictions instead.
         from_logits: bool,
     },
+    /// The same for targets that are the classes themselves, whole numbers counted from 0, one a row; Keras's
+    /// [`SparseCategoricalCrossentropy`](https://keras.io/api/losses/probabilistic_losses/#sparsecategoricalcrossentropy-class).
+    SparseCategoricalCrossentropy {
+        /// Whether p is the softmax of the predictions instead.
+        from_logits: bool,
+    },
 }
 
 /// What probabilities keep clear of 0 and 1 by.
@@ -44,9 +50,42 @@ impl Loss {
     pub const HUBER: Loss = Loss::Huber { delta: 1.0 };
 
     /// Whether a row is one observation, rather than each element.
-    #[cfg(feature = "cuda")]
     pub(crate) fn is_by_row(self) -> bool {
-        matches!(self, Loss::CategoricalCrossentropy { .. })
+        matches!(self, Loss::CategoricalCrossentropy { .. } | Loss::SparseCategoricalCrossentropy { .. })
+    }
+
+    /// Whether a target is the number of a class, one for each row of predictions.
+    pub fn is_sparse(self) -> bool {
+        matches!(self, Loss::SparseCategoricalCrossentropy { .. })
+    }
+
+    /// [`gradient`](Self::gradient) or [`value`](Self::value) with a weight for each row.
+    pub fn weighted<E: Scalar>(
+        self,
+        columns: usize,
+        targets: &[E],
+        predictions: &[E],
+        weights: &[E],
+        mut gradient: Option<&mut [E]>,
+    ) -> f64 {
+        let width = if self.is_sparse() { 1 } else { columns };
+        let rows = weights.len() as f64;
+        let mut sum = 0.0;
+        for (row, weight) in weights.iter().enumerate() {
+            let (t, p) = (&targets[row * width..][..width], &predictions[row * columns..][..columns]);
+            sum += weight.wide()
+                * match gradient.as_deref_mut() {
+                    None => self.value(columns, t, p),
+                    Some(gradient) => {
+                        let slopes = &mut gradient[row * columns..][..columns];
+                        let value = self.gradient(columns, t, p, slopes);
+                        let factor = E::of(weight.wide() / rows);
+                        slopes.iter_mut().for_each(|slope| *slope *= factor);
+                        value
+                    }
+                };
+        }
+        sum / rows
     }
 
     /// The loss of a batch, summed in `f64`, and its gradient by the predictions, set (`=`) in `gradient`. The three slices have one
@@ -60,15 +99,14 @@ impl Loss {
                 }
                 self.value(columns, targets, predictions)
             }
-            Loss::CategoricalCrossentropy { from_logits } => {
-                let rows = (targets.len() / columns) as f64;
-                let mut slopes = vec![0.0; columns];
+            Loss::CategoricalCrossentropy { from_logits } | Loss::SparseCategoricalCrossentropy { from_logits } => {
+                let rows = (predictions.len() / columns) as f64;
+                let width = if self.is_sparse() { 1 } else { columns };
                 let mut sum = 0.0;
                 for ((t, p), g) in
-                    targets.chunks(columns).zip(predictions.chunks(columns)).zip(gradient.chunks_mut(columns))
+                    targets.chunks(width).zip(predictions.chunks(columns)).zip(gradient.chunks_mut(columns))
                 {
-                    sum += categorical(from_logits, t, p, &mut slopes);
-                    g.iter_mut().zip(&slopes).for_each(|(g, slope)| *g = E::of(slope / rows));
+                    sum += categorical(from_logits, self.is_sparse(), t, p, |c, slope| g[c] = E::of(slope / rows));
                 }
                 sum / rows
             }
@@ -87,11 +125,13 @@ impl Loss {
 
     /// The loss of a batch, summed in `f64`.
     pub fn value<E: Scalar>(self, columns: usize, targets: &[E], predictions: &[E]) -> f64 {
-        if let Loss::CategoricalCrossentropy { from_logits } = self {
-            let mut slopes = vec![0.0; columns];
-            let rows = targets.chunks(columns).zip(predictions.chunks(columns));
-            let sum: f64 = rows.map(|(t, p)| categorical(from_logits, t, p, &mut slopes)).sum();
-            return sum / (targets.len() / columns) as f64;
+        if let Loss::CategoricalCrossentropy { from_logits } | Loss::SparseCategoricalCrossentropy { from_logits } =
+            self
+        {
+            let width = if self.is_sparse() { 1 } else { columns };
+            let rows = targets.chunks(width).zip(predictions.chunks(columns));
+            let sum: f64 = rows.map(|(t, p)| categorical(from_logits, self.is_sparse(), t, p, |_, _| ())).sum();
+            return sum / (predictions.len() / columns) as f64;
         }
         let sum: f64 = predictions.iter().zip(targets).map(|(p, t)| self.element(t.wide(), p.wide()).0).sum();
         sum / targets.len() as f64
@@ -121,7 +161,7 @@ impl Loss {
                 (value, if inside { (q - t) / (q * (1.0 - q)) } else { 0.0 })
             }
             // By rows, never here.
-            Loss::CategoricalCrossentropy { .. } => (f64::NAN, f64::NAN),
+            Loss::CategoricalCrossentropy { .. } | Loss::SparseCategoricalCrossentropy { .. } => (f64::NAN, f64::NAN),
         }
     }
 }
@@ -149,30 +189,46 @@ fn clipped(p: f64) -> (f64, bool) {
     }
 }
 
-/// The loss of a row, and its derivatives by the predictions.
-fn categorical<E: Scalar>(from_logits: bool, targets: &[E], predictions: &[E], slopes: &mut [f64]) -> f64 {
+/// The loss of a row; its derivatives by the predictions go to `slope`. Targets are a probability for each column, or the number of the
+/// class alone.
+fn categorical<E: Scalar>(
+    from_logits: bool,
+    sparse: bool,
+    targets: &[E],
+    predictions: &[E],
+    mut slope: impl FnMut(usize, f64),
+) -> f64 {
+    let target = |c: usize| match sparse {
+        true => f64::from(targets[0].wide() == c as f64),
+        false => targets[c].wide(),
+    };
     if from_logits {
         let largest = predictions.iter().fold(f64::NEG_INFINITY, |m, p| m.max(p.wide()));
         let total: f64 = predictions.iter().map(|p| (p.wide() - largest).exp()).sum();
-        let weight: f64 = targets.iter().map(|t| t.wide()).sum();
+        let weight: f64 = (0..predictions.len()).map(target).sum();
         let mut value = 0.0;
-        for ((slope, p), t) in slopes.iter_mut().zip(predictions).zip(targets) {
+        for (c, p) in predictions.iter().enumerate() {
             let shifted = p.wide() - largest;
-            value += t.wide() * (total.ln() - shifted);
-            *slope = weight * shifted.exp() / total - t.wide();
+            value += target(c) * (total.ln() - shifted);
+            slope(c, weight * shifted.exp() / total - target(c));
         }
         return value;
     }
     // q = p / total; d(-sum t ln q)/dq = -t / q = g, and dq_i/dp_j = (i == j) / total - p_i / total².
     let total: f64 = predictions.iter().map(|p| p.wide()).sum();
-    let (mut value, mut mean) = (0.0, 0.0);
-    for ((slope, p), t) in slopes.iter_mut().zip(predictions).zip(targets) {
+    let by_quotient = |c: usize, p: &E| {
         let (q, inside) = clipped(p.wide() / total);
-        value -= t.wide() * q.ln();
-        *slope = if inside { -t.wide() / q } else { 0.0 };
-        mean += *slope * q;
+        (q, if inside { -target(c) / q } else { 0.0 })
+    };
+    let (mut value, mut mean) = (0.0, 0.0);
+    for (c, p) in predictions.iter().enumerate() {
+        let (q, g) = by_quotient(c, p);
+        value -= target(c) * q.ln();
+        mean += g * q;
     }
-    slopes.iter_mut().for_each(|slope| *slope = (*slope - mean) / total);
+    for (c, p) in predictions.iter().enumerate() {
+        slope(c, (by_quotient(c, p).1 - mean) / total);
+    }
     value
 }
 

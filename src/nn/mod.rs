@@ -1,163 +1,161 @@
 //! Layers: what a [`Sequential`](crate::model::Sequential) is made of.
 //!
-//! A layer is described by a small value with Keras's words ([`SimpleRnn`], [`Lstm`], [`Gru`], [`Dense`]; together
-//! [`LayerConfig`], which is what a model file holds) and built for an input shape into a [`Layer`], which computes. Weights do not
-//! live in layers: a model keeps all of them in one flat buffer, and each layer says which part is whose ([`Parameter`]).
+//! A layer is a small value with Keras's words ([`Lstm`], [`Dense`], …; together [`LayerConfig`], which is what a model file holds).
+//! It does not compute: [built](Layer::build) behind its inputs it becomes a few operations ([`Op`]), each with its derivative, which
+//! the model runs. Weights live in the model, in one flat buffer; each layer says which part is whose ([`Parameter`]).
 //!
 //! Arrays are row-major with the batch first, `[batch, seq_len, features]` or `[batch, features]`, as in Keras; shapes without the
 //! batch are called sample shapes.
 
+pub mod activation;
+pub mod builder;
 pub mod dense;
+pub mod dropout;
+pub mod embedding;
 pub mod init;
 pub mod loss;
+pub mod masking;
+pub mod merge;
+pub(crate) mod network;
+pub mod normalization;
+pub mod op;
+pub mod pooling;
 pub mod recurrent;
+pub mod shape;
+pub mod time_distributed;
 
+pub use activation::{Activation, ActivationFunction};
+pub use builder::{Builder, Init, Parameter, Value};
 pub use dense::Dense;
+pub use dropout::Dropout;
+pub use embedding::Embedding;
 pub use init::Random;
 pub use loss::Loss;
+pub use masking::Masking;
+pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
+pub use normalization::{BatchNormalization, LayerNormalization};
+pub use op::{Backward, Forward, Op};
+pub use pooling::{AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D};
 pub use recurrent::{Gru, Lstm, SimpleRnn};
-
-use std::ops::Range;
-
-use serde::{Deserialize, Serialize};
+pub use shape::{Flatten, Permute, RepeatVector, Reshape};
+pub use time_distributed::TimeDistributed;
 
 use std::borrow::{Borrow, BorrowMut};
+
+use serde::{Deserialize, Serialize};
 
 use crate::backend::{DenseBackend, Memory};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 
-/// A weight tensor of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// PyTorch's name within the layer: `weight_ih_l0`, `bias`, …
-    pub name: String,
-    /// Shape, row-major.
-    pub shape: Vec<usize>,
-    /// Elements of the layer's flat weights that it takes.
-    pub range: Range<usize>,
-}
-
-/// What a layer's forward pass reads and writes, where the backend has its tensors.
-pub struct Forward<'a, B: DenseBackend> {
-    /// The layer's flat weights.
-    pub parameters: &'a B::Buffer,
-    /// Input, `[batch, input shape…]`.
-    pub x: &'a B::Buffer,
-    /// Output, `[batch, output shape…]`, every element written.
-    pub y: &'a mut B::Buffer,
-    /// Samples.
-    pub batch: usize,
-    /// Whether [`Layer::backward`] follows.
-    pub training: bool,
-}
-
-/// What a layer's backward pass reads and writes. `parameters`, `x`, `y` and `batch` are those of the forward pass before it.
-pub struct Backward<'a, B: DenseBackend> {
-    /// The layer's flat weights.
-    pub parameters: &'a B::Buffer,
-    /// Input.
-    pub x: &'a B::Buffer,
-    /// Output.
-    pub y: &'a B::Buffer,
-    /// Gradient of the output.
-    pub dy: &'a B::Buffer,
-    /// Gradient of the input, set (`=`); absent for the first layer of a model.
-    pub dx: Option<&'a mut B::Buffer>,
-    /// Gradient of the weights, set (`=`).
-    pub dparameters: &'a mut B::Buffer,
-    /// Samples.
-    pub batch: usize,
-}
-
-/// A layer built for one input shape. It may keep plans and scratch space from call to call; weights it does not keep.
-pub trait Layer<E: Scalar, B: DenseBackend<Elem = E>> {
+/// A layer: a recipe for operations. [`LayerConfig`] holds those of this crate, which a model file can hold; others may be given to a
+/// model as they are.
+pub trait Layer<B: DenseBackend> {
     /// Keras's name of the kind: `LSTM`, `Dense`, …
-    fn class_name(&self) -> &'static str;
+    fn class_name(&self) -> &str;
 
-    /// Sample shape of the output.
-    fn output_shape(&self) -> &[usize];
-
-    /// The weight tensors, in the order in which they stand in the flat weights.
-    fn parameters(&self) -> &[Parameter];
-
-    /// Sets the weights, on the host, to what training starts from.
-    fn initialize(&self, parameters: &mut [E], random: &mut Random);
-
-    /// Output from input.
-    ///
-    /// # Errors
-    ///
-    /// Those of the backend.
-    fn forward(&mut self, backend: &B, pass: Forward<'_, B>) -> Result<()>;
-
-    /// Gradients of the input and of the weights, after a forward pass with `training` set.
-    ///
-    /// # Errors
-    ///
-    /// Those of the backend; [`Error::Presence`] without such a forward pass.
-    fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()>;
-
-    /// Waits for the passes given so far, and says whether they have ended as they should.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`RecurrentBackend::check`](crate::backend::RecurrentBackend::check).
-    fn check(&self, _backend: &B) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// What a layer is, apart from its input shape and its weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "class_name", content = "config")]
-#[non_exhaustive]
-pub enum LayerConfig {
-    /// See [`SimpleRnn`].
-    #[serde(rename = "SimpleRNN")]
-    SimpleRnn(SimpleRnn),
-    /// See [`Lstm`].
-    #[serde(rename = "LSTM")]
-    Lstm(Lstm),
-    /// See [`Gru`].
-    #[serde(rename = "GRU")]
-    Gru(Gru),
-    /// See [`Dense`].
-    Dense(Dense),
-}
-
-impl LayerConfig {
     /// Keras's name for layers of this kind in a model: `lstm`, then `lstm_1`, `lstm_2`, …
-    pub fn stem(&self) -> &'static str {
-        match self {
-            LayerConfig::SimpleRnn(_) => "simple_rnn",
-            LayerConfig::Lstm(_) => "lstm",
-            LayerConfig::Gru(_) => "gru",
-            LayerConfig::Dense(_) => "dense",
-        }
-    }
+    fn stem(&self) -> &str;
 
-    /// Builds the layer for inputs of sample shape `input_shape`. Allocates nothing whose size depends on the number of units, so
-    /// that a configuration from a file can be checked against the file's tensors first.
+    /// Puts its operations behind its inputs, and gives its outputs. Called once for each use of the layer; from the second use on
+    /// its weights are those that it has. Allocates nothing whose size depends on that of the layer, so that a configuration from a
+    /// file can be checked against the file's tensors first.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the layer cannot take such inputs, [`Error::ZeroSize`],
-    /// [`Error::SizeOverflow`].
-    pub fn build<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
-        &self,
-        name: &str,
-        input_shape: &[usize],
-    ) -> Result<Box<dyn Layer<E, B>>>
-    where
-        B::Plan: 'static,
-    {
-        Ok(match self {
-            LayerConfig::SimpleRnn(config) => config.build(name, input_shape)?,
-            LayerConfig::Lstm(config) => config.build(name, input_shape)?,
-            LayerConfig::Gru(config) => config.build(name, input_shape)?,
-            LayerConfig::Dense(config) => config.build(name, input_shape)?,
-        })
+    /// [`Error::Shape`] naming the layer where it cannot take such inputs, [`Error::ZeroSize`], [`Error::SizeOverflow`],
+    /// [`Error::InvalidOption`].
+    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>>;
+
+    /// What a model file holds of it; `None` where none can.
+    fn config(&self) -> Option<LayerConfig>;
+}
+
+/// The layers of this crate: variant, Keras's class name, Keras's stem of names.
+macro_rules! layers {
+    ($($variant:ident, $class_name:literal, $stem:literal;)*) => {
+        /// What a layer is, apart from its inputs and its weights.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "class_name", content = "config")]
+        #[non_exhaustive]
+        pub enum LayerConfig {
+            $(
+                #[doc = concat!("See [`", stringify!($variant), "`].")]
+                #[serde(rename = $class_name)]
+                $variant($variant),
+            )*
+        }
+
+        $(
+            impl From<$variant> for LayerConfig {
+                fn from(config: $variant) -> Self {
+                    LayerConfig::$variant(config)
+                }
+            }
+        )*
+
+        impl<B: DenseBackend + 'static> Layer<B> for LayerConfig
+        where
+            B::Plan: 'static,
+        {
+            fn class_name(&self) -> &str {
+                match self {
+                    $(LayerConfig::$variant(_) => $class_name,)*
+                }
+            }
+
+            fn stem(&self) -> &str {
+                match self {
+                    $(LayerConfig::$variant(_) => $stem,)*
+                }
+            }
+
+            fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+                match self {
+                    $(LayerConfig::$variant(config) => config.build(builder, inputs),)*
+                }
+            }
+
+            fn config(&self) -> Option<LayerConfig> {
+                Some(self.clone())
+            }
+        }
+    };
+}
+
+layers! {
+    Activation, "Activation", "activation";
+    Add, "Add", "add";
+    Average, "Average", "average";
+    AveragePooling1D, "AveragePooling1D", "average_pooling1d";
+    BatchNormalization, "BatchNormalization", "batch_normalization";
+    Concatenate, "Concatenate", "concatenate";
+    Dense, "Dense", "dense";
+    Dropout, "Dropout", "dropout";
+    Embedding, "Embedding", "embedding";
+    Flatten, "Flatten", "flatten";
+    GlobalAveragePooling1D, "GlobalAveragePooling1D", "global_average_pooling1d";
+    GlobalMaxPooling1D, "GlobalMaxPooling1D", "global_max_pooling1d";
+    Gru, "GRU", "gru";
+    LayerNormalization, "LayerNormalization", "layer_normalization";
+    Lstm, "LSTM", "lstm";
+    Masking, "Masking", "masking";
+    MaxPooling1D, "MaxPooling1D", "max_pooling1d";
+    Maximum, "Maximum", "maximum";
+    Multiply, "Multiply", "multiply";
+    Permute, "Permute", "permute";
+    RepeatVector, "RepeatVector", "repeat_vector";
+    Reshape, "Reshape", "reshape";
+    SimpleRnn, "SimpleRNN", "simple_rnn";
+    Subtract, "Subtract", "subtract";
+    TimeDistributed, "TimeDistributed", "time_distributed";
+}
+
+/// The input of a layer that takes one.
+pub(crate) fn one_input<'a, B: DenseBackend + 'static>(builder: &Builder<B>, inputs: &'a [Value]) -> Result<&'a Value> {
+    match inputs {
+        [x] => Ok(x),
+        _ => Err(Error::shape(builder.name(), "one input", format!("{} inputs", inputs.len()))),
     }
 }
 
@@ -196,6 +194,11 @@ impl<B: DenseBackend> Scratch<B> {
             self.len = len;
         }
         Ok(())
+    }
+
+    /// Whether nothing was allocated yet, or it was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tensor.is_none()
     }
 
     /// The first `len` elements.

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, DenseBackend, Filled, ForwardArgs, ForwardMode, Reserve, TempSpace,
-    WeightGrad,
 };
 use crate::cell::CellKind;
-use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::nn::{Backward, Forward, Layer, Parameter, Random, Scratch, init};
+use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::{Scratch, one_input};
 use crate::rnn::{Bias, Layout, RnnDescriptor, RnnShape, WeightKind, WeightLayout};
 
 /// One type for each of Keras's recurrent layers: their options will differ, their shapes do not.
@@ -40,32 +40,26 @@ macro_rules! recurrent_layer {
                 $layer { return_sequences, ..self }
             }
 
-            pub(super) fn build<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
+            pub(super) fn build<B: DenseBackend + 'static>(
                 &self,
-                name: &str,
-                input_shape: &[usize],
-            ) -> Result<Box<dyn Layer<E, B>>>
+                builder: &mut Builder<B>,
+                inputs: &[Value],
+            ) -> Result<Vec<Value>>
             where
                 B::Plan: 'static,
             {
-                let &[seq_len, features] = input_shape else {
+                let x = one_input(builder, inputs)?;
+                let &[seq_len, features] = x.shape() else {
                     return Err(Error::shape(
-                        name,
+                        builder.name(),
                         "inputs of shape [seq_len, features] (below a recurrent layer, set return_sequences)",
-                        format!("{input_shape:?}"),
+                        format!("{:?}", x.shape()),
                     ));
                 };
                 let mut descriptor = RnnDescriptor::new(CellKind::$cell, features, self.units);
                 descriptor.bias = Bias::$bias;
                 descriptor.layout = Layout::BatchMajor;
-                let layer = RecurrentLayer::<E, B>::new($class_name, descriptor, seq_len, self.return_sequences)?;
-                Ok(Box::new(layer))
-            }
-        }
-
-        impl From<$layer> for super::LayerConfig {
-            fn from(config: $layer) -> Self {
-                super::LayerConfig::$layer(config)
+                recurrent(builder, x, descriptor, seq_len, self.return_sequences)
             }
         }
     };
@@ -96,54 +90,59 @@ struct Planned<P> {
     space: TempSpace,
 }
 
-struct RecurrentLayer<E: Scalar, B: DenseBackend<Elem = E>> {
-    class_name: &'static str,
+fn recurrent<B: DenseBackend + 'static>(
+    builder: &mut Builder<B>,
+    x: &Value,
     descriptor: RnnDescriptor,
-    weights: WeightLayout,
-    parameters: Vec<Parameter>,
     seq_len: usize,
     return_sequences: bool,
-    output_shape: Vec<usize>,
+) -> Result<Vec<Value>>
+where
+    B::Plan: 'static,
+{
+    let units = descriptor.hidden_size;
+    let weights = WeightLayout::new(&descriptor)?;
+    RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
+    let mut range = 0..0;
+    for (i, entry) in weights.entries().iter().enumerate() {
+        let init = match (entry.kind, descriptor.cell) {
+            (WeightKind::InputHidden, _) => Init::GlorotUniform { fan_in: entry.shape[1], fan_out: entry.shape[0] },
+            (WeightKind::HiddenHidden, _) => Init::Orthogonal,
+            // Gate order i, f, g, o; a forget gate that starts open lets gradients through (Keras's unit_forget_bias).
+            (WeightKind::InputBias, CellKind::Lstm) => Init::OnesIn(units..2 * units),
+            _ => Init::Constant(0.0),
+        };
+        let part = builder.parameter(&entry.name, &entry.shape, init)?;
+        range = if i == 0 { part } else { range.start..part.end };
+    }
+    let output_shape = if return_sequences { vec![seq_len, units] } else { vec![units] };
+    let op = RecurrentOp::<B> {
+        descriptor,
+        seq_len,
+        return_sequences,
+        plans: Vec::new(),
+        sequence: Scratch::new(),
+        workspace: Scratch::new(),
+        reserve: Scratch::new(),
+        filled: None,
+    };
+    Ok(vec![builder.op1(op, &[x], &output_shape, range)?])
+}
+
+struct RecurrentOp<B: DenseBackend> {
+    descriptor: RnnDescriptor,
+    seq_len: usize,
+    return_sequences: bool,
     plans: Vec<Planned<B::Plan>>,
     /// Outputs of all steps where only the last is returned.
     sequence: Scratch<B>,
     workspace: Scratch<B>,
     reserve: Scratch<B>,
     /// The reserve between forward and backward.
-    filled: Option<Reserve<B::Owned<E>, Filled>>,
+    filled: Option<Reserve<B::Owned<B::Elem>, Filled>>,
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E>> RecurrentLayer<E, B> {
-    fn new(
-        class_name: &'static str,
-        descriptor: RnnDescriptor,
-        seq_len: usize,
-        return_sequences: bool,
-    ) -> Result<Self> {
-        let weights = WeightLayout::new(&descriptor)?;
-        RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
-        let parameters = weights
-            .entries()
-            .iter()
-            .map(|e| Parameter { name: e.name.clone(), shape: e.shape.clone(), range: e.range.clone() })
-            .collect();
-        let units = descriptor.hidden_size;
-        Ok(RecurrentLayer {
-            class_name,
-            descriptor,
-            weights,
-            parameters,
-            seq_len,
-            return_sequences,
-            output_shape: if return_sequences { vec![seq_len, units] } else { vec![units] },
-            plans: Vec::new(),
-            sequence: Scratch::new(),
-            workspace: Scratch::new(),
-            reserve: Scratch::new(),
-            filled: None,
-        })
-    }
-
+impl<B: DenseBackend> RecurrentOp<B> {
     /// Position of the plan in the cache, and the buffers made large enough for it.
     fn prepare(&mut self, backend: &B, batch: usize, mode: ForwardMode) -> Result<usize> {
         let known = self.plans.iter().position(|p| p.batch == batch && p.mode == mode);
@@ -172,36 +171,8 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> RecurrentLayer<E, B> {
     }
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> {
-    fn class_name(&self) -> &'static str {
-        self.class_name
-    }
-
-    fn output_shape(&self) -> &[usize] {
-        &self.output_shape
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn initialize(&self, parameters: &mut [E], random: &mut Random) {
-        let units = self.descriptor.hidden_size;
-        for entry in self.weights.entries() {
-            let weights = &mut parameters[entry.range.clone()];
-            match entry.kind {
-                WeightKind::InputHidden => init::glorot_uniform(weights, entry.shape[1], entry.shape[0], random),
-                WeightKind::HiddenHidden => init::orthogonal(weights, entry.shape[0], entry.shape[1], random),
-                _ => weights.fill(E::zero()),
-            }
-            if let (WeightKind::InputBias, CellKind::Lstm) = (entry.kind, self.descriptor.cell) {
-                // Gate order i, f, g, o; a forget gate that starts open lets gradients through (Keras's unit_forget_bias).
-                weights[units..2 * units].fill(E::one());
-            }
-        }
-    }
-
-    fn forward(&mut self, backend: &B, pass: Forward<'_, B>) -> Result<()> {
+impl<B: DenseBackend> Op<B> for RecurrentOp<B> {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
         let mode = if pass.training { ForwardMode::Training } else { ForwardMode::Inference };
         if let Some(unused) = self.filled.take() {
             self.reserve.put(unused.release());
@@ -210,15 +181,15 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> 
         let plan = &self.plans[index].plan;
         let mut sequence;
         let (y, hn) = if self.return_sequences {
-            (pass.y, None)
+            (pass.outputs.get(0)?, None)
         } else {
             let len = pass.batch * self.seq_len * self.descriptor.hidden_size;
             sequence = self.sequence.get_mut(backend, len)?;
-            (&mut *sequence, Some(pass.y))
+            (&mut *sequence, Some(pass.outputs.get(0)?))
         };
         let args = ForwardArgs {
             weights: pass.parameters,
-            x: pass.x,
+            x: pass.inputs.get(0)?,
             h0: None,
             c0: None,
             lengths: None,
@@ -243,9 +214,9 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> 
         self.plans.iter().try_for_each(|planned| backend.check(&planned.plan))
     }
 
-    fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
         let no_forward = || Error::Presence {
-            tensor: format!("reserve of {}", self.class_name),
+            tensor: format!("reserve of the {} layer", self.descriptor.cell),
             problem: "backward needs a forward pass in training mode before it, with as many samples".to_owned(),
         };
         let reserve = self.filled.take().ok_or_else(no_forward)?;
@@ -254,10 +225,10 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> 
         let plan = &planned.ok_or_else(no_forward)?.plan;
         let sequence;
         let (y, dy, dhn) = if self.return_sequences {
-            (pass.y, Some(pass.dy), None)
+            (pass.outputs.get(0)?, Some(pass.doutputs.get(0)?), None)
         } else {
             sequence = self.sequence.get(backend, batch * self.seq_len * self.descriptor.hidden_size)?;
-            (&*sequence, None, Some(pass.dy))
+            (&*sequence, None, Some(pass.doutputs.get(0)?))
         };
         let args = BackwardDataArgs {
             weights: pass.parameters,
@@ -269,14 +240,14 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> 
             dy,
             dhn,
             dcn: None,
-            dx: pass.dx,
+            dx: pass.dinputs.optional(0),
             dh0: None,
             dc0: None,
             workspace: self.workspace.all()?,
         };
         let mut reserve = backend.backward_data(plan, args, reserve)?;
         let args = BackwardWeightsArgs {
-            x: pass.x,
+            x: pass.inputs.get(0)?,
             y,
             h0: None,
             c0: None,
@@ -285,7 +256,7 @@ impl<E: Scalar, B: DenseBackend<Elem = E>> Layer<E, B> for RecurrentLayer<E, B> 
             dweights: pass.dparameters,
             workspace: self.workspace.all()?,
         };
-        backend.backward_weights(plan, args, &mut reserve, WeightGrad::Set)?;
+        backend.backward_weights(plan, args, &mut reserve, pass.grad)?;
         self.reserve.put(reserve.release());
         Ok(())
     }

@@ -47,6 +47,8 @@ impl<B: DenseBackend> Optimizer<B> for Adam {
         2
     }
 
+    crate::optim::learning_rate!();
+
     fn update(
         &self,
         backend: &B,

@@ -20,8 +20,23 @@ pub type State<B> = <B as Memory>::Owned<<B as crate::backend::RecurrentBackend>
 
 /// A rule that changes weights by their gradients.
 pub trait Optimizer<B: DenseBackend> {
-    /// How many tensors as long as the weights it remembers; they are zeros before the first step.
+    /// How many tensors as long as the weights it remembers; see [`initial`](Self::initial).
     fn states(&self) -> usize;
+
+    /// What the elements of tensor number `state` of those are before the first step; zero.
+    fn initial(&self, _state: usize) -> f64 {
+        0.0
+    }
+
+    /// The learning rate.
+    fn learning_rate(&self) -> f64;
+
+    /// Sets the learning rate, for the steps to come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
 
     /// Changes `parameters`, given the gradient of the loss by each of them. `step` counts from 1.
     ///
@@ -37,6 +52,22 @@ pub trait Optimizer<B: DenseBackend> {
         states: &mut [State<B>],
     ) -> Result<()>;
 }
+
+/// The two methods about the learning rate, alike for all.
+macro_rules! learning_rate {
+    () => {
+        fn learning_rate(&self) -> f64 {
+            self.learning_rate
+        }
+
+        fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+            crate::optim::check_rate(learning_rate)?;
+            self.learning_rate = learning_rate;
+            Ok(())
+        }
+    };
+}
+pub(crate) use learning_rate;
 
 /// The memory of an optimizer has another number of tensors than it asked for.
 fn wrong_states(optimizer: &str, expected: usize, got: usize) -> Error {

@@ -64,6 +64,8 @@ impl<B: DenseBackend> Optimizer<B> for RmsProp {
         RmsProp::states(self)
     }
 
+    crate::optim::learning_rate!();
+
     fn update(
         &self,
         backend: &B,

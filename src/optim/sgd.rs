@@ -56,6 +56,8 @@ impl<B: DenseBackend> Optimizer<B> for Sgd {
         usize::from(self.momentum > 0.0)
     }
 
+    crate::optim::learning_rate!();
+
     fn update(
         &self,
         backend: &B,

@@ -191,6 +191,21 @@ impl<E: Element, D: Device> Memory for CudaBackend<E, D> {
     {
         Ok(DeviceViewMut { buffer: tensor.part(range)?, source: PhantomData })
     }
+
+    fn split_mut<'a, T: Pod>(
+        &self,
+        tensor: &'a mut DeviceBuffer<T, D>,
+        at: usize,
+    ) -> Result<(DeviceViewMut<'a, T, D>, DeviceViewMut<'a, T, D>)>
+    where
+        Self: 'a,
+    {
+        let (first, second) = (tensor.part(0..at)?, tensor.part(at..tensor.len())?);
+        Ok((
+            DeviceViewMut { buffer: first, source: PhantomData },
+            DeviceViewMut { buffer: second, source: PhantomData },
+        ))
+    }
 }
 
 /// Blocks of an elementwise launch over `len` elements.
@@ -326,6 +341,10 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
                 splits => elements::<E>(product.m.saturating_mul(product.n).saturating_mul(splits), sums),
             },
             DenseCall::ColumnSums { rows, columns } => elements::<E>(bias_pieces(rows).saturating_mul(columns), sums),
+            // Row sums and products of the columns, twice.
+            DenseCall::Normalization { rows, columns } => {
+                elements::<E>(bias_pieces(rows).saturating_mul(columns).saturating_mul(2), sums)
+            }
             DenseCall::Loss | DenseCall::SumOfSquares => elements::<E>(REDUCTION_BLOCKS as usize, size_of::<f64>()),
         }
     }
@@ -489,17 +508,15 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
         columns: usize,
         targets: &DeviceBuffer<E, D>,
         predictions: &DeviceBuffer<E, D>,
+        weights: Option<&DeviceBuffer<E, D>>,
         gradient: Option<&mut DeviceBuffer<E, D>>,
         entry: LossEntry,
         record: &mut DeviceBuffer<f64, D>,
         workspace: &mut DeviceBuffer<E, D>,
     ) -> Result<()> {
-        let len = targets.len();
-        if len == 0 {
-            return Err(Error::ZeroSize { name: "number of targets" });
-        }
-        let rows = check::rows("targets", len, columns)?;
-        check::same(len, &[("predictions", Some(predictions.len())), ("gradient", len_of(&gradient))])?;
+        let len = predictions.len();
+        let weights_len = weights.map(|weights| weights.len());
+        let rows = check::loss(loss, columns, targets.len(), len, weights_len, len_of(&gradient))?;
         check::record(record.len())?;
         self.check_workspace(DenseCall::Loss, workspace)?;
         let kernels = self.dense()?;
@@ -515,13 +532,14 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             targets: targets.pointer(),
             predictions: predictions.pointer(),
             gradient: pointer(gradient.as_deref()),
+            weights: pointer(weights),
             partial: workspace.pointer(),
             rows: rows as u64,
             columns: columns as u64,
             delta,
             scale,
             kind,
-            unused: 0,
+            sparse: loss.is_sparse().into(),
         };
         self.run(kernel, &launch, &params)?;
         let params = FinishLossParams {

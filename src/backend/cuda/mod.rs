@@ -36,6 +36,7 @@ mod pass;
 mod plan;
 mod space;
 mod staged;
+mod tensor;
 mod walk;
 
 pub use dense::{DeviceView, DeviceViewMut};

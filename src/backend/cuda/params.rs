@@ -366,8 +366,10 @@ pub(crate) fn loss_kind(loss: Loss) -> (u32, f64) {
         Loss::Huber { delta } => (2, delta),
         Loss::BinaryCrossentropy { from_logits: true } => (3, 0.0),
         Loss::BinaryCrossentropy { from_logits: false } => (4, 0.0),
-        Loss::CategoricalCrossentropy { from_logits: true } => (5, 0.0),
-        Loss::CategoricalCrossentropy { from_logits: false } => (6, 0.0),
+        Loss::CategoricalCrossentropy { from_logits: true }
+        | Loss::SparseCategoricalCrossentropy { from_logits: true } => (5, 0.0),
+        Loss::CategoricalCrossentropy { from_logits: false }
+        | Loss::SparseCategoricalCrossentropy { from_logits: false } => (6, 0.0),
     }
 }
 
@@ -437,13 +439,14 @@ mirrored! {
         targets: DevicePtr,
         predictions: DevicePtr,
         gradient: DevicePtr,
+        weights: DevicePtr,
         partial: DevicePtr,
         rows: u64,
         columns: u64,
         delta: f64,
         scale: f64,
         kind: u32,
-        unused: u32,
+        sparse: u32,
     }
     FinishLossParams { partial: DevicePtr, record: DevicePtr, scale: f64, weight: f64, count: u32, code: u32 }
     SumOfSquaresParams { x: DevicePtr, partial: DevicePtr, sum: DevicePtr, len: u64, count: u32, unused: u32 }

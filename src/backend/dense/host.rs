@@ -78,6 +78,14 @@ impl<E: Element, B: RecurrentBackend<Elem = E> + HostBackend<E>> Memory for B {
         let len = tensor.len();
         tensor.get_mut(range.clone()).ok_or_else(|| out_of_range(range, len))
     }
+
+    fn split_mut<'a, T: Pod>(&self, tensor: &'a mut [T], at: usize) -> Result<(&'a mut [T], &'a mut [T])>
+    where
+        B: 'a,
+    {
+        let len = tensor.len();
+        tensor.split_at_mut_checked(at).ok_or_else(|| out_of_range(0..at, len))
+    }
 }
 
 fn out_of_range(range: Range<usize>, len: usize) -> Error {
@@ -132,6 +140,18 @@ fn small_gemm<E: Scalar>(product: Product, a: &[E], b: &[E], c: &mut [E], add: b
                     c.iter_mut().zip(b).for_each(|(c, b)| *c += *a * *b);
                 }
             }
+        }
+    }
+}
+
+/// Classes must be whole numbers below the columns.
+fn check_classes<E: Scalar>(columns: usize, targets: &[E]) -> Result<()> {
+    let is_class = |t: f64| t >= 0.0 && t < columns as f64 && t.fract() == 0.0;
+    match targets.iter().position(|t| !is_class(t.wide())) {
+        None => Ok(()),
+        Some(i) => {
+            let expected = format!("a class, a whole number below the {columns} of the output");
+            Err(Error::option(format!("target {i} of the batch"), expected, targets[i]))
         }
     }
 }
@@ -244,23 +264,22 @@ where
         columns: usize,
         targets: &[E],
         predictions: &[E],
+        weights: Option<&[E]>,
         gradient: Option<&mut [E]>,
         entry: LossEntry,
         record: &mut [f64],
         _: &mut [E],
     ) -> Result<()> {
-        if targets.is_empty() {
-            return Err(Error::ZeroSize { name: "number of targets" });
-        }
-        check::rows("targets", targets.len(), columns)?;
-        check::same(
-            targets.len(),
-            &[("predictions", Some(predictions.len())), ("gradient", gradient.as_ref().map(|g| g.len()))],
-        )?;
+        let gradient_len = gradient.as_ref().map(|g| g.len());
+        check::loss(loss, columns, targets.len(), predictions.len(), weights.map(<[E]>::len), gradient_len)?;
         check::record(record.len())?;
-        let value = match gradient {
-            Some(gradient) => loss.gradient(columns, targets, predictions, gradient),
-            None => loss.value(columns, targets, predictions),
+        if loss.is_sparse() {
+            check_classes(columns, targets)?;
+        }
+        let value = match (weights, gradient) {
+            (None, Some(gradient)) => loss.gradient(columns, targets, predictions, gradient),
+            (None, None) => loss.value(columns, targets, predictions),
+            (Some(weights), gradient) => loss.weighted(columns, targets, predictions, weights, gradient),
         };
         record[LOSS] = value;
         record[TOTAL] += value * entry.weight;

@@ -19,7 +19,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 use bytemuck::Pod;
 
-use crate::backend::{RecurrentBackend, Storage, WeightGrad};
+use crate::backend::{Storage, TensorBackend, WeightGrad};
 use crate::cell::Activation;
 use crate::error::{Error, Result};
 use crate::nn::Loss;
@@ -99,6 +99,37 @@ pub trait Memory {
     ) -> Result<Self::ViewMut<'a, T>>
     where
         Self: 'a;
+
+    /// The first `at` elements and the others.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`view`](Self::view).
+    #[allow(clippy::type_complexity)]
+    fn split<'a, T: Pod>(
+        &self,
+        tensor: &'a Self::Tensor<T>,
+        at: usize,
+    ) -> Result<(Self::View<'a, T>, Self::View<'a, T>)>
+    where
+        Self: 'a,
+    {
+        Ok((self.view(tensor, 0..at)?, self.view(tensor, at..tensor.elements())?))
+    }
+
+    /// The first `at` elements and the others, to be written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`view`](Self::view).
+    #[allow(clippy::type_complexity)]
+    fn split_mut<'a, T: Pod>(
+        &self,
+        tensor: &'a mut Self::Tensor<T>,
+        at: usize,
+    ) -> Result<(Self::ViewMut<'a, T>, Self::ViewMut<'a, T>)>
+    where
+        Self: 'a;
 }
 
 /// Which way the operands of a product lie.
@@ -135,6 +166,13 @@ pub enum DenseCall {
         /// Its rows.
         rows: usize,
         /// Its columns.
+        columns: usize,
+    },
+    /// [`TensorBackend::layer_norm_gradient`] and [`TensorBackend::batch_norm_gradient`].
+    Normalization {
+        /// Rows.
+        rows: usize,
+        /// Columns.
         columns: usize,
     },
     /// [`DenseBackend::loss`].
@@ -247,13 +285,7 @@ pub struct Columns {
 ///
 /// Every call checks the lengths of its tensors ([`Error::Shape`]); the other errors are those of the device. Where a `workspace`
 /// is asked for, it is scratch of at least [`dense_workspace`](Self::dense_workspace) elements whose contents do not matter.
-pub trait DenseBackend:
-    Memory
-    + RecurrentBackend<
-        Buffer = <Self as Memory>::Tensor<<Self as RecurrentBackend>::Elem>,
-        Lengths = <Self as Memory>::Tensor<u32>,
-    >
-{
+pub trait DenseBackend: TensorBackend {
     /// Loads whatever calls need. Without it the first call does so, which is slow, and must not happen while a CUDA graph is
     /// being captured.
     ///
@@ -337,11 +369,14 @@ pub trait DenseBackend:
         y: &mut Self::Buffer,
     ) -> Result<()>;
 
-    /// The loss of predictions `[rows, columns]` into the record, and its gradient by the predictions, set (`=`).
+    /// The loss of predictions `[rows, columns]` into the record, and its gradient by the predictions, set (`=`). With `weights` `[rows]`
+    /// the loss of each row (the mean over its columns, where each is an observation) is multiplied by its weight before the mean over
+    /// the rows is taken. Targets are as long as the predictions; of a [sparse loss](Loss::is_sparse) they are `[rows]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`]; [`Error::ZeroSize`] without elements.
+    /// [`Error::Shape`]; [`Error::ZeroSize`] without elements; on the host [`Error::InvalidOption`] for a class that is no whole number
+    /// below the columns, which on a device makes the loss NaN.
     #[allow(clippy::too_many_arguments)]
     fn loss(
         &self,
@@ -349,6 +384,7 @@ pub trait DenseBackend:
         columns: usize,
         targets: &Self::Buffer,
         predictions: &Self::Buffer,
+        weights: Option<&Self::Buffer>,
         gradient: Option<&mut Self::Buffer>,
         entry: LossEntry,
         record: &mut Self::Tensor<f64>,
@@ -516,7 +552,7 @@ pub trait DenseBackend:
 
 /// Lengths of calls' tensors, with the geometry that follows from them.
 pub(crate) mod check {
-    use super::{Columns, Error, Orientation, Product, RECORD_LEN, Result, check_len};
+    use super::{Columns, Error, Loss, Orientation, Product, RECORD_LEN, Result, check_len};
 
     pub(crate) fn gemm(product: &Product, a: usize, b: usize, c: usize) -> Result<()> {
         let Product { orientation, m, n, k } = *product;
@@ -548,6 +584,25 @@ pub(crate) mod check {
             return Err(Error::shape(tensor, format!("a multiple of {columns} elements"), format!("{len} elements")));
         }
         Ok(len / columns)
+    }
+
+    /// Lengths of a loss's tensors; the rows.
+    pub(crate) fn loss(
+        loss: Loss,
+        columns: usize,
+        targets: usize,
+        predictions: usize,
+        weights: Option<usize>,
+        gradient: Option<usize>,
+    ) -> Result<usize> {
+        if predictions == 0 {
+            return Err(Error::ZeroSize { name: "number of targets" });
+        }
+        let rows = rows("predictions", predictions, columns)?;
+        check_len("targets", &[if loss.is_sparse() { rows } else { predictions }], targets)?;
+        same(predictions, &[("gradient", gradient)])?;
+        same(rows, &[("weights", weights)])?;
+        Ok(rows)
     }
 
     /// Rows of the table.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fused_rnn::model::{BatchEnd, Callback, EpochEnd};
+use fused_rnn::model::{BatchEnd, Callback, EpochEnd, Training};
 use fused_rnn::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -97,7 +97,7 @@ impl Callback for Progress {
         self.flow()
     }
 
-    fn on_epoch_end(&mut self, state: &EpochEnd) -> ControlFlow<()> {
+    fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
         self.epochs.push(*state);
         match &self.display {
             Display::Silent => {}
@@ -108,6 +108,6 @@ impl Callback for Progress {
             }
             Display::Bar(bar) => bar.set_message(line(state)),
         }
-        self.flow()
+        Ok(self.flow())
     }
 }

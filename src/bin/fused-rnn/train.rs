@@ -197,9 +197,9 @@ fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, task:
         FitOptions {
             epochs: args.epochs,
             batch_size: args.batch_size.unwrap_or(32.min(x.shape()[0])),
-            validation_data: validation.as_ref().map(|(x, y)| (x.view().into_dyn(), y.view().into_dyn())),
+            validation_data: validation.as_ref().map(|(x, y)| (vec![x.view().into_dyn()], vec![y.view().into_dyn()])),
             early_stopping: Some(EarlyStopping { patience: args.patience, min_delta: 0.0, restore_best_weights: true }),
-            callback: Some(&mut progress),
+            callbacks: vec![&mut progress],
             ..FitOptions::default()
         },
     );

@@ -1,0 +1,435 @@
+//! Layers and how they are connected: [`Graph`], and [`GraphConfig`], which a model file holds.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::nn::{Builder, Layer, LayerConfig, Value};
+
+/// Where a tensor of a graph comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The input of this number.
+    Input(usize),
+    /// Output number `.1` of call number `.0`.
+    Call(usize, usize),
+}
+
+/// An input of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputConfig {
+    /// Its name.
+    pub name: String,
+    /// Its shape without the batch.
+    pub shape: Vec<usize>,
+}
+
+/// A layer with its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedConfig {
+    /// Its name in the model.
+    pub name: String,
+    /// What it is.
+    pub layer: LayerConfig,
+}
+
+/// One use of a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallConfig {
+    /// The layer's number.
+    pub layer: usize,
+    /// What it is given.
+    pub inputs: Vec<Source>,
+}
+
+/// What a model is, apart from its weights. A layer that several calls name is shared by them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphConfig {
+    /// Its inputs.
+    pub inputs: Vec<InputConfig>,
+    /// Its layers.
+    pub layers: Vec<NamedConfig>,
+    /// Their uses, in any order that has no cycle.
+    pub calls: Vec<CallConfig>,
+    /// Its outputs.
+    pub outputs: Vec<Source>,
+}
+
+/// A tensor of a [`Graph`]: an input, or an output of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    pub(super) source: Source,
+    pub(super) value: Value,
+}
+
+impl Tensor {
+    /// Its shape without the batch.
+    pub fn shape(&self) -> &[usize] {
+        self.value.shape()
+    }
+}
+
+/// A layer of a [`Graph`], to be used as often as one likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerId {
+    network: u64,
+    index: usize,
+}
+
+pub(super) struct NamedLayer<B: DenseBackend> {
+    pub name: String,
+    pub layer: Rc<dyn Layer<B>>,
+}
+
+pub(super) struct Call {
+    pub layer: usize,
+    pub inputs: Vec<Source>,
+    pub outputs: Vec<Value>,
+}
+
+/// Inputs, layers and their uses, as far as they have been built.
+pub(super) struct Topology<B: DenseBackend> {
+    pub inputs: Vec<(String, Value)>,
+    pub layers: Vec<NamedLayer<B>>,
+    pub calls: Vec<Call>,
+}
+
+impl<B: DenseBackend> Topology<B> {
+    pub fn new() -> Self {
+        Topology { inputs: Vec::new(), layers: Vec::new(), calls: Vec::new() }
+    }
+
+    /// A new input.
+    pub fn input(&mut self, builder: &mut Builder<B>, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if shape.contains(&0) || shape.is_empty() {
+            return Err(Error::ZeroSize { name: "input_shape" });
+        }
+        if self.inputs.iter().any(|(other, _)| other == name) {
+            return Err(Error::option("name of an input", "one that no other input has", name));
+        }
+        let value = builder.input(name, shape)?;
+        self.inputs.push((name.to_owned(), value.clone()));
+        Ok(Tensor { source: Source::Input(self.inputs.len() - 1), value })
+    }
+
+    /// A new layer, with Keras's name for it if it is given none.
+    pub fn layer(&mut self, builder: &mut Builder<B>, layer: Rc<dyn Layer<B>>, name: Option<&str>) -> Result<usize> {
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => {
+                let stem = layer.stem();
+                let names = (0..).map(|n| if n == 0 { stem.to_owned() } else { format!("{stem}_{n}") });
+                let free = |name: &String| self.layers.iter().all(|other| other.name != *name);
+                names.into_iter().find(free).unwrap_or_default()
+            }
+        };
+        if name.is_empty() || self.layers.iter().any(|other| other.name == name) {
+            return Err(Error::option("name of a layer", "one that no other layer of the model has", name));
+        }
+        builder.layers.push(crate::nn::builder::LayerWeights { name: name.clone(), parameters: Vec::new() });
+        self.layers.push(NamedLayer { name, layer });
+        Ok(self.layers.len() - 1)
+    }
+
+    /// A use of a layer.
+    pub fn call(&mut self, builder: &mut Builder<B>, layer: usize, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let Some(named) = self.layers.get(layer) else {
+            return Err(Error::option("layer", format!("a number below the {} layers", self.layers.len()), layer));
+        };
+        builder.layer = layer;
+        let values: Vec<Value> = inputs.iter().map(|tensor| tensor.value.clone()).collect();
+        values.iter().try_for_each(|value| builder.check(value))?;
+        let outputs = named.layer.build(builder, &values)?;
+        let call = self.calls.len();
+        self.calls.push(Call {
+            layer,
+            inputs: inputs.iter().map(|tensor| tensor.source).collect(),
+            outputs: outputs.clone(),
+        });
+        let tensor = |(output, value)| Tensor { source: Source::Call(call, output), value };
+        Ok(outputs.into_iter().enumerate().map(tensor).collect())
+    }
+
+    /// Whether each layer reads the one before it, and nothing else.
+    pub fn is_stack(&self) -> bool {
+        let below = |index: usize| if index == 0 { Source::Input(0) } else { Source::Call(index - 1, 0) };
+        self.inputs.len() == 1 && self.calls.iter().enumerate().all(|(i, call)| call.inputs == [below(i)])
+    }
+
+    /// The tensor that a source names.
+    pub fn tensor(&self, source: Source) -> Option<Tensor> {
+        let value = match source {
+            Source::Input(index) => &self.inputs.get(index)?.1,
+            Source::Call(call, output) => self.calls.get(call)?.outputs.get(output)?,
+        };
+        Some(Tensor { source, value: value.clone() })
+    }
+
+    /// Name of what gives a tensor.
+    pub fn name_of(&self, source: Source) -> &str {
+        match source {
+            Source::Input(index) => self.inputs.get(index).map_or("", |(name, _)| name),
+            Source::Call(call, _) => self.calls.get(call).map_or("", |call| &self.layers[call.layer].name),
+        }
+    }
+
+    /// What of it a file can hold.
+    pub fn config(&self, outputs: &[Source]) -> Result<GraphConfig> {
+        let config = |named: &NamedLayer<B>| match named.layer.config() {
+            Some(layer) => Ok(NamedConfig { name: named.name.clone(), layer }),
+            None => Err(Error::unsupported(
+                format!("layer {} in a model file", named.name),
+                "it is not one of this crate's; save the weights alone, and build the model before they are loaded",
+            )),
+        };
+        Ok(GraphConfig {
+            inputs: self
+                .inputs
+                .iter()
+                .map(|(name, value)| InputConfig { name: name.clone(), shape: value.shape().to_vec() })
+                .collect(),
+            layers: self.layers.iter().map(config).collect::<Result<_>>()?,
+            calls: self
+                .calls
+                .iter()
+                .map(|call| CallConfig { layer: call.layer, inputs: call.inputs.clone() })
+                .collect(),
+            outputs: outputs.to_vec(),
+        })
+    }
+}
+
+static NETWORKS: AtomicU64 = AtomicU64::new(1);
+
+/// A builder for a network of its own.
+pub(super) fn builder<B: DenseBackend>() -> Builder<B> {
+    Builder::new(NETWORKS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A model being put together, with any number of inputs, outputs, and uses of each layer:
+///
+/// ```
+/// use fused_rnn::backend::cpu::CpuBackend;
+/// use fused_rnn::model::Graph;
+/// use fused_rnn::nn::{Dense, Lstm};
+/// let mut graph = Graph::new();
+/// let (left, right) = (graph.input("left", &[10, 1])?, graph.input("right", &[10, 1])?);
+/// let shared = graph.layer(Lstm::new(8))?;
+/// let (a, b) = (graph.call(shared, &[&left])?, graph.call(shared, &[&right])?);
+/// let y = graph.add(Dense::new(2), &[&a])?;
+/// let z = graph.add(Dense::new(3), &[&b])?;
+/// let model = graph.model(CpuBackend::<f32>::new(), &[&y, &z], 7)?;
+/// assert_eq!(model.count_params(), 4 * 8 * (1 + 8 + 1) + 2 * 9 + 3 * 9);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
+pub struct Graph<B: DenseBackend> {
+    builder: Builder<B>,
+    topology: Topology<B>,
+}
+
+impl<B: DenseBackend> Default for Graph<B> {
+    fn default() -> Self {
+        Graph { builder: builder(), topology: Topology::new() }
+    }
+}
+
+impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Graph<B>
+where
+    B::Plan: 'static,
+{
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An input for samples of this shape.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::InvalidOption`] for a name that another input has.
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.topology.input(&mut self.builder, name, shape)
+    }
+
+    /// A layer, not used yet.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn layer(&mut self, layer: impl Into<LayerConfig>) -> Result<LayerId> {
+        self.own_layer(layer.into(), None)
+    }
+
+    /// A layer with a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a name that another layer has.
+    pub fn named_layer(&mut self, name: &str, layer: impl Into<LayerConfig>) -> Result<LayerId> {
+        self.own_layer(layer.into(), Some(name))
+    }
+
+    /// A layer that may be none of this crate's, with a name or with that of its kind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a name that another layer has.
+    pub fn own_layer(&mut self, layer: impl Layer<B> + 'static, name: Option<&str>) -> Result<LayerId> {
+        let index = self.topology.layer(&mut self.builder, Rc::new(layer), name)?;
+        Ok(LayerId { network: self.builder.network(), index })
+    }
+
+    /// Uses a layer that has one output. Another use has the same weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] naming the layer where it cannot take such inputs, or where it has several outputs; [`Error::ZeroSize`];
+    /// [`Error::SizeOverflow`]; [`Error::Presence`] for tensors or layers of another graph.
+    pub fn call(&mut self, layer: LayerId, inputs: &[&Tensor]) -> Result<Tensor> {
+        let mut outputs = self.call_all(layer, inputs)?;
+        match outputs.len() {
+            1 => Ok(outputs.remove(0)),
+            n => Err(Error::shape(
+                self.topology.layers.get(layer.index).map_or("layer", |l| &l.name),
+                "one output",
+                format!("{n} outputs; ask for all of them"),
+            )),
+        }
+    }
+
+    /// Uses a layer, and gives all its outputs: of a recurrent layer with `return_state` also its last states.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call).
+    pub fn call_all(&mut self, layer: LayerId, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        if layer.network != self.builder.network() {
+            return Err(Error::Presence {
+                tensor: "layer".to_owned(),
+                problem: "it belongs to another graph; add it to this one".to_owned(),
+            });
+        }
+        self.topology.call(&mut self.builder, layer.index, inputs)
+    }
+
+    /// A new layer with one output, used once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call).
+    pub fn add(&mut self, layer: impl Into<LayerConfig>, inputs: &[&Tensor]) -> Result<Tensor> {
+        let layer = self.layer(layer)?;
+        self.call(layer, inputs)
+    }
+
+    /// A new layer with several outputs, used once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call).
+    pub fn add_all(&mut self, layer: impl Into<LayerConfig>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let layer = self.layer(layer)?;
+        self.call_all(layer, inputs)
+    }
+
+    /// The model from all inputs, in the order in which they were made, to `outputs`, with freshly drawn weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Presence`] where there are no outputs, or an input or a layer leads to none (naming it); those of the device.
+    pub fn model(self, backend: B, outputs: &[&Tensor], seed: u64) -> Result<Model<E, B>> {
+        outputs.iter().try_for_each(|tensor| self.builder.check(&tensor.value))?;
+        let outputs: Vec<Source> = outputs.iter().map(|tensor| tensor.source).collect();
+        check_connected(&self.topology, &outputs)?;
+        let mut model = Model::from_parts(backend, self.builder, self.topology, &outputs, seed)?;
+        model.initialize()?;
+        Ok(model)
+    }
+
+    /// The model that a configuration describes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`model`](Self::model) and [`call`](Self::call); [`Error::InvalidOption`] for a number that names nothing, or for layers
+    /// that wait for each other in a cycle, which it names.
+    pub(super) fn from_config(config: &GraphConfig) -> Result<(Builder<B>, Topology<B>)> {
+        let (mut builder, mut topology) = (builder(), Topology::new());
+        for input in &config.inputs {
+            topology.input(&mut builder, &input.name, &input.shape)?;
+        }
+        for named in &config.layers {
+            topology.layer(&mut builder, Rc::new(named.layer.clone()), Some(&named.name))?;
+        }
+        for (index, call) in config.calls.iter().enumerate() {
+            let name = |call: &CallConfig| config.layers.get(call.layer).map_or("?", |l| l.name.as_str());
+            let mut inputs = Vec::new();
+            for source in &call.inputs {
+                if let Source::Call(other, _) = source
+                    && *other >= index
+                    && let Some(later) = config.calls.get(*other)
+                {
+                    let expected = "the output of an earlier layer, so that there is no cycle";
+                    let got = format!("that of {}, which waits for it or comes after it", name(later));
+                    return Err(Error::option(format!("input of {}", name(call)), expected, got));
+                }
+                inputs.push(topology.tensor(*source).ok_or_else(|| {
+                    let expected = "an input of the model or an output of one of its layers";
+                    Error::option(format!("input of {}", name(call)), expected, format!("{source:?}"))
+                })?);
+            }
+            topology.call(&mut builder, call.layer, &inputs.iter().collect::<Vec<_>>())?;
+        }
+        Ok((builder, topology))
+    }
+}
+
+/// Refuses a model some of whose parts lead nowhere.
+pub(super) fn check_connected<B: DenseBackend>(topology: &Topology<B>, outputs: &[Source]) -> Result<()> {
+    if outputs.is_empty() {
+        return Err(Error::Presence {
+            tensor: "outputs".to_owned(),
+            problem: "the model has none; name at least one tensor".to_owned(),
+        });
+    }
+    let mut used: HashSet<Source> = HashSet::new();
+    let mut open = outputs.to_vec();
+    while let Some(source) = open.pop() {
+        if !used.insert(source) {
+            continue;
+        }
+        if topology.tensor(source).is_none() {
+            return Err(Error::option("outputs", "tensors of the model", format!("{source:?}")));
+        }
+        if let Source::Call(call, _) = source {
+            open.extend(&topology.calls[call].inputs);
+        }
+    }
+    let nowhere = |what: &str, name: &str| Error::Presence {
+        tensor: format!("{what} {name}"),
+        problem: "it leads to no output of the model; connect it or leave it out".to_owned(),
+    };
+    for (index, (name, _)) in topology.inputs.iter().enumerate() {
+        if !used.contains(&Source::Input(index)) {
+            return Err(nowhere("input", name));
+        }
+    }
+    for (layer, named) in topology.layers.iter().enumerate() {
+        let calls = topology.calls.iter().enumerate().filter(|(_, call)| call.layer == layer);
+        let mut outputs = calls.flat_map(|(index, call)| (0..call.outputs.len()).map(move |o| Source::Call(index, o)));
+        if !outputs.any(|source| used.contains(&source)) {
+            return Err(nowhere("layer", &named.name));
+        }
+    }
+    Ok(())
+}

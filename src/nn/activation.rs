@@ -1,0 +1,149 @@
+//! Activation functions with Keras's names and constants: [`ActivationFunction`], and the layer [`Activation`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::backend::tensor::SoftmaxMask;
+use crate::cell;
+use crate::error::{Error, Result};
+use crate::nn::builder::{Builder, Value};
+use crate::nn::one_input;
+use crate::nn::op::{Backward, Forward, Op};
+
+/// A function of the elements of a tensor, or of its rows, by [Keras's names and constants](https://keras.io/api/layers/activations/).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ActivationFunction {
+    /// `x`
+    #[default]
+    Linear,
+    /// `tanh(x)`
+    Tanh,
+    /// `max(x, 0)`
+    Relu,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+    /// `clamp(x / 6 + 1/2, 0, 1)`
+    HardSigmoid,
+    /// `x / (1 + |x|)`
+    Softsign,
+    /// `ln(1 + exp(x))`
+    Softplus,
+    /// `x` above zero, `exp(x) - 1` below.
+    Elu,
+    /// [Klambauer et al. 2017](https://arxiv.org/abs/1706.02515).
+    Selu,
+    /// `x` above zero, `0.2 x` below.
+    LeakyRelu,
+    /// `exp(x)` over the sum of those of its row, the last axis.
+    Softmax,
+}
+
+impl ActivationFunction {
+    /// The function of each element, unless it is one of rows.
+    pub fn elementwise(self) -> Option<cell::Activation> {
+        Some(match self {
+            ActivationFunction::Linear => cell::Activation::Linear,
+            ActivationFunction::Tanh => cell::Activation::Tanh,
+            ActivationFunction::Relu => cell::Activation::Relu,
+            ActivationFunction::Sigmoid => cell::Activation::Sigmoid,
+            ActivationFunction::HardSigmoid => cell::Activation::KERAS_HARD_SIGMOID,
+            ActivationFunction::Softsign => cell::Activation::Softsign,
+            ActivationFunction::Softplus => cell::Activation::Softplus,
+            ActivationFunction::Elu => cell::Activation::Elu { alpha: 1.0 },
+            ActivationFunction::Selu => cell::Activation::Selu,
+            ActivationFunction::LeakyRelu => cell::Activation::LeakyRelu { alpha: 0.2 },
+            ActivationFunction::Softmax => return None,
+        })
+    }
+
+    /// The function of each element, where a layer takes no other.
+    pub(super) fn of_elements(self, layer: &str, option: &str) -> Result<cell::Activation> {
+        self.elementwise().ok_or_else(|| {
+            Error::option(
+                format!("{option} of {layer}"),
+                "a function of each element",
+                format!("{self:?}, one of rows"),
+            )
+        })
+    }
+
+    /// Puts it behind a value; the mask stays.
+    pub(super) fn apply<B: DenseBackend + 'static>(self, builder: &mut Builder<B>, value: Value) -> Result<Value> {
+        if self == ActivationFunction::Linear {
+            return Ok(value);
+        }
+        let shape = value.shape().to_vec();
+        let activated = match self.elementwise() {
+            Some(function) => builder.op1(Elementwise { function }, &[&value], &shape, 0..0)?,
+            None => {
+                let Some(&columns) = shape.last() else {
+                    return Err(Error::shape(builder.name(), "inputs of at least one axis for a softmax", "none"));
+                };
+                builder.op1(Softmax { columns }, &[&value], &shape, 0..0)?
+            }
+        };
+        Ok(activated.with_mask(value.mask()))
+    }
+}
+
+/// An activation function as a layer, Keras's [`Activation`](https://keras.io/api/layers/core_layers/activation/). Shapes and masks
+/// pass through.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Activation {
+    /// The function.
+    pub activation: ActivationFunction,
+}
+
+impl Activation {
+    /// A layer that applies `activation`.
+    pub fn new(activation: ActivationFunction) -> Self {
+        Activation { activation }
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        Ok(vec![self.activation.apply(builder, x.clone())?])
+    }
+}
+
+/// `y = f(x)`, element by element.
+struct Elementwise {
+    function: cell::Activation,
+}
+
+impl<B: DenseBackend> Op<B> for Elementwise {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let y = pass.outputs.get(0)?;
+        backend.copy(pass.inputs.get(0)?, y)?;
+        backend.add_bias_activate(self.function, None, y, None)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        let from_input = self.function.derivative_needs_input();
+        let values = if from_input { pass.inputs.get(0)? } else { pass.outputs.get(0)? };
+        backend.activation_gradient(self.function, pass.doutputs.get(0)?, values, pass.dinputs.get(0)?)
+    }
+}
+
+/// The softmax of each row.
+struct Softmax {
+    columns: usize,
+}
+
+impl<B: DenseBackend> Op<B> for Softmax {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let valid = SoftmaxMask { keys: None, causal: None };
+        backend.softmax(self.columns, pass.inputs.get(0)?, valid, pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        backend.softmax_gradient(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    }
+}

@@ -1,0 +1,415 @@
+//! From layers to operations: [`Builder`], and the [`Value`]s that stand between them.
+
+use std::ops::Range;
+
+use crate::backend::DenseBackend;
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
+use crate::nn::{Random, init};
+use crate::rnn::shape::checked_len;
+
+/// A weight tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Its name within the layer, PyTorch's where PyTorch has one: `weight_ih_l0`, `bias`, …
+    pub name: String,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Elements of the model's flat weights (or, if it is not trained, of its flat statistics) that it takes.
+    pub range: Range<usize>,
+    /// Whether training changes it by its gradient. Others, such as moving averages, the layer keeps itself.
+    pub trainable: bool,
+    pub(crate) init: Init,
+}
+
+/// Where a weight tensor starts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// All elements this.
+    Constant(f64),
+    /// Zeros but for a range of ones: the bias of an LSTM whose forget gate starts open.
+    OnesIn(Range<usize>),
+    /// [`init::glorot_uniform`].
+    GlorotUniform {
+        /// Inputs of a unit.
+        fan_in: usize,
+        /// Outputs that an input goes to.
+        fan_out: usize,
+    },
+    /// [`init::orthogonal`], of a matrix.
+    Orthogonal,
+    /// Uniform in plus or minus this.
+    Uniform(f64),
+}
+
+impl Init {
+    fn fill<E: Scalar>(&self, shape: &[usize], weights: &mut [E], random: &mut Random) {
+        match self {
+            Init::Constant(value) => weights.fill(E::of(*value)),
+            Init::OnesIn(range) => {
+                weights.fill(E::zero());
+                if let Some(ones) = weights.get_mut(range.clone()) {
+                    ones.fill(E::one());
+                }
+            }
+            Init::GlorotUniform { fan_in, fan_out } => init::glorot_uniform(weights, *fan_in, *fan_out, random),
+            Init::Orthogonal => {
+                let columns = shape.last().copied().unwrap_or(1);
+                init::orthogonal(weights, weights.len() / columns, columns, random);
+            }
+            Init::Uniform(limit) => {
+                weights.iter_mut().for_each(|w| *w = E::of((2.0 * random.uniform() - 1.0) * limit));
+            }
+        }
+    }
+}
+
+impl Parameter {
+    /// Draws its elements.
+    pub(crate) fn initialize<E: Scalar>(&self, weights: &mut [E], random: &mut Random) {
+        self.init.fill(&self.shape, weights, random);
+    }
+}
+
+/// What stands between two operations: a tensor `[samples, sample shape…]`, symbolically.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// The network that it belongs to.
+    pub(super) network: u64,
+    pub(super) storage: usize,
+    /// Rows of `shape` in one sample; above 1 only inside of a layer that goes through time.
+    pub(super) rows: usize,
+    shape: Vec<usize>,
+    mask: Option<Box<Value>>,
+}
+
+impl Value {
+    /// Its shape without the batch.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Elements of one row.
+    pub fn size(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Which steps are valid, `[steps]` of 1 and 0, where a layer below has said so: Keras's mask.
+    pub fn mask(&self) -> Option<&Value> {
+        self.mask.as_deref()
+    }
+
+    /// The same with this mask.
+    #[must_use]
+    pub fn with_mask(mut self, mask: Option<&Value>) -> Self {
+        self.mask = mask.cloned().map(Box::new);
+        self
+    }
+}
+
+/// A tensor of the network.
+pub(crate) struct StorageInfo {
+    /// Elements that a sample takes.
+    pub size: usize,
+    /// Whether weights below it make it part of every backward pass.
+    pub differentiable: bool,
+    /// Whether it has no gradient even where those of inputs are wanted: a mask.
+    pub constant: bool,
+}
+
+/// An operation in its place.
+pub(crate) struct Node<B: DenseBackend> {
+    pub op: Box<dyn Op<B>>,
+    pub inputs: Vec<Option<usize>>,
+    pub outputs: Vec<usize>,
+    pub parameters: Range<usize>,
+    pub statistics: Range<usize>,
+    /// Rows of its tensors in one sample.
+    pub rows: usize,
+    /// For errors.
+    pub layer: usize,
+}
+
+/// The layers of a network so far, as the one being built sees them. A layer's `build` calls [`parameter`](Self::parameter) for its
+/// weights and [`op`](Self::op) for what it computes.
+pub struct Builder<B: DenseBackend> {
+    network: u64,
+    pub(super) storages: Vec<StorageInfo>,
+    pub(super) nodes: Vec<Node<B>>,
+    pub(crate) layers: Vec<LayerWeights>,
+    /// The layer being built.
+    pub(crate) layer: usize,
+    /// Prefixes of the names of its parts.
+    scopes: Vec<String>,
+    pub(crate) parameters: usize,
+    pub(crate) statistics: usize,
+    operations: u32,
+}
+
+/// The weights of a layer.
+pub(crate) struct LayerWeights {
+    pub name: String,
+    pub parameters: Vec<Parameter>,
+}
+
+impl<B: DenseBackend> Builder<B> {
+    pub(crate) fn new(network: u64) -> Self {
+        Builder {
+            network,
+            storages: Vec::new(),
+            nodes: Vec::new(),
+            layers: Vec::new(),
+            layer: 0,
+            scopes: Vec::new(),
+            parameters: 0,
+            statistics: 0,
+            operations: 0,
+        }
+    }
+
+    /// Name of the layer being built, with the part of it: for errors.
+    pub fn name(&self) -> String {
+        let mut name = self.layers.get(self.layer).map(|l| l.name.clone()).unwrap_or_default();
+        for scope in &self.scopes {
+            name.push('.');
+            name.push_str(scope);
+        }
+        name
+    }
+
+    /// Builds a part of a layer, whose weights get the prefix `name`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `build`.
+    pub fn scope<R>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        self.scopes.push(name.to_owned());
+        let built = build(self);
+        self.scopes.pop();
+        built
+    }
+
+    /// Where a weight tensor stands in the model's flat weights. Those that a layer asks for one after the other stand one after the
+    /// other. A layer that is built again, for other inputs, gets the weights that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where a shared layer would need weights of another shape; [`Error::ZeroSize`]; [`Error::SizeOverflow`].
+    pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Range<usize>> {
+        self.tensor(name, shape, init, true)
+    }
+
+    /// The same for a tensor that training does not change by its gradient, in the model's flat statistics.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parameter`](Self::parameter).
+    pub fn statistic(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Range<usize>> {
+        self.tensor(name, shape, init, false)
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize], init: Init, trainable: bool) -> Result<Range<usize>> {
+        let name: String = self.scopes.iter().map(|scope| format!("{scope}.")).chain([name.to_owned()]).collect();
+        let layer = &mut self.layers[self.layer];
+        if let Some(known) = layer.parameters.iter().find(|p| p.name == name) {
+            if known.shape == shape && known.trainable == trainable {
+                return Ok(known.range.clone());
+            }
+            return Err(Error::shape(
+                &layer.name,
+                format!("inputs for which its {name} has shape {:?}, as where it was used before", known.shape),
+                format!("inputs that need {shape:?}"),
+            ));
+        }
+        if shape.contains(&0) {
+            return Err(Error::shape(format!("{}.{name}", layer.name), "axes of at least 1", format!("{shape:?}")));
+        }
+        let full_name = format!("{}.{name}", layer.name);
+        let len = checked_len(&full_name, &shape.iter().map(|n| ("axis", *n)).collect::<Vec<_>>())?;
+        let total = if trainable { &mut self.parameters } else { &mut self.statistics };
+        let end = checked_len("weights", &[("elements", total.saturating_add(len))])?;
+        let range = *total..end;
+        *total = end;
+        layer.parameters.push(Parameter { name, shape: shape.to_vec(), range: range.clone(), trainable, init });
+        Ok(range)
+    }
+
+    /// Which network it builds.
+    pub(crate) fn network(&self) -> u64 {
+        self.network
+    }
+
+    /// Forgets the last layer, which could not be built.
+    pub(crate) fn forget_layer(&mut self) {
+        self.scopes.clear();
+        let last = self.layers.len().saturating_sub(1);
+        self.nodes.retain(|node| node.layer != last);
+        if let Some(layer) = self.layers.pop() {
+            for parameter in layer.parameters {
+                let total = if parameter.trainable { &mut self.parameters } else { &mut self.statistics };
+                *total = (*total).min(parameter.range.start);
+            }
+        }
+    }
+
+    /// A new input of the network.
+    pub(crate) fn input(&mut self, what: &str, shape: &[usize]) -> Result<Value> {
+        self.value(what, shape, 1, false)
+    }
+
+    fn value(&mut self, what: &str, shape: &[usize], rows: usize, differentiable: bool) -> Result<Value> {
+        if shape.contains(&0) {
+            return Err(Error::shape(what, "axes of at least 1", format!("{shape:?}")));
+        }
+        let axes = shape.iter().chain([&rows]).map(|n| ("axis", *n)).collect::<Vec<_>>();
+        let size = checked_len(what, &axes)?;
+        self.storages.push(StorageInfo { size, differentiable, constant: false });
+        Ok(Value { network: self.network, storage: self.storages.len() - 1, rows, shape: shape.to_vec(), mask: None })
+    }
+
+    /// Puts an operation behind the values it reads (at most [`MOST_INPUTS`]), and gives what it writes: a value for each of the
+    /// sample shapes `outputs`, without mask. `parameters` and `statistics` are the ranges that it gets to see.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SizeOverflow`]; [`Error::Shape`] for inputs of another network or with other numbers of rows.
+    pub fn op(
+        &mut self,
+        op: impl Op<B> + 'static,
+        inputs: &[Option<&Value>],
+        outputs: &[&[usize]],
+        parameters: Range<usize>,
+        statistics: Range<usize>,
+    ) -> Result<Vec<Value>> {
+        let name = self.name();
+        if inputs.len() > MOST_INPUTS || outputs.len() > MOST_OUTPUTS {
+            return Err(Error::unsupported(
+                format!("an operation of {name} with {} inputs and {} outputs", inputs.len(), outputs.len()),
+                format!("at most {MOST_INPUTS} and {MOST_OUTPUTS}; use several operations"),
+            ));
+        }
+        let mut present = inputs.iter().flatten();
+        let Some(first) = present.next() else {
+            return Err(Error::Presence { tensor: format!("inputs of {name}"), problem: "there are none".to_owned() });
+        };
+        let rows = first.rows;
+        for value in inputs.iter().flatten() {
+            self.check(value)?;
+            if value.rows != rows {
+                return Err(Error::shape(
+                    &name,
+                    format!("inputs with {rows} rows a sample"),
+                    format!("{} rows", value.rows),
+                ));
+            }
+        }
+        let differentiable =
+            !parameters.is_empty() || inputs.iter().flatten().any(|value| self.storages[value.storage].differentiable);
+        let values =
+            outputs.iter().map(|shape| self.value(&name, shape, rows, differentiable)).collect::<Result<Vec<_>>>()?;
+        self.nodes.push(Node {
+            op: Box::new(op),
+            inputs: inputs.iter().map(|value| value.map(|v| v.storage)).collect(),
+            outputs: values.iter().map(|value| value.storage).collect(),
+            parameters,
+            statistics,
+            rows,
+            layer: self.layer,
+        });
+        Ok(values)
+    }
+
+    /// The usual operation: one output, no statistics.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`op`](Self::op).
+    pub fn op1(
+        &mut self,
+        op: impl Op<B> + 'static,
+        inputs: &[&Value],
+        output: &[usize],
+        parameters: Range<usize>,
+    ) -> Result<Value> {
+        let inputs: Vec<_> = inputs.iter().map(|value| Some(*value)).collect();
+        let mut values = self.op(op, &inputs, &[output], parameters, 0..0)?;
+        Ok(values.remove(0))
+    }
+
+    /// An operation whose output has no gradient: a mask, say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`op`](Self::op).
+    pub fn constant_op(&mut self, op: impl Op<B> + 'static, inputs: &[&Value], output: &[usize]) -> Result<Value> {
+        let value = self.op1(op, inputs, output, 0..0)?;
+        let storage = &mut self.storages[value.storage];
+        (storage.differentiable, storage.constant) = (false, true);
+        Ok(value)
+    }
+
+    /// The same elements under another sample shape, without mask.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the number of elements differs.
+    pub fn reshaped(&self, value: &Value, shape: &[usize]) -> Result<Value> {
+        let size = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        if size != Some(value.size()) {
+            return Err(Error::shape(
+                self.name(),
+                format!("a shape of {} elements, as its input {:?} has", value.size(), value.shape),
+                format!("{shape:?}"),
+            ));
+        }
+        Ok(Value { shape: shape.to_vec(), mask: None, ..value.clone() })
+    }
+
+    /// The same elements with the first axis of the sample shape taken for rows: `[steps, features]` to as many rows of `[features]`, so
+    /// that a layer built on it treats every step alike.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] for a value without axes; [`Error::SizeOverflow`].
+    pub fn steps_as_rows(&self, value: &Value) -> Result<Value> {
+        let Some((&steps, rest)) = value.shape.split_first() else {
+            return Err(Error::shape(self.name(), "inputs of shape [steps, …]", "[]"));
+        };
+        let rows = checked_len(&self.name(), &[("rows", value.rows), ("steps", steps)])?;
+        Ok(Value { rows, shape: rest.to_vec(), mask: None, ..value.clone() })
+    }
+
+    /// The inverse of [`steps_as_rows`](Self::steps_as_rows).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the rows are not a multiple of `steps`.
+    pub fn rows_as_steps(&self, value: &Value, steps: usize) -> Result<Value> {
+        if steps == 0 || !value.rows.is_multiple_of(steps) {
+            return Err(Error::shape(
+                self.name(),
+                format!("a multiple of {steps} rows"),
+                format!("{} rows", value.rows),
+            ));
+        }
+        let shape = std::iter::once(steps).chain(value.shape.iter().copied()).collect();
+        Ok(Value { rows: value.rows / steps, shape, mask: None, ..value.clone() })
+    }
+
+    /// A number for each use of randomness, to tell their streams apart.
+    pub fn op_number(&mut self) -> u32 {
+        self.operations += 1;
+        self.operations
+    }
+
+    pub(crate) fn check(&self, value: &Value) -> Result<()> {
+        if value.network == self.network && value.storage < self.storages.len() {
+            return Ok(());
+        }
+        Err(Error::Presence {
+            tensor: format!("input of {}", self.name()),
+            problem: "it belongs to another model; use values of this one".to_owned(),
+        })
+    }
+}

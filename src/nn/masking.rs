@@ -1,0 +1,78 @@
+//! Which steps of a sequence are there: [`Masking`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::error::{Error, Result};
+use crate::nn::builder::{Builder, Value};
+use crate::nn::one_input;
+use crate::nn::op::{Backward, Forward, Op};
+
+/// Steps all of whose features are `mask_value` count as absent for the layers above, Keras's
+/// [`Masking`](https://keras.io/api/layers/core_layers/masking/): `[steps, features]` as they are, those steps zeroed, with a mask.
+///
+/// Recurrent layers leave such steps out and repeat the output before them; attention does not look at them; pooling over time and
+/// losses leave them out. Layers that keep steps apart pass the mask on; `Flatten`, `Reshape` and `Permute` end it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Masking {
+    /// What the features of an absent step are; 0.
+    #[serde(default)]
+    pub mask_value: f64,
+}
+
+impl Masking {
+    /// A layer that takes steps of `mask_value` alone for absent.
+    pub fn new(mask_value: f64) -> Self {
+        Masking { mask_value }
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        let &[steps, features] = x.shape() else {
+            return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{:?}", x.shape())));
+        };
+        if self.mask_value.is_nan() {
+            return Err(Error::option("mask_value", "a number", "NaN"));
+        }
+        let mask = builder.constant_op(NotEqual { columns: features, value: self.mask_value }, &[x], &[steps])?;
+        let y = builder.op1(KeepRows, &[x, &mask], &[steps, features], 0..0)?;
+        Ok(vec![y.with_mask(Some(&mask))])
+    }
+}
+
+/// 1 for rows that have another element than `value`, else 0.
+pub(super) struct NotEqual {
+    pub columns: usize,
+    pub value: f64,
+}
+
+impl<B: DenseBackend> Op<B> for NotEqual {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        backend.mask_not_equal(self.columns, pass.inputs.get(0)?, self.value, pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        match pass.dinputs.optional(0) {
+            Some(dx) => backend.fill(dx, 0.0),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rows that a mask names, zeros for the others.
+struct KeepRows;
+
+impl<B: DenseBackend> Op<B> for KeepRows {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        backend.select_rows(pass.inputs.get(1)?, pass.inputs.get(0)?, None, pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        backend.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
+    }
+}

@@ -1,0 +1,336 @@
+//! Layers of several inputs, element by element or side by side: [`Add`], [`Subtract`], [`Multiply`], [`Average`], [`Maximum`],
+//! [`Concatenate`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::backend::dense::Columns;
+use crate::error::{Error, Result};
+use crate::nn::Scratch;
+use crate::nn::builder::{Builder, Value};
+use crate::nn::op::{Backward, Forward, Op};
+
+/// At least two inputs of one shape.
+fn alike<'a, B: DenseBackend + 'static>(builder: &Builder<B>, inputs: &'a [Value]) -> Result<(&'a Value, &'a [Value])> {
+    let (first, others) = match inputs {
+        [first, others @ ..] if !others.is_empty() => (first, others),
+        _ => return Err(Error::shape(builder.name(), "at least two inputs", inputs.len().to_string())),
+    };
+    match others.iter().find(|other| other.shape() != first.shape()) {
+        None => Ok((first, others)),
+        Some(other) => Err(Error::shape(
+            builder.name(),
+            format!("inputs of one shape, as the first, {:?}", first.shape()),
+            format!("{:?}", other.shape()),
+        )),
+    }
+}
+
+/// The mask of several inputs: steps that all of them have.
+fn joined<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value]) -> Result<Option<Value>> {
+    let mut mask: Option<Value> = None;
+    for other in inputs.iter().filter_map(Value::mask) {
+        mask = Some(match mask {
+            None => other.clone(),
+            Some(mask) if mask == *other => mask,
+            Some(mask) => {
+                let shape = mask.shape().to_vec();
+                builder.constant_op(Pair(Combination::Product), &[&mask, other], &shape)?
+            }
+        });
+    }
+    Ok(mask)
+}
+
+/// One after the other, two at a time.
+fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value], how: Combination) -> Result<Value> {
+    let (first, others) = alike(builder, inputs)?;
+    let shape = first.shape().to_vec();
+    let mut result = first.clone();
+    for other in others {
+        result = match how {
+            Combination::Maximum => builder.op1(Maximum2::<B>::new(), &[&result, other], &shape, 0..0)?,
+            _ => builder.op1(Pair(how), &[&result, other], &shape, 0..0)?,
+        };
+    }
+    let mask = joined(builder, inputs)?;
+    Ok(result.with_mask(mask.as_ref()))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Combination {
+    Sum,
+    Difference,
+    Product,
+    Maximum,
+}
+
+/// `a + b`, `a - b` or `a * b`.
+struct Pair(Combination);
+
+impl<B: DenseBackend> Op<B> for Pair {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let (a, b, y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
+        match self.0 {
+            Combination::Product => backend.multiply(a, b, y),
+            Combination::Difference => {
+                backend.copy(a, y)?;
+                backend.scale_add(-1.0, b, 1.0, y)
+            }
+            _ => backend.add(a, b, y),
+        }
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        let dy = pass.doutputs.get(0)?;
+        let [da, db, ..] = pass.dinputs.each();
+        if self.0 == Combination::Product {
+            if let Some(da) = da {
+                backend.multiply(dy, pass.inputs.get(1)?, da)?;
+            }
+            return match db {
+                Some(db) => backend.multiply(dy, pass.inputs.get(0)?, db),
+                None => Ok(()),
+            };
+        }
+        if let Some(da) = da {
+            backend.copy(dy, da)?;
+        }
+        let sign = if self.0 == Combination::Difference { -1.0 } else { 1.0 };
+        match db {
+            Some(db) => backend.scale_add(sign, dy, 0.0, db),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The larger of two; of equals the first, whose gradient it is.
+struct Maximum2<B: DenseBackend> {
+    difference: Scratch<B>,
+    first: Scratch<B>,
+}
+
+impl<B: DenseBackend> Maximum2<B> {
+    fn new() -> Self {
+        Maximum2 { difference: Scratch::new(), first: Scratch::new() }
+    }
+
+    /// `first` becomes 1 where b is not larger.
+    fn compare(&mut self, backend: &B, a: &B::Buffer, b: &B::Buffer) -> Result<()> {
+        use crate::backend::Storage;
+        let len = a.elements();
+        self.difference.grow(backend, "difference", len)?;
+        self.first.grow(backend, "mask of maxima", len)?;
+        let mut difference = self.difference.get_mut(backend, len)?;
+        backend.copy(b, &mut difference)?;
+        backend.scale_add(-1.0, a, 1.0, &mut difference)?;
+        // max(b - a, 0) is zero exactly where a is taken.
+        backend.add_bias_activate(crate::cell::Activation::Relu, None, &mut difference, None)?;
+        drop(difference);
+        let mut first = self.first.get_mut(backend, len)?;
+        backend.mask_not_equal(1, &*self.difference.get(backend, len)?, 0.0, &mut first)?;
+        backend.add_bias_activate(crate::cell::Activation::Affine { alpha: -1.0, beta: 1.0 }, None, &mut first, None)
+    }
+}
+
+impl<B: DenseBackend> Op<B> for Maximum2<B> {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        use crate::backend::Storage;
+        let (a, b) = (pass.inputs.get(0)?, pass.inputs.get(1)?);
+        self.compare(backend, a, b)?;
+        let first = self.first.get(backend, a.elements())?;
+        backend.select_rows(&first, a, Some(b), pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        use crate::backend::Storage;
+        let dy = pass.doutputs.get(0)?;
+        let len = dy.elements();
+        let [da, db, ..] = pass.dinputs.each();
+        if let Some(da) = da {
+            backend.select_rows(&*self.first.get(backend, len)?, dy, None, da)?;
+        }
+        let Some(db) = db else { return Ok(()) };
+        // Where the other is taken: dy less what the first takes.
+        let mut taken = self.difference.get_mut(backend, len)?;
+        backend.select_rows(&*self.first.get(backend, len)?, dy, None, &mut taken)?;
+        backend.copy(dy, db)?;
+        backend.scale_add(-1.0, &taken, 1.0, db)
+    }
+}
+
+macro_rules! elementwise {
+    ($(#[$doc:meta])* $layer:ident, $how:ident) => {
+        $(#[$doc])*
+        /// At least two inputs of one shape; a step is absent where a mask of any of them says so.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $layer {}
+
+        impl $layer {
+            /// The layer.
+            pub fn new() -> Self {
+                Self {}
+            }
+
+            pub(super) fn build<B: DenseBackend + 'static>(
+                &self,
+                builder: &mut Builder<B>,
+                inputs: &[Value],
+            ) -> Result<Vec<Value>> {
+                Ok(vec![folded(builder, inputs, Combination::$how)?])
+            }
+        }
+    };
+}
+
+elementwise! {
+    /// The sum of its inputs, Keras's [`Add`](https://keras.io/api/layers/merging_layers/add/).
+    Add, Sum
+}
+elementwise! {
+    /// The product of its inputs, Keras's [`Multiply`](https://keras.io/api/layers/merging_layers/multiply/).
+    Multiply, Product
+}
+elementwise! {
+    /// The largest of its inputs, element by element, Keras's [`Maximum`](https://keras.io/api/layers/merging_layers/maximum/). Of equals
+    /// the first gets the gradient.
+    Maximum, Maximum
+}
+
+/// The first of two inputs less the second, Keras's [`Subtract`](https://keras.io/api/layers/merging_layers/subtract/).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subtract {}
+
+impl Subtract {
+    /// The layer.
+    pub fn new() -> Self {
+        Subtract {}
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        if inputs.len() != 2 {
+            return Err(Error::shape(builder.name(), "two inputs", inputs.len().to_string()));
+        }
+        Ok(vec![folded(builder, inputs, Combination::Difference)?])
+    }
+}
+
+/// The mean of its inputs, Keras's [`Average`](https://keras.io/api/layers/merging_layers/average/).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Average {}
+
+impl Average {
+    /// The layer.
+    pub fn new() -> Self {
+        Average {}
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let sum = folded(builder, inputs, Combination::Sum)?;
+        Ok(vec![scaled(builder, &sum, 1.0 / inputs.len() as f64)?])
+    }
+}
+
+/// `factor x`; the mask stays.
+pub(super) fn scaled<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value, factor: f64) -> Result<Value> {
+    let shape = x.shape().to_vec();
+    Ok(builder.op1(Scale(factor), &[x], &shape, 0..0)?.with_mask(x.mask()))
+}
+
+struct Scale(f64);
+
+impl<B: DenseBackend> Op<B> for Scale {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        backend.scale_add(self.0, pass.inputs.get(0)?, 0.0, pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        backend.scale_add(self.0, pass.doutputs.get(0)?, 0.0, pass.dinputs.get(0)?)
+    }
+}
+
+/// The inputs side by side along the last axis, Keras's [`Concatenate`](https://keras.io/api/layers/merging_layers/concatenate/):
+/// `[…, a]`, `[…, b]`, … to `[…, a + b + …]`. A step is absent where a mask of any input says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concatenate {}
+
+impl Concatenate {
+    /// The layer.
+    pub fn new() -> Self {
+        Concatenate {}
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let [first, others @ ..] = inputs else {
+            return Err(Error::shape(builder.name(), "at least two inputs", "none"));
+        };
+        if others.is_empty() {
+            return Err(Error::shape(builder.name(), "at least two inputs", "one"));
+        }
+        let mut result = first.clone();
+        for other in others {
+            result = concatenated(builder, &result, other)?;
+        }
+        let mask = joined(builder, inputs)?;
+        Ok(vec![result.with_mask(mask.as_ref())])
+    }
+}
+
+/// Two values side by side along the last axis.
+pub(super) fn concatenated<B: DenseBackend + 'static>(builder: &mut Builder<B>, a: &Value, b: &Value) -> Result<Value> {
+    let parts = (a.shape().split_last(), b.shape().split_last());
+    let (Some((&first, leading)), Some((&second, other))) = parts else {
+        return Err(Error::shape(builder.name(), "inputs of at least one axis", "none"));
+    };
+    if leading != other {
+        let expected = format!("inputs alike but for the last axis, as {:?}", a.shape());
+        return Err(Error::shape(builder.name(), expected, format!("{:?}", b.shape())));
+    }
+    let shape: Vec<usize> = leading.iter().copied().chain([first + second]).collect();
+    builder.op1(Join { first, second }, &[a, b], &shape, 0..0)
+}
+
+struct Join {
+    first: usize,
+    second: usize,
+}
+
+impl<B: DenseBackend> Op<B> for Join {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let (a, b, y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
+        let (first, second) = (self.first, self.second);
+        let to = |at| Columns { width: first + second, first: at };
+        backend.copy_columns(first, a, Columns { width: first, first: 0 }, y, to(0))?;
+        backend.copy_columns(second, b, Columns { width: second, first: 0 }, y, to(first))
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        let dy = pass.doutputs.get(0)?;
+        let (first, second) = (self.first, self.second);
+        let from = |at| Columns { width: first + second, first: at };
+        let [da, db, ..] = pass.dinputs.each();
+        if let Some(da) = da {
+            backend.copy_columns(first, dy, from(0), da, Columns { width: first, first: 0 })?;
+        }
+        match db {
+            Some(db) => backend.copy_columns(second, dy, from(first), db, Columns { width: second, first: 0 }),
+            None => Ok(()),
+        }
+    }
+}

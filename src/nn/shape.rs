@@ -1,0 +1,260 @@
+//! Layers that move elements: [`Reshape`], [`Flatten`], [`Permute`], [`RepeatVector`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::tensor::Strides;
+use crate::backend::{DenseBackend, WeightGrad};
+use crate::error::{Error, Result};
+use crate::nn::builder::{Builder, Value};
+use crate::nn::one_input;
+use crate::nn::op::{Backward, Forward, Op};
+
+/// Other axes for the same elements, Keras's [`Reshape`](https://keras.io/api/layers/reshaping_layers/reshape/): any sample shape to
+/// `target_shape`. A mask ends here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reshape {
+    /// Sample shape of the output; at most one axis may be -1, which is then as long as it must be.
+    pub target_shape: Vec<i64>,
+}
+
+impl Reshape {
+    /// A layer with outputs of this sample shape.
+    pub fn new(target_shape: &[i64]) -> Self {
+        Reshape { target_shape: target_shape.to_vec() }
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        let wrong = || {
+            Error::shape(
+                builder.name(),
+                format!("a target shape of {} elements, as its input {:?} has", x.size(), x.shape()),
+                format!("{:?}", self.target_shape),
+            )
+        };
+        let known = self
+            .target_shape
+            .iter()
+            .filter(|n| **n != -1)
+            .try_fold(1usize, |product, n| usize::try_from(*n).ok().and_then(|n| product.checked_mul(n)));
+        let known = known.filter(|known| *known > 0).ok_or_else(wrong)?;
+        if self.target_shape.iter().filter(|n| **n == -1).count() > 1 {
+            return Err(Error::option("target_shape", "at most one -1", format!("{:?}", self.target_shape)));
+        }
+        let axis = |n: &i64| usize::try_from(*n).unwrap_or(x.size() / known);
+        let shape: Vec<usize> = self.target_shape.iter().map(axis).collect();
+        Ok(vec![builder.reshaped(x, &shape)?])
+    }
+}
+
+/// All axes of a sample as one, Keras's [`Flatten`](https://keras.io/api/layers/reshaping_layers/flatten/): `[a, b, …]` to
+/// `[a * b * …]`. A mask ends here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flatten {}
+
+impl Flatten {
+    /// The layer.
+    pub fn new() -> Self {
+        Flatten {}
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        Ok(vec![builder.reshaped(x, &[x.size()])?])
+    }
+}
+
+/// The axes of a sample in another order, Keras's [`Permute`](https://keras.io/api/layers/reshaping_layers/permute/). At most three
+/// axes. A mask ends here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permute {
+    /// Which axis of the input, counted from 1, each axis of the output is.
+    pub dims: Vec<usize>,
+}
+
+impl Permute {
+    /// A layer with the axes in this order, counted from 1.
+    pub fn new(dims: &[usize]) -> Self {
+        Permute { dims: dims.to_vec() }
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        let mut sorted = self.dims.clone();
+        sorted.sort_unstable();
+        if sorted != (1..=x.shape().len()).collect::<Vec<_>>() {
+            let expected = format!("the axes 1 to {} in some order", x.shape().len());
+            return Err(Error::option(format!("dims of {}", builder.name()), expected, format!("{:?}", self.dims)));
+        }
+        let order: Vec<usize> = self.dims.iter().map(|d| d - 1).collect();
+        Ok(vec![permuted(builder, x, &order)?])
+    }
+}
+
+/// The axes of a sample, at most three, in the order `order`, counted from 0.
+pub(super) fn permuted<B: DenseBackend + 'static>(
+    builder: &mut Builder<B>,
+    x: &Value,
+    order: &[usize],
+) -> Result<Value> {
+    let shape = x.shape();
+    if shape.len() > 3 {
+        return Err(Error::shape(builder.name(), "inputs of at most three axes", format!("{shape:?}")));
+    }
+    let output: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
+    let mut strides = vec![1isize; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1] as isize;
+    }
+    let strides: Vec<isize> = order.iter().map(|axis| strides[*axis]).collect();
+    builder.op1(Copy::new(&output, x.size(), 0, &strides), &[x], &output, 0..0)
+}
+
+/// The steps of `x` `[steps, …]` in the opposite order.
+pub(super) fn reversed<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value) -> Result<Value> {
+    let shape = x.shape().to_vec();
+    let inner: usize = shape[1..].iter().product();
+    let copy = Copy::new(&[shape[0], inner], x.size(), (shape[0] - 1) * inner, &[-(inner as isize), 1]);
+    builder.op1(copy, &[x], &shape, 0..0)
+}
+
+/// Columns `first..first + count` of the last axis.
+pub(super) fn columns<B: DenseBackend + 'static>(
+    builder: &mut Builder<B>,
+    x: &Value,
+    first: usize,
+    count: usize,
+) -> Result<Value> {
+    let width = x.shape().last().copied().unwrap_or(1);
+    let rows = x.size() / width;
+    let shape: Vec<usize> = x.shape()[..x.shape().len().saturating_sub(1)].iter().copied().chain([count]).collect();
+    let copy = Copy::new(&[rows, count], x.size(), first, &[width as isize, 1]);
+    builder.op1(copy, &[x], &shape, 0..0)
+}
+
+/// One step of `x` `[steps, …]`.
+pub(super) fn step<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value, step: usize) -> Result<Value> {
+    let inner: usize = x.shape()[1..].iter().product();
+    let shape = x.shape()[1..].to_vec();
+    builder.op1(Copy::new(&[inner], x.size(), step * inner, &[1]), &[x], &shape, 0..0)
+}
+
+/// Elements of each sample copied from where strides say, each at most once. What is not copied has no gradient.
+struct Copy {
+    /// Axes of the output, at most three.
+    shape: [usize; 3],
+    /// Elements of a sample of the input.
+    size: usize,
+    offset: usize,
+    strides: [isize; 3],
+}
+
+impl Copy {
+    fn new(shape: &[usize], size: usize, offset: usize, strides: &[isize]) -> Self {
+        let missing = 3 - shape.len();
+        let mut copy = Copy { shape: [1; 3], size, offset, strides: [0; 3] };
+        copy.shape[missing..].copy_from_slice(shape);
+        copy.strides[missing..].copy_from_slice(strides);
+        copy
+    }
+
+    /// Axes with the batch, and the layouts of input and output.
+    fn layouts(&self, batch: usize) -> ([usize; 4], Strides, Strides) {
+        let [a, b, c] = self.shape;
+        let plain = Strides { offset: 0, strides: [(a * b * c) as isize, (b * c) as isize, c as isize, 1] };
+        let [i, j, k] = self.strides;
+        ([batch, a, b, c], Strides { offset: self.offset, strides: [self.size as isize, i, j, k] }, plain)
+    }
+}
+
+impl<B: DenseBackend> Op<B> for Copy {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let (shape, from, to) = self.layouts(pass.batch);
+        backend.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        let (shape, from, to) = self.layouts(pass.batch);
+        let dx = pass.dinputs.get(0)?;
+        if self.shape.iter().product::<usize>() < self.size {
+            backend.fill(dx, 0.0)?;
+        }
+        backend.strided_copy(shape, pass.doutputs.get(0)?, to, dx, from, WeightGrad::Set)
+    }
+}
+
+/// A vector as every step of a sequence, Keras's [`RepeatVector`](https://keras.io/api/layers/reshaping_layers/repeat_vector/):
+/// `[features]` to `[n, features]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepeatVector {
+    /// Steps of the output.
+    pub n: usize,
+}
+
+impl RepeatVector {
+    /// A layer with `n` steps.
+    pub fn new(n: usize) -> Self {
+        RepeatVector { n }
+    }
+
+    pub(super) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        let &[features] = x.shape() else {
+            return Err(Error::shape(builder.name(), "inputs of shape [features]", format!("{:?}", x.shape())));
+        };
+        if self.n == 0 {
+            return Err(Error::ZeroSize { name: "n" });
+        }
+        Ok(vec![repeated(builder, x, self.n, features)?])
+    }
+}
+
+/// `x` `[features]` as `steps` steps.
+pub(super) fn repeated<B: DenseBackend + 'static>(
+    builder: &mut Builder<B>,
+    x: &Value,
+    steps: usize,
+    features: usize,
+) -> Result<Value> {
+    builder.op1(Repeat { steps, features }, &[x], &[steps, features], 0..0)
+}
+
+struct Repeat {
+    steps: usize,
+    features: usize,
+}
+
+impl<B: DenseBackend> Op<B> for Repeat {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let (steps, features) = (self.steps, self.features);
+        let shape = [1, pass.batch, steps, features];
+        let from = Strides { offset: 0, strides: [0, features as isize, 0, 1] };
+        let to = Strides { offset: 0, strides: [0, (steps * features) as isize, features as isize, 1] };
+        backend.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        let sizes = [pass.batch, self.steps, self.features];
+        backend.sum_axis(sizes, 1.0, pass.doutputs.get(0)?, pass.dinputs.get(0)?, WeightGrad::Set)
+    }
+}
