@@ -36,7 +36,9 @@ pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use normalization::{BatchNormalization, LayerNormalization};
 pub use op::{Backward, Forward, Op};
 pub use pooling::{AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D};
-pub use recurrent::{Gru, Lstm, SimpleRnn};
+pub use recurrent::{
+    Bidirectional, Cell, CellBackward, CellForward, Gru, Lstm, MergeMode, RecurrentOptions, Rnn, SimpleRnn,
+};
 pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use time_distributed::TimeDistributed;
 
@@ -130,6 +132,7 @@ layers! {
     AveragePooling1D, "AveragePooling1D", "average_pooling1d";
     BatchNormalization, "BatchNormalization", "batch_normalization";
     Concatenate, "Concatenate", "concatenate";
+    Bidirectional, "Bidirectional", "bidirectional";
     Dense, "Dense", "dense";
     Dropout, "Dropout", "dropout";
     Embedding, "Embedding", "embedding";
