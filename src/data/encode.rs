@@ -141,7 +141,7 @@ pub fn pad_feature_sequences<T: Copy>(
 }
 
 /// A buffer for an array of that shape, or an error where there is no such memory.
-fn filled<T: Clone>(tensor: &str, shape: [usize; 3], value: T) -> Result<Vec<T>> {
+pub(crate) fn filled<T: Clone>(tensor: &str, shape: [usize; 3], value: T) -> Result<Vec<T>> {
     let overflow = || {
         let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
         Error::SizeOverflow { tensor: tensor.to_owned(), expression: sizes.join(" * ") }
