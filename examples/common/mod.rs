@@ -102,3 +102,8 @@ macro_rules! on_device {
         }
     };
 }
+
+/// A file of `examples/data`, wherever the example is run.
+pub fn data(file: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "examples", "data", file].iter().collect()
+}
