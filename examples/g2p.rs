@@ -28,7 +28,7 @@ use fused_rnn::metrics::argmax_rows;
 use fused_rnn::model::{Graph, Model};
 use fused_rnn::nn::{Dense, Embedding, Gru};
 use fused_rnn::{Error, Result};
-use ndarray::{Array2, ArrayD, Axis, Ix2};
+use ndarray::{Array2, Axis};
 
 /// Width of embeddings and states.
 const UNITS: usize = 256;
@@ -154,7 +154,7 @@ impl<B: DenseBackend<Elem = f32, Plan: 'static> + 'static, F: Fn() -> B> Speller
         for (mut row, letters) in padded.rows_mut().into_iter().zip(words) {
             row.iter_mut().zip(*letters).for_each(|(to, letter)| *to = *letter as f32);
         }
-        matrix(encoder.predict(&padded)?)
+        Ok(common::rows(&encoder.predict(&padded)?))
     }
 
     /// The most likely phoneme, then the most likely after it, and so on, for each state.
@@ -168,9 +168,9 @@ impl<B: DenseBackend<Elem = f32, Plan: 'static> + 'static, F: Fn() -> B> Speller
                 break;
             }
             let before = Array2::from_shape_fn((words.len(), 1), |(row, _)| last[row] as f32);
-            let mut outputs = self.decoder.predict_all([before.view().into_dyn(), states.view().into_dyn()])?;
-            let next = matrix(outputs.remove(1))?;
-            last = argmax_rows(matrix(outputs.remove(0))?.view())?;
+            let outputs = self.decoder.predict_all([before.view().into_dyn(), states.view().into_dyn()])?;
+            let (scores, next) = (common::rows(&outputs[0]), common::rows(&outputs[1]));
+            last = argmax_rows(scores.view())?;
             let open: Vec<usize> = (0..words.len()).filter(|&row| last[row] != END).collect();
             words = open.iter().map(|&row| words[row]).collect();
             last = open.iter().map(|&row| last[row]).collect();
@@ -204,14 +204,4 @@ fn load<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
         model.set_weight(ours, &file.floats(&format!("{side}_{theirs}"))?.1)?;
     }
     Ok(())
-}
-
-/// An array of two axes as that.
-fn matrix(array: ArrayD<f32>) -> Result<Array2<f32>> {
-    let shape = format!("{:?}", array.shape());
-    array.into_dimensionality::<Ix2>().map_err(|_| Error::Shape {
-        tensor: "output".to_owned(),
-        expected: "two axes".to_owned(),
-        got: shape,
-    })
 }
