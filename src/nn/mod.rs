@@ -8,6 +8,7 @@
 //! batch are called sample shapes.
 
 pub mod activation;
+pub mod attention;
 pub mod builder;
 pub mod dense;
 pub mod dropout;
@@ -23,8 +24,10 @@ pub mod pooling;
 pub mod recurrent;
 pub mod shape;
 pub mod time_distributed;
+pub mod transformer;
 
 pub use activation::{Activation, ActivationFunction};
+pub use attention::{AdditiveAttention, Attention, MultiHeadAttention};
 pub use builder::{Builder, Init, Parameter, Value};
 pub use dense::Dense;
 pub use dropout::Dropout;
@@ -41,6 +44,7 @@ pub use recurrent::{
 };
 pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use time_distributed::TimeDistributed;
+pub use transformer::{PositionalEncoding, TransformerEncoder};
 
 use std::borrow::{Borrow, BorrowMut};
 
@@ -128,6 +132,8 @@ macro_rules! layers {
 layers! {
     Activation, "Activation", "activation";
     Add, "Add", "add";
+    AdditiveAttention, "AdditiveAttention", "additive_attention";
+    Attention, "Attention", "attention";
     Average, "Average", "average";
     AveragePooling1D, "AveragePooling1D", "average_pooling1d";
     BatchNormalization, "BatchNormalization", "batch_normalization";
@@ -145,13 +151,16 @@ layers! {
     Masking, "Masking", "masking";
     MaxPooling1D, "MaxPooling1D", "max_pooling1d";
     Maximum, "Maximum", "maximum";
+    MultiHeadAttention, "MultiHeadAttention", "multi_head_attention";
     Multiply, "Multiply", "multiply";
     Permute, "Permute", "permute";
+    PositionalEncoding, "PositionalEncoding", "positional_encoding";
     RepeatVector, "RepeatVector", "repeat_vector";
     Reshape, "Reshape", "reshape";
     SimpleRnn, "SimpleRNN", "simple_rnn";
     Subtract, "Subtract", "subtract";
     TimeDistributed, "TimeDistributed", "time_distributed";
+    TransformerEncoder, "TransformerEncoder", "transformer_encoder";
 }
 
 /// The input of a layer that takes one.
