@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import pathlib
-import sys
 import time
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -56,9 +55,14 @@ class Run:
 
 
 def sine(steps=10):
-    """1,000 points of the sine on 0 to 100, scaled to [0, 1]: windows of the first 80 %, windows of the rest, the last window."""
+    """1,000 points of the sine on 0 to 100, scaled to [0, 1]: 80 % of the windows, the rest of them, the points after the last.
+
+    The windows are those of the tutorials' `create_dataset`, which makes one fewer than there are.
+    """
     series, unscale = scaled(np.sin(np.linspace(0, 100, 1000)))
-    return windows(series[:800], steps), windows(series[800:], steps), series[-steps:].reshape(1, steps, 1), unscale
+    x, y = windows(series[:-1], steps)
+    train = len(x) * 8 // 10
+    return (x[:train], y[:train]), (x[train:], y[train:]), series[-steps:].reshape(1, steps, 1), unscale
 
 
 def sine_forecast(run):
@@ -66,15 +70,15 @@ def sine_forecast(run):
     for name, layer in (("SimpleRNN", SimpleRNN), ("LSTM", LSTM), ("GRU", GRU)):
         model = keras.Sequential([keras.Input((10, 1)), layer(50), Dense(1)])
         run.fit(model, x, y, epochs=50, batch_size=1)
-        run.report(name, "test mse", model.evaluate(x_test, y_test, verbose=0))
-        print(f"# {name}: next value {unscale(model.predict(last, verbose=0)[0, 0]):.4f}", file=sys.stderr)
+        run.report(name, "test_mse", model.evaluate(x_test, y_test, verbose=0))
+        run.report(name, "next_value", unscale(model.predict(last, verbose=0)[0, 0]))
 
 
 def stacked_dropout(run):
     (x, y), (x_test, y_test), _, _ = sine()
     model = keras.Sequential([keras.Input((10, 1)), LSTM(50, return_sequences=True), Dropout(0.2), LSTM(50), Dense(1)])
     run.fit(model, x, y, epochs=50, batch_size=1)
-    run.report("LSTM-Dropout-LSTM", "test mse", model.evaluate(x_test, y_test, verbose=0))
+    run.report("LSTM-Dropout-LSTM", "test_mse", model.evaluate(x_test, y_test, verbose=0))
 
 
 def stacked_random(run):
@@ -101,7 +105,7 @@ def five_outputs(run):
     y = np.array([[0.6, 0.7, 0.8, 0.9, 1.0]], np.float32)
     model = keras.Sequential([keras.Input((5, 1)), LSTM(50), Dense(5)])
     run.fit(model, x, y, epochs=100)
-    run.report("LSTM", "largest error", np.abs(model.predict(x, verbose=0) - y).max())
+    run.report("LSTM", "largest_error", np.abs(model.predict(x, verbose=0) - y).max())
 
 
 def even_numbers(run):
