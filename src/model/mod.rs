@@ -15,9 +15,11 @@
 //! # Ok::<(), fused_rnn::Error>(())
 //! ```
 
+pub mod diagram;
 mod file;
 pub mod fit;
 pub mod forecast;
+pub mod progress;
 pub mod sequential;
 mod summary;
 
