@@ -37,7 +37,8 @@ impl Axis {
     pub fn logarithmic(low: f64, high: f64, count: usize) -> Self {
         let decades = high.log10() - low.log10();
         let is_inside = |value: &f64| (low..=high).contains(value);
-        let exponents = || (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
+        // Bounded whatever the range is: there are no other numbers.
+        let exponents = || (low.log10().floor().max(-324.0) as i32)..=(high.log10().ceil().min(308.0) as i32);
         let at = |digits: &'static [u32], every: i32| -> Vec<f64> {
             let chosen = exponents().filter(|e| e.rem_euclid(every) == 0);
             // Read rather than multiplied: 3 * 10^-1 is not 0.3.

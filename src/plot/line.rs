@@ -217,8 +217,11 @@ impl LinePlot {
             // In shares of the length as it is seen; a range that is none becomes a factor of 1.2 to either side.
             let slack = ((high.log10() - low.log10()) * 0.05).max(0.02);
             let slack = if high > low * (1.0 + 1e-9) { slack } else { 0.08 };
-            let y =
-                Axis::logarithmic(10f64.powf(low.log10() - slack).max(LEAST), 10f64.powf(high.log10() + slack), count);
+            let y = Axis::logarithmic(
+                10f64.powf(low.log10() - slack).max(LEAST),
+                10f64.powf(high.log10() + slack).min(f64::MAX),
+                count,
+            );
             return Ok((x, y));
         }
         let (low, high, slack) = match widened((low, high), None) {
