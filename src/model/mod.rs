@@ -17,12 +17,14 @@
 //! ```
 
 pub mod callbacks;
+pub mod diagram;
 mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
 #[allow(clippy::module_inception)]
 pub mod model;
+pub mod progress;
 pub mod sequential;
 mod summary;
 
