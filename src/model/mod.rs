@@ -16,16 +16,22 @@
 //! # Ok::<(), fused_rnn::Error>(())
 //! ```
 
+pub mod callbacks;
+pub mod diagram;
 mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
 #[allow(clippy::module_inception)]
 pub mod model;
+pub mod progress;
 pub mod sequential;
 mod summary;
 
-pub use fit::{BatchEnd, Callback, Clip, EarlyStopping, EpochEnd, FitOptions, History, Outcome, Training};
+pub use callbacks::{
+    BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochEnd, LearningRateSchedule, ReduceLearningRate, Training,
+};
+pub use fit::{Clip, FitOptions, History, Outcome};
 pub use forecast::{Backtest, ForecastConfig, Forecaster};
 pub use graph::{Graph, GraphConfig, LayerId, Tensor};
 pub use model::{Arrays, Model};
