@@ -9,7 +9,7 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::model::graph::check_connected;
-use crate::model::{ForecastConfig, Graph, GraphConfig, Model, Sequential};
+use crate::model::{Graph, GraphConfig, Model, Sequential, Task};
 use crate::nn::grow;
 
 /// The metadata entry that holds the configuration.
@@ -23,12 +23,12 @@ struct Description {
     version: u32,
     model: GraphConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    forecast: Option<ForecastConfig>,
+    task: Option<Task>,
 }
 
 const VERSION: u32 = 2;
 
-fn format_error(path: &Path, problem: impl Into<String>) -> Error {
+pub(super) fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
 }
 
@@ -72,13 +72,13 @@ where
 
 pub(super) fn save<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     model: &Model<E, B>,
-    forecast: Option<&ForecastConfig>,
+    task: Option<&Task>,
     path: &Path,
 ) -> Result<()>
 where
     B::Plan: 'static,
 {
-    let description = Description { version: VERSION, model: model.config()?, forecast: forecast.cloned() };
+    let description = Description { version: VERSION, model: model.config()?, task: task.cloned() };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
     let tensors: Vec<NamedTensor<'_, E>> =
@@ -89,7 +89,7 @@ where
 pub(super) fn load<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     backend: B,
     path: &Path,
-) -> Result<(Model<E, B>, Option<ForecastConfig>)>
+) -> Result<(Model<E, B>, Option<Task>)>
 where
     B::Plan: 'static,
 {
@@ -147,5 +147,5 @@ where
     }
     let [parameters, statistics] = weights;
     model.replace_weights(parameters, statistics)?;
-    Ok((model, description.forecast))
+    Ok((model, description.task))
 }
