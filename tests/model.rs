@@ -312,7 +312,15 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 fn config(window: usize, horizon: usize, difference: bool) -> ForecastConfig {
-    ForecastConfig { column: "v".to_owned(), gaps: Gaps::Error, window, horizon, difference, scaler: Scaler::IDENTITY }
+    ForecastConfig {
+        column: "v".to_owned(),
+        gaps: Gaps::Error,
+        window,
+        horizon,
+        difference,
+        scaler: Scaler::IDENTITY,
+        inputs: Vec::new(),
+    }
 }
 
 fn forecaster(config: ForecastConfig) -> Forecaster<ReferenceBackend<f32>> {

@@ -13,7 +13,7 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
-use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochEnd, Training};
+use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
 use crate::model::model::{Arrays, Data, flat};
 use crate::nn::{Random, grow};
 
@@ -107,6 +107,18 @@ impl History {
             "val_loss" if !self.val_loss.is_empty() => Some(&self.val_loss),
             _ => self.metrics.iter().find(|(name, _)| name == key).map(|(_, values)| values.as_slice()),
         }
+    }
+
+    /// A picture of all quantities over the epochs, each with its validation beside it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plot::history`](crate::plot::history).
+    #[cfg(feature = "plot")]
+    pub fn plot(&self) -> Result<crate::plot::Panels> {
+        let quantities: Vec<(&str, &[f64])> =
+            self.keys().filter_map(|key| self.get(key).map(|values| (key, values))).collect();
+        crate::plot::history(&quantities, self.best_epoch)
     }
 
     /// Keras's keys of what there is.
@@ -391,8 +403,9 @@ where
 
     fn train_epochs(&mut self, run: &mut Run<'_, '_, B>) -> Result<()> {
         for epoch in 1..=run.epochs {
+            let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
             for callback in &mut run.callbacks {
-                callback.on_epoch_begin(epoch, self)?;
+                callback.on_epoch_begin(&begin, self)?;
             }
             let Some(loss) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
@@ -449,6 +462,8 @@ where
     /// One pass over the data; the mean loss, or `None` where a callback stopped it.
     fn train_epoch(&mut self, run: &mut Run<'_, '_, B>, epoch: usize) -> Result<Option<f64>> {
         if run.shuffle {
+            // From the same order every time, so that training that goes on from a file does so with the same bits.
+            (0..).zip(&mut run.order).for_each(|(number, sample)| *sample = number);
             Random::new(self.seed, SHUFFLE_STREAM | self.epochs_trained).shuffle(&mut run.order);
             self.backend.upload(&run.order, run.placed_order.borrow_mut())?;
         }

@@ -144,6 +144,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let split = TimeSplit::new(values.len(), args.validation_fraction, args.test_fraction)?;
     let mut config = ForecastConfig {
         column: series.name.clone(),
+        inputs: Vec::new(),
         gaps: args.gaps,
         window: args.window,
         horizon: args.horizon,
