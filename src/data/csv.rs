@@ -1,4 +1,4 @@
-//! Reading one column of a CSV file.
+//! Reading one column of a CSV file, or several.
 //!
 //! Comma-separated, quotes as in [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180), UTF-8 with or without a byte order mark.
 //! The first line is a header unless one of its cells is a number. An empty cell, `NA`, `NaN` or `null` is a gap.
@@ -64,95 +64,177 @@ pub fn read_series(path: &Path, choice: &ColumnChoice) -> Result<Series> {
 ///
 /// [`Error::Data`] as [`read_series`].
 pub fn parse_series(bytes: &[u8], source_name: &str, choice: &ColumnChoice) -> Result<Series> {
-    let fail = |line: Option<u64>, problem: String| Error::Data { source_name: source_name.to_owned(), line, problem };
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut reader = ::csv::ReaderBuilder::new().has_headers(false).trim(::csv::Trim::All).from_reader(bytes);
-    let mut records = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| {
-            let line = e.position().map(|p| Lines { bytes, byte: 0, line: 1 }.of(p));
-            match e.kind() {
-                ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => fail(
-                    line,
-                    format!("the row has {len} cells, but the rows before it have {expected_len}; each row needs the same number of cells"),
-                ),
-                ::csv::ErrorKind::Utf8 { .. } => fail(line, "not UTF-8 text; convert the file to UTF-8".to_owned()),
-                _ => fail(line, e.to_string()),
-            }
-        })?;
-        records.push(record);
-    }
-    let Some(first) = records.first() else {
-        return Err(fail(None, "the file has no rows; expected a column of numbers".to_owned()));
-    };
-    let has_header = !first.iter().any(|text| matches!(cell(text), Cell::Number(_) | Cell::Infinite));
-    let names: Vec<String> = first
-        .iter()
-        .enumerate()
-        .map(|(i, name)| if has_header && !name.is_empty() { name.to_owned() } else { format!("column {}", i + 1) })
-        .collect();
-    let rows = &records[usize::from(has_header)..];
-    if rows.is_empty() {
-        return Err(fail(None, "the file has a header, but no rows; expected a column of numbers".to_owned()));
-    }
+    let table = Table::parse(bytes, source_name)?;
+    let column = table.find(choice)?;
+    table.series(column, &[column])
+}
 
-    let listed = || {
-        let shown: Vec<_> = names.iter().take(20).map(String::as_str).collect();
-        let more =
-            if names.len() > shown.len() { format!(" and {} more", names.len() - shown.len()) } else { String::new() };
-        format!("the columns are: {}{more}", shown.join(", "))
-    };
-    let column = match choice {
-        ColumnChoice::LastNumeric => (0..names.len())
-            .rev()
-            .find(|&column| {
-                let count = |wanted: fn(&Cell) -> bool| rows.iter().filter(|row| wanted(&cell(&row[column]))).count();
-                count(|c| matches!(c, Cell::Number(_) | Cell::Infinite)) > count(|c| matches!(c, Cell::Text))
-            })
-            .ok_or_else(|| fail(None, format!("no column holds mostly numbers; {}", listed())))?,
-        ColumnChoice::Named(name) => {
-            let mut same_name = (0..names.len()).filter(|&column| names[column] == *name);
-            match (same_name.next(), same_name.next(), name.parse::<usize>()) {
-                (Some(column), None, _) => column,
-                (Some(a), Some(b), _) => {
-                    return Err(fail(
-                        None,
-                        format!("columns {} and {} are both named {name}; choose one by its number", a + 1, b + 1),
-                    ));
-                }
-                (None, _, Ok(number)) if (1..=names.len()).contains(&number) => number - 1,
-                _ => return Err(fail(None, format!("no column {name}; {}", listed()))),
-            }
+/// Which columns to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ColumnsChoice {
+    /// All columns most of whose cells are numbers, in the order of the file.
+    #[default]
+    AllNumeric,
+    /// These columns in this order, by name or number as for [`ColumnChoice::Named`].
+    Named(Vec<String>),
+}
+
+/// Reads several columns, gaps and all, one [`Series`] each; all are equally long, with the same labels and lines.
+/// [`Gaps::close_columns`](crate::data::Gaps::close_columns) makes a matrix of them.
+///
+/// # Errors
+///
+/// [`Error::Io`], or [`Error::Data`] as [`read_series`], and for a column chosen twice or none chosen.
+pub fn read_columns(path: &Path, choice: &ColumnsChoice) -> Result<Vec<Series>> {
+    parse_columns(&files::read(path)?, &path.display().to_string(), choice)
+}
+
+/// Reads several columns of a file's bytes; `source_name` is for messages.
+///
+/// # Errors
+///
+/// [`Error::Data`] as [`read_columns`].
+pub fn parse_columns(bytes: &[u8], source_name: &str, choice: &ColumnsChoice) -> Result<Vec<Series>> {
+    let table = Table::parse(bytes, source_name)?;
+    let columns: Vec<usize> = match choice {
+        ColumnsChoice::AllNumeric => (0..table.names.len()).filter(|&column| table.is_numeric(column)).collect(),
+        ColumnsChoice::Named(names) => {
+            names.iter().map(|name| table.find(&ColumnChoice::Named(name.clone()))).collect::<Result<_>>()?
         }
     };
-
-    let label_column = (0..names.len()).find(|&other| other != column);
-    let mut series = Series {
-        name: names[column].clone(),
-        values: Vec::with_capacity(rows.len()),
-        labels: Vec::with_capacity(rows.len()),
-        label_name: label_column.map(|l| names[l].clone()),
-        lines: Vec::with_capacity(rows.len()),
-        source_name: source_name.to_owned(),
-    };
-    let mut lines = Lines { bytes, byte: 0, line: 1 };
-    for row in rows {
-        let text = &row[column];
-        let line = row.position().map_or(0, |p| lines.of(p));
-        let wrong = |what: &str| {
-            let shown: String = text.chars().take(40).collect();
-            fail(Some(line), format!("column {}: expected a number, got {what} {shown:?}", names[column]))
+    if columns.is_empty() {
+        let problem = match choice {
+            ColumnsChoice::AllNumeric => "no column holds mostly numbers",
+            ColumnsChoice::Named(_) => "no column is chosen",
         };
-        series.values.push(match cell(text) {
-            Cell::Number(value) => Some(value),
-            Cell::Gap => None,
-            Cell::Infinite => return Err(wrong("the infinite value")),
-            Cell::Text => return Err(wrong("the text")),
-        });
-        series.labels.push(label_column.map_or_else(String::new, |l| row[l].to_owned()));
-        series.lines.push(line);
+        return Err(table.fail(None, format!("{problem}; {}", table.listed())));
     }
-    Ok(series)
+    if let Some(twice) = (1..columns.len()).find(|&later| columns[..later].contains(&columns[later])) {
+        return Err(table.fail(None, format!("column {} is chosen twice", table.names[columns[twice]])));
+    }
+    columns.iter().map(|&column| table.series(column, &columns)).collect()
+}
+
+/// A file's cells.
+struct Table<'a> {
+    bytes: &'a [u8],
+    source_name: &'a str,
+    names: Vec<String>,
+    records: Vec<::csv::StringRecord>,
+    has_header: bool,
+}
+
+impl<'a> Table<'a> {
+    fn parse(bytes: &'a [u8], source_name: &'a str) -> Result<Self> {
+        let fail =
+            |line: Option<u64>, problem: String| Error::Data { source_name: source_name.to_owned(), line, problem };
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let mut reader = ::csv::ReaderBuilder::new().has_headers(false).trim(::csv::Trim::All).from_reader(bytes);
+        let mut records = Vec::new();
+        for record in reader.records() {
+            let record = record.map_err(|e| {
+                let line = e.position().map(|p| Lines { bytes, byte: 0, line: 1 }.of(p));
+                match e.kind() {
+                    ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => fail(
+                        line,
+                        format!("the row has {len} cells, but the rows before it have {expected_len}; each row needs the same number of cells"),
+                    ),
+                    ::csv::ErrorKind::Utf8 { .. } => fail(line, "not UTF-8 text; convert the file to UTF-8".to_owned()),
+                    _ => fail(line, e.to_string()),
+                }
+            })?;
+            records.push(record);
+        }
+        let Some(first) = records.first() else {
+            return Err(fail(None, "the file has no rows; expected a column of numbers".to_owned()));
+        };
+        let has_header = !first.iter().any(|text| matches!(cell(text), Cell::Number(_) | Cell::Infinite));
+        let names: Vec<String> = first
+            .iter()
+            .enumerate()
+            .map(|(i, name)| if has_header && !name.is_empty() { name.to_owned() } else { format!("column {}", i + 1) })
+            .collect();
+        if records.len() == usize::from(has_header) {
+            return Err(fail(None, "the file has a header, but no rows; expected a column of numbers".to_owned()));
+        }
+        Ok(Table { bytes, source_name, names, records, has_header })
+    }
+
+    fn fail(&self, line: Option<u64>, problem: String) -> Error {
+        Error::Data { source_name: self.source_name.to_owned(), line, problem }
+    }
+
+    fn rows(&self) -> &[::csv::StringRecord] {
+        &self.records[usize::from(self.has_header)..]
+    }
+
+    /// The columns there are, for messages.
+    fn listed(&self) -> String {
+        let shown: Vec<_> = self.names.iter().take(20).map(String::as_str).collect();
+        let left = self.names.len() - shown.len();
+        let more = if left > 0 { format!(" and {left} more") } else { String::new() };
+        format!("the columns are: {}{more}", shown.join(", "))
+    }
+
+    /// Whether a column holds more numbers than text.
+    fn is_numeric(&self, column: usize) -> bool {
+        let count = |wanted: fn(&Cell) -> bool| self.rows().iter().filter(|row| wanted(&cell(&row[column]))).count();
+        count(|c| matches!(c, Cell::Number(_) | Cell::Infinite)) > count(|c| matches!(c, Cell::Text))
+    }
+
+    fn find(&self, choice: &ColumnChoice) -> Result<usize> {
+        let names = &self.names;
+        match choice {
+            ColumnChoice::LastNumeric => (0..names.len())
+                .rev()
+                .find(|&column| self.is_numeric(column))
+                .ok_or_else(|| self.fail(None, format!("no column holds mostly numbers; {}", self.listed()))),
+            ColumnChoice::Named(name) => {
+                let mut same_name = (0..names.len()).filter(|&column| names[column] == *name);
+                match (same_name.next(), same_name.next(), name.parse::<usize>()) {
+                    (Some(column), None, _) => Ok(column),
+                    (Some(a), Some(b), _) => Err(self.fail(
+                        None,
+                        format!("columns {} and {} are both named {name}; choose one by its number", a + 1, b + 1),
+                    )),
+                    (None, _, Ok(number)) if (1..=names.len()).contains(&number) => Ok(number - 1),
+                    _ => Err(self.fail(None, format!("no column {name}; {}", self.listed()))),
+                }
+            }
+        }
+    }
+
+    /// The values of a column; its labels are the first column that is not `chosen`.
+    fn series(&self, column: usize, chosen: &[usize]) -> Result<Series> {
+        let (names, rows) = (&self.names, self.rows());
+        let label_column = (0..names.len()).find(|other| !chosen.contains(other));
+        let mut series = Series {
+            name: names[column].clone(),
+            values: Vec::with_capacity(rows.len()),
+            labels: Vec::with_capacity(rows.len()),
+            label_name: label_column.map(|l| names[l].clone()),
+            lines: Vec::with_capacity(rows.len()),
+            source_name: self.source_name.to_owned(),
+        };
+        let mut lines = Lines { bytes: self.bytes, byte: 0, line: 1 };
+        for row in rows {
+            let text = &row[column];
+            let line = row.position().map_or(0, |p| lines.of(p));
+            let wrong = |what: &str| {
+                let shown: String = text.chars().take(40).collect();
+                self.fail(Some(line), format!("column {}: expected a number, got {what} {shown:?}", names[column]))
+            };
+            series.values.push(match cell(text) {
+                Cell::Number(value) => Some(value),
+                Cell::Gap => None,
+                Cell::Infinite => return Err(wrong("the infinite value")),
+                Cell::Text => return Err(wrong("the text")),
+            });
+            series.labels.push(label_column.map_or_else(String::new, |l| row[l].to_owned()));
+            series.lines.push(line);
+        }
+        Ok(series)
+    }
 }
 
 /// Counts lines up to a record. The reader's own count is one short where lines end in CR LF, and at blank lines.
@@ -224,6 +306,29 @@ mod tests {
         assert!(message(named(text, "c")).contains("no column c; the columns are: a, b, note"));
         assert!(message(named(text, "4")).contains("no column 4"));
         assert!(message(named("a,a\n1,2\n", "a")).contains("columns 1 and 2 are both named a"));
+    }
+
+    #[test]
+    fn several_columns() {
+        let parse = |choice: &ColumnsChoice| parse_columns(b"t,a,note,b\nmon,1,x,2\ntue,,y,4\n", "test.csv", choice);
+        let columns = parse(&ColumnsChoice::AllNumeric).unwrap();
+        assert_eq!(columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((&columns[0].values, &columns[1].values), (&vec![Some(1.0), None], &vec![Some(2.0), Some(4.0)]));
+        assert_eq!((columns[1].labels[1].as_str(), columns[1].lines[1]), ("tue", 3));
+        let choose = |names: &[&str]| ColumnsChoice::Named(names.iter().map(|name| (*name).to_owned()).collect());
+        let columns = parse(&choose(&["4", "a"])).unwrap();
+        assert_eq!(columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        for (names, problem) in [
+            (&["a", "2"][..], "column a is chosen twice"),
+            (&["a", "c"], "no column c; the columns are: t, a, note, b"),
+            (&[], "no column is chosen"),
+            (&["a", "note"], "line 2: column note: expected a number"),
+        ] {
+            let error = parse(&choose(names)).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+        let error = parse_columns(b"t,u\na,b\n", "test.csv", &ColumnsChoice::AllNumeric).unwrap_err().to_string();
+        assert!(error.contains("no column holds mostly numbers"), "{error}");
     }
 
     #[test]

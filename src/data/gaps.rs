@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Series;
@@ -60,32 +61,81 @@ impl Gaps {
             );
             return Err(fail(line, problem));
         }
-        let mut complete = Complete { values: Vec::new(), labels: Vec::new(), filled: missing };
-        let mut last = first;
-        for (i, value) in series.values.iter().enumerate() {
-            let known = |i: usize| series.values[i].unwrap_or_default();
-            let value = match (*value, self) {
-                (Some(value), _) => {
-                    last = i;
-                    value
-                }
-                (None, Gaps::Drop | Gaps::Error) => continue,
-                (None, Gaps::ForwardFill) if i < first => continue,
-                (None, Gaps::ForwardFill) => known(last),
-                (None, Gaps::Interpolate) => match series.values[i..].iter().position(Option::is_some) {
-                    Some(ahead) if i > first => {
-                        let next = i + ahead;
-                        let fraction = (i - last) as f64 / (next - last) as f64;
-                        known(last) * (1.0 - fraction) + known(next) * fraction
-                    }
-                    Some(_) => known(first),
-                    None => known(last),
-                },
-            };
-            complete.values.push(value);
-            complete.labels.push(series.labels[i].clone());
+        let closed = self.fill(&series.values, first);
+        let rows =
+            closed.iter().zip(&series.labels).filter_map(|(value, label)| value.map(|value| (value, label.clone())));
+        let (values, labels) = rows.unzip();
+        Ok(Complete { values, labels, filled: missing })
+    }
+
+    /// Closes the gaps of several columns of one table; a row that the policy leaves out in one column is left out in all.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`close`](Self::close), for the first column that has one; [`Error::ZeroSize`] without columns; [`Error::Shape`] where
+    /// columns are not equally long; [`Error::Data`] where no row is left.
+    pub fn close_columns(self, columns: &[Series]) -> Result<CompleteColumns> {
+        let Some(leading) = columns.first() else {
+            return Err(Error::ZeroSize { name: "number of columns" });
+        };
+        let rows = leading.values.len();
+        let mut filled = 0;
+        let mut closed = Vec::with_capacity(columns.len());
+        for column in columns {
+            if column.values.len() != rows {
+                return Err(Error::shape(
+                    format!("column {}", column.name),
+                    format!("{rows} values, as column {} has", leading.name),
+                    format!("{} values", column.values.len()),
+                ));
+            }
+            filled += self.close(column)?.filled;
+            let first = column.values.iter().position(Option::is_some).unwrap_or(rows);
+            closed.push(self.fill(&column.values, first));
         }
-        Ok(complete)
+        let kept: Vec<usize> = (0..rows).filter(|&row| closed.iter().all(|column| column[row].is_some())).collect();
+        if kept.is_empty() {
+            let problem = format!("no row has a value in each of the {} columns; choose other columns", columns.len());
+            return Err(Error::Data { source_name: leading.source_name.clone(), line: None, problem });
+        }
+        Ok(CompleteColumns {
+            names: columns.iter().map(|column| column.name.clone()).collect(),
+            values: Array2::from_shape_fn((kept.len(), columns.len()), |(row, column)| {
+                closed[column][kept[row]].unwrap_or_default()
+            }),
+            labels: kept.iter().map(|&row| leading.labels[row].clone()).collect(),
+            filled,
+        })
+    }
+
+    /// The values with the gaps closed; `None` is a row to leave out. The first value is at `first`.
+    fn fill(self, values: &[Option<f64>], first: usize) -> Vec<Option<f64>> {
+        let known = |i: usize| values[i].unwrap_or_default();
+        let mut last = first;
+        let mut next = first;
+        let close = |(i, value): (usize, &Option<f64>)| {
+            if value.is_some() {
+                last = i;
+                return *value;
+            }
+            match self {
+                Gaps::Drop | Gaps::Error => None,
+                Gaps::ForwardFill => (i > first).then(|| known(last)),
+                Gaps::Interpolate if i < first => Some(known(first)),
+                Gaps::Interpolate => {
+                    // Looked for once a gap, so that a long one takes no longer than its length.
+                    if next < i {
+                        next = values[i..].iter().position(Option::is_some).map_or(values.len(), |ahead| i + ahead);
+                    }
+                    if next == values.len() {
+                        return Some(known(last));
+                    }
+                    let fraction = (i - last) as f64 / (next - last) as f64;
+                    Some(known(last) * (1.0 - fraction) + known(next) * fraction)
+                }
+            }
+        };
+        values.iter().enumerate().map(close).collect()
     }
 }
 
@@ -95,6 +145,19 @@ pub struct Complete {
     /// The values in time order, all finite.
     pub values: Vec<f64>,
     /// What stood beside each value.
+    pub labels: Vec<String>,
+    /// How many values were missing.
+    pub filled: usize,
+}
+
+/// Columns of one table without gaps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompleteColumns {
+    /// The columns' names.
+    pub names: Vec<String>,
+    /// The values in time order, all finite: `[rows, columns]`.
+    pub values: Array2<f64>,
+    /// What stood beside each row.
     pub labels: Vec<String>,
     /// How many values were missing.
     pub filled: usize,
@@ -119,6 +182,8 @@ impl FromStr for Gaps {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
+
     use super::*;
 
     fn series(values: &[Option<f64>]) -> Series {
@@ -141,6 +206,26 @@ mod tests {
         assert_eq!(close(Gaps::ForwardFill).unwrap(), (vec![1.0, 1.0, 1.0, 4.0, 4.0], "12345".to_owned()));
         let message = close(Gaps::Error).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("4 values of 6 are missing"), "{message}");
+    }
+
+    #[test]
+    fn rows_left_out_are_left_out_of_all_columns() {
+        let a = series(&[None, Some(1.0), None, Some(3.0), Some(4.0)]);
+        let b = series(&[Some(10.0), Some(20.0), Some(30.0), Some(40.0), None]);
+        let close = |gaps: Gaps| gaps.close_columns(&[a.clone(), b.clone()]);
+        let dropped = close(Gaps::Drop).unwrap();
+        assert_eq!((dropped.values, dropped.labels.join("")), (array![[1.0, 20.0], [3.0, 40.0]], "13".to_owned()));
+        assert_eq!((dropped.names.join(" "), dropped.filled), ("v v".to_owned(), 3));
+        let filled = close(Gaps::ForwardFill).unwrap();
+        assert_eq!(filled.values, array![[1.0, 20.0], [1.0, 30.0], [3.0, 40.0], [4.0, 40.0]]);
+        assert_eq!(filled.labels.join(""), "1234");
+        let between = close(Gaps::Interpolate).unwrap().values;
+        assert_eq!(between, array![[1.0, 10.0], [1.0, 20.0], [2.0, 30.0], [3.0, 40.0], [4.0, 40.0]]);
+        assert!(close(Gaps::Error).unwrap_err().to_string().contains("column v: 2 values of 5 are missing"));
+        let apart = [series(&[Some(1.0), None]), series(&[None, Some(1.0)])];
+        assert!(Gaps::Drop.close_columns(&apart).unwrap_err().to_string().contains("no row has a value in each"));
+        assert!(matches!(Gaps::Drop.close_columns(&[a, series(&[Some(1.0)])]), Err(Error::Shape { .. })));
+        assert!(matches!(Gaps::Drop.close_columns(&[]), Err(Error::ZeroSize { .. })));
     }
 
     #[test]

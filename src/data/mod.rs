@@ -1,5 +1,8 @@
 //! From a file to arrays a model learns from: a column of a CSV file ([`csv`]) as a [`Series`], its [`gaps`] closed as told, its
-//! values scaled ([`Scaler`]), cut into [`windows`](fn@windows) and divided [in time order](TimeSplit).
+//! values scaled ([`Scaler`]), cut into [`windows`](fn@windows) and divided [in time order](TimeSplit). Several columns make a matrix
+//! ([`read_columns`], [`Gaps::close_columns`], [`ColumnScaler`], [`split_sequences`]). Labelled series come from `.ts` files ([`ts`]);
+//! [`encode`] makes arrays of classes and of sequences of different lengths, [`split`] divides samples at random, [`text`] numbers
+//! characters.
 //!
 //! ```
 //! use fused_rnn::data::{Scaler, TimeSplit, windows};
@@ -13,16 +16,24 @@
 //! ```
 
 pub mod csv;
+pub mod encode;
 pub mod gaps;
 pub mod scaler;
+pub mod split;
+pub mod text;
 pub mod time;
+pub mod ts;
 pub mod window;
 
-pub use csv::{ColumnChoice, read_series};
+pub use csv::{ColumnChoice, ColumnsChoice, read_columns, read_series};
+pub use encode::{Padding, SequenceEnd, one_hot, pad_feature_sequences, pad_sequences};
 pub use gaps::Gaps;
-pub use scaler::Scaler;
+pub use scaler::{ColumnScaler, Scaler};
+pub use split::{RandomSplit, stratified_train_test_split, train_test_split};
+pub use text::CharVocabulary;
 pub use time::TimeAxis;
-pub use window::{TimeSplit, has_trend, windows};
+pub use ts::{MissingValues, TimeSeriesSet, read_ts};
+pub use window::{SequenceTargets, TimeSplit, create_dataset, has_trend, split_sequence, split_sequences, windows};
 
 /// A column of numbers in time order, some of which may be missing.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, s};
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
@@ -34,6 +34,118 @@ pub fn windows<E: Scalar>(series: &[E], window: usize, horizon: usize) -> Result
         x.slice_mut(s![n, .., 0]).iter_mut().zip(&run[..window]).for_each(|(to, from)| *to = *from);
         y.row_mut(n).iter_mut().zip(&run[window..]).for_each(|(to, from)| *to = *from);
     }
+    Ok((x, y))
+}
+
+/// The `create_dataset` of a well-known
+/// [tutorial](https://machinelearningmastery.com/time-series-prediction-lstm-recurrent-neural-networks-python-keras/): `x`
+/// `[N, look_back]`, `y` `[N]`, each the value after its window, with the tutorial's `N = len - look_back - 1`. That is one window fewer
+/// than the series has: the last value is never a target. To get them all, use [`split_sequence`] or [`windows`].
+///
+/// # Errors
+///
+/// [`Error::ZeroSize`] for a look back of zero; [`Error::Shape`] where the series is too short for one window.
+pub fn create_dataset<E: Scalar>(series: &[E], look_back: usize) -> Result<(Array2<E>, Array1<E>)> {
+    steps_and_next(series, "look_back", look_back, 1)
+}
+
+/// Every window of `n_steps` neighbouring values with the value that follows it: `x` `[N, n_steps]`, `y` `[N]`, `N = len - n_steps`. The
+/// `split_sequence` of
+/// [Brownlee's tutorial](https://machinelearningmastery.com/how-to-develop-lstm-models-for-time-series-forecasting/).
+///
+/// # Errors
+///
+/// [`Error::ZeroSize`] for a window of zero steps; [`Error::Shape`] where the series is too short for one window.
+pub fn split_sequence<E: Scalar>(series: &[E], n_steps: usize) -> Result<(Array2<E>, Array1<E>)> {
+    steps_and_next(series, "n_steps", n_steps, 0)
+}
+
+/// Windows of `steps` values and the value after each, but for the last `unused` values of the series.
+fn steps_and_next<E: Scalar>(
+    series: &[E],
+    name: &'static str,
+    steps: usize,
+    unused: usize,
+) -> Result<(Array2<E>, Array1<E>)> {
+    if steps == 0 {
+        return Err(Error::ZeroSize { name });
+    }
+    let needed = steps.saturating_add(1 + unused);
+    if series.len() < needed {
+        return Err(Error::shape(
+            "series",
+            format!("at least {needed} values ({name} {steps} + {})", 1 + unused),
+            format!("{} values", series.len()),
+        ));
+    }
+    let runs = || series[..series.len() - unused].windows(steps + 1);
+    let x = Array2::from_shape_fn((series.len() - unused - steps, steps), |(n, step)| series[n + step]);
+    Ok((x, runs().map(|run| run[steps]).collect()))
+}
+
+/// Which values [`split_sequences`] makes targets of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceTargets {
+    /// The last `columns` columns at the last step of the window. They are not inputs: what is asked for happens at the time of the last
+    /// inputs (the tutorial's "multiple input series").
+    AtEnd {
+        /// How many; at least one, and fewer than there are.
+        columns: usize,
+    },
+    /// The last `columns` columns at the step after the window. All columns are inputs (the tutorial's "multiple parallel series", where
+    /// all columns are targets).
+    After {
+        /// How many; at least one, at most all.
+        columns: usize,
+    },
+}
+
+/// Every window of `n_steps` neighbouring rows of `matrix` `[len, columns]` with its targets: `x` `[N, n_steps, inputs]`, `y`
+/// `[N, targets]`. `N` is `len - n_steps + 1` for targets [at the end](SequenceTargets::AtEnd) of a window, `len - n_steps` for those
+/// [after](SequenceTargets::After) it. The `split_sequences` of
+/// [Brownlee's tutorial](https://machinelearningmastery.com/how-to-develop-lstm-models-for-time-series-forecasting/).
+///
+/// # Errors
+///
+/// [`Error::ZeroSize`] for a window of zero steps or no targets; [`Error::Shape`] where there are too few columns or rows.
+pub fn split_sequences<E: Scalar>(
+    matrix: ArrayView2<'_, E>,
+    n_steps: usize,
+    targets: SequenceTargets,
+) -> Result<(Array3<E>, Array2<E>)> {
+    let (len, columns) = matrix.dim();
+    let (target_columns, ahead) = match targets {
+        SequenceTargets::AtEnd { columns } => (columns, 0),
+        SequenceTargets::After { columns } => (columns, 1),
+    };
+    for (name, size) in [("n_steps", n_steps), ("number of target columns", target_columns)] {
+        if size == 0 {
+            return Err(Error::ZeroSize { name });
+        }
+    }
+    // Targets at the end are not inputs, so that at least one other column is needed.
+    let needed = target_columns.saturating_add(1 - ahead);
+    if columns < needed {
+        return Err(Error::shape(
+            "matrix",
+            format!("at least {needed} columns for {target_columns} as targets"),
+            format!("{columns} columns"),
+        ));
+    }
+    let needed = n_steps.saturating_add(ahead);
+    if len < needed {
+        return Err(Error::shape(
+            "matrix",
+            format!("at least {needed} rows (n_steps {n_steps} + {ahead})"),
+            format!("{len} rows"),
+        ));
+    }
+    let count = len - needed + 1;
+    let first_target = columns - target_columns;
+    let inputs = if ahead == 0 { first_target } else { columns };
+    let x = Array3::from_shape_fn((count, n_steps, inputs), |(n, step, column)| matrix[[n + step, column]]);
+    let y =
+        Array2::from_shape_fn((count, target_columns), |(n, target)| matrix[[n + needed - 1, first_target + target]]);
     Ok((x, y))
 }
 
@@ -109,6 +221,51 @@ mod tests {
         assert!(matches!(windows(&[1.0f64; 10], 0, 1), Err(Error::ZeroSize { name: "window" })));
         assert!(matches!(windows(&[1.0f64; 10], 1, 0), Err(Error::ZeroSize { name: "horizon" })));
         assert!(windows(&[1.0f64; 10], usize::MAX, usize::MAX).is_err());
+    }
+
+    /// What the tutorials' Python gives for these series.
+    #[test]
+    fn the_tutorials_windows() {
+        let series = [10.0f32, 20.0, 30.0, 40.0, 50.0, 60.0];
+        let (x, y) = split_sequence(&series, 3).unwrap();
+        assert_eq!(x, array![[10.0, 20.0, 30.0], [20.0, 30.0, 40.0], [30.0, 40.0, 50.0]]);
+        assert_eq!(y, array![40.0, 50.0, 60.0]);
+        let (x, y) = create_dataset(&series, 3).unwrap();
+        assert_eq!((x, y), (array![[10.0, 20.0, 30.0], [20.0, 30.0, 40.0]], array![40.0, 50.0]));
+        let (x, y) = windows(&series, 3, 1).unwrap();
+        let (flat, next) = split_sequence(&series, 3).unwrap();
+        assert_eq!((x.remove_axis(ndarray::Axis(2)), y.remove_axis(ndarray::Axis(1))), (flat, next));
+        for (len, steps) in [(0, 1), (3, 3), (4, usize::MAX)] {
+            let series = vec![1.0f64; len];
+            assert!(matches!(split_sequence(&series, steps), Err(Error::Shape { .. })), "{len} {steps}");
+            assert!(matches!(create_dataset(&series, steps), Err(Error::Shape { .. })), "{len} {steps}");
+        }
+        assert!(matches!(create_dataset(&[1.0f64; 4], 3), Err(Error::Shape { .. })));
+        assert!(matches!(create_dataset(&[1.0f64; 4], 0), Err(Error::ZeroSize { name: "look_back" })));
+    }
+
+    #[test]
+    fn windows_of_several_series() {
+        let matrix = array![[10.0, 15.0, 25.0], [20.0, 25.0, 45.0], [30.0, 35.0, 65.0], [40.0, 45.0, 85.0]];
+        let (x, y) = split_sequences(matrix.view(), 3, SequenceTargets::AtEnd { columns: 1 }).unwrap();
+        let first = [[10.0, 15.0], [20.0, 25.0], [30.0, 35.0]];
+        assert_eq!(x, array![first, [[20.0, 25.0], [30.0, 35.0], [40.0, 45.0]]]);
+        assert_eq!(y, array![[65.0], [85.0]]);
+        let (x, y) = split_sequences(matrix.view(), 3, SequenceTargets::After { columns: 3 }).unwrap();
+        assert_eq!(x, array![[[10.0, 15.0, 25.0], [20.0, 25.0, 45.0], [30.0, 35.0, 65.0]]]);
+        assert_eq!(y, array![[40.0, 45.0, 85.0]]);
+        let (x, y) = split_sequences(matrix.view(), 2, SequenceTargets::After { columns: 1 }).unwrap();
+        assert_eq!((x.dim(), y), ((2, 2, 3), array![[65.0], [85.0]]));
+        use SequenceTargets::{After, AtEnd};
+        for (steps, targets) in [(5, AtEnd { columns: 1 }), (4, After { columns: 1 }), (2, AtEnd { columns: 3 })] {
+            assert!(matches!(split_sequences(matrix.view(), steps, targets), Err(Error::Shape { .. })), "{targets:?}");
+        }
+        for targets in [After { columns: 4 }, After { columns: usize::MAX }, AtEnd { columns: usize::MAX }] {
+            assert!(matches!(split_sequences(matrix.view(), 2, targets), Err(Error::Shape { .. })), "{targets:?}");
+        }
+        for (steps, targets) in [(0, AtEnd { columns: 1 }), (2, AtEnd { columns: 0 }), (2, After { columns: 0 })] {
+            assert!(matches!(split_sequences(matrix.view(), steps, targets), Err(Error::ZeroSize { .. })));
+        }
     }
 
     #[test]

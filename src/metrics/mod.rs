@@ -1,27 +1,42 @@
-//! How far a prediction is from the truth. All sums are taken in `f64`.
+//! How good predictions are. All sums are taken in `f64`.
+//!
+//! Functions here take whole arrays and agree with scikit-learn: [`mse`], [`rmse`], [`mae`], [`mape`], [`r2`] for numbers; for classes
+//! [`accuracy`] and its kin, [`roc_auc`], and [`ConfusionMatrix`] with precision, recall, F1 and scikit-learn's report. A [`Metric`] is
+//! one of Keras's by its name, summed up batch by batch in a [`MetricAccumulator`].
 
-use ndarray::{ArrayView, Dimension};
+pub mod classification;
+pub mod streaming;
+
+pub use classification::{
+    Average, ClassScores, ConfusionMatrix, ZeroDivision, accuracy, argmax_rows, binary_accuracy, categorical_accuracy,
+    roc_auc, sparse_categorical_accuracy, sparse_top_k_categorical_accuracy, top_k_categorical_accuracy,
+};
+pub use streaming::{Metric, MetricAccumulator};
+
+use ndarray::{ArrayView, Axis, Dimension};
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 
-/// Mean of `f(truth - prediction)` over all elements.
+/// Refuses arrays of different shapes, and of nothing.
+fn check_same_shape(truth: &[usize], prediction: &[usize]) -> Result<()> {
+    if truth != prediction {
+        return Err(Error::shape("prediction", format!("the truth's shape {truth:?}"), format!("{prediction:?}")));
+    }
+    if truth.contains(&0) {
+        return Err(Error::ZeroSize { name: "number of values to compare" });
+    }
+    Ok(())
+}
+
+/// Mean of `f(truth, prediction)` over all elements.
 fn mean_of<E: Scalar, D: Dimension>(
     truth: ArrayView<'_, E, D>,
     prediction: ArrayView<'_, E, D>,
-    f: impl Fn(f64) -> f64,
+    f: impl Fn(f64, f64) -> f64,
 ) -> Result<f64> {
-    if truth.shape() != prediction.shape() {
-        return Err(Error::shape(
-            "prediction",
-            format!("the truth's shape {:?}", truth.shape()),
-            format!("{:?}", prediction.shape()),
-        ));
-    }
-    if truth.is_empty() {
-        return Err(Error::ZeroSize { name: "number of values to compare" });
-    }
-    let sum: f64 = truth.iter().zip(prediction.iter()).map(|(t, p)| f(t.wide() - p.wide())).sum();
+    check_same_shape(truth.shape(), prediction.shape())?;
+    let sum: f64 = truth.iter().zip(prediction.iter()).map(|(t, p)| f(t.wide(), p.wide())).sum();
     Ok(sum / truth.len() as f64)
 }
 
@@ -31,7 +46,7 @@ fn mean_of<E: Scalar, D: Dimension>(
 ///
 /// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare.
 pub fn mse<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
-    mean_of(truth, prediction, |d| d * d)
+    mean_of(truth, prediction, |t, p| (t - p) * (t - p))
 }
 
 /// Root of the [mean squared error](mse), in the unit of the values.
@@ -49,7 +64,57 @@ pub fn rmse<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: Arr
 ///
 /// Those of [`mse`].
 pub fn mae<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
-    mean_of(truth, prediction, f64::abs)
+    mean_of(truth, prediction, |t, p| (t - p).abs())
+}
+
+/// Mean absolute percentage error as scikit-learn's
+/// [`mean_absolute_percentage_error`](https://scikit-learn.org/stable/modules/generated/sklearn.metrics.mean_absolute_percentage_error.html):
+/// the mean of `|truth - prediction| / max(|truth|, 2.2e-16)`, a fraction of 1 and not of 100. Truth near zero makes it huge.
+///
+/// # Errors
+///
+/// Those of [`mse`].
+pub fn mape<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
+    mean_of(truth, prediction, |t, p| (t - p).abs() / t.abs().max(f64::EPSILON))
+}
+
+/// Coefficient of determination, `1 - sum (truth - prediction)² / sum (truth - mean)²`, as scikit-learn's
+/// [`r2_score`](https://scikit-learn.org/stable/modules/generated/sklearn.metrics.r2_score.html): 1 for perfect predictions, 0 for those
+/// no better than the mean, below for worse ones. Arrays of more than one axis have a score for each column (of the last axis), of which
+/// this is the mean. Where the truth of a column is constant, its score is 1 if the predictions equal it, else 0.
+///
+/// # Errors
+///
+/// Those of [`mse`]; [`Error::Shape`] for fewer than two values in a column.
+pub fn r2<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
+    check_same_shape(truth.shape(), prediction.shape())?;
+    let columns = if truth.ndim() > 1 { truth.len_of(Axis(truth.ndim() - 1)) } else { 1 };
+    let rows = truth.len() / columns;
+    if rows < 2 {
+        return Err(Error::shape("truth", "at least two values in a column", format!("{rows}")));
+    }
+    let mut means = vec![0.0; columns];
+    for (i, t) in truth.iter().enumerate() {
+        means[i % columns] += t.wide() / rows as f64;
+    }
+    let mut sums = vec![(0.0, 0.0); columns];
+    for (i, (t, p)) in truth.iter().zip(prediction.iter()).enumerate() {
+        let (of_residuals, of_squares) = &mut sums[i % columns];
+        *of_residuals += (t.wide() - p.wide()).powi(2);
+        *of_squares += (t.wide() - means[i % columns]).powi(2);
+    }
+    Ok(sums.iter().map(|(residuals, squares)| determination(*residuals, *squares)).sum::<f64>() / columns as f64)
+}
+
+/// One column's coefficient of determination.
+fn determination(residuals: f64, squares: f64) -> f64 {
+    if squares != 0.0 {
+        1.0 - residuals / squares
+    } else if residuals == 0.0 {
+        1.0
+    } else {
+        residuals * 0.0 // 0, but NaN for NaN
+    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,30 @@ impl Dense {
     }
 }
 
+/// `x Wᵀ`, with a bias where the weights `[units, features]` are followed by one.
+pub(super) fn linear<B: DenseBackend + 'static>(
+    builder: &mut Builder<B>,
+    x: &Value,
+    units: usize,
+    weights: std::ops::Range<usize>,
+) -> Result<Value> {
+    let (features, leading) = match x.shape().split_last() {
+        Some((&features, leading)) => (features, leading),
+        None => return Err(Error::shape(builder.name(), "inputs of at least one axis", "none")),
+    };
+    let op = DenseOp {
+        features,
+        units,
+        rows: leading.iter().product(),
+        use_bias: weights.len() > units * features,
+        activation: cell::Activation::Linear,
+        dz: Scratch::new(),
+        workspace: Scratch::new(),
+    };
+    let shape: Vec<usize> = leading.iter().copied().chain([units]).collect();
+    Ok(builder.op1(op, &[x], &shape, weights)?.with_mask(x.mask()))
+}
+
 struct DenseOp<B: DenseBackend> {
     features: usize,
     units: usize,

@@ -65,7 +65,7 @@ impl<B: DenseBackend> Op<B> for NotEqual {
 }
 
 /// Rows that a mask names, zeros for the others.
-struct KeepRows;
+pub(super) struct KeepRows;
 
 impl<B: DenseBackend> Op<B> for KeepRows {
     fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {

@@ -8,6 +8,7 @@
 //! batch are called sample shapes.
 
 pub mod activation;
+pub mod attention;
 pub mod builder;
 pub mod dense;
 pub mod dropout;
@@ -23,8 +24,10 @@ pub mod pooling;
 pub mod recurrent;
 pub mod shape;
 pub mod time_distributed;
+pub mod transformer;
 
 pub use activation::{Activation, ActivationFunction};
+pub use attention::{AdditiveAttention, Attention, MultiHeadAttention};
 pub use builder::{Builder, Init, Parameter, Value};
 pub use dense::Dense;
 pub use dropout::Dropout;
@@ -36,9 +39,12 @@ pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use normalization::{BatchNormalization, LayerNormalization};
 pub use op::{Backward, Forward, Op};
 pub use pooling::{AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D};
-pub use recurrent::{Gru, Lstm, SimpleRnn};
+pub use recurrent::{
+    Bidirectional, Cell, CellBackward, CellForward, Gru, Lstm, MergeMode, RecurrentOptions, Rnn, SimpleRnn,
+};
 pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use time_distributed::TimeDistributed;
+pub use transformer::{PositionalEncoding, TransformerEncoder};
 
 use std::borrow::{Borrow, BorrowMut};
 
@@ -126,10 +132,13 @@ macro_rules! layers {
 layers! {
     Activation, "Activation", "activation";
     Add, "Add", "add";
+    AdditiveAttention, "AdditiveAttention", "additive_attention";
+    Attention, "Attention", "attention";
     Average, "Average", "average";
     AveragePooling1D, "AveragePooling1D", "average_pooling1d";
     BatchNormalization, "BatchNormalization", "batch_normalization";
     Concatenate, "Concatenate", "concatenate";
+    Bidirectional, "Bidirectional", "bidirectional";
     Dense, "Dense", "dense";
     Dropout, "Dropout", "dropout";
     Embedding, "Embedding", "embedding";
@@ -142,13 +151,16 @@ layers! {
     Masking, "Masking", "masking";
     MaxPooling1D, "MaxPooling1D", "max_pooling1d";
     Maximum, "Maximum", "maximum";
+    MultiHeadAttention, "MultiHeadAttention", "multi_head_attention";
     Multiply, "Multiply", "multiply";
     Permute, "Permute", "permute";
+    PositionalEncoding, "PositionalEncoding", "positional_encoding";
     RepeatVector, "RepeatVector", "repeat_vector";
     Reshape, "Reshape", "reshape";
     SimpleRnn, "SimpleRNN", "simple_rnn";
     Subtract, "Subtract", "subtract";
     TimeDistributed, "TimeDistributed", "time_distributed";
+    TransformerEncoder, "TransformerEncoder", "transformer_encoder";
 }
 
 /// The input of a layer that takes one.

@@ -1,0 +1,104 @@
+//! What the examples share: their options, the device they run on, and the line that tells a result.
+#![allow(dead_code, reason = "not every example uses all of it")]
+
+use std::path::PathBuf;
+
+/// Where an example computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+    /// A GPU emulated on the processor, for tests: very slow (feature `emulated`).
+    Emulated,
+}
+
+/// The options that all examples have.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Few epochs, or little data: shows that the example runs, not what it can reach.
+    pub short: bool,
+    /// Where to compute.
+    pub device: Device,
+    /// Folder for pictures and models.
+    pub out: PathBuf,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// What is left: the example's own arguments.
+    pub rest: Vec<String>,
+}
+
+/// Reads `[--short] [--device cpu|cuda|emulated] [--out DIR] [--seed N]` and the example's own arguments.
+pub fn options(example: &str) -> Options {
+    let out = PathBuf::from("out").join(example);
+    let mut options = Options { short: false, device: Device::Cpu, out, seed: 1, rest: Vec::new() };
+    let mut args = std::env::args().skip(1);
+    let usage = |problem: String| -> ! {
+        eprintln!("error: {problem}\nusage: {example} [--short] [--device cpu|cuda|emulated] [--out DIR] [--seed N] …");
+        std::process::exit(2);
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().unwrap_or_else(|| usage(format!("{arg} needs a value")));
+        match arg.as_str() {
+            "--short" => options.short = true,
+            "--out" => options.out = value().into(),
+            "--seed" => options.seed = value().parse().unwrap_or_else(|_| usage("--seed needs a number".to_owned())),
+            "--device" => {
+                options.device = match value().as_str() {
+                    "cpu" => Device::Cpu,
+                    "cuda" => Device::Cuda,
+                    "emulated" => Device::Emulated,
+                    other => usage(format!("no device {other}")),
+                }
+            }
+            _ => options.rest.push(arg),
+        }
+    }
+    options
+}
+
+/// A line that programs read: `result: {…}`.
+pub fn result(example: &str, model: &str, metric: &str, value: f64, seconds: f64) {
+    println!(
+        "result: {{\"example\":\"{example}\",\"model\":\"{model}\",\"metric\":\"{metric}\",\"value\":{value:e},\"seconds\":{seconds:.3}}}"
+    );
+}
+
+/// `$body` with `$backend` a function that gives a backend of the device chosen, as often as it is called. Never on another device: where
+/// there is no such device, that is the error.
+#[macro_export]
+macro_rules! on_device {
+    ($device:expr, |$backend:ident| $body:expr) => {
+        match $device {
+            $crate::common::Device::Cpu => {
+                let $backend = || fused_rnn::backend::cpu::CpuBackend::<f32>::new();
+                $body
+            }
+            #[cfg(feature = "cuda")]
+            $crate::common::Device::Cuda => {
+                use fused_rnn::backend::cuda::CudaBackend;
+                use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
+                let driver = Driver::open(0)?;
+                let stream = DriverStream::new(&driver)?;
+                let $backend =
+                    || CudaBackend::<f32, _>::with_options(driver.clone(), stream.clone(), Default::default());
+                $body
+            }
+            #[cfg(feature = "emulated")]
+            $crate::common::Device::Emulated => {
+                use fused_rnn::backend::cuda::CudaBackend;
+                use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+                let device = std::sync::Arc::new(Emulated::new(Schedule::default())?);
+                let $backend =
+                    || CudaBackend::<f32, _>::with_options(device.clone(), EmulatedStream, Default::default());
+                $body
+            }
+            #[allow(unreachable_patterns, reason = "which devices there are depends on the features")]
+            other => Err(fused_rnn::Error::Unsupported {
+                what: format!("--device {other:?}").to_lowercase(),
+                why: "this build lacks its feature; build with `--features cuda` or `--features emulated`".to_owned(),
+            }),
+        }
+    };
+}

@@ -1,0 +1,634 @@
+//! Keras's metrics, batch by batch: [`Metric`], [`MetricAccumulator`].
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::metrics::classification::{
+    Average, Tally, ZeroDivision, above, argmax, averaged, check_weights, is_binary_hit, is_in_top_k,
+};
+use crate::metrics::determination;
+use crate::nn::Loss;
+
+/// One of [Keras's metrics](https://keras.io/api/metrics/), of targets and predictions `[rows, columns]`. Of several time steps or other
+/// axes, each is a row. [`FromStr`] knows Keras's names and abbreviations (`"mse"`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Metric {
+    /// Keras's `"accuracy"`: which one, the loss says ([`for_loss`](Metric::for_loss)).
+    Accuracy,
+    /// The fraction of elements on the right side of a threshold; [`binary_accuracy`](crate::metrics::binary_accuracy).
+    BinaryAccuracy {
+        /// 0.5 in Keras; 0 for logits.
+        threshold: f64,
+    },
+    /// The fraction of rows whose largest prediction is at the largest target;
+    /// [`categorical_accuracy`](crate::metrics::categorical_accuracy).
+    CategoricalAccuracy,
+    /// The same for targets that are the classes themselves, one a row;
+    /// [`sparse_categorical_accuracy`](crate::metrics::sparse_categorical_accuracy).
+    SparseCategoricalAccuracy,
+    /// The fraction of rows where the largest target is at one of the `k` largest predictions;
+    /// [`top_k_categorical_accuracy`](crate::metrics::top_k_categorical_accuracy).
+    TopKCategoricalAccuracy {
+        /// 5 in Keras.
+        k: usize,
+    },
+    /// The same for targets that are the classes themselves;
+    /// [`sparse_top_k_categorical_accuracy`](crate::metrics::sparse_top_k_categorical_accuracy).
+    SparseTopKCategoricalAccuracy {
+        /// 5 in Keras.
+        k: usize,
+    },
+    /// `mean((target - prediction)²)`.
+    MeanSquaredError,
+    /// The root of the mean squared error of all batches together.
+    RootMeanSquaredError,
+    /// `mean(|target - prediction|)`.
+    MeanAbsoluteError,
+    /// `100 mean(|target - prediction| / max(|target|, 1e-7))`: a percentage, other than [`mape`](crate::metrics::mape).
+    MeanAbsolutePercentageError,
+    /// [`r2`](crate::metrics::r2), the mean over columns; NaN for fewer than two rows.
+    R2Score,
+    /// Of the elements predicted above the threshold, the fraction whose target is 1; 0 where there are none. Targets are 0 or 1, or the
+    /// classes themselves, one a row.
+    Precision {
+        /// 0.5 in Keras; 0 for logits.
+        threshold: f64,
+    },
+    /// Of the elements whose target is 1, the fraction predicted above the threshold; 0 where there are none. Targets as for `Precision`.
+    Recall {
+        /// 0.5 in Keras; 0 for logits.
+        threshold: f64,
+    },
+    /// The average over columns of `2 hits / (predicted + true)`; 0 for a column without either. Targets as for `Precision`.
+    F1Score {
+        /// How columns become one number.
+        average: Average,
+        /// A column is predicted where it is above the threshold. Without one, the largest of a row is, of equal ones the first; that
+        /// takes two columns at least.
+        threshold: Option<f64>,
+    },
+}
+
+impl Metric {
+    /// What `Accuracy` means beside a loss and predictions of so many columns; any other metric is itself.
+    ///
+    /// Cross-entropies say it: binary, categorical or sparse, binary logits being compared with 0. (Keras looks at shapes alone, so that a
+    /// binary cross-entropy of several columns gets a categorical accuracy there, and logits are compared with 0.5.) Other losses go by
+    /// the shape as in Keras: binary for one column, else categorical.
+    pub fn for_loss(self, loss: Loss, columns: usize) -> Metric {
+        match (self, loss) {
+            (Metric::Accuracy, Loss::BinaryCrossentropy { from_logits }) => {
+                Metric::BinaryAccuracy { threshold: if from_logits { 0.0 } else { 0.5 } }
+            }
+            (Metric::Accuracy, Loss::CategoricalCrossentropy { .. }) => Metric::CategoricalAccuracy,
+            (Metric::Accuracy, Loss::SparseCategoricalCrossentropy { .. }) => Metric::SparseCategoricalAccuracy,
+            (Metric::Accuracy, _) if columns == 1 => Metric::BinaryAccuracy { threshold: 0.5 },
+            (Metric::Accuracy, _) => Metric::CategoricalAccuracy,
+            _ => self,
+        }
+    }
+
+    /// Keras's name, as in the history of training: `"accuracy"`, `"mean_squared_error"`, ….
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::BinaryAccuracy { .. } => "binary_accuracy",
+            Metric::CategoricalAccuracy => "categorical_accuracy",
+            Metric::SparseCategoricalAccuracy => "sparse_categorical_accuracy",
+            Metric::TopKCategoricalAccuracy { .. } => "top_k_categorical_accuracy",
+            Metric::SparseTopKCategoricalAccuracy { .. } => "sparse_top_k_categorical_accuracy",
+            Metric::MeanSquaredError => "mean_squared_error",
+            Metric::RootMeanSquaredError => "root_mean_squared_error",
+            Metric::MeanAbsoluteError => "mean_absolute_error",
+            Metric::MeanAbsolutePercentageError => "mean_absolute_percentage_error",
+            Metric::R2Score => "r2_score",
+            Metric::Precision { .. } => "precision",
+            Metric::Recall { .. } => "recall",
+            Metric::F1Score { .. } => "f1_score",
+        }
+    }
+
+    /// Whether targets must be the numbers of classes, one a row.
+    fn is_sparse(self) -> bool {
+        matches!(self, Metric::SparseCategoricalAccuracy | Metric::SparseTopKCategoricalAccuracy { .. })
+    }
+
+    /// Whether targets may be the numbers of classes.
+    fn may_be_sparse(self) -> bool {
+        matches!(self, Metric::Precision { .. } | Metric::Recall { .. } | Metric::F1Score { .. })
+    }
+
+    fn check(self) -> Result<()> {
+        match self {
+            Metric::Accuracy => Err(Error::option(
+                "metric",
+                "binary_accuracy, categorical_accuracy or sparse_categorical_accuracy where there is no loss to choose among them",
+                self,
+            )),
+            Metric::TopKCategoricalAccuracy { k: 0 } | Metric::SparseTopKCategoricalAccuracy { k: 0 } => {
+                Err(Error::ZeroSize { name: "k" })
+            }
+            Metric::BinaryAccuracy { threshold }
+            | Metric::Precision { threshold }
+            | Metric::Recall { threshold }
+            | Metric::F1Score { threshold: Some(threshold), .. }
+                if !threshold.is_finite() =>
+            {
+                Err(Error::option(format!("threshold of {self}"), "a finite number", threshold))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = Error;
+
+    /// Keras's names and abbreviations, with Keras's defaults; an F1 score is the macro average.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "accuracy" | "acc" => Metric::Accuracy,
+            "binary_accuracy" => Metric::BinaryAccuracy { threshold: 0.5 },
+            "categorical_accuracy" => Metric::CategoricalAccuracy,
+            "sparse_categorical_accuracy" => Metric::SparseCategoricalAccuracy,
+            "top_k_categorical_accuracy" => Metric::TopKCategoricalAccuracy { k: 5 },
+            "sparse_top_k_categorical_accuracy" => Metric::SparseTopKCategoricalAccuracy { k: 5 },
+            "mean_squared_error" | "mse" => Metric::MeanSquaredError,
+            "root_mean_squared_error" | "rmse" => Metric::RootMeanSquaredError,
+            "mean_absolute_error" | "mae" => Metric::MeanAbsoluteError,
+            "mean_absolute_percentage_error" | "mape" => Metric::MeanAbsolutePercentageError,
+            "r2_score" => Metric::R2Score,
+            "precision" => Metric::Precision { threshold: 0.5 },
+            "recall" => Metric::Recall { threshold: 0.5 },
+            "f1_score" => Metric::F1Score { average: Average::Macro, threshold: None },
+            _ => {
+                return Err(Error::option(
+                    "metric",
+                    "one of Keras's names: accuracy, binary_accuracy, categorical_accuracy, sparse_categorical_accuracy, \
+                     top_k_categorical_accuracy, sparse_top_k_categorical_accuracy, mse, rmse, mae, mape, r2_score, precision, recall, \
+                     f1_score",
+                    text,
+                ));
+            }
+        })
+    }
+}
+
+/// Sums that a metric needs.
+#[derive(Clone, Debug)]
+enum Sums {
+    /// Of rows: their values times their weights, and their weights.
+    Mean { sum: f64, weights: f64 },
+    /// Of all elements, or of each column.
+    Tallies(Vec<Tally>),
+    /// Of each column.
+    Determination { rows: usize, columns: Vec<Spread> },
+}
+
+/// How far targets spread around their mean, and predictions from them
+/// ([West 1979](https://doi.org/10.1145/359146.359153), which does not cancel).
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    weights: f64,
+    mean: f64,
+    squares: f64,
+    residuals: f64,
+}
+
+impl Spread {
+    fn add(&mut self, target: f64, prediction: f64, weight: f64) {
+        self.residuals += weight * (target - prediction) * (target - prediction);
+        if weight != 0.0 {
+            self.weights += weight;
+            let off = target - self.mean;
+            self.mean += off * weight / self.weights;
+            self.squares += weight * off * (target - self.mean);
+        }
+    }
+}
+
+/// A [`Metric`] of all batches so far, whatever their sizes: rows are summed up one after the other, so that the result is that of one
+/// batch, to the bit.
+///
+/// ```
+/// use fused_rnn::metrics::{Metric, MetricAccumulator};
+/// use fused_rnn::nn::Loss;
+/// let loss = Loss::SparseCategoricalCrossentropy { from_logits: true };
+/// let mut accuracy = MetricAccumulator::for_loss("accuracy".parse()?, loss, 3)?;
+/// accuracy.update(&[2.0f32, 0.0], &[0.1, 0.2, 0.7, 0.3, 0.4, 0.3], 3, None)?;
+/// accuracy.update(&[1.0f32], &[0.2, 0.6, 0.2], 3, None)?;
+/// assert_eq!((accuracy.name(), accuracy.result()), ("accuracy".to_owned(), 2.0 / 3.0));
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MetricAccumulator {
+    metric: Metric,
+    name: String,
+    columns: Option<usize>,
+    sums: Sums,
+}
+
+impl MetricAccumulator {
+    /// A metric of nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for `Accuracy`, which needs a loss, and for a threshold that is not finite; [`Error::ZeroSize`] for `k` of
+    /// zero.
+    pub fn new(metric: Metric) -> Result<Self> {
+        metric.check()?;
+        Ok(MetricAccumulator { metric, name: metric.name().to_owned(), columns: None, sums: empty(metric) })
+    }
+
+    /// A metric of nothing yet, with [`Metric::for_loss`] for `Accuracy`, which keeps its name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn for_loss(metric: Metric, loss: Loss, columns: usize) -> Result<Self> {
+        let name = metric.name().to_owned();
+        Ok(MetricAccumulator { name, ..Self::new(metric.for_loss(loss, columns))? })
+    }
+
+    /// The same under another name, such as the one that the user wrote (`"mse"`).
+    pub fn named(self, name: impl Into<String>) -> Self {
+        MetricAccumulator { name: name.into(), ..self }
+    }
+
+    /// The name in the history of training.
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// What it measures.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// Forgets all batches.
+    pub fn reset(&mut self) {
+        self.columns = None;
+        self.sums = empty(self.metric);
+    }
+
+    /// Adds a batch: `predictions` `[rows, columns]`, `targets` of the same shape or, for sparse metrics (and, where there are several
+    /// columns, for precision, recall and F1), the class of each row. A row counts as much as its weight says, if there are any. After an
+    /// error, the batch does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ZeroSize`] for no columns; [`Error::Shape`] for slices of other lengths, or other columns than before;
+    /// [`Error::InvalidOption`] naming a target that is no class or, for precision, recall and F1, neither 0 nor 1, and for weights that are
+    /// not finite or below zero; [`Error::NonFinite`] for a prediction of NaN where a class is to be told from it.
+    pub fn update<E: Scalar>(
+        &mut self,
+        targets: &[E],
+        predictions: &[E],
+        columns: usize,
+        weights: Option<&[E]>,
+    ) -> Result<()> {
+        if columns == 0 {
+            return Err(Error::ZeroSize { name: "columns" });
+        }
+        if self.columns.is_some_and(|before| before != columns) || !predictions.len().is_multiple_of(columns) {
+            let before = self.columns.unwrap_or(columns);
+            let got = format!("{} elements in rows of {columns}", predictions.len());
+            return Err(Error::shape("predictions", format!("rows of {before} columns"), got));
+        }
+        let rows = predictions.len() / columns;
+        let dense = targets.len() == predictions.len() && !(self.metric.is_sparse() && columns > 1);
+        let sparse = targets.len() == rows && (self.metric.is_sparse() || self.metric.may_be_sparse());
+        if !dense && !sparse {
+            let expected = match self.metric.is_sparse() {
+                true => format!("{rows} classes, one a row of predictions, for {}", self.metric),
+                false => format!(
+                    "{} elements ({rows} rows of {columns}), as predictions, for {}",
+                    predictions.len(),
+                    self.metric
+                ),
+            };
+            return Err(Error::shape("targets", expected, format!("{} elements", targets.len())));
+        }
+        let sparse = sparse && (columns > 1 || self.metric.is_sparse());
+        let weights: Option<Vec<f64>> = weights.map(|weights| weights.iter().map(|w| w.wide()).collect());
+        check_weights(weights.as_deref(), rows)?;
+        if columns == 1 && matches!(self.metric, Metric::F1Score { threshold: None, .. }) {
+            let expected = "a number where there is one column, which is always the largest of its row";
+            return Err(Error::option("threshold of f1_score", expected, "none"));
+        }
+
+        let mut sums = self.sums.clone();
+        match &mut sums {
+            Sums::Tallies(tallies) if tallies.is_empty() => {
+                let count = if matches!(self.metric, Metric::F1Score { .. }) { columns } else { 1 };
+                tallies.resize(count, Tally::default());
+            }
+            Sums::Determination { columns: spreads, .. } if spreads.is_empty() => {
+                spreads.resize(columns, Spread::default());
+            }
+            _ => {}
+        }
+        let width = if sparse { 1 } else { columns };
+        for (row, predictions) in predictions.chunks_exact(columns).enumerate() {
+            let weight = weights.as_ref().map_or(1.0, |weights| weights[row]);
+            let row = Row { index: row, targets: &targets[row * width..][..width], predictions, sparse };
+            match &mut sums {
+                Sums::Mean { sum, weights } => {
+                    *sum += weight * row.value(self.metric)?;
+                    *weights += weight;
+                }
+                Sums::Tallies(tallies) => row.count(self.metric, weight, tallies)?,
+                Sums::Determination { rows, columns: spreads } => {
+                    *rows += 1;
+                    for ((spread, t), p) in spreads.iter_mut().zip(row.targets).zip(predictions) {
+                        spread.add(t.wide(), p.wide(), weight);
+                    }
+                }
+            }
+        }
+        self.columns = Some(columns);
+        self.sums = sums;
+        Ok(())
+    }
+
+    /// The metric of all batches; NaN before the first.
+    pub fn result(&self) -> f64 {
+        match (&self.sums, self.metric) {
+            (Sums::Mean { sum, weights }, Metric::RootMeanSquaredError) => (sum / weights).sqrt(),
+            (Sums::Mean { sum, weights }, _) => sum / weights,
+            (Sums::Tallies(tallies), _) if tallies.is_empty() => f64::NAN,
+            (Sums::Tallies(tallies), Metric::F1Score { average, .. }) => {
+                averaged(tallies, average, ZeroDivision::Zero).f1
+            }
+            (Sums::Tallies(tallies), metric) => {
+                let scores = averaged(tallies, Average::Micro, ZeroDivision::Zero);
+                if matches!(metric, Metric::Recall { .. }) { scores.recall } else { scores.precision }
+            }
+            (Sums::Determination { rows, .. }, _) if *rows < 2 => f64::NAN,
+            (Sums::Determination { columns, .. }, _) => {
+                let sum: f64 = columns.iter().map(|spread| determination(spread.residuals, spread.squares)).sum();
+                sum / columns.len() as f64
+            }
+        }
+    }
+}
+
+/// The sums of no batch.
+fn empty(metric: Metric) -> Sums {
+    match metric {
+        Metric::Precision { .. } | Metric::Recall { .. } | Metric::F1Score { .. } => Sums::Tallies(Vec::new()),
+        Metric::R2Score => Sums::Determination { rows: 0, columns: Vec::new() },
+        _ => Sums::Mean { sum: 0.0, weights: 0.0 },
+    }
+}
+
+/// A row of a batch.
+struct Row<'a, E> {
+    index: usize,
+    /// One for each prediction, or a class.
+    targets: &'a [E],
+    predictions: &'a [E],
+    sparse: bool,
+}
+
+impl<E: Scalar> Row<'_, E> {
+    /// The class that a sparse target names.
+    fn class(&self) -> Result<usize> {
+        let target = self.targets[0].wide();
+        let columns = self.predictions.len();
+        if target.fract() == 0.0 && (0.0..columns as f64).contains(&target) {
+            return Ok(target as usize);
+        }
+        let expected = format!("a class, a whole number from 0 to {}", columns - 1);
+        Err(Error::option(format!("target of row {}", self.index), expected, target))
+    }
+
+    fn largest_target(&self) -> Result<usize> {
+        argmax(self.targets.iter().map(|t| t.wide()), "targets", self.index)
+    }
+
+    fn largest_prediction(&self) -> Result<usize> {
+        argmax(self.predictions.iter().map(|p| p.wide()), "predictions", self.index)
+    }
+
+    fn is_above(&self, column: usize, threshold: f64) -> Result<bool> {
+        let position = || format!("row {}, column {column} (from 0)", self.index);
+        above(self.predictions[column].wide(), threshold, position)
+    }
+
+    /// The mean of `f(target, prediction)`.
+    fn mean(&self, f: impl Fn(f64, f64) -> f64) -> f64 {
+        let pairs = self.targets.iter().zip(self.predictions);
+        pairs.map(|(t, p)| f(t.wide(), p.wide())).sum::<f64>() / self.predictions.len() as f64
+    }
+
+    /// What the row adds to a mean.
+    fn value(&self, metric: Metric) -> Result<f64> {
+        let in_top_k = |class, k| {
+            is_in_top_k(class, self.predictions.iter().map(|p| p.wide()), k, self.index)
+                .map(|hit| f64::from(u8::from(hit)))
+        };
+        Ok(match metric {
+            Metric::BinaryAccuracy { threshold } => {
+                let mut hits = 0usize;
+                for (column, t) in self.targets.iter().enumerate() {
+                    hits += usize::from(is_binary_hit(t.wide(), self.is_above(column, threshold)?));
+                }
+                hits as f64 / self.predictions.len() as f64
+            }
+            Metric::CategoricalAccuracy => f64::from(u8::from(self.largest_target()? == self.largest_prediction()?)),
+            Metric::SparseCategoricalAccuracy => f64::from(u8::from(self.class()? == self.largest_prediction()?)),
+            Metric::TopKCategoricalAccuracy { k } => in_top_k(self.largest_target()?, k)?,
+            Metric::SparseTopKCategoricalAccuracy { k } => in_top_k(self.class()?, k)?,
+            Metric::MeanAbsoluteError => self.mean(|t, p| (t - p).abs()),
+            Metric::MeanAbsolutePercentageError => self.mean(|t, p| 100.0 * (t - p).abs() / t.abs().max(1e-7)),
+            _ => self.mean(|t, p| (t - p) * (t - p)),
+        })
+    }
+
+    /// Counts the row's elements into one tally, or one for each column.
+    fn count(&self, metric: Metric, weight: f64, tallies: &mut [Tally]) -> Result<()> {
+        let threshold = match metric {
+            Metric::Precision { threshold } | Metric::Recall { threshold } => Some(threshold),
+            Metric::F1Score { threshold, .. } => threshold,
+            _ => None,
+        };
+        let class = if self.sparse { Some(self.class()?) } else { None };
+        let largest = if threshold.is_none() { Some(self.largest_prediction()?) } else { None };
+        for column in 0..self.predictions.len() {
+            let is_true = match class {
+                Some(class) => class == column,
+                None => match self.targets[column].wide() {
+                    0.0 => false,
+                    1.0 => true,
+                    other => {
+                        let name = format!("target of row {}, column {column} (from 0), for {metric}", self.index);
+                        return Err(Error::option(name, "0 or 1", other));
+                    }
+                },
+            };
+            let is_predicted = match threshold {
+                Some(threshold) => self.is_above(column, threshold)?,
+                None => largest == Some(column),
+            };
+            let place = if tallies.len() == 1 { 0 } else { column };
+            let tally = &mut tallies[place];
+            tally.hits += if is_true && is_predicted { weight } else { 0.0 };
+            tally.predicted += if is_predicted { weight } else { 0.0 };
+            tally.support += if is_true { weight } else { 0.0 };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(metric: Metric, targets: &[f64], predictions: &[f64], columns: usize, weights: Option<&[f64]>) -> f64 {
+        let mut accumulator = MetricAccumulator::new(metric).unwrap();
+        accumulator.update(targets, predictions, columns, weights).unwrap();
+        accumulator.result()
+    }
+
+    fn close(got: f64, expected: f64) {
+        assert!((got - expected).abs() <= 1e-6 * expected.abs(), "{got} {expected}");
+    }
+
+    /// The examples of [Keras's documentation](https://keras.io/api/metrics/), with sample weights where it has them. It computes in single
+    /// precision.
+    #[test]
+    fn kerass_examples() {
+        let half = 0.5;
+        let metric = Metric::BinaryAccuracy { threshold: half };
+        let (t, p) = ([1.0, 1.0, 0.0, 0.0], [0.98, 1.0, 0.0, 0.6]);
+        close(result(metric, &t, &p, 1, None), 0.75);
+        close(result(metric, &t, &p, 1, Some(&[1.0, 0.0, 0.0, 1.0])), 0.5);
+        let (t, p) = ([0.0, 0.0, 1.0, 0.0, 1.0, 0.0], [0.1, 0.9, 0.8, 0.05, 0.95, 0.0]);
+        for metric in [Metric::CategoricalAccuracy, Metric::TopKCategoricalAccuracy { k: 1 }] {
+            close(result(metric, &t, &p, 3, None), 0.5);
+            close(result(metric, &t, &p, 3, Some(&[0.7, 0.3])), 0.3);
+        }
+        let p = [0.1, 0.6, 0.3, 0.05, 0.95, 0.0];
+        for metric in [Metric::SparseCategoricalAccuracy, Metric::SparseTopKCategoricalAccuracy { k: 1 }] {
+            close(result(metric, &[2.0, 1.0], &p, 3, None), 0.5);
+            close(result(metric, &[2.0, 1.0], &p, 3, Some(&[0.7, 0.3])), 0.3);
+        }
+        let (t, p) = ([0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]);
+        close(result(Metric::MeanSquaredError, &t, &p, 2, None), 0.25);
+        close(result(Metric::MeanSquaredError, &t, &p, 2, Some(&[1.0, 0.0])), 0.5);
+        close(result(Metric::RootMeanSquaredError, &t, &p, 2, None), 0.5);
+        close(result(Metric::RootMeanSquaredError, &t, &p, 2, Some(&[1.0, 0.0])), std::f64::consts::FRAC_1_SQRT_2);
+        close(result(Metric::MeanAbsoluteError, &t, &p, 2, None), 0.25);
+        close(result(Metric::MeanAbsolutePercentageError, &t, &p, 2, None), 250_000_000.0);
+        close(result(Metric::MeanAbsolutePercentageError, &t, &p, 2, Some(&[1.0, 0.0])), 500_000_000.0);
+        let (t, p) = ([0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0]);
+        let weights = [0.0, 0.0, 1.0, 0.0];
+        let precision = Metric::Precision { threshold: half };
+        close(result(precision, &t, &p, 1, None), 2.0 / 3.0);
+        close(result(precision, &t, &p, 1, Some(&weights)), 1.0);
+        close(result(Metric::Recall { threshold: half }, &t, &p, 1, None), 2.0 / 3.0);
+        close(result(Metric::Recall { threshold: half }, &t, &p, 1, Some(&[0.0, 0.0, 1.0, 0.0])), 1.0);
+        // Its F1 of [1, 1, 1], [1, 0, 0], [1, 1, 0] and these predictions is [0.5, 0.8, 0.6666667].
+        let t = [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
+        let p = [0.2, 0.6, 0.7, 0.2, 0.6, 0.6, 0.6, 0.8, 0.0];
+        let f1 = Metric::F1Score { average: Average::Macro, threshold: Some(half) };
+        close(result(f1, &t, &p, 3, None), (0.5 + 0.8 + 2.0 / 3.0) / 3.0);
+        let (t, p) = ([1.0, 4.0, 3.0], [2.0, 4.0, 4.0]);
+        close(result(Metric::R2Score, &t, &p, 1, None), 0.571_428_6);
+    }
+
+    #[test]
+    fn accuracy_follows_the_loss() {
+        let of = |loss, columns| Metric::Accuracy.for_loss(loss, columns);
+        let binary = |threshold| Metric::BinaryAccuracy { threshold };
+        assert_eq!(of(Loss::BinaryCrossentropy { from_logits: false }, 3), binary(0.5));
+        assert_eq!(of(Loss::BinaryCrossentropy { from_logits: true }, 1), binary(0.0));
+        assert_eq!(of(Loss::CategoricalCrossentropy { from_logits: true }, 3), Metric::CategoricalAccuracy);
+        let sparse = Loss::SparseCategoricalCrossentropy { from_logits: false };
+        assert_eq!(of(sparse, 3), Metric::SparseCategoricalAccuracy);
+        assert_eq!((of(Loss::MeanSquaredError, 1), of(Loss::HUBER, 2)), (binary(0.5), Metric::CategoricalAccuracy));
+        assert_eq!(Metric::R2Score.for_loss(sparse, 3), Metric::R2Score);
+        let accumulator = MetricAccumulator::for_loss(Metric::Accuracy, sparse, 3).unwrap();
+        assert_eq!(
+            (accumulator.name().as_str(), accumulator.metric()),
+            ("accuracy", Metric::SparseCategoricalAccuracy)
+        );
+        assert_eq!(accumulator.named("acc").name(), "acc");
+        assert!(matches!(MetricAccumulator::new(Metric::Accuracy), Err(Error::InvalidOption { .. })));
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for name in ["accuracy", "mean_squared_error", "f1_score", "top_k_categorical_accuracy", "recall"] {
+            assert_eq!(name.parse::<Metric>().unwrap().name(), name);
+        }
+        assert_eq!("mse".parse::<Metric>().unwrap(), Metric::MeanSquaredError);
+        assert!("accurancy".parse::<Metric>().unwrap_err().to_string().contains("accurancy"));
+    }
+
+    #[test]
+    fn nothing_yet_and_reset() {
+        for name in ["mse", "precision", "f1_score", "r2_score", "categorical_accuracy"] {
+            let mut accumulator = MetricAccumulator::new(name.parse().unwrap()).unwrap();
+            assert!(accumulator.result().is_nan(), "{name}");
+            accumulator.update(&[0.0f64, 1.0, 1.0, 0.0], &[0.2, 0.8, 0.7, 0.1], 2, None).unwrap();
+            let first = accumulator.result();
+            assert!(first.is_finite(), "{name}");
+            accumulator.reset();
+            assert!(accumulator.result().is_nan(), "{name}");
+            // Other columns, now that there are none from before.
+            if name != "f1_score" {
+                accumulator.update(&[0.0f64, 1.0], &[0.2, 0.8], 1, None).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn bad_batches_are_named_and_do_not_count() {
+        let half = 0.5;
+        let message = |metric: Metric, targets: &[f64], predictions: &[f64], columns, weights: Option<&[f64]>| {
+            let mut accumulator = MetricAccumulator::new(metric).unwrap();
+            let error = accumulator.update(targets, predictions, columns, weights).unwrap_err().to_string();
+            assert!(accumulator.result().is_nan(), "{metric}");
+            error
+        };
+        let sparse = Metric::SparseCategoricalAccuracy;
+        let p = [0.1, 0.9, 0.8, 0.2];
+        for target in [2.0, -1.0, 0.5, f64::NAN, f64::INFINITY] {
+            let error = message(sparse, &[0.0, target], &p, 2, None);
+            assert!(error.contains("target of row 1: expected a class, a whole number from 0 to 1"), "{error}");
+        }
+        assert!(message(sparse, &[0.0, 1.0, 0.0, 1.0], &p, 2, None).contains("2 classes, one a row"));
+        assert!(message(Metric::CategoricalAccuracy, &[0.0, 1.0], &p, 2, None).contains("4 elements (2 rows of 2)"));
+        let bad = [0.1, 0.9, f64::NAN, 0.2];
+        for metric in [sparse, Metric::Precision { threshold: half }, Metric::SparseTopKCategoricalAccuracy { k: 1 }] {
+            let error = message(metric, &[0.0, 1.0], &bad, 2, None);
+            assert!(error.contains("predictions: NaN at row 1, column 0"), "{error}");
+        }
+        let error = message(Metric::Recall { threshold: half }, &[0.0, 1.0, 0.3, 0.0], &p, 2, None);
+        assert!(error.contains("row 1, column 0") && error.contains("0 or 1, got 0.3"), "{error}");
+        let mse = Metric::MeanSquaredError;
+        assert!(message(mse, &p, &p, 3, None).contains("rows of 3 columns"));
+        assert!(message(mse, &p, &p, 0, None).contains("columns is 0"));
+        assert!(message(mse, &p, &p, 2, Some(&[1.0])).contains("weights: expected 2"));
+        assert!(message(mse, &p, &p, 2, Some(&[1.0, -1.0])).contains("weights[1]"));
+        let f1 = Metric::F1Score { average: Average::Macro, threshold: None };
+        assert!(message(f1, &[0.0, 1.0], &[0.5, 0.5], 1, None).contains("one column"));
+        let mut accumulator = MetricAccumulator::new(mse).unwrap();
+        accumulator.update(&p, &p, 2, None).unwrap();
+        assert!(matches!(accumulator.update(&p, &p, 4, None), Err(Error::Shape { .. })));
+        for metric in [Metric::TopKCategoricalAccuracy { k: 0 }, Metric::Precision { threshold: f64::NAN }] {
+            assert!(MetricAccumulator::new(metric).is_err());
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! [`Bidirectional`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::error::{Error, Result};
+use crate::nn::builder::{Builder, Value};
+use crate::nn::merge::{Add, Concatenate, Multiply, scaled};
+use crate::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
+
+/// How the outputs of both directions become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeMode {
+    /// Side by side, the forward one first.
+    #[default]
+    Concat,
+    /// Their sum.
+    Sum,
+    /// Their product.
+    Mul,
+    /// Their mean.
+    Ave,
+}
+
+/// A recurrent layer in both directions of time, each with weights of its own, Keras's
+/// [`Bidirectional`](https://keras.io/api/layers/recurrent_layers/bidirectional/). Outputs of the second stay at the steps they belong to;
+/// without `return_sequences` it is each direction's last. With `return_state` the states follow, those of the first direction before
+/// those of the second; initial states are given in that order too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bidirectional {
+    /// The layer: `SimpleRNN`, `LSTM` or `GRU`.
+    pub layer: Box<LayerConfig>,
+    /// How outputs become one.
+    #[serde(default)]
+    pub merge_mode: MergeMode,
+}
+
+impl Bidirectional {
+    /// `layer` in both directions, outputs side by side.
+    pub fn new(layer: impl Into<LayerConfig>) -> Self {
+        Bidirectional { layer: Box::new(layer.into()), merge_mode: MergeMode::Concat }
+    }
+
+    /// Sets how outputs become one.
+    #[must_use]
+    pub fn merge_mode(self, merge_mode: MergeMode) -> Self {
+        Bidirectional { merge_mode, ..self }
+    }
+
+    pub(in crate::nn) fn build<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>>
+    where
+        B::Plan: 'static,
+    {
+        let Some((x, states)) = inputs.split_first() else {
+            return Err(Error::shape(builder.name(), "inputs of shape [seq_len, features]", "none"));
+        };
+        if states.len() % 2 != 0 {
+            let expected = "as many initial states for each direction";
+            return Err(Error::shape(builder.name(), expected, format!("{} states", states.len())));
+        }
+        let (forward, backward) = states.split_at(states.len() / 2);
+        let given = |states: &[Value]| [std::slice::from_ref(x), states].concat();
+        let mut a = self.direction(builder, "forward", &given(forward), false)?;
+        let mut b = self.direction(builder, "backward", &given(backward), true)?;
+        let (first, second) = (a.remove(0), b.remove(0));
+        let pair = [first, second];
+        let merged = match self.merge_mode {
+            MergeMode::Concat => Concatenate::new().build(builder, &pair)?,
+            MergeMode::Sum => Add::new().build(builder, &pair)?,
+            MergeMode::Mul => Multiply::new().build(builder, &pair)?,
+            MergeMode::Ave => {
+                let sum = Add::new().build(builder, &pair)?;
+                vec![scaled(builder, &sum[0], 0.5)?]
+            }
+        };
+        Ok([merged, a, b].concat())
+    }
+
+    /// One direction: the layer as it is, or the other way round.
+    fn direction<B: DenseBackend + 'static>(
+        &self,
+        builder: &mut Builder<B>,
+        name: &str,
+        inputs: &[Value],
+        opposite: bool,
+    ) -> Result<Vec<Value>>
+    where
+        B::Plan: 'static,
+    {
+        let mut layer = (*self.layer).clone();
+        let options = match &mut layer {
+            LayerConfig::SimpleRnn(SimpleRnn { options, .. })
+            | LayerConfig::Lstm(Lstm { options, .. })
+            | LayerConfig::Gru(Gru { options, .. }) => options,
+            other => {
+                let expected = "a SimpleRNN, LSTM or GRU";
+                return Err(Error::option(format!("layer of {}", builder.name()), expected, format!("{other:?}")));
+            }
+        };
+        options.go_backwards ^= opposite;
+        builder.scope(name, |builder| match &layer {
+            LayerConfig::SimpleRnn(layer) => layer.in_direction(builder, inputs, opposite),
+            LayerConfig::Lstm(layer) => layer.in_direction(builder, inputs, opposite),
+            LayerConfig::Gru(layer) => layer.in_direction(builder, inputs, opposite),
+            _ => Ok(Vec::new()),
+        })
+    }
+}

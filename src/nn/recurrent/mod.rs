@@ -1,0 +1,469 @@
+//! The recurrent layers with Keras's words and defaults.
+//!
+//! | file | what |
+//! |---|---|
+//! | this | [`SimpleRnn`], [`Lstm`], [`Gru`]: their options, and which of the two operations below computes them |
+//! | `sequence` | all steps by the fused operator of a [`RecurrentBackend`](crate::backend::RecurrentBackend) |
+//! | [`cell`] | a step at a time by a [`Cell`]: what the fused operator has not, and cells of one's own with [`Rnn`] |
+//! | `regularized`, `normalized` | cells with recurrent dropout and zoneout, and with layer normalisation |
+//! | [`bidirectional`] | [`Bidirectional`] |
+
+pub mod bidirectional;
+pub mod cell;
+mod normalized;
+mod regularized;
+mod sequence;
+
+pub use bidirectional::{Bidirectional, MergeMode};
+pub use cell::{Cell, CellBackward, CellForward, Rnn};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::cell::{Activations, CellKind};
+use crate::error::{Error, Result};
+use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::dropout::check_rate;
+use crate::nn::recurrent::cell::steps;
+use crate::nn::recurrent::normalized::Normalized;
+use crate::nn::recurrent::regularized::Regularized;
+use crate::nn::recurrent::sequence::Sequence;
+use crate::nn::shape::reversed;
+use crate::nn::{ActivationFunction, Scratch};
+use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout};
+
+/// What all recurrent layers of this crate can be told besides what their cell can.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecurrentOptions {
+    /// Whether the output is that of every step rather than of the last; needed below another recurrent layer.
+    pub return_sequences: bool,
+    /// Whether the last states are outputs too: h, and of an LSTM c.
+    pub return_state: bool,
+    /// Whether time runs backwards: the last step comes first, in the output too.
+    pub go_backwards: bool,
+    /// Whether the states at the end of a batch are where the next one starts, sample by sample; all batches then have one size.
+    pub stateful: bool,
+    /// Probability of dropping an input feature in training, for all steps of a sequence alike.
+    pub dropout: f64,
+    /// Probability of dropping a unit of the previous output in training, for all steps of a sequence alike
+    /// ([Gal and Ghahramani 2016](https://arxiv.org/abs/1512.05287)).
+    pub recurrent_dropout: f64,
+    /// Probability that an element of the states keeps its value over a step in training; without training, states are mixed in that
+    /// proportion ([Krueger et al. 2017](https://arxiv.org/abs/1606.01305)).
+    pub zoneout: f64,
+    /// Whether products with the input and with the state, and an LSTM's cell state on its way out, are brought to mean 0 and variance 1
+    /// over the units, then scaled and shifted ([Ba et al. 2016](https://arxiv.org/abs/1607.06450), supplement).
+    pub layer_norm: bool,
+}
+
+impl Default for RecurrentOptions {
+    fn default() -> Self {
+        RecurrentOptions {
+            return_sequences: false,
+            return_state: false,
+            go_backwards: false,
+            stateful: false,
+            dropout: 0.0,
+            recurrent_dropout: 0.0,
+            zoneout: 0.0,
+            layer_norm: false,
+        }
+    }
+}
+
+/// The words that all three layers have.
+macro_rules! recurrent_layer {
+    ($layer:ident { $($field:ident: $value:expr),* }) => {
+        impl $layer {
+            /// A layer with `units` units that returns the output of the last step.
+            pub fn new(units: usize) -> Self {
+                $layer {
+                    units,
+                    activation: ActivationFunction::Tanh,
+                    use_bias: true,
+                    $($field: $value,)*
+                    options: RecurrentOptions::default(),
+                }
+            }
+
+            /// Sets the function of the candidate state, and of an LSTM's output.
+            #[must_use]
+            pub fn activation(self, activation: ActivationFunction) -> Self {
+                $layer { activation, ..self }
+            }
+
+            /// Sets whether there are biases.
+            #[must_use]
+            pub fn use_bias(self, use_bias: bool) -> Self {
+                $layer { use_bias, ..self }
+            }
+
+            recurrent_layer! { @options
+                /// Sets whether the output of every step is returned.
+                return_sequences: bool,
+                /// Sets whether the last states are outputs too.
+                return_state: bool,
+                /// Sets whether time runs backwards.
+                go_backwards: bool,
+                /// Sets whether states go on from batch to batch.
+                stateful: bool,
+                /// Sets the probability of dropping an input feature.
+                dropout: f64,
+                /// Sets the probability of dropping a unit of the previous output.
+                recurrent_dropout: f64,
+                /// Sets the probability that an element of the states keeps its value.
+                zoneout: f64,
+                /// Sets whether the cell is normalised.
+                layer_norm: bool,
+            }
+
+            pub(super) fn build<B: DenseBackend + 'static>(
+                &self,
+                builder: &mut Builder<B>,
+                inputs: &[Value],
+            ) -> Result<Vec<Value>>
+            where
+                B::Plan: 'static,
+            {
+                self.in_direction(builder, inputs, false)
+            }
+
+            /// The same, or as the second direction of a bidirectional layer: then the output stays at the steps it belongs to.
+            pub(super) fn in_direction<B: DenseBackend + 'static>(
+                &self,
+                builder: &mut Builder<B>,
+                inputs: &[Value],
+                in_place: bool,
+            ) -> Result<Vec<Value>>
+            where
+                B::Plan: 'static,
+            {
+                let descriptor = self.descriptor(builder, inputs)?;
+                let unit_forget_bias = self.unit_forget_bias();
+                recurrent(builder, inputs, descriptor, &self.options, unit_forget_bias, in_place)
+            }
+        }
+    };
+    (@options $($(#[$doc:meta])* $option:ident: $type:ty,)*) => {
+        $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $option(mut self, $option: $type) -> Self {
+                self.options.$option = $option;
+                self
+            }
+        )*
+    };
+}
+
+/// The simple recurrence, Keras's [`SimpleRNN`](https://keras.io/api/layers/recurrent_layers/simple_rnn/): `h = f(W x + R h + b)`.
+///
+/// `[seq_len, features]` to `[units]`, the output of the last step, or with `return_sequences` to `[seq_len, units]`. Further inputs are
+/// the initial states. Kernel Glorot uniform, recurrent kernel orthogonal, as in Keras; names, shapes and gate order of the weights are
+/// PyTorch's. Steps that a mask says are absent are left out; the output there is the one before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SimpleRnn {
+    /// Width of the state and the output.
+    pub units: usize,
+    /// f; tanh.
+    pub activation: ActivationFunction,
+    /// Whether there is a bias; yes.
+    pub use_bias: bool,
+    /// Further options.
+    #[serde(flatten)]
+    pub options: RecurrentOptions,
+}
+
+recurrent_layer!(SimpleRnn {});
+
+impl SimpleRnn {
+    fn unit_forget_bias(&self) -> bool {
+        false
+    }
+
+    fn descriptor<B: DenseBackend>(&self, builder: &Builder<B>, inputs: &[Value]) -> Result<RnnDescriptor> {
+        let mut descriptor = plain(builder, inputs, CellKind::Rnn, self.units)?;
+        descriptor.bias = if self.use_bias { Bias::Single } else { Bias::None };
+        descriptor.activations.state = self.activation.of_elements(&builder.name(), "activation")?;
+        Ok(descriptor)
+    }
+}
+
+/// Long short-term memory, Keras's [`LSTM`](https://keras.io/api/layers/recurrent_layers/lstm/), with one bias. Shapes, weights and masks
+/// are as [`SimpleRnn`] has them; its states are h and c.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lstm {
+    /// Width of the states and the output.
+    pub units: usize,
+    /// Of the candidate and of the cell state on its way out; tanh.
+    pub activation: ActivationFunction,
+    /// Whether there is a bias; yes.
+    pub use_bias: bool,
+    /// Of the gates; sigmoid.
+    pub recurrent_activation: ActivationFunction,
+    /// Whether the bias of the forget gate starts at 1 rather than 0, which lets gradients through; yes.
+    pub unit_forget_bias: bool,
+    /// Further options.
+    #[serde(flatten)]
+    pub options: RecurrentOptions,
+}
+
+recurrent_layer!(Lstm { recurrent_activation: ActivationFunction::Sigmoid, unit_forget_bias: true });
+
+impl Lstm {
+    /// Sets the function of the gates.
+    #[must_use]
+    pub fn recurrent_activation(self, recurrent_activation: ActivationFunction) -> Self {
+        Lstm { recurrent_activation, ..self }
+    }
+
+    /// Sets whether the bias of the forget gate starts at 1.
+    #[must_use]
+    pub fn with_unit_forget_bias(self, unit_forget_bias: bool) -> Self {
+        Lstm { unit_forget_bias, ..self }
+    }
+
+    fn unit_forget_bias(&self) -> bool {
+        self.unit_forget_bias
+    }
+
+    fn descriptor<B: DenseBackend>(&self, builder: &Builder<B>, inputs: &[Value]) -> Result<RnnDescriptor> {
+        let mut descriptor = plain(builder, inputs, CellKind::Lstm, self.units)?;
+        descriptor.bias = if self.use_bias { Bias::Single } else { Bias::None };
+        let state = self.activation.of_elements(&builder.name(), "activation")?;
+        let gate = self.recurrent_activation.of_elements(&builder.name(), "recurrent_activation")?;
+        descriptor.activations = Activations { gate, state, output: state };
+        Ok(descriptor)
+    }
+}
+
+/// The gated recurrent unit, Keras's [`GRU`](https://keras.io/api/layers/recurrent_layers/gru/), with two biases, or one where the reset
+/// gate acts before the product. Shapes, weights and masks are as [`SimpleRnn`] has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gru {
+    /// Width of the state and the output.
+    pub units: usize,
+    /// Of the candidate; tanh.
+    pub activation: ActivationFunction,
+    /// Whether there are biases; yes.
+    pub use_bias: bool,
+    /// Of the gates; sigmoid.
+    pub recurrent_activation: ActivationFunction,
+    /// Whether the reset gate acts on the product with the state rather than on the state; yes.
+    pub reset_after: bool,
+    /// Further options.
+    #[serde(flatten)]
+    pub options: RecurrentOptions,
+}
+
+recurrent_layer!(Gru { recurrent_activation: ActivationFunction::Sigmoid, reset_after: true });
+
+impl Gru {
+    /// Sets the function of the gates.
+    #[must_use]
+    pub fn recurrent_activation(self, recurrent_activation: ActivationFunction) -> Self {
+        Gru { recurrent_activation, ..self }
+    }
+
+    /// Sets whether the reset gate acts on the product with the state.
+    #[must_use]
+    pub fn reset_after(self, reset_after: bool) -> Self {
+        Gru { reset_after, ..self }
+    }
+
+    fn unit_forget_bias(&self) -> bool {
+        false
+    }
+
+    fn descriptor<B: DenseBackend>(&self, builder: &Builder<B>, inputs: &[Value]) -> Result<RnnDescriptor> {
+        let mut descriptor = plain(builder, inputs, CellKind::Gru, self.units)?;
+        descriptor.bias = crate::interop::keras::bias_of(CellKind::Gru, self.use_bias, self.reset_after);
+        descriptor.reset = if self.reset_after { GruReset::After } else { GruReset::Before };
+        descriptor.activations.state = self.activation.of_elements(&builder.name(), "activation")?;
+        descriptor.activations.gate = self.recurrent_activation.of_elements(&builder.name(), "recurrent_activation")?;
+        Ok(descriptor)
+    }
+}
+
+/// The operator of one layer for these inputs.
+fn plain<B: DenseBackend>(
+    builder: &Builder<B>,
+    inputs: &[Value],
+    cell: CellKind,
+    units: usize,
+) -> Result<RnnDescriptor> {
+    let (_, features) = sequence_shape(builder, inputs)?;
+    let mut descriptor = RnnDescriptor::new(cell, features, units);
+    descriptor.layout = Layout::BatchMajor;
+    descriptor.padded_output = PaddedOutput::Zero;
+    Ok(descriptor)
+}
+
+/// Steps and features of the first input.
+fn sequence_shape<B: DenseBackend>(builder: &Builder<B>, inputs: &[Value]) -> Result<(usize, usize)> {
+    match inputs.first().map(Value::shape) {
+        Some(&[seq_len, features]) => Ok((seq_len, features)),
+        other => Err(Error::shape(
+            builder.name(),
+            "inputs of shape [seq_len, features] (below a recurrent layer, set return_sequences)",
+            format!("{:?}", other.unwrap_or_default()),
+        )),
+    }
+}
+
+/// The weights of the operator, each with its name; a range of all.
+fn weights<B: DenseBackend>(
+    builder: &mut Builder<B>,
+    descriptor: &RnnDescriptor,
+    unit_forget_bias: bool,
+) -> Result<std::ops::Range<usize>> {
+    let units = descriptor.hidden_size;
+    let mut range = 0..0;
+    for (i, entry) in WeightLayout::new(descriptor)?.entries().iter().enumerate() {
+        let init = match entry.kind {
+            WeightKind::InputHidden => Init::GlorotUniform { fan_in: entry.shape[1], fan_out: entry.shape[0] },
+            WeightKind::HiddenHidden => Init::Orthogonal,
+            // Gate order i, f, g, o.
+            WeightKind::InputBias if unit_forget_bias => Init::OnesIn(units..2 * units),
+            _ => Init::Constant(0.0),
+        };
+        let part = builder.parameter(&entry.name, &entry.shape, init)?;
+        range = if i == 0 { part } else { range.start..part.end };
+    }
+    Ok(range)
+}
+
+/// A layer of one of the three cells: its output, and with `return_state` its last states.
+fn recurrent<B: DenseBackend + 'static>(
+    builder: &mut Builder<B>,
+    inputs: &[Value],
+    mut descriptor: RnnDescriptor,
+    options: &RecurrentOptions,
+    unit_forget_bias: bool,
+    in_place: bool,
+) -> Result<Vec<Value>>
+where
+    B::Plan: 'static,
+{
+    let (seq_len, features) = sequence_shape(builder, inputs)?;
+    let units = descriptor.hidden_size;
+    for (option, rate) in
+        [("dropout", options.dropout), ("recurrent_dropout", options.recurrent_dropout), ("zoneout", options.zoneout)]
+    {
+        check_rate(builder, option, rate)?;
+    }
+    if options.go_backwards {
+        descriptor.direction = Direction::Reverse;
+    }
+    RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
+    let states = initial_states(builder, &inputs[1..], &descriptor, options)?;
+    let mask = inputs[0].mask().filter(|mask| mask.shape() == [seq_len]).cloned();
+    let mut x = inputs[0].clone();
+    if options.dropout > 0.0 {
+        let number = builder.op_number();
+        let op = regularized::StepDropout::<B>::new(options.dropout, number, seq_len, features);
+        x = builder.op1(op, &[&x], &[seq_len, features], 0..0)?;
+    }
+    let outputs = if options.layer_norm || options.recurrent_dropout > 0.0 || options.zoneout > 0.0 {
+        let (cell, range): (Box<dyn Cell<B>>, _) = if options.layer_norm {
+            let (cell, range) = Normalized::build(builder, &descriptor, unit_forget_bias)?;
+            (Box::new(cell), range)
+        } else {
+            let range = weights(builder, &descriptor, unit_forget_bias)?;
+            (Box::new(regularized::Operator::<B>::new(&descriptor)), range)
+        };
+        let cell = Regularized::new(cell, options.recurrent_dropout, options.zoneout, builder);
+        steps(builder, Box::new(cell), &x, mask.as_ref(), &states, range, options)?
+    } else {
+        let range = weights(builder, &descriptor, unit_forget_bias)?;
+        let h_and_c = descriptor.cell.has_cell_state();
+        let states_wanted = options.return_state;
+        let mut shapes: Vec<&[usize]> = Vec::new();
+        let (every, last) = ([seq_len, units], [units]);
+        shapes.push(if options.return_sequences { &every } else { &last });
+        if states_wanted {
+            shapes.push(&last);
+            if h_and_c {
+                shapes.push(&last);
+            }
+        }
+        let op = Sequence::<B>::new(builder.name(), descriptor, seq_len, options);
+        let inputs = [Some(&x), mask.as_ref(), states.first(), states.get(1)];
+        builder.op(op, &inputs, &shapes, range, 0..0)?
+    };
+    let mut outputs = outputs;
+    if options.return_sequences {
+        let mask = inputs[0].mask();
+        let y = outputs.remove(0);
+        let y = match options.go_backwards && !in_place {
+            false => y.with_mask(mask),
+            true => {
+                let mask = mask.map(|mask| reversed(builder, mask)).transpose()?;
+                reversed(builder, &y)?.with_mask(mask.as_ref())
+            }
+        };
+        outputs.insert(0, y);
+    }
+    Ok(outputs)
+}
+
+/// The initial states given behind the input, checked.
+fn initial_states<B: DenseBackend>(
+    builder: &Builder<B>,
+    given: &[Value],
+    descriptor: &RnnDescriptor,
+    options: &RecurrentOptions,
+) -> Result<Vec<Value>> {
+    let count = if descriptor.cell.has_cell_state() { 2 } else { 1 };
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    if given.len() != count {
+        let expected = format!("the sequence, and then none or {count} initial states");
+        return Err(Error::shape(builder.name(), expected, format!("{} states", given.len())));
+    }
+    if options.stateful {
+        return Err(Error::option(
+            format!("stateful of {}", builder.name()),
+            "false where initial states are given",
+            "true",
+        ));
+    }
+    let units = descriptor.hidden_size;
+    if let Some(state) = given.iter().find(|state| state.shape() != [units]) {
+        let expected = format!("initial states of shape [{units}]");
+        return Err(Error::shape(builder.name(), expected, format!("{:?}", state.shape())));
+    }
+    Ok(given.to_vec())
+}
+
+/// A tensor that is kept from batch to batch, zeros before the first.
+pub(super) struct Carried<B: DenseBackend> {
+    pub tensor: Scratch<B>,
+    pub batch: Option<usize>,
+}
+
+impl<B: DenseBackend> Carried<B> {
+    pub fn new() -> Self {
+        Carried { tensor: Scratch::new(), batch: None }
+    }
+
+    /// Makes it ready for a batch of this size, `width` elements a sample.
+    pub fn prepare(&mut self, backend: &B, layer: &str, batch: usize, width: usize) -> Result<()> {
+        match self.batch {
+            Some(known) if known == batch => Ok(()),
+            Some(known) => Err(Error::shape(
+                layer,
+                format!("batches of {known} samples, since it is stateful (or reset_states first)"),
+                format!("{batch} samples"),
+            )),
+            None => {
+                self.tensor.grow(backend, "states", batch * width)?;
+                backend.fill(&mut *self.tensor.get_mut(backend, batch * width)?, 0.0)?;
+                self.batch = Some(batch);
+                Ok(())
+            }
+        }
+    }
+}
