@@ -11,7 +11,7 @@
 //! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | a backend's gradients against finite differences |
 //! | [`nn`], [`optim`], [`metrics`], [`model`] | layers, optimizers, metrics, and [`Sequential`](model::Sequential) with Keras's words |
-//! | [`data`] | CSV columns, gaps, scalers, windows, splits in time order |
+//! | [`data`] | CSV columns, gaps, scalers, windows, splits, padding, `.ts` sets of series, characters |
 //! | [`files`] | files are written whole or not at all |
 //! | [`Error`] | everything that can go wrong, in one enum |
 //!

@@ -5,7 +5,7 @@ use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, Scaler, windows};
 use fused_rnn::model::{
-    BatchEnd, Callback, Training, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Outcome, Sequential,
+    BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Outcome, Sequential, Training,
 };
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, Random, SimpleRnn};
 use fused_rnn::optim::Adam;
@@ -213,7 +213,7 @@ impl Callback for StopAt {
     }
 
     fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
-        self.seen.push(*state);
+        self.seen.push(state.clone());
         Ok(ControlFlow::Continue(()))
     }
 }
@@ -312,7 +312,15 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 fn config(window: usize, horizon: usize, difference: bool) -> ForecastConfig {
-    ForecastConfig { column: "v".to_owned(), gaps: Gaps::Error, window, horizon, difference, scaler: Scaler::IDENTITY }
+    ForecastConfig {
+        column: "v".to_owned(),
+        gaps: Gaps::Error,
+        window,
+        horizon,
+        difference,
+        scaler: Scaler::IDENTITY,
+        inputs: Vec::new(),
+    }
 }
 
 fn forecaster(config: ForecastConfig) -> Forecaster<ReferenceBackend<f32>> {
