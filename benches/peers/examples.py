@@ -77,6 +77,9 @@ def main():
         f"{versions['tensorflow-cpu']}; {datetime.date.today().isoformat()}"
     )
     print(header, flush=True)
+    missing = [example for example in args.only if not (args.ours / example).is_file()]
+    if missing:
+        raise SystemExit(f"no program of {', '.join(missing)} in {args.ours}: `cargo build --release --examples` builds them")
     head = ["| example | model | result | ours | Keras | seeds | ours, s | Keras, s | times faster |\n",
             "|---|---|---|--:|--:|--:|--:|--:|--:|\n"]
     print("".join(head), end="", flush=True)
