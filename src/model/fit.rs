@@ -164,11 +164,11 @@ where
     /// the data and for a split that leaves nothing, and those of the backend and of callbacks. [`Error::Diverged`] where a loss or a
     /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
     /// and the optimizer starts anew.
-    pub fn fit<'a>(
+    pub fn fit<'a, 'b>(
         &mut self,
         x: impl Arrays<'a, E>,
-        y: impl Arrays<'a, E>,
-        mut options: FitOptions<'a, E>,
+        y: impl Arrays<'b, E>,
+        mut options: FitOptions<'_, E>,
     ) -> Result<History> {
         let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
         for (name, size) in
