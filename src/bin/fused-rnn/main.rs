@@ -7,7 +7,6 @@ mod gradcheck;
 mod info;
 mod output;
 mod parity;
-mod plot;
 mod predict;
 mod progress;
 mod train;

@@ -13,12 +13,15 @@ use fused_rnn::data::{ColumnChoice, Gaps, Scaler, Series, TimeAxis, TimeSplit, h
 use fused_rnn::model::{Backtest, EarlyStopping, FitOptions, ForecastConfig, Forecaster, Outcome};
 use fused_rnn::nn::{Gru, LayerConfig, Loss, Lstm, SimpleRnn};
 use fused_rnn::optim::Adam;
+use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files, metrics};
 
 use crate::device::{Device, Work};
 use crate::output::{note, print};
-use crate::plot::{Curve, KNOWN, MODEL, Plot, SECOND};
 use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
+
+/// Width and height of the pictures, in pixels.
+pub const PLOT_SIZE: (u32, u32) = (1000, 500);
 
 /// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -141,6 +144,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let split = TimeSplit::new(values.len(), args.validation_fraction, args.test_fraction)?;
     let mut config = ForecastConfig {
         column: series.name.clone(),
+        inputs: Vec::new(),
         gaps: args.gaps,
         window: args.window,
         horizon: args.horizon,
@@ -223,7 +227,7 @@ fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, task:
         (Ok(history), _) => history.outcome,
     };
     forecaster.save(&outputs.model)?;
-    write_plot(&outputs.loss, &loss_plot(&args, &progress))?;
+    loss_plot(&args, &progress).save(&outputs.loss)?;
     if !args.quiet {
         print(&format!("{}\n", ending(&outcome, &progress, started)))?;
     }
@@ -232,7 +236,7 @@ fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, task:
         let backtest = forecaster.backtest(values, split.test.clone())?;
         let errors = Errors::of(&backtest)?;
         print(&errors.table(&args, backtest.truth.nrows()))?;
-        write_plot(&outputs.forecast, &forecast_plot(&args, &series, &complete, &backtest, &errors))?;
+        forecast_plot(&args, &series, &complete, &backtest, &errors).save(&outputs.forecast)?;
         written.push(&outputs.forecast);
     }
     if !args.quiet {
@@ -373,64 +377,53 @@ impl Errors {
 
 const NAIVE: &str = "naive (last value)";
 
-fn loss_plot<'a>(args: &Args, progress: &'a Progress) -> Plot<'a> {
+fn loss_plot(args: &Args, progress: &Progress) -> LinePlot {
     let curve = |name, colour, loss: fn(&fused_rnn::model::EpochEnd) -> Option<f64>| {
-        let points = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
-        Curve { name, colour, width: 4, points }
+        let points: Vec<_> = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
+        (!points.is_empty()).then(|| Curve::new(name, points).colour(colour))
     };
-    let mut curves = vec![curve("training", SECOND, |e| Some(e.loss))];
-    let validation = curve("validation", MODEL, |e| e.val_loss);
-    if !validation.points.is_empty() {
-        curves.push(validation);
-    }
-    let losses = curves.iter().flat_map(|c| &c.points).map(|p| p.1);
+    let losses = progress.epochs.iter().flat_map(|e| [Some(e.loss), e.val_loss]).flatten();
     let (least, most) = losses.fold((f64::INFINITY, 0.0f64), |(least, most), loss| (least.min(loss), most.max(loss)));
-    let log_y = least > 0.0 && most > 30.0 * least;
-    Plot {
-        title: "Loss",
-        subtitle: match args.cell {
-            CellKind::Rnn => "SimpleRNN and dense layer, mean squared error of scaled values",
-            CellKind::Lstm => "LSTM and dense layer, mean squared error of scaled values",
-            CellKind::Gru => "GRU and dense layer, mean squared error of scaled values",
-        }
-        .to_owned(),
-        x_label: "epoch".to_owned(),
-        y_label: "mean squared error".to_owned(),
-        curves,
-        mark: progress.best().map(|best| (best.epoch as f64, "best model")),
-        log_y,
+    let layer = match args.cell {
+        CellKind::Rnn => "SimpleRNN",
+        CellKind::Lstm => "LSTM",
+        CellKind::Gru => "GRU",
+    };
+    let mut plot = LinePlot::new("Loss")
+        .subtitle(format!("{layer} and dense layer, mean squared error of scaled values"))
+        .x_label("epoch")
+        .y_label("mean squared error")
+        .log_y(least > 0.0 && most > 30.0 * least)
+        .size(PLOT_SIZE.0, PLOT_SIZE.1);
+    let curves =
+        [curve("training", Colour::BLUE, |e| Some(e.loss)), curve("validation", Colour::VERMILLION, |e| e.val_loss)];
+    for curve in curves.into_iter().flatten() {
+        plot = plot.curve(curve);
+    }
+    match progress.best() {
+        Some(best) => plot.mark(best.epoch as f64, "best model"),
+        None => plot,
     }
 }
 
-fn forecast_plot(
-    args: &Args,
-    series: &Series,
-    complete: &Complete,
-    backtest: &Backtest,
-    errors: &Errors,
-) -> Plot<'static> {
+fn forecast_plot(args: &Args, series: &Series, complete: &Complete, backtest: &Backtest, errors: &Errors) -> LinePlot {
     let axis = TimeAxis::new(&complete.labels);
     let points = |values: &ndarray::Array2<f64>| {
         let first = values.column(0);
         first.iter().enumerate().map(|(i, v)| (axis.position(backtest.start + i), *v)).collect::<Vec<_>>()
     };
-    Plot {
-        title: "Forecast and truth",
-        subtitle: format!(
+    LinePlot::new("Forecast and truth")
+        .subtitle(format!(
             "{}, one step ahead, on the part held back: RMSE {:.4} (naive {:.4})",
             model_name(args),
             errors.rmse,
             errors.naive_rmse
-        ),
-        x_label: x_label(series, &axis),
-        y_label: series.name.clone(),
-        curves: vec![
-            Curve { name: "truth", colour: KNOWN, width: 4, points: points(&backtest.truth) },
-            Curve { name: "forecast", colour: MODEL, width: 3, points: points(&backtest.forecast) },
-        ],
-        mark: None,
-        log_y: false,
-    }
+        ))
+        .x_label(x_label(series, &axis))
+        .y_label(series.name.clone())
+        .curve(Curve::new("truth", points(&backtest.truth)).colour(Colour::GREY))
+        .curve(Curve::new("forecast", points(&backtest.forecast)).colour(Colour::VERMILLION).width(1.5))
+        .size(PLOT_SIZE.0, PLOT_SIZE.1)
 }
 
 /// What the horizontal axis of a plot counts.
@@ -440,9 +433,4 @@ pub fn x_label(series: &Series, axis: &TimeAxis) -> String {
         Some(name) if axis.is_labelled() => name.clone(),
         _ => "position in the series".to_owned(),
     }
-}
-
-pub fn write_plot(path: &Path, plot: &Plot<'_>) -> Result<()> {
-    let svg = plot.svg().map_err(|problem| Error::Format { path: path.to_owned(), format: "SVG", problem })?;
-    files::write_atomic(path, svg.as_bytes())
 }
