@@ -40,7 +40,12 @@ fn training_goes_on_from_a_file() {
     let (x, y) = data();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    fn check(optimizer: impl Optimizer<Cpu> + Clone + 'static, path: &std::path::Path, x: &ArrayD<f64>, y: &ArrayD<f64>) {
+    fn check(
+        optimizer: impl Optimizer<Cpu> + Clone + 'static,
+        path: &std::path::Path,
+        x: &ArrayD<f64>,
+        y: &ArrayD<f64>,
+    ) {
         let mut whole = model(7);
         whole.compile(optimizer.clone(), Loss::HUBER);
         let expected = whole.fit(x, y, epochs(5)).unwrap();
@@ -93,10 +98,7 @@ fn a_split_is_the_last_part() {
     let mut given = model(7);
     let part = |a: &ArrayD<f64>, from: usize, to: usize| a.slice_axis(Axis(0), (from..to).into()).to_owned();
     let (held_x, held_y) = (part(&x, 18, 23), part(&y, 18, 23));
-    let options = FitOptions {
-        validation_data: Some((vec![held_x.view()], vec![held_y.view()])),
-        ..epochs(2)
-    };
+    let options = FitOptions { validation_data: Some((vec![held_x.view()], vec![held_y.view()])), ..epochs(2) };
     let given_history = given.fit(&part(&x, 0, 18), &part(&y, 0, 18), options).unwrap();
     assert_eq!(split_history, given_history);
     for split in [1.0, -0.1, f64::NAN, 0.999, 1e-9] {
@@ -166,7 +168,9 @@ fn weights_of_samples_and_classes() {
     assert!(bad(FitOptions { class_weight: vec![(1, f64::NAN)], ..FitOptions::default() }).contains("class_weight[1]"));
     let mut wrong = y.clone();
     wrong[5] = 3.0;
-    let text = classifier().fit(&x, &wrong, FitOptions { batch_size: 12, shuffle: false, ..FitOptions::default() }).unwrap_err();
+    let text = classifier()
+        .fit(&x, &wrong, FitOptions { batch_size: 12, shuffle: false, ..FitOptions::default() })
+        .unwrap_err();
     assert!(text.to_string().contains("target 5") && text.to_string().contains('3'), "{text}");
 }
 
@@ -174,16 +178,19 @@ fn weights_of_samples_and_classes() {
 fn metrics_stand_in_the_history() {
     let (x, y) = classes();
     let mut model = classifier();
-    let history = model.fit(&x, &y, FitOptions { epochs: 3, batch_size: 5, validation_split: 0.25, ..FitOptions::default() }).unwrap();
+    let history = model
+        .fit(&x, &y, FitOptions { epochs: 3, batch_size: 5, validation_split: 0.25, ..FitOptions::default() })
+        .unwrap();
     assert_eq!(history.keys().collect::<Vec<_>>(), ["loss", "val_loss", "accuracy", "val_accuracy"]);
     let held = (x.slice_axis(Axis(0), (9..).into()), y.slice(s![9..]));
     let evaluated = model.evaluate_metrics(held.0, held.1).unwrap();
     assert_eq!(evaluated[0].1, history.val_loss[2]);
     assert_eq!(evaluated[1], ("accuracy".to_owned(), history.get("val_accuracy").unwrap()[2]));
     let predicted = model.predict(held.0).unwrap().into_dimensionality::<ndarray::Ix2>().unwrap();
-    let hits = predicted.outer_iter().zip(held.1).filter(|(row, class)| {
-        row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 == **class as usize
-    });
+    let hits = predicted
+        .outer_iter()
+        .zip(held.1)
+        .filter(|(row, class)| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 == **class as usize);
     assert_eq!(evaluated[1].1, hits.count() as f64 / 3.0);
 }
 
@@ -226,8 +233,13 @@ fn a_log_of_every_epoch() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.csv");
     let mut log = CsvLog::new(&path);
-    let options =
-        FitOptions { epochs: 3, batch_size: 4, validation_split: 0.25, callbacks: vec![&mut log], ..FitOptions::default() };
+    let options = FitOptions {
+        epochs: 3,
+        batch_size: 4,
+        validation_split: 0.25,
+        callbacks: vec![&mut log],
+        ..FitOptions::default()
+    };
     let history = classifier().fit(&x, &y, options).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
@@ -261,10 +273,7 @@ fn several_outputs() {
     let mut model = build([1.0, 1.0]);
     model.metrics(&[Metric::MeanSquaredError]);
     let history = model.fit(&x, [a.view(), b.view()], FitOptions { batch_size: 3, ..FitOptions::default() }).unwrap();
-    assert_eq!(
-        history.keys().collect::<Vec<_>>(),
-        ["loss", "dense_mean_squared_error", "dense_1_mean_squared_error"]
-    );
+    assert_eq!(history.keys().collect::<Vec<_>>(), ["loss", "dense_mean_squared_error", "dense_1_mean_squared_error"]);
     let error = model.fit(&x, &a, FitOptions::default()).unwrap_err().to_string();
     assert!(error.contains("2 arrays (dense, dense_1)"), "{error}");
     let error = model.fit(&x, [b.view(), a.view()], FitOptions::default()).unwrap_err().to_string();
