@@ -46,20 +46,36 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         ("LSTM", Lstm::new(50).into(), "1e-8 … 3e-7"),
         ("GRU", Gru::new(50).into(), "1e-6 … 2e-6"),
     ];
+    let (mut forecasts, mut losses) = (Vec::new(), Vec::new());
     for (name, layer, reference) in layers {
         let mut model = Sequential::new(backend(), &[10, 1], options.seed)?;
         model.add(layer)?.add(Dense::new(1))?;
         model.compile(Adam::default(), Loss::MeanSquaredError);
         let start = Instant::now();
-        model.fit(x_train, y_train, FitOptions { epochs, batch_size: 1, ..FitOptions::default() })?;
+        let history = model.fit(x_train, y_train, FitOptions { epochs, batch_size: 1, ..FitOptions::default() })?;
         let seconds = start.elapsed().as_secs_f64();
 
         let loss = model.evaluate(x_test, y_test)?;
-        let next = scaler.inverse(f64::from(model.predict(x_test)?[[y_test.len() - 1, 0]]));
+        let forecast: Vec<f64> = model.predict(x_test)?.iter().map(|v| scaler.inverse(f64::from(*v))).collect();
+        let next = forecast[forecast.len() - 1];
         let step = seconds / (epochs * train) as f64 * 1e6;
         println!("{name:9}  {loss:8.1e}   {reference:16}   {next:10.4}   {seconds:6.2} s   {step:6.1} µs");
         common::result("sine_forecast", name, "test_mse", loss, seconds);
         common::result("sine_forecast", name, "next_value", next, seconds);
+        forecasts.push((name, forecast));
+        losses.push((name, history.loss));
     }
-    Ok(())
+    picture!(options, "forecast.svg", |path| {
+        use fused_rnn::plot::{Colour, Curve, LinePlot};
+        let truth: Vec<f64> = y_test.iter().map(|v| scaler.inverse(f64::from(*v))).collect();
+        let truth = Curve::of_values("truth", &truth).colour(Colour::GREY).width(6.0);
+        let plot =
+            LinePlot::new("The next value of a sine").x_label("window of the test").y_label("value").curve(truth);
+        forecasts.iter().fold(plot, |plot, (name, values)| plot.curve(Curve::of_values(*name, values))).save(path)
+    })?;
+    picture!(options, "losses.svg", |path| {
+        use fused_rnn::plot::{Curve, LinePlot};
+        let plot = LinePlot::new("Training").x_label("epoch").y_label("mean squared error").log_y(true);
+        losses.iter().fold(plot, |plot, (name, values)| plot.curve(Curve::of_values(*name, values))).save(path)
+    })
 }

@@ -61,6 +61,10 @@ fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     println!("trained in {seconds:.2} s");
     common::result("stacked_random", name, "loss", history.loss[epochs - 1], seconds);
     common::result("stacked_random", name, "val_loss", history.val_loss[epochs - 1], seconds);
+    picture!(options, &format!("{name}.svg"), |path| {
+        let losses = [("loss", &history.loss[..]), ("val_loss", &history.val_loss[..])];
+        fused_rnn::plot::history(&losses, history.best_epoch)?.save(path)
+    })?;
     println!();
     Ok(())
 }
