@@ -213,7 +213,7 @@ impl Callback for StopAt {
     }
 
     fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
-        self.seen.push(*state);
+        self.seen.push(state.clone());
         Ok(ControlFlow::Continue(()))
     }
 }

@@ -17,21 +17,29 @@
 //! # Ok::<(), fused_rnn::Error>(())
 //! ```
 
+pub mod callbacks;
+pub mod diagram;
 mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
 #[allow(clippy::module_inception)]
 pub mod model;
+pub mod progress;
 pub mod sequences;
 pub mod sequential;
 mod summary;
 pub mod task;
 
-pub use fit::{BatchEnd, Callback, Clip, EarlyStopping, EpochEnd, FitOptions, History, Outcome, Training};
+pub use callbacks::{
+    BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
+    ReduceLearningRate, Training,
+};
+pub use fit::{Clip, FitOptions, History, Outcome};
 pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
 pub use graph::{Graph, GraphConfig, LayerId, Tensor};
 pub use model::{Arrays, Model};
+pub use progress::{ProgressBar, ProgressMode};
 pub use sequences::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;
 pub use task::{Task, Trained};

@@ -12,7 +12,7 @@ use crate::device::{Device, Work};
 use crate::output::print;
 use crate::rows::Rows;
 use crate::sequences::{Report, in_file, is_file_of_them, read};
-use crate::train::{Errors, NAIVE, forecast_plot, write_plot};
+use crate::train::{Errors, NAIVE, forecast_plot};
 
 /// Measures a model that `train` wrote: forecasts of a series beside what came, or classes or numbers of sequences beside the true ones.
 #[derive(clap::Args)]
@@ -33,7 +33,7 @@ pub struct Args {
     /// Where to run the model: cpu, cuda or emulated.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
-    /// SVG file to write, of the forecasts beside the truth [default: none].
+    /// SVG file to write, of the forecasts beside the truth, or of classes the confusion matrix [default: none].
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Print only the errors, or of classes the means.
@@ -95,7 +95,7 @@ fn of_series<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let errors = Errors::of(&backtest)?;
     print(&errors.table(&format!("error, {} forecasts", backtest.truth.nrows()), "model", NAIVE))?;
     if let Some(plot) = &args.plot {
-        write_plot(plot, &forecast_plot("The model", "these data", &rows, &backtest, &errors))?;
+        forecast_plot("The model", "these data", &rows, &backtest, &errors).save(plot)?;
         print(&format!("\nwrote {}\n", plot.display()))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -112,7 +112,6 @@ fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
         ("column", args.column.is_some()),
         ("gaps", args.gaps.is_some()),
         ("test-fraction", args.test_fraction.is_some()),
-        ("plot", args.plot.is_some()),
     ] {
         if given {
             return Err(Error::Unsupported {
@@ -124,5 +123,9 @@ fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let set = read(&args.data)?;
     let report = Report::of(&mut model, &set).map_err(in_file(&args.data))?;
     print(&report.text("all", "model", args.quiet)?)?;
+    if let Some(plot) = &args.plot {
+        report.save_picture("model", plot)?;
+        print(&format!("\nwrote {}\n", plot.display()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -40,6 +40,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Print what a trained model is made of, and what it is for.
     Summary(summary::Args),
+    /// Draw the layers of a trained model.
+    Plot(plot::Args),
     /// Compare a backend with results of PyTorch, Keras, ONNX and ONNX Runtime.
     Parity(parity::Args),
     /// Check gradients by finite differences.
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Plot(args) => plot::run(args),
         Command::Parity(args) => parity::run(args),
         Command::Gradcheck(args) => gradcheck::run(*args),
         Command::Bench(args) => bench::run(*args),

@@ -7,15 +7,15 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Gaps, TimeAxis};
 use fused_rnn::metrics::argmax_rows;
 use fused_rnn::model::{Forecaster, SequenceModel, SequencePredictions, SequenceTarget, Trained};
+use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
 use crate::device::{Device, Work};
 use crate::evaluate::{no_task, wrong_data};
 use crate::output::print;
-use crate::plot::{Curve, KNOWN, MODEL, Plot};
 use crate::rows::Rows;
 use crate::sequences::{in_file, is_file_of_them, read};
-use crate::train::{write_plot, x_label};
+use crate::train::{PLOT_SIZE, x_label};
 
 /// Continues a column of a CSV file with a model that `train` wrote: into a CSV file with the dates going on where there are any,
 /// and a plot. Steps beyond the model's own horizon are forecast from its earlier forecasts, unless it reads several columns. With a model
@@ -175,29 +175,16 @@ fn forecast<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let start = values.len() - tail;
     let point = |(i, value): (usize, &f64)| (axis.position(i), *value);
     let last = (values.len() - 1, &values[values.len() - 1]);
-    let picture = Plot {
-        title: "Forecast",
-        subtitle: format!("{} values after the end of {}", horizon, series.source_name),
-        x_label: x_label(&series, &axis),
-        y_label: series.name.clone(),
-        curves: vec![
-            Curve {
-                name: "known",
-                colour: KNOWN,
-                width: 4,
-                points: (start..).zip(&values[start..]).map(point).collect(),
-            },
-            Curve {
-                name: "forecast",
-                colour: MODEL,
-                width: 4,
-                points: std::iter::once(last).chain((values.len()..).zip(&ahead)).map(point).collect(),
-            },
-        ],
-        mark: None,
-        log_y: false,
-    };
-    write_plot(&plot, &picture)?;
+    let known = (start..).zip(&values[start..]).map(point);
+    let forecast = std::iter::once(last).chain((values.len()..).zip(&ahead)).map(point);
+    LinePlot::new("Forecast")
+        .subtitle(format!("{horizon} values after the end of {}", series.source_name))
+        .x_label(x_label(&series, &axis))
+        .y_label(series.name.clone())
+        .curve(Curve::new("known", known).colour(Colour::GREY))
+        .curve(Curve::new("forecast", forecast).colour(Colour::VERMILLION))
+        .size(PLOT_SIZE.0, PLOT_SIZE.1)
+        .save(&plot)?;
     print(&format!("wrote {} and {}\n", out.display(), plot.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,13 +13,14 @@ use fused_rnn::data::{
 use fused_rnn::metrics::{Average, ConfusionMatrix, ZeroDivision};
 use fused_rnn::model::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 use fused_rnn::optim::Adam;
+use fused_rnn::plot::{self, Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, metrics};
-use ndarray::ArrayView1;
+use ndarray::{Array2, ArrayView1};
 
 use crate::device::Work;
 use crate::output::print;
 use crate::progress::{INTERRUPTED, Progress};
-use crate::train::{Args, Errors, Outputs, TaskKind, ending, finish, fit, loss_plot, settle, write_plot};
+use crate::train::{Args, Errors, Outputs, TaskKind, ending, finish, fit, loss_plot, settle};
 
 /// Whether a file's name says that it holds sequences.
 pub fn is_file_of_them(path: &Path) -> bool {
@@ -76,7 +77,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let steps = args.length.unwrap_or(longest(&set).max(test_file.as_ref().map_or(0, longest)));
     let (train, validation, test) = divide(&args, set, test_file)?;
     let config = SequenceConfig::fitted(&train, steps).map_err(in_file(&args.data))?;
-    let outputs = Outputs::prepare(&args, "test.svg")?;
+    let outputs = Outputs::prepare(&args, if train.classes.is_empty() { "test.svg" } else { "confusion.svg" })?;
     let device = args.device;
     device.run(Task { args, interrupted, train, validation, test, config, outputs })
 }
@@ -199,15 +200,18 @@ impl Work for Task {
             SequenceTarget::Classes(_) => ("cross-entropy", ""),
             SequenceTarget::Number(_) => ("mean squared error", " of scaled numbers"),
         };
-        write_plot(&outputs.loss, &loss_plot(&args, loss, of, &progress))?;
+        loss_plot(&args, loss, of, &progress).save(&outputs.loss)?;
         if !args.quiet {
             print(&format!("{}\n", ending(&outcome, &progress, started)))?;
         }
+        let mut written = vec![&outputs.model, &outputs.loss];
         if let Some(test) = &test {
-            let report = Report::of(&mut model, test)?;
-            print(&report.text("test", &args.network.name(), args.quiet)?)?;
+            let (report, name) = (Report::of(&mut model, test)?, args.network.name());
+            print(&report.text("test", &name, args.quiet)?)?;
+            report.save_picture(&name, &outputs.test)?;
+            written.push(&outputs.test);
         }
-        finish(&args, &[&outputs.model, &outputs.loss], &outcome, &outputs)
+        finish(&args, &written, &outcome, &outputs)
     }
 }
 
@@ -239,7 +243,7 @@ fn describe(
 /// How good a model is on sequences whose classes or numbers are known.
 pub enum Report {
     Classes { matrix: ConfusionMatrix, names: Vec<String> },
-    Numbers { errors: Errors, r2: Option<f64>, count: usize },
+    Numbers { errors: Errors, r2: Option<f64>, truth: Vec<f64>, said: Vec<f64> },
 }
 
 /// The number that needs no model.
@@ -265,18 +269,16 @@ impl Report {
                 };
                 // The mean of what was learned from.
                 let mean = vec![scaler.inverse(0.0); truth.len()];
-                let [truth, said, mean] = [&truth, &said, &mean].map(|values| ArrayView1::from(&values[..]));
-                Ok(Report::Numbers {
-                    errors: Errors {
-                        rmse: metrics::rmse(truth, said)?,
-                        mae: metrics::mae(truth, said)?,
-                        naive_rmse: metrics::rmse(truth, mean)?,
-                        naive_mae: metrics::mae(truth, mean)?,
-                    },
-                    // One number alone has no spread to explain.
-                    r2: if truth.len() < 2 { None } else { Some(metrics::r2(truth, said)?) },
-                    count: truth.len(),
-                })
+                let [t, s, m] = [&truth, &said, &mean].map(|values| ArrayView1::from(&values[..]));
+                let errors = Errors {
+                    rmse: metrics::rmse(t, s)?,
+                    mae: metrics::mae(t, s)?,
+                    naive_rmse: metrics::rmse(t, m)?,
+                    naive_mae: metrics::mae(t, m)?,
+                };
+                // One number alone has no spread to explain.
+                let r2 = if t.len() < 2 { None } else { Some(metrics::r2(t, s)?) };
+                Ok(Report::Numbers { errors, r2, truth, said })
             }
         }
     }
@@ -284,8 +286,8 @@ impl Report {
     /// As text; the brief one is without the scores of each class and the confusion matrix.
     pub fn text(&self, part: &str, name: &str, brief: bool) -> Result<String> {
         match self {
-            Report::Numbers { errors, r2, count } => {
-                let mut text = errors.table(&format!("{part} error, {count} sequences"), name, NAIVE);
+            Report::Numbers { errors, r2, truth, .. } => {
+                let mut text = errors.table(&format!("{part} error, {} sequences", truth.len()), name, NAIVE);
                 if let Some(r2) = r2 {
                     text += &format!("coefficient of determination R2 {r2:.4}\n");
                 }
@@ -314,6 +316,49 @@ impl Report {
                     text += &grid(matrix, &names);
                 }
                 Ok(text)
+            }
+        }
+    }
+
+    /// Draws it: the confusion matrix, or what the model says over the truth.
+    pub fn save_picture(&self, name: &str, path: &Path) -> Result<()> {
+        match self {
+            Report::Classes { matrix, names } => {
+                let counts: Array2<u64> = matrix.counts().mapv(|count| count as u64);
+                let average = matrix.average(Average::Macro, ZeroDivision::Zero);
+                let subtitle = format!(
+                    "{name}, {} sequences: accuracy {:.4}, F1 {:.4}",
+                    counts.sum(),
+                    matrix.accuracy(),
+                    average.f1
+                );
+                let side = u32::try_from(names.len()).unwrap_or(u32::MAX).clamp(4, 40);
+                plot::confusion_matrix("Confusion matrix", names, counts.view())?
+                    .subtitle(subtitle)
+                    .size(340 + 48 * side, 160 + 36 * side)
+                    .save(path)
+            }
+            Report::Numbers { errors, truth, said, .. } => {
+                let (least, most) = truth
+                    .iter()
+                    .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(*v), most.max(*v)));
+                LinePlot::new("Prediction and truth")
+                    .subtitle(format!(
+                        "{name}, {} sequences: RMSE {:.4}, MAE {:.4}",
+                        truth.len(),
+                        errors.rmse,
+                        errors.mae
+                    ))
+                    .x_label("truth")
+                    .y_label("prediction")
+                    .curve(Curve::new("right", [(least, least), (most, most)]).colour(Colour::GREY))
+                    .curve(
+                        Curve::new("model", truth.iter().copied().zip(said.iter().copied()))
+                            .colour(Colour::VERMILLION)
+                            .dots(),
+                    )
+                    .size(700, 600)
+                    .save(path)
             }
         }
     }

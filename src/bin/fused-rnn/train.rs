@@ -14,16 +14,19 @@ use fused_rnn::model::{
 };
 use fused_rnn::nn::Loss;
 use fused_rnn::optim::Adam;
+use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files, metrics};
 use ndarray::ArrayViewD;
 
 use crate::device::{Device, Work};
 use crate::network::Network;
 use crate::output::{note, print};
-use crate::plot::{Curve, KNOWN, MODEL, Plot, SECOND};
 use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
 use crate::rows::Rows;
 use crate::sequences;
+
+/// Width and height of the pictures, in pixels.
+pub const PLOT_SIZE: (u32, u32) = (1000, 500);
 
 /// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -259,7 +262,7 @@ fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, task:
     let Some(outcome) = settle(trained, &progress, &outputs.model, || forecaster.save(&outputs.model))? else {
         return Ok(ExitCode::from(INTERRUPTED));
     };
-    write_plot(&outputs.loss, &loss_plot(&args, "mean squared error", " of scaled values", &progress))?;
+    loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
     if !args.quiet {
         print(&format!("{}\n", ending(&outcome, &progress, started)))?;
     }
@@ -269,7 +272,7 @@ fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, task:
         let errors = Errors::of(&backtest)?;
         let name = args.network.name();
         print(&errors.table(&format!("test error, {} forecasts", backtest.truth.nrows()), &name, NAIVE))?;
-        write_plot(&outputs.test, &forecast_plot(&name, "the part held back", &rows, &backtest, &errors))?;
+        forecast_plot(&name, "the part held back", &rows, &backtest, &errors).save(&outputs.test)?;
         written.push(&outputs.test);
     }
     finish(&args, &written, &outcome, &outputs)
@@ -461,52 +464,47 @@ impl Errors {
 
 pub const NAIVE: &str = "naive (last value)";
 
-pub fn loss_plot<'a>(args: &Args, loss: &str, of: &str, progress: &'a Progress) -> Plot<'a> {
+pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> LinePlot {
     let curve = |name, colour, loss: fn(&fused_rnn::model::EpochEnd) -> Option<f64>| {
-        let points = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
-        Curve { name, colour, width: 4, points }
+        let points: Vec<_> = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
+        (!points.is_empty()).then(|| Curve::new(name, points).colour(colour))
     };
-    let mut curves = vec![curve("training", SECOND, |e| Some(e.loss))];
-    let validation = curve("validation", MODEL, |e| e.val_loss);
-    if !validation.points.is_empty() {
-        curves.push(validation);
-    }
-    let losses = curves.iter().flat_map(|c| &c.points).map(|p| p.1);
+    let losses = progress.epochs.iter().flat_map(|e| [Some(e.loss), e.val_loss]).flatten();
     let (least, most) = losses.fold((f64::INFINITY, 0.0f64), |(least, most), loss| (least.min(loss), most.max(loss)));
-    let log_y = least > 0.0 && most > 30.0 * least;
-    Plot {
-        title: "Loss",
-        subtitle: format!("{}, {loss}{of}", args.network.described()),
-        x_label: "epoch".to_owned(),
-        y_label: loss.to_owned(),
-        curves,
-        mark: progress.best().map(|best| (best.epoch as f64, "best model")),
-        log_y,
+    let mut plot = LinePlot::new("Loss")
+        .subtitle(format!("{}, {loss}{of}", args.network.described()))
+        .x_label("epoch")
+        .y_label(loss)
+        .log_y(least > 0.0 && most > 30.0 * least)
+        .size(PLOT_SIZE.0, PLOT_SIZE.1);
+    let curves =
+        [curve("training", Colour::BLUE, |e| Some(e.loss)), curve("validation", Colour::VERMILLION, |e| e.val_loss)];
+    for curve in curves.into_iter().flatten() {
+        plot = plot.curve(curve);
+    }
+    match progress.best() {
+        Some(best) => plot.mark(best.epoch as f64, "best model"),
+        None => plot,
     }
 }
 
-pub fn forecast_plot(name: &str, part: &str, rows: &Rows, backtest: &Backtest, errors: &Errors) -> Plot<'static> {
+pub fn forecast_plot(name: &str, part: &str, rows: &Rows, backtest: &Backtest, errors: &Errors) -> LinePlot {
     let Rows { series, complete, .. } = rows;
     let axis = TimeAxis::new(&complete.labels);
     let points = |values: &ndarray::Array2<f64>| {
         let first = values.column(0);
         first.iter().enumerate().map(|(i, v)| (axis.position(backtest.start + i), *v)).collect::<Vec<_>>()
     };
-    Plot {
-        title: "Forecast and truth",
-        subtitle: format!(
+    LinePlot::new("Forecast and truth")
+        .subtitle(format!(
             "{name}, one step ahead, on {part}: RMSE {:.4} (naive {:.4})",
             errors.rmse, errors.naive_rmse
-        ),
-        x_label: x_label(series, &axis),
-        y_label: series.name.clone(),
-        curves: vec![
-            Curve { name: "truth", colour: KNOWN, width: 4, points: points(&backtest.truth) },
-            Curve { name: "forecast", colour: MODEL, width: 3, points: points(&backtest.forecast) },
-        ],
-        mark: None,
-        log_y: false,
-    }
+        ))
+        .x_label(x_label(series, &axis))
+        .y_label(series.name.clone())
+        .curve(Curve::new("truth", points(&backtest.truth)).colour(Colour::GREY))
+        .curve(Curve::new("forecast", points(&backtest.forecast)).colour(Colour::VERMILLION).width(1.5))
+        .size(PLOT_SIZE.0, PLOT_SIZE.1)
 }
 
 /// What the horizontal axis of a plot counts.
@@ -516,9 +514,4 @@ pub fn x_label(series: &Series, axis: &TimeAxis) -> String {
         Some(name) if axis.is_labelled() => name.clone(),
         _ => "position in the series".to_owned(),
     }
-}
-
-pub fn write_plot(path: &Path, plot: &Plot<'_>) -> Result<()> {
-    let svg = plot.svg().map_err(|problem| Error::Format { path: path.to_owned(), format: "SVG", problem })?;
-    files::write_atomic(path, svg.as_bytes())
 }
