@@ -18,7 +18,7 @@ use fused_rnn::{Error, Result, metrics};
 use ndarray::{Array2, ArrayView1};
 
 use crate::device::Work;
-use crate::output::print;
+use crate::output::{note, print};
 use crate::progress::{INTERRUPTED, Progress};
 use crate::train::{Args, Errors, Outputs, TaskKind, ending, finish, fit, loss_plot, settle};
 
@@ -208,8 +208,15 @@ impl Work for Task {
         if let Some(test) = &test {
             let (report, name) = (Report::of(&mut model, test)?, args.network.name());
             print(&report.text("test", &name, args.quiet)?)?;
-            report.save_picture(&name, &outputs.test)?;
-            written.push(&outputs.test);
+            if train.classes.len() > MOST_IN_PICTURE {
+                note(&format!(
+                    "no confusion matrix is drawn: {} classes are too many to be told apart",
+                    train.classes.len()
+                ));
+            } else {
+                report.save_picture(&name, &outputs.test)?;
+                written.push(&outputs.test);
+            }
         }
         finish(&args, &written, &outcome, &outputs)
     }
@@ -245,6 +252,11 @@ pub enum Report {
     Classes { matrix: ConfusionMatrix, names: Vec<String> },
     Numbers { errors: Errors, r2: Option<f64>, truth: Vec<f64>, said: Vec<f64> },
 }
+
+/// Most classes whose confusion matrix is written as text.
+const MOST_IN_TEXT: usize = 50;
+/// Most classes that can be told apart in a picture.
+const MOST_IN_PICTURE: usize = 1000;
 
 /// The number that needs no model.
 const NAIVE: &str = "naive (the mean)";
@@ -312,8 +324,12 @@ impl Report {
                 if !brief {
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     text += &format!("\n{}", matrix.report(Some(&names), 4, ZeroDivision::Zero)?);
-                    text += &format!("\nconfusion matrix (row: the class, column: what the model says)\n");
-                    text += &grid(matrix, &names);
+                    text += "\nconfusion matrix (row: the class, column: what the model says)\n";
+                    if names.len() <= MOST_IN_TEXT {
+                        text += &grid(matrix, &names);
+                    } else {
+                        text += &format!("of {} classes: too wide for text, see the picture\n", names.len());
+                    }
                 }
                 Ok(text)
             }
