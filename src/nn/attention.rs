@@ -64,8 +64,12 @@ fn attend<B: DenseBackend + 'static>(
     let used = dropped(builder, &weights, dropout)?;
     let width = parts.value.shape()[1];
     let product = Product { orientation: Orientation::Nn, m: queries, n: width, k: keys };
-    let mut y =
-        builder.op1(BatchedProduct { count: 1, product, alpha: 1.0 }, &[&used, parts.value], &[queries, width], 0..0)?;
+    let mut y = builder.op1(
+        BatchedProduct { count: 1, product, alpha: 1.0 },
+        &[&used, parts.value],
+        &[queries, width],
+        0..0,
+    )?;
     if let Some(mask) = parts.query.mask() {
         y = builder.op1(KeepRows, &[&y, mask], &[queries, width], 0..0)?;
     }

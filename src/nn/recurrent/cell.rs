@@ -385,7 +385,14 @@ impl<B: DenseBackend> Op<B> for Steps<B> {
         self.masks.grow(backend, "masks of steps", steps * batch)?;
         let (shape, there, here) = self.layouts(batch, self.features);
         let x = pass.inputs.get(0)?;
-        backend.strided_copy(shape, x, there, &mut *self.inputs.get_mut(backend, steps * len_x)?, here, WeightGrad::Set)?;
+        backend.strided_copy(
+            shape,
+            x,
+            there,
+            &mut *self.inputs.get_mut(backend, steps * len_x)?,
+            here,
+            WeightGrad::Set,
+        )?;
         let mask = pass.inputs.optional(1);
         if let Some(mask) = mask {
             let (shape, there, here) = self.layouts(batch, 1);
@@ -442,7 +449,13 @@ impl<B: DenseBackend> Op<B> for Steps<B> {
                 backend.select_rows(&valid, &out, Some(&previous), &mut current)?;
             } else {
                 backend.copy(&new_state, &mut after)?;
-                backend.copy_columns(self.output, &new_state, columns(self.state), &mut current, columns(self.output))?;
+                backend.copy_columns(
+                    self.output,
+                    &new_state,
+                    columns(self.state),
+                    &mut current,
+                    columns(self.output),
+                )?;
             }
             if self.return_sequences {
                 let at = if self.go_backwards { steps - 1 - step } else { step };

@@ -348,11 +348,9 @@ where
 {
     let (seq_len, features) = sequence_shape(builder, inputs)?;
     let units = descriptor.hidden_size;
-    for (option, rate) in [
-        ("dropout", options.dropout),
-        ("recurrent_dropout", options.recurrent_dropout),
-        ("zoneout", options.zoneout),
-    ] {
+    for (option, rate) in
+        [("dropout", options.dropout), ("recurrent_dropout", options.recurrent_dropout), ("zoneout", options.zoneout)]
+    {
         check_rate(builder, option, rate)?;
     }
     if options.go_backwards {

@@ -335,7 +335,8 @@ impl<B: DenseBackend> Op<B> for Sequence<B> {
         let has_c = self.has_c();
         let masked = pass.inputs.optional(1).is_some();
         // Gradients of the last states that reach the operator.
-        let (dy_first, dh_out, dc_out) = (pass.doutputs.optional(0), pass.doutputs.optional(1), pass.doutputs.optional(2));
+        let (dy_first, dh_out, dc_out) =
+            (pass.doutputs.optional(0), pass.doutputs.optional(1), pass.doutputs.optional(2));
         self.dh.grow(backend, "dhn", len_state)?;
         self.spare.grow(backend, "gradient of a state", len_state)?;
         if has_c {
