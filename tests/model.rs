@@ -5,7 +5,7 @@ use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, Scaler, windows};
 use fused_rnn::model::{
-    BatchEnd, Callback, Training, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Outcome, Sequential,
+    BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Outcome, Sequential, Training,
 };
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, Random, SimpleRnn};
 use fused_rnn::optim::Adam;
