@@ -82,6 +82,7 @@ pub fn entries() -> Vec<Entry> {
             ("adam", "dense.cu", "AdamParams", ELEMENTWISE_THREADS),
             ("sgd", "dense.cu", "SgdParams", ELEMENTWISE_THREADS),
             ("rmsprop", "dense.cu", "RmsPropParams", ELEMENTWISE_THREADS),
+            ("adagrad", "dense.cu", "AdagradParams", ELEMENTWISE_THREADS),
             ("elementwise_loss", "dense.cu", "LossParams", REDUCTION_THREADS),
             ("categorical_loss", "dense.cu", "LossParams", REDUCTION_THREADS),
             ("sum_of_squares", "dense.cu", "SumOfSquaresParams", REDUCTION_THREADS),

@@ -62,17 +62,19 @@ template <class E> DEVICE void fill(const FillParams& p) {
 
 // ---- optimizers -------------------------------------------------------------------------------------------------------
 
-// m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2;  w -= rate m / (sqrt(v) + epsilon)
+// m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2;  w = (1 - decay) w - rate m / (sqrt(v) + epsilon)
 template <class E> DEVICE void adam(const AdamParams& p) {
     using V = accumulator_t<E>;
     const V keep_m = V(p.beta_1), keep_v = V(p.beta_2), take_m = V(1.0 - p.beta_1), take_v = V(1.0 - p.beta_2);
+    const V decayed = V(1.0 - p.decay);
     for (u64 i = first_element(); i < p.len; i += element_stride()) {
         const V g = load<E>(p.gradients, i);
         const V m = keep_m * load<E>(p.m, i) + take_m * g;
         const V v = keep_v * load<E>(p.v, i) + take_v * g * g;
         store<E>(p.m, i, m);
         store<E>(p.v, i, v);
-        store<E>(p.parameters, i, load<E>(p.parameters, i) - V(p.rate) * m / (square_root(v) + V(p.epsilon)));
+        const V step = V(p.rate) * m / (square_root(v) + V(p.epsilon));
+        store<E>(p.parameters, i, decayed * load<E>(p.parameters, i) - step);
     }
 }
 
@@ -110,6 +112,17 @@ template <class E> DEVICE void rmsprop(const RmsPropParams& p) {
             store<E>(p.velocity, i, change);
         }
         store<E>(p.parameters, i, load<E>(p.parameters, i) - change);
+    }
+}
+
+// s += g^2;  w -= rate g / sqrt(s + epsilon)
+template <class E> DEVICE void adagrad(const AdagradParams& p) {
+    using V = accumulator_t<E>;
+    for (u64 i = first_element(); i < p.len; i += element_stride()) {
+        const V g = load<E>(p.gradients, i);
+        const V sum = load<E>(p.sums, i) + g * g;
+        store<E>(p.sums, i, sum);
+        store<E>(p.parameters, i, load<E>(p.parameters, i) - V(p.rate) * g / square_root(sum + V(p.epsilon)));
     }
 }
 

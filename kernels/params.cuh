@@ -304,6 +304,15 @@ struct AdamParams {
     void* v;
     u64 len;
     double rate, beta_1, beta_2, epsilon;
+    double decay;  // the part of themselves that parameters lose before the step
+};
+
+struct AdagradParams {
+    void* parameters;
+    const void* gradients;
+    void* sums;  // of squared gradients
+    u64 len;
+    double rate, epsilon;
 };
 
 struct SgdParams {

@@ -9,7 +9,8 @@ use std::borrow::{Borrow, BorrowMut};
 
 use common::Rng;
 use fused_rnn::backend::dense::{
-    AdamStep, Columns, DenseCall, LossEntry, Orientation, Product, RECORD_LEN, Report, RmsPropStep, SgdStep,
+    AdagradStep, AdamStep, Columns, DenseCall, LossEntry, Orientation, Product, RECORD_LEN, Report, RmsPropStep,
+    SgdStep,
 };
 use fused_rnn::backend::{DenseBackend, Memory, Storage, WeightGrad};
 use fused_rnn::cell::Activation;
@@ -443,17 +444,33 @@ fn optimizers<B: DenseBackend>(backend: B) {
         let (mut m, mut v) = (Tensor::new(&backend, &vec![0.0; len]), Tensor::new(&backend, &vec![0.0; len]));
         let mut truth = vec![(0.0, 0.0); len];
         let mut expected = start.clone();
-        for g in &gradients {
-            let step = AdamStep { rate: 0.01, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-7 };
+        for (g, decay) in gradients.iter().zip([0.0, 0.125, 0.0]) {
+            let step = AdamStep { rate: 0.01, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-7, decay };
             let g_tensor = Tensor::new(&backend, g);
             backend.adam(step, w.get_mut(), g_tensor.get(), m.get_mut(), v.get_mut()).unwrap();
             for i in 0..len {
                 let moments = (0.9 * truth[i].0 + 0.1 * g[i], 0.99 * truth[i].1 + 0.01 * g[i] * g[i]);
-                expected[i] = rounded(expected[i] - 0.01 * moments.0 / (moments.1.sqrt() + 1e-7));
+                let kept = expected[i] - decay * expected[i];
+                expected[i] = rounded(kept - 0.01 * moments.0 / (moments.1.sqrt() + 1e-7));
                 truth[i] = (rounded(moments.0), rounded(moments.1));
             }
         }
         close::<B>(&w.values(&backend), &expected, slack, "Adam");
+
+        let mut w = Tensor::new(&backend, &start);
+        let mut sums = Tensor::new(&backend, &vec![0.125; len]);
+        let (mut expected, mut truth) = (start.clone(), vec![0.125; len]);
+        for g in &gradients {
+            let step = AdagradStep { rate: 0.01, epsilon: 1e-2 };
+            backend.adagrad(step, w.get_mut(), Tensor::new(&backend, g).get(), sums.get_mut()).unwrap();
+            for i in 0..len {
+                let sum = truth[i] + g[i] * g[i];
+                expected[i] = rounded(expected[i] - 0.01 * g[i] / (sum + 1e-2).sqrt());
+                truth[i] = rounded(sum);
+            }
+        }
+        close::<B>(&w.values(&backend), &expected, slack, "Adagrad");
+        close::<B>(&sums.values(&backend), &truth, slack, "sums of Adagrad");
 
         for (momentum, nesterov) in [(None, false), (Some(0.9), false), (Some(0.9), true)] {
             let mut w = Tensor::new(&backend, &start);
@@ -638,6 +655,7 @@ fn wrong_lengths<B: DenseBackend>(backend: B) {
     is_shape(backend.add(a.get(), a.get(), out.get_mut()));
     is_shape(backend.copy(a.get(), out.get_mut()));
     is_shape(backend.column_sums(a.get(), out.get_mut(), WeightGrad::Set, space.get_mut()));
+    is_shape(backend.adagrad(AdagradStep { rate: 0.1, epsilon: 0.0 }, out.get_mut(), a.get(), space.get_mut()));
     is_shape(backend.sgd(SgdStep { rate: 0.1, momentum: 0.0, nesterov: false }, out.get_mut(), a.get(), None));
     let entry = LossEntry { weight: 1.0, code: 1 };
     let mut short = backend.allocate::<f64>("short", 2).unwrap();

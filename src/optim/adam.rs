@@ -5,7 +5,7 @@ use std::borrow::BorrowMut;
 use crate::backend::DenseBackend;
 use crate::backend::dense::AdamStep;
 use crate::error::Result;
-use crate::optim::{Optimizer, State, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check_fraction, check_rate, wrong_states};
 
 /// Adam ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) in [Keras's form](https://keras.io/api/optimizers/adam/) and with
 /// its defaults. In step `t`, counted from 1, with `g` the gradient:
@@ -17,10 +17,10 @@ use crate::optim::{Optimizer, State, check_rate, wrong_states};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
-    learning_rate: f64,
-    beta_1: f64,
-    beta_2: f64,
-    epsilon: f64,
+    pub(super) learning_rate: f64,
+    pub(super) beta_1: f64,
+    pub(super) beta_2: f64,
+    pub(super) epsilon: f64,
 }
 
 impl Adam {
@@ -32,6 +32,26 @@ impl Adam {
     pub fn new(learning_rate: f64) -> Result<Self> {
         check_rate(learning_rate)?;
         Ok(Adam { learning_rate, ..Self::default() })
+    }
+
+    /// The same with other constants.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a `beta_1` or `beta_2` outside `0.0..1.0`, or an `epsilon` that is not
+    /// finite or below zero.
+    pub fn with(self, beta_1: f64, beta_2: f64, epsilon: f64) -> Result<Self> {
+        check_fraction("beta_1", beta_1)?;
+        check_fraction("beta_2", beta_2)?;
+        check_at_least_zero("epsilon", epsilon)?;
+        Ok(Adam { beta_1, beta_2, epsilon, ..self })
+    }
+
+    /// What the backend does in step `t`; `decay` is the part of themselves that the weights lose before it.
+    pub(super) fn step(&self, t: u64, decay: f64) -> AdamStep {
+        let t = t as f64;
+        let rate = self.learning_rate * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t));
+        AdamStep { rate, beta_1: self.beta_1, beta_2: self.beta_2, epsilon: self.epsilon, decay }
     }
 }
 
@@ -49,6 +69,11 @@ impl<B: DenseBackend> Optimizer<B> for Adam {
 
     crate::optim::learning_rate!();
 
+    fn config(&self) -> OptimizerConfig {
+        let Adam { learning_rate, beta_1, beta_2, epsilon } = *self;
+        OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon }
+    }
+
     fn update(
         &self,
         backend: &B,
@@ -58,10 +83,7 @@ impl<B: DenseBackend> Optimizer<B> for Adam {
         states: &mut [State<B>],
     ) -> Result<()> {
         let [m, v] = states else { return Err(wrong_states("Adam", 2, states.len())) };
-        let t = step as f64;
-        let rate = self.learning_rate * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t));
-        let step = AdamStep { rate, beta_1: self.beta_1, beta_2: self.beta_2, epsilon: self.epsilon };
-        backend.adam(step, parameters, gradients, m.borrow_mut(), v.borrow_mut())
+        backend.adam(self.step(step, 0.0), parameters, gradients, m.borrow_mut(), v.borrow_mut())
     }
 }
 
@@ -111,9 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn refuses_bad_learning_rates() {
+    fn refuses_bad_constants() {
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Adam::new(rate).is_err());
         }
+        let adam = Adam::default();
+        assert!(adam.with(1.0, 0.9, 0.0).is_err() && adam.with(0.9, -0.1, 0.0).is_err());
+        assert!(adam.with(0.9, 0.9, -1e-9).is_err() && adam.with(0.9, 0.9, f64::NAN).is_err());
     }
 }

@@ -4,11 +4,17 @@
 //! model and stands where the weights stand, on the host or on a device; the arithmetic is the
 //! [backend's](crate::backend::DenseBackend).
 
+pub mod adagrad;
 pub mod adam;
+pub mod adamw;
+pub mod config;
 pub mod rmsprop;
 pub mod sgd;
 
+pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use adamw::AdamW;
+pub use config::OptimizerConfig;
 pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
@@ -37,6 +43,9 @@ pub trait Optimizer<B: DenseBackend> {
     ///
     /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
+
+    /// The rule with all its constants, such as the learning rate now set.
+    fn config(&self) -> OptimizerConfig;
 
     /// Changes `parameters`, given the gradient of the loss by each of them. `step` counts from 1.
     ///
@@ -84,4 +93,13 @@ fn check_rate(learning_rate: f64) -> Result<()> {
 /// A constant that says how much is kept.
 fn check_fraction(option: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) { Ok(()) } else { Err(Error::option(option, "0 to below 1", value)) }
+}
+
+/// A constant that is added or taken off.
+fn check_at_least_zero(option: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(Error::option(option, "a finite number, 0 or above", value))
+    }
 }

@@ -5,7 +5,7 @@ use std::borrow::BorrowMut;
 use crate::backend::DenseBackend;
 use crate::backend::dense::RmsPropStep;
 use crate::error::Result;
-use crate::optim::{Optimizer, State, check_fraction, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check_fraction, check_rate, wrong_states};
 
 /// RMSprop ([Tieleman and Hinton 2012](https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf)) in
 /// [Keras's form](https://keras.io/api/optimizers/rmsprop/). With `g` the gradient:
@@ -47,6 +47,16 @@ impl RmsProp {
         Ok(RmsProp { rho, momentum, centered, ..self })
     }
 
+    /// The same with another `epsilon`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for one that is not finite or below zero.
+    pub fn epsilon(self, epsilon: f64) -> Result<Self> {
+        check_at_least_zero("epsilon", epsilon)?;
+        Ok(RmsProp { epsilon, ..self })
+    }
+
     fn states(&self) -> usize {
         1 + usize::from(self.centered) + usize::from(self.momentum > 0.0)
     }
@@ -65,6 +75,11 @@ impl<B: DenseBackend> Optimizer<B> for RmsProp {
     }
 
     crate::optim::learning_rate!();
+
+    fn config(&self) -> OptimizerConfig {
+        let RmsProp { learning_rate, rho, momentum, epsilon, centered } = *self;
+        OptimizerConfig::RmsProp { learning_rate, rho, momentum, epsilon, centered }
+    }
 
     fn update(
         &self,

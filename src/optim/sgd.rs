@@ -5,7 +5,7 @@ use std::borrow::BorrowMut;
 use crate::backend::DenseBackend;
 use crate::backend::dense::SgdStep;
 use crate::error::Result;
-use crate::optim::{Optimizer, State, check_fraction, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, State, check_fraction, check_rate, wrong_states};
 
 /// Stochastic gradient descent with momentum, in [Keras's form](https://keras.io/api/optimizers/sgd/). With `g` the gradient:
 ///
@@ -57,6 +57,11 @@ impl<B: DenseBackend> Optimizer<B> for Sgd {
     }
 
     crate::optim::learning_rate!();
+
+    fn config(&self) -> OptimizerConfig {
+        let Sgd { learning_rate, momentum, nesterov } = *self;
+        OptimizerConfig::Sgd { learning_rate, momentum, nesterov }
+    }
 
     fn update(
         &self,

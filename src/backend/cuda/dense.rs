@@ -11,15 +11,16 @@ use super::catalog::{ELEMENTWISE_THREADS, GEMM_TILES, REDUCTION_THREADS};
 use super::device::{Device, DevicePtr, Launch};
 use super::memory::DeviceBuffer;
 use super::params::{
-    ActivationGradientParams, AdamParams, BiasActivationParams, BiasGradientParams, CheckFiniteParams, ClipParams,
-    Combination, CombineParams, CopyColumnsParams, DropoutParams, FillParams, FinishLossParams, GatherParams,
-    GemmParams, GemmProblem, GemmTerm, LossParams, RmsPropParams, Rows, ScatterAddParams, SgdParams,
+    ActivationGradientParams, AdagradParams, AdamParams, BiasActivationParams, BiasGradientParams, CheckFiniteParams,
+    ClipParams, Combination, CombineParams, CopyColumnsParams, DropoutParams, FillParams, FinishLossParams,
+    GatherParams, GemmParams, GemmProblem, GemmTerm, LossParams, RmsPropParams, Rows, ScatterAddParams, SgdParams,
     SumOfSquaresParams, SumPartialsParams, loss_kind,
 };
 use super::plan::{GemmKernel, LARGE_TILE_ROWS, bias_pieces, weight_splits};
 use super::pointer;
 use crate::backend::dense::{
-    AdamStep, Columns, DenseBackend, DenseCall, LossEntry, Memory, Orientation, Product, RmsPropStep, SgdStep, check,
+    AdagradStep, AdamStep, Columns, DenseBackend, DenseCall, LossEntry, Memory, Orientation, Product, RmsPropStep,
+    SgdStep, check,
 };
 use crate::backend::host::check_at_least;
 use crate::backend::{Storage, WeightGrad};
@@ -57,6 +58,7 @@ pub(crate) struct DenseKernels<D: Device> {
     adam: D::Kernel,
     sgd: D::Kernel,
     rmsprop: D::Kernel,
+    adagrad: D::Kernel,
     elementwise_loss: D::Kernel,
     categorical_loss: D::Kernel,
     finish_loss: D::Kernel,
@@ -87,6 +89,7 @@ impl<D: Device> DenseKernels<D> {
             adam: kernel("adam")?,
             sgd: kernel("sgd")?,
             rmsprop: kernel("rmsprop")?,
+            adagrad: kernel("adagrad")?,
             elementwise_loss: kernel("elementwise_loss")?,
             categorical_loss: kernel("categorical_loss")?,
             finish_loss: device.kernel("finish_loss")?,
@@ -573,6 +576,7 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             beta_1: step.beta_1,
             beta_2: step.beta_2,
             epsilon: step.epsilon,
+            decay: step.decay,
         };
         self.run(&self.dense()?.adam, &elementwise(len as u64), &params)
     }
@@ -631,6 +635,26 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             epsilon: step.epsilon,
         };
         self.run(&self.dense()?.rmsprop, &elementwise(len as u64), &params)
+    }
+
+    fn adagrad(
+        &self,
+        step: AdagradStep,
+        parameters: &mut DeviceBuffer<E, D>,
+        gradients: &DeviceBuffer<E, D>,
+        sums: &mut DeviceBuffer<E, D>,
+    ) -> Result<()> {
+        let len = parameters.len();
+        check::same(len, &[("gradients", Some(gradients.len())), ("sums", Some(sums.len()))])?;
+        let params = AdagradParams {
+            parameters: parameters.pointer(),
+            gradients: gradients.pointer(),
+            sums: sums.pointer(),
+            len: len as u64,
+            rate: step.rate,
+            epsilon: step.epsilon,
+        };
+        self.run(&self.dense()?.adagrad, &elementwise(len as u64), &params)
     }
 
     fn sum_of_squares(

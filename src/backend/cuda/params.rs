@@ -412,6 +412,15 @@ mirrored! {
         beta_1: f64,
         beta_2: f64,
         epsilon: f64,
+        decay: f64,
+    }
+    AdagradParams {
+        parameters: DevicePtr,
+        gradients: DevicePtr,
+        sums: DevicePtr,
+        len: u64,
+        rate: f64,
+        epsilon: f64,
     }
     SgdParams {
         parameters: DevicePtr,

@@ -7,8 +7,8 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeError};
 
 use super::{
-    AdamStep, BAD_GRADIENT, BAD_LOSS, BAD_VALUE, Columns, DenseBackend, DenseCall, LOSS, LossEntry, Memory,
-    Orientation, Product, RmsPropStep, SgdStep, TOTAL, check,
+    AdagradStep, AdamStep, BAD_GRADIENT, BAD_LOSS, BAD_VALUE, Columns, DenseBackend, DenseCall, LOSS, LossEntry,
+    Memory, Orientation, Product, RmsPropStep, SgdStep, TOTAL, check,
 };
 use crate::backend::cpu::simd::{Isa, Kernel, Simd};
 use crate::backend::{HostBackend, RecurrentBackend, WeightGrad};
@@ -298,6 +298,7 @@ where
             keep: (E::of(step.beta_1), E::of(step.beta_2)),
             take: (E::of(1.0 - step.beta_1), E::of(1.0 - step.beta_2)),
             epsilon: E::of(step.epsilon),
+            decayed: E::of(1.0 - step.decay),
             parameters,
             gradients,
             m,
@@ -357,6 +358,16 @@ where
                 velocity[i] = flush(change);
             }
             *w -= change;
+        }
+        Ok(())
+    }
+
+    fn adagrad(&self, step: AdagradStep, parameters: &mut [E], gradients: &[E], sums: &mut [E]) -> Result<()> {
+        check::same(parameters.len(), &[("gradients", Some(gradients.len())), ("sums", Some(sums.len()))])?;
+        let (rate, epsilon) = (E::of(step.rate), E::of(step.epsilon));
+        for ((w, g), sum) in parameters.iter_mut().zip(gradients).zip(sums) {
+            *sum += *g * *g;
+            *w -= rate * *g / (*sum + epsilon).sqrt();
         }
         Ok(())
     }
@@ -483,6 +494,7 @@ struct Adam<'a, E> {
     keep: (E, E),
     take: (E, E),
     epsilon: E,
+    decayed: E,
     parameters: &'a mut [E],
     gradients: &'a [E],
     m: &'a mut [E],
@@ -494,13 +506,14 @@ impl<E: Scalar> Kernel<E> for Adam<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, _: S) {
-        let Adam { rate, keep, take, epsilon, parameters, gradients, m, v } = self;
+        let Adam { rate, keep, take, epsilon, decayed, parameters, gradients, m, v } = self;
         for ((w, g), (m, v)) in parameters.iter_mut().zip(gradients).zip(m.iter_mut().zip(v)) {
             // Both loads before both stores, and none after: where the tensors lie a multiple of 4 KiB apart but for a few lines, a load
             // would wait for the stores before it.
             let first = flush(keep.0 * *m + take.0 * *g);
             let second = flush(keep.1 * *v + take.1 * *g * *g);
-            *w -= rate * first / (second.sqrt() + epsilon);
+            // Without decay a multiplication by one, which changes no bit.
+            *w = decayed * *w - rate * first / (second.sqrt() + epsilon);
             *m = first;
             *v = second;
         }

@@ -246,6 +246,8 @@ pub struct AdamStep {
     pub beta_2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
+    /// The part of themselves that the parameters lose before the step; 0 for none.
+    pub decay: f64,
 }
 
 /// One step of [gradient descent](crate::optim::Sgd).
@@ -269,6 +271,15 @@ pub struct RmsPropStep {
     /// What the velocity keeps of itself; used where there is a velocity.
     pub momentum: f64,
     /// Added to the mean square.
+    pub epsilon: f64,
+}
+
+/// One step of [Adagrad](crate::optim::Adagrad).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdagradStep {
+    /// Learning rate.
+    pub rate: f64,
+    /// Added to the sum of squares.
     pub epsilon: f64,
 }
 
@@ -432,6 +443,20 @@ pub trait DenseBackend: TensorBackend {
         mean_square: &mut Self::Buffer,
         mean: Option<&mut Self::Buffer>,
         velocity: Option<&mut Self::Buffer>,
+    ) -> Result<()>;
+
+    /// One step of Adagrad: `sum += gradient²`, then `parameter -= rate gradient / sqrt(sum + epsilon)`. `sums` are the optimizer's
+    /// initial value before the first step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`].
+    fn adagrad(
+        &self,
+        step: AdagradStep,
+        parameters: &mut Self::Buffer,
+        gradients: &Self::Buffer,
+        sums: &mut Self::Buffer,
     ) -> Result<()>;
 
     /// `sum[0] = ` the sum of the squares of `x`, in `f64`.

@@ -1,0 +1,172 @@
+//! An optimizer as data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::error::Result;
+use crate::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+
+/// A rule with all its constants, as files hold it; [`Optimizer::config`] gives it, [`build`](Self::build) the rule again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "class", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum OptimizerConfig {
+    /// [`Sgd`].
+    Sgd {
+        /// Learning rate.
+        learning_rate: f64,
+        /// What the velocity keeps of itself; 0 for none.
+        momentum: f64,
+        /// Whether steps look ahead along the velocity.
+        nesterov: bool,
+    },
+    /// [`RmsProp`].
+    RmsProp {
+        /// Learning rate.
+        learning_rate: f64,
+        /// What the mean square keeps of itself.
+        rho: f64,
+        /// What the velocity keeps of itself; 0 for none.
+        momentum: f64,
+        /// Added to the mean square.
+        epsilon: f64,
+        /// Whether the variance takes the place of the mean square.
+        centered: bool,
+    },
+    /// [`Adam`].
+    Adam {
+        /// Learning rate.
+        learning_rate: f64,
+        /// What the first moment keeps of itself.
+        beta_1: f64,
+        /// What the second moment keeps of itself.
+        beta_2: f64,
+        /// Added to the root of the second moment.
+        epsilon: f64,
+    },
+    /// [`AdamW`].
+    AdamW {
+        /// Learning rate.
+        learning_rate: f64,
+        /// What the first moment keeps of itself.
+        beta_1: f64,
+        /// What the second moment keeps of itself.
+        beta_2: f64,
+        /// Added to the root of the second moment.
+        epsilon: f64,
+        /// The part of the weights, times the learning rate, that each step takes off them.
+        weight_decay: f64,
+    },
+    /// [`Adagrad`].
+    Adagrad {
+        /// Learning rate.
+        learning_rate: f64,
+        /// What the sums of squares are at first.
+        initial_accumulator_value: f64,
+        /// Added to the sum of squares.
+        epsilon: f64,
+    },
+}
+
+impl OptimizerConfig {
+    /// The optimizer with these constants.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a constant that it cannot have.
+    pub fn build<B: DenseBackend>(self) -> Result<Box<dyn Optimizer<B>>> {
+        Ok(match self {
+            OptimizerConfig::Sgd { learning_rate, momentum, nesterov } => {
+                Box::new(Sgd::new(learning_rate)?.momentum(momentum, nesterov)?)
+            }
+            OptimizerConfig::RmsProp { learning_rate, rho, momentum, epsilon, centered } => {
+                Box::new(RmsProp::new(learning_rate)?.with(rho, momentum, centered)?.epsilon(epsilon)?)
+            }
+            OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon } => {
+                Box::new(Adam::new(learning_rate)?.with(beta_1, beta_2, epsilon)?)
+            }
+            OptimizerConfig::AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay } => {
+                Box::new(AdamW::new(learning_rate)?.with(beta_1, beta_2, epsilon)?.weight_decay(weight_decay)?)
+            }
+            OptimizerConfig::Adagrad { learning_rate, initial_accumulator_value, epsilon } => {
+                Box::new(Adagrad::new(learning_rate)?.with(initial_accumulator_value, epsilon)?)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::reference::ReferenceBackend;
+
+    /// Every rule, with constants that no default has.
+    fn all() -> Vec<Box<dyn Optimizer<ReferenceBackend<f64>>>> {
+        // Numbers whose shortest decimal form a careless reader gets wrong in the last bit.
+        let (rate, small) = (0.1 + 0.2, 1.0 / 3.0 * 1e-5);
+        vec![
+            Box::new(Sgd::new(rate).unwrap().momentum(2.0 / 3.0, true).unwrap()),
+            Box::new(RmsProp::new(rate).unwrap().with(0.7 + 0.1, 0.3 + 0.3, true).unwrap().epsilon(small).unwrap()),
+            Box::new(Adam::new(rate).unwrap().with(0.7, 0.8 + 0.1, small).unwrap()),
+            Box::new(AdamW::new(rate).unwrap().with(0.7, 0.95, small).unwrap().weight_decay(1.0 / 7.0).unwrap()),
+            Box::new(Adagrad::new(rate).unwrap().with(1.0 / 7.0, small).unwrap()),
+        ]
+    }
+
+    #[test]
+    fn a_file_gives_the_same_rule() {
+        for rule in all() {
+            let text = serde_json::to_string(&rule.config()).unwrap();
+            let read: OptimizerConfig = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, rule.config(), "{text}");
+            let mut built = read.build::<ReferenceBackend<f64>>().unwrap();
+            assert_eq!(built.config(), rule.config(), "{text}");
+            assert_eq!(built.states(), rule.states(), "{text}");
+            built.set_learning_rate(0.625).unwrap();
+            assert_eq!(built.learning_rate(), 0.625, "{text}");
+            assert_ne!(built.config(), rule.config(), "{text}");
+            let (mut a, mut b) = (vec![1.0], vec![1.0]);
+            let states = || (0..rule.states()).map(|s| vec![rule.initial(s)]).collect::<Vec<_>>();
+            let backend = ReferenceBackend::new();
+            rule.update(&backend, 1, &mut a, &[0.3], &mut states()).unwrap();
+            read.build().unwrap().update(&backend, 1, &mut b, &[0.3], &mut states()).unwrap();
+            assert!(a == b && a != [1.0], "{text}: {a:?} {b:?}");
+            assert!(rule.update(&backend, 1, &mut a, &[0.3], &mut vec![vec![0.0]; 7]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_number_survives_a_file() {
+        // Doubles of all magnitudes, from a congruential generator.
+        let mut bits = 1u64;
+        for _ in 0..2000 {
+            bits = bits.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let learning_rate = f64::from_bits(bits >> 1);
+            if learning_rate.is_finite() {
+                let config = OptimizerConfig::Adagrad { learning_rate, initial_accumulator_value: 0.1, epsilon: 1e-7 };
+                let text = serde_json::to_string(&config).unwrap();
+                assert_eq!(serde_json::from_str::<OptimizerConfig>(&text).unwrap(), config, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_what_no_rule_has() {
+        for text in [
+            r#"{"class": "Sgd", "learning_rate": 0.0, "momentum": 0.0, "nesterov": false}"#,
+            r#"{"class": "Sgd", "learning_rate": 0.1, "momentum": 1.0, "nesterov": false}"#,
+            r#"{"class": "RmsProp", "learning_rate": 0.1, "rho": 0.9, "momentum": 0.0, "epsilon": -1.0, "centered": false}"#,
+            r#"{"class": "Adam", "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 1.5, "epsilon": 1e-7}"#,
+            r#"{"class": "AdamW", "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.9, "epsilon": 0.0, "weight_decay": -1.0}"#,
+            r#"{"class": "Adagrad", "learning_rate": 0.1, "initial_accumulator_value": -0.1, "epsilon": 0.0}"#,
+        ] {
+            let config: OptimizerConfig = serde_json::from_str(text).unwrap();
+            assert!(config.build::<ReferenceBackend<f32>>().is_err(), "{text}");
+        }
+        for text in
+            [r#"{"class": "Magic"}"#, r#"{"class": "Sgd", "learning_rate": 0.1}"#, r#"{"class": "Sgd", "x": 1}"#]
+        {
+            assert!(serde_json::from_str::<OptimizerConfig>(text).is_err(), "{text}");
+        }
+    }
+}
