@@ -111,7 +111,7 @@ where
     let mut ends = Vec::new();
     for output in &built {
         let values = Rc::new(RefCell::new(Vec::new()));
-        let watch = graph.own_layer(Watch { seen: values.clone() }, None).map_err(text)?;
+        let watch = graph.own_layer(Watch { seen: values.clone(), keep_mask: false }, None).map_err(text)?;
         ends.push(graph.call(watch, &[output]).map_err(text)?);
         seen.push(values);
     }
@@ -124,9 +124,7 @@ where
         return Err("keras_weights differ from those set".to_owned());
     }
 
-    let views = |arrays: &'_ [ArrayD<f64>]| -> Vec<ArrayD<f64>> { arrays.to_vec() };
-    let x = views(&given.arrays);
-    let x = || x.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();
+    let x = || given.arrays.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();
     let targets: Vec<ArrayD<f64>> =
         Case::numbered("target", names.len()).iter().map(|name| case.array(name)).collect();
     let y = || targets.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();

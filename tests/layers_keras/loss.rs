@@ -18,7 +18,7 @@ pub fn translate(description: &Value) -> Result<Loss, String> {
     let loss = match class {
         "MeanSquaredError" => Loss::MeanSquaredError,
         "MeanAbsoluteError" => Loss::MeanAbsoluteError,
-        "Huber" => Loss::Huber { delta: o.number("delta") },
+        "Huber" => Loss::Huber { delta: o.optional("delta").map_or(1.0, |v| v.as_f64().expect("a number")) },
         "BinaryCrossentropy" | "CategoricalCrossentropy" => {
             o.only("label_smoothing", 0.0)?;
             o.only("axis", -1)?;

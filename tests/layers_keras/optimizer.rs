@@ -3,52 +3,56 @@
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::model::{Clip, FitOptions, Graph};
 use fused_rnn::nn::{Concatenate, Embedding, Loss};
-use fused_rnn::optim::{Adam, Optimizer, RmsProp, Sgd};
+use fused_rnn::optim::{Adam, OptimizerConfig, Sgd};
 use ndarray::{Array2, ArrayD};
 
 use crate::case::{Case, Options};
 
+/// Where it is computed.
 type B = CpuBackend<f64>;
 
 /// The optimizer that Keras describes, and how gradients are limited before it sees them.
-fn translate(case: &Case) -> Result<(Box<dyn Optimizer<B>>, Option<Clip>), String> {
-    let text = |e: fused_rnn::Error| e.to_string();
+fn translate(case: &Case) -> Result<(OptimizerConfig, Option<Clip>), String> {
     let class = case.json["optimizer"]["class"].as_str().expect("a class");
     let mut o = Options::new(class, &case.json["optimizer"]["config"]);
-    let rate = o.number("learning_rate");
+    let learning_rate = o.number("learning_rate");
     let clip = match (o.optional("clipvalue"), o.optional("global_clipnorm"), o.optional("clipnorm")) {
         (None, None, None) => None,
         (Some(value), None, None) => Some(Clip::Value(value.as_f64().expect("a number"))),
         (None, Some(norm), None) => Some(Clip::Norm(norm.as_f64().expect("a number"))),
         _ => return Err("clipnorm, a norm for each tensor".to_owned()),
     };
-    let optimizer: Box<dyn Optimizer<B>> = match class {
+    let config = match class {
         "SGD" => {
-            let sgd = Sgd::new(rate).and_then(|sgd| sgd.momentum(o.number("momentum"), o.flag("nesterov")));
-            Box::new(sgd.map_err(text)?)
+            OptimizerConfig::Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") }
         }
-        "RMSprop" => {
-            let (rho, momentum, epsilon) = (o.number("rho"), o.number("momentum"), o.number("epsilon"));
-            let mut rule = RmsProp::new(rate).and_then(|r| r.with(rho, momentum, o.flag("centered"))).map_err(text)?;
-            rule.epsilon = epsilon;
-            Box::new(rule)
-        }
-        "Adam" => {
-            let mut adam = Adam::new(rate).map_err(text)?;
-            (adam.beta_1, adam.beta_2, adam.epsilon) = (o.number("beta_1"), o.number("beta_2"), o.number("epsilon"));
+        "RMSprop" => OptimizerConfig::RmsProp {
+            learning_rate,
+            rho: o.number("rho"),
+            momentum: o.number("momentum"),
+            epsilon: o.number("epsilon"),
+            centered: o.flag("centered"),
+        },
+        "Adagrad" => OptimizerConfig::Adagrad {
+            learning_rate,
+            initial_accumulator_value: o.number("initial_accumulator_value"),
+            epsilon: o.number("epsilon"),
+        },
+        "Adam" | "AdamW" => {
             o.only("amsgrad", false)?;
-            Box::new(adam)
+            let (beta_1, beta_2, epsilon) = (o.number("beta_1"), o.number("beta_2"), o.number("epsilon"));
+            match class {
+                "Adam" => OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon },
+                _ => {
+                    let weight_decay = o.number("weight_decay");
+                    OptimizerConfig::AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay }
+                }
+            }
         }
         other => return Err(format!("optimizer {other}")),
     };
-    for option in ["gradient_accumulation_steps", "loss_scale_factor"] {
-        o.optional(option);
-    }
-    if let Some(decay) = o.optional("weight_decay") {
-        return Err(format!("{class} with weight_decay {decay}"));
-    }
     o.end()?;
-    Ok((optimizer, clip))
+    Ok((config, clip))
 }
 
 fn joined(case: &Case, stem: char, step: usize) -> Vec<f64> {
@@ -58,7 +62,7 @@ fn joined(case: &Case, stem: char, step: usize) -> Vec<f64> {
 /// Runs a case.
 pub fn check(case: &Case) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
-    let (optimizer, clip) = translate(case)?;
+    let (config, clip) = translate(case)?;
     let mut weights = joined(case, 'w', 0);
     let mut rounding = 0.0;
     if let Some(clip) = clip {
@@ -73,7 +77,17 @@ pub fn check(case: &Case) -> Result<(), String> {
         let b = graph.add(tables[1].clone(), &[&index]).map_err(text)?;
         let y = graph.add(Concatenate::new(), &[&a, &b]).map_err(text)?;
         let mut model = graph.model(backend, &[&y], 1).map_err(text)?;
-        model.compile_boxed(optimizer, Loss::MeanSquaredError);
+        let loss = Loss::MeanSquaredError;
+        match config {
+            OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon } => {
+                let adam = Adam::new(learning_rate).and_then(|adam| adam.with(beta_1, beta_2, epsilon));
+                model.compile(adam.map_err(text)?, loss);
+            }
+            OptimizerConfig::Sgd { learning_rate, momentum: 0.0, .. } => {
+                model.compile(Sgd::new(learning_rate).map_err(text)?, loss);
+            }
+            other => return Err(format!("a limit for gradients of {other:?}")),
+        }
         model.set_flat_weights(&weights).map_err(text)?;
         for step in 1..=3 {
             let gradient = joined(case, 'g', step);
@@ -89,6 +103,7 @@ pub fn check(case: &Case) -> Result<(), String> {
         }
         return Ok(());
     }
+    let optimizer = config.build::<B>().map_err(text)?;
     let backend = B::new();
     let mut states: Vec<Vec<f64>> =
         (0..optimizer.states()).map(|i| vec![optimizer.initial(i); weights.len()]).collect();

@@ -52,9 +52,11 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMask {
     }
 }
 
-/// Its input without its mask, so that the loss does not look at it; `seen` is what the last pass, in training or not, has brought.
+/// Its input as it is; `seen` is what the last pass, in training or not, has brought.
 pub struct Watch {
     pub seen: Rc<RefCell<Vec<f64>>>,
+    /// Whether the mask stays, which then leaves steps out of the loss.
+    pub keep_mask: bool,
 }
 
 impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for Watch {
@@ -68,7 +70,8 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for Watch {
 
     fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
         let shape = inputs[0].shape().to_vec();
-        Ok(vec![builder.op1(Copied(Some(self.seen.clone())), &[&inputs[0]], &shape, 0..0)?])
+        let y = builder.op1(Copied(Some(self.seen.clone())), &[&inputs[0]], &shape, 0..0)?;
+        Ok(vec![y.with_mask(inputs[0].mask().filter(|_| self.keep_mask))])
     }
 
     fn config(&self) -> Option<LayerConfig> {
