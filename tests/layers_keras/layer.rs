@@ -125,8 +125,7 @@ where
     }
 
     let x = || given.arrays.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();
-    let targets: Vec<ArrayD<f64>> =
-        Case::numbered("target", names.len()).iter().map(|name| case.array(name)).collect();
+    let targets: Vec<ArrayD<f64>> = Case::numbered("target", names.len()).iter().map(|name| case.array(name)).collect();
     let y = || targets.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();
     let expected: Vec<ArrayD<f64>> = names.iter().map(|name| case.array(name)).collect();
     let trained = case.json["training"].as_bool().expect("a flag");
@@ -177,7 +176,8 @@ where
         same_loss(model.train_on_batch(x(), y()).map_err(text)?, loss)?;
         let after: Vec<ArrayD<f64>> = case.weights("a").into_iter().map(|(_, array)| array).collect();
         let after = import_layer(&config, &after).map_err(text)?;
-        let trained: Vec<_> = model.weights().map(|(name, shape, values)| (name, shape.to_vec(), values.to_vec())).collect();
+        let trained: Vec<_> =
+            model.weights().map(|(name, shape, values)| (name, shape.to_vec(), values.to_vec())).collect();
         if trained.len() != after.len() {
             return Err(format!("{} weights, Keras has {}", trained.len(), after.len()));
         }

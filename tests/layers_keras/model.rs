@@ -49,7 +49,8 @@ where
     let text = |e: fused_rnn::Error| e.to_string();
     let mut graph = Graph::<B>::new();
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
-    for (name, shape) in names(&case.json["tensors"]).iter().zip(case.json["input_shapes"].as_array().expect("shapes")) {
+    for (name, shape) in names(&case.json["tensors"]).iter().zip(case.json["input_shapes"].as_array().expect("shapes"))
+    {
         let shape: Vec<usize> = serde_json::from_value(shape.clone()).expect("a shape");
         tensors.insert((*name).to_owned(), graph.input(name, &shape).map_err(text)?);
     }

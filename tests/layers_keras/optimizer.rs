@@ -23,9 +23,7 @@ fn translate(case: &Case) -> Result<(OptimizerConfig, Option<Clip>), String> {
         _ => return Err("clipnorm, a norm for each tensor".to_owned()),
     };
     let config = match class {
-        "SGD" => {
-            OptimizerConfig::Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") }
-        }
+        "SGD" => OptimizerConfig::Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") },
         "RMSprop" => OptimizerConfig::RmsProp {
             learning_rate,
             rho: o.number("rho"),

@@ -48,9 +48,8 @@ where
         model.predict(x0.view()).map_err(text)
     };
     let loss = case.array("loss");
-    let same_loss = |got: f64| {
-        difference("loss", &ArrayD::from_elem(vec![1], got), &loss, TOLERANCE * largest([&loss]))
-    };
+    let same_loss =
+        |got: f64| difference("loss", &ArrayD::from_elem(vec![1], got), &loss, TOLERANCE * largest([&loss]));
     let dx = case.array("dx1");
     let gradients = import_layer(&config, &arrays("g")).map_err(text)?;
     let error = TOLERANCE * largest(gradients.iter().chain([&dx]));

@@ -62,9 +62,7 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             layer.activation(activation(&o.take("activation"))?).into()
         }
         "Activation" => Activation::new(activation(&o.take("activation"))?).into(),
-        "Embedding" => {
-            Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into()
-        }
+        "Embedding" => Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into(),
         "Masking" => Masking::new(o.number("mask_value")).into(),
         "Dropout" => {
             o.only("noise_shape", Value::Null)?;
