@@ -11,7 +11,8 @@
 //! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | a backend's gradients against finite differences |
 //! | [`nn`], [`optim`], [`metrics`], [`model`] | layers, optimizers, metrics, and [`Sequential`](model::Sequential) with Keras's words |
-//! | [`data`] | CSV columns, gaps, scalers, windows, splits in time order |
+//! | [`data`] | CSV columns, gaps, scalers, windows, splits, padding, `.ts` sets of series, characters |
+//! | `plot` | pictures: curves, training histories, heat maps |
 //! | [`files`] | files are written whole or not at all |
 //! | [`Error`] | everything that can go wrong, in one enum |
 //!
@@ -62,9 +63,9 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the `fused-rnn` program and what only it needs. `cuda` (default): the CUDA backend; it needs neither a GPU
-//! nor CUDA to build, see `backend::cuda`. `emulated`: the CUDA kernels compiled for the host as well, for tests. An embedder
-//! writes `default-features = false, features = ["cuda"]`, or leaves `cuda` away.
+//! `cli` (default): the `fused-rnn` program and what only it needs. `plot` (comes with `cli`): pictures as SVG. `cuda` (default):
+//! the CUDA backend; it needs neither a GPU nor CUDA to build, see `backend::cuda`. `emulated`: the CUDA kernels compiled for the
+//! host as well, for tests. An embedder writes `default-features = false, features = ["cuda"]`, or leaves `cuda` away.
 
 pub mod backend;
 pub mod cell;
@@ -79,7 +80,10 @@ pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod parity;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod rnn;
+mod svg;
 
 pub use dtype::{DType, Element, Scalar};
 pub use error::{Error, Result};

@@ -11,7 +11,8 @@ use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::cell::CellKind;
 use fused_rnn::data::csv::parse_series;
 use fused_rnn::data::time::TimeAxis;
-use fused_rnn::data::{ColumnChoice, Gaps, Scaler, TimeSplit, windows};
+use fused_rnn::data::ts::parse_ts;
+use fused_rnn::data::{ColumnChoice, Gaps, MissingValues, Scaler, TimeSplit, windows};
 use fused_rnn::interop::safetensors::{self, TensorFile};
 use fused_rnn::model::{ForecastConfig, Forecaster, Sequential};
 use fused_rnn::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
@@ -290,6 +291,7 @@ fn model_files() -> Vec<(String, Vec<u8>)> {
         .map(|cell| {
             let config = ForecastConfig {
                 column: "sunspots".to_owned(),
+                inputs: Vec::new(),
                 gaps: Gaps::Interpolate,
                 window: 4,
                 horizon: 2,
@@ -429,5 +431,106 @@ fn damaged_csv_files_are_read_or_refused() {
         b"\xff\xfe1\0",
     ] {
         let _ = read_csv(bytes);
+    }
+}
+
+// Sets of time series.
+
+fn read_ts(bytes: &[u8]) -> Result<(), String> {
+    let mut outcome = Ok(());
+    for missing in [MissingValues::Error, MissingValues::NotANumber] {
+        match parse_ts(bytes, "data.ts", missing) {
+            Err(error) => {
+                let text = error.to_string();
+                assert!(matches!(error, Error::Data { .. } | Error::Unsupported { .. }), "{error:?}");
+                assert!(text.starts_with("data.ts"), "{text}");
+                outcome = Err(text);
+            }
+            Ok(set) => {
+                assert!(!set.sequences.is_empty());
+                for sequence in &set.sequences {
+                    assert!(sequence.nrows() > 0 && sequence.ncols() == set.dimensions);
+                    assert!(sequence.len() <= bytes.len(), "not more values than the file has bytes");
+                    let finite = sequence.iter().all(|v| v.is_finite());
+                    assert!(
+                        finite || (missing == MissingValues::NotANumber && sequence.iter().all(|v| !v.is_infinite()))
+                    );
+                }
+                assert!(set.labels.iter().all(|label| *label < set.classes.len()));
+                assert!(set.targets.iter().all(|target| target.is_finite()));
+                let labelled = if set.classes.is_empty() { 0 } else { set.sequences.len() };
+                assert_eq!(set.labels.len(), labelled);
+                let (x, lengths) = set.padded(Some(3), 0.0).expect("padded");
+                assert_eq!(x.dim(), (set.sequences.len(), 3, set.dimensions));
+                assert!(lengths.iter().all(|length| (1..=3).contains(length)));
+            }
+        }
+    }
+    outcome
+}
+
+#[test]
+fn damaged_sets_of_series_are_read_or_refused() {
+    let header = "#a set\n@problemName Small\n@timeStamps false\n@missing false\n@univariate false\n@dimensions 2\n\
+                  @equalLength false\n@classLabel true a b\n@data\n";
+    let rows = "1.5,-2,3e-2:0.1,0.2,0.3:a\n4,5:-6,7:b\n0:1:b\n";
+    let equal = "@univariate true\n@equalLength true\n@seriesLength 3\n@targetLabel true\n@missing true\n@data\n1,?,3:0.5\n4,5,6:-1\n";
+    let files = [("classes".to_owned(), format!("{header}{rows}").into_bytes())];
+    let ts = |original: &[u8], rng: &mut Rng| {
+        let mut bytes = original.to_vec();
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len().max(1)).min(bytes.len());
+            let until = at + rng.below((bytes.len() - at).min(12) + 1);
+            let hostile: &[&[u8]] = &[
+                b":",
+                b",",
+                b"\n",
+                b"\r\n",
+                b"@",
+                b"@data\n",
+                b"@DATA",
+                b"#",
+                b"?",
+                b"nan",
+                b"inf",
+                b"-inf",
+                b"1e39",
+                b"1e-400",
+                b"true",
+                b"18446744073709551615",
+                b"99999999999999999999",
+                b"-1",
+                b"0",
+                b"a",
+                b"\xff",
+                b"\0",
+                b"\xef\xbb\xbf",
+                b"\xe2\x80\xa8",
+                b" ",
+                b"(",
+                b"",
+            ];
+            bytes.splice(at..until, hostile[rng.below(hostile.len())].iter().copied());
+        }
+        bytes
+    };
+    let (accepted, refused) = damage_each(&files, 20_000, ts, read_ts);
+    assert!(accepted > 100 && refused > 1000, "{accepted} accepted, {refused} refused");
+    // Missing values: refused by one policy, so that no variant passes whole; that it never panics is what counts here.
+    for seed in 0..10_000 {
+        let _ = read_ts(&ts(equal.as_bytes(), &mut Rng::new(seed)));
+    }
+    for len in 0..header.len() + 4 {
+        read_ts(&files[0].1[..len]).expect_err("truncated");
+    }
+    // The sample, cut anywhere: whole lines are read, a cut one is refused or, cut within its last number or label, has no such class.
+    let sample = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/JapaneseVowels_TRAIN.ts"))
+        .expect("the sample");
+    read_ts(&sample).expect("the sample");
+    for seed in 0..40 {
+        let cut = Rng::new(seed).below(sample.len());
+        let whole = sample[..cut].ends_with(b"\n") || sample[cut..].starts_with(b"\n");
+        let read = read_ts(&sample[..cut]);
+        assert!(read.is_err() || whole, "cut at {cut}");
     }
 }

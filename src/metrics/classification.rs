@@ -241,13 +241,16 @@ pub(super) fn averaged(tallies: &[Tally], average: Average, zero: ZeroDivision) 
     }
     let scores: Vec<ClassScores> = tallies.iter().map(|tally| tally.scores(zero)).collect();
     let mean = |score: fn(&ClassScores) -> f64| {
+        let known = || scores.iter().filter(move |class| !score(class).is_nan());
+        // Where no sample is of the classes that are left, they count alike, as they do in scikit-learn.
+        let by_support = average == Average::Weighted && known().any(|class| class.support > 0.0);
         let (mut sum, mut weights) = (0.0, 0.0);
-        for class in scores.iter().filter(|class| !score(class).is_nan()) {
-            let weight = if average == Average::Weighted { class.support } else { 1.0 };
+        for class in known() {
+            let weight = if by_support { class.support } else { 1.0 };
             sum += weight * score(class);
             weights += weight;
         }
-        if weights == 0.0 { ZeroDivision::NotANumber.divide(0.0, 0.0) } else { sum / weights }
+        sum / weights // NaN for none
     };
     ClassScores {
         precision: mean(|class| class.precision),

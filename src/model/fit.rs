@@ -1,7 +1,6 @@
 //! Training a [`Model`].
 
 use std::borrow::{Borrow, BorrowMut};
-use std::ops::ControlFlow;
 
 use std::path::Path;
 
@@ -9,12 +8,14 @@ use ndarray::{ArrayViewD, Axis, Slice};
 use serde::Serialize;
 
 use crate::backend::dense::{LossEntry, Report};
-use crate::backend::{DenseBackend, Memory};
+use crate::backend::{DenseBackend, Memory, Storage};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
+use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
 use crate::model::model::{Arrays, Data, flat};
-use crate::nn::Random;
+use crate::nn::{Random, grow};
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
 pub struct FitOptions<'a, E> {
@@ -72,92 +73,6 @@ impl<E> Default for FitOptions<'_, E> {
     }
 }
 
-/// Stops training when the validation loss, or without validation data the loss, no longer falls: Keras's
-/// [`EarlyStopping`](https://keras.io/api/callbacks/early_stopping/).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EarlyStopping {
-    /// Epochs without improvement after which training stops.
-    pub patience: usize,
-    /// A fall by no more than this is no improvement.
-    pub min_delta: f64,
-    /// Whether the model ends with the weights of its best epoch, however training ends, rather than of its last.
-    pub restore_best_weights: bool,
-}
-
-/// The state of training after a batch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BatchEnd {
-    /// Epoch, counted from 1.
-    pub epoch: usize,
-    /// Batch within the epoch, counted from 1.
-    pub batch: usize,
-    /// Batches of an epoch.
-    pub batches: usize,
-    /// Mean loss of the epoch's samples so far; on a device, as of the last look at it (see [`FitOptions::loss_every`]).
-    pub loss: f64,
-}
-
-/// The state of training after an epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EpochEnd {
-    /// Epoch, counted from 1.
-    pub epoch: usize,
-    /// Most epochs there will be.
-    pub epochs: usize,
-    /// Mean loss of the epoch's samples, each taken when its batch was trained on.
-    pub loss: f64,
-    /// Loss of the validation data after the epoch.
-    pub val_loss: Option<f64>,
-    /// Whether this is the best epoch so far.
-    pub best: bool,
-}
-
-/// What a [`Callback`] can do about training.
-pub trait Training {
-    /// The optimizer's learning rate.
-    fn learning_rate(&self) -> f64;
-
-    /// Sets it, for the steps to come.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
-    fn set_learning_rate(&mut self, rate: f64) -> Result<()>;
-
-    /// Writes the model as it is now, see [`Model::save`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Model::save`].
-    fn save(&mut self, path: &Path) -> Result<()>;
-}
-
-/// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`] with it.
-pub trait Callback {
-    /// Before each epoch, counted from 1.
-    ///
-    /// # Errors
-    ///
-    /// Whatever ends training.
-    fn on_epoch_begin(&mut self, _epoch: usize, _training: &mut dyn Training) -> Result<()> {
-        Ok(())
-    }
-
-    /// After every batch. Called often: keep it short.
-    fn on_batch_end(&mut self, _state: &BatchEnd) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-
-    /// After every epoch.
-    ///
-    /// # Errors
-    ///
-    /// Whatever ends training.
-    fn on_epoch_end(&mut self, _state: &EpochEnd, _training: &mut dyn Training) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
 /// Why training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Outcome {
@@ -176,10 +91,41 @@ pub struct History {
     pub loss: Vec<f64>,
     /// Validation loss of each epoch; empty without validation data.
     pub val_loss: Vec<f64>,
+    /// The metrics of each epoch by name, see [`EpochEnd::metrics`].
+    pub metrics: Vec<(String, Vec<f64>)>,
     /// The epoch with the lowest validation loss (without validation data: loss), counted from 1; `None` if none was completed.
     pub best_epoch: Option<usize>,
     /// Why training ended.
     pub outcome: Outcome,
+}
+
+impl History {
+    /// The values of each epoch by Keras's key: `loss`, `val_loss`, `accuracy`, `val_accuracy`, …
+    pub fn get(&self, key: &str) -> Option<&[f64]> {
+        match key {
+            "loss" => Some(&self.loss),
+            "val_loss" if !self.val_loss.is_empty() => Some(&self.val_loss),
+            _ => self.metrics.iter().find(|(name, _)| name == key).map(|(_, values)| values.as_slice()),
+        }
+    }
+
+    /// A picture of all quantities over the epochs, each with its validation beside it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plot::history`](crate::plot::history).
+    #[cfg(feature = "plot")]
+    pub fn plot(&self) -> Result<crate::plot::Panels> {
+        let quantities: Vec<(&str, &[f64])> =
+            self.keys().filter_map(|key| self.get(key).map(|values| (key, values))).collect();
+        crate::plot::history(&quantities, self.best_epoch)
+    }
+
+    /// Keras's keys of what there is.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let val_loss = (!self.val_loss.is_empty()).then_some("val_loss");
+        ["loss"].into_iter().chain(val_loss).chain(self.metrics.iter().map(|(name, _)| name.as_str()))
+    }
 }
 
 /// Streams of random numbers from here on order samples; those before draw weights.
@@ -218,11 +164,11 @@ where
     /// the data and for a split that leaves nothing, and those of the backend and of callbacks. [`Error::Diverged`] where a loss or a
     /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
     /// and the optimizer starts anew.
-    pub fn fit<'a>(
+    pub fn fit<'a, 'b>(
         &mut self,
         x: impl Arrays<'a, E>,
-        y: impl Arrays<'a, E>,
-        mut options: FitOptions<'a, E>,
+        y: impl Arrays<'b, E>,
+        mut options: FitOptions<'_, E>,
     ) -> Result<History> {
         let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
         for (name, size) in
@@ -273,7 +219,14 @@ where
             best,
             best_statistics,
             best_loss: f64::INFINITY,
-            history: History { loss: Vec::new(), val_loss: Vec::new(), best_epoch: None, outcome: Outcome::Finished },
+            history: History {
+                loss: Vec::new(),
+                val_loss: Vec::new(),
+                metrics: Vec::new(),
+                best_epoch: None,
+                outcome: Outcome::Finished,
+            },
+            metrics: self.accumulators()?,
             epochs: options.epochs,
             batch_size: options.batch_size,
             shuffle: options.shuffle,
@@ -324,7 +277,64 @@ where
     pub fn evaluate<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<f64> {
         let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
         let placed = Placed::new(&self.backend, "", &data)?;
-        mean_loss(self, &placed)
+        mean_loss(self, &placed, &mut [])
+    }
+
+    /// The loss over all samples, named `loss`, and the metrics, without training.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`evaluate`](Self::evaluate) and of the metrics.
+    pub fn evaluate_metrics<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<Vec<(String, f64)>> {
+        let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
+        let placed = Placed::new(&self.backend, "", &data)?;
+        let mut metrics = self.accumulators()?;
+        let loss = mean_loss(self, &placed, &mut metrics)?;
+        Ok(std::iter::once(("loss".to_owned(), loss)).chain(results(&metrics, "")).collect())
+    }
+
+    /// Sets the metrics that [`fit`](Self::fit) and [`evaluate_metrics`](Self::evaluate_metrics) tell, of every output. They need the
+    /// predictions on the host: on a device each batch copies its own there, and is waited for.
+    pub fn metrics(&mut self, metrics: &[Metric]) -> &mut Self {
+        self.metrics = metrics.to_vec();
+        self
+    }
+
+    /// The metrics of nothing yet, for each output. Those of several outputs have their layers' names in front.
+    fn accumulators(&self) -> Result<Vec<Vec<MetricAccumulator>>> {
+        let several = self.outputs.len() > 1;
+        let of_output = |output: &crate::model::model::Output<B>| {
+            let named = |metric: &Metric| {
+                let accumulator = MetricAccumulator::for_loss(*metric, output.loss, output.columns())?;
+                let name = format!("{}_{}", self.topology.name_of(output.source), accumulator.name());
+                Ok(if several { accumulator.named(name) } else { accumulator })
+            };
+            self.metrics.iter().map(named).collect::<Result<Vec<_>>>()
+        };
+        self.outputs.iter().map(of_output).collect()
+    }
+
+    /// Adds the batch whose outputs and targets are there to the metrics.
+    fn measure(&self, batch: usize, weighted: bool, metrics: &mut [Vec<MetricAccumulator>]) -> Result<()> {
+        for (output, metrics) in self.outputs.iter().zip(metrics).filter(|(_, metrics)| !metrics.is_empty()) {
+            let backend = &self.backend;
+            let on_host = |tensor: &B::Buffer| -> Result<Vec<E>> {
+                let mut values = Vec::new();
+                grow(&mut values, tensor.elements(), "predictions")?;
+                backend.download(tensor, &mut values)?;
+                Ok(values)
+            };
+            let y = on_host(&*self.network.value(backend, &output.value, batch)?)?;
+            let targets = on_host(&*output.targets.get(backend, batch * output.target_size())?)?;
+            let weights = match output.weights(backend, batch, weighted)? {
+                Some(weights) => Some(on_host(&weights)?),
+                None => None,
+            };
+            for metric in metrics {
+                metric.update(&targets, &y, output.columns(), weights.as_deref())?;
+            }
+        }
+        Ok(())
     }
 
     /// The best weights so far, and what belongs to them.
@@ -393,16 +403,22 @@ where
 
     fn train_epochs(&mut self, run: &mut Run<'_, '_, B>) -> Result<()> {
         for epoch in 1..=run.epochs {
+            let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
             for callback in &mut run.callbacks {
-                callback.on_epoch_begin(epoch, self)?;
+                callback.on_epoch_begin(&begin, self)?;
             }
             let Some(loss) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             };
+            let mut metrics = results(&run.metrics, "");
             let val_loss = match &run.validation {
                 None => None,
-                Some(data) => Some(mean_loss(self, data)?),
+                Some(data) => {
+                    let loss = mean_loss(self, data, &mut run.metrics)?;
+                    metrics.extend(results(&run.metrics, "val_"));
+                    Some(loss)
+                }
             };
             let monitored = val_loss.unwrap_or(loss);
             if !monitored.is_finite() {
@@ -411,6 +427,12 @@ where
             }
             run.history.loss.push(loss);
             run.history.val_loss.extend(val_loss);
+            for (name, value) in &metrics {
+                match run.history.metrics.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, values)) => values.push(*value),
+                    None => run.history.metrics.push((name.clone(), vec![*value])),
+                }
+            }
             let min_delta = run.early_stopping.map_or(0.0, |e| e.min_delta);
             let best = monitored < run.best_loss - min_delta;
             if best {
@@ -419,7 +441,7 @@ where
                 self.backend.copy(self.network.statistics.get(), run.best_statistics.borrow_mut())?;
                 run.history.best_epoch = Some(epoch);
             }
-            let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, best };
+            let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, metrics, best };
             let mut stop = false;
             for callback in &mut run.callbacks {
                 stop |= callback.on_epoch_end(&state, self)?.is_break();
@@ -440,11 +462,14 @@ where
     /// One pass over the data; the mean loss, or `None` where a callback stopped it.
     fn train_epoch(&mut self, run: &mut Run<'_, '_, B>, epoch: usize) -> Result<Option<f64>> {
         if run.shuffle {
+            // From the same order every time, so that training that goes on from a file does so with the same bits.
+            (0..).zip(&mut run.order).for_each(|(number, sample)| *sample = number);
             Random::new(self.seed, SHUFFLE_STREAM | self.epochs_trained).shuffle(&mut run.order);
             self.backend.upload(&run.order, run.placed_order.borrow_mut())?;
         }
         self.epochs_trained = (self.epochs_trained + 1) % SHUFFLE_STREAM;
         self.record.clear(&self.backend)?;
+        run.metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
         let batches = run.order.len().div_ceil(run.batch_size);
         let (mut seen, mut loss) = (0usize, 0.0);
         for batch in 1..=batches {
@@ -507,6 +532,7 @@ where
         if on_host {
             diverged(run, epoch, &self.record.read(&self.backend)?, true)?;
         }
+        self.measure(size, weighted, &mut run.metrics)?;
         let Model { backend, network, optimizer, states, steps, record, workspace, .. } = self;
         backend.check_finite(network.gradients.get(), code, record.get_mut())?;
         if on_host {
@@ -560,10 +586,16 @@ fn split<E: Scalar>(data: Data<'_, E>, fraction: f64) -> Result<(Data<'_, E>, Da
     ))
 }
 
-/// Mean loss of samples that stand where the backend computes.
+/// What metrics say, with a prefix before their names.
+fn results(metrics: &[Vec<MetricAccumulator>], prefix: &str) -> Vec<(String, f64)> {
+    metrics.iter().flatten().map(|metric| (format!("{prefix}{}", metric.name()), metric.result())).collect()
+}
+
+/// Mean loss of samples that stand where the backend computes, and their metrics.
 fn mean_loss<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     model: &mut Model<E, B>,
     data: &Placed<'_, B>,
+    metrics: &mut [Vec<MetricAccumulator>],
 ) -> Result<f64>
 where
     B::Plan: 'static,
@@ -571,6 +603,7 @@ where
     let most = model.inference_batch(data.samples);
     model.allocate(most, false)?;
     model.record.clear(&model.backend)?;
+    metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
     let weighted = !data.weights.is_empty();
     for first in (0..data.samples).step_by(most) {
         let batch = most.min(data.samples - first);
@@ -591,6 +624,7 @@ where
         }
         network.forward(backend, batch, false, 0)?;
         model.run_losses(batch, LossEntry { weight: batch as f64, code: 1 }, weighted, false)?;
+        model.measure(batch, weighted, metrics)?;
     }
     let total = model.record.read(&model.backend)?.total;
     model.network.check(&model.backend)?;
@@ -672,4 +706,5 @@ where
     loss_every: usize,
     early_stopping: Option<EarlyStopping>,
     callbacks: Vec<&'c mut dyn Callback>,
+    metrics: Vec<Vec<MetricAccumulator>>,
 }

@@ -132,6 +132,26 @@ impl<B: DenseBackend> Output<B> {
         self.target_shape().iter().product()
     }
 
+    /// Weights of the rows of a batch, as its loss has them.
+    #[allow(clippy::type_complexity)]
+    pub fn weights<'a>(
+        &'a self,
+        backend: &B,
+        batch: usize,
+        weighted: bool,
+    ) -> Result<Option<<B as Memory>::View<'a, B::Elem>>>
+    where
+        B: 'a,
+    {
+        let weights = match (self.mask().is_some(), weighted) {
+            (true, true) => &self.row_weights,
+            (false, true) => &self.sample_weights,
+            (true, false) => &self.mask_weights,
+            (false, false) => return Ok(None),
+        };
+        weights.get(backend, batch * self.rows()).map(Some)
+    }
+
     /// The mask, where it says something about each row.
     fn mask(&self) -> Option<&Value> {
         self.value.mask().filter(|mask| mask.size() == self.rows())
@@ -164,6 +184,7 @@ pub struct Model<E: Scalar, B: DenseBackend<Elem = E>> {
     pub(super) network: Network<B>,
     pub(super) outputs: Vec<Output<B>>,
     pub(super) optimizer: Box<dyn Optimizer<B>>,
+    pub(super) metrics: Vec<crate::metrics::Metric>,
     /// What the optimizer remembers, and the steps it has done.
     pub(super) states: Vec<State<B>>,
     pub(super) steps: u64,
@@ -202,6 +223,7 @@ where
             network: Network::new(&backend, builder)?,
             topology,
             optimizer: Box::new(Adam::default()),
+            metrics: Vec::new(),
             states: Vec::new(),
             steps: 0,
             seed,
@@ -326,6 +348,11 @@ where
             let tensors = if p.trainable { &self.network.parameters } else { &self.network.statistics };
             (format!("{layer}.{}", p.name), p.shape.as_slice(), &tensors.host()[p.range.clone()])
         })
+    }
+
+    /// Whether training changes a weight tensor by its gradient.
+    pub fn is_trained(&self, name: &str) -> bool {
+        self.network.tensors().any(|(layer, p)| p.trainable && format!("{layer}.{}", p.name) == name)
     }
 
     /// All weights that training changes as one flat slice, in the order of [`weights`](Self::weights).
@@ -620,12 +647,7 @@ where
                     backend.multiply(&weights, &given, &mut *output.row_weights.get_mut(backend, len)?)?;
                 }
             }
-            let weights = match (output.mask().is_some(), weighted) {
-                (true, true) => Some(output.row_weights.get(backend, len)?),
-                (false, true) => Some(output.sample_weights.get(backend, len)?),
-                (true, false) => Some(output.mask_weights.get(backend, len)?),
-                (false, false) => None,
-            };
+            let weights = output.weights(backend, batch, weighted)?;
             let targets = output.targets.get(backend, batch * output.target_size())?;
             let entry = LossEntry { weight: entry.weight * factor, ..entry };
             let workspace = workspace.all()?;

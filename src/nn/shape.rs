@@ -147,13 +147,6 @@ pub(super) fn columns<B: DenseBackend + 'static>(
     builder.op1(copy, &[x], &shape, 0..0)
 }
 
-/// One step of `x` `[steps, …]`.
-pub(super) fn step<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value, step: usize) -> Result<Value> {
-    let inner: usize = x.shape()[1..].iter().product();
-    let shape = x.shape()[1..].to_vec();
-    builder.op1(Copy::new(&[inner], x.size(), step * inner, &[1]), &[x], &shape, 0..0)
-}
-
 /// Elements of each sample copied from where strides say, each at most once. What is not copied has no gradient.
 struct Copy {
     /// Axes of the output, at most three.

@@ -98,7 +98,7 @@ impl Callback for Progress {
     }
 
     fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
-        self.epochs.push(*state);
+        self.epochs.push(state.clone());
         match &self.display {
             Display::Silent => {}
             Display::Lines(every) => {

@@ -1,4 +1,5 @@
-//! Checks of a backend's gradients by finite differences, in `f64`.
+//! Checks of gradients by finite differences, in `f64`: of a backend's operator, of whole models ([`model()`]), and of cells of one's own
+//! ([`cell()`]).
 //!
 //! [`GradCheck`] says which operator, sizes and optional tensors; [`GradCheck::run`] draws a problem from a seed, asks the
 //! backend for the gradients of
@@ -27,6 +28,10 @@
 //! error of less than 1.2 times the roughness. As long as that is above [`SMOOTH`] of the tensor's scale, `h` is divided by eight,
 //! from 2^-9 down to 2^-21. If it is still above then, the whole problem is drawn again, which the report counts; if that does not
 //! help either, the report counts the elements and does not pass.
+
+mod model;
+
+pub use model::{ModelReport, cell, model};
 
 use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};
 use crate::backend::{ForwardArgs, ForwardMode, HostBackend, Reserve};

@@ -1,0 +1,143 @@
+//! Checks of whole models, and of cells of one's own.
+
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+
+use crate::backend::DenseBackend;
+use crate::error::Result;
+use crate::model::{Model, Sequential};
+use crate::nn::{Cell, Random, Rnn};
+
+/// How far the gradients of a model are from difference quotients of its loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelReport {
+    /// The largest difference of a gradient from its quotient, over the largest gradient of its tensor (or over a thousandth of the
+    /// largest of all, where that is more).
+    pub worst: f64,
+    /// Where it was: a weight tensor's name or `input 0`, and the element.
+    pub place: String,
+    /// Elements compared.
+    pub checked: usize,
+}
+
+/// Elements of a tensor that are looked at, at most: every so many.
+const MOST: usize = 64;
+/// Distance of the two inner points of the quotient.
+const STEP: f64 = 3e-5;
+
+/// Compares the gradients of the loss of a batch, by every weight tensor and every input, with difference quotients of fourth order,
+/// `(8 (L(v + h) - L(v - h)) - (L(v + 2h) - L(v - 2h))) / 12h`. Everything is done as in training: dropout drops the same each time. The
+/// quotient means nothing within `2h` of a kink (relu, maxima), which the caller's inputs should keep clear of, nor where moving an element
+/// makes an absent step a present one: `compare` says, by the number of an input and of an element in it, which elements to look at.
+///
+/// # Errors
+///
+/// Those of [`Model::loss_gradient`].
+pub fn model<B: DenseBackend<Elem = f64> + 'static>(
+    model: &mut Model<f64, B>,
+    x: &[ArrayViewD<'_, f64>],
+    y: &[ArrayViewD<'_, f64>],
+    compare: impl Fn(usize, usize) -> bool,
+) -> Result<ModelReport>
+where
+    B::Plan: 'static,
+{
+    let inputs: Vec<ArrayD<f64>> = x.iter().map(|x| x.to_owned()).collect();
+    let loss = |model: &mut Model<f64, B>, inputs: &[ArrayD<f64>]| -> Result<f64> {
+        model.reset_states();
+        let x: Vec<ArrayViewD<'_, f64>> = inputs.iter().map(|a| a.view()).collect();
+        model.loss_gradient(x, y.to_vec()).map(|(loss, _)| loss)
+    };
+    let quotient = |at: &mut dyn FnMut(f64) -> Result<f64>| -> Result<f64> {
+        let near = at(STEP)? - at(-STEP)?;
+        let far = at(2.0 * STEP)? - at(-2.0 * STEP)?;
+        Ok((8.0 * near - far) / (12.0 * STEP))
+    };
+
+    model.reset_states();
+    let given = inputs.clone();
+    let (_, of_weights) = model.loss_gradient(given.iter().map(|a| a.view()).collect::<Vec<_>>(), y.to_vec())?;
+    let of_weights = of_weights.to_vec();
+    model.reset_states();
+    let (_, of_inputs) = model.input_gradients(given.iter().map(|a| a.view()).collect::<Vec<_>>(), y.to_vec())?;
+    let weights = model.flat_weights().to_vec();
+    let tensors: Vec<(String, usize)> = model.weights().map(|(name, _, values)| (name, values.len())).collect();
+
+    let mut found: Vec<(String, f64, f64)> = Vec::new();
+    let mut start = 0;
+    for (name, len) in tensors {
+        // What training does not change by its gradient has none.
+        if !model.is_trained(&name) {
+            continue;
+        }
+        for i in (start..start + len).step_by(len.div_ceil(MOST)) {
+            let slope = quotient(&mut |offset| {
+                let mut moved = weights.clone();
+                moved[i] += offset;
+                model.set_flat_weights(&moved)?;
+                loss(model, &inputs)
+            })?;
+            found.push((format!("{name}[{}]", i - start), slope, of_weights[i]));
+        }
+        start += len;
+    }
+    model.set_flat_weights(&weights)?;
+    for (number, gradient) in of_inputs.iter().enumerate() {
+        let len = gradient.len();
+        for i in (0..len).step_by(len.div_ceil(MOST)).filter(|i| compare(number, *i)) {
+            let slope = quotient(&mut |offset| {
+                let mut moved = inputs.clone();
+                if let Some(value) = moved[number].as_slice_mut().and_then(|values| values.get_mut(i)) {
+                    *value += offset;
+                }
+                loss(model, &moved)
+            })?;
+            let value = gradient.iter().nth(i).copied().unwrap_or(f64::NAN);
+            found.push((format!("input {number}[{i}]"), slope, value));
+        }
+    }
+    model.reset_states();
+
+    let tensor = |place: &str| place.split('[').next().unwrap_or_default().to_owned();
+    let largest = |name: Option<&str>| {
+        found
+            .iter()
+            .filter(|(place, ..)| name.is_none_or(|name| tensor(place) == name))
+            .fold(0.0f64, |most, (_, slope, gradient)| most.max(slope.abs()).max(gradient.abs()))
+    };
+    let floor = (1e-3 * largest(None)).max(f64::MIN_POSITIVE);
+    let mut report = ModelReport { worst: 0.0, place: String::new(), checked: found.len() };
+    for (place, slope, gradient) in &found {
+        let error = (slope - gradient).abs() / largest(Some(&tensor(place))).max(floor);
+        // Not `>`, which would let NaN pass.
+        if !(error <= report.worst) {
+            (report.worst, report.place) = (error, place.clone());
+        }
+    }
+    Ok(report)
+}
+
+/// Checks a cell of one's own: the gradients of a loss of every output and of the last state of an [`Rnn`] over it, by its weights and
+/// its input, on three sequences of five steps drawn from a normal distribution. One with a right derivative gives a report with a
+/// [`worst`](ModelReport::worst) below 1e-7, unless it has kinks.
+///
+/// # Errors
+///
+/// Those of the cell and of [`model`].
+pub fn cell<B, C>(backend: B, cell: C, input_size: usize) -> Result<ModelReport>
+where
+    B: DenseBackend<Elem = f64> + 'static,
+    B::Plan: 'static,
+    C: Cell<B> + Clone + 'static,
+{
+    let (batch, seq_len) = (3, 5);
+    let mut random = Random::new(1, 0);
+    let mut draw = |shape: &[usize]| {
+        let values = (0..shape.iter().product()).map(|_| random.normal()).collect();
+        ArrayD::from_shape_vec(IxDyn(shape), values).unwrap_or_default()
+    };
+    let output = cell.output_size();
+    let (x, y) = (draw(&[batch, seq_len, input_size]), draw(&[batch, seq_len, output]));
+    let mut checked = Sequential::new(backend, &[seq_len, input_size], 1)?;
+    checked.add_own(Rnn::new(cell).return_sequences(true))?;
+    model(&mut checked, &[x.view()], &[y.view()], |_, _| true)
+}

@@ -1,0 +1,263 @@
+//! What happens beside training: [`Callback`], and those of this crate.
+
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Stops training when the validation loss, or without validation data the loss, no longer falls: Keras's
+/// [`EarlyStopping`](https://keras.io/api/callbacks/early_stopping/).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EarlyStopping {
+    /// Epochs without improvement after which training stops.
+    pub patience: usize,
+    /// A fall by no more than this is no improvement.
+    pub min_delta: f64,
+    /// Whether the model ends with the weights of its best epoch, however training ends, rather than of its last.
+    pub restore_best_weights: bool,
+}
+
+/// The state of training before an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochBegin {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Most epochs there will be.
+    pub epochs: usize,
+    /// Batches of an epoch.
+    pub batches: usize,
+}
+
+/// The state of training after a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchEnd {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Batch within the epoch, counted from 1.
+    pub batch: usize,
+    /// Batches of an epoch.
+    pub batches: usize,
+    /// Mean loss of the epoch's samples so far; on a device, as of the last look at it (see [`FitOptions::loss_every`]).
+    pub loss: f64,
+}
+
+/// The state of training after an epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochEnd {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Most epochs there will be.
+    pub epochs: usize,
+    /// Mean loss of the epoch's samples, each taken when its batch was trained on.
+    pub loss: f64,
+    /// Loss of the validation data after the epoch.
+    pub val_loss: Option<f64>,
+    /// Metrics of the training data, each taken when its batch was trained on, then those of the validation data, whose names start with
+    /// `val_`.
+    pub metrics: Vec<(String, f64)>,
+    /// Whether this is the best epoch so far.
+    pub best: bool,
+}
+
+/// What a [`Callback`] can do about training.
+pub trait Training {
+    /// The optimizer's learning rate.
+    fn learning_rate(&self) -> f64;
+
+    /// Sets it, for the steps to come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
+    fn set_learning_rate(&mut self, rate: f64) -> Result<()>;
+
+    /// Writes the model as it is now, see [`Model::save`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::save`].
+    fn save(&mut self, path: &Path) -> Result<()>;
+}
+
+/// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`] with it.
+pub trait Callback {
+    /// Before each epoch.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends training.
+    fn on_epoch_begin(&mut self, _state: &EpochBegin, _training: &mut dyn Training) -> Result<()> {
+        Ok(())
+    }
+
+    /// After every batch. Called often: keep it short.
+    fn on_batch_end(&mut self, _state: &BatchEnd) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// After every epoch.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends training.
+    fn on_epoch_end(&mut self, _state: &EpochEnd, _training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Writes the model after every epoch, or only after the best so far: Keras's
+/// [`ModelCheckpoint`](https://keras.io/api/callbacks/model_checkpoint/). The file is replaced whole; training can go on from it, see
+/// [`Model::save`](crate::model::Model::save).
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    best_only: bool,
+}
+
+impl Checkpoint {
+    /// After every epoch to this file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Checkpoint { path: path.into(), best_only: false }
+    }
+
+    /// Sets whether only the best epochs are written.
+    #[must_use]
+    pub fn best_only(self, best_only: bool) -> Self {
+        Checkpoint { best_only, ..self }
+    }
+}
+
+impl Callback for Checkpoint {
+    fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        if state.best || !self.best_only {
+            training.save(&self.path)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Sets the learning rate before each epoch by a function of the epoch, counted from 1, and of the rate so far: Keras's
+/// [`LearningRateScheduler`](https://keras.io/api/callbacks/learning_rate_scheduler/), whose epochs count from 0.
+pub struct LearningRateSchedule<F> {
+    schedule: F,
+}
+
+impl<F: FnMut(usize, f64) -> f64> LearningRateSchedule<F> {
+    /// The rate of an epoch by `schedule(epoch, rate)`.
+    pub fn new(schedule: F) -> Self {
+        LearningRateSchedule { schedule }
+    }
+}
+
+impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateSchedule<F> {
+    fn on_epoch_begin(&mut self, state: &EpochBegin, training: &mut dyn Training) -> Result<()> {
+        let rate = (self.schedule)(state.epoch, training.learning_rate());
+        training.set_learning_rate(rate)
+    }
+}
+
+/// Lowers the learning rate when the validation loss, or without validation data the loss, no longer falls: Keras's
+/// [`ReduceLROnPlateau`](https://keras.io/api/callbacks/reduce_lr_on_plateau/) with its defaults.
+#[derive(Clone, Debug)]
+pub struct ReduceLearningRate {
+    /// What the rate is multiplied with; 0.1.
+    pub factor: f64,
+    /// Epochs without improvement after which it is; 10.
+    pub patience: usize,
+    /// A fall by no more than this is no improvement; 0.0001.
+    pub min_delta: f64,
+    /// Epochs after that in which none are counted; 0.
+    pub cooldown: usize,
+    /// The lowest rate; 0.
+    pub min_rate: f64,
+    best: f64,
+    waited: usize,
+    cooling: usize,
+}
+
+impl Default for ReduceLearningRate {
+    fn default() -> Self {
+        ReduceLearningRate {
+            factor: 0.1,
+            patience: 10,
+            min_delta: 1e-4,
+            cooldown: 0,
+            min_rate: 0.0,
+            best: f64::INFINITY,
+            waited: 0,
+            cooling: 0,
+        }
+    }
+}
+
+impl ReduceLearningRate {
+    /// Multiplies the rate with `factor` after `patience` epochs without improvement.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a factor that is not above 0 and below 1.
+    pub fn new(factor: f64, patience: usize) -> Result<Self> {
+        if factor > 0.0 && factor < 1.0 {
+            return Ok(ReduceLearningRate { factor, patience, ..Self::default() });
+        }
+        Err(Error::option("factor", "above 0 and below 1", factor))
+    }
+}
+
+impl Callback for ReduceLearningRate {
+    fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        let loss = state.val_loss.unwrap_or(state.loss);
+        if self.cooling > 0 {
+            self.cooling -= 1;
+            self.waited = 0;
+        }
+        if loss < self.best - self.min_delta {
+            self.best = loss;
+            self.waited = 0;
+        } else if self.cooling == 0 {
+            self.waited += 1;
+            let rate = training.learning_rate();
+            if self.waited >= self.patience && rate > self.min_rate {
+                training.set_learning_rate((rate * self.factor).max(self.min_rate))?;
+                self.cooling = self.cooldown;
+                self.waited = 0;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Writes the loss and the metrics of every epoch to a CSV file: Keras's [`CSVLogger`](https://keras.io/api/callbacks/csv_logger/). The file
+/// is replaced whole after each epoch, so that it is never half written.
+#[derive(Clone, Debug)]
+pub struct CsvLog {
+    path: PathBuf,
+    text: String,
+}
+
+impl CsvLog {
+    /// To this file, replacing it.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        CsvLog { path: path.into(), text: String::new() }
+    }
+}
+
+impl Callback for CsvLog {
+    fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        let mut columns = vec![("loss".to_owned(), state.loss)];
+        columns.extend(state.val_loss.map(|loss| ("val_loss".to_owned(), loss)));
+        columns.extend(state.metrics.iter().cloned());
+        columns.push(("learning_rate".to_owned(), training.learning_rate()));
+        // Writing to a String cannot fail.
+        if self.text.is_empty() {
+            let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+            let _ = writeln!(self.text, "epoch,{}", names.join(","));
+        }
+        let values: Vec<_> = columns.iter().map(|(_, value)| value.to_string()).collect();
+        let _ = writeln!(self.text, "{},{}", state.epoch, values.join(","));
+        files::write_atomic(&self.path, self.text.as_bytes())?;
+        Ok(ControlFlow::Continue(()))
+    }
+}
