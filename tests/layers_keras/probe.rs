@@ -41,7 +41,11 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMask {
 
     fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
         let [x, mask] = inputs else {
-            return Err(Error::shape(builder.name(), "x and a mask", inputs.len().to_string()));
+            return Err(Error::Shape {
+                tensor: builder.name(),
+                expected: "x and a mask".to_owned(),
+                got: inputs.len().to_string(),
+            });
         };
         let mask = builder.constant_op(Copied(None), &[mask], mask.shape())?;
         Ok(vec![x.clone().with_mask(Some(&mask))])
