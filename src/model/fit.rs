@@ -26,6 +26,7 @@ pub struct FitOptions<'a, E> {
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
     /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model; none.
+    #[allow(clippy::type_complexity)]
     pub validation_data: Option<(Vec<ArrayViewD<'a, E>>, Vec<ArrayViewD<'a, E>>)>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
     pub validation_split: f64,

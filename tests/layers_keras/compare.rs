@@ -23,7 +23,10 @@ pub fn difference(what: &str, got: &ArrayD<f64>, expected: &ArrayD<f64>, allowed
     for ((index, got), expected) in got.indexed_iter().zip(expected) {
         // Not-a-number is a difference too.
         if !((got - expected).abs() <= allowed) {
-            return Err(format!("{what}{:?}: {got}, Keras has {expected}; allowed {allowed:.1e}", ndarray::Dimension::slice(&index)));
+            return Err(format!(
+                "{what}{:?}: {got}, Keras has {expected}; allowed {allowed:.1e}",
+                ndarray::Dimension::slice(&index)
+            ));
         }
     }
     Ok(())
@@ -48,7 +51,10 @@ pub fn adam_difference(
         let slope = rate * c / ((g.abs() - error).max(0.0) + c).powi(2);
         let allowed = slope * error + TOLERANCE * (expected.abs() + rate);
         if !((got - expected).abs() <= allowed) {
-            return Err(format!("{what}{:?}: {got}, Keras has {expected}; allowed {allowed:.1e}", ndarray::Dimension::slice(&index)));
+            return Err(format!(
+                "{what}{:?}: {got}, Keras has {expected}; allowed {allowed:.1e}",
+                ndarray::Dimension::slice(&index)
+            ));
         }
     }
     Ok(())
