@@ -13,8 +13,8 @@
 //! A line is a word, a tab and its phonemes; words a second stand on standard error.
 //!
 //! ```text
-//! hello	HH EH1 L OW0
-//! world	W ER1 L D
+//! hello   HH EH1 L OW0
+//! world   W ER1 L D
 //! ```
 
 pub mod common;

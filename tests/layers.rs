@@ -71,6 +71,7 @@ fn recurrent(with: impl Fn(&mut RecurrentOptions)) -> Vec<LayerConfig> {
 fn recurrent_layers_with_every_option() {
     let x = draw(&[3, 5, 2], 1);
     #[allow(clippy::type_complexity)]
+    #[allow(clippy::type_complexity)]
     let options: Vec<Box<dyn Fn(&mut RecurrentOptions)>> = vec![
         Box::new(|_| ()),
         Box::new(|o| o.return_sequences = true),
