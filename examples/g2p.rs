@@ -46,7 +46,7 @@ const TOGETHER: usize = 128;
 
 fn main() -> Result<()> {
     let options = common::options("g2p");
-    on_device!(options.device, |backend| run(&options, backend))
+    crate::on_device!(options.device, |backend| run(&options, backend))
 }
 
 fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {

@@ -13,6 +13,7 @@
 mod common;
 #[path = "mutations/list.rs"]
 mod list;
+#[allow(dead_code, reason = "what it says of sizes needs no kernel")]
 #[path = "suites/tensor.rs"]
 mod operations;
 

@@ -572,7 +572,7 @@ pub fn layer_normalization<B: DenseBackend>(backend: B) {
             close::<B>(&y.values(&backend), &expected, slack, &what);
             let kept = statistics.values(&backend);
             let expected: Vec<f64> = truth.iter().flat_map(|(mean, inverse)| [*mean, *inverse]).collect();
-            let slack = |i: usize| if i % 2 == 0 { errors[i / 2].0 } else { errors[i / 2].1 * expected[i] };
+            let slack = |i: usize| if i.is_multiple_of(2) { errors[i / 2].0 } else { errors[i / 2].1 * expected[i] };
             close::<B>(&kept, &expected, slack, &format!("statistics of {what}"));
 
             // Backward reads what was kept.
