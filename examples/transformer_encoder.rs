@@ -26,8 +26,7 @@ fn main() -> Result<()> {
 }
 
 fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
-    let tune = |i: usize, or: usize| options.rest.get(i).and_then(|a| a.parse().ok()).unwrap_or(or);
-    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (tune(0, 2000), 100, tune(1, 15)) };
+    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 15) };
     let (train, test) = (sequences(samples, steps, options.seed, 0), sequences(samples / 4, steps, options.seed, 1));
     let truth: Vec<usize> = test.y.iter().map(|&symbol| symbol as usize).collect();
 
@@ -38,7 +37,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         .add(TransformerEncoder::new(4, 8, 64).dropout(0.1))?
         .add(GlobalAveragePooling1D::new())?
         .add(Dense::new(SYMBOLS))?;
-    model.compile(Adam::new(tune(2, 3) as f64 / 1e3)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
+    model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
     println!("{}", model.summary());
     let start = Instant::now();
     let history = model.fit(&train.x, &train.y, FitOptions { epochs, ..FitOptions::default() })?;
