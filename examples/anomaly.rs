@@ -1,8 +1,8 @@
 //! Anomalies of a real series, found by what a forecaster did not expect: 230 years of monthly sunspots.
 //!
 //! An LSTM learns the first part of the series from windows of 24 months. Its errors on the second part, which it has not seen, say what
-//! is usual; a month of the rest whose error is further from their mean than four standard deviations is an anomaly. The most active cycle on record,
-//! of the late 1950s, stands out.
+//! is usual; a month of the rest whose error is further from their mean than four standard deviations is an anomaly. Those of the late
+//! 1950s belong to the most active cycle on record.
 //!
 //! ```text
 //! cargo run --release --example anomaly
@@ -31,6 +31,7 @@ fn main() -> Result<()> {
     on_device!(options.device, |backend| run(&options, backend))
 }
 
+#[cfg_attr(not(feature = "plot"), allow(unused_variables, reason = "some only serve the pictures"))]
 fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
     let epochs = if options.short { 1 } else { 40 };
     let series = Gaps::Error.close(&read_series(&common::data("sunspots_monthly.csv"), &ColumnChoice::LastNumeric)?)?;
@@ -82,27 +83,30 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     println!("\n{} anomalies, {seconds:.1} s", anomalies.len());
     common::result("anomaly", "LSTM(32)", "usual_error", deviation, seconds);
 
+    // Months since January 1749 as years.
+    let year = |month: usize| 1749.0 + month as f64 / 12.0;
+    let points = |value: &dyn Fn(usize) -> f64| -> Vec<(f64, f64)> {
+        split.test.clone().map(|month| (year(month), value(month))).collect()
+    };
+    let flagged: Vec<(f64, f64)> = anomalies.iter().map(|&month| (year(month), series.values[month])).collect();
     picture!(options, "anomalies.svg", |path| {
-        use fused_rnn::plot::{Colour, Curve, LinePlot, Panels};
-        // Months since 1749 as years.
-        let year = |month: usize| 1749.0 + month as f64 / 12.0;
-        let watched = split.test.clone();
-        let curve = |name: &str, value: &dyn Fn(usize) -> f64| {
-            Curve::new(name, watched.clone().map(|month| (year(month), value(month))).collect::<Vec<_>>())
-        };
-        let flagged = anomalies.iter().map(|&month| (year(month), series.values[month]));
-        let values = LinePlot::new("Monthly sunspots, and the months that surprised the model")
-            .x_label("year")
+        use fused_rnn::plot::{Colour, Curve, LinePlot};
+        LinePlot::new("Monthly sunspots, and the months that nobody expected")
             .y_label("sunspots")
-            .curve(curve("sunspots", &|month| series.values[month]).colour(Colour::GREY))
-            .curve(curve("forecast", &|month| forecast[month - WINDOW]).colour(Colour::BLUE))
-            .curve(Curve::new("anomaly", flagged).colour(Colour::VERMILLION).dots());
-        let distances = LinePlot::new("Errors")
-            .x_label("year")
+            .curve(Curve::new("sunspots", points(&|month| series.values[month])).colour(Colour::GREY).width(1.0))
+            .curve(Curve::new("forecast", points(&|month| forecast[month - WINDOW])).colour(Colour::BLUE).width(1.0))
+            .curve(Curve::new("anomaly", flagged).colour(Colour::VERMILLION).dots())
+            .size(1000, 400)
+            .save(path)
+    })?;
+    picture!(options, "errors.svg", |path| {
+        use fused_rnn::plot::{Colour, Curve, LinePlot};
+        LinePlot::new("Errors of the forecast, and what is usual")
             .y_label("real − forecast")
-            .curve(curve("error", &|month| errors[month - WINDOW] - mean).colour(Colour::GREY))
-            .curve(curve("threshold", &|_| threshold).colour(Colour::VERMILLION).dashed())
-            .curve(curve("", &|_| -threshold).colour(Colour::VERMILLION).dashed());
-        Panels::new("").panel(values).panel(distances).size(1000, 700).save(path)
+            .curve(Curve::new("error", points(&|month| errors[month - WINDOW])).colour(Colour::GREY).width(1.0))
+            .curve(Curve::new("threshold", points(&|_| mean + threshold)).colour(Colour::VERMILLION).dashed())
+            .curve(Curve::new("", points(&|_| mean - threshold)).colour(Colour::VERMILLION).dashed())
+            .size(1000, 400)
+            .save(path)
     })
 }

@@ -62,7 +62,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
                 let rows = test.asked.iter().take(shown).map(|mark| format!("asked: {mark}"));
                 let columns = (0..steps).map(|step| step.to_string());
                 let title = "Where the last state looks";
-                fused_rnn::plot::attention_map(title, rows, columns, looks.view())?.size(1000, 450).save(path)
+                fused_rnn::plot::attention_map(title, rows, columns, looks.view())?.size(1000, 380).save(path)
             })?;
         }
     }

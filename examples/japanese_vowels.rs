@@ -78,9 +78,9 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         }
         common::result("japanese_vowels", name, "test_accuracy", matrix.accuracy(), seconds);
         if dropout > 0.0 {
-            let counts = matrix.counts().mapv(|count| count as u64);
             picture!(options, "confusion_matrix.svg", |path| {
                 let title = format!("Who said it? {name}");
+                let counts = matrix.counts().mapv(|count| count as u64);
                 fused_rnn::plot::confusion_matrix(title, &train.classes, counts.view())?.save(path)
             })?;
         }
