@@ -7,6 +7,26 @@
 //! ```text
 //! cargo run --release --example anomaly
 //! ```
+//!
+//! ```text
+//! 1562 months to learn from, until 1879-02; 782 for what is usual, until 1944-04; 782 to watch
+//! usual error -0.8 ± 13.9; an anomaly is more than 55.7 away from the mean
+//!
+//! month     sunspots   expected
+//! 1947-05      201.3      135.3
+//! 1948-04      189.7      108.3
+//! 1949-02      182.3      114.3
+//! 1957-09      235.8      150.3
+//! 1957-10      253.8      191.9
+//! 1957-12      239.4      177.1
+//! 1959-08      199.6      139.1
+//! 1978-09      138.2       76.6
+//! 1988-12      179.2      120.2
+//! 1989-06      196.2      139.2
+//! 1990-08      200.3      134.6
+//!
+//! 11 anomalies
+//! ```
 
 mod common;
 

@@ -8,6 +8,13 @@
 //! ```text
 //! cargo run --release --example attention
 //! ```
+//!
+//! ```text
+//! LSTM: test accuracy 0.138 after … s
+//! LSTM with attention: test accuracy 1.000 after … s; loss by epoch 2.09 2.07 2.07 2.05 0.87 0.01 0.00 …
+//! steps asked for   [56, 80, 75, 77, 12, 67, 71, 46, 11, 24, 63, 53]
+//! looks most at     [56, 80, 75, 77, 12, 67, 71, 46, 11, 24, 63, 53]
+//! ```
 
 mod common;
 
