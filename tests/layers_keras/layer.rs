@@ -7,11 +7,10 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{Graph, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
-use fused_rnn::optim::Adam;
 use ndarray::{ArrayD, ArrayViewD};
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam_difference, difference, largest};
+use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
 use crate::probe::{GiveMask, ShowMask, Watch};
 use crate::translate;
 
@@ -116,7 +115,7 @@ where
         seen.push(values);
     }
     let mut model = graph.model(backend(), &ends.iter().collect::<Vec<_>>(), 1).map_err(text)?;
-    model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError);
 
     let weights: Vec<ArrayD<f64>> = case.weights("w").into_iter().map(|(_, array)| array).collect();
     model.set_keras_weights("layer", &weights).map_err(text)?;
@@ -125,8 +124,7 @@ where
     }
 
     let x = || given.arrays.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();
-    let targets: Vec<ArrayD<f64>> =
-        Case::numbered("target", names.len()).iter().map(|name| case.array(name)).collect();
+    let targets: Vec<ArrayD<f64>> = Case::numbered("target", names.len()).iter().map(|name| case.array(name)).collect();
     let y = || targets.iter().map(|array| array.view()).collect::<Vec<ArrayViewD<'_, f64>>>();
     let expected: Vec<ArrayD<f64>> = names.iter().map(|name| case.array(name)).collect();
     let trained = case.json["training"].as_bool().expect("a flag");
@@ -177,7 +175,8 @@ where
         same_loss(model.train_on_batch(x(), y()).map_err(text)?, loss)?;
         let after: Vec<ArrayD<f64>> = case.weights("a").into_iter().map(|(_, array)| array).collect();
         let after = import_layer(&config, &after).map_err(text)?;
-        let trained: Vec<_> = model.weights().map(|(name, shape, values)| (name, shape.to_vec(), values.to_vec())).collect();
+        let trained: Vec<_> =
+            model.weights().map(|(name, shape, values)| (name, shape.to_vec(), values.to_vec())).collect();
         if trained.len() != after.len() {
             return Err(format!("{} weights, Keras has {}", trained.len(), after.len()));
         }

@@ -8,12 +8,12 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{FitOptions, Graph, LayerId, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
-use fused_rnn::optim::{Adam, Sgd};
+use fused_rnn::optim::Sgd;
 use ndarray::{ArrayD, ArrayViewD};
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam_difference, difference, largest};
+use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
 use crate::layer::parts;
 use crate::probe::Watch;
 use crate::{loss, translate};
@@ -49,7 +49,8 @@ where
     let text = |e: fused_rnn::Error| e.to_string();
     let mut graph = Graph::<B>::new();
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
-    for (name, shape) in names(&case.json["tensors"]).iter().zip(case.json["input_shapes"].as_array().expect("shapes")) {
+    for (name, shape) in names(&case.json["tensors"]).iter().zip(case.json["input_shapes"].as_array().expect("shapes"))
+    {
         let shape: Vec<usize> = serde_json::from_value(shape.clone()).expect("a shape");
         tensors.insert((*name).to_owned(), graph.input(name, &shape).map_err(text)?);
     }
@@ -112,7 +113,7 @@ where
     }
     let losses: Vec<(Loss, f64)> =
         losses.iter().zip(factors).map(|(l, w)| Ok((loss::translate(l)?, w))).collect::<Result<_, String>>()?;
-    model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError);
     model.losses(&losses).map_err(text)?;
 
     let weights = case.weights("w");
@@ -212,7 +213,7 @@ where
         // Both differences round.
         error += 2.0 * f64::EPSILON * before.iter().fold(1.0f64, |m, w| w.abs().max(m));
         compare(&model, &flat, error)?;
-        model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+        model.compile(adam(RATE)?, Loss::MeanSquaredError);
         model.losses(&losses).map_err(text)?;
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {

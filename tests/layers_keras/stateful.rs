@@ -4,12 +4,11 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{Graph, Model};
 use fused_rnn::nn::Loss;
-use fused_rnn::optim::Adam;
 use ndarray::ArrayD;
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam_difference, difference, largest};
+use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
 use crate::layer::parts;
 use crate::translate;
 
@@ -29,7 +28,7 @@ where
     let layer = graph.named_layer("layer", config.clone()).map_err(text)?;
     let y = graph.call(layer, &[&x]).map_err(text)?;
     let mut model = graph.model(backend(), &[&y], 1).map_err(text)?;
-    model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError);
     let arrays = |prefix: &str| case.weights(prefix).into_iter().map(|(_, array)| array).collect::<Vec<_>>();
     model.set_keras_weights("layer", &arrays("w")).map_err(text)?;
 
@@ -48,9 +47,8 @@ where
         model.predict(x0.view()).map_err(text)
     };
     let loss = case.array("loss");
-    let same_loss = |got: f64| {
-        difference("loss", &ArrayD::from_elem(vec![1], got), &loss, TOLERANCE * largest([&loss]))
-    };
+    let same_loss =
+        |got: f64| difference("loss", &ArrayD::from_elem(vec![1], got), &loss, TOLERANCE * largest([&loss]));
     let dx = case.array("dx1");
     let gradients = import_layer(&config, &arrays("g")).map_err(text)?;
     let error = TOLERANCE * largest(gradients.iter().chain([&dx]));

@@ -62,9 +62,7 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             layer.activation(activation(&o.take("activation"))?).into()
         }
         "Activation" => Activation::new(activation(&o.take("activation"))?).into(),
-        "Embedding" => {
-            Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into()
-        }
+        "Embedding" => Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into(),
         "Masking" => Masking::new(o.number("mask_value")).into(),
         "Dropout" => {
             o.only("noise_shape", Value::Null)?;
@@ -81,6 +79,9 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             let axis = o.take("axis");
             if axis != -1 && axis != Value::from(vec![-1]) {
                 return Err(format!("LayerNormalization over axis {axis}"));
+            }
+            if o.optional("rms_scaling").is_some_and(|v| v != false) {
+                return Err("LayerNormalization with rms_scaling".to_owned());
             }
             let mut layer = LayerNormalization::new().epsilon(o.number("epsilon"));
             (layer.center, layer.scale) = (o.flag("center"), o.flag("scale"));
