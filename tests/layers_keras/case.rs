@@ -127,6 +127,6 @@ impl Options {
 
     /// Nothing is left over.
     pub fn end(self) -> Result<(), String> {
-        if self.map.is_empty() { Ok(()) } else { panic!("{}: unknown options {:?}", self.what, self.map) }
+        if self.map.is_empty() { Ok(()) } else { Err(format!("{} with {:?}", self.what, self.map)) }
     }
 }

@@ -7,11 +7,10 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{Graph, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
-use fused_rnn::optim::Adam;
 use ndarray::{ArrayD, ArrayViewD};
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam_difference, difference, largest};
+use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
 use crate::probe::{GiveMask, ShowMask, Watch};
 use crate::translate;
 
@@ -116,7 +115,7 @@ where
         seen.push(values);
     }
     let mut model = graph.model(backend(), &ends.iter().collect::<Vec<_>>(), 1).map_err(text)?;
-    model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError);
 
     let weights: Vec<ArrayD<f64>> = case.weights("w").into_iter().map(|(_, array)| array).collect();
     model.set_keras_weights("layer", &weights).map_err(text)?;

@@ -3,6 +3,7 @@
 //! `tests/fixtures/layers` holds the cases, `tests/fixtures/generate_layers.py` made them. A file of a kind that is not known here, and
 //! a case that this crate cannot run without being listed as such, fail.
 
+mod callback;
 mod case;
 mod compare;
 mod layer;
@@ -50,4 +51,9 @@ fn losses() {
 #[test]
 fn optimizers() {
     run("optimizer", optimizer::check);
+}
+
+#[test]
+fn callbacks() {
+    run("callback", callback::check);
 }

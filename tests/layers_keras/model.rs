@@ -8,12 +8,12 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{FitOptions, Graph, LayerId, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
-use fused_rnn::optim::{Adam, Sgd};
+use fused_rnn::optim::Sgd;
 use ndarray::{ArrayD, ArrayViewD};
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam_difference, difference, largest};
+use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
 use crate::layer::parts;
 use crate::probe::Watch;
 use crate::{loss, translate};
@@ -113,7 +113,7 @@ where
     }
     let losses: Vec<(Loss, f64)> =
         losses.iter().zip(factors).map(|(l, w)| Ok((loss::translate(l)?, w))).collect::<Result<_, String>>()?;
-    model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError);
     model.losses(&losses).map_err(text)?;
 
     let weights = case.weights("w");
@@ -213,7 +213,7 @@ where
         // Both differences round.
         error += 2.0 * f64::EPSILON * before.iter().fold(1.0f64, |m, w| w.abs().max(m));
         compare(&model, &flat, error)?;
-        model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+        model.compile(adam(RATE)?, Loss::MeanSquaredError);
         model.losses(&losses).map_err(text)?;
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {

@@ -4,12 +4,11 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{Graph, Model};
 use fused_rnn::nn::Loss;
-use fused_rnn::optim::Adam;
 use ndarray::ArrayD;
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam_difference, difference, largest};
+use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
 use crate::layer::parts;
 use crate::translate;
 
@@ -29,7 +28,7 @@ where
     let layer = graph.named_layer("layer", config.clone()).map_err(text)?;
     let y = graph.call(layer, &[&x]).map_err(text)?;
     let mut model = graph.model(backend(), &[&y], 1).map_err(text)?;
-    model.compile(Adam::new(RATE).map_err(text)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError);
     let arrays = |prefix: &str| case.weights(prefix).into_iter().map(|(_, array)| array).collect::<Vec<_>>();
     model.set_keras_weights("layer", &arrays("w")).map_err(text)?;
 

@@ -80,6 +80,9 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             if axis != -1 && axis != Value::from(vec![-1]) {
                 return Err(format!("LayerNormalization over axis {axis}"));
             }
+            if o.optional("rms_scaling").is_some_and(|v| v != false) {
+                return Err("LayerNormalization with rms_scaling".to_owned());
+            }
             let mut layer = LayerNormalization::new().epsilon(o.number("epsilon"));
             (layer.center, layer.scale) = (o.flag("center"), o.flag("scale"));
             layer.into()
