@@ -13,9 +13,13 @@
 mod common;
 #[path = "mutations/list.rs"]
 mod list;
+#[allow(dead_code, reason = "what it says of sizes needs no kernel")]
+#[path = "suites/tensor.rs"]
+mod operations;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -67,7 +71,43 @@ fn usual(mut recipe: Recipe) -> Recipe {
     recipe
 }
 
+/// The suite of the tensor operations.
+fn look_at_operations<E: Number>() -> Result<(), String> {
+    type Backend<E> = CudaBackend<E, Emulated>;
+    let suite: [fn(Backend<E>); 14] = [
+        operations::scaling,
+        operations::strided_copies,
+        operations::rows_of_a_matrix,
+        operations::sums_along_an_axis,
+        operations::maxima_along_an_axis,
+        operations::softmaxes,
+        operations::batched_products,
+        operations::layer_normalization,
+        operations::batch_normalization,
+        operations::masks_of_a_value,
+        operations::orders_of_masks,
+        operations::rows_outside,
+        operations::numbers_as_indices,
+        operations::wrong_lengths,
+    ];
+    for (seed, starve) in SCHEDULES {
+        for test in suite {
+            let device = Emulated::new(Schedule { seed, starve }).map_err(|e| e.to_string())?;
+            let backend = Backend::<E>::with_options(device.into(), EmulatedStream, CudaOptions::default());
+            // The suite panics, with what is wrong.
+            catch_unwind(AssertUnwindSafe(|| test(backend))).map_err(|what| {
+                let text = what.downcast_ref::<String>().cloned();
+                text.unwrap_or_else(|| "a panic".to_owned()).replace('\n', " ")
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn look<E: Number>(family: &str) -> Result<(), String> {
+    if family == "tensor" {
+        return look_at_operations::<E>();
+    }
     for (index, recipe) in recipes().into_iter().enumerate() {
         let (seed, starve) = SCHEDULES[index % SCHEDULES.len()];
         // Each problem has seeds of its own, so that a race gets many chances.
@@ -281,7 +321,7 @@ impl Builder {
         let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
         fs::write(&path, text.replacen(mutation.find, mutation.replace, 1)).map_err(|e| e.to_string())?;
         let sources = Sources::read(&include).map_err(|e| e.to_string())?;
-        let persistent = mutation.place.family != "step";
+        let persistent = !matches!(mutation.place.family, "step" | "tensor");
         let mut objects = baseline.objects.clone();
         let mut reached = 0;
         for (unit, object) in baseline.units.iter().zip(&mut objects) {

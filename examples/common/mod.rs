@@ -1,7 +1,11 @@
 //! What the examples share: their options, the device they run on, and the line that tells a result.
 #![allow(dead_code, reason = "not every example uses all of it")]
 
+pub mod recall;
+
 use std::path::PathBuf;
+
+use ndarray::{Array2, ArrayD};
 
 /// Where an example computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,8 @@ pub fn result(example: &str, model: &str, metric: &str, value: f64, seconds: f64
 }
 
 /// `$body` with `$backend` a function that gives a backend of the device chosen, as often as it is called. Never on another device: where
-/// there is no such device, that is the error.
+/// there is no such device, that is the error. GPUs are for release builds only: every device is the whole example compiled once more, which
+/// builds for tests need not wait for.
 #[macro_export]
 macro_rules! on_device {
     ($device:expr, |$backend:ident| $body:expr) => {
@@ -75,7 +80,7 @@ macro_rules! on_device {
                 let $backend = || fused_rnn::backend::cpu::CpuBackend::<f32>::new();
                 $body
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "cuda", not(debug_assertions)))]
             $crate::common::Device::Cuda => {
                 use fused_rnn::backend::cuda::CudaBackend;
                 use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
@@ -85,7 +90,7 @@ macro_rules! on_device {
                     || CudaBackend::<f32, _>::with_options(driver.clone(), stream.clone(), Default::default());
                 $body
             }
-            #[cfg(feature = "emulated")]
+            #[cfg(all(feature = "emulated", not(debug_assertions)))]
             $crate::common::Device::Emulated => {
                 use fused_rnn::backend::cuda::CudaBackend;
                 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
@@ -97,8 +102,50 @@ macro_rules! on_device {
             #[allow(unreachable_patterns, reason = "which devices there are depends on the features")]
             other => Err(fused_rnn::Error::Unsupported {
                 what: format!("--device {other:?}").to_lowercase(),
-                why: "this build lacks its feature; build with `--features cuda` or `--features emulated`".to_owned(),
+                why: "this build lacks it; build with --release, and with `--features cuda` or `--features emulated`".to_owned(),
             }),
         }
     };
+}
+
+/// A file of `examples/data`, wherever the example is run.
+pub fn data(file: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "examples", "data", file].iter().collect()
+}
+
+/// A prediction of any shape as rows of its last axis.
+pub fn rows(prediction: &ArrayD<f32>) -> Array2<f32> {
+    let columns = prediction.shape().last().copied().unwrap_or(1);
+    let values: Vec<f32> = prediction.iter().copied().collect();
+    Array2::from_shape_fn((values.len() / columns, columns), |(row, column)| values[row * columns + column])
+}
+
+/// The path of a picture of the folder for pictures, which is made, and said.
+pub fn picture_path(options: &Options, file: &str) -> fused_rnn::Result<PathBuf> {
+    std::fs::create_dir_all(&options.out).map_err(|source| fused_rnn::Error::Io {
+        action: "create",
+        path: options.out.clone(),
+        source,
+    })?;
+    let path = options.out.join(file);
+    println!("picture: {}", path.display());
+    Ok(path)
+}
+
+/// Draws into a file of the folder for pictures; says so where this build cannot draw.
+#[macro_export]
+macro_rules! picture {
+    ($options:expr, $file:expr, |$path:ident| $draw:expr) => {{
+        #[cfg(feature = "plot")]
+        let drawn = $crate::common::picture_path($options, $file).and_then(|file| {
+            let $path: &std::path::Path = &file;
+            $draw
+        });
+        #[cfg(not(feature = "plot"))]
+        let drawn = {
+            println!("no picture {}: build with `--features plot`", $file);
+            fused_rnn::Result::Ok(())
+        };
+        drawn
+    }};
 }

@@ -288,7 +288,7 @@ pub fn fit<'a, B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     progress: &'a mut Progress,
 ) -> Result<History> {
     let batch_size = args.batch_size.unwrap_or(32.min(x.shape()[0]));
-    let history = model.fit(
+    model.fit(
         x,
         y,
         FitOptions {
@@ -299,8 +299,7 @@ pub fn fit<'a, B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
             callbacks: vec![progress],
             ..FitOptions::default()
         },
-    );
-    history
+    )
 }
 
 /// Saves the best model there is, however training ended, and says so where it ended early: `None` where there is no model.

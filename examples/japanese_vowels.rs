@@ -1,0 +1,95 @@
+//! Which of nine men said a Japanese "ae"? Real recordings of 7 to 29 steps and 12 channels, classified by an LSTM, a GRU and a
+//! bidirectional LSTM with dropout, each behind a layer that masks the padding.
+//!
+//! 270 utterances to learn from, 370 to test; 50 epochs in batches of 16. Accuracy, precision, recall, F1 and the confusion matrix on the
+//! test set, that of the last model also as a picture.
+//!
+//! ```text
+//! cargo run --release --example japanese_vowels
+//! ```
+
+mod common;
+
+use std::time::Instant;
+
+use common::Options;
+use fused_rnn::Result;
+use fused_rnn::backend::DenseBackend;
+use fused_rnn::data::{MissingValues, TimeSeriesSet, read_ts};
+use fused_rnn::metrics::{Average, ConfusionMatrix, ZeroDivision, argmax_rows};
+use fused_rnn::model::{FitOptions, Sequential};
+use fused_rnn::nn::{ActivationFunction, Bidirectional, Dense, Dropout, Gru, LayerConfig, Loss, Lstm, Masking};
+use fused_rnn::optim::Adam;
+use ndarray::{Array1, Array3};
+
+/// What stands behind the end of an utterance: no channel ever has this value.
+const PADDING: f32 = -100.0;
+
+fn main() -> Result<()> {
+    let options = common::options("japanese_vowels");
+    on_device!(options.device, |backend| run(&options, backend))
+}
+
+fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let epochs = if options.short { 2 } else { 50 };
+    let train = read_ts(&common::data("JapaneseVowels_TRAIN.ts"), MissingValues::Error)?;
+    let test = read_ts(&common::data("JapaneseVowels_TEST.ts"), MissingValues::Error)?;
+    let longest = train.sequences.iter().chain(&test.sequences).map(|s| s.nrows()).max().unwrap_or(0);
+    let ((x_train, y_train), (x_test, _)) = (arrays(&train, longest)?, arrays(&test, longest)?);
+    let classes = train.classes.len();
+    println!(
+        "{} utterances to train on, {} to test; {classes} speakers, up to {longest} steps of {} channels",
+        train.labels.len(),
+        test.labels.len(),
+        train.dimensions
+    );
+
+    let models: [(&str, &str, LayerConfig, f64); 3] = [
+        ("LSTM(100)", "0.938 … 0.951", Lstm::new(100).into(), 0.0),
+        ("GRU(100)", "0.935 … 0.957", Gru::new(100).into(), 0.0),
+        ("Bidirectional(LSTM(64)), Dropout(0.3)", "0.968 … 0.970", Bidirectional::new(Lstm::new(64)).into(), 0.3),
+    ];
+    for (name, keras, layer, dropout) in models {
+        let mut model = Sequential::new(backend(), &[longest, train.dimensions], options.seed)?;
+        model.add(Masking::new(f64::from(PADDING)))?.add(layer)?;
+        if dropout > 0.0 {
+            model.add(Dropout::new(dropout))?;
+        }
+        model.add(Dense::new(classes).activation(ActivationFunction::Softmax))?;
+        model.compile(Adam::default(), Loss::SparseCategoricalCrossentropy { from_logits: false });
+        let start = Instant::now();
+        model.fit(&x_train, &y_train, FitOptions { epochs, batch_size: 16, ..FitOptions::default() })?;
+        let seconds = start.elapsed().as_secs_f64();
+
+        let predicted = argmax_rows(common::rows(&model.predict(&x_test)?).view())?;
+        let matrix = ConfusionMatrix::new(&test.labels, &predicted, classes)?;
+        let scores = matrix.average(Average::Macro, ZeroDivision::Zero);
+        println!("\n{name}: {seconds:.2} s; Keras's accuracy by seed is {keras}");
+        println!(
+            "accuracy {:.4}, precision {:.4}, recall {:.4}, F1 {:.4} (means of the speakers)",
+            matrix.accuracy(),
+            scores.precision,
+            scores.recall,
+            scores.f1
+        );
+        println!("speaker said to be {}", train.classes.join("   "));
+        for (class, row) in train.classes.iter().zip(matrix.counts().rows()) {
+            println!("{class:>16} {}", row.iter().map(|count| format!("{count:3}")).collect::<Vec<_>>().join(" "));
+        }
+        common::result("japanese_vowels", name, "test_accuracy", matrix.accuracy(), seconds);
+        if dropout > 0.0 {
+            picture!(options, "confusion_matrix.svg", |path| {
+                let title = format!("Who said it? {name}");
+                let counts = matrix.counts().mapv(|count| count as u64);
+                fused_rnn::plot::confusion_matrix(title, &train.classes, counts.view())?.save(path)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The utterances `[samples, longest, channels]`, padded at the end, and the numbers of their speakers.
+fn arrays(set: &TimeSeriesSet, longest: usize) -> Result<(Array3<f32>, Array1<f32>)> {
+    let (x, _) = set.padded(Some(longest), PADDING)?;
+    Ok((x, set.labels.iter().map(|&label| label as f32).collect()))
+}

@@ -1,0 +1,53 @@
+//! A Transformer's encoder on the task of `attention`: which symbol of a hundred had the colour that is asked for.
+//!
+//! No recurrence: every step is widened, told its place by sines and cosines, and looks at every other one in an encoder block; the mean
+//! over the steps then says which symbol it was.
+//!
+//! ```text
+//! cargo run --release --example transformer_encoder
+//! ```
+
+mod common;
+
+use std::time::Instant;
+
+use common::Options;
+use common::recall::{FEATURES, SYMBOLS, sequences};
+use fused_rnn::Result;
+use fused_rnn::backend::DenseBackend;
+use fused_rnn::metrics::{accuracy, argmax_rows};
+use fused_rnn::model::{FitOptions, Sequential};
+use fused_rnn::nn::{Dense, GlobalAveragePooling1D, Loss, PositionalEncoding, TransformerEncoder};
+use fused_rnn::optim::Adam;
+
+fn main() -> Result<()> {
+    let options = common::options("transformer_encoder");
+    on_device!(options.device, |backend| run(&options, backend))
+}
+
+fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 15) };
+    let (train, test) = (sequences(samples, steps, options.seed, 0), sequences(samples / 4, steps, options.seed, 1));
+    let truth: Vec<usize> = test.y.iter().map(|&symbol| symbol as usize).collect();
+
+    let mut model = Sequential::new(backend(), &[steps, FEATURES], options.seed)?;
+    model
+        .add(Dense::new(32))?
+        .add(PositionalEncoding::new())?
+        .add(TransformerEncoder::new(4, 8, 64).dropout(0.1))?
+        .add(GlobalAveragePooling1D::new())?
+        .add(Dense::new(SYMBOLS))?;
+    model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
+    println!("{}", model.summary());
+    let start = Instant::now();
+    let history = model.fit(&train.x, &train.y, FitOptions { epochs, ..FitOptions::default() })?;
+    let seconds = start.elapsed().as_secs_f64();
+
+    let predicted = argmax_rows(common::rows(&model.predict(&test.x)?).view())?;
+    let right = accuracy(&truth, &predicted)?;
+    let losses: Vec<String> = history.loss.iter().map(|loss| format!("{loss:.2}")).collect();
+    println!("test accuracy {right:.3} after {seconds:.1} s (by chance {:.3})", 1.0 / SYMBOLS as f64);
+    println!("loss by epoch {}", losses.join(" "));
+    common::result("transformer_encoder", "TransformerEncoder", "test_accuracy", right, seconds);
+    Ok(())
+}
