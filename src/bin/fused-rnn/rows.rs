@@ -44,6 +44,10 @@ impl Rows {
     /// Reads what `--columns` and `--target` name: without the target, the last of the columns is it; without columns, all columns of
     /// numbers are read.
     pub fn choose(path: &Path, columns: Option<&[String]>, target: Option<&str>, gaps: Gaps) -> Result<Self> {
+        // As in `a, b`, where the names of a file have no spaces around them either.
+        let columns: Option<Vec<String>> =
+            columns.map(|names| names.iter().map(|name| name.trim().to_owned()).collect());
+        let columns = columns.as_deref();
         let choice = columns.map_or(ColumnsChoice::AllNumeric, |columns| ColumnsChoice::Named(columns.to_vec()));
         let chosen = read_columns(path, &choice)?;
         let target = match (target, columns.and_then(<[String]>::last)) {

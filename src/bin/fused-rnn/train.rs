@@ -101,12 +101,12 @@ pub struct Args {
     /// Last part of the series, or of the sequences a random part, held back to measure the error.
     #[arg(long, default_value_t = 0.2, value_name = "FRACTION")]
     pub test_fraction: f64,
-    /// .ts file of sequences to measure the error on, instead of a part of the first.
-    #[arg(long, value_name = "FILE", conflicts_with = "test_fraction")]
-    pub test: Option<PathBuf>,
     /// Part before it, held back to know when to stop.
     #[arg(long, default_value_t = 0.1, value_name = "FRACTION")]
     pub validation_fraction: f64,
+    /// .ts file of sequences to measure the error on, instead of a part of the first.
+    #[arg(long, value_name = "FILE", conflicts_with = "test_fraction")]
+    pub test: Option<PathBuf>,
     /// Seed of everything random: starting weights, order of windows, random parts.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
