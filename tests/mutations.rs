@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Prints caught or survived for each bug and the score; fails where a bug survives that the list does not excuse, where
-//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_MUTATIONS=text` plants only bugs whose file or
-//! description contains the text; `CXX` names the compiler.
+//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_MUTATIONS=text` plants only bugs whose file,
+//! description or family contains the text; `CXX` names the compiler.
 #![cfg(feature = "emulated")]
 
 mod common;
@@ -243,10 +243,16 @@ struct Builder {
     sanitizer: PathBuf,
 }
 
+/// What kernels a bug is looked for in: the element type, whether with the sanitizer, and whether those of the tensor operations alone.
+type Kind = (&'static str, bool, bool);
+
+fn kind(place: Place) -> Kind {
+    (place.dtype, place.sanitized, place.family == "tensor")
+}
+
 /// The kernels as they are, of an element type.
 struct Baseline {
-    dtype: &'static str,
-    sanitized: bool,
+    kind: Kind,
     units: Vec<Unit>,
     /// Of the units in their order, then of registry and engine.
     objects: Vec<PathBuf>,
@@ -289,9 +295,12 @@ impl Builder {
         self.compile(&source, include, sanitized)
     }
 
-    fn baseline(&self, dtype: &'static str, sanitized: bool) -> Baseline {
-        let units = Unit::all(catalog::entries().into_iter().filter(|entry| entry.dtype == dtype));
-        let folder = self.folder.join(format!("{dtype}-{sanitized}"));
+    fn baseline(&self, kind: Kind) -> Baseline {
+        let (dtype, sanitized, operations) = kind;
+        let is_wanted = |source: &str| !operations || ["tensor.cu", "gemm.cu"].contains(&source);
+        let entries = catalog::entries().into_iter();
+        let units = Unit::all(entries.filter(|entry| entry.dtype == dtype && is_wanted(entry.source)));
+        let folder = self.folder.join(format!("{dtype}-{sanitized}-{operations}"));
         fs::create_dir_all(&folder).expect("a folder for the kernels");
         let objects = parallel(&units, |unit| self.compile_unit(unit, &folder, &kernels(), sanitized));
         let registry = folder.join("registry.cpp");
@@ -301,7 +310,7 @@ impl Builder {
         let mut objects: Vec<PathBuf> = objects.into_iter().map(|object| object.expect("kernels compile")).collect();
         objects.push(self.compile(&registry, &kernels(), sanitized).expect("the registry compiles"));
         objects.push(self.compile(&engine, &kernels().join("host"), sanitized).expect("the engine compiles"));
-        Baseline { dtype, sanitized, units, objects }
+        Baseline { kind, units, objects }
     }
 
     fn link(&self, library: &Path, objects: &[PathBuf], sanitized: bool) -> Result<(), String> {
@@ -314,6 +323,7 @@ impl Builder {
 
     /// A library of kernels with the bug in those that it reaches.
     fn plant(&self, index: usize, mutation: &Mutation, baseline: &Baseline) -> Result<PathBuf, String> {
+        let (dtype, sanitized, _) = baseline.kind;
         let folder = self.folder.join(index.to_string());
         let include = folder.join("kernels");
         copy_folder(&kernels(), &include).map_err(|e| e.to_string())?;
@@ -328,15 +338,15 @@ impl Builder {
             // What the other families' kernels would show stays out of it.
             let looked_at = persistent || !unit.source.starts_with("persistent");
             if looked_at && sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file) {
-                *object = self.compile_unit(unit, &folder, &include, baseline.sanitized)?;
+                *object = self.compile_unit(unit, &folder, &include, sanitized)?;
                 reached += 1;
             }
         }
         if reached == 0 {
-            return Err(format!("no kernel of {} reads {}", baseline.dtype, mutation.file));
+            return Err(format!("no kernel of {dtype} reads {}", mutation.file));
         }
         let library = folder.join("kernels.so");
-        self.link(&library, &objects, baseline.sanitized)?;
+        self.link(&library, &objects, sanitized)?;
         Ok(library)
     }
 }
@@ -393,18 +403,17 @@ fn planted_bugs_are_caught() {
     let mutations: Vec<(usize, &Mutation)> = MUTATIONS
         .iter()
         .enumerate()
-        .filter(|(_, mutation)| mutation.file.contains(&wanted) || mutation.what.contains(&wanted))
+        .filter(|(_, mutation)| {
+            [mutation.file, mutation.what, mutation.place.family].iter().any(|text| text.contains(&wanted))
+        })
         .collect();
-    assert!(!mutations.is_empty(), "no bug's file or description contains `{wanted}`");
+    assert!(!mutations.is_empty(), "no bug's file, description or family contains `{wanted}`");
     let builder = Builder::new();
     let places: BTreeSet<Place> = mutations.iter().map(|(_, mutation)| mutation.place).collect();
-    let kinds: BTreeSet<(&str, bool)> = places.iter().map(|place| (place.dtype, place.sanitized)).collect();
-    let baselines: Vec<Baseline> =
-        kinds.into_iter().map(|(dtype, sanitized)| builder.baseline(dtype, sanitized)).collect();
-    let of = |place: Place| {
-        let same = |baseline: &&Baseline| (baseline.dtype, baseline.sanitized) == (place.dtype, place.sanitized);
-        baselines.iter().find(same).expect("one for every place")
-    };
+    let kinds: BTreeSet<Kind> = places.iter().map(|place| kind(*place)).collect();
+    let baselines: Vec<Baseline> = kinds.into_iter().map(|kind| builder.baseline(kind)).collect();
+    let of =
+        |place: Place| baselines.iter().find(|baseline| baseline.kind == kind(place)).expect("one for every place");
     let places: Vec<Place> = places.into_iter().collect();
     let sound = parallel(&places, |place| {
         let library = builder.folder.join(format!("sound-{}-{}-{}.so", place.dtype, place.family, place.sanitized));
