@@ -10,7 +10,7 @@
 //! ```
 //!
 //! ```text
-//! LSTM: test accuracy 0.138 after … s
+//! LSTM: test accuracy 0.138 after … s; loss by epoch 2.08 2.07 2.07 2.07 2.06 2.06 2.05 2.04 2.04 2.02 …
 //! LSTM with attention: test accuracy 1.000 after … s; loss by epoch 2.09 2.07 2.07 2.05 0.87 0.01 0.00 …
 //! steps asked for   [56, 80, 75, 77, 12, 67, 71, 46, 11, 24, 63, 53]
 //! looks most at     [56, 80, 75, 77, 12, 67, 71, 46, 11, 24, 63, 53]
@@ -38,7 +38,7 @@ fn main() -> Result<()> {
 }
 
 fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
-    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 15) };
+    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 20) };
     let (train, test) = (sequences(samples, steps, options.seed, 0), sequences(samples / 4, steps, options.seed, 1));
     let truth: Vec<usize> = test.y.iter().map(|&symbol| symbol as usize).collect();
     println!("{samples} sequences of {steps} steps, {SYMBOLS} symbols; by chance {:.3}\n", 1.0 / SYMBOLS as f64);
