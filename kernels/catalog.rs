@@ -90,6 +90,27 @@ pub fn entries() -> Vec<Entry> {
             ("check_finite", "dense.cu", "CheckFiniteParams", ELEMENTWISE_THREADS),
             ("gather", "dense.cu", "GatherParams", ELEMENTWISE_THREADS),
             ("scatter_add", "dense.cu", "ScatterAddParams", ELEMENTWISE_THREADS),
+            ("scale_add", "tensor.cu", "ScaleAddParams", ELEMENTWISE_THREADS),
+            ("strided_copy", "tensor.cu", "StridedCopyParams", ELEMENTWISE_THREADS),
+            ("scale_rows", "tensor.cu", "ScaleRowsParams", ELEMENTWISE_THREADS),
+            ("select_rows", "tensor.cu", "SelectRowsParams", ELEMENTWISE_THREADS),
+            ("sum_axis", "tensor.cu", "SumAxisParams", ELEMENTWISE_THREADS),
+            ("max_axis", "tensor.cu", "MaxAxisParams", ELEMENTWISE_THREADS),
+            ("max_axis_gradient", "tensor.cu", "MaxAxisGradientParams", ELEMENTWISE_THREADS),
+            ("softmax", "tensor.cu", "SoftmaxParams", ELEMENTWISE_THREADS),
+            ("softmax_gradient", "tensor.cu", "SoftmaxGradientParams", ELEMENTWISE_THREADS),
+            ("layer_norm", "tensor.cu", "LayerNormParams", ELEMENTWISE_THREADS),
+            ("layer_norm_gradient", "tensor.cu", "NormGradientParams", ELEMENTWISE_THREADS),
+            ("column_moments", "tensor.cu", "ColumnMomentsParams", REDUCTION_THREADS),
+            ("batch_norm", "tensor.cu", "BatchNormParams", ELEMENTWISE_THREADS),
+            ("norm_sums", "tensor.cu", "NormGradientParams", REDUCTION_THREADS),
+            ("norm_totals", "tensor.cu", "NormGradientParams", ELEMENTWISE_THREADS),
+            ("batch_norm_gradient", "tensor.cu", "NormGradientParams", ELEMENTWISE_THREADS),
+            ("mask_not_equal", "tensor.cu", "MaskNotEqualParams", ELEMENTWISE_THREADS),
+            ("mask_order", "tensor.cu", "MaskOrderParams", ELEMENTWISE_THREADS),
+            ("pick_rows", "tensor.cu", "PickRowsParams", ELEMENTWISE_THREADS),
+            ("hold_gradient", "tensor.cu", "HoldGradientParams", ELEMENTWISE_THREADS),
+            ("indices", "tensor.cu", "IndicesParams", ELEMENTWISE_THREADS),
         ] {
             let body = format!("{kernel}<{dtype}>(p)");
             add(format!("{kernel}_{dtype}"), source, params, body, threads, 75, "", dtype, "");
@@ -105,6 +126,9 @@ pub fn entries() -> Vec<Entry> {
     for (math, _, class, _, min_compute) in GEMM_MATH {
         for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {
             for (tile, tile_class, _, _, threads) in GEMM_TILES {
+                let batched = format!("batched_gemm<{class}, {tile_class}, {constant}>(p)");
+                let name = format!("batched_gemm_{orientation}_{math}_{tile}");
+                add(name, "gemm.cu", "BatchedGemmParams", batched, threads, min_compute, "", math, orientation);
                 if orientation == "tn" && tile == "small" {
                     continue; // its rows and columns are those of weights
                 }

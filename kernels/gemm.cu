@@ -6,12 +6,14 @@
 // Reads      Operands of E as Rows: [T, B, features] in either layout, or plain matrices. In tn, rows k at times past a sequence's
 //            length count as zero whatever they hold.
 // Writes     c, elements or accumulators, set or added to; with splits > 1 partial sums A [splits, m, n] for sum_partials.
+//            batched_gemm: alpha times many products of dense matrices that stand one after the other (attention).
 // Launch     grid (ceil(m / BM), ceil(n / BN), problems * splits), one block a tile; shared memory gemm_shared_bytes.
+//            batched_gemm: the same, any grid along z; a block takes products z, z + gridDim.z, ...
 //            Two tiles: `large` 64 x 64, 256 threads; `small` 16 x 32, 128 threads, for the few rows of a step's R h.
 // Numerics   16-bit elements: mma.sync with float accumulators where the GPU has it, else fused multiply-adds in float; f32 and f64: fused
 //            multiply-adds in their own type, exact products. k is walked in a fixed order: the same bits every time. tf32 rounds
 //            operands to 10 bits (to nearest, ties away) and multiplies them with mma.sync.
-// Oracle     tests/backends.rs through whole passes, tests/dense.rs on its own.
+// Oracle     tests/backends.rs through whole passes, tests/dense.rs and, for batched_gemm, tests/tensor.rs on their own.
 #pragma once
 #include "params.cuh"
 
@@ -201,4 +203,34 @@ template <class Math, class T, Orientation O> DEVICE void gemm(const GemmParams&
             store<E>(c, at, p.accumulate ? load<E>(c, at) + value : value);
         }
     });
+}
+
+template <class Math, class T, Orientation O> DEVICE void batched_gemm(const BatchedGemmParams& p) {
+    using E = typename Math::E;
+    using V = typename Accumulator<E>::type;
+    SHARED(E, a_tile);
+    E* const b_tile = a_tile + T::BM * SharedTile<Math>::STRIDE;
+    const u32 m0 = blockIdx.x * T::BM, n0 = blockIdx.y * T::BN;
+    for (u64 product = blockIdx.z; product < p.count; product += gridDim.z) {
+        const Rows a = {static_cast<const E*>(p.a) + product * p.m * p.k, O == TN ? p.m : p.k, 0, 1, 0};
+        const Rows b = {static_cast<const E*>(p.b) + product * p.n * p.k, O == NT ? p.k : p.n, 0, 1, 0};
+        typename TileOf<Math, T>::type sums;
+        sums.clear();
+        for (u32 k = 0; k < p.k; k += Math::BK) {
+            load_tile<Math, T, T::BM, O != TN>(a_tile, a, m0, p.m, k, p.k, nullptr);
+            load_tile<Math, T, T::BN, O == NT>(b_tile, b, n0, p.n, k, p.k, nullptr);
+            __syncthreads();
+            sums.template multiply<Math>(a_tile, b_tile);
+            __syncthreads();
+        }
+        const u64 first = product * p.m * p.n;
+        sums.each([&](u32 m, u32 n, V value) {
+            m += m0;
+            n += n0;
+            if (m >= p.m || n >= p.n) return;
+            const u64 at = first + u64(m) * p.n + n;
+            const V scaled = V(p.alpha) * value;
+            store<E>(p.c, at, p.accumulate ? load<E>(p.c, at) + scaled : scaled);
+        });
+    }
 }

@@ -416,3 +416,188 @@ struct ScatterAddParams {
     u32 code;
     u32 unused;
 };
+
+// ---- tensor operations ------------------------------------------------------------------------------------------------
+
+// y = alpha x + beta y; y is not read where beta is 0.
+struct ScaleAddParams {
+    const void* x;  // E [len]; may be y
+    void* y;        // E [len]
+    u64 len;
+    double alpha, beta;
+};
+
+// to[...] = from[...], or +=. Strides count elements; those of `from` may be 0, all may be negative.
+struct StridedCopyParams {
+    const void* from;  // E, the element of all indices 0
+    void* to;          // E, the same; no two indices lead to one element
+    i64 from_stride[4], to_stride[4];
+    u64 shape[4];
+    u32 accumulate;
+    u32 unused;
+};
+
+// y[o, i] = alpha sum over c of x[o, c, i], or +=.
+struct SumAxisParams {
+    const void* x;  // E [outer, count, inner]
+    void* y;        // E [outer, inner]
+    u64 outer, count, inner;
+    double alpha;
+    u32 lanes;  // threads of a sum: 1 or 32
+    u32 accumulate;
+};
+
+// The largest along an axis, and its gradient.
+struct MaxAxisParams {
+    const void* x;     // E [outer, count, inner]
+    const void* mask;  // E [outer, count], or null
+    void* y;           // E [outer, inner]
+    u32* position;     // [outer, inner]: c of the largest, or NO_ROW
+    u64 outer, count, inner;
+};
+
+struct MaxAxisGradientParams {
+    const void* dy;       // E [outer, inner]
+    const u32* position;  // [outer, inner]
+    void* dx;             // E [outer, count, inner]
+    u64 outer, count, inner;
+};
+
+struct ScaleRowsParams {
+    const void* factors;  // E [len / columns]
+    const void* x;        // E [len]
+    void* y;              // E [len]
+    u64 len, columns;
+    u32 inverse;  // by one over the factor, or zero where that is zero
+    u32 unused;
+};
+
+struct SelectRowsParams {
+    const void* mask;  // E [len / columns]
+    const void* a;     // E [len]: where the mask is not 0
+    const void* b;     // E [len]: elsewhere; or null: zeros
+    void* out;         // E [len]
+    u64 len, columns;
+};
+
+struct SoftmaxParams {
+    const void* x;     // E [rows, columns]
+    const void* keys;  // E [rows / rows_per_key, columns], or null: 0 where a column does not count
+    void* y;           // E [rows, columns]
+    u64 rows, columns;
+    u64 rows_per_key;  // rows that share one of the mask's
+    u64 queries;       // row r sees the columns up to r % queries; or 0: all
+};
+
+struct SoftmaxGradientParams {
+    const void* y;   // E [rows, columns]
+    const void* dy;  // E [rows, columns]
+    void* dx;        // E [rows, columns]
+    u64 rows, columns;
+};
+
+// c = alpha a b, or +=, for `count` products one after the other; which way operands lie is the kernel's.
+struct BatchedGemmParams {
+    const void* a;
+    const void* b;
+    void* c;  // E [count, m, n]
+    u64 count;
+    double alpha;
+    u32 m, n, k;
+    u32 accumulate;
+};
+
+struct LayerNormParams {
+    const void* x;      // E [rows, columns]
+    const void* gamma;  // E [columns], or null: ones
+    const void* beta;   // E [columns], or null: zeros
+    void* y;            // E [rows, columns]
+    void* statistics;   // E [rows, 2]: mean and one over the deviation
+    u64 rows, columns;
+    double epsilon;
+};
+
+// Gradients of a normalisation by rows (with statistics) or by columns (with mean and variance).
+struct NormGradientParams {
+    const void* x;           // E [rows, columns]
+    const void* statistics;  // E [rows, 2], or null
+    const void* mean;        // E [columns], or null
+    const void* variance;    // E [columns], or null
+    const void* weights;     // E [rows], or null: ones; by columns only
+    const void* gamma;       // E [columns], or null: ones
+    const void* dy;          // E [rows, columns]
+    void* dx;                // E [rows, columns]
+    void* dgamma;            // E [columns], or null
+    void* dbeta;             // E [columns], or null
+    void* partial;           // A [pieces, 2 * columns + 1]: of a run of rows, sums of dy, of dy * normal x, and of the weights
+    u64 rows, columns;
+    double epsilon;
+    u32 pieces;
+    u32 accumulate;  // dgamma and dbeta += instead of =
+};
+
+struct ColumnMomentsParams {
+    const void* x;        // E [rows, columns]
+    const void* weights;  // E [rows], or null: ones
+    void* mean;           // E [columns]
+    void* variance;       // E [columns]
+    u64 rows, columns;
+};
+
+struct BatchNormParams {
+    const void* x;         // E [len]
+    const void* mean;      // E [columns]
+    const void* variance;  // E [columns]
+    const void* gamma;     // E [columns], or null: ones
+    const void* beta;      // E [columns], or null: zeros
+    void* y;               // E [len]
+    u64 len, columns;
+    double epsilon;
+};
+
+struct MaskNotEqualParams {
+    const void* x;  // E [rows, columns]
+    void* mask;     // E [rows]
+    u64 rows, columns;
+    double value;  // one that E has
+    u32 lanes;     // threads of a row: 1 or 32
+    u32 unused;
+};
+
+// Which row a row of a list is; NO_ROW is none.
+constexpr u32 NO_ROW = 0xffffffffu;
+
+struct MaskOrderParams {
+    const void* mask;  // E [batch, steps]
+    u32* rows;         // [batch, steps]: of the valid steps in their order, then NO_ROW
+    u32* inverse;      // [batch, steps]: where each valid step went
+    u32* hold;         // [batch, steps]: where the last valid step up to each went (reverse: the first from each on)
+    u32* lengths;      // [batch]: valid steps, at least 1
+    void* any;         // E [batch]: whether a step is valid
+    u64 batch, steps;
+    u32 reverse;
+    u32 unused;
+};
+
+struct PickRowsParams {
+    const void* from;  // E [from_rows, width]
+    const u32* rows;   // [count]
+    void* out;         // E [count, width]
+    u64 count, width, from_rows;
+};
+
+struct HoldGradientParams {
+    const u32* hold;  // [batch, steps]
+    const void* dy;   // E [batch, steps, width]
+    void* dx;         // E [batch, steps, width]
+    u64 batch, steps, width;
+};
+
+struct IndicesParams {
+    const void* x;  // E [len]
+    u32* out;       // [len]
+    double* record;
+    u64 len, rows;
+    u32 code;
+    u32 unused;
+};

@@ -8,102 +8,15 @@ mod common;
 use std::borrow::{Borrow, BorrowMut};
 
 use common::Rng;
+use common::tensors::{GRADS, Record, SIZES, Tensor, add_to, close, floor, numbers, sum_unit, unit, workspace};
 use fused_rnn::backend::dense::{
-    AdagradStep, AdamStep, Columns, DenseCall, LossEntry, Orientation, Product, RECORD_LEN, Report, RmsPropStep,
-    SgdStep,
+    AdagradStep, AdamStep, Columns, DenseCall, LossEntry, Orientation, Product, Report, RmsPropStep, SgdStep,
 };
-use fused_rnn::backend::{DenseBackend, Memory, Storage, WeightGrad};
+use fused_rnn::backend::{DenseBackend, Storage, WeightGrad};
 use fused_rnn::cell::Activation;
 use fused_rnn::nn::Loss;
 use fused_rnn::rnn::Dropout;
-use fused_rnn::{DType, Element, Error};
-
-/// Small ones, primes, and one less and one more than tiles, warps and blocks.
-const SIZES: [usize; 14] = [1, 2, 3, 7, 31, 32, 33, 64, 65, 127, 129, 257, 1031, 4099];
-
-/// A tensor of a backend.
-struct Tensor<B: DenseBackend>(B::Owned<B::Elem>);
-
-impl<B: DenseBackend> Tensor<B> {
-    fn new(backend: &B, values: &[f64]) -> Self {
-        let values = values.iter().map(|v| B::Elem::of(*v)).collect();
-        Tensor(backend.take("tensor", values).unwrap())
-    }
-
-    /// What a forgotten element would be seen by.
-    fn poisoned(backend: &B, len: usize) -> Self {
-        Self::new(backend, &vec![f64::NAN; len])
-    }
-
-    fn get(&self) -> &B::Buffer {
-        self.0.borrow()
-    }
-
-    fn get_mut(&mut self) -> &mut B::Buffer {
-        self.0.borrow_mut()
-    }
-
-    fn elements(&self, backend: &B) -> Vec<B::Elem> {
-        let mut values = vec![B::Elem::default(); self.get().elements()];
-        backend.download(self.get(), &mut values).unwrap();
-        values
-    }
-
-    fn values(&self, backend: &B) -> Vec<f64> {
-        self.elements(backend).into_iter().map(Element::wide).collect()
-    }
-}
-
-/// Scratch space, poisoned, of exactly the size asked for.
-fn workspace<B: DenseBackend>(backend: &B, call: DenseCall) -> Tensor<B> {
-    Tensor::poisoned(backend, backend.dense_workspace(call))
-}
-
-struct Record<B: DenseBackend>(<B as Memory>::Owned<f64>);
-
-impl<B: DenseBackend> Record<B> {
-    fn new(backend: &B) -> Self {
-        Record(backend.allocate("record", RECORD_LEN).unwrap())
-    }
-
-    fn read(&self, backend: &B) -> Report {
-        let mut numbers = [f64::NAN; RECORD_LEN];
-        backend.download(self.0.borrow(), &mut numbers).unwrap();
-        Report::new(&numbers)
-    }
-}
-
-/// Numbers as the element type holds them.
-fn numbers<B: DenseBackend>(rng: &mut Rng, len: usize, bound: f64) -> Vec<f64> {
-    rng.vector(len, bound).into_iter().map(|v| B::Elem::of(v).wide()).collect()
-}
-
-/// Half the distance from 1 to the next number, of results and of what sums are taken in.
-fn unit<B: DenseBackend>() -> f64 {
-    B::Elem::DTYPE.epsilon() / 2.0
-}
-
-fn sum_unit<B: DenseBackend>() -> f64 {
-    if B::Elem::DTYPE == DType::F64 { f64::EPSILON / 2.0 } else { f64::from(f32::EPSILON) / 2.0 }
-}
-
-/// Asserts that each value is the expected one to its own rounding and to what went wrong before, `slack`. NaN is never right.
-#[track_caller]
-fn close<B: DenseBackend>(got: &[f64], expected: &[f64], slack: impl Fn(usize) -> f64, what: &str) {
-    assert_eq!(got.len(), expected.len(), "{what}");
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        // Below the normal numbers of f16 there is a fixed distance.
-        let floor = if B::Elem::DTYPE == DType::F16 { 2f64.powi(-24) } else { 0.0 };
-        let allowed = unit::<B>() * expected.abs() * 1.001 + slack(i) + floor;
-        assert!((got - expected).abs() <= allowed, "{what}, element {i}: {got}, not {expected} (± {allowed:e})");
-    }
-}
-
-fn add_to(grad: WeightGrad, before: f64, sum: f64) -> f64 {
-    if grad == WeightGrad::Add { before + sum } else { sum }
-}
-
-const GRADS: [WeightGrad; 2] = [WeightGrad::Set, WeightGrad::Add];
+use fused_rnn::{Element, Error};
 
 // Products and sums.
 
@@ -408,6 +321,91 @@ fn losses<B: DenseBackend>(backend: B) {
     }
 }
 
+/// Each row's loss counts as its weight says, in the mean over rows; a target that is a class is the row with a one there.
+fn weighted_and_sparse_losses<B: DenseBackend>(backend: B) {
+    let mut rng = Rng::new(16);
+    let run = |loss: Loss, columns: usize, t: &[f64], p: &[f64], weights: Option<&[f64]>, with_gradient: bool| {
+        let (mut record, mut space) = (Record::new(&backend), workspace(&backend, DenseCall::Loss));
+        let mut gradient = Tensor::poisoned(&backend, p.len());
+        let weights = weights.map(|weights| Tensor::new(&backend, weights));
+        let (targets, predictions) = (Tensor::new(&backend, t), Tensor::new(&backend, p));
+        let (weights, out) = (weights.as_ref().map(|w| w.get()), with_gradient.then(|| gradient.get_mut()));
+        let entry = LossEntry { weight: 1.0, code: 3 };
+        let record_buffer = record.0.borrow_mut();
+        backend
+            .loss(loss, columns, targets.get(), predictions.get(), weights, out, entry, record_buffer, space.get_mut())
+            .map(|()| (record.read(&backend), gradient.values(&backend)))
+    };
+    for (rows, columns) in [(1, 1), (1, 5), (7, 3), (130, 2), (9, 33)] {
+        let len = rows * columns;
+        let between = |rng: &mut Rng, low: f64, high: f64, len: usize| -> Vec<f64> {
+            (0..len).map(|_| B::Elem::of(rng.uniform(low, high)).wide()).collect()
+        };
+        let targets = between(&mut rng, 0.1, 0.9, len);
+        let predictions = between(&mut rng, 0.2, 0.8, len);
+        let mut weights = between(&mut rng, 0.0, 3.0, rows);
+        weights[rows / 2] = if rows > 1 { 0.0 } else { 1.5 };
+        for loss in LOSSES {
+            let what = format!("{loss:?} {rows} x {columns}");
+            let row = |v: &[f64], r: usize| v[r * columns..][..columns].to_vec();
+            let losses: Vec<f64> =
+                (0..rows).map(|r| loss_value(loss, columns, &row(&targets, r), &row(&predictions, r))).collect();
+            if losses.contains(&0.0) {
+                continue; // always certain, and that is clipped
+            }
+            let terms = || losses.iter().zip(&weights).map(|(loss, weight)| loss * weight);
+            let value = terms().sum::<f64>() / rows as f64;
+            let (report, gradient) = run(loss, columns, &targets, &predictions, Some(&weights), true).unwrap();
+            // As for losses without weights, each term times its weight, at most 3.
+            let allowed = 48.0 * sum_unit::<B>() * (1.0 + columns as f64) + len as f64 * f64::EPSILON * value;
+            assert!((report.loss - value).abs() <= allowed, "{what}: {} {value}", report.loss);
+            // The gradient without weights is judged by itself; here each row's times its weight.
+            let (_, plain) = run(loss, columns, &targets, &predictions, None, true).unwrap();
+            let expected: Vec<f64> = (0..len).map(|i| plain[i] * weights[i / columns]).collect();
+            let slack =
+                |i: usize| (unit::<B>() * 1.001 + 8.0 * sum_unit::<B>()) * expected[i].abs() + floor::<B>() * 3.0;
+            close::<B>(&gradient, &expected, slack, &format!("gradient of {what}"));
+            let (alone, _) = run(loss, columns, &targets, &predictions, Some(&weights), false).unwrap();
+            assert_eq!(alone.loss, report.loss, "{what} without gradient");
+        }
+        for from_logits in [false, true] {
+            let what = format!("sparse {from_logits} {rows} x {columns}");
+            let classes: Vec<usize> = (0..rows).map(|_| rng.below(columns)).collect();
+            let numbers: Vec<f64> = classes.iter().map(|class| *class as f64).collect();
+            let one = |i: usize| f64::from(classes[i / columns] == i % columns);
+            let ones: Vec<f64> = (0..len).map(one).collect();
+            let (sparse, dense) =
+                (Loss::SparseCategoricalCrossentropy { from_logits }, Loss::CategoricalCrossentropy { from_logits });
+            for weights in [None, Some(&weights[..])] {
+                let by_class = run(sparse, columns, &numbers, &predictions, weights, true).unwrap();
+                let by_row = run(dense, columns, &ones, &predictions, weights, true).unwrap();
+                assert_eq!(by_class, by_row, "{what}");
+                assert!(by_class.0.loss.is_finite() && (columns == 1 || by_class.0.loss > 0.0), "{what}");
+            }
+            // What is no class: an error on the host, on a device a loss that is NaN.
+            for bad in [-1.0, 0.5, columns as f64, f64::NAN] {
+                let mut numbers = numbers.clone();
+                numbers[rows - 1] = bad;
+                match run(sparse, columns, &numbers, &predictions, None, true) {
+                    Ok((report, gradient)) => {
+                        let on_device = Tensor::new(&backend, &[0.0]).get().on_host().is_none();
+                        assert!(on_device && report.loss.is_nan() && report.bad_loss == Some(3), "{what} {bad}");
+                        // A probability of one is clipped, which has no slope.
+                        let clipped = columns == 1 && !from_logits;
+                        let all_nan = gradient[len - columns..].iter().all(|g| g.is_nan());
+                        assert!(all_nan || clipped, "{what} {bad}");
+                    }
+                    Err(error) => {
+                        let expected = format!("target {} of the batch", rows - 1);
+                        let named = matches!(&error, Error::InvalidOption { option, .. } if *option == expected);
+                        assert!(named, "{what} {bad}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A loss that is not finite goes into the record with the code of its first batch, and its gradient is not either.
 fn losses_of_nan<B: DenseBackend>(backend: B) {
     for loss in LOSSES {
@@ -672,7 +670,8 @@ fn wrong_lengths<B: DenseBackend>(backend: B) {
 macro_rules! suite {
     ($name:ident, $backend:expr) => {
         mod $name {
-            suite!(@ $backend; products sums_of_columns activations masks elementwise losses losses_of_nan optimizers norms
+            suite!(@ $backend; products sums_of_columns activations masks elementwise losses weighted_and_sparse_losses
+                losses_of_nan optimizers norms
                 what_is_not_finite tables indices_outside_the_table wrong_lengths);
         }
     };
@@ -685,23 +684,12 @@ suite!(cpu_f32, fused_rnn::backend::cpu::CpuBackend::<f32>::new());
 suite!(cpu_f64, fused_rnn::backend::cpu::CpuBackend::<f64>::new());
 
 #[cfg(feature = "emulated")]
-fn emulated<E: Element>(
-    seed: u64,
-    starve: bool,
-) -> fused_rnn::backend::cuda::CudaBackend<E, fused_rnn::backend::cuda::emulated::Emulated> {
-    use fused_rnn::backend::cuda::CudaBackend;
-    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-    let device = Emulated::new(Schedule { seed, starve }).expect("there is such a device");
-    CudaBackend::with_options(device.into(), EmulatedStream, Default::default())
-}
-
+suite!(emulated_f32, crate::common::tensors::emulated::<f32>(0, false));
 #[cfg(feature = "emulated")]
-suite!(emulated_f32, super::emulated::<f32>(0, false));
+suite!(emulated_f32_shuffled, crate::common::tensors::emulated::<f32>(11, false));
 #[cfg(feature = "emulated")]
-suite!(emulated_f32_shuffled, super::emulated::<f32>(11, false));
+suite!(emulated_f64_starved, crate::common::tensors::emulated::<f64>(12, true));
 #[cfg(feature = "emulated")]
-suite!(emulated_f64_starved, super::emulated::<f64>(12, true));
+suite!(emulated_f16, crate::common::tensors::emulated::<half::f16>(13, false));
 #[cfg(feature = "emulated")]
-suite!(emulated_f16, super::emulated::<half::f16>(13, false));
-#[cfg(feature = "emulated")]
-suite!(emulated_bf16, super::emulated::<half::bf16>(14, true));
+suite!(emulated_bf16, crate::common::tensors::emulated::<half::bf16>(14, true));

@@ -291,6 +291,7 @@ fn model_files() -> Vec<(String, Vec<u8>)> {
         .map(|cell| {
             let config = ForecastConfig {
                 column: "sunspots".to_owned(),
+                inputs: Vec::new(),
                 gaps: Gaps::Interpolate,
                 window: 4,
                 horizon: 2,

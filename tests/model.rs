@@ -312,7 +312,15 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 fn config(window: usize, horizon: usize, difference: bool) -> ForecastConfig {
-    ForecastConfig { column: "v".to_owned(), gaps: Gaps::Error, window, horizon, difference, scaler: Scaler::IDENTITY }
+    ForecastConfig {
+        column: "v".to_owned(),
+        gaps: Gaps::Error,
+        window,
+        horizon,
+        difference,
+        scaler: Scaler::IDENTITY,
+        inputs: Vec::new(),
+    }
 }
 
 fn forecaster(config: ForecastConfig) -> Forecaster<ReferenceBackend<f32>> {
@@ -422,16 +430,16 @@ fn broken_model_files_are_refused() {
         (r#"\"units\":4"#, r#"\"units\":-4"#),
         (r#"\"units\":4"#, r#"\"units\":4,\"x\":1"#),
         (r#"\"units\":1"#, r#"\"units\":4611686018427387904"#),
-        (r#"\"input_shape\":[6,1]"#, r#"\"input_shape\":[6,2]"#),
-        (r#"\"input_shape\":[6,1]"#, r#"\"input_shape\":[]"#),
-        (r#"\"input_shape\":[6,1]"#, r#"\"input_shape\":[1152921504606846976,1]"#),
+        (r#"\"shape\":[6,1]"#, r#"\"shape\":[6,2]"#),
+        (r#"\"shape\":[6,1]"#, r#"\"shape\":[]"#),
+        (r#"\"shape\":[6,1]"#, r#"\"shape\":[1152921504606846976,1]"#),
         (r#"\"window\":6"#, r#"\"window\":7"#),
         (r#"\"window\":6"#, r#"\"window\":0"#),
         (r#"\"horizon\":1"#, r#"\"horizon\":2"#),
         (r#"\"scale\":1.0"#, r#"\"scale\":-1.0"#),
         (r#"\"scale\":1.0"#, r#"\"scale\":1e999"#),
         (r#"\"scale\":1.0"#, r#"\"scale\":null"#),
-        (r#"\"version\":1"#, r#"\"version\":2"#),
+        (r#"\"version\":2"#, r#"\"version\":3"#),
         (r#"\"LSTM\""#, r#"\"GRU\""#),
         (r#"\"LSTM\""#, r#"\"Conv\""#),
         (r#"\"gaps\":\"error\""#, r#"\"gaps\":\"ignore\""#),

@@ -77,6 +77,9 @@ def main():
         f"{versions['tensorflow-cpu']}; {datetime.date.today().isoformat()}"
     )
     print(header, flush=True)
+    missing = [example for example in args.only if not (args.ours / example).is_file()]
+    if missing:
+        raise SystemExit(f"no program of {', '.join(missing)} in {args.ours}: `cargo build --release --examples` builds them")
     head = ["| example | model | result | ours | Keras | seeds | ours, s | Keras, s | times faster |\n",
             "|---|---|---|--:|--:|--:|--:|--:|--:|\n"]
     print("".join(head), end="", flush=True)
@@ -107,7 +110,9 @@ def main():
                 seconds = [statistics.median(record["seconds"] for record in side) for side in (own, peer)]
                 # A training shorter than the clock's last digit counts as that digit.
                 factor = statistics.median(b["seconds"] / max(a["seconds"], 1e-3) for a, b in zip(own, peer))
-                row += f"| {seconds_text(seconds[0])} | {seconds_text(seconds[1])} | **{factor:.3g}** |\n"
+                # Short forms of the two sides are not of one size.
+                ratio = "–" if args.short else f"**{factor:.3g}**"
+                row += f"| {seconds_text(seconds[0])} | {seconds_text(seconds[1])} | {ratio} |\n"
             told.add(model)
             print(row, end="", flush=True)
             rows.append(row)

@@ -19,6 +19,17 @@ pub struct EarlyStopping {
     pub restore_best_weights: bool,
 }
 
+/// The state of training before an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochBegin {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Most epochs there will be.
+    pub epochs: usize,
+    /// Batches of an epoch.
+    pub batches: usize,
+}
+
 /// The state of training after a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchEnd {
@@ -72,12 +83,12 @@ pub trait Training {
 
 /// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`] with it.
 pub trait Callback {
-    /// Before each epoch, counted from 1.
+    /// Before each epoch.
     ///
     /// # Errors
     ///
     /// Whatever ends training.
-    fn on_epoch_begin(&mut self, _epoch: usize, _training: &mut dyn Training) -> Result<()> {
+    fn on_epoch_begin(&mut self, _state: &EpochBegin, _training: &mut dyn Training) -> Result<()> {
         Ok(())
     }
 
@@ -141,8 +152,8 @@ impl<F: FnMut(usize, f64) -> f64> LearningRateSchedule<F> {
 }
 
 impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateSchedule<F> {
-    fn on_epoch_begin(&mut self, epoch: usize, training: &mut dyn Training) -> Result<()> {
-        let rate = (self.schedule)(epoch, training.learning_rate());
+    fn on_epoch_begin(&mut self, state: &EpochBegin, training: &mut dyn Training) -> Result<()> {
+        let rate = (self.schedule)(state.epoch, training.learning_rate());
         training.set_learning_rate(rate)
     }
 }

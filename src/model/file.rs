@@ -1,5 +1,6 @@
 //! Model files: safetensors with PyTorch's weight names, and the configuration as JSON in the metadata.
 
+use std::borrow::Borrow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,9 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::model::graph::check_connected;
-use crate::model::{ForecastConfig, Graph, GraphConfig, Model, Sequential};
-use crate::nn::grow;
+use crate::model::{Graph, GraphConfig, Model, Sequential, Task};
+use crate::nn::{Loss, grow};
+use crate::optim::OptimizerConfig;
 
 /// The metadata entry that holds the configuration.
 const KEY: &str = "fused-rnn";
@@ -23,12 +25,27 @@ struct Description {
     version: u32,
     model: GraphConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    forecast: Option<ForecastConfig>,
+    task: Option<Task>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    training: Option<TrainingState>,
+}
+
+/// How training goes on; beside it stand the optimizer's tensors, `optimizer.0`, `optimizer.1`, ….
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrainingState {
+    optimizer: OptimizerConfig,
+    /// The loss of each output, and what it counts.
+    losses: Vec<(Loss, f64)>,
+    seed: u64,
+    steps: u64,
+    epochs: u32,
+    batches: u64,
 }
 
 const VERSION: u32 = 2;
 
-fn format_error(path: &Path, problem: impl Into<String>) -> Error {
+pub(super) fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
 }
 
@@ -50,7 +67,7 @@ impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
 where
     B::Plan: 'static,
 {
-    /// Writes layers and weights to a safetensors file, atomically. The same model gives the same bytes.
+    /// Writes layers, weights and the optimizer's memory to a safetensors file, atomically. The same model gives the same bytes.
     ///
     /// # Errors
     ///
@@ -59,7 +76,8 @@ where
         save(self, None, path)
     }
 
-    /// Reads a model that [`save`](Self::save) wrote. Training goes on with a new optimizer.
+    /// Reads a model that [`save`](Self::save) wrote. Training goes on where it was: an epoch more gives the bits that it would have given
+    /// without the file in between (on the same kind of device). Metrics and callbacks are set anew.
     ///
     /// # Errors
     ///
@@ -72,24 +90,41 @@ where
 
 pub(super) fn save<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     model: &Model<E, B>,
-    forecast: Option<&ForecastConfig>,
+    task: Option<&Task>,
     path: &Path,
 ) -> Result<()>
 where
     B::Plan: 'static,
 {
-    let description = Description { version: VERSION, model: model.config()?, forecast: forecast.cloned() };
+    let training = TrainingState {
+        optimizer: model.optimizer.config(),
+        losses: model.outputs.iter().map(|output| (output.loss, output.loss_weight)).collect(),
+        seed: model.seed,
+        steps: model.steps,
+        epochs: model.epochs_trained,
+        batches: model.batches_trained,
+    };
+    let description =
+        Description { version: VERSION, model: model.config()?, task: task.cloned(), training: Some(training) };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
-    let tensors: Vec<NamedTensor<'_, E>> =
+    let mut tensors: Vec<NamedTensor<'_, E>> =
         weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
+    let mut states = Vec::new();
+    for (number, state) in model.states.iter().enumerate().filter(|_| model.steps > 0) {
+        let mut values = Vec::new();
+        grow(&mut values, model.count_params(), "optimizer's memory")?;
+        model.backend.download(state.borrow(), &mut values)?;
+        states.push((format!("optimizer.{number}"), values));
+    }
+    tensors.extend(states.iter().map(|(name, values)| (name.as_str(), vec![values.len()], values.as_slice())));
     safetensors::write(path, KEY, &description, &tensors)
 }
 
 pub(super) fn load<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
     backend: B,
     path: &Path,
-) -> Result<(Model<E, B>, Option<ForecastConfig>)>
+) -> Result<(Model<E, B>, Option<Task>)>
 where
     B::Plan: 'static,
 {
@@ -126,6 +161,20 @@ where
             None => return Err(format_error(path, format!("no tensor {name}"))),
         }
     }
+    let training = description.training;
+    let states = match &training {
+        Some(training) if training.steps > 0 && model.count_params() > 0 => {
+            training.optimizer.build::<B>().map_err(|e| format_error(path, e.to_string()))?.states()
+        }
+        _ => 0,
+    };
+    for number in 0..states {
+        let name = format!("optimizer.{number}");
+        if file.shape(&name) != Some(&[model.count_params()][..]) {
+            return Err(format_error(path, format!("{name}: expected shape [{}]", model.count_params())));
+        }
+        expected += 1;
+    }
     if most != expected {
         return Err(format_error(path, format!("{most} tensors, but its layers have {expected}")));
     }
@@ -134,18 +183,40 @@ where
     grow(&mut weights[1], model.network.builder.statistics, "statistics")?;
     for (layer, parameter) in model.network.tensors() {
         let name = format!("{layer}.{}", parameter.name);
-        let (_, values) = file.floats::<E>(&name)?;
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::NonFinite {
-                tensor: name,
-                got: values[i].wide(),
-                position: format!("element {i} in {}", path.display()),
-                help: "train the model anew".to_owned(),
-            });
-        }
+        let values = finite::<E>(&file, &name, path)?;
         weights[usize::from(!parameter.trainable)][parameter.range.clone()].copy_from_slice(&values);
     }
     let [parameters, statistics] = weights;
     model.replace_weights(parameters, statistics)?;
-    Ok((model, description.forecast))
+    if let Some(training) = training {
+        if training.losses.len() != model.outputs.len() {
+            return Err(format_error(path, "another number of losses than outputs"));
+        }
+        for (loss, _) in &training.losses {
+            loss.validate().map_err(|e| format_error(path, e.to_string()))?;
+        }
+        model.losses(&training.losses).map_err(|e| format_error(path, e.to_string()))?;
+        model.optimizer = training.optimizer.build::<B>().map_err(|e| format_error(path, e.to_string()))?;
+        for number in 0..states {
+            let values = finite::<E>(&file, &format!("optimizer.{number}"), path)?;
+            model.states.push(model.backend.take("optimizer's memory", values)?);
+        }
+        (model.seed, model.steps) = (training.seed, training.steps);
+        (model.epochs_trained, model.batches_trained) = (training.epochs, training.batches);
+    }
+    Ok((model, description.task))
+}
+
+/// A tensor of the file, every element finite.
+fn finite<E: Scalar>(file: &TensorFile, name: &str, path: &Path) -> Result<Vec<E>> {
+    let (_, values) = file.floats::<E>(name)?;
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(values),
+        Some(i) => Err(Error::NonFinite {
+            tensor: name.to_owned(),
+            got: values[i].wide(),
+            position: format!("element {i} in {}", path.display()),
+            help: "train the model anew".to_owned(),
+        }),
+    }
 }

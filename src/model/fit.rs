@@ -13,7 +13,7 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
-use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochEnd, Training};
+use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
 use crate::model::model::{Arrays, Data, flat};
 use crate::nn::{Random, grow};
 
@@ -26,6 +26,7 @@ pub struct FitOptions<'a, E> {
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
     /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model; none.
+    #[allow(clippy::type_complexity)]
     pub validation_data: Option<(Vec<ArrayViewD<'a, E>>, Vec<ArrayViewD<'a, E>>)>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
     pub validation_split: f64,
@@ -109,6 +110,18 @@ impl History {
         }
     }
 
+    /// A picture of all quantities over the epochs, each with its validation beside it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plot::history`](crate::plot::history).
+    #[cfg(feature = "plot")]
+    pub fn plot(&self) -> Result<crate::plot::Panels> {
+        let quantities: Vec<(&str, &[f64])> =
+            self.keys().filter_map(|key| self.get(key).map(|values| (key, values))).collect();
+        crate::plot::history(&quantities, self.best_epoch)
+    }
+
     /// Keras's keys of what there is.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let val_loss = (!self.val_loss.is_empty()).then_some("val_loss");
@@ -152,11 +165,11 @@ where
     /// the data and for a split that leaves nothing, and those of the backend and of callbacks. [`Error::Diverged`] where a loss or a
     /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
     /// and the optimizer starts anew.
-    pub fn fit<'a>(
+    pub fn fit<'a, 'b>(
         &mut self,
         x: impl Arrays<'a, E>,
-        y: impl Arrays<'a, E>,
-        mut options: FitOptions<'a, E>,
+        y: impl Arrays<'b, E>,
+        mut options: FitOptions<'_, E>,
     ) -> Result<History> {
         let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
         for (name, size) in
@@ -391,8 +404,9 @@ where
 
     fn train_epochs(&mut self, run: &mut Run<'_, '_, B>) -> Result<()> {
         for epoch in 1..=run.epochs {
+            let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
             for callback in &mut run.callbacks {
-                callback.on_epoch_begin(epoch, self)?;
+                callback.on_epoch_begin(&begin, self)?;
             }
             let Some(loss) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
@@ -449,6 +463,8 @@ where
     /// One pass over the data; the mean loss, or `None` where a callback stopped it.
     fn train_epoch(&mut self, run: &mut Run<'_, '_, B>, epoch: usize) -> Result<Option<f64>> {
         if run.shuffle {
+            // From the same order every time, so that training that goes on from a file does so with the same bits.
+            (0..).zip(&mut run.order).for_each(|(number, sample)| *sample = number);
             Random::new(self.seed, SHUFFLE_STREAM | self.epochs_trained).shuffle(&mut run.order);
             self.backend.upload(&run.order, run.placed_order.borrow_mut())?;
         }

@@ -1,23 +1,63 @@
-//! A model of a series with everything needed to continue it: [`Forecaster`].
+//! A model of a series, of one column or several, with everything needed to continue it: [`Forecaster`].
 
 use std::ops::Range;
 use std::path::Path;
 
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::DenseBackend;
-use crate::data::{Gaps, Scaler, windows};
+use crate::data::{Gaps, Scaler};
 use crate::error::{Error, Result};
-use crate::model::{Sequential, file};
+use crate::model::{Model, Sequential, Task, file};
 use crate::nn::{Dense, LayerConfig};
+
+/// Values in time order, `[rows, columns]`: of one column as a slice, a vector or an array, of several as a matrix whose first column
+/// is the one to forecast.
+pub trait SeriesValues {
+    /// The values.
+    fn columns(&self) -> ArrayView2<'_, f64>;
+}
+
+impl SeriesValues for [f64] {
+    fn columns(&self) -> ArrayView2<'_, f64> {
+        ArrayView1::from(self).insert_axis(Axis(1))
+    }
+}
+
+impl SeriesValues for Vec<f64> {
+    fn columns(&self) -> ArrayView2<'_, f64> {
+        self.as_slice().columns()
+    }
+}
+
+impl<const LEN: usize> SeriesValues for [f64; LEN] {
+    fn columns(&self) -> ArrayView2<'_, f64> {
+        self.as_slice().columns()
+    }
+}
+
+impl SeriesValues for Array2<f64> {
+    fn columns(&self) -> ArrayView2<'_, f64> {
+        self.view()
+    }
+}
+
+impl SeriesValues for ArrayView2<'_, f64> {
+    fn columns(&self) -> ArrayView2<'_, f64> {
+        self.reborrow()
+    }
+}
 
 /// How a series becomes samples, and a model's outputs values again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForecastConfig {
-    /// The column of the data.
+    /// The column of the data that is forecast, and read.
     pub column: String,
+    /// Columns that it reads beside that one, in this order; none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputColumn>,
     /// What to do about its gaps.
     pub gaps: Gaps,
     /// Values that the model reads, the newest last.
@@ -30,19 +70,62 @@ pub struct ForecastConfig {
     pub scaler: Scaler,
 }
 
+/// A column that a model reads without forecasting it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputColumn {
+    /// Its name.
+    pub column: String,
+    /// Whether the model reads differences of neighbouring values instead of the values.
+    pub difference: bool,
+    /// Scale of what it reads.
+    pub scaler: Scaler,
+}
+
+impl InputColumn {
+    /// A column, with its scaler fitted to the part that the model may learn from.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fit`.
+    pub fn fitted(
+        column: impl Into<String>,
+        difference: bool,
+        fit: impl Fn(&[f64]) -> Result<Scaler>,
+        train: &[f64],
+    ) -> Result<Self> {
+        Ok(InputColumn { column: column.into(), difference, scaler: fitted(difference, fit, train)? })
+    }
+}
+
+fn fitted(difference: bool, fit: impl Fn(&[f64]) -> Result<Scaler>, train: &[f64]) -> Result<Scaler> {
+    if difference { fit(&differences(train)) } else { fit(train) }
+}
+
 impl ForecastConfig {
     /// Values before the first that can be forecast.
     pub fn context(&self) -> usize {
-        self.window.saturating_add(usize::from(self.difference))
+        self.window.saturating_add(usize::from(self.reads_differences()))
     }
 
-    /// Fits the scaler, by [`Scaler::standard`] or [`Scaler::min_max`], to the part of a series that the model may learn from.
+    /// Whether it needs one value more than a window for some column.
+    fn reads_differences(&self) -> bool {
+        self.difference || self.inputs.iter().any(|input| input.difference)
+    }
+
+    /// The columns that it reads, the one it forecasts first.
+    pub fn columns(&self) -> Vec<&str> {
+        std::iter::once(&self.column).chain(self.inputs.iter().map(|input| &input.column)).map(String::as_str).collect()
+    }
+
+    /// Fits the scaler of the column that is forecast, by [`Scaler::standard`] or [`Scaler::min_max`], to the part of it that the model
+    /// may learn from.
     ///
     /// # Errors
     ///
     /// Those of `fit`.
     pub fn fit_scaler(&mut self, fit: impl Fn(&[f64]) -> Result<Scaler>, train: &[f64]) -> Result<()> {
-        self.scaler = if self.difference { fit(&differences(train))? } else { fit(train)? };
+        self.scaler = fitted(self.difference, fit, train)?;
         Ok(())
     }
 
@@ -52,17 +135,35 @@ impl ForecastConfig {
                 return Err(Error::ZeroSize { name });
             }
         }
-        self.scaler.validate()
+        self.scaler.validate()?;
+        self.inputs.iter().try_for_each(|input| input.scaler.validate())
     }
 
-    /// What the model reads and gives: the scaled values, or their scaled differences.
-    fn scaled(&self, values: &[f64]) -> Vec<f32> {
-        let scale = |v: &f64| self.scaler.transform(*v) as f32;
-        if self.difference {
-            differences(values).iter().map(scale).collect()
-        } else {
-            values.iter().map(scale).collect()
+    /// Refuses values of another number of columns.
+    fn check_columns(&self, values: ArrayView2<'_, f64>) -> Result<()> {
+        let names = self.columns();
+        if values.ncols() == names.len() {
+            return Ok(());
         }
+        Err(Error::shape(
+            "series",
+            format!("[rows, {}] (column {})", names.len(), names.join(", ")),
+            format!("{:?}", values.shape()),
+        ))
+    }
+
+    /// What the model reads, `[rows, columns]`: the scaled values, or their scaled differences. Where it reads any differences, that is
+    /// one row less.
+    fn scaled(&self, values: ArrayView2<'_, f64>) -> Array2<f32> {
+        let first = usize::from(self.reads_differences());
+        let of_inputs = self.inputs.iter().map(|input| (input.difference, &input.scaler));
+        let columns: Vec<(bool, &Scaler)> = std::iter::once((self.difference, &self.scaler)).chain(of_inputs).collect();
+        Array2::from_shape_fn((values.nrows().saturating_sub(first), columns.len()), |(row, column)| {
+            let (difference, scaler) = columns[column];
+            let value = values[[row + first, column]];
+            let value = if difference { value - values[[row + first - 1, column]] } else { value };
+            scaler.transform(value) as f32
+        })
     }
 }
 
@@ -93,15 +194,32 @@ impl<B: DenseBackend<Elem = f32> + 'static> Forecaster<B>
 where
     B::Plan: 'static,
 {
-    /// A model not yet trained: `layer` on `[window, 1]`, then `Dense(horizon)`.
+    /// A model not yet trained: `layer` on `[window, columns]`, then `Dense(horizon)`.
     ///
     /// # Errors
     ///
     /// Those of [`Sequential::add`], and of a configuration with a window or horizon of zero.
     pub fn new(backend: B, config: ForecastConfig, layer: impl Into<LayerConfig>, seed: u64) -> Result<Self> {
+        Self::with_layers(backend, config, [layer.into()], seed)
+    }
+
+    /// The same with several layers below the `Dense(horizon)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn with_layers(
+        backend: B,
+        config: ForecastConfig,
+        layers: impl IntoIterator<Item = LayerConfig>,
+        seed: u64,
+    ) -> Result<Self> {
         config.validate()?;
-        let mut model = Sequential::new(backend, &[config.window, 1], seed)?;
-        model.add(layer)?.add(Dense::new(config.horizon))?;
+        let mut model = Sequential::new(backend, &[config.window, config.columns().len()], seed)?;
+        for layer in layers {
+            model.add(layer)?;
+        }
+        model.add(Dense::new(config.horizon))?;
         let forecaster = Forecaster { config, model };
         forecaster.check_shapes()?;
         Ok(forecaster)
@@ -117,15 +235,21 @@ where
         &mut self.model
     }
 
-    /// Windows of a series with what follows them: `x` `[n, window, 1]`, `y` `[n, horizon]`, scaled, of all windows whose `y` lies in
-    /// the part `targets` of the series. What a window reads may lie before that part.
+    /// Windows of a series with what follows them: `x` `[n, window, columns]`, `y` `[n, horizon]`, scaled, of all windows whose `y` lies
+    /// in the part `targets` of the series. What a window reads may lie before that part.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the series is too short for one.
-    pub fn samples(&self, values: &[f64], targets: Range<usize>) -> Result<(Array3<f32>, Array2<f32>)> {
-        let start = targets.start.max(self.config.context()).min(values.len());
-        let end = targets.end.min(values.len());
+    /// [`Error::Shape`] where the series is too short for one, or has other columns than the model reads.
+    pub fn samples(
+        &self,
+        values: &(impl SeriesValues + ?Sized),
+        targets: Range<usize>,
+    ) -> Result<(Array3<f32>, Array2<f32>)> {
+        let values = values.columns();
+        self.config.check_columns(values)?;
+        let start = targets.start.max(self.config.context()).min(values.nrows());
+        let end = targets.end.min(values.nrows());
         if end.saturating_sub(start) < self.config.horizon {
             return Err(Error::shape(
                 "series",
@@ -133,17 +257,18 @@ where
                     "at least {} values up to the end of the part with the targets (window {}{} + horizon {})",
                     start.max(self.config.context()).saturating_add(self.config.horizon),
                     self.config.window,
-                    if self.config.difference { " + 1 to take differences" } else { "" },
+                    if self.config.reads_differences() { " + 1 to take differences" } else { "" },
                     self.config.horizon
                 ),
                 format!("{end} values"),
             ));
         }
-        windows(
-            &self.config.scaled(&values[start - self.config.context()..end]),
-            self.config.window,
-            self.config.horizon,
-        )
+        let ForecastConfig { window, horizon, .. } = self.config;
+        let scaled = self.config.scaled(values.slice(s![start - self.config.context()..end, ..]));
+        let count = scaled.nrows() - window - horizon + 1;
+        let x = Array3::from_shape_fn((count, window, scaled.ncols()), |(n, step, column)| scaled[[n + step, column]]);
+        let y = Array2::from_shape_fn((count, horizon), |(n, ahead)| scaled[[n + window + ahead, 0]]);
+        Ok((x, y))
     }
 
     /// Forecasts the part `targets` of a series from the values before each forecast.
@@ -151,8 +276,10 @@ where
     /// # Errors
     ///
     /// Those of [`samples`](Self::samples), and of the backend.
-    pub fn backtest(&mut self, values: &[f64], targets: Range<usize>) -> Result<Backtest> {
+    pub fn backtest(&mut self, values: &(impl SeriesValues + ?Sized), targets: Range<usize>) -> Result<Backtest> {
         let (x, _) = self.samples(values, targets.clone())?;
+        let values = values.columns();
+        let values = values.column(0);
         let outputs = self.model.predict(x.view())?;
         let start = targets.start.max(self.config.context());
         let shape = (x.shape()[0], self.config.horizon);
@@ -171,22 +298,38 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the history is shorter than a window, [`Error::NonFinite`] where a forecast is NaN or infinite.
-    pub fn forecast(&mut self, history: &[f64], steps: usize) -> Result<Vec<f64>> {
+    /// [`Error::Shape`] where the history is shorter than a window, or has other columns than the model reads;
+    /// [`Error::InvalidOption`] for more steps than the horizon where it reads several columns, since only one is forecast;
+    /// [`Error::NonFinite`] where a forecast is NaN or infinite.
+    pub fn forecast(&mut self, history: &(impl SeriesValues + ?Sized), steps: usize) -> Result<Vec<f64>> {
         let context = self.config.context();
-        if history.len() < context {
+        let history = history.columns();
+        self.config.check_columns(history)?;
+        if history.nrows() < context {
             return Err(Error::shape(
                 "series",
                 format!("at least {context} values to forecast from"),
-                format!("{} values", history.len()),
+                format!("{} values", history.nrows()),
             ));
         }
-        let mut values = history[history.len() - context..].to_vec();
+        if !self.config.inputs.is_empty() && steps > self.config.horizon {
+            let expected = format!(
+                "at most the model's horizon {}, for it reads other columns too, whose future it does not forecast; train it with a \
+                 larger one",
+                self.config.horizon
+            );
+            return Err(Error::option("horizon", expected, steps));
+        }
+        let known = history.slice(s![history.nrows() - context.., ..]);
+        let mut values = known.column(0).to_vec();
         let mut ahead = Vec::new();
         while ahead.len() < steps {
-            let scaled = self.config.scaled(&values);
-            let x = Array3::from_shape_fn((1, self.config.window, 1), |(_, t, _)| scaled[t]);
-            let output: Vec<f32> = self.model.predict(x.view())?.iter().copied().collect();
+            let scaled = if self.config.inputs.is_empty() {
+                self.config.scaled(values.columns())
+            } else {
+                self.config.scaled(known)
+            };
+            let output: Vec<f32> = self.model.predict(scaled.insert_axis(Axis(0)).view())?.iter().copied().collect();
             for value in self.unscaled(&output, values[context - 1]) {
                 if !value.is_finite() {
                     return Err(Error::NonFinite {
@@ -211,7 +354,7 @@ where
     ///
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        file::save(&self.model, Some(&self.config), path)
+        file::save(&self.model, Some(&Task::Forecast(self.config.clone())), path)
     }
 
     /// Reads what [`save`](Self::save) wrote. The file is checked in every part before anything is allocated for it.
@@ -220,23 +363,31 @@ where
     ///
     /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about a series or does not fit the model.
     pub fn load(backend: B, path: &Path) -> Result<Self> {
-        let (model, config) = file::load(backend, path)?;
+        let (model, task) = file::load(backend, path)?;
+        match task {
+            Some(Task::Forecast(config)) => Self::from_parts(model, config, path),
+            Some(Task::Sequences(_)) => {
+                Err(file::format_error(path, "its model is one of whole sequences, not of a series to forecast"))
+            }
+            None => Err(file::format_error(path, "it holds a model, but not how to forecast a series with it")),
+        }
+    }
+
+    /// Puts together what a file says.
+    pub(super) fn from_parts(model: Model<f32, B>, config: ForecastConfig, path: &Path) -> Result<Self> {
         let model = Sequential::from_model(model)?;
-        let format_error = |problem: String| Error::Format { path: path.to_owned(), format: "model", problem };
-        let config = config
-            .ok_or_else(|| format_error("it holds a model, but not how to forecast a series with it".to_owned()))?;
-        config.validate().map_err(|e| format_error(e.to_string()))?;
+        config.validate().map_err(|e| file::format_error(path, e.to_string()))?;
         let forecaster = Forecaster { config, model };
-        forecaster.check_shapes().map_err(|e| format_error(e.to_string()))?;
+        forecaster.check_shapes().map_err(|e| file::format_error(path, e.to_string()))?;
         Ok(forecaster)
     }
 
     fn check_shapes(&self) -> Result<()> {
-        let (window, horizon) = (self.config.window, self.config.horizon);
-        if self.model.input_shape() != [window, 1] {
+        let (window, horizon, columns) = (self.config.window, self.config.horizon, self.config.columns().len());
+        if self.model.input_shape() != [window, columns] {
             return Err(Error::shape(
                 "model input",
-                format!("[window {window}, 1]"),
+                format!("[window {window}, {columns}]"),
                 format!("{:?}", self.model.input_shape()),
             ));
         }

@@ -1,5 +1,6 @@
 //! Models with Keras's words: [`Sequential`], a stack of layers; [`Graph`], from which a [`Model`] with several inputs, outputs and shared
-//! layers is made; and [`Forecaster`], a model with everything needed to continue a series.
+//! layers is made; [`Forecaster`], a model with everything needed to continue a
+//! series; [`SequenceModel`], one that says a class or a number of a whole series; and [`Trained`], whatever a file holds.
 //!
 //! ```
 //! use fused_rnn::backend::reference::ReferenceBackend;
@@ -25,14 +26,20 @@ pub mod graph;
 #[allow(clippy::module_inception)]
 pub mod model;
 pub mod progress;
+pub mod sequences;
 pub mod sequential;
 mod summary;
+pub mod task;
 
 pub use callbacks::{
-    BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochEnd, LearningRateSchedule, ReduceLearningRate, Training,
+    BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
+    ReduceLearningRate, Training,
 };
 pub use fit::{Clip, FitOptions, History, Outcome};
-pub use forecast::{Backtest, ForecastConfig, Forecaster};
+pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
 pub use graph::{Graph, GraphConfig, LayerId, Tensor};
 pub use model::{Arrays, Model};
+pub use progress::{ProgressBar, ProgressMode};
+pub use sequences::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;
+pub use task::{Task, Trained};

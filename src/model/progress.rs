@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Stderr, Write};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::model::callbacks::{BatchEnd, Callback, EpochBegin, EpochEnd, Training};
 
 /// Least time between two drawings of the bar.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -244,6 +248,26 @@ fn per_step(elapsed: Duration, steps: usize) -> String {
         s if s >= 1.0 => format!("{s:.0}s/step"),
         s if s >= 1e-3 => format!("{:.0}ms/step", s * 1e3),
         s => format!("{:.0}us/step", s * 1e6),
+    }
+}
+
+impl<W: Write> Callback for ProgressBar<W> {
+    fn on_epoch_begin(&mut self, state: &EpochBegin, _: &mut dyn Training) -> Result<()> {
+        self.epoch_begin(state.epoch, state.epochs, state.batches);
+        Ok(())
+    }
+
+    fn on_batch_end(&mut self, state: &BatchEnd) -> ControlFlow<()> {
+        self.batch_end(state.batch, &[("loss", state.loss)]);
+        ControlFlow::Continue(())
+    }
+
+    fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> Result<ControlFlow<()>> {
+        let mut values = vec![("loss", state.loss)];
+        values.extend(state.val_loss.map(|loss| ("val_loss", loss)));
+        values.extend(state.metrics.iter().map(|(name, value)| (name.as_str(), *value)));
+        ProgressBar::epoch_end(self, &values);
+        Ok(ControlFlow::Continue(()))
     }
 }
 

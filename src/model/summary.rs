@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use crate::backend::DenseBackend;
 use crate::dtype::Scalar;
+use crate::error::Result;
 use crate::model::Model;
+use crate::model::diagram::{DiagramNode, diagram};
+use crate::model::graph::Source;
+use crate::nn::Value;
 
 /// `10400` as `10,400`.
 fn grouped(number: usize) -> String {
@@ -35,6 +39,50 @@ impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
 where
     B::Plan: 'static,
 {
+    /// A picture of the model as Keras's [`plot_model`](https://keras.io/api/utils/model_plotting_utils/) draws it, with names, kinds and
+    /// shapes: an SVG document.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`diagram`](crate::model::diagram::diagram).
+    pub fn diagram(&self) -> Result<String> {
+        let shape = |value: &Value| -> Vec<Option<usize>> {
+            std::iter::once(None).chain(value.shape().iter().map(|n| Some(*n))).collect()
+        };
+        let mut nodes: Vec<DiagramNode> = self
+            .topology
+            .inputs
+            .iter()
+            .map(|(name, value)| DiagramNode {
+                name: name.clone(),
+                class_name: "InputLayer".to_owned(),
+                input_shapes: vec![shape(value)],
+                output_shapes: vec![shape(value)],
+                inputs: Vec::new(),
+            })
+            .collect();
+        let inputs = nodes.len();
+        for call in &self.topology.calls {
+            let layer = &self.topology.layers[call.layer];
+            let sources = call.inputs.iter().filter_map(|source| self.topology.tensor(*source));
+            nodes.push(DiagramNode {
+                name: layer.name.clone(),
+                class_name: layer.layer.class_name().to_owned(),
+                input_shapes: sources.map(|tensor| shape(&tensor.value)).collect(),
+                output_shapes: call.outputs.iter().map(shape).collect(),
+                inputs: call
+                    .inputs
+                    .iter()
+                    .map(|source| match source {
+                        Source::Input(index) => *index,
+                        Source::Call(index, _) => inputs + index,
+                    })
+                    .collect(),
+            });
+        }
+        diagram(&nodes)
+    }
+
     /// A table of layers, output shapes and numbers of weights, as Keras prints it.
     pub fn summary(&self) -> String {
         let params = |layer: usize| -> usize {

@@ -1,10 +1,13 @@
 //! Losses: what training makes small.
 
+use serde::{Deserialize, Serialize};
+
 use crate::dtype::Scalar;
 
 /// A loss function of targets and predictions, `[rows, columns]` each. Means are over all elements of a batch, for the categorical
 /// one over its rows. Probabilities are clipped to `1e-7..=1 - 1e-7`, as Keras does; where that changes one, its gradient is zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Loss {
     /// `mean((prediction - target)²)`, Keras's
@@ -50,6 +53,7 @@ impl Loss {
     pub const HUBER: Loss = Loss::Huber { delta: 1.0 };
 
     /// Whether a row is one observation, rather than each element.
+    #[cfg(feature = "cuda")]
     pub(crate) fn is_by_row(self) -> bool {
         matches!(self, Loss::CategoricalCrossentropy { .. } | Loss::SparseCategoricalCrossentropy { .. })
     }
@@ -57,6 +61,20 @@ impl Loss {
     /// Whether a target is the number of a class, one for each row of predictions.
     pub fn is_sparse(self) -> bool {
         matches!(self, Loss::SparseCategoricalCrossentropy { .. })
+    }
+
+    /// Checks its constants.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a `delta` that is not finite and above zero.
+    pub fn validate(self) -> crate::Result<()> {
+        match self {
+            Loss::Huber { delta } if !(delta.is_finite() && delta > 0.0) => {
+                Err(crate::Error::option("delta of the Huber loss", "a finite number above zero", delta))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// [`gradient`](Self::gradient) or [`value`](Self::value) with a weight for each row.

@@ -8,6 +8,7 @@ pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod primitives;
 pub mod run;
+pub mod tensors;
 pub mod truth;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -212,7 +212,7 @@ impl<E: Element, D: Device> Memory for CudaBackend<E, D> {
 }
 
 /// Blocks of an elementwise launch over `len` elements.
-fn elementwise(len: u64) -> Launch {
+pub(super) fn elementwise(len: u64) -> Launch {
     let blocks = len.div_ceil(ELEMENTWISE_THREADS.into()).clamp(1, ELEMENTWISE_BLOCKS);
     Launch::new([blocks as u32, 1, 1], ELEMENTWISE_THREADS)
 }
@@ -228,22 +228,22 @@ fn reduction_of(blocks: u32) -> Launch {
     Launch { shared_bytes: REDUCTION_THREADS / 32 * 8, ..Launch::new([blocks, 1, 1], REDUCTION_THREADS) }
 }
 
-fn accumulates(grad: WeightGrad) -> u32 {
+pub(super) fn accumulates(grad: WeightGrad) -> u32 {
     (grad == WeightGrad::Add).into()
 }
 
 /// Elements of a tensor of `E` that hold `count` numbers of `bytes` bytes.
-fn elements<E>(count: usize, bytes: usize) -> usize {
+pub(super) fn elements<E>(count: usize, bytes: usize) -> usize {
     count.saturating_mul(bytes).div_ceil(size_of::<E>())
 }
 
 /// Bytes of a number in which products of a type are summed.
-fn accumulator(dtype: DType) -> usize {
+pub(super) fn accumulator(dtype: DType) -> usize {
     if dtype == DType::F64 { 8 } else { 4 }
 }
 
 /// A size as kernels count it.
-fn narrow(what: &str, size: usize) -> Result<u32> {
+pub(super) fn narrow(what: &str, size: usize) -> Result<u32> {
     i32::try_from(size).map(|size| size as u32).map_err(|_| {
         Error::unsupported(format!("{what} = {size}"), "the CUDA kernels take at most 2147483647; use smaller batches")
     })
@@ -259,11 +259,11 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         Ok(self.dense.get_or_init(|| loaded))
     }
 
-    fn math(&self) -> &'static str {
+    pub(super) fn math(&self) -> &'static str {
         if self.options.tf32 && E::DTYPE == DType::F32 { "tf32" } else { E::DTYPE.name() }
     }
 
-    fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
+    pub(super) fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
         // SAFETY: the addresses in `params` are those of tensors that the caller has borrowed for the call and whose lengths it
         // has checked against the sizes there; tensors that are dropped while the stream still works are given back only after.
         unsafe { self.device.launch(&self.stream, kernel, launch, bytemuck::bytes_of(params)) }
@@ -318,7 +318,7 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         self.run(&self.dense()?.combine, &elementwise(len), &params)
     }
 
-    fn check_workspace(&self, call: DenseCall, workspace: &DeviceBuffer<E, D>) -> Result<()> {
+    pub(super) fn check_workspace(&self, call: DenseCall, workspace: &DeviceBuffer<E, D>) -> Result<()> {
         let needed = self.dense_workspace(call);
         if workspace.len() >= needed {
             return super::check_alignment("workspace", workspace.pointer());
@@ -327,13 +327,14 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     }
 }
 
-fn len_of<E: Element, D: Device>(buffer: &Option<&mut DeviceBuffer<E, D>>) -> Option<usize> {
+pub(super) fn len_of<E: Element, D: Device>(buffer: &Option<&mut DeviceBuffer<E, D>>) -> Option<usize> {
     buffer.as_ref().map(|buffer| buffer.len())
 }
 
 impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
     fn prepare_dense(&self) -> Result<()> {
-        self.dense().map(|_| ())
+        self.dense()?;
+        self.tensor().map(|_| ())
     }
 
     fn dense_workspace(&self, call: DenseCall) -> usize {
@@ -344,9 +345,10 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
                 splits => elements::<E>(product.m.saturating_mul(product.n).saturating_mul(splits), sums),
             },
             DenseCall::ColumnSums { rows, columns } => elements::<E>(bias_pieces(rows).saturating_mul(columns), sums),
-            // Row sums and products of the columns, twice.
+            // Of each run of rows two sums for each column, and one of the weights.
             DenseCall::Normalization { rows, columns } => {
-                elements::<E>(bias_pieces(rows).saturating_mul(columns).saturating_mul(2), sums)
+                let of_run = columns.saturating_mul(2).saturating_add(1);
+                elements::<E>(bias_pieces(rows).saturating_mul(of_run), sums)
             }
             DenseCall::Loss | DenseCall::SumOfSquares => elements::<E>(REDUCTION_BLOCKS as usize, size_of::<f64>()),
         }

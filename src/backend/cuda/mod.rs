@@ -73,13 +73,15 @@ pub struct CudaBackend<E, D: Device> {
     options: CudaOptions,
     /// Kernels of the dense operations, once they are needed.
     dense: Arc<OnceLock<dense::DenseKernels<D>>>,
+    /// The same of the tensor operations.
+    tensor: Arc<OnceLock<tensor::TensorKernels<D>>>,
     element: PhantomData<E>,
 }
 
 impl<E: Element, D: Device> CudaBackend<E, D> {
     /// The backend on a device and a stream of its.
     pub fn with_options(device: Arc<D>, stream: D::Stream, options: CudaOptions) -> Self {
-        CudaBackend { device, stream, options, dense: Arc::default(), element: PhantomData }
+        CudaBackend { device, stream, options, dense: Arc::default(), tensor: Arc::default(), element: PhantomData }
     }
 
     /// The same on another stream of the same device.
@@ -89,6 +91,7 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
             stream,
             options: self.options.clone(),
             dense: self.dense.clone(),
+            tensor: self.tensor.clone(),
             element: PhantomData,
         }
     }

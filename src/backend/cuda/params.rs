@@ -485,4 +485,136 @@ mirrored! {
         code: u32,
         unused: u32,
     }
+    ScaleAddParams { x: DevicePtr, y: DevicePtr, len: u64, alpha: f64, beta: f64 }
+    StridedCopyParams {
+        from: DevicePtr,
+        to: DevicePtr,
+        from_stride: [i64; 4],
+        to_stride: [i64; 4],
+        shape: [u64; 4],
+        accumulate: u32,
+        unused: u32,
+    }
+    SumAxisParams {
+        x: DevicePtr,
+        y: DevicePtr,
+        outer: u64,
+        count: u64,
+        inner: u64,
+        alpha: f64,
+        lanes: u32,
+        accumulate: u32,
+    }
+    MaxAxisParams {
+        x: DevicePtr,
+        mask: DevicePtr,
+        y: DevicePtr,
+        position: DevicePtr,
+        outer: u64,
+        count: u64,
+        inner: u64,
+    }
+    MaxAxisGradientParams { dy: DevicePtr, position: DevicePtr, dx: DevicePtr, outer: u64, count: u64, inner: u64 }
+    ScaleRowsParams {
+        factors: DevicePtr,
+        x: DevicePtr,
+        y: DevicePtr,
+        len: u64,
+        columns: u64,
+        inverse: u32,
+        unused: u32,
+    }
+    SelectRowsParams { mask: DevicePtr, a: DevicePtr, b: DevicePtr, out: DevicePtr, len: u64, columns: u64 }
+    SoftmaxParams {
+        x: DevicePtr,
+        keys: DevicePtr,
+        y: DevicePtr,
+        rows: u64,
+        columns: u64,
+        rows_per_key: u64,
+        queries: u64,
+    }
+    SoftmaxGradientParams { y: DevicePtr, dy: DevicePtr, dx: DevicePtr, rows: u64, columns: u64 }
+    BatchedGemmParams {
+        a: DevicePtr,
+        b: DevicePtr,
+        c: DevicePtr,
+        count: u64,
+        alpha: f64,
+        m: u32,
+        n: u32,
+        k: u32,
+        accumulate: u32,
+    }
+    LayerNormParams {
+        x: DevicePtr,
+        gamma: DevicePtr,
+        beta: DevicePtr,
+        y: DevicePtr,
+        statistics: DevicePtr,
+        rows: u64,
+        columns: u64,
+        epsilon: f64,
+    }
+    NormGradientParams {
+        x: DevicePtr,
+        statistics: DevicePtr,
+        mean: DevicePtr,
+        variance: DevicePtr,
+        weights: DevicePtr,
+        gamma: DevicePtr,
+        dy: DevicePtr,
+        dx: DevicePtr,
+        dgamma: DevicePtr,
+        dbeta: DevicePtr,
+        partial: DevicePtr,
+        rows: u64,
+        columns: u64,
+        epsilon: f64,
+        pieces: u32,
+        accumulate: u32,
+    }
+    ColumnMomentsParams {
+        x: DevicePtr,
+        weights: DevicePtr,
+        mean: DevicePtr,
+        variance: DevicePtr,
+        rows: u64,
+        columns: u64,
+    }
+    BatchNormParams {
+        x: DevicePtr,
+        mean: DevicePtr,
+        variance: DevicePtr,
+        gamma: DevicePtr,
+        beta: DevicePtr,
+        y: DevicePtr,
+        len: u64,
+        columns: u64,
+        epsilon: f64,
+    }
+    MaskNotEqualParams {
+        x: DevicePtr,
+        mask: DevicePtr,
+        rows: u64,
+        columns: u64,
+        value: f64,
+        lanes: u32,
+        unused: u32,
+    }
+    MaskOrderParams {
+        mask: DevicePtr,
+        rows: DevicePtr,
+        inverse: DevicePtr,
+        hold: DevicePtr,
+        lengths: DevicePtr,
+        any: DevicePtr,
+        batch: u64,
+        steps: u64,
+        reverse: u32,
+        unused: u32,
+    }
+    PickRowsParams { from: DevicePtr, rows: DevicePtr, out: DevicePtr, count: u64, width: u64, from_rows: u64 }
+    HoldGradientParams { hold: DevicePtr, dy: DevicePtr, dx: DevicePtr, batch: u64, steps: u64, width: u64 }
+    IndicesParams { x: DevicePtr, out: DevicePtr, record: DevicePtr, len: u64, rows: u64, code: u32, unused: u32 }
 }

@@ -58,9 +58,29 @@ pub(crate) struct GemmKernel<K> {
 impl<K> GemmKernel<K> {
     /// The one for a tile of [`catalog::GEMM_TILES`].
     pub(crate) fn load<D: Device<Kernel = K>>(device: &D, orientation: &str, math: &str, tile: usize) -> Result<Self> {
+        Self::load_named(device, "gemm", orientation, math, tile)
+    }
+
+    /// The same for many products of the same size.
+    pub(crate) fn load_batched<D: Device<Kernel = K>>(
+        device: &D,
+        orientation: &str,
+        math: &str,
+        tile: usize,
+    ) -> Result<Self> {
+        Self::load_named(device, "batched_gemm", orientation, math, tile)
+    }
+
+    fn load_named<D: Device<Kernel = K>>(
+        device: &D,
+        kernel: &str,
+        orientation: &str,
+        math: &str,
+        tile: usize,
+    ) -> Result<Self> {
         let (name, _, rows, columns, threads) = catalog::GEMM_TILES[tile];
         Ok(GemmKernel {
-            kernel: device.kernel(&format!("gemm_{orientation}_{math}_{name}"))?,
+            kernel: device.kernel(&format!("{kernel}_{orientation}_{math}_{name}"))?,
             rows,
             columns,
             threads,

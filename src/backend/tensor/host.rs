@@ -169,24 +169,22 @@ where
     fn softmax(&self, columns: usize, x: &[E], valid: SoftmaxMask<'_, B>, y: &mut [E]) -> Result<()> {
         let rows = dense::rows("x", x.len(), columns)?;
         dense::same(x.len(), &[("y", Some(y.len()))])?;
-        let keys = softmax_keys(rows, columns, valid.keys.map(|(keys, rows)| (keys.len(), rows)), valid.causal)?;
+        let keys = check::softmax(rows, columns, valid.keys.map(|(keys, rows)| (keys.len(), rows)), valid.causal)?;
         for (row, (x, y)) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)).enumerate() {
             let seen = valid.causal.map_or(columns, |queries| columns.min(row % queries + 1));
             let mask = valid.keys.map(|(mask, _)| &mask[row / keys * columns..][..columns]);
             let is_valid = |c: usize| c < seen && mask.is_none_or(|mask| mask[c] != E::zero());
             let mut largest = E::neg_infinity();
-            for (c, v) in x.iter().enumerate().filter(|(c, _)| is_valid(*c)) {
-                let _ = c;
-                largest = largest.max(*v);
+            for c in (0..columns).filter(|c| is_valid(*c)) {
+                largest = largest.max(x[c]);
             }
             let mut total = E::zero();
             for (c, (y, x)) in y.iter_mut().zip(x).enumerate() {
                 *y = if is_valid(c) { (*x - largest).exp() } else { E::zero() };
                 total += *y;
             }
-            if total != E::zero() {
-                y.iter_mut().for_each(|y| *y /= total);
-            }
+            // Not the others: zero stays zero, whatever the total.
+            (0..columns).filter(|c| is_valid(*c)).for_each(|c| y[c] /= total);
         }
         Ok(())
     }
@@ -514,17 +512,4 @@ where
         }
         Ok(())
     }
-}
-
-/// Rows that share one of the mask's, after checking the mask.
-fn softmax_keys(rows: usize, columns: usize, keys: Option<(usize, usize)>, causal: Option<usize>) -> Result<usize> {
-    if causal == Some(0) {
-        return Err(Error::ZeroSize { name: "queries" });
-    }
-    let Some((len, by)) = keys else { return Ok(1) };
-    if by == 0 || !rows.is_multiple_of(by) {
-        return Err(Error::shape("keys", format!("rows a mask that divide {rows}"), by.to_string()));
-    }
-    check_len("keys", &[rows / by, columns], len)?;
-    Ok(by)
 }

@@ -406,6 +406,24 @@ pub(crate) mod check {
         Ok(rows)
     }
 
+    /// Rows that share one of the mask's; 1 without a mask.
+    pub(crate) fn softmax(
+        rows: usize,
+        columns: usize,
+        keys: Option<(usize, usize)>,
+        causal: Option<usize>,
+    ) -> Result<usize> {
+        if causal == Some(0) {
+            return Err(Error::ZeroSize { name: "queries" });
+        }
+        let Some((len, by)) = keys else { return Ok(1) };
+        if by == 0 || !rows.is_multiple_of(by) {
+            return Err(Error::shape("keys", format!("rows a mask that divide {rows}"), by.to_string()));
+        }
+        check_len("keys", &[rows / by, columns], len)?;
+        Ok(by)
+    }
+
     /// The lengths of what [`super::MaskOrder`] writes; the batch.
     pub(crate) fn order(
         steps: usize,

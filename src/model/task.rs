@@ -1,0 +1,58 @@
+//! What a saved model is for: [`Task`], and [`Trained`], the model with it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::DenseBackend;
+use crate::error::Result;
+use crate::model::{ForecastConfig, Forecaster, Model, SequenceConfig, SequenceModel, file};
+
+/// What a model is for, with what is needed to use it on new data. It stands in the model's file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Continuing a series.
+    Forecast(ForecastConfig),
+    /// Saying the class or a number of whole sequences.
+    Sequences(SequenceConfig),
+}
+
+/// A model from a file, as what it is for.
+pub enum Trained<B: DenseBackend<Elem = f32>> {
+    /// It continues a series.
+    Forecaster(Forecaster<B>),
+    /// It says the class or a number of whole sequences.
+    Sequences(SequenceModel<B>),
+    /// The file does not say what it is for: [`Model::save`] wrote it.
+    Model(Model<f32, B>),
+}
+
+impl<B: DenseBackend<Elem = f32> + 'static> Trained<B>
+where
+    B::Plan: 'static,
+{
+    /// Reads a file that [`Model::save`], [`Forecaster::save`] or [`SequenceModel::save`] wrote. It is checked in every part before
+    /// anything is allocated for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::load`], [`Forecaster::load`] and [`SequenceModel::load`].
+    pub fn load(backend: B, path: &Path) -> Result<Self> {
+        let (model, task) = file::load(backend, path)?;
+        Ok(match task {
+            Some(Task::Forecast(config)) => Trained::Forecaster(Forecaster::from_parts(model, config, path)?),
+            Some(Task::Sequences(config)) => Trained::Sequences(SequenceModel::from_parts(model, config, path)?),
+            None => Trained::Model(model),
+        })
+    }
+
+    /// The model itself.
+    pub fn model(&mut self) -> &mut Model<f32, B> {
+        match self {
+            Trained::Forecaster(forecaster) => forecaster.model(),
+            Trained::Sequences(model) => model.model(),
+            Trained::Model(model) => model,
+        }
+    }
+}

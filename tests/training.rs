@@ -1,0 +1,375 @@
+//! What `fit` can be told: validation, weights, metrics, callbacks; and training that goes on from a file.
+
+use std::ops::ControlFlow;
+
+use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::metrics::Metric;
+use fused_rnn::model::*;
+use fused_rnn::nn::*;
+use fused_rnn::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use fused_rnn::{Error, Result};
+use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, s};
+
+type Cpu = CpuBackend<f64>;
+
+fn draw(shape: &[usize], stream: u32) -> ArrayD<f64> {
+    let mut random = Random::new(3, stream);
+    ArrayD::from_shape_fn(IxDyn(shape), |_| random.normal())
+}
+
+/// A stack with everything that is random or has a memory.
+fn model(seed: u64) -> Sequential<f64, Cpu> {
+    let mut model = Sequential::new(Cpu::new(), &[5, 2], seed).unwrap();
+    model.add(Lstm::new(4).return_sequences(true).recurrent_dropout(0.2)).unwrap();
+    model.add(Dropout::new(0.3)).unwrap().add(BatchNormalization::new()).unwrap();
+    model.add(Gru::new(3)).unwrap().add(Dense::new(1)).unwrap();
+    model
+}
+
+fn data() -> (ArrayD<f64>, ArrayD<f64>) {
+    (draw(&[23, 5, 2], 1), draw(&[23, 1], 2))
+}
+
+fn epochs<'a>(epochs: usize) -> FitOptions<'a, f64> {
+    FitOptions { epochs, batch_size: 4, ..FitOptions::default() }
+}
+
+/// An epoch after loading is the one that would have come without the file, to the bit.
+#[test]
+fn training_goes_on_from_a_file() {
+    let (x, y) = data();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    fn check(
+        optimizer: impl Optimizer<Cpu> + Clone + 'static,
+        path: &std::path::Path,
+        x: &ArrayD<f64>,
+        y: &ArrayD<f64>,
+    ) {
+        let mut whole = model(7);
+        whole.compile(optimizer.clone(), Loss::HUBER);
+        let expected = whole.fit(x, y, epochs(5)).unwrap();
+        let mut first = model(7);
+        first.compile(optimizer, Loss::HUBER);
+        first.fit(x, y, epochs(2)).unwrap();
+        first.save(path).unwrap();
+        let mut second = Model::load(Cpu::new(), path).unwrap();
+        let history = second.fit(x, y, epochs(3)).unwrap();
+        assert_eq!(history.loss, expected.loss[2..]);
+        assert_eq!(second.flat_weights(), whole.flat_weights());
+        assert_eq!(second.predict(x).unwrap(), whole.predict(x).unwrap());
+        second.save(path).unwrap();
+        let bytes = std::fs::read(path).unwrap();
+        whole.save(path).unwrap();
+        assert!(bytes == std::fs::read(path).unwrap(), "the same model gives the same bytes");
+    }
+    check(Adam::new(0.01).unwrap(), &path, &x, &y);
+    check(Sgd::new(0.01).unwrap().momentum(0.9, true).unwrap(), &path, &x, &y);
+    check(RmsProp::new(0.01).unwrap().with(0.9, 0.3, true).unwrap(), &path, &x, &y);
+    check(Adagrad::default(), &path, &x, &y);
+    check(AdamW::default(), &path, &x, &y);
+}
+
+#[test]
+fn a_checkpoint_is_the_best_epoch_and_can_go_on() {
+    let (x, y) = data();
+    let folder = tempfile::tempdir().unwrap();
+    let (best, every) = (folder.path().join("best.safetensors"), folder.path().join("every.safetensors"));
+    let mut trained = model(7);
+    let (mut one, mut two) = (Checkpoint::new(&best).best_only(true), Checkpoint::new(&every));
+    let options = FitOptions { validation_split: 0.2, callbacks: vec![&mut one, &mut two], ..epochs(6) };
+    let history = trained.fit(&x, &y, options).unwrap();
+    let (held_x, held_y) = (x.slice_axis(Axis(0), (18..).into()), y.slice_axis(Axis(0), (18..).into()));
+    let best_loss = Model::load(Cpu::new(), &best).unwrap().evaluate(held_x.view(), held_y.view()).unwrap();
+    assert_eq!(best_loss, history.val_loss[history.best_epoch.unwrap() - 1]);
+    let last_loss = Model::load(Cpu::new(), &every).unwrap().evaluate(held_x, held_y).unwrap();
+    assert_eq!(last_loss, *history.val_loss.last().unwrap());
+    let mut lost = Checkpoint::new(folder.path().join("no/such/folder.safetensors"));
+    let error = trained.fit(&x, &y, FitOptions { callbacks: vec![&mut lost], ..epochs(1) }).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+/// The last part of the data, before they are shuffled, as Keras takes it.
+#[test]
+fn a_split_is_the_last_part() {
+    let (x, y) = data();
+    let mut split = model(7);
+    let split_history = split.fit(&x, &y, FitOptions { validation_split: 0.2, ..epochs(2) }).unwrap();
+    let mut given = model(7);
+    let part = |a: &ArrayD<f64>, from: usize, to: usize| a.slice_axis(Axis(0), (from..to).into()).to_owned();
+    let (held_x, held_y) = (part(&x, 18, 23), part(&y, 18, 23));
+    let options = FitOptions { validation_data: Some((vec![held_x.view()], vec![held_y.view()])), ..epochs(2) };
+    let given_history = given.fit(&part(&x, 0, 18), &part(&y, 0, 18), options).unwrap();
+    assert_eq!(split_history, given_history);
+    for split in [1.0, -0.1, f64::NAN, 0.999] {
+        let error = model(7).fit(&x, &y, FitOptions { validation_split: split, ..epochs(1) }).unwrap_err();
+        assert!(error.to_string().contains("validation_split"), "{error}");
+    }
+    let both = FitOptions {
+        validation_split: 0.2,
+        validation_data: Some((vec![held_x.view()], vec![held_y.view()])),
+        ..epochs(1)
+    };
+    assert!(model(7).fit(&x, &y, both).is_err());
+}
+
+fn classifier() -> Sequential<f64, Cpu> {
+    let mut model = Sequential::new(Cpu::new(), &[4, 2], 5).unwrap();
+    model.add(SimpleRnn::new(4)).unwrap().add(Dense::new(3).activation(ActivationFunction::Softmax)).unwrap();
+    model.compile(Sgd::new(0.1).unwrap(), Loss::SparseCategoricalCrossentropy { from_logits: false });
+    model.metrics(&[Metric::Accuracy]);
+    model
+}
+
+fn classes() -> (ArrayD<f64>, Array1<f64>) {
+    (draw(&[12, 4, 2], 1), Array1::from_shape_fn(12, |i| (i * i % 3) as f64))
+}
+
+/// A weight of a sample counts as much as that many samples; a class's weight is that of its samples.
+#[test]
+fn weights_of_samples_and_classes() {
+    let (x, y) = classes();
+    let weight = |class: f64| [1.0, 3.0, 0.5][class as usize];
+    let gradient = |options: FitOptions<'_, f64>| {
+        let mut model = classifier();
+        let before = model.flat_weights().to_vec();
+        let history = model.fit(&x, &y, FitOptions { shuffle: false, batch_size: 12, ..options }).unwrap();
+        let moved: Vec<f64> = before.iter().zip(model.flat_weights()).map(|(a, b)| (a - b) / 0.1).collect();
+        (history.loss[0], moved)
+    };
+    let weights = y.mapv(weight).into_dyn();
+    let by_sample = gradient(FitOptions { sample_weight: Some(weights.view()), ..FitOptions::default() });
+    let class_weight = vec![(0, 1.0), (1, 3.0), (2, 0.5)];
+    let by_class = gradient(FitOptions { class_weight, ..FitOptions::default() });
+    assert_eq!(by_sample, by_class);
+    // Twice the weight, alone: twice that sample's share.
+    let mut model = classifier();
+    let share = |i: usize, model: &mut Sequential<f64, Cpu>| {
+        let one = |a: &ArrayD<f64>| a.slice_axis(Axis(0), (i..i + 1).into()).to_owned();
+        let (loss, gradient) = model.loss_gradient(&one(&x), &one(&y.clone().into_dyn())).unwrap();
+        (loss, gradient.to_vec())
+    };
+    let (mut loss, mut sum) = (0.0, vec![0.0; by_sample.1.len()]);
+    for i in 0..12 {
+        let (l, g) = share(i, &mut model);
+        loss += weight(y[i]) * l / 12.0;
+        sum.iter_mut().zip(g).for_each(|(s, g)| *s += weight(y[i]) * g / 12.0);
+    }
+    assert!((loss - by_sample.0).abs() < 1e-14);
+    assert!(sum.iter().zip(&by_sample.1).all(|(a, b)| (a - b).abs() < 1e-13));
+
+    let bad = |options: FitOptions<'_, f64>| classifier().fit(&x, &y, options).unwrap_err().to_string();
+    let short = Array1::ones(11).into_dyn();
+    let text = bad(FitOptions { sample_weight: Some(short.view()), batch_size: 4, ..FitOptions::default() });
+    assert!(text.contains("sample_weight") && text.contains("[12]") && text.contains("[11]"), "{text}");
+    let mut negative = Array1::ones(12).into_dyn();
+    negative[[3]] = -1.0;
+    assert!(bad(FitOptions { sample_weight: Some(negative.view()), ..FitOptions::default() }).contains("element 3"));
+    assert!(bad(FitOptions { class_weight: vec![(1, f64::NAN)], ..FitOptions::default() }).contains("class_weight[1]"));
+    let mut wrong = y.clone();
+    wrong[5] = 3.0;
+    let text = classifier()
+        .fit(&x, &wrong, FitOptions { batch_size: 12, shuffle: false, ..FitOptions::default() })
+        .unwrap_err();
+    assert!(text.to_string().contains("target 5") && text.to_string().contains('3'), "{text}");
+}
+
+#[test]
+fn metrics_stand_in_the_history() {
+    let (x, y) = classes();
+    let mut model = classifier();
+    let history = model
+        .fit(&x, &y, FitOptions { epochs: 3, batch_size: 5, validation_split: 0.25, ..FitOptions::default() })
+        .unwrap();
+    assert_eq!(history.keys().collect::<Vec<_>>(), ["loss", "val_loss", "accuracy", "val_accuracy"]);
+    let held = (x.slice_axis(Axis(0), (9..).into()), y.slice(s![9..]));
+    let evaluated = model.evaluate_metrics(held.0.view(), held.1.view()).unwrap();
+    assert_eq!(evaluated[0].1, history.val_loss[2]);
+    assert_eq!(evaluated[1], ("accuracy".to_owned(), history.get("val_accuracy").unwrap()[2]));
+    let predicted = model.predict(held.0.view()).unwrap().into_dimensionality::<ndarray::Ix2>().unwrap();
+    let hits = predicted
+        .outer_iter()
+        .zip(held.1)
+        .filter(|(row, class)| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 == **class as usize);
+    assert_eq!(evaluated[1].1, hits.count() as f64 / 3.0);
+}
+
+struct Rates(Vec<f64>);
+
+impl Callback for Rates {
+    fn on_epoch_end(&mut self, _: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        self.0.push(training.learning_rate());
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+#[test]
+fn learning_rates_change() {
+    let (x, y) = data();
+    let (mut schedule, mut rates) =
+        (LearningRateSchedule::new(|epoch, rate| if epoch < 3 { rate } else { rate * 0.5 }), Rates(Vec::new()));
+    let mut trained = model(7);
+    trained.compile(Adam::new(0.008).unwrap(), Loss::MeanSquaredError);
+    trained.fit(&x, &y, FitOptions { callbacks: vec![&mut schedule, &mut rates], ..epochs(5) }).unwrap();
+    assert_eq!(rates.0, [0.008, 0.008, 0.004, 0.002, 0.001]);
+    let mut wrong = LearningRateSchedule::new(|_, _| -1.0);
+    let error = trained.fit(&x, &y, FitOptions { callbacks: vec![&mut wrong], ..epochs(1) }).unwrap_err();
+    assert!(error.to_string().contains("learning_rate"), "{error}");
+
+    // A rate too small to change anything: every epoch but the first is one without improvement.
+    let mut still = Sequential::new(Cpu::new(), &[5, 2], 7).unwrap();
+    still.add(Gru::new(3)).unwrap().add(Dense::new(1)).unwrap();
+    still.compile(Sgd::new(1e-12).unwrap(), Loss::MeanSquaredError);
+    let (mut plateau, mut rates) = (ReduceLearningRate::new(0.1, 2).unwrap(), Rates(Vec::new()));
+    let options = FitOptions { validation_split: 0.2, callbacks: vec![&mut plateau, &mut rates], ..epochs(5) };
+    still.fit(&x, &y, options).unwrap();
+    let expected = [1e-12, 1e-12, 1e-13, 1e-13, 1e-14];
+    assert!(rates.0.iter().zip(expected).all(|(a, b)| (a / b - 1.0f64).abs() < 1e-9), "{:?}", rates.0);
+    assert!(ReduceLearningRate::new(1.0, 2).is_err());
+}
+
+#[test]
+fn a_log_of_every_epoch() {
+    let (x, y) = classes();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.csv");
+    let mut log = CsvLog::new(&path);
+    let options = FitOptions {
+        epochs: 3,
+        batch_size: 4,
+        validation_split: 0.25,
+        callbacks: vec![&mut log],
+        ..FitOptions::default()
+    };
+    let history = classifier().fit(&x, &y, options).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0], ["epoch", "loss", "val_loss", "accuracy", "val_accuracy", "learning_rate"]);
+    for (epoch, line) in lines[1..].iter().enumerate() {
+        let number = |column: usize| line[column].parse::<f64>().unwrap();
+        assert_eq!((line[0], number(1)), ((epoch + 1).to_string().as_str(), history.loss[epoch]));
+        assert_eq!(number(4), history.get("val_accuracy").unwrap()[epoch]);
+    }
+    assert_eq!(lines.len(), 4);
+}
+
+/// Losses of several outputs are summed by their weights.
+#[test]
+fn several_outputs() {
+    let build = |weights: [f64; 2]| {
+        let mut graph = Graph::<Cpu>::new();
+        let x = graph.input("x", &[4, 2]).unwrap();
+        let h = graph.add(Gru::new(3), &[&x]).unwrap();
+        let (a, b) = (graph.add(Dense::new(2), &[&h]).unwrap(), graph.add(Dense::new(1), &[&h]).unwrap());
+        let mut model = graph.model(Cpu::new(), &[&a, &b], 7).unwrap();
+        let losses = [Loss::MeanSquaredError, Loss::MeanAbsoluteError];
+        model.losses(&[(losses[0], weights[0]), (losses[1], weights[1])]).unwrap();
+        model
+    };
+    let (x, a, b) = (draw(&[6, 4, 2], 1), draw(&[6, 2], 2), draw(&[6, 1], 3));
+    let loss = |weights| build(weights).loss_gradient(&x, [a.view(), b.view()]).map(|(l, g)| (l, g.to_vec())).unwrap();
+    let ((first, g), (second, h), (both, sum)) = (loss([1.0, 0.0]), loss([0.0, 1.0]), loss([0.3, 2.0]));
+    assert!((both - 0.3 * first - 2.0 * second).abs() < 1e-14);
+    assert!(sum.iter().zip(g.iter().zip(&h)).all(|(s, (g, h))| (s - 0.3 * g - 2.0 * h).abs() < 1e-14));
+    let mut model = build([1.0, 1.0]);
+    model.metrics(&[Metric::MeanSquaredError]);
+    let history = model.fit(&x, [a.view(), b.view()], FitOptions { batch_size: 3, ..FitOptions::default() }).unwrap();
+    assert_eq!(history.keys().collect::<Vec<_>>(), ["loss", "dense_mean_squared_error", "dense_1_mean_squared_error"]);
+    let error = model.fit(&x, &a, FitOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("2 arrays (dense, dense_1)"), "{error}");
+    let error = model.fit(&x, [b.view(), a.view()], FitOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("y of dense") && error.contains("[samples, 2]") && error.contains("[6, 1]"), "{error}");
+    assert!(model.losses(&[(Loss::MeanSquaredError, 1.0)]).is_err());
+}
+
+#[test]
+fn models_that_cannot_be() {
+    let mut graph = Graph::<Cpu>::new();
+    let (x, unused) = (graph.input("x", &[4, 2]).unwrap(), graph.input("unused", &[3]).unwrap());
+    let y = graph.add(Lstm::new(3), &[&x]).unwrap();
+    let error = graph.add(Add::new(), &[&y, &x]).unwrap_err().to_string();
+    assert!(error.contains("add") && error.contains("[3]") && error.contains("[4, 2]"), "{error}");
+    let mut other = Graph::<Cpu>::new();
+    let foreign = other.input("x", &[4, 2]).unwrap();
+    assert!(matches!(graph.add(Lstm::new(3), &[&foreign]), Err(Error::Presence { .. })));
+    assert!(graph.input("x", &[2]).is_err());
+    let _ = unused;
+    let error = graph.model(Cpu::new(), &[&y], 1).err().unwrap().to_string();
+    assert!(error.contains("input unused") && error.contains("leads to no output"), "{error}");
+    let mut graph = Graph::<Cpu>::new();
+    let x = graph.input("x", &[4, 2]).unwrap();
+    let y = graph.add(Lstm::new(3), &[&x]).unwrap();
+    graph.add(Gru::new(3), &[&x]).unwrap();
+    let error = graph.model(Cpu::new(), &[&y], 1).err().unwrap().to_string();
+    assert!(error.contains("layer gru"), "{error}");
+    let graph = Graph::<Cpu>::new();
+    assert!(graph.model(Cpu::new(), &[], 1).is_err());
+
+    // From a file, where layers may wait for each other.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut stack = Sequential::new(Cpu::new(), &[3], 1).unwrap();
+    stack.add(Dense::new(3)).unwrap().add(Dense::new(3)).unwrap();
+    stack.save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let change = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        let mut changed = bytes.clone();
+        changed[at..at + to.len()].copy_from_slice(to.as_bytes());
+        std::fs::write(&path, changed).unwrap();
+        Model::<f64, Cpu>::load(Cpu::new(), &path).err().unwrap().to_string()
+    };
+    let error = change("\\\"inputs\\\":[{\\\"call\\\":[0,0]}]", "\\\"inputs\\\":[{\\\"call\\\":[1,0]}]");
+    assert!(error.contains("dense_1") && error.contains("cycle"), "{error}");
+    let error = change("\\\"outputs\\\":[{\\\"call\\\":[1,0]}]", "\\\"outputs\\\":[{\\\"call\\\":[7,0]}]");
+    assert!(error.contains("outputs"), "{error}");
+}
+
+/// A model with a cell of one's own keeps its weights, though no file can hold the cell.
+#[test]
+fn a_cell_of_ones_own_in_a_model() {
+    #[derive(Clone)]
+    struct Sum;
+    impl Cell<Cpu> for Sum {
+        fn output_size(&self) -> usize {
+            2
+        }
+
+        fn parameters(&self, _: usize) -> Vec<(String, Vec<usize>, Init)> {
+            vec![("gain".to_owned(), vec![1], Init::Constant(2.0))]
+        }
+
+        fn forward(&mut self, _: &Cpu, step: CellForward<'_, Cpu>) -> Result<()> {
+            for (i, new) in step.new_state.iter_mut().enumerate() {
+                *new = step.state[i] + step.parameters[0] * step.x[i];
+            }
+            Ok(())
+        }
+
+        fn backward(&mut self, _: &Cpu, step: CellBackward<'_, Cpu>) -> Result<()> {
+            for (i, d) in step.dnew_state.iter().enumerate() {
+                (step.dstate[i], step.dx[i]) = (*d, d * step.parameters[0]);
+                step.dparameters[0] += d * step.x[i];
+            }
+            Ok(())
+        }
+    }
+    let mut model = Sequential::new(Cpu::new(), &[3, 2], 1).unwrap();
+    model.add_own(Rnn::new(Sum).return_sequences(true)).unwrap();
+    let x: Array2<f64> = Array::from_shape_vec((3, 2), vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+    let y = model.predict(&x.insert_axis(Axis(0))).unwrap();
+    assert_eq!(y.iter().copied().collect::<Vec<_>>(), [2.0, 4.0, 8.0, 12.0, 18.0, 24.0]);
+    assert!(model.summary().contains("rnn (RNN)"));
+    let error = model.save(std::path::Path::new("never.safetensors")).unwrap_err().to_string();
+    assert!(error.contains("rnn") && error.contains("weights alone"), "{error}");
+}
+
+#[test]
+fn one_step_on_one_batch() {
+    let (x, y) = data();
+    let (mut a, mut b) = (model(7), model(7));
+    let loss = a.train_on_batch(&x, &y).unwrap();
+    let history = b.fit(&x, &y, FitOptions { batch_size: 23, shuffle: false, ..FitOptions::default() }).unwrap();
+    assert_eq!((loss, a.flat_weights()), (history.loss[0], b.flat_weights()));
+}
