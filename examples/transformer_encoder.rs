@@ -6,6 +6,13 @@
 //! ```text
 //! cargo run --release --example transformer_encoder
 //! ```
+//!
+//! The loss still falls after these 15 epochs:
+//!
+//! ```text
+//! test accuracy 0.702 after … s (by chance 0.125)
+//! loss by epoch 2.13 2.10 2.10 2.09 2.08 1.89 1.64 1.50 1.32 1.12 0.94 0.83 0.74 0.66 0.62
+//! ```
 
 mod common;
 
