@@ -13,7 +13,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
+use crate::compare::{adam, adam_difference, difference, largest, tolerance};
 use crate::layer::parts;
 use crate::probe::Watch;
 use crate::{loss, translate};
@@ -140,7 +140,7 @@ where
     let expected_loss = case.array("loss")[[0]];
     let same_loss = |got: f64| {
         // Not-a-number is a difference too.
-        let allowed = TOLERANCE * expected_loss.abs().max(1e-3);
+        let allowed = tolerance(&case.name) * expected_loss.abs().max(1e-3);
         if (got - expected_loss).abs() <= allowed {
             Ok(())
         } else {
@@ -163,7 +163,7 @@ where
         .map(|i| (i, case.array(&format!("d{}", inputs[i]))))
         .collect();
     let sizes = gradients.iter().flat_map(|(_, g)| g).chain(of_inputs.iter().map(|(_, g)| g));
-    let mut error = TOLERANCE * largest(sizes).max(1e-3);
+    let mut error = tolerance(&case.name) * largest(sizes).max(1e-3);
     let compare = |model: &Model<f64, B>, flat: &[f64], error: f64| -> Result<(), String> {
         let got = parts(model, flat);
         for (layer, expected) in &gradients {
@@ -218,7 +218,7 @@ where
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {
         let got = ArrayD::from_shape_vec(expected.shape(), seen.borrow().clone()).map_err(|e| e.to_string())?;
-        difference(name, &got, &expected, TOLERANCE * largest([&expected]).max(1e-3))?;
+        difference(name, &got, &expected, tolerance(&case.name) * largest([&expected]).max(1e-3))?;
     }
 
     give_weights(&mut model)?;
