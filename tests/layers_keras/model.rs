@@ -23,6 +23,12 @@ const RATE: f64 = 0.01;
 /// The layers of a case, by name, in the order in which Keras has them.
 type Layers = Vec<(String, LayerConfig)>;
 
+/// What an output was in the last pass.
+type Seen = Rc<RefCell<Vec<f64>>>;
+
+/// A layer's name and its arrays.
+type OfLayer = (String, Vec<ArrayD<f64>>);
+
 fn layers(case: &Case) -> Result<Layers, String> {
     let described = case.json["layers"].as_array().expect("layers");
     let mut layers = Vec::new();
@@ -41,7 +47,7 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 /// The model, its layers, and what its outputs are in a pass.
-fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Rc<RefCell<Vec<f64>>>>), String>
+fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Seen>), String>
 where
     B: DenseBackend<Elem = f64> + 'static,
     B::Plan: 'static,
@@ -81,7 +87,7 @@ where
 }
 
 /// Keras's arrays of each layer that has some, converted, with the names of the model's weights in front of them.
-fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<(String, Vec<ArrayD<f64>>)>, String> {
+fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<OfLayer>, String> {
     let mut all = Vec::new();
     for (name, config) in layers {
         let of_layer: Vec<ArrayD<f64>> = arrays
