@@ -1,11 +1,19 @@
-//! What attention is for: a sequence of 100 symbols, one of them marked, and the question which it was.
+//! What attention is for: a sequence of 100 steps, three of its symbols marked with a colour each, and at its end a colour: which symbol
+//! had it?
 //!
-//! An LSTM alone has to carry the symbol from the marked step to the last one; when training begins nothing comes through a hundred
-//! steps, and so there is nothing to learn from. With attention the last state looks back at the outputs of all steps, and the marked one
-//! is as near as any other. The picture shows where it looks: at the marked step, as nobody told it to.
+//! An LSTM alone has to carry three symbols and their colours to the end in its state, and when training begins next to nothing comes
+//! through a hundred steps to learn from. With attention its last state, which knows the question, looks back at all steps, and none is
+//! further away than another. The picture shows where it looks: at the step that is asked for, as nobody told it to.
 //!
 //! ```text
 //! cargo run --release --example attention
+//! ```
+//!
+//! ```text
+//! LSTM: test accuracy 0.138 after … s; loss by epoch 2.08 2.07 2.07 2.07 2.06 2.06 2.05 2.04 2.04 2.02 …
+//! LSTM with attention: test accuracy 1.000 after … s; loss by epoch 2.09 2.07 2.07 2.05 0.87 0.01 0.00 …
+//! steps asked for   [56, 80, 75, 77, 12, 67, 71, 46, 11, 24, 63, 53]
+//! looks most at     [56, 80, 75, 77, 12, 67, 71, 46, 11, 24, 63, 53]
 //! ```
 
 mod common;
@@ -30,7 +38,7 @@ fn main() -> Result<()> {
 }
 
 fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
-    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 15) };
+    let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 20) };
     let (train, test) = (sequences(samples, steps, options.seed, 0), sequences(samples / 4, steps, options.seed, 1));
     let truth: Vec<usize> = test.y.iter().map(|&symbol| symbol as usize).collect();
     println!("{samples} sequences of {steps} steps, {SYMBOLS} symbols; by chance {:.3}\n", 1.0 / SYMBOLS as f64);
@@ -52,16 +60,16 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
             // The same model with one output more: where it looks.
             let mut watched = build(backend(), steps, true, true, options.seed)?;
             watched.set_flat_weights(model.flat_weights())?;
-            let shown = 12.min(test.marked.len());
+            let shown = 12.min(test.asked.len());
             let looks = common::rows(&watched.predict_all(test.x.slice(s![..shown, .., ..]))?[1]);
             let looks: Array2<f64> = looks.mapv(f64::from);
             let most: Vec<usize> = argmax_rows(looks.view())?;
-            println!("marked steps     {:?}\nlooks most at    {most:?}", &test.marked[..shown]);
+            println!("steps asked for   {:?}\nlooks most at     {most:?}", &test.asked[..shown]);
             picture!(options, "attention_map.svg", |path| {
-                let rows = test.marked.iter().take(shown).map(|mark| format!("marked: {mark}"));
+                let rows = test.asked.iter().take(shown).map(|mark| format!("asked: {mark}"));
                 let columns = (0..steps).map(|step| step.to_string());
                 let title = "Where the last state looks";
-                fused_rnn::plot::attention_map(title, rows, columns, looks.view())?.size(1000, 450).save(path)
+                fused_rnn::plot::attention_map(title, rows, columns, looks.view())?.size(1000, 380).save(path)
             })?;
         }
     }
@@ -83,13 +91,13 @@ fn build<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
         let scores = graph.add(Dense::new(SYMBOLS), &[&last])?;
         return graph.model(backend, &[&scores], seed);
     }
-    let states = graph.add_all(Lstm::new(UNITS).return_sequences(true).return_state(true), &[&x])?;
-    let (every, last) = (&states[0], &states[1]);
-    // One query, the last state, for the outputs of all steps.
-    let query = graph.add(Reshape::new(&[1, UNITS as i64]), &[last])?;
-    let mut looked = graph.add_all(Attention::new().return_attention_scores(watched), &[&query, every])?;
+    let last = graph.add(Lstm::new(UNITS), &[&x])?;
+    // One query, from the last state, for a vector of every step.
+    let query = graph.add(Reshape::new(&[1, UNITS as i64]), &[&last])?;
+    let every = graph.add(Dense::new(UNITS), &[&x])?;
+    let mut looked = graph.add_all(Attention::new().return_attention_scores(watched), &[&query, &every])?;
     let found = graph.add(Flatten::new(), &[&looked[0]])?;
-    let both = graph.add(Concatenate::new(), &[&found, last])?;
+    let both = graph.add(Concatenate::new(), &[&found, &last])?;
     let scores = graph.add(Dense::new(SYMBOLS), &[&both])?;
     match looked.pop().filter(|_| watched) {
         Some(weights) => graph.model(backend, &[&scores, &weights], seed),

@@ -13,8 +13,8 @@
 //! A line is a word, a tab and its phonemes; words a second stand on standard error.
 //!
 //! ```text
-//! hello	HH EH1 L OW0
-//! world	W ER1 L D
+//! hello   HH EH1 L OW0
+//! world   W ER1 L D
 //! ```
 
 pub mod common;
@@ -46,7 +46,7 @@ const TOGETHER: usize = 128;
 
 fn main() -> Result<()> {
     let options = common::options("g2p");
-    on_device!(options.device, |backend| run(&options, backend))
+    crate::on_device!(options.device, |backend| run(&options, backend))
 }
 
 fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {

@@ -1,4 +1,4 @@
-//! A Transformer's encoder on the task of `attention`: the symbol at the marked step of a hundred.
+//! A Transformer's encoder on the task of `attention`: which symbol of a hundred had the colour that is asked for.
 //!
 //! No recurrence: every step is widened, told its place by sines and cosines, and looks at every other one in an encoder block; the mean
 //! over the steps then says which symbol it was.

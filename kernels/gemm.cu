@@ -214,17 +214,17 @@ template <class Math, class T, Orientation O> DEVICE void batched_gemm(const Bat
     for (u64 product = blockIdx.z; product < p.count; product += gridDim.z) {
         const Rows a = {static_cast<const E*>(p.a) + product * p.m * p.k, O == TN ? p.m : p.k, 0, 1, 0};
         const Rows b = {static_cast<const E*>(p.b) + product * p.n * p.k, O == NT ? p.k : p.n, 0, 1, 0};
-        typename TileOf<Math, T>::type tile;
-        tile.clear();
+        typename TileOf<Math, T>::type sums;
+        sums.clear();
         for (u32 k = 0; k < p.k; k += Math::BK) {
             load_tile<Math, T, T::BM, O != TN>(a_tile, a, m0, p.m, k, p.k, nullptr);
             load_tile<Math, T, T::BN, O == NT>(b_tile, b, n0, p.n, k, p.k, nullptr);
             __syncthreads();
-            tile.template multiply<Math>(a_tile, b_tile);
+            sums.template multiply<Math>(a_tile, b_tile);
             __syncthreads();
         }
         const u64 first = product * p.m * p.n;
-        tile.each([&](u32 m, u32 n, V value) {
+        sums.each([&](u32 m, u32 n, V value) {
             m += m0;
             n += n0;
             if (m >= p.m || n >= p.n) return;

@@ -6,11 +6,13 @@
 //! |---|---|
 //! | [`cell`] | one file a cell: its equations, a step to be read beside them, the step's derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
 //! | [`rnn`] | the operator apart from who computes it: [`RnnDescriptor`](rnn::RnnDescriptor) (what), [`RnnShape`](rnn::RnnShape) (how much), [`WeightLayout`](rnn::WeightLayout) (PyTorch's names, shapes and gate order in one flat buffer), [`rnn::dropout`] (masks from counters) |
-//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; [`dense`](backend::dense), what else a model needs |
+//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; [`dense`](backend::dense) and [`tensor`](backend::tensor), what else a model needs |
 //! | [`interop`] | other frameworks' weights: safetensors, Keras, ONNX |
 //! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | a backend's gradients against finite differences |
-//! | [`nn`], [`optim`], [`metrics`], [`model`] | layers, optimizers, metrics, and [`Sequential`](model::Sequential) with Keras's words |
+//! | [`nn`] | layers, one file each: recipes for operations ([`nn::op`]) that a network runs forwards and backwards; initialisers, losses |
+//! | [`model`] | models with Keras's words: [`Sequential`](model::Sequential), [`Graph`](model::Graph), fit, callbacks, files |
+//! | [`optim`], [`metrics`] | optimizers, metrics |
 //! | [`data`] | CSV columns, gaps, scalers, windows, splits, padding, `.ts` sets of series, characters |
 //! | `plot` | pictures: curves, training histories, heat maps |
 //! | [`files`] | files are written whole or not at all |

@@ -350,7 +350,7 @@ fn weighted_and_sparse_losses<B: DenseBackend>(backend: B) {
             let row = |v: &[f64], r: usize| v[r * columns..][..columns].to_vec();
             let losses: Vec<f64> =
                 (0..rows).map(|r| loss_value(loss, columns, &row(&targets, r), &row(&predictions, r))).collect();
-            if losses.iter().any(|loss| *loss == 0.0) {
+            if losses.contains(&0.0) {
                 continue; // always certain, and that is clipped
             }
             let terms = || losses.iter().zip(&weights).map(|(loss, weight)| loss * weight);

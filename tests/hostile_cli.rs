@@ -86,6 +86,71 @@ fn damaged_models_are_refused_or_used() {
         std::fs::write(&damaged_model, bytes).expect("written");
         let output = program(&["predict", &damaged_model, &data, "--horizon", "3", "--out", &out]);
         answered(&format!("predict with the damage of seed {seed}"), &output, &[0, 2]);
+        let args: &[&str] = match seed % 3 {
+            0 => &["evaluate", &damaged_model, &data],
+            1 => &["summary", &damaged_model],
+            _ => &["plot", &damaged_model, "--out", &out],
+        };
+        answered(&format!("{} with the damage of seed {seed}", args[0]), &program(args), &[0, 2]);
+    }
+}
+
+/// Sequences of two classes, and a model trained on them for one epoch.
+fn trained_on_sequences(folder: &Path) -> (String, String) {
+    let series: String =
+        (0..24).map(|i| format!("{i},{}{}:{}\n", i % 5, ",1".repeat(i % 3), ["a", "b"][i % 2])).collect();
+    let data = folder.join("sequences.ts").display().to_string();
+    let head = "@problemName x\n@timeStamps false\n@univariate true\n@classLabel true a b\n@data\n";
+    std::fs::write(&data, head.to_owned() + &series).expect("written");
+    let out = folder.join("classes").display().to_string();
+    let args = ["train", &data, "--units", "3", "--epochs", "1", "--quiet", "--out", &out];
+    answered("train on sequences", &program(&args), &[0]);
+    (data, folder.join("classes/model.safetensors").display().to_string())
+}
+
+#[test]
+fn damaged_models_of_sequences_are_refused_or_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, model) = trained_on_sequences(folder.path());
+    let original = std::fs::read(&model).expect("read");
+    let out = folder.path().join("predicted").display().to_string();
+    let damaged_model = folder.path().join("damaged.safetensors").display().to_string();
+    let mut codes = Vec::new();
+    for seed in 0..60 {
+        let rng = &mut Rng::new(seed);
+        let bytes =
+            if seed % 3 == 0 { damaged(&original, rng) } else { with_damaged_meaning(&original, "fused-rnn", rng) };
+        std::fs::write(&damaged_model, bytes).expect("written");
+        let args: &[&str] = match seed % 4 {
+            0 | 1 => &["predict", &damaged_model, &data, "--out", &out],
+            2 => &["evaluate", &damaged_model, &data],
+            _ => &["summary", &damaged_model],
+        };
+        codes.push(answered(&format!("{} with the damage of seed {seed}", args[0]), &program(args), &[0, 2]));
+    }
+    assert!(codes.contains(&2), "no damage was seen");
+}
+
+#[test]
+fn damaged_sequences_are_refused_or_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, model) = trained_on_sequences(folder.path());
+    let original = std::fs::read(&data).expect("read");
+    let damaged_data = folder.path().join("damaged.ts").display().to_string();
+    let out = folder.path().join("out").display().to_string();
+    for seed in 0..40 {
+        std::fs::write(&damaged_data, damaged(&original, &mut Rng::new(seed))).expect("written");
+        let args: &[&str] = match seed % 2 {
+            0 => &["train", &damaged_data, "--units", "2", "--epochs", "1", "--quiet", "--out", &out],
+            _ => &["evaluate", &model, &damaged_data],
+        };
+        answered(&format!("{} with the damage of seed {seed}", args[0]), &program(args), &[0, 2]);
+    }
+    for number in ["0", "-1", "18446744073709551615", "9223372036854775807", "1000000000000", "x"] {
+        for option in ["--length", "--layers"] {
+            let args = ["train", &data, "--epochs", "1", "--quiet", "--out", &out, option, number];
+            answered(&format!("train {option} {number}"), &program(&args), &[2]);
+        }
     }
 }
 

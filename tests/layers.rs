@@ -70,6 +70,8 @@ fn recurrent(with: impl Fn(&mut RecurrentOptions)) -> Vec<LayerConfig> {
 #[test]
 fn recurrent_layers_with_every_option() {
     let x = draw(&[3, 5, 2], 1);
+    #[allow(clippy::type_complexity)]
+    #[allow(clippy::type_complexity)]
     let options: Vec<Box<dyn Fn(&mut RecurrentOptions)>> = vec![
         Box::new(|_| ()),
         Box::new(|o| o.return_sequences = true),
@@ -198,7 +200,7 @@ fn layers_of_one_input() {
         TransformerEncoder::new(2, 3, 5).dropout(0.2).into(),
         TransformerEncoder::new(2, 3, 5).norm_first(true).causal(true).into(),
     ] {
-        check_stack(&[layer.clone()], &sequence);
+        check_stack(std::slice::from_ref(&layer), &sequence);
         check_stack(&[layer.clone(), Dense::new(2).into()], &sequence);
         // Below it a mask, whether it takes it or not.
         check_stack(&[Masking::new(0.0).into(), Dense::new(3).into(), layer], &masked_input(6, 4));
@@ -316,7 +318,7 @@ fn a_mask_leaves_steps_out() {
         for (b, steps) in [(1, vec![0, 1, 2, 3]), (2, vec![0, 2, 3, 4, 5]), (3, vec![2, 3, 4, 5])] {
             let short =
                 x.index_axis(ndarray::Axis(0), b).select(ndarray::Axis(0), &steps).insert_axis(ndarray::Axis(0));
-            let mut alone = stack(&[steps.len(), 2], &[layer.clone()]);
+            let mut alone = stack(&[steps.len(), 2], std::slice::from_ref(&layer));
             alone.set_flat_weights(model.flat_weights()).unwrap();
             let expected = alone.predict(&short).unwrap();
             for (a, e) in all.index_axis(ndarray::Axis(0), b).iter().zip(&expected) {
@@ -334,9 +336,9 @@ fn stateful_layers_go_on() {
         [|o: &mut RecurrentOptions| o.stateful = true, |o: &mut RecurrentOptions| (o.stateful, o.zoneout) = (true, 0.3)]
     {
         for layer in recurrent(with) {
-            let mut whole = stack(&[6, 2], &[layer.clone()]);
+            let mut whole = stack(&[6, 2], std::slice::from_ref(&layer));
             let expected = whole.predict(&x).unwrap();
-            let mut parts = stack(&[3, 2], &[layer.clone()]);
+            let mut parts = stack(&[3, 2], std::slice::from_ref(&layer));
             parts.set_flat_weights(whole.flat_weights()).unwrap();
             let half = |from: usize| x.slice_axis(ndarray::Axis(1), ndarray::Slice::from(from..from + 3)).to_owned();
             let first = parts.predict(&half(0)).unwrap();

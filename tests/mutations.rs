@@ -6,16 +6,20 @@
 //! ```
 //!
 //! Prints caught or survived for each bug and the score; fails where a bug survives that the list does not excuse, where
-//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_MUTATIONS=text` plants only bugs whose file or
-//! description contains the text; `CXX` names the compiler.
+//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_MUTATIONS=text` plants only bugs whose file,
+//! description or family contains the text; `CXX` names the compiler.
 #![cfg(feature = "emulated")]
 
 mod common;
 #[path = "mutations/list.rs"]
 mod list;
+#[allow(dead_code, reason = "what it says of sizes needs no kernel")]
+#[path = "suites/tensor.rs"]
+mod operations;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -67,7 +71,43 @@ fn usual(mut recipe: Recipe) -> Recipe {
     recipe
 }
 
+/// The suite of the tensor operations.
+fn look_at_operations<E: Number>() -> Result<(), String> {
+    type Backend<E> = CudaBackend<E, Emulated>;
+    let suite: [fn(Backend<E>); 14] = [
+        operations::scaling,
+        operations::strided_copies,
+        operations::rows_of_a_matrix,
+        operations::sums_along_an_axis,
+        operations::maxima_along_an_axis,
+        operations::softmaxes,
+        operations::batched_products,
+        operations::layer_normalization,
+        operations::batch_normalization,
+        operations::masks_of_a_value,
+        operations::orders_of_masks,
+        operations::rows_outside,
+        operations::numbers_as_indices,
+        operations::wrong_lengths,
+    ];
+    for (seed, starve) in SCHEDULES {
+        for test in suite {
+            let device = Emulated::new(Schedule { seed, starve }).map_err(|e| e.to_string())?;
+            let backend = Backend::<E>::with_options(device.into(), EmulatedStream, CudaOptions::default());
+            // The suite panics, with what is wrong.
+            catch_unwind(AssertUnwindSafe(|| test(backend))).map_err(|what| {
+                let text = what.downcast_ref::<String>().cloned();
+                text.unwrap_or_else(|| "a panic".to_owned()).replace('\n', " ")
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn look<E: Number>(family: &str) -> Result<(), String> {
+    if family == "tensor" {
+        return look_at_operations::<E>();
+    }
     for (index, recipe) in recipes().into_iter().enumerate() {
         let (seed, starve) = SCHEDULES[index % SCHEDULES.len()];
         // Each problem has seeds of its own, so that a race gets many chances.
@@ -203,10 +243,16 @@ struct Builder {
     sanitizer: PathBuf,
 }
 
+/// What kernels a bug is looked for in: the element type, whether with the sanitizer, and whether those of the tensor operations alone.
+type Kind = (&'static str, bool, bool);
+
+fn kind(place: Place) -> Kind {
+    (place.dtype, place.sanitized, place.family == "tensor")
+}
+
 /// The kernels as they are, of an element type.
 struct Baseline {
-    dtype: &'static str,
-    sanitized: bool,
+    kind: Kind,
     units: Vec<Unit>,
     /// Of the units in their order, then of registry and engine.
     objects: Vec<PathBuf>,
@@ -249,9 +295,12 @@ impl Builder {
         self.compile(&source, include, sanitized)
     }
 
-    fn baseline(&self, dtype: &'static str, sanitized: bool) -> Baseline {
-        let units = Unit::all(catalog::entries().into_iter().filter(|entry| entry.dtype == dtype));
-        let folder = self.folder.join(format!("{dtype}-{sanitized}"));
+    fn baseline(&self, kind: Kind) -> Baseline {
+        let (dtype, sanitized, operations) = kind;
+        let is_wanted = |source: &str| !operations || ["tensor.cu", "gemm.cu"].contains(&source);
+        let entries = catalog::entries().into_iter();
+        let units = Unit::all(entries.filter(|entry| entry.dtype == dtype && is_wanted(entry.source)));
+        let folder = self.folder.join(format!("{dtype}-{sanitized}-{operations}"));
         fs::create_dir_all(&folder).expect("a folder for the kernels");
         let objects = parallel(&units, |unit| self.compile_unit(unit, &folder, &kernels(), sanitized));
         let registry = folder.join("registry.cpp");
@@ -261,7 +310,7 @@ impl Builder {
         let mut objects: Vec<PathBuf> = objects.into_iter().map(|object| object.expect("kernels compile")).collect();
         objects.push(self.compile(&registry, &kernels(), sanitized).expect("the registry compiles"));
         objects.push(self.compile(&engine, &kernels().join("host"), sanitized).expect("the engine compiles"));
-        Baseline { dtype, sanitized, units, objects }
+        Baseline { kind, units, objects }
     }
 
     fn link(&self, library: &Path, objects: &[PathBuf], sanitized: bool) -> Result<(), String> {
@@ -274,6 +323,7 @@ impl Builder {
 
     /// A library of kernels with the bug in those that it reaches.
     fn plant(&self, index: usize, mutation: &Mutation, baseline: &Baseline) -> Result<PathBuf, String> {
+        let (dtype, sanitized, _) = baseline.kind;
         let folder = self.folder.join(index.to_string());
         let include = folder.join("kernels");
         copy_folder(&kernels(), &include).map_err(|e| e.to_string())?;
@@ -281,22 +331,22 @@ impl Builder {
         let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
         fs::write(&path, text.replacen(mutation.find, mutation.replace, 1)).map_err(|e| e.to_string())?;
         let sources = Sources::read(&include).map_err(|e| e.to_string())?;
-        let persistent = mutation.place.family != "step";
+        let persistent = !matches!(mutation.place.family, "step" | "tensor");
         let mut objects = baseline.objects.clone();
         let mut reached = 0;
         for (unit, object) in baseline.units.iter().zip(&mut objects) {
             // What the other families' kernels would show stays out of it.
             let looked_at = persistent || !unit.source.starts_with("persistent");
             if looked_at && sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file) {
-                *object = self.compile_unit(unit, &folder, &include, baseline.sanitized)?;
+                *object = self.compile_unit(unit, &folder, &include, sanitized)?;
                 reached += 1;
             }
         }
         if reached == 0 {
-            return Err(format!("no kernel of {} reads {}", baseline.dtype, mutation.file));
+            return Err(format!("no kernel of {dtype} reads {}", mutation.file));
         }
         let library = folder.join("kernels.so");
-        self.link(&library, &objects, baseline.sanitized)?;
+        self.link(&library, &objects, sanitized)?;
         Ok(library)
     }
 }
@@ -353,18 +403,17 @@ fn planted_bugs_are_caught() {
     let mutations: Vec<(usize, &Mutation)> = MUTATIONS
         .iter()
         .enumerate()
-        .filter(|(_, mutation)| mutation.file.contains(&wanted) || mutation.what.contains(&wanted))
+        .filter(|(_, mutation)| {
+            [mutation.file, mutation.what, mutation.place.family].iter().any(|text| text.contains(&wanted))
+        })
         .collect();
-    assert!(!mutations.is_empty(), "no bug's file or description contains `{wanted}`");
+    assert!(!mutations.is_empty(), "no bug's file, description or family contains `{wanted}`");
     let builder = Builder::new();
     let places: BTreeSet<Place> = mutations.iter().map(|(_, mutation)| mutation.place).collect();
-    let kinds: BTreeSet<(&str, bool)> = places.iter().map(|place| (place.dtype, place.sanitized)).collect();
-    let baselines: Vec<Baseline> =
-        kinds.into_iter().map(|(dtype, sanitized)| builder.baseline(dtype, sanitized)).collect();
-    let of = |place: Place| {
-        let same = |baseline: &&Baseline| (baseline.dtype, baseline.sanitized) == (place.dtype, place.sanitized);
-        baselines.iter().find(same).expect("one for every place")
-    };
+    let kinds: BTreeSet<Kind> = places.iter().map(|place| kind(*place)).collect();
+    let baselines: Vec<Baseline> = kinds.into_iter().map(|kind| builder.baseline(kind)).collect();
+    let of =
+        |place: Place| baselines.iter().find(|baseline| baseline.kind == kind(place)).expect("one for every place");
     let places: Vec<Place> = places.into_iter().collect();
     let sound = parallel(&places, |place| {
         let library = builder.folder.join(format!("sound-{}-{}-{}.so", place.dtype, place.family, place.sanitized));

@@ -149,13 +149,13 @@ def vowels(part, steps=29):
 def japanese_vowels(run):
     (x, y), (x_test, y_test) = vowels("TRAIN"), vowels("TEST")
     for name, layers in (
-        ("LSTM", [LSTM(100)]),
-        ("GRU", [GRU(100)]),
-        ("Bidirectional", [Bidirectional(LSTM(64)), Dropout(0.3)]),
+        ("LSTM(100)", [LSTM(100)]),
+        ("GRU(100)", [GRU(100)]),
+        ("Bidirectional(LSTM(64)), Dropout(0.3)", [Bidirectional(LSTM(64)), Dropout(0.3)]),
     ):
         model = keras.Sequential([keras.Input(x.shape[1:]), Masking(), *layers, Dense(9, activation="softmax")])
         run.fit(model, x, y, epochs=50, batch_size=16, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        run.report(name, "accuracy", model.evaluate(x_test, y_test, verbose=0)[1])
+        run.report(name, "test_accuracy", model.evaluate(x_test, y_test, verbose=0)[1])
 
 
 EXAMPLES = {example.__name__: example for example in (

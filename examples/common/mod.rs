@@ -70,7 +70,8 @@ pub fn result(example: &str, model: &str, metric: &str, value: f64, seconds: f64
 }
 
 /// `$body` with `$backend` a function that gives a backend of the device chosen, as often as it is called. Never on another device: where
-/// there is no such device, that is the error.
+/// there is no such device, that is the error. GPUs are for release builds only: every device is the whole example compiled once more, which
+/// builds for tests need not wait for.
 #[macro_export]
 macro_rules! on_device {
     ($device:expr, |$backend:ident| $body:expr) => {
@@ -79,7 +80,7 @@ macro_rules! on_device {
                 let $backend = || fused_rnn::backend::cpu::CpuBackend::<f32>::new();
                 $body
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(all(feature = "cuda", not(debug_assertions)))]
             $crate::common::Device::Cuda => {
                 use fused_rnn::backend::cuda::CudaBackend;
                 use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
@@ -89,7 +90,7 @@ macro_rules! on_device {
                     || CudaBackend::<f32, _>::with_options(driver.clone(), stream.clone(), Default::default());
                 $body
             }
-            #[cfg(feature = "emulated")]
+            #[cfg(all(feature = "emulated", not(debug_assertions)))]
             $crate::common::Device::Emulated => {
                 use fused_rnn::backend::cuda::CudaBackend;
                 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
@@ -101,7 +102,8 @@ macro_rules! on_device {
             #[allow(unreachable_patterns, reason = "which devices there are depends on the features")]
             other => Err(fused_rnn::Error::Unsupported {
                 what: format!("--device {other:?}").to_lowercase(),
-                why: "this build lacks its feature; build with `--features cuda` or `--features emulated`".to_owned(),
+                why: "this build lacks it; build with --release, and with `--features cuda` or `--features emulated`"
+                    .to_owned(),
             }),
         }
     };

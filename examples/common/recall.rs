@@ -1,40 +1,48 @@
-//! A task for memory: to tell which symbol stood at the marked step of a long sequence.
+//! A task for memory: a long sequence of symbols, some of them marked, each with another colour, and at the end the question which symbol
+//! had one of the colours.
 
 use fused_rnn::nn::Random;
 use ndarray::{Array1, Array3};
 
 /// Symbols that there are.
 pub const SYMBOLS: usize = 8;
-/// Values of a step: a one at its symbol, and whether it is the marked one.
-pub const FEATURES: usize = SYMBOLS + 1;
+/// Colours that there are, each the mark of one step.
+pub const COLOURS: usize = 3;
+/// Values of a step: a one at its symbol, and a one at its colour if it has one. The last step has only the colour that is asked for.
+pub const FEATURES: usize = SYMBOLS + COLOURS;
 
 /// Sequences with what is to be recalled of each.
 pub struct Recall {
     /// `[samples, steps, FEATURES]`
     pub x: Array3<f32>,
-    /// The symbol at the marked step.
+    /// The symbol of the colour asked for.
     pub y: Array1<f32>,
-    /// The marked step.
-    pub marked: Vec<usize>,
+    /// The step where it stood.
+    pub asked: Vec<usize>,
 }
 
-/// Random symbols, one step of each sequence marked. Streams of random numbers differ by their number.
+/// Random sequences. Streams of random numbers differ by their number.
 pub fn sequences(samples: usize, steps: usize, seed: u64, stream: u32) -> Recall {
     let mut random = Random::new(seed, stream);
-    let mut below = |most: usize| (random.uniform() * most as f64) as usize;
     let (mut x, mut y) = (Array3::zeros((samples, steps, FEATURES)), Array1::zeros(samples));
-    let mut marked = Vec::new();
+    let mut asked = Vec::new();
+    let mut places: Vec<usize> = (0..steps - 1).collect();
     for sample in 0..samples {
-        let mark = below(steps);
-        for step in 0..steps {
-            let symbol = below(SYMBOLS);
+        // The first places get the colours.
+        random.shuffle(&mut places);
+        let colour = (random.uniform() * COLOURS as f64) as usize;
+        for (number, &step) in places.iter().enumerate() {
+            let symbol = (random.uniform() * SYMBOLS as f64) as usize;
             x[[sample, step, symbol]] = 1.0;
-            if step == mark {
-                x[[sample, step, SYMBOLS]] = 1.0;
+            if number < COLOURS {
+                x[[sample, step, SYMBOLS + number]] = 1.0;
+            }
+            if number == colour {
                 y[sample] = symbol as f32;
+                asked.push(step);
             }
         }
-        marked.push(mark);
+        x[[sample, steps - 1, SYMBOLS + colour]] = 1.0;
     }
-    Recall { x, y, marked }
+    Recall { x, y, asked }
 }

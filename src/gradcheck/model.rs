@@ -108,8 +108,8 @@ where
     let mut report = ModelReport { worst: 0.0, place: String::new(), checked: found.len() };
     for (place, slope, gradient) in &found {
         let error = (slope - gradient).abs() / largest(Some(&tensor(place))).max(floor);
-        // Not `>`, which would let NaN pass.
-        if !(error <= report.worst) {
+        // A comparison would let NaN pass.
+        if error > report.worst || error.is_nan() {
             (report.worst, report.place) = (error, place.clone());
         }
     }

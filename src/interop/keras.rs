@@ -11,6 +11,12 @@
 //! | `recurrent_kernel` | `[H, G * H]` | `weight_hh` `[G * H, H]` |
 //! | `bias` | `[G * H]` ([`Bias::Single`]) | `bias_ih` |
 //! | `bias` | `[2, G * H]` ([`Bias::Double`]) | `bias_ih`, `bias_hh` |
+//!
+//! [`import`] and [`export`] convert the weights of an operator, [`import_layer`] and [`export_layer`] those of any layer.
+
+mod layers;
+
+pub use layers::{export_layer, import_layer};
 
 use crate::cell::CellKind;
 use crate::dtype::Scalar;

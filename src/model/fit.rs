@@ -26,6 +26,7 @@ pub struct FitOptions<'a, E> {
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
     /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model; none.
+    #[allow(clippy::type_complexity)]
     pub validation_data: Option<(Vec<ArrayViewD<'a, E>>, Vec<ArrayViewD<'a, E>>)>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
     pub validation_split: f64,
@@ -164,11 +165,11 @@ where
     /// the data and for a split that leaves nothing, and those of the backend and of callbacks. [`Error::Diverged`] where a loss or a
     /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
     /// and the optimizer starts anew.
-    pub fn fit<'a>(
+    pub fn fit<'a, 'b>(
         &mut self,
         x: impl Arrays<'a, E>,
-        y: impl Arrays<'a, E>,
-        mut options: FitOptions<'a, E>,
+        y: impl Arrays<'b, E>,
+        mut options: FitOptions<'_, E>,
     ) -> Result<History> {
         let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
         for (name, size) in

@@ -390,6 +390,58 @@ where
         tensors.refresh(&self.backend)
     }
 
+    /// The weights of the layer called `layer` as Keras's `layer.get_weights()` would give them; see
+    /// [`import_layer`](crate::interop::keras::import_layer).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] where the model has no such layer, [`Error::Unsupported`] where Keras has none.
+    pub fn keras_weights(&self, layer: &str) -> Result<Vec<ArrayD<E>>> {
+        let config = self.layer_config(layer)?;
+        let mut arrays = Vec::new();
+        for (_, parameter) in self.network.tensors().filter(|(name, _)| *name == layer) {
+            let tensors = if parameter.trainable { &self.network.parameters } else { &self.network.statistics };
+            let values = tensors.host()[parameter.range.clone()].to_vec();
+            let array = ArrayD::from_shape_vec(IxDyn(&parameter.shape), values);
+            arrays.push(array.map_err(|e| Error::shape(&parameter.name, "its own shape", e.to_string()))?);
+        }
+        crate::interop::keras::export_layer(&config, &arrays)
+    }
+
+    /// Gives the layer called `layer` the weights that Keras's `layer.get_weights()` has given.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`keras_weights`](Self::keras_weights); [`Error::Shape`] where the arrays are not those of such a layer.
+    pub fn set_keras_weights(&mut self, layer: &str, weights: &[ArrayD<E>]) -> Result<()> {
+        let arrays = crate::interop::keras::import_layer(&self.layer_config(layer)?, weights)?;
+        let tensors = self.network.tensors().filter(|(name, _)| *name == layer);
+        let names: Vec<_> = tensors.map(|(layer, p)| (format!("{layer}.{}", p.name), p.shape.clone())).collect();
+        if arrays.len() != names.len() {
+            return Err(Error::shape(layer, format!("{} weights", names.len()), arrays.len().to_string()));
+        }
+        // All of them first, so that a wrong one leaves the weights as they were.
+        for (array, (name, shape)) in arrays.iter().zip(&names) {
+            if array.shape() != shape.as_slice() {
+                return Err(Error::shape(name, format!("{shape:?}"), format!("{:?}", array.shape())));
+            }
+        }
+        for (array, (name, _)) in arrays.iter().zip(&names) {
+            self.set_weight(name, &array.iter().copied().collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    fn layer_config(&self, layer: &str) -> Result<crate::nn::LayerConfig> {
+        let Some(named) = self.topology.layers.iter().find(|named| named.name == layer) else {
+            let names: Vec<_> = self.topology.layers.iter().map(|named| named.name.as_str()).collect();
+            return Err(Error::option("layer", format!("one of {}", names.join(", ")), layer));
+        };
+        let foreign =
+            || Error::unsupported(format!("Keras's weights for {layer}"), "it is none of this crate's layers");
+        named.layer.config().ok_or_else(foreign)
+    }
+
     /// Forgets the states that stateful layers carry from batch to batch.
     pub fn reset_states(&mut self) {
         self.network.reset_states();
@@ -643,7 +695,7 @@ where
     }
 }
 
-/// Arrays with the number of their samples; a last axis of 1 may be left out.
+/// Arrays with the number of their samples; a last axis of 1 may be left out, or be there in excess.
 fn check_arrays<'a, E: Scalar>(
     tensor: &str,
     what: &str,
@@ -664,7 +716,8 @@ fn check_arrays<'a, E: Scalar>(
         let tensor = if expected.len() == 1 { tensor.to_owned() } else { format!("{tensor} of {name}") };
         let fits = match array.shape().split_first() {
             Some((_, rest)) => {
-                rest == *shape || shape.split_last().is_some_and(|(last, most)| *last == 1 && rest == most)
+                let without = |long: &[usize], short: &[usize]| long.split_last() == Some((&1, short));
+                rest == *shape || without(shape, rest) || without(rest, shape)
             }
             None => false,
         };

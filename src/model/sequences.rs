@@ -192,7 +192,7 @@ where
             for ((step, feature), value) in sequence.indexed_iter() {
                 let scaled = self.config.scaler.columns()[feature].transform(f64::from(*value));
                 // What is filled up must not be mistaken for values, nor values for it.
-                if !(scaled.abs() < -ABSENT / 2.0) {
+                if scaled.is_nan() || scaled.abs() >= -ABSENT / 2.0 {
                     return Err(Error::NonFinite {
                         tensor: format!("sequences[{n}]"),
                         got: f64::from(*value),

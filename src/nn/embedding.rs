@@ -65,7 +65,7 @@ impl Embedding {
         };
         let y = builder.op1(op, &[x], &shape, weight)?;
         let mask = match self.mask_zero {
-            true => Some(builder.constant_op(NotEqual { columns: 1, value: 0.0 }, &[x], &x.shape().to_vec())?),
+            true => Some(builder.constant_op(NotEqual { columns: 1, value: 0.0 }, &[x], x.shape())?),
             false => x.mask().cloned(),
         };
         Ok(vec![y.with_mask(mask.as_ref())])

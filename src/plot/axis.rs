@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers() {
         assert_eq!(labels(&Axis::linear(0.0, 1.04, 6, false)), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
-        assert_eq!(labels(&Axis::linear(-3.2, 7.0, 5, false)), ["-2", "0", "2", "4", "6"]);
+        assert_eq!(labels(&Axis::linear(-3.2, 7.0, 6, false)), ["-2", "0", "2", "4", "6"]);
         assert_eq!(labels(&Axis::linear(1.0, 3.0, 10, true)), ["1", "2", "3"]);
         assert_eq!(labels(&Axis::linear(0.5, 1.5, 10, true)), ["1"]);
         assert_eq!(labels(&Axis::linear(0.0, 3e6, 3, false)), ["0", "1e6", "2e6", "3e6"]);

@@ -3,12 +3,18 @@
 mod bench;
 mod descriptor_args;
 mod device;
+mod evaluate;
 mod gradcheck;
 mod info;
+mod network;
 mod output;
 mod parity;
+mod plot;
 mod predict;
 mod progress;
+mod rows;
+mod sequences;
+mod summary;
 mod train;
 
 use std::io::Write;
@@ -26,10 +32,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a model on a column of a CSV file and plot how well it forecasts.
-    Train(train::Args),
-    /// Continue a series with a trained model.
+    /// Train a model on columns of a CSV file, or on sequences of a .ts file, and plot how well it does.
+    Train(Box<train::Args>),
+    /// Continue a series with a trained model, or say the classes or numbers of sequences.
     Predict(predict::Args),
+    /// Measure how well a trained model does on data.
+    Evaluate(evaluate::Args),
+    /// Print what a trained model is made of, and what it is for.
+    Summary(summary::Args),
+    /// Draw the layers of a trained model.
+    Plot(plot::Args),
     /// Compare a backend with results of PyTorch, Keras, ONNX and ONNX Runtime.
     Parity(parity::Args),
     /// Check gradients by finite differences.
@@ -42,8 +54,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(*args),
         Command::Predict(args) => predict::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Summary(args) => summary::run(args),
+        Command::Plot(args) => plot::run(args),
         Command::Parity(args) => parity::run(args),
         Command::Gradcheck(args) => gradcheck::run(*args),
         Command::Bench(args) => bench::run(*args),

@@ -1,29 +1,34 @@
-//! `fused-rnn predict`: a trained model continues a series.
+//! `fused-rnn predict`: a trained model continues a series, or says the classes or numbers of sequences.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fused_rnn::backend::DenseBackend;
-use fused_rnn::data::{ColumnChoice, Gaps, TimeAxis, read_series};
-use fused_rnn::model::Forecaster;
+use fused_rnn::data::{Gaps, TimeAxis};
+use fused_rnn::metrics::argmax_rows;
+use fused_rnn::model::{Forecaster, SequenceModel, SequencePredictions, SequenceTarget, Trained};
 use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
 use crate::device::{Device, Work};
+use crate::evaluate::{no_task, wrong_data};
 use crate::output::print;
+use crate::rows::Rows;
+use crate::sequences::{in_file, is_file_of_them, read};
 use crate::train::{PLOT_SIZE, x_label};
 
 /// Continues a column of a CSV file with a model that `train` wrote: into a CSV file with the dates going on where there are any,
-/// and a plot. Steps beyond the model's own horizon are forecast from its earlier forecasts.
+/// and a plot. Steps beyond the model's own horizon are forecast from its earlier forecasts, unless it reads several columns. With a model
+/// of sequences, says the class or number of each sequence of a .ts file, into a CSV file.
 #[derive(clap::Args)]
 pub struct Args {
     /// The model, a file that `train` wrote.
     model: PathBuf,
-    /// CSV file with the series to continue.
+    /// CSV file with the series to continue, or .ts file of sequences, with or without their classes or numbers.
     data: PathBuf,
-    /// Values to forecast.
-    #[arg(long, default_value_t = 12, value_name = "N")]
-    horizon: usize,
+    /// Values to forecast [default: 12, or of a model that reads several columns as many as it forecasts at once].
+    #[arg(long, value_name = "N")]
+    horizon: Option<usize>,
     /// Column by name, or by number counted from 1 [default: the one that the model was trained on].
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
@@ -45,11 +50,11 @@ pub struct Args {
 const MOST: usize = 1_000_000;
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    if !(1..=MOST).contains(&args.horizon) {
+    if let Some(horizon) = args.horizon.filter(|horizon| !(1..=MOST).contains(horizon)) {
         return Err(Error::InvalidOption {
             option: "horizon".to_owned(),
             expected: format!("1 to {MOST}"),
-            got: args.horizon.to_string(),
+            got: horizon.to_string(),
         });
     }
     let device = args.device;
@@ -60,19 +65,92 @@ impl Work for Args {
     type Output = ExitCode;
 
     fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
-        predict(backend, self)
+        match Trained::load(backend, &self.model)? {
+            Trained::Forecaster(forecaster) => forecast(forecaster, self),
+            Trained::Sequences(model) => say(model, self),
+            Trained::Model(_) => Err(no_task(&self.model)),
+        }
     }
 }
 
-fn predict<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, args: Args) -> Result<ExitCode> {
-    let out = args.out.clone().unwrap_or_else(|| args.model.with_file_name("prediction.csv"));
+impl Args {
+    fn out(&self) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| self.model.with_file_name("prediction.csv"))
+    }
+}
+
+/// Writes a CSV file.
+fn write_csv(path: &Path, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
+    let failed = |e: String| Error::Format { path: path.to_owned(), format: "CSV", problem: e };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(header).map_err(|e| failed(e.to_string()))?;
+    for row in rows {
+        writer.write_record(row).map_err(|e| failed(e.to_string()))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
+    files::write_atomic(path, &bytes)
+}
+
+/// The classes or numbers of sequences.
+fn say<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    mut model: SequenceModel<B>,
+    args: Args,
+) -> Result<ExitCode> {
+    if !is_file_of_them(&args.data) {
+        return Err(wrong_data(&args.model, &args.data, "sequences in a .ts file, not a series"));
+    }
+    for (option, given) in [
+        ("horizon", args.horizon.is_some()),
+        ("column", args.column.is_some()),
+        ("gaps", args.gaps.is_some()),
+        ("plot", args.plot.is_some()),
+    ] {
+        if given {
+            return Err(Error::Unsupported {
+                what: format!("--{option} for {}", args.data.display()),
+                why: "it is for a series in a CSV file".to_owned(),
+            });
+        }
+    }
+    let out = args.out();
+    files::check_writable(&out)?;
+    let set = read(&args.data)?;
+    let predictions = model.predict(&set.sequences).map_err(in_file(&args.data))?;
+    match (predictions, &model.config().target) {
+        (SequencePredictions::Classes(probabilities), SequenceTarget::Classes(names)) => {
+            let header: Vec<&str> = ["sequence", "class"].into_iter().chain(names.iter().map(String::as_str)).collect();
+            let classes = argmax_rows(probabilities.view())?;
+            let rows = classes.iter().zip(probabilities.rows()).enumerate().map(|(i, (class, row))| {
+                let said = [(i + 1).to_string(), names[*class].clone()];
+                said.into_iter().chain(row.iter().map(f32::to_string)).collect()
+            });
+            write_csv(&out, &header, rows)?;
+        }
+        (SequencePredictions::Numbers(numbers), _) => {
+            let rows = numbers.iter().enumerate().map(|(i, number)| vec![(i + 1).to_string(), number.to_string()]);
+            write_csv(&out, &["sequence", "number"], rows)?;
+        }
+        (SequencePredictions::Classes(_), SequenceTarget::Number(_)) => return Err(no_task(&args.model)),
+    }
+    print(&format!("wrote {}\n", out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What follows a series.
+fn forecast<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    mut forecaster: Forecaster<B>,
+    args: Args,
+) -> Result<ExitCode> {
+    if is_file_of_them(&args.data) {
+        return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
+    }
+    let out = args.out();
     let plot = args.plot.clone().unwrap_or_else(|| args.model.with_file_name("prediction.svg"));
-    let mut forecaster = Forecaster::load(backend, &args.model)?;
     files::check_writable(&out)?;
     files::check_writable(&plot)?;
-    let config = forecaster.config().clone();
-    let series = read_series(&args.data, &ColumnChoice::Named(args.column.unwrap_or(config.column)))?;
-    let complete = args.gaps.unwrap_or(config.gaps).close(&series)?;
+    let config = forecaster.config();
+    let horizon = args.horizon.unwrap_or(if config.inputs.is_empty() { 12 } else { config.horizon });
+    let Rows { series, complete, values: columns, .. } = Rows::of_model(&args.data, config, args.column, args.gaps)?;
     let (values, axis) = (&complete.values, TimeAxis::new(&complete.labels));
     if values.len() < forecaster.config().context() {
         return Err(Error::Data {
@@ -85,28 +163,22 @@ fn predict<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(backend: B, arg
             ),
         });
     }
-    let ahead = forecaster.forecast(values, args.horizon)?;
+    let ahead = forecaster.forecast(&columns, horizon)?;
 
     let label = series.label_name.as_deref().filter(|_| axis.is_labelled()).unwrap_or("step");
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let failed = |e: String| Error::Format { path: out.clone(), format: "CSV", problem: e };
-    writer.write_record([label, &series.name]).map_err(|e| failed(e.to_string()))?;
-    for (i, value) in ahead.iter().enumerate() {
-        let step = if axis.is_labelled() { axis.label(values.len() + i) } else { (i + 1).to_string() };
-        writer.write_record([step, value.to_string()]).map_err(|e| failed(e.to_string()))?;
-    }
-    let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
-    files::write_atomic(&out, &bytes)?;
+    let step = |i: usize| if axis.is_labelled() { axis.label(values.len() + i) } else { (i + 1).to_string() };
+    let rows = ahead.iter().enumerate().map(|(i, value)| vec![step(i), value.to_string()]);
+    write_csv(&out, &[label, &series.name], rows)?;
 
     // As much of the past as tells the future's shape, and at least two windows of it.
-    let tail = values.len().min((4 * args.horizon).max(2 * forecaster.config().window));
+    let tail = values.len().min((4 * horizon).max(2 * forecaster.config().window));
     let start = values.len() - tail;
     let point = |(i, value): (usize, &f64)| (axis.position(i), *value);
     let last = (values.len() - 1, &values[values.len() - 1]);
     let known = (start..).zip(&values[start..]).map(point);
     let forecast = std::iter::once(last).chain((values.len()..).zip(&ahead)).map(point);
     LinePlot::new("Forecast")
-        .subtitle(format!("{} values after the end of {}", args.horizon, series.source_name))
+        .subtitle(format!("{horizon} values after the end of {}", series.source_name))
         .x_label(x_label(&series, &axis))
         .y_label(series.name.clone())
         .curve(Curve::new("known", known).colour(Colour::GREY))

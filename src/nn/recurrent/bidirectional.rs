@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::DenseBackend;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
+use crate::nn::masking::KeepRows;
 use crate::nn::merge::{Add, Concatenate, Multiply, scaled};
 use crate::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
 
@@ -25,6 +26,7 @@ pub enum MergeMode {
 
 /// A recurrent layer in both directions of time, each with weights of its own, Keras's
 /// [`Bidirectional`](https://keras.io/api/layers/recurrent_layers/bidirectional/). Outputs of the second stay at the steps they belong to;
+/// those of steps that a mask says are absent are zero.
 /// without `return_sequences` it is each direction's last. With `return_state` the states follow, those of the first direction before
 /// those of the second; initial states are given in that order too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,13 @@ impl Bidirectional {
                 let sum = Add::new().build(builder, &pair)?;
                 vec![scaled(builder, &sum[0], 0.5)?]
             }
+        };
+        // As in Keras, whose wrapper sets zero_output_for_mask. Both directions are zero there, and so is what is made of them.
+        let merged = match (&merged[..], x.mask()) {
+            ([y], Some(mask)) if y.shape().len() == 2 => {
+                vec![builder.op1(KeepRows, &[y, mask], y.shape(), 0..0)?.with_mask(y.mask())]
+            }
+            _ => merged,
         };
         Ok([merged, a, b].concat())
     }

@@ -163,6 +163,7 @@ macro_rules! recurrent_layer {
 /// the initial states. Kernel Glorot uniform, recurrent kernel orthogonal, as in Keras; names, shapes and gate order of the weights are
 /// PyTorch's. Steps that a mask says are absent are left out; the output there is the one before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SimpleRnn {
     /// Width of the state and the output.
     pub units: usize,
@@ -171,7 +172,7 @@ pub struct SimpleRnn {
     /// Whether there is a bias; yes.
     pub use_bias: bool,
     /// Further options.
-    #[serde(flatten)]
+    #[serde(default)]
     pub options: RecurrentOptions,
 }
 
@@ -193,6 +194,7 @@ impl SimpleRnn {
 /// Long short-term memory, Keras's [`LSTM`](https://keras.io/api/layers/recurrent_layers/lstm/), with one bias. Shapes, weights and masks
 /// are as [`SimpleRnn`] has them; its states are h and c.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lstm {
     /// Width of the states and the output.
     pub units: usize,
@@ -205,7 +207,7 @@ pub struct Lstm {
     /// Whether the bias of the forget gate starts at 1 rather than 0, which lets gradients through; yes.
     pub unit_forget_bias: bool,
     /// Further options.
-    #[serde(flatten)]
+    #[serde(default)]
     pub options: RecurrentOptions,
 }
 
@@ -241,6 +243,7 @@ impl Lstm {
 /// The gated recurrent unit, Keras's [`GRU`](https://keras.io/api/layers/recurrent_layers/gru/), with two biases, or one where the reset
 /// gate acts before the product. Shapes, weights and masks are as [`SimpleRnn`] has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Gru {
     /// Width of the state and the output.
     pub units: usize,
@@ -253,7 +256,7 @@ pub struct Gru {
     /// Whether the reset gate acts on the product with the state rather than on the state; yes.
     pub reset_after: bool,
     /// Further options.
-    #[serde(flatten)]
+    #[serde(default)]
     pub options: RecurrentOptions,
 }
 

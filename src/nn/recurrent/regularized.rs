@@ -86,6 +86,7 @@ pub(super) struct Operator<B: DenseBackend> {
     parts: [Scratch<B>; 8],
     workspace: Scratch<B>,
     unused: Vec<B::Owned<B::Elem>>,
+    #[allow(clippy::type_complexity)]
     filled: Vec<Option<Reserve<B::Owned<B::Elem>, Filled>>>,
 }
 

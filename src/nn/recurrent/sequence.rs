@@ -417,7 +417,7 @@ impl<B: DenseBackend> Op<B> for Sequence<B> {
             (Some(_), Some(_)) => Some(dcompact.get_mut(backend, len_x)?),
             _ => None,
         };
-        let (mut dx, dx_of_steps) = match &mut dcompacted {
+        let (dx, dx_of_steps) = match &mut dcompacted {
             Some(compacted) => (Some(&mut **compacted), dx),
             None => (dx, None),
         };
@@ -432,7 +432,7 @@ impl<B: DenseBackend> Op<B> for Sequence<B> {
             dy,
             dhn: dhn.as_deref(),
             dcn: dcn.as_deref(),
-            dx: dx.as_deref_mut(),
+            dx,
             dh0: dh0.as_deref_mut(),
             dc0: dc0.as_deref_mut(),
             workspace: workspace.all()?,

@@ -1,0 +1,131 @@
+//! `fused-rnn evaluate`: how well a trained model does on data with a known outcome.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use fused_rnn::backend::DenseBackend;
+use fused_rnn::data::{Gaps, TimeSplit};
+use fused_rnn::model::{Forecaster, SequenceModel, Trained};
+use fused_rnn::{Error, Result, files};
+
+use crate::device::{Device, Work};
+use crate::output::print;
+use crate::rows::Rows;
+use crate::sequences::{Report, in_file, is_file_of_them, read};
+use crate::train::{Errors, NAIVE, forecast_plot};
+
+/// Measures a model that `train` wrote: forecasts of a series beside what came, or classes or numbers of sequences beside the true ones.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model, a file that `train` wrote.
+    model: PathBuf,
+    /// CSV file with a series, or .ts file of sequences, as the model was trained on.
+    data: PathBuf,
+    /// Column by name, or by number counted from 1 [default: the one that the model was trained on].
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
+    /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
+    #[arg(long, value_name = "POLICY")]
+    gaps: Option<Gaps>,
+    /// Last part of the series to forecast [default: all of it, but for the first window].
+    #[arg(long, value_name = "FRACTION")]
+    test_fraction: Option<f64>,
+    /// Where to run the model: cpu, cuda or emulated.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+    /// SVG file to write, of the forecasts beside the truth, or of classes the confusion matrix [default: none].
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Print only the errors, or of classes the means.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let device = args.device;
+    device.run(args)
+}
+
+/// The error of data of another kind than a model is for.
+pub fn wrong_data(model: &std::path::Path, data: &std::path::Path, is_for: &str) -> Error {
+    Error::Unsupported {
+        what: format!("{} with the model {}", data.display(), model.display()),
+        why: format!("the model is for {is_for}"),
+    }
+}
+
+/// A file that does not say what its model is for.
+pub fn no_task(path: &std::path::Path) -> Error {
+    Error::Format {
+        path: path.to_owned(),
+        format: "model",
+        problem: "it holds a model, but not what its inputs and outputs mean; use it from a program".to_owned(),
+    }
+}
+
+impl Work for Args {
+    type Output = ExitCode;
+
+    fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
+        if let Some(plot) = &self.plot {
+            files::check_writable(plot)?;
+        }
+        match Trained::load(backend, &self.model)? {
+            Trained::Forecaster(forecaster) => of_series(forecaster, self),
+            Trained::Sequences(model) => of_sequences(model, self),
+            Trained::Model(_) => Err(no_task(&self.model)),
+        }
+    }
+}
+
+fn of_series<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    mut forecaster: Forecaster<B>,
+    args: Args,
+) -> Result<ExitCode> {
+    if is_file_of_them(&args.data) {
+        return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
+    }
+    let rows = Rows::of_model(&args.data, forecaster.config(), args.column, args.gaps)?;
+    let len = rows.values.nrows();
+    let part = match args.test_fraction {
+        None => 0..len,
+        Some(fraction) => TimeSplit::new(len, 0.0, fraction)?.test,
+    };
+    let backtest = forecaster.backtest(&rows.values, part).map_err(in_file(&args.data))?;
+    let errors = Errors::of(&backtest)?;
+    print(&errors.table(&format!("error, {} forecasts", backtest.truth.nrows()), "model", NAIVE))?;
+    if let Some(plot) = &args.plot {
+        forecast_plot("The model", "these data", &rows, &backtest, &errors).save(plot)?;
+        print(&format!("\nwrote {}\n", plot.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    mut model: SequenceModel<B>,
+    args: Args,
+) -> Result<ExitCode> {
+    if !is_file_of_them(&args.data) {
+        return Err(wrong_data(&args.model, &args.data, "sequences in a .ts file, not a series"));
+    }
+    for (option, given) in [
+        ("column", args.column.is_some()),
+        ("gaps", args.gaps.is_some()),
+        ("test-fraction", args.test_fraction.is_some()),
+    ] {
+        if given {
+            return Err(Error::Unsupported {
+                what: format!("--{option} for {}", args.data.display()),
+                why: "it is for a series in a CSV file; all sequences of a .ts file are measured".to_owned(),
+            });
+        }
+    }
+    let set = read(&args.data)?;
+    let report = Report::of(&mut model, &set).map_err(in_file(&args.data))?;
+    print(&report.text("all", "model", args.quiet)?)?;
+    if let Some(plot) = &args.plot {
+        report.save_picture("model", plot)?;
+        print(&format!("\nwrote {}\n", plot.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,57 @@
+//! `fused-rnn summary`: what a trained model is made of, and what it is for.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use fused_rnn::Result;
+use fused_rnn::backend::DenseBackend;
+use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::model::{ForecastConfig, SequenceConfig, SequenceTarget, Trained};
+
+use crate::output::print;
+
+/// Prints a model's layers with their numbers of weights, and what it reads and says.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model, a file that `train` or `Model::save` wrote.
+    model: PathBuf,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let mut trained = Trained::load(CpuBackend::<f32>::new(), &args.model)?;
+    print(&format!("{}\n{}\n", trained.model().summary(), described(&trained)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn described<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(trained: &Trained<B>) -> String {
+    match trained {
+        Trained::Forecaster(forecaster) => forecast(forecaster.config()),
+        Trained::Sequences(model) => sequences(model.config()),
+        Trained::Model(_) => "The file does not say what the model is for.".to_owned(),
+    }
+}
+
+fn forecast(config: &ForecastConfig) -> String {
+    let values = |count: usize, one: &str| if count == 1 { format!("the {one}") } else { format!("{count} {one}s") };
+    let of = |difference: bool| if difference { "changes" } else { "values" };
+    let mut text = format!(
+        "Forecasts {} of column {} from windows of {} {}; gaps: {}.",
+        values(config.horizon, "next value"),
+        config.column,
+        config.window,
+        of(config.difference),
+        config.gaps,
+    );
+    for input in &config.inputs {
+        text += &format!("\nReads {} of column {} beside them.", of(input.difference), input.column);
+    }
+    text
+}
+
+fn sequences(config: &SequenceConfig) -> String {
+    let says = match &config.target {
+        SequenceTarget::Classes(names) => format!("the class of a sequence ({})", names.join(", ")),
+        SequenceTarget::Number(_) => "the number of a sequence".to_owned(),
+    };
+    format!("Says {says} of at most {} steps with {} features.", config.steps, config.scaler.columns().len())
+}

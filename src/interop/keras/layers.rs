@@ -1,0 +1,275 @@
+//! The weights of whole layers, as the lists of arrays that Keras's `layer.get_weights()` gives.
+
+use ndarray::{ArrayD, IxDyn};
+
+use super::{KerasWeights, bias_of, export, import};
+use crate::cell::CellKind;
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::nn::{LayerConfig, RecurrentOptions};
+use crate::rnn::{Bias, Direction, RnnDescriptor, WeightLayout};
+
+/// One of Keras's arrays, or those of a recurrent layer, in the order of `get_weights()`.
+enum Part {
+    /// Has the same layout here.
+    Same,
+    /// `[features, units]`, here `[units, features]`.
+    Transposed(&'static str),
+    /// `[features, heads, width]`, here `[heads * width, features]`.
+    ToHeads { name: &'static str, heads: usize },
+    /// `[heads, width]`, here `[heads * width]`.
+    OfHeads { name: &'static str, heads: usize },
+    /// `[heads, width, features]`, here `[features, heads * width]`.
+    FromHeads { name: &'static str, heads: usize },
+    /// `kernel`, `recurrent_kernel` and perhaps `bias`.
+    Recurrent { cell: CellKind, units: usize, bias: Bias },
+}
+
+impl Part {
+    /// How many arrays it has there and here.
+    fn counts(&self) -> [usize; 2] {
+        match self {
+            Part::Recurrent { bias: Bias::None, .. } => [2, 2],
+            Part::Recurrent { bias: Bias::Single, .. } => [3, 3],
+            Part::Recurrent { bias: Bias::Double, .. } => [3, 4],
+            _ => [1, 1],
+        }
+    }
+}
+
+fn recurrent(cell: CellKind, units: usize, bias: Bias, options: &RecurrentOptions) -> Result<Vec<Part>> {
+    if options.layer_norm {
+        return Err(Error::option("layer_norm", "off, since Keras's layers have none", "on"));
+    }
+    Ok(vec![Part::Recurrent { cell, units, bias }])
+}
+
+fn with_bias(kernel: Part, bias: Part, use_bias: bool) -> Vec<Part> {
+    if use_bias { vec![kernel, bias] } else { vec![kernel] }
+}
+
+fn parts(layer: &LayerConfig) -> Result<Vec<Part>> {
+    Ok(match layer {
+        LayerConfig::SimpleRnn(l) => {
+            recurrent(CellKind::Rnn, l.units, bias_of(CellKind::Rnn, l.use_bias, false), &l.options)?
+        }
+        LayerConfig::Lstm(l) => {
+            recurrent(CellKind::Lstm, l.units, bias_of(CellKind::Lstm, l.use_bias, false), &l.options)?
+        }
+        LayerConfig::Gru(l) => {
+            recurrent(CellKind::Gru, l.units, bias_of(CellKind::Gru, l.use_bias, l.reset_after), &l.options)?
+        }
+        LayerConfig::Bidirectional(l) => {
+            let mut both = parts(&l.layer)?;
+            both.extend(parts(&l.layer)?);
+            both
+        }
+        LayerConfig::TimeDistributed(l) => parts(&l.layer)?,
+        LayerConfig::Dense(l) => with_bias(Part::Transposed("kernel"), Part::Same, l.use_bias),
+        LayerConfig::Embedding(_) => vec![Part::Same],
+        LayerConfig::LayerNormalization(l) => scale_and_shift(l.scale, l.center),
+        LayerConfig::BatchNormalization(l) => {
+            let mut all = scale_and_shift(l.scale, l.center);
+            all.extend([Part::Same, Part::Same]);
+            all
+        }
+        LayerConfig::Attention(l) => {
+            if l.use_scale {
+                vec![Part::Same]
+            } else {
+                Vec::new()
+            }
+        }
+        LayerConfig::AdditiveAttention(l) => {
+            if l.use_scale {
+                vec![Part::Same]
+            } else {
+                Vec::new()
+            }
+        }
+        LayerConfig::MultiHeadAttention(l) => {
+            let (heads, mut all) = (l.num_heads, Vec::new());
+            for (kernel, bias) in
+                [("query kernel", "query bias"), ("key kernel", "key bias"), ("value kernel", "value bias")]
+            {
+                let kernel = Part::ToHeads { name: kernel, heads };
+                all.extend(with_bias(kernel, Part::OfHeads { name: bias, heads }, l.use_bias));
+            }
+            let kernel = Part::FromHeads { name: "attention_output kernel", heads };
+            all.extend(with_bias(kernel, Part::Same, l.use_bias));
+            all
+        }
+        LayerConfig::TransformerEncoder(_) | LayerConfig::PositionalEncoding(_) => {
+            return Err(Error::unsupported(
+                format!("weights of Keras for {layer:?}"),
+                "Keras has no such layer; set its weights by their names",
+            ));
+        }
+        _ => Vec::new(),
+    })
+}
+
+fn scale_and_shift(scale: bool, center: bool) -> Vec<Part> {
+    let both = [(scale, Part::Same), (center, Part::Same)];
+    both.into_iter().filter(|(present, _)| *present).map(|(_, part)| part).collect()
+}
+
+fn check_count(parts: &[Part], side: usize, got: usize) -> Result<()> {
+    let expected: usize = parts.iter().map(|part| part.counts()[side]).sum();
+    if expected == got { Ok(()) } else { Err(Error::shape("weights", format!("{expected} arrays"), got.to_string())) }
+}
+
+fn check_axes<E>(name: &str, array: &ArrayD<E>, axes: &str, count: usize) -> Result<()> {
+    if array.ndim() == count {
+        return Ok(());
+    }
+    Err(Error::shape(name, format!("an array {axes}"), format!("{:?}", array.shape())))
+}
+
+fn reshaped<E: Scalar>(name: &str, array: &ArrayD<E>, shape: &[usize]) -> Result<ArrayD<E>> {
+    let values = array.iter().copied().collect();
+    ArrayD::from_shape_vec(IxDyn(shape), values)
+        .map_err(|_| Error::shape(name, format!("{shape:?}"), format!("{:?}", array.shape())))
+}
+
+/// The matrix with its rows as columns, in standard layout.
+fn transposed<E: Scalar>(matrix: &ArrayD<E>) -> ArrayD<E> {
+    matrix.t().as_standard_layout().into_owned()
+}
+
+fn check_heads(name: &str, heads: usize, got: usize) -> Result<()> {
+    if heads == got { Ok(()) } else { Err(Error::shape(name, format!("{heads} heads"), format!("{got} heads"))) }
+}
+
+fn descriptor(cell: CellKind, features: usize, units: usize, bias: Bias) -> RnnDescriptor {
+    RnnDescriptor { bias, direction: Direction::Forward, ..RnnDescriptor::new(cell, features, units) }
+}
+
+/// The weights of a layer from those that Keras's layer of the same options has: `weights` is what `layer.get_weights()` gives, the
+/// result has the tensors that [`Model::weights`](crate::model::Model::weights) shows of the layer, in the same order. Also for
+/// gradients, which are laid out alike. [`Model::set_keras_weights`](crate::model::Model::set_keras_weights) does it for a layer of a
+/// model.
+///
+/// | Keras | here |
+/// |---|---|
+/// | recurrent `kernel`, `recurrent_kernel`, `bias` | see [the module](super) |
+/// | `Dense`: `kernel` `[features, units]` | `[units, features]` |
+/// | `MultiHeadAttention`: kernels `[features, heads, width]`, biases `[heads, width]` | `[heads * width, features]`, `[heads * width]` |
+/// | `MultiHeadAttention`: output kernel `[heads, width, features]` | `[features, heads * width]` |
+/// | everything else | as it is |
+///
+/// # Errors
+///
+/// [`Error::Shape`] for another number of arrays, or for arrays of other shapes; [`Error::Unsupported`] and
+/// [`Error::InvalidOption`] for layers and options that Keras has not.
+pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Result<Vec<ArrayD<E>>> {
+    let parts = parts(layer)?;
+    check_count(&parts, 0, weights.len())?;
+    let (mut converted, mut rest) = (Vec::new(), weights);
+    for part in &parts {
+        let (arrays, others) = rest.split_at(part.counts()[0]);
+        rest = others;
+        let array = &arrays[0];
+        match *part {
+            Part::Same => converted.push(array.as_standard_layout().into_owned()),
+            Part::Transposed(name) => {
+                check_axes(name, array, "[features, units]", 2)?;
+                converted.push(transposed(array));
+            }
+            Part::ToHeads { name, heads } => {
+                check_axes(name, array, "[features, heads, width]", 3)?;
+                check_heads(name, heads, array.shape()[1])?;
+                let (features, width) = (array.shape()[0], array.shape()[2]);
+                converted.push(transposed(&reshaped(name, array, &[features, heads * width])?));
+            }
+            Part::OfHeads { name, heads } => {
+                check_axes(name, array, "[heads, width]", 2)?;
+                check_heads(name, heads, array.shape()[0])?;
+                converted.push(reshaped(name, array, &[array.len()])?);
+            }
+            Part::FromHeads { name, heads } => {
+                check_axes(name, array, "[heads, width, features]", 3)?;
+                check_heads(name, heads, array.shape()[0])?;
+                let (width, features) = (array.shape()[1], array.shape()[2]);
+                converted.push(transposed(&reshaped(name, array, &[heads * width, features])?));
+            }
+            Part::Recurrent { cell, units, bias } => {
+                check_axes("kernel", array, "[features, gates * units]", 2)?;
+                let descriptor = descriptor(cell, array.shape()[0], units, bias);
+                let values = |array: &ArrayD<E>| array.iter().copied().collect::<Vec<E>>();
+                let keras = KerasWeights {
+                    kernel: values(array),
+                    recurrent_kernel: values(&arrays[1]),
+                    bias: arrays.get(2).map(values),
+                };
+                let flat = import(&descriptor, &[keras])?;
+                for entry in WeightLayout::new(&descriptor)?.entries() {
+                    let values = ArrayD::from_shape_vec(IxDyn(&entry.shape), flat[entry.range.clone()].to_vec());
+                    converted.push(values.map_err(|e| Error::shape(&entry.name, "its own", e.to_string()))?);
+                }
+            }
+        }
+    }
+    Ok(converted)
+}
+
+/// The reverse of [`import_layer`]: what Keras's `layer.set_weights()` takes, from the tensors of a layer.
+/// [`Model::keras_weights`](crate::model::Model::keras_weights) does it for a layer of a model.
+///
+/// # Errors
+///
+/// Those of [`import_layer`].
+pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Result<Vec<ArrayD<E>>> {
+    let parts = parts(layer)?;
+    check_count(&parts, 1, weights.len())?;
+    let (mut converted, mut rest) = (Vec::new(), weights);
+    for part in &parts {
+        let (arrays, others) = rest.split_at(part.counts()[1]);
+        rest = others;
+        let array = &arrays[0];
+        // Width of a head.
+        let width = |name: &str, heads: usize, units: usize| match units.checked_rem(heads) {
+            Some(0) => Ok(units / heads),
+            _ => Err(Error::shape(name, format!("a multiple of {heads} heads"), units.to_string())),
+        };
+        match *part {
+            Part::Same => converted.push(array.as_standard_layout().into_owned()),
+            Part::Transposed(name) => {
+                check_axes(name, array, "[units, features]", 2)?;
+                converted.push(transposed(array));
+            }
+            Part::ToHeads { name, heads } => {
+                check_axes(name, array, "[heads * width, features]", 2)?;
+                let (units, features) = (array.shape()[0], array.shape()[1]);
+                let shape = [features, heads, width(name, heads, units)?];
+                converted.push(reshaped(name, &transposed(array), &shape)?);
+            }
+            Part::OfHeads { name, heads } => {
+                let shape = [heads, width(name, heads, array.len())?];
+                converted.push(reshaped(name, array, &shape)?);
+            }
+            Part::FromHeads { name, heads } => {
+                check_axes(name, array, "[features, heads * width]", 2)?;
+                let (features, units) = (array.shape()[0], array.shape()[1]);
+                let shape = [heads, width(name, heads, units)?, features];
+                converted.push(reshaped(name, &transposed(array), &shape)?);
+            }
+            Part::Recurrent { cell, units, bias } => {
+                check_axes("weight_ih", array, "[gates * units, features]", 2)?;
+                let features = array.shape()[1];
+                let flat: Vec<E> = arrays.iter().flat_map(|array| array.iter().copied()).collect();
+                let rows = cell.gates() * units;
+                for keras in export(&descriptor(cell, features, units, bias), &flat)? {
+                    let kernel = ArrayD::from_shape_vec(IxDyn(&[features, rows]), keras.kernel);
+                    let recurrent = ArrayD::from_shape_vec(IxDyn(&[units, rows]), keras.recurrent_kernel);
+                    let shape: &[usize] = if bias == Bias::Double { &[2, rows] } else { &[rows] };
+                    let bias = keras.bias.map(|bias| ArrayD::from_shape_vec(IxDyn(shape), bias));
+                    for array in [Some(kernel), Some(recurrent), bias].into_iter().flatten() {
+                        converted.push(array.map_err(|e| Error::shape("weights", "their own shape", e.to_string()))?);
+                    }
+                }
+            }
+        }
+    }
+    Ok(converted)
+}

@@ -1,0 +1,90 @@
+//! A training step allocates nothing once the first batches have been seen.
+
+#![allow(unsafe_code, reason = "an allocator has unsafe methods; this one hands on to the system's")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::data::windows;
+use fused_rnn::model::{BatchEnd, Callback, Clip, FitOptions, Sequential};
+use fused_rnn::nn::{Activation, ActivationFunction, BatchNormalization, Dense, Dropout, Gru, LayerConfig, Loss, Lstm};
+use fused_rnn::nn::{Masking, SimpleRnn};
+use fused_rnn::optim::Adam;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts what this thread asks of it.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise about the layout is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer is the system's, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations up to the end of each batch; room for all is there before the first.
+struct Watch(Vec<usize>);
+
+impl Callback for Watch {
+    fn on_batch_end(&mut self, _: &BatchEnd) -> ControlFlow<()> {
+        if self.0.len() < self.0.capacity() {
+            self.0.push(COUNT.with(Cell::get));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    let sine: Vec<f32> = (0..200).map(|t| (t as f32 * 0.1).sin()).collect();
+    let (x, y) = windows(&sine, 10, 1).unwrap();
+    let stacks: Vec<Vec<LayerConfig>> = vec![
+        vec![Lstm::new(50).into(), Dense::new(1).into()],
+        vec![Gru::new(50).into(), Dense::new(1).into()],
+        vec![SimpleRnn::new(50).into(), Dense::new(1).into()],
+        vec![
+            Masking::new(0.0).into(),
+            Lstm::new(50).return_sequences(true).into(),
+            Dropout::new(0.2).into(),
+            BatchNormalization::new().into(),
+            Lstm::new(20).into(),
+            Dense::new(5).activation(ActivationFunction::Relu).into(),
+            Activation::new(ActivationFunction::Tanh).into(),
+            Dense::new(1).into(),
+        ],
+    ];
+    for layers in stacks {
+        for batch_size in [1, 7] {
+            let mut model = Sequential::new(CpuBackend::<f32>::with_threads(1).unwrap(), &[10, 1], 1).unwrap();
+            for layer in &layers {
+                model.add(layer.clone()).unwrap();
+            }
+            model.compile(Adam::default(), Loss::MeanSquaredError);
+            let mut watch = Watch(Vec::with_capacity(27));
+            let options = FitOptions {
+                batch_size,
+                clip: Some(Clip::Norm(1.0)),
+                callbacks: vec![&mut watch],
+                ..FitOptions::default()
+            };
+            model.fit(&x, &y, options).unwrap();
+            let [first, .., last] = watch.0[1..] else { panic!("{} batches", watch.0.len()) };
+            assert_eq!(last - first, 0, "{layers:?} batch size {batch_size}: from the second batch to the last seen");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Layers of the tests' own: they give a value a mask, take it away, show it, and watch what passes.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use fused_rnn::backend::{DenseBackend, Storage};
+use fused_rnn::nn::{Backward, Builder, Forward, Layer, LayerConfig, Op, Value};
+use fused_rnn::{Error, Result};
+
+/// Its input as it is.
+struct Copied(Option<Rc<RefCell<Vec<f64>>>>);
+
+impl<B: DenseBackend<Elem = f64>> Op<B> for Copied {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        let x = pass.inputs.get(0)?;
+        if let Some(seen) = &self.0 {
+            *seen.borrow_mut() = x.on_host().expect("a backend on the host").to_vec();
+        }
+        backend.copy(x, pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        match pass.dinputs.optional(0) {
+            Some(dx) => backend.copy(pass.doutputs.get(0)?, dx),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Inputs x and a mask: x with it.
+pub struct GiveMask;
+
+impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMask {
+    fn class_name(&self) -> &str {
+        "GiveMask"
+    }
+
+    fn stem(&self) -> &str {
+        "give_mask"
+    }
+
+    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+        let [x, mask] = inputs else {
+            return Err(Error::Shape {
+                tensor: builder.name(),
+                expected: "x and a mask".to_owned(),
+                got: inputs.len().to_string(),
+            });
+        };
+        let mask = builder.constant_op(Copied(None), &[mask], mask.shape())?;
+        Ok(vec![x.clone().with_mask(Some(&mask))])
+    }
+
+    fn config(&self) -> Option<LayerConfig> {
+        None
+    }
+}
+
+/// Its input as it is; `seen` is what the last pass, in training or not, has brought.
+pub struct Watch {
+    pub seen: Rc<RefCell<Vec<f64>>>,
+    /// Whether the mask stays, which then leaves steps out of the loss.
+    pub keep_mask: bool,
+}
+
+impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for Watch {
+    fn class_name(&self) -> &str {
+        "Watch"
+    }
+
+    fn stem(&self) -> &str {
+        "watch"
+    }
+
+    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+        let shape = inputs[0].shape().to_vec();
+        let y = builder.op1(Copied(Some(self.seen.clone())), &[&inputs[0]], &shape, 0..0)?;
+        Ok(vec![y.with_mask(inputs[0].mask().filter(|_| self.keep_mask))])
+    }
+
+    fn config(&self) -> Option<LayerConfig> {
+        None
+    }
+}
+
+/// The mask of its input as a tensor, or the input where there is none; `found` says which.
+pub struct ShowMask {
+    pub found: Rc<Cell<bool>>,
+}
+
+impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for ShowMask {
+    fn class_name(&self) -> &str {
+        "ShowMask"
+    }
+
+    fn stem(&self) -> &str {
+        "show_mask"
+    }
+
+    fn build(&self, _: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+        self.found.set(inputs[0].mask().is_some());
+        Ok(vec![inputs[0].mask().unwrap_or(&inputs[0]).clone()])
+    }
+
+    fn config(&self) -> Option<LayerConfig> {
+        None
+    }
+}
