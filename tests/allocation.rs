@@ -76,8 +76,12 @@ fn a_step_allocates_nothing() {
             }
             model.compile(Adam::default(), Loss::MeanSquaredError);
             let mut watch = Watch(Vec::with_capacity(27));
-            let options =
-                FitOptions { batch_size, clip: Some(Clip::Norm(1.0)), callbacks: vec![&mut watch], ..FitOptions::default() };
+            let options = FitOptions {
+                batch_size,
+                clip: Some(Clip::Norm(1.0)),
+                callbacks: vec![&mut watch],
+                ..FitOptions::default()
+            };
             model.fit(&x, &y, options).unwrap();
             let [first, .., last] = watch.0[1..] else { panic!("{} batches", watch.0.len()) };
             assert_eq!(last - first, 0, "{layers:?} batch size {batch_size}: from the second batch to the last seen");

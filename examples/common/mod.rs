@@ -102,7 +102,8 @@ macro_rules! on_device {
             #[allow(unreachable_patterns, reason = "which devices there are depends on the features")]
             other => Err(fused_rnn::Error::Unsupported {
                 what: format!("--device {other:?}").to_lowercase(),
-                why: "this build lacks it; build with --release, and with `--features cuda` or `--features emulated`".to_owned(),
+                why: "this build lacks it; build with --release, and with `--features cuda` or `--features emulated`"
+                    .to_owned(),
             }),
         }
     };

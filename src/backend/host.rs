@@ -61,12 +61,12 @@ impl HostPlan {
         }
     }
 
-    fn check_states<E, S: Storage<E> + ?Sized>(&self, suffix: &str, h: Option<&S>, c: Option<&S>) -> Result<()> {
+    fn check_states<E, S: Storage<E> + ?Sized>(&self, names: (&str, &str), h: Option<&S>, c: Option<&S>) -> Result<()> {
         if let Some(h) = h {
-            check_len(&format!("h{suffix}"), &self.tensors.h, h.elements())?;
+            check_len(names.0, &self.tensors.h, h.elements())?;
         }
         if let Some(c) = c {
-            self.check_cell_state(&format!("c{suffix}"), c.elements())?;
+            self.check_cell_state(names.1, c.elements())?;
         }
         Ok(())
     }
@@ -120,8 +120,8 @@ impl HostPlan {
         self.weights.check("weights", args.weights.elements())?;
         check_len("x", &self.tensors.x, args.x.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
-        self.check_states::<B::Elem, _>("0", args.h0, args.c0)?;
-        self.check_states::<B::Elem, _>("n", args.hn.as_deref(), args.cn.as_deref())?;
+        self.check_states::<B::Elem, _>(("h0", "c0"), args.h0, args.c0)?;
+        self.check_states::<B::Elem, _>(("hn", "cn"), args.hn.as_deref(), args.cn.as_deref())?;
         self.check_sequences::<B>(args.lengths, args.resets)?;
         check_at_least("workspace", workspace, args.workspace.elements())
     }
@@ -135,7 +135,7 @@ impl HostPlan {
         self.check_mode(ForwardMode::Training, "backward_data", "plan for training")?;
         self.weights.check("weights", args.weights.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
-        self.check_states::<B::Elem, _>("0", args.h0, args.c0)?;
+        self.check_states::<B::Elem, _>(("h0", "c0"), args.h0, args.c0)?;
         self.check_sequences::<B>(args.lengths, args.resets)?;
         if let Some(dy) = args.dy {
             check_len("dy", &self.tensors.y, dy.elements())?;
@@ -167,7 +167,7 @@ impl HostPlan {
         self.check_mode(ForwardMode::Training, "backward_weights", "plan for training")?;
         check_len("x", &self.tensors.x, args.x.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
-        self.check_states::<B::Elem, _>("0", args.h0, args.c0)?;
+        self.check_states::<B::Elem, _>(("h0", "c0"), args.h0, args.c0)?;
         self.check_sequences::<B>(args.lengths, args.resets)?;
         self.weights.check("dweights", args.dweights.elements())?;
         check_at_least("workspace", workspace, args.workspace.elements())

@@ -695,7 +695,7 @@ where
     }
 }
 
-/// Arrays with the number of their samples; a last axis of 1 may be left out.
+/// Arrays with the number of their samples; a last axis of 1 may be left out, or be there in excess.
 fn check_arrays<'a, E: Scalar>(
     tensor: &str,
     what: &str,
@@ -716,7 +716,8 @@ fn check_arrays<'a, E: Scalar>(
         let tensor = if expected.len() == 1 { tensor.to_owned() } else { format!("{tensor} of {name}") };
         let fits = match array.shape().split_first() {
             Some((_, rest)) => {
-                rest == *shape || shape.split_last().is_some_and(|(last, most)| *last == 1 && rest == most)
+                let without = |long: &[usize], short: &[usize]| long.split_last() == Some((&1, short));
+                rest == *shape || without(shape, rest) || without(rest, shape)
             }
             None => false,
         };

@@ -13,7 +13,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{TOLERANCE, adam, adam_difference, difference, largest};
+use crate::compare::{adam, adam_difference, difference, largest, tolerance};
 use crate::layer::parts;
 use crate::probe::Watch;
 use crate::{loss, translate};
@@ -22,6 +22,12 @@ const RATE: f64 = 0.01;
 
 /// The layers of a case, by name, in the order in which Keras has them.
 type Layers = Vec<(String, LayerConfig)>;
+
+/// What an output was in the last pass.
+type Seen = Rc<RefCell<Vec<f64>>>;
+
+/// A layer's name and its arrays.
+type OfLayer = (String, Vec<ArrayD<f64>>);
 
 fn layers(case: &Case) -> Result<Layers, String> {
     let described = case.json["layers"].as_array().expect("layers");
@@ -41,7 +47,7 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 /// The model, its layers, and what its outputs are in a pass.
-fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Rc<RefCell<Vec<f64>>>>), String>
+fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Seen>), String>
 where
     B: DenseBackend<Elem = f64> + 'static,
     B::Plan: 'static,
@@ -81,7 +87,7 @@ where
 }
 
 /// Keras's arrays of each layer that has some, converted, with the names of the model's weights in front of them.
-fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<(String, Vec<ArrayD<f64>>)>, String> {
+fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<OfLayer>, String> {
     let mut all = Vec::new();
     for (name, config) in layers {
         let of_layer: Vec<ArrayD<f64>> = arrays
@@ -140,7 +146,7 @@ where
     let expected_loss = case.array("loss")[[0]];
     let same_loss = |got: f64| {
         // Not-a-number is a difference too.
-        let allowed = TOLERANCE * expected_loss.abs().max(1e-3);
+        let allowed = tolerance(&case.name) * expected_loss.abs().max(1e-3);
         if (got - expected_loss).abs() <= allowed {
             Ok(())
         } else {
@@ -163,7 +169,7 @@ where
         .map(|i| (i, case.array(&format!("d{}", inputs[i]))))
         .collect();
     let sizes = gradients.iter().flat_map(|(_, g)| g).chain(of_inputs.iter().map(|(_, g)| g));
-    let mut error = TOLERANCE * largest(sizes).max(1e-3);
+    let mut error = tolerance(&case.name) * largest(sizes).max(1e-3);
     let compare = |model: &Model<f64, B>, flat: &[f64], error: f64| -> Result<(), String> {
         let got = parts(model, flat);
         for (layer, expected) in &gradients {
@@ -218,7 +224,7 @@ where
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {
         let got = ArrayD::from_shape_vec(expected.shape(), seen.borrow().clone()).map_err(|e| e.to_string())?;
-        difference(name, &got, &expected, TOLERANCE * largest([&expected]).max(1e-3))?;
+        difference(name, &got, &expected, tolerance(&case.name) * largest([&expected]).max(1e-3))?;
     }
 
     give_weights(&mut model)?;
