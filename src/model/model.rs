@@ -577,6 +577,19 @@ where
         let y = match y {
             None => Vec::new(),
             Some(y) => {
+                // Keras takes classes with a last axis of 1 too.
+                let classes = |(index, y): (usize, ArrayViewD<'a, E>)| match self.outputs.get(index) {
+                    Some(o)
+                        if o.loss.is_sparse()
+                            && y.ndim() == o.target_shape().len() + 2
+                            && y.shape().last() == Some(&1) =>
+                    {
+                        let last = ndarray::Axis(y.ndim() - 1);
+                        y.index_axis_move(last, 0)
+                    }
+                    _ => y,
+                };
+                let y = y.into_iter().enumerate().map(classes).collect();
                 let name = |output: &Output<B>| self.topology.name_of(output.source);
                 let shapes: Vec<_> = self.outputs.iter().map(|o| (name(o), o.target_shape())).collect();
                 let (targets, y) = check_arrays(&format!("{prefix}y"), "the model's output shape", y, &shapes)?;
