@@ -107,9 +107,10 @@ pub const BACKWARDS: &[&str] = &[
 ];
 
 /// Queries that a mask says are absent. Keras has multi-head attention look at every key there, since it subtracts the same large number
-/// from all their scores; here the mask of the query says nothing about the keys. Rows of valid queries are compared, and in the
-/// absent ones the weights of the keys must be a softmax over the valid keys.
-pub const MASKED_QUERIES: &[&str] = &[];
+/// from all their scores; here the mask of the query says nothing about the keys. Outputs of
+/// valid queries are compared, and the weights of the others must leave absent keys out; gradients are not.
+pub const MASKED_QUERIES: &[&str] =
+    &["multi_head_attention_causal_mask", "multi_head_attention_mask", "multi_head_attention_mask_scores"];
 
 /// How far results of a case may be apart, as a part of the largest size.
 pub fn tolerance(case: &str) -> f64 {
