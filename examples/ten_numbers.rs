@@ -9,35 +9,35 @@
 //!
 //! ```text
 //! epoch  1: loss 0.4159
-//! epoch  2: loss 0.3039
-//! epoch  3: loss 0.2244
-//! epoch  4: loss 0.1445
-//! epoch  5: loss 0.0869
-//! epoch  6: loss 0.0365
-//! epoch  7: loss 0.0093
-//! epoch  8: loss 0.0027
-//! epoch  9: loss 0.0041
-//! epoch 10: loss 0.0041
-//! epoch 11: loss 0.0027
-//! epoch 12: loss 0.0024
-//! epoch 13: loss 0.0020
-//! epoch 14: loss 0.0019
-//! epoch 15: loss 0.0018
-//! epoch 16: loss 0.0015
+//! epoch  2: loss 0.3134
+//! epoch  3: loss 0.2196
+//! epoch  4: loss 0.1410
+//! epoch  5: loss 0.0821
+//! epoch  6: loss 0.0370
+//! epoch  7: loss 0.0100
+//! epoch  8: loss 0.0031
+//! epoch  9: loss 0.0051
+//! epoch 10: loss 0.0046
+//! epoch 11: loss 0.0029
+//! epoch 12: loss 0.0021
+//! epoch 13: loss 0.0021
+//! epoch 14: loss 0.0020
+//! epoch 15: loss 0.0016
+//! epoch 16: loss 0.0014
 //! epoch 17: loss 0.0013
 //! epoch 18: loss 0.0012
-//! epoch 19: loss 0.0011
-//! epoch 20: loss 0.0010
+//! epoch 19: loss 0.0010
+//! epoch 20: loss 0.0009
 //!
 //! numbers      next   predicted
-//! 1, 2, 3         4        4.49
-//! 2, 3, 4         5        5.31
+//! 1, 2, 3         4        4.50
+//! 2, 3, 4         5        5.32
 //! 3, 4, 5         6        6.16
 //! 4, 5, 6         7        7.03
-//! 5, 6, 7         8        7.91
-//! 6, 7, 8         9        8.82
-//! 7, 8, 9        10        9.74
-//! trained in 0.014 s
+//! 5, 6, 7         8        7.92
+//! 6, 7, 8         9        8.83
+//! 7, 8, 9        10        9.75
+//! trained in 0.008 s
 //! ```
 
 mod common;

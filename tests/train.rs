@@ -525,7 +525,7 @@ fn sequences_with_classes() {
     };
     assert_eq!(scores(&text, "Bidirectional(GRU(6))"), [1.0; 4]);
     let picture = std::fs::read_to_string(out.join("confusion.svg")).unwrap();
-    assert!(picture.contains("accuracy 1.0000") && picture.contains(">down<"), "{picture}");
+    assert!(picture.contains("accuracy 1.0000") && picture.lines().any(|line| line == "down"), "{picture}");
 
     // The same from the saved model.
     let plot = folder.path().join("again.svg");

@@ -39,7 +39,7 @@ pub struct BatchEnd {
     pub batch: usize,
     /// Batches of an epoch.
     pub batches: usize,
-    /// Mean loss of the epoch's samples so far; on a device, as of the last look at it (see [`FitOptions::loss_every`]).
+    /// Mean loss of the epoch's samples so far; on a device, as of the last look at it (see [`FitOptions::loss_every`](crate::model::FitOptions::loss_every)).
     pub loss: f64,
 }
 
@@ -73,15 +73,15 @@ pub trait Training {
     /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
     fn set_learning_rate(&mut self, rate: f64) -> Result<()>;
 
-    /// Writes the model as it is now, see [`Model::save`].
+    /// Writes the model as it is now, see [`Model::save`](crate::model::Model::save).
     ///
     /// # Errors
     ///
-    /// Those of [`Model::save`].
+    /// Those of [`Model::save`](crate::model::Model::save).
     fn save(&mut self, path: &Path) -> Result<()>;
 }
 
-/// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`] with it.
+/// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`](crate::model::Model::fit) with it.
 pub trait Callback {
     /// Before each epoch.
     ///

@@ -82,7 +82,7 @@ where
     /// # Errors
     ///
     /// [`Error::Io`]; [`Error::Format`] where the file is no such model, or its tensors are not those its layers need;
-    /// [`Error::NonFinite`] for weights that are NaN or infinite; the errors of [`add`](Self::add) for layers that cannot be.
+    /// [`Error::NonFinite`] for weights that are NaN or infinite; the errors of [`Graph::call`] for layers that cannot be.
     pub fn load(backend: B, path: &Path) -> Result<Self> {
         load(backend, path).map(|(model, _)| model)
     }

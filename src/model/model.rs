@@ -577,19 +577,6 @@ where
         let y = match y {
             None => Vec::new(),
             Some(y) => {
-                // Keras takes classes with a last axis of 1 too.
-                let classes = |(index, y): (usize, ArrayViewD<'a, E>)| match self.outputs.get(index) {
-                    Some(o)
-                        if o.loss.is_sparse()
-                            && y.ndim() == o.target_shape().len() + 2
-                            && y.shape().last() == Some(&1) =>
-                    {
-                        let last = ndarray::Axis(y.ndim() - 1);
-                        y.index_axis_move(last, 0)
-                    }
-                    _ => y,
-                };
-                let y = y.into_iter().enumerate().map(classes).collect();
                 let name = |output: &Output<B>| self.topology.name_of(output.source);
                 let shapes: Vec<_> = self.outputs.iter().map(|o| (name(o), o.target_shape())).collect();
                 let (targets, y) = check_arrays(&format!("{prefix}y"), "the model's output shape", y, &shapes)?;
@@ -708,7 +695,7 @@ where
     }
 }
 
-/// Arrays with the number of their samples; a last axis of 1 may be left out.
+/// Arrays with the number of their samples; a last axis of 1 may be left out, or be there in excess.
 fn check_arrays<'a, E: Scalar>(
     tensor: &str,
     what: &str,
@@ -729,7 +716,8 @@ fn check_arrays<'a, E: Scalar>(
         let tensor = if expected.len() == 1 { tensor.to_owned() } else { format!("{tensor} of {name}") };
         let fits = match array.shape().split_first() {
             Some((_, rest)) => {
-                rest == *shape || shape.split_last().is_some_and(|(last, most)| *last == 1 && rest == most)
+                let without = |long: &[usize], short: &[usize]| long.split_last() == Some((&1, short));
+                rest == *shape || without(shape, rest) || without(rest, shape)
             }
             None => false,
         };

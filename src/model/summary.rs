@@ -44,7 +44,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`diagram`](crate::model::diagram::diagram).
+    /// Those of [`diagram()`].
     pub fn diagram(&self) -> Result<String> {
         let shape = |value: &Value| -> Vec<Option<usize>> {
             std::iter::once(None).chain(value.shape().iter().map(|n| Some(*n))).collect()

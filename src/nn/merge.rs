@@ -8,7 +8,7 @@ use crate::backend::dense::Columns;
 use crate::error::{Error, Result};
 use crate::nn::Scratch;
 use crate::nn::builder::{Builder, Value};
-use crate::nn::masking::KeepRows;
+use crate::nn::masking::{KeepRows, NotEqual};
 use crate::nn::op::{Backward, Forward, Op};
 
 /// At least two inputs of one shape.
@@ -27,23 +27,37 @@ fn alike<'a, B: DenseBackend + 'static>(builder: &Builder<B>, inputs: &'a [Value
     }
 }
 
-/// The mask of several inputs, by Keras's rule: steps that any of them has, and no mask where one of them has none.
+/// The mask of several inputs, as Keras has it: steps that any of them has; none where an input has none, since it has all steps.
 fn joined<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value]) -> Result<Option<Value>> {
-    let Some(masks) = inputs.iter().map(Value::mask).collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let mut union: Option<Value> = None;
-    for mask in masks {
-        union = Some(match union {
-            None => mask.clone(),
-            Some(known) if known == *mask => known,
-            Some(known) => builder.constant_op(Maximum2::<B>::new(), &[&known, mask], &known.shape().to_vec())?,
-        });
+    let Some(masks) = inputs.iter().map(|input| input.mask().cloned()).collect::<Option<Vec<Value>>>() else {
+        return Ok(None);
+    };
+    let mut masks = masks.into_iter();
+    let Some(mut mask) = masks.next() else { return Ok(None) };
+    for other in masks.filter(|other| *other != mask).collect::<Vec<_>>() {
+        let shape = mask.shape().to_vec();
+        let sum = builder.constant_op(Pair(Combination::Sum), &[&mask, &other], &shape)?;
+        mask = builder.constant_op(NotEqual { columns: 1, value: 0.0 }, &[&sum], &shape)?;
     }
-    Ok(union)
+    Ok(Some(mask))
 }
 
 /// One after the other, two at a time.
 fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value], how: Combination) -> Result<Value> {
-    let (first, others) = alike(builder, inputs)?;
+    alike(builder, inputs)?;
+    let mask = joined(builder, inputs)?;
+    // A step that is absent from one factor leaves the others as they are.
+    let mut factors = inputs.to_vec();
+    if how == Combination::Product {
+        for factor in &mut factors {
+            if let Some(mask) = factor.mask().filter(|mask| mask.shape() == &factor.shape()[..1]).cloned() {
+                let shape = factor.shape().to_vec();
+                *factor =
+                    builder.op1(OneWhereAbsent::<B> { ones: Scratch::new() }, &[&*factor, &mask], &shape, 0..0)?;
+            }
+        }
+    }
+    let (first, others) = alike(builder, &factors)?;
     let shape = first.shape().to_vec();
     let mut result = first.clone();
     for other in others {
@@ -52,8 +66,30 @@ fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value],
             _ => builder.op1(Pair(how), &[&result, other], &shape, 0..0)?,
         };
     }
-    let mask = joined(builder, inputs)?;
+    if let (Combination::Product, Some(mask)) = (how, &mask) {
+        result = builder.op1(KeepRows, &[&result, mask], &shape, 0..0)?;
+    }
     Ok(result.with_mask(mask.as_ref()))
+}
+
+/// Rows that a mask, input 1, names; ones for the others.
+struct OneWhereAbsent<B: DenseBackend> {
+    ones: Scratch<B>,
+}
+
+impl<B: DenseBackend> Op<B> for OneWhereAbsent<B> {
+    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+        use crate::backend::Storage;
+        let x = pass.inputs.get(0)?;
+        self.ones.grow(backend, "ones", x.elements())?;
+        let mut ones = self.ones.get_mut(backend, x.elements())?;
+        backend.fill(&mut ones, 1.0)?;
+        backend.select_rows(pass.inputs.get(1)?, x, Some(&ones), pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+        backend.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,8 +197,7 @@ impl<B: DenseBackend> Op<B> for Maximum2<B> {
 macro_rules! elementwise {
     ($(#[$doc:meta])* $layer:ident, $how:ident) => {
         $(#[$doc])*
-        /// At least two inputs of one shape. As in Keras, a step is absent where the masks of all of them say so; an input without a mask
-        /// has every step.
+        /// At least two inputs of one shape; a step is absent where masks of all of them say so.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct $layer {}
@@ -189,65 +224,14 @@ elementwise! {
     Add, Sum
 }
 elementwise! {
+    /// The product of its inputs, Keras's [`Multiply`](https://keras.io/api/layers/merging_layers/multiply/); steps absent from one count as 1
+    /// there, and those absent from all are zero.
+    Multiply, Product
+}
+elementwise! {
     /// The largest of its inputs, element by element, Keras's [`Maximum`](https://keras.io/api/layers/merging_layers/maximum/). Of equals
     /// the first gets the gradient.
     Maximum, Maximum
-}
-
-/// The product of its inputs, Keras's [`Multiply`](https://keras.io/api/layers/merging_layers/multiply/). At least two inputs of one
-/// shape. As in Keras, an input counts as 1 at steps that its mask says are absent, and the product is 0 at those that no input has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Multiply {}
-
-impl Multiply {
-    /// The layer.
-    pub fn new() -> Self {
-        Multiply {}
-    }
-
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
-        alike(builder, inputs)?;
-        let mut factors = Vec::new();
-        for input in inputs {
-            factors.push(match input.mask() {
-                None => input.clone(),
-                Some(mask) => {
-                    let op = OnesElsewhere::<B> { ones: Scratch::new() };
-                    builder.op1(op, &[input, mask], input.shape(), 0..0)?.with_mask(Some(mask))
-                }
-            });
-        }
-        let product = folded(builder, &factors, Combination::Product)?;
-        Ok(vec![match product.mask() {
-            None => product,
-            Some(mask) => builder.op1(KeepRows, &[&product, mask], product.shape(), 0..0)?.with_mask(Some(mask)),
-        }])
-    }
-}
-
-/// Rows that a mask names, ones for the others.
-struct OnesElsewhere<B: DenseBackend> {
-    ones: Scratch<B>,
-}
-
-impl<B: DenseBackend> Op<B> for OnesElsewhere<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        use crate::backend::Storage;
-        let (x, mask) = (pass.inputs.get(0)?, pass.inputs.get(1)?);
-        let len = x.elements();
-        self.ones.grow(backend, "ones", len)?;
-        backend.fill(&mut *self.ones.get_mut(backend, len)?, 1.0)?;
-        backend.select_rows(mask, x, Some(&*self.ones.get(backend, len)?), pass.outputs.get(0)?)
-    }
-
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
-    }
 }
 
 /// The first of two inputs less the second, Keras's [`Subtract`](https://keras.io/api/layers/merging_layers/subtract/).
@@ -313,8 +297,7 @@ impl<B: DenseBackend> Op<B> for Scale {
 }
 
 /// The inputs side by side along the last axis, Keras's [`Concatenate`](https://keras.io/api/layers/merging_layers/concatenate/):
-/// `[…, a]`, `[…, b]`, … to `[…, a + b + …]`. As in Keras, a step is
-/// absent where the masks of all inputs say so.
+/// `[…, a]`, `[…, b]`, … to `[…, a + b + …]`. A step is absent where masks of all inputs say so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Concatenate {}

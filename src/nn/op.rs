@@ -1,6 +1,6 @@
 //! What layers are made of: [`Op`], one operation with its derivative.
 //!
-//! A layer does not compute. It puts operations into a [`Builder`](crate::nn::Builder), which a [`Network`](crate::nn::Network) then
+//! A layer does not compute. It puts operations into a [`Builder`](crate::nn::Builder), which a network then
 //! runs: forwards in their order, backwards in the opposite one. Operations keep plans and scratch space from call to call; values,
 //! gradients and weights belong to the network and stand where the backend computes.
 

@@ -23,7 +23,8 @@ pub fn difference(what: &str, got: &ArrayD<f64>, expected: &ArrayD<f64>, allowed
     }
     for ((index, got), expected) in got.indexed_iter().zip(expected) {
         // Not-a-number is a difference too.
-        if !((got - expected).abs() <= allowed) {
+        let off = (got - expected).abs();
+        if off > allowed || off.is_nan() {
             return Err(format!(
                 "{what}{:?}: {got}, Keras has {expected}; allowed {allowed:.1e}",
                 ndarray::Dimension::slice(&index)
@@ -51,7 +52,8 @@ pub fn adam_difference(
         // The slope where it is largest between g and what is `error` beside it.
         let slope = rate * c / ((g.abs() - error).max(0.0) + c).powi(2);
         let allowed = slope * error + TOLERANCE * (expected.abs() + rate);
-        if !((got - expected).abs() <= allowed) {
+        let off = (got - expected).abs();
+        if off > allowed || off.is_nan() {
             return Err(format!(
                 "{what}{:?}: {got}, Keras has {expected}; allowed {allowed:.1e}",
                 ndarray::Dimension::slice(&index)

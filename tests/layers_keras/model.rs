@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
+use fused_rnn::metrics::Metric;
 use fused_rnn::model::{FitOptions, Graph, LayerId, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
 use fused_rnn::optim::Sgd;
@@ -19,6 +20,12 @@ use crate::probe::{GiveMaskOf, TakeMask, Watch};
 use crate::{known, loss, translate};
 
 const RATE: f64 = 0.01;
+
+/// What an output was in the last pass.
+type Seen = Rc<RefCell<Vec<f64>>>;
+
+/// A layer's name and its arrays.
+type OfLayer = (String, Vec<ArrayD<f64>>);
 
 /// The layers of a case, by name, in the order in which Keras has them.
 type Layers = Vec<(String, LayerConfig)>;
@@ -41,7 +48,7 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 /// The model, its layers, and what its outputs are in a pass.
-fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Rc<RefCell<Vec<f64>>>>), String>
+fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Seen>), String>
 where
     B: DenseBackend<Elem = f64> + 'static,
     B::Plan: 'static,
@@ -92,7 +99,7 @@ where
 }
 
 /// Keras's arrays of each layer that has some, converted, with the names of the model's weights in front of them.
-fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<(String, Vec<ArrayD<f64>>)>, String> {
+fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<OfLayer>, String> {
     let mut all = Vec::new();
     for (name, config) in layers {
         let of_layer: Vec<ArrayD<f64>> = arrays
@@ -234,6 +241,19 @@ where
     }
 
     give_weights(&mut model)?;
+    if let Some(expected) = case.json["metrics"].as_object() {
+        model.metrics(&[Metric::Accuracy]);
+        let got = model.evaluate_metrics(x(), y()).map_err(text)?;
+        for (name, expected) in expected {
+            let expected = expected.as_f64().expect("a number");
+            let found = got.iter().find(|(other, _)| other == name).ok_or_else(|| format!("no metric {name}"))?;
+            // A quotient of two small whole numbers, which Keras divides in single or in double precision.
+            if (found.1 - expected).abs() > f64::from(f32::EPSILON) {
+                return Err(format!("{name}: {}, Keras has {expected}", found.1));
+            }
+        }
+        model.metrics(&[]);
+    }
     step(&mut model)?;
     for ((layer, expected), (_, gradients)) in converted(&layers, &case.weights("a"))?.iter().zip(&gradients) {
         let own: Vec<_> = model.weights().filter(|(name, ..)| name.split('.').next() == Some(layer)).collect();

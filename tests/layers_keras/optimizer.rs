@@ -152,7 +152,8 @@ fn compare(case: &Case, step: usize, got: &[f64], more: f64) -> Result<(), Strin
     let allowed = size * (30.0 * f64::EPSILON + more);
     for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
         // Not-a-number is a difference too.
-        if !((got - expected).abs() <= allowed) {
+        let off = (got - expected).abs();
+        if off > allowed || off.is_nan() {
             return Err(format!("step {step}, element {i}: {got}, Keras has {expected}; allowed {allowed:.1e}"));
         }
     }

@@ -1,6 +1,6 @@
 //! What a model needs besides the recurrent operator: [`DenseBackend`], with [`Memory`] to keep its tensors in.
 //!
-//! The division of labour is that of [`RecurrentBackend`]: buffers are the caller's, work is given to the backend's stream, no
+//! The division of labour is that of [`RecurrentBackend`](crate::backend::RecurrentBackend): buffers are the caller's, work is given to the backend's stream, no
 //! call allocates memory, copies between host and device, or waits. What a step has to tell (its loss, whether a gradient is
 //! finite) goes into a *record* beside the tensors, see [`Report`], and is read when the caller asks for it.
 //!
