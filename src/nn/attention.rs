@@ -219,6 +219,7 @@ impl AdditiveAttention {
 ///
 /// Weights `query.weight`, `key.weight` `[num_heads * key_dim, features]`, `value.weight` `[num_heads * value_dim, features]`,
 /// `attention_output.weight` `[output, num_heads * value_dim]` and their biases; heads stand one after the other.
+/// Queries that a mask says are absent look at the keys as the others do, and their outputs keep the mask; in Keras they look at all keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MultiHeadAttention {

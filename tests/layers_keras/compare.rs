@@ -11,16 +11,6 @@ use ndarray::ArrayD;
 /// The error allowed, as a part of the largest size in the tensors compared.
 pub const TOLERANCE: f64 = 1e-12;
 
-/// What stands in single precision in Keras on TensorFlow, of a few parts in 1e8: the scale of multi-head attention, the slope of the leaky
-/// relu, and the 1e-7 that Keras adds to the weight of a masked batch. Results that contain one differ by a few times as much.
-const SINGLE: [&str; 5] =
-    ["multi_head_attention", "transformer", "activation_leaky_relu", "batch_normalization_mask", "bahdanau"];
-
-/// The error allowed in a case, as a part of the largest size in the tensors compared.
-pub fn tolerance(case: &str) -> f64 {
-    if SINGLE.iter().any(|part| case.contains(part)) { 1e-6 } else { TOLERANCE }
-}
-
 /// The largest size of all elements.
 pub fn largest<'a>(arrays: impl IntoIterator<Item = &'a ArrayD<f64>>) -> f64 {
     arrays.into_iter().flatten().fold(0.0, |m, v| v.abs().max(m))

@@ -7,22 +7,14 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::model::{Graph, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
-use ndarray::{ArrayD, ArrayViewD};
+use ndarray::{ArrayD, ArrayViewD, Axis};
 
 use crate::case::Case;
-use crate::compare::{adam, adam_difference, difference, largest, tolerance};
-use crate::probe::{GiveMask, ShowMask, Watch};
-use crate::translate;
+use crate::compare::{adam, adam_difference, difference, largest};
+use crate::probe::{GiveMask, GiveMaskOf, ShowMask, TakeMask, Watch};
+use crate::{known, translate};
 
 const RATE: f64 = 0.01;
-
-/// What of a case can be compared.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Extent {
-    All,
-    /// Outputs and loss, of a pass without training; this crate's gradients are always of passes in training.
-    Inference,
-}
 
 /// Inputs of the case, in the order in which the model takes them.
 struct Inputs {
@@ -64,9 +56,20 @@ where
             }
         });
     }
+    let whole = all[0].clone();
+    let unmasked = known::STATES_WITHOUT_MASK.contains(&case.name.as_str());
+    if unmasked {
+        let take = graph.own_layer(TakeMask, None).map_err(text)?;
+        all[0] = graph.call(take, &[&whole]).map_err(text)?;
+    }
     all.extend(case.list("states").iter().filter_map(|name| tensor(name)));
     let layer = graph.named_layer("layer", layer.clone()).map_err(text)?;
-    graph.call_all(layer, &all.iter().collect::<Vec<_>>()).map_err(text)
+    let mut outputs = graph.call_all(layer, &all.iter().collect::<Vec<_>>()).map_err(text)?;
+    if unmasked && case.has("ymask") {
+        let give = graph.own_layer(GiveMaskOf, None).map_err(text)?;
+        outputs[0] = graph.call(give, &[&outputs[0], &whole]).map_err(text)?;
+    }
+    Ok(outputs)
 }
 
 /// The parts of a flat gradient, with the names of their weights.
@@ -87,7 +90,7 @@ where
 }
 
 /// Runs a case; an `Err` says where it differs.
-pub fn check<B>(backend: impl Fn() -> B, case: &Case, extent: Extent) -> Result<(), String>
+pub fn check<B>(backend: impl Fn() -> B, case: &Case) -> Result<(), String>
 where
     B: DenseBackend<Elem = f64> + 'static,
     B::Plan: 'static,
@@ -96,6 +99,7 @@ where
     if case.has("attention_mask") {
         return Err("an attention_mask".to_owned());
     }
+    let tolerance = known::tolerance(&case.name);
     let class = case.json["class"].as_str().expect("a class");
     let config = translate::layer(class, &case.json["config"], &case.json["call"])?;
     let given = inputs(case);
@@ -130,31 +134,31 @@ where
     let trained = case.json["training"].as_bool().expect("a flag");
     let loss = case.array("loss")[[0]];
 
+    if known::MASKED_QUERIES.contains(&case.name.as_str()) {
+        let got = model.predict_all(x()).map_err(text)?;
+        masked_queries(case, &got, &expected, tolerance)?;
+        return mask_handed_on(backend(), case, &config, &given, x());
+    }
+
     // Outputs, of the kind of pass that Keras's was.
     if !trained {
         let got = model.predict_all(x()).map_err(text)?;
         for ((name, got), expected) in names.iter().zip(&got).zip(&expected) {
-            difference(name, got, expected, tolerance(&case.name) * largest([expected]).max(1e-3))?;
+            difference(name, got, expected, tolerance * largest([expected]).max(1e-3))?;
         }
         let got = model.evaluate(x(), y()).map_err(text)?;
-        same_loss(case, got, loss)?;
+        same_loss(got, loss, tolerance)?;
     }
     mask_handed_on(backend(), case, &config, &given, x())?;
-    // What is another function in training has gradients there only.
-    if extent == Extent::Inference || !trained && ["BatchNormalization", "Dropout"].contains(&class) {
+    if known::INFERENCE.contains(&case.name.as_str()) {
         return Ok(());
     }
 
     let (got, dx) = model.input_gradients(x(), y()).map_err(text)?;
-    same_loss(case, got, loss)?;
+    same_loss(got, loss, tolerance)?;
     for ((name, seen), expected) in names.iter().zip(&seen).zip(&expected) {
         let got = ArrayD::from_shape_vec(expected.shape(), seen.borrow().clone()).map_err(|e| e.to_string())?;
-        difference(
-            &format!("{name} in training"),
-            &got,
-            expected,
-            tolerance(&case.name) * largest([expected]).max(1e-3),
-        )?;
+        difference(&format!("{name} in training"), &got, expected, tolerance * largest([expected]).max(1e-3))?;
     }
     let (_, flat) = model.loss_gradient(x(), y()).map_err(text)?;
     let flat = flat.to_vec();
@@ -168,8 +172,7 @@ where
         .map(|i| (i, case.array(&format!("d{}", given.names[i]))))
         .collect();
     // Some gradients are sums of terms that cancel; what is left over is as large as the rounding of the terms.
-    let error =
-        tolerance(&case.name) * largest(gradients.iter().chain(of_inputs.iter().map(|(_, array)| array))).max(1e-3);
+    let error = tolerance * largest(gradients.iter().chain(of_inputs.iter().map(|(_, array)| array))).max(1e-3);
     for ((name, got), expected) in got.iter().zip(&gradients) {
         difference(&format!("gradient of {name}"), got, expected, error)?;
     }
@@ -177,11 +180,16 @@ where
         difference(&format!("gradient of {}", given.names[*i]), &dx[*i], expected, error)?;
     }
 
-    // Files with masks leave the step out.
-    if !case.weights("a").is_empty() {
+    let after: Vec<ArrayD<f64>> = case.weights("a").into_iter().map(|(_, array)| array).collect();
+    if after.is_empty() && !weights.is_empty() && (trained || !given.names.iter().any(|name| name.starts_with("mask")))
+    {
+        return Err(
+            "no weights after a step, which are left out of passes with a mask and without training alone".to_owned()
+        );
+    }
+    if !after.is_empty() {
         model.set_keras_weights("layer", &weights).map_err(text)?;
-        same_loss(case, model.train_on_batch(x(), y()).map_err(text)?, loss)?;
-        let after: Vec<ArrayD<f64>> = case.weights("a").into_iter().map(|(_, array)| array).collect();
+        same_loss(model.train_on_batch(x(), y()).map_err(text)?, loss, tolerance)?;
         let after = import_layer(&config, &after).map_err(text)?;
         let trained: Vec<_> =
             model.weights().map(|(name, shape, values)| (name, shape.to_vec(), values.to_vec())).collect();
@@ -196,8 +204,40 @@ where
     Ok(())
 }
 
-fn same_loss(case: &Case, got: f64, expected: f64) -> Result<(), String> {
-    if (got - expected).abs() <= tolerance(&case.name) * expected.abs().max(1e-3) {
+/// Outputs of multi-head attention, `[batch, queries, width]`, and perhaps weights of the keys, `[batch, heads, queries, keys]`: as Keras
+/// has them for queries that are there; for the others, weights that are none for absent keys and 1 taken together.
+fn masked_queries(case: &Case, got: &[ArrayD<f64>], expected: &[ArrayD<f64>], tolerance: f64) -> Result<(), String> {
+    let (queries, keys) = (case.array("mask0"), case.array("mask1"));
+    let (mut compared, mut others) = (0, 0);
+    for ((batch, query), there) in queries.indexed_iter().map(|(at, there)| ((at[0], at[1]), *there == 1.0)) {
+        for (got, expected) in got.iter().zip(expected) {
+            let row = |array: &ArrayD<f64>| {
+                let sample = array.index_axis(Axis(0), batch);
+                sample.index_axis(Axis(sample.ndim() - 2), query).to_owned()
+            };
+            if there {
+                let what = format!("query {query} of sample {batch}, ");
+                difference(&what, &row(got), &row(expected), tolerance * largest([expected]))?;
+                compared += 1;
+            } else if got.ndim() == 4 {
+                for weights in row(got).rows() {
+                    let absent = weights.iter().zip(keys.index_axis(Axis(0), batch)).filter(|(_, key)| **key == 0.0);
+                    let sum = weights.sum();
+                    if absent.into_iter().any(|(w, _)| *w != 0.0) || (sum - 1.0).abs() > 8.0 * f64::EPSILON {
+                        return Err(format!("query {query} of sample {batch}: weights {weights}"));
+                    }
+                    others += 1;
+                }
+            }
+        }
+    }
+    // The cases are what they are taken for.
+    assert!(compared > 0 && (others > 0 || got.len() == 1), "{}: {compared} rows and {others}", case.name);
+    Ok(())
+}
+
+fn same_loss(got: f64, expected: f64, tolerance: f64) -> Result<(), String> {
+    if (got - expected).abs() <= tolerance * expected.abs().max(1e-3) {
         return Ok(());
     }
     Err(format!("loss: {got}, Keras has {expected}"))
@@ -229,5 +269,9 @@ where
     }
     let mut model = graph.model(backend, &[&mask], 1).map_err(text)?;
     let got = model.predict(x).map_err(text)?;
-    difference("mask on the output", &got, &case.array("ymask"), 0.0)
+    let mut expected = case.array("ymask");
+    if known::BACKWARDS.contains(&case.name.as_str()) {
+        expected.invert_axis(Axis(1));
+    }
+    difference("mask on the output", &got, &expected, 0.0)
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::keras::import_layer;
+use fused_rnn::metrics::Metric;
 use fused_rnn::model::{FitOptions, Graph, LayerId, Model, Tensor};
 use fused_rnn::nn::{LayerConfig, Loss};
 use fused_rnn::optim::Sgd;
@@ -13,21 +14,21 @@ use ndarray::{ArrayD, ArrayViewD};
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::compare::{adam, adam_difference, difference, largest, tolerance};
+use crate::compare::{adam, adam_difference, difference, largest};
 use crate::layer::parts;
-use crate::probe::Watch;
-use crate::{loss, translate};
+use crate::probe::{GiveMaskOf, TakeMask, Watch};
+use crate::{known, loss, translate};
 
 const RATE: f64 = 0.01;
-
-/// The layers of a case, by name, in the order in which Keras has them.
-type Layers = Vec<(String, LayerConfig)>;
 
 /// What an output was in the last pass.
 type Seen = Rc<RefCell<Vec<f64>>>;
 
 /// A layer's name and its arrays.
 type OfLayer = (String, Vec<ArrayD<f64>>);
+
+/// The layers of a case, by name, in the order in which Keras has them.
+type Layers = Vec<(String, LayerConfig)>;
 
 fn layers(case: &Case) -> Result<Layers, String> {
     let described = case.json["layers"].as_array().expect("layers");
@@ -66,9 +67,20 @@ where
     }
     for call in case.json["graph"].as_array().expect("calls") {
         let given = [names(&call["inputs"]), names(&call["states"])].concat();
-        let given: Vec<Tensor> = given.iter().map(|name| tensors[*name].clone()).collect();
+        let mut given: Vec<Tensor> = given.iter().map(|name| tensors[*name].clone()).collect();
         let id = ids[call["layer"].as_str().expect("a name")];
-        let made = graph.call_all(id, &given.iter().collect::<Vec<_>>()).map_err(text)?;
+        let states = !names(&call["states"]).is_empty();
+        let unmasked = states && known::STATES_WITHOUT_MASK.contains(&case.name.as_str());
+        let whole = given[0].clone();
+        if unmasked {
+            let take = graph.own_layer(TakeMask, None).map_err(text)?;
+            given[0] = graph.call(take, &[&whole]).map_err(text)?;
+        }
+        let mut made = graph.call_all(id, &given.iter().collect::<Vec<_>>()).map_err(text)?;
+        if unmasked {
+            let give = graph.own_layer(GiveMaskOf, None).map_err(text)?;
+            made[0] = graph.call(give, &[&made[0], &whole]).map_err(text)?;
+        }
         let outputs = names(&call["outputs"]);
         if outputs.len() != made.len() {
             return Err(format!("{} outputs of {}, Keras has {}", made.len(), call["layer"], outputs.len()));
@@ -110,6 +122,7 @@ where
     B::Plan: 'static,
 {
     let text = |e: fused_rnn::Error| e.to_string();
+    let tolerance = known::tolerance(&case.name);
     let layers = layers(case)?;
     let (mut model, seen) = build(backend(), case, &layers)?;
     let losses = case.json["loss"].as_array().expect("losses");
@@ -146,7 +159,7 @@ where
     let expected_loss = case.array("loss")[[0]];
     let same_loss = |got: f64| {
         // Not-a-number is a difference too.
-        let allowed = tolerance(&case.name) * expected_loss.abs().max(1e-3);
+        let allowed = tolerance * expected_loss.abs().max(1e-3);
         if (got - expected_loss).abs() <= allowed {
             Ok(())
         } else {
@@ -169,7 +182,7 @@ where
         .map(|i| (i, case.array(&format!("d{}", inputs[i]))))
         .collect();
     let sizes = gradients.iter().flat_map(|(_, g)| g).chain(of_inputs.iter().map(|(_, g)| g));
-    let mut error = tolerance(&case.name) * largest(sizes).max(1e-3);
+    let mut error = tolerance * largest(sizes).max(1e-3);
     let compare = |model: &Model<f64, B>, flat: &[f64], error: f64| -> Result<(), String> {
         let got = parts(model, flat);
         for (layer, expected) in &gradients {
@@ -224,10 +237,23 @@ where
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {
         let got = ArrayD::from_shape_vec(expected.shape(), seen.borrow().clone()).map_err(|e| e.to_string())?;
-        difference(name, &got, &expected, tolerance(&case.name) * largest([&expected]).max(1e-3))?;
+        difference(name, &got, &expected, tolerance * largest([&expected]).max(1e-3))?;
     }
 
     give_weights(&mut model)?;
+    if let Some(expected) = case.json["metrics"].as_object() {
+        model.metrics(&[Metric::Accuracy]);
+        let got = model.evaluate_metrics(x(), y()).map_err(text)?;
+        for (name, expected) in expected {
+            let expected = expected.as_f64().expect("a number");
+            let found = got.iter().find(|(other, _)| other == name).ok_or_else(|| format!("no metric {name}"))?;
+            // A quotient of two small whole numbers, which Keras divides in single or in double precision.
+            if (found.1 - expected).abs() > f64::from(f32::EPSILON) {
+                return Err(format!("{name}: {}, Keras has {expected}", found.1));
+            }
+        }
+        model.metrics(&[]);
+    }
     step(&mut model)?;
     for ((layer, expected), (_, gradients)) in converted(&layers, &case.weights("a"))?.iter().zip(&gradients) {
         let own: Vec<_> = model.weights().filter(|(name, ..)| name.split('.').next() == Some(layer)).collect();

@@ -106,3 +106,45 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for ShowMask {
         None
     }
 }
+
+/// Its input without its mask.
+pub struct TakeMask;
+
+impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for TakeMask {
+    fn class_name(&self) -> &str {
+        "TakeMask"
+    }
+
+    fn stem(&self) -> &str {
+        "take_mask"
+    }
+
+    fn build(&self, _: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+        Ok(vec![inputs[0].clone().with_mask(None)])
+    }
+
+    fn config(&self) -> Option<LayerConfig> {
+        None
+    }
+}
+
+/// The first input with the mask of the second.
+pub struct GiveMaskOf;
+
+impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMaskOf {
+    fn class_name(&self) -> &str {
+        "GiveMaskOf"
+    }
+
+    fn stem(&self) -> &str {
+        "give_mask_of"
+    }
+
+    fn build(&self, _: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+        Ok(vec![inputs[0].clone().with_mask(inputs[1].mask())])
+    }
+
+    fn config(&self) -> Option<LayerConfig> {
+        None
+    }
+}

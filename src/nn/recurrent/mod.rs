@@ -161,7 +161,8 @@ macro_rules! recurrent_layer {
 ///
 /// `[seq_len, features]` to `[units]`, the output of the last step, or with `return_sequences` to `[seq_len, units]`. Further inputs are
 /// the initial states. Kernel Glorot uniform, recurrent kernel orthogonal, as in Keras; names, shapes and gate order of the weights are
-/// PyTorch's. Steps that a mask says are absent are left out; the output there is the one before.
+/// PyTorch's. Steps that a mask says are absent are left out; the output there is the one before. (Keras 3 forgets the mask where
+/// initial states are given; here it counts.) With `go_backwards` the mask of the output is turned round with it, which Keras's is not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimpleRnn {
