@@ -175,8 +175,8 @@ fn options_that_cannot_be() {
     let huge = usize::MAX.to_string();
     for (options, part) in [
         (&["--units", "0"][..], "0"),
-        (&["--units", &huge], &huge),
-        (&["--units", "1152921504606846976"], "1152921504606846976"),
+        (&["--units", &huge], "hidden_size"),
+        (&["--units", "1152921504606846976"], "hidden_size"),
         (&["--window", "0"], "window is 0"),
         (&["--window", &huge], "too few rows"),
         (&["--horizon", "0"], "horizon is 0"),

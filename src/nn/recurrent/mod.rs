@@ -360,6 +360,8 @@ where
     if options.go_backwards {
         descriptor.direction = Direction::Reverse;
     }
+    // The weights first: a size that is too large for them is named as itself.
+    WeightLayout::new(&descriptor)?;
     RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
     let states = initial_states(builder, &inputs[1..], &descriptor, options)?;
     let mask = inputs[0].mask().filter(|mask| mask.shape() == [seq_len]).cloned();
