@@ -116,6 +116,22 @@ pub fn entries() -> Vec<Entry> {
             add(format!("{kernel}_{dtype}"), source, params, body, threads, 75, "", dtype, "");
         }
     }
+    for dtype in ["f16", "bf16"] {
+        for kernel in ["narrow", "widen"] {
+            let body = format!("{kernel}<{dtype}>(p)");
+            add(
+                format!("{kernel}_{dtype}"),
+                "tensor.cu",
+                "ConvertParams",
+                body,
+                ELEMENTWISE_THREADS,
+                75,
+                "",
+                dtype,
+                "",
+            );
+        }
+    }
     for (kernel, function, params) in [
         ("finish_loss", "loss_to_record", "FinishLossParams"),
         ("finish_sum_of_squares", "sum_partial_squares", "SumOfSquaresParams"),

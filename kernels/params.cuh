@@ -427,6 +427,13 @@ struct ScaleAddParams {
     double alpha, beta;
 };
 
+// to[i] = from[i] in the other type; floats on one side, elements of 16 bits on the other.
+struct ConvertParams {
+    const void* from;  // float [len] (narrow), E [len] (widen)
+    void* to;          // E [len] (narrow), float [len] (widen)
+    u64 len;
+};
+
 // to[...] = from[...], or +=. Strides count elements; those of `from` may be 0, all may be negative.
 struct StridedCopyParams {
     const void* from;  // E, the element of all indices 0

@@ -32,6 +32,15 @@ template <class E> DEVICE void scale_add(const ScaleAddParams& p) {
     }
 }
 
+// Between float tensors and their copies in 16 bits, for mixed precision: rounded to nearest, ties to even; beyond the range of E infinite.
+template <class E> DEVICE void narrow(const ConvertParams& p) {
+    for (u64 i = first_element(); i < p.len; i += element_stride()) store<E>(p.to, i, load<f32>(p.from, i));
+}
+
+template <class E> DEVICE void widen(const ConvertParams& p) {
+    for (u64 i = first_element(); i < p.len; i += element_stride()) store<f32>(p.to, i, load<E>(p.from, i));
+}
+
 template <class E> DEVICE void strided_copy(const StridedCopyParams& p) {
     const u64 len = p.shape[0] * p.shape[1] * p.shape[2] * p.shape[3];
     for (u64 i = first_element(); i < len; i += element_stride()) {

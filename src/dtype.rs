@@ -98,8 +98,20 @@ macro_rules! element {
 
 element!(f32, F32, |value| value as f32, f64::from);
 element!(f64, F64, |value| value, |value| value);
-element!(half::f16, F16, half::f16::from_f64, half::f16::to_f64);
-element!(half::bf16, Bf16, half::bf16::from_f64, half::bf16::to_f64);
+element!(half::f16, F16, |value| half::f16::from_f32(rounded_to_odd(value)), half::f16::to_f64);
+element!(half::bf16, Bf16, |value| half::bf16::from_f32(rounded_to_odd(value)), half::bf16::to_f64);
+
+/// The value as `f32`, and where that has not all of it, the neighbour whose last bit is set: rounding it further then gives what
+/// rounding the value once would, since a value beside the middle of two numbers of 16 bits never becomes the middle
+/// ([Boldo and Melquiond 2008](https://doi.org/10.1109/TC.2007.70819)). `half`'s own conversion drops the lower half of the bits first.
+fn rounded_to_odd(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) == value || !near.is_finite() {
+        return near;
+    }
+    let toward_zero = if f64::from(near).abs() > value.abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f32::from_bits(toward_zero | 1)
+}
 
 /// An element type that the host computes in: `f32` and `f64`.
 pub trait Scalar:
@@ -109,3 +121,48 @@ pub trait Scalar:
 
 impl Scalar for f32 {}
 impl Scalar for f64 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The nearest of the two neighbours that the type has, ties to even, found by going through all numbers of 16 bits.
+    fn nearest<E: Element>(value: f64, all: &[E]) -> f64 {
+        let after = all.partition_point(|v| v.wide() < value).clamp(1, all.len() - 1);
+        let (low, high) = (all[after - 1].wide(), all[after].wide());
+        match (value - low).partial_cmp(&(high - value)) {
+            Some(std::cmp::Ordering::Less) => low,
+            Some(std::cmp::Ordering::Greater) => high,
+            // Positions in the list of non-negative numbers are their bits: even ones are even.
+            _ if after.is_multiple_of(2) => high,
+            _ => low,
+        }
+    }
+
+    fn rounds_once<E: Element>(all: Vec<E>) {
+        for pair in all.windows(2).step_by(7) {
+            let (low, high) = (pair[0].wide(), pair[1].wide());
+            let middle = (low + high) / 2.0;
+            // Beside the middle by one part in 2^24 (which f32 shows in its last bits) and in 2^50 (which it does not show), and on it.
+            for (nudge, name) in [(0.0, "tie"), (2f64.powi(-24), "f32"), (2f64.powi(-50), "f64")] {
+                for value in [middle * (1.0 + nudge), middle * (1.0 - nudge), middle * (1.0 + 3.0 * nudge)] {
+                    let expected = nearest(value, &all);
+                    assert_eq!(E::of(value).wide(), expected, "{name}: {value:e} between {low:e} and {high:e}");
+                    assert_eq!(E::of(-value).wide(), -expected, "{name}: -{value:e}");
+                }
+            }
+        }
+        assert!(E::of(f64::NAN).wide().is_nan());
+        assert_eq!(E::of(f64::INFINITY).wide(), f64::INFINITY);
+        assert_eq!(E::of(-1e300).wide(), f64::NEG_INFINITY);
+        assert_eq!(E::of(-0.0).wide().to_bits(), (-0.0f64).to_bits());
+        assert_eq!(E::of(1e-300).wide().to_bits(), 0);
+    }
+
+    #[test]
+    fn sixteen_bits_round_to_nearest() {
+        rounds_once((0..0x7c00).map(half::f16::from_bits).collect());
+        // Without the last binade, whose products with the nudges overflow nothing but come close.
+        rounds_once((0..0x7f00).map(half::bf16::from_bits).collect());
+    }
+}

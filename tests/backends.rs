@@ -1139,11 +1139,11 @@ suite!(
 #[test]
 fn emulated_tf32_agrees() {
     use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
     let (exact, rounded) = (emulated::usual::<f32>(), AtomicU32::new(0));
     for family in [Family::Step, Family::Grid] {
         let device = Emulated::new(Schedule::default()).expect("valid").into();
-        let options = CudaOptions { tf32: true, family: FamilyChoice::Prefer(family) };
+        let options = CudaOptions { compute: Compute::Tf32, family: FamilyChoice::Prefer(family) };
         let backend = Staged::new(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options));
         for_random_problems::<half::f16>(
             80,
@@ -1175,7 +1175,8 @@ mod on_gpu {
     pub fn backend<E: Number>(suite: &str, family: Option<Family>) -> Option<Staged<E, Driver>> {
         let driver = super::common::gpu::gpu(suite)?;
         let stream = DriverStream::new(&driver).expect("a stream");
-        let options = CudaOptions { family: family.map_or(FamilyChoice::Fastest, FamilyChoice::Prefer), tf32: false };
+        let family = family.map_or(FamilyChoice::Fastest, FamilyChoice::Prefer);
+        let options = CudaOptions { family, ..CudaOptions::default() };
         Some(Staged::new(CudaBackend::with_options(driver, stream, options)))
     }
 }

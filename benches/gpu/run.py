@@ -150,6 +150,10 @@ def suite(run):
     return tests(run, "backends", ["cuda_", "--test-threads", "8"])
 
 
+def mixed(run):
+    return tests(run, "mixed_precision", ["cuda_", "--test-threads", "1"])
+
+
 def parity(run):
     gpu_needed()
     cases = sorted(os.listdir(os.path.join(BUNDLE, "parity")))
@@ -282,6 +286,7 @@ STAGES = {
     "info": ("what the machine and the build are", info, 60),
     "device": ("the driver, graphs, threads, repeatability, primitives beside their host version", device, 150),
     "suite": ("every property of every backend's suite", suite, 240),
+    "mixed": ("passes, products and training of f32 that compute in 16 bits", mixed, 120),
     "parity": ("results of PyTorch, Keras, ONNX and ONNX Runtime", parity, 60),
     "sanitizer": ("memcheck, racecheck, synccheck and initcheck", sanitizer, 240),
     "train": ("training on the device beside training on the CPU", train, 90),

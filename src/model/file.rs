@@ -10,7 +10,7 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::model::graph::check_connected;
-use crate::model::{Graph, GraphConfig, Model, Sequential, Task};
+use crate::model::{Graph, GraphConfig, LossScale, Model, Sequential, Task};
 use crate::nn::{Loss, grow};
 use crate::optim::OptimizerConfig;
 
@@ -41,6 +41,8 @@ struct TrainingState {
     steps: u64,
     epochs: u32,
     batches: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
 }
 
 const VERSION: u32 = 2;
@@ -103,6 +105,7 @@ where
         steps: model.steps,
         epochs: model.epochs_trained,
         batches: model.batches_trained,
+        loss_scale: model.loss_scale,
     };
     let description =
         Description { version: VERSION, model: model.config()?, task: task.cloned(), training: Some(training) };
@@ -203,6 +206,10 @@ where
         }
         (model.seed, model.steps) = (training.seed, training.steps);
         (model.epochs_trained, model.batches_trained) = (training.epochs, training.batches);
+        if let Some(scale) = training.loss_scale {
+            scale.validate().map_err(|e| format_error(path, e.to_string()))?;
+            model.loss_scale = Some(scale);
+        }
     }
     Ok((model, description.task))
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
-use crate::model::model::{Arrays, Data, flat};
+use crate::model::model::{Arrays, Data, Record, flat};
 use crate::nn::{Random, grow};
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
@@ -217,6 +217,7 @@ where
             order: (0..count).collect(),
             placed_order: self.backend.allocate("order of samples", samples)?,
             norm: self.backend.allocate("norm", 1)?,
+            overflow: self.loss_scale.map(|_| Record::new(&self.backend)).transpose()?,
             best,
             best_statistics,
             best_loss: f64::INFINITY,
@@ -534,7 +535,17 @@ where
             diverged(run, epoch, &self.record.read(&self.backend)?, true)?;
         }
         self.measure(size, weighted, &mut run.metrics)?;
-        let Model { backend, network, optimizer, states, steps, record, workspace, .. } = self;
+        let Model { backend, network, optimizer, states, steps, record, workspace, loss_scale, .. } = self;
+        if let (Some(scale), Some(overflow)) = (loss_scale, &mut run.overflow) {
+            // What a step does next depends on it: a device is waited for.
+            overflow.clear(backend)?;
+            backend.check_finite(network.gradients.get(), code, overflow.get_mut())?;
+            if overflow.read(backend)?.bad_gradient.is_none() {
+                scale.grow();
+            } else if scale.shrink() {
+                return Ok(());
+            }
+        }
         backend.check_finite(network.gradients.get(), code, record.get_mut())?;
         if on_host {
             diverged(run, epoch, &record.read(backend)?, true)?;
@@ -696,6 +707,8 @@ where
     placed_order: B::Owned<u32>,
     /// The gradient's sum of squares.
     norm: B::Owned<f64>,
+    /// Whether gradients of a scaled loss are finite.
+    overflow: Option<Record<B>>,
     best: B::Owned<B::Elem>,
     best_statistics: B::Owned<B::Elem>,
     best_loss: f64,

@@ -23,6 +23,7 @@ mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
+pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
 pub mod progress;
@@ -38,6 +39,7 @@ pub use callbacks::{
 pub use fit::{Clip, FitOptions, History, Outcome};
 pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
 pub use graph::{Graph, GraphConfig, LayerId, Tensor};
+pub use loss_scale::LossScale;
 pub use model::{Arrays, Model};
 pub use progress::{ProgressBar, ProgressMode};
 pub use sequences::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};

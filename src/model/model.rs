@@ -9,6 +9,7 @@ use crate::backend::dense::{DenseCall, LossEntry, RECORD_LEN, Report};
 use crate::backend::{DenseBackend, Memory, Storage, WeightGrad};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::model::LossScale;
 use crate::model::graph::{GraphConfig, Source, Tensor, Topology};
 use crate::nn::network::{Mirrored, Network};
 use crate::nn::{Builder, Layer, Loss, Scratch, Value, grow};
@@ -193,6 +194,8 @@ pub struct Model<E: Scalar, B: DenseBackend<Elem = E>> {
     pub(super) epochs_trained: u32,
     /// Batches trained so far; each has its own dropout.
     pub(super) batches_trained: u64,
+    /// What losses are multiplied with before they are differentiated, where they are.
+    pub(super) loss_scale: Option<LossScale>,
     /// Scratch space of losses and of norms.
     pub(super) workspace: Scratch<B>,
     pub(super) record: Record<B>,
@@ -229,6 +232,7 @@ where
             seed,
             epochs_trained: 0,
             batches_trained: 0,
+            loss_scale: backend.needs_loss_scale().then(LossScale::default),
             workspace: Scratch::new(),
             record: Record::new(&backend)?,
             backend,
@@ -281,10 +285,13 @@ where
         self.initialize()
     }
 
-    /// The optimizer starts anew.
+    /// The optimizer starts anew, and so does the scale of losses.
     pub(super) fn forget(&mut self) {
         self.states.clear();
         self.steps = 0;
+        if let Some(scale) = &mut self.loss_scale {
+            scale.forget();
+        }
     }
 
     /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small. The optimizer starts without
@@ -316,6 +323,18 @@ where
             (output.loss, output.loss_weight) = (*loss, *weight);
         }
         Ok(self)
+    }
+
+    /// What the loss is multiplied with before it is differentiated: `None` where it is not. A backend that computes in f16
+    /// ([`Compute::F16`](crate::backend::cuda::Compute::F16)) begins with the default scale, others with none.
+    pub fn loss_scale(&self) -> Option<LossScale> {
+        self.loss_scale
+    }
+
+    /// Sets it.
+    pub fn set_loss_scale(&mut self, scale: Option<LossScale>) -> &mut Self {
+        self.loss_scale = scale;
+        self
     }
 
     /// What the model is, apart from its weights.
@@ -532,6 +551,8 @@ where
         for (shape, (_, value)) in shapes.iter().zip(&self.topology.inputs) {
             let mut gradient = vec![E::zero(); shape.iter().product()];
             self.backend.download(&*self.network.gradient(&self.backend, value, shape[0])?, &mut gradient)?;
+            let factor = E::of(1.0 / self.scale());
+            gradient.iter_mut().for_each(|g| *g *= factor);
             gradients.push(
                 ArrayD::from_shape_vec(IxDyn(shape), gradient)
                     .map_err(|e| Error::shape("gradient", format!("{shape:?}"), e.to_string()))?,
@@ -629,8 +650,14 @@ where
         u64::from(bits[0]) | u64::from(bits[1]) << 32
     }
 
-    /// The losses of a batch whose outputs and targets are there, into the record; with `gradients` their gradients too.
+    /// What a loss is multiplied with before it is differentiated.
+    fn scale(&self) -> f64 {
+        self.loss_scale.map_or(1.0, |scale| scale.scale())
+    }
+
+    /// The losses of a batch whose outputs and targets are there, into the record; with `gradients` their gradients too, times the scale.
     pub(super) fn run_losses(&mut self, batch: usize, entry: LossEntry, weighted: bool, gradients: bool) -> Result<()> {
+        let scale = self.scale();
         let Model { backend, network, outputs, record, workspace, .. } = self;
         for output in outputs {
             let (columns, rows, loss, factor) = (output.columns(), output.rows(), output.loss, output.loss_weight);
@@ -665,6 +692,7 @@ where
                         record,
                         workspace,
                     )?;
+                    let factor = factor * scale;
                     if factor == 1.0 { Ok(()) } else { backend.scale(factor, dy) }
                 })?;
             } else {
@@ -675,7 +703,7 @@ where
         Ok(())
     }
 
-    /// Loss and gradients of a batch whose inputs and targets are there. Where the loss is not finite and the host knows, the gradients
+    /// Loss and gradients of a batch whose inputs and targets are there; those of values between layers are still scaled. Where the loss is not finite and the host knows, the gradients
     /// are not computed; [`Record::read`] tells.
     pub(super) fn run_training(
         &mut self,
@@ -691,7 +719,11 @@ where
         if self.record.is_on_host() && self.record.read(&self.backend)?.bad_loss.is_some() {
             return Ok(());
         }
-        self.network.backward(&self.backend, batch, seed, of_inputs)
+        self.network.backward(&self.backend, batch, seed, of_inputs)?;
+        match self.scale() {
+            1.0 => Ok(()),
+            scale => self.backend.scale(1.0 / scale, self.network.gradients.get_mut()),
+        }
     }
 }
 

@@ -10,14 +10,16 @@ use super::CudaBackend;
 use super::catalog::{ELEMENTWISE_THREADS, GEMM_TILES, REDUCTION_THREADS};
 use super::device::{Device, DevicePtr, Launch};
 use super::memory::DeviceBuffer;
+use super::mixed::{Compute, Converters};
 use super::params::{
     ActivationGradientParams, AdagradParams, AdamParams, BiasActivationParams, BiasGradientParams, CheckFiniteParams,
-    ClipParams, Combination, CombineParams, CopyColumnsParams, DropoutParams, FillParams, FinishLossParams,
-    GatherParams, GemmParams, GemmProblem, GemmTerm, LossParams, RmsPropParams, Rows, ScatterAddParams, SgdParams,
-    SumOfSquaresParams, SumPartialsParams, loss_kind,
+    ClipParams, Combination, CombineParams, ConvertParams, CopyColumnsParams, DropoutParams, FillParams,
+    FinishLossParams, GatherParams, GemmParams, GemmProblem, GemmTerm, LossParams, RmsPropParams, Rows,
+    ScatterAddParams, SgdParams, SumOfSquaresParams, SumPartialsParams, loss_kind,
 };
 use super::plan::{GemmKernel, LARGE_TILE_ROWS, bias_pieces, weight_splits};
 use super::pointer;
+use super::space::{Arena, Place};
 use crate::backend::dense::{
     AdagradStep, AdamStep, Columns, DenseBackend, DenseCall, LossEntry, Memory, Orientation, Product, RmsPropStep,
     SgdStep, check,
@@ -68,10 +70,13 @@ pub(crate) struct DenseKernels<D: Device> {
     check_finite: D::Kernel,
     gather: D::Kernel,
     scatter_add: D::Kernel,
+    /// Where products of floats are computed in 16 bits.
+    converters: Option<Converters<D>>,
 }
 
 impl<D: Device> DenseKernels<D> {
-    fn load(device: &D, dtype: DType, math: &str) -> Result<Self> {
+    fn load(device: &D, dtype: DType, compute: Compute) -> Result<Self> {
+        let (multiplied, math) = compute.of(dtype);
         let kernel = |name: &str| device.kernel(&format!("{name}_{dtype}"));
         let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, orientation, math, tile);
         Ok(DenseKernels {
@@ -99,8 +104,19 @@ impl<D: Device> DenseKernels<D> {
             check_finite: kernel("check_finite")?,
             gather: kernel("gather")?,
             scatter_add: kernel("scatter_add")?,
+            converters: (multiplied != dtype).then(|| Converters::load(device, multiplied)).transpose()?,
         })
     }
+}
+
+/// See [`CudaBackend::gemm_space`].
+#[derive(Clone, Copy, Debug, Default)]
+struct GemmSpace {
+    a: Place,
+    b: Place,
+    partial: Place,
+    splits: usize,
+    bytes: usize,
 }
 
 /// A tensor in a device's memory that is a part of another, or the copy of one of the host's.
@@ -254,13 +270,31 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         if let Some(kernels) = self.dense.get() {
             return Ok(kernels);
         }
-        let loaded = DenseKernels::load(&*self.device, E::DTYPE, self.math())?;
+        let loaded = DenseKernels::load(&*self.device, E::DTYPE, self.options.compute)?;
         // Whoever came first has loaded the same.
         Ok(self.dense.get_or_init(|| loaded))
     }
 
-    pub(super) fn math(&self) -> &'static str {
-        if self.options.tf32 && E::DTYPE == DType::F32 { "tf32" } else { E::DTYPE.name() }
+    /// How `gemm` multiplies.
+    fn math(&self) -> &'static str {
+        self.options.compute.of(E::DTYPE).1
+    }
+
+    /// Where copies in 16 bits of a product's operands and its partial sums stand in its workspace, and the bytes of all.
+    fn gemm_space(&self, product: &Product) -> Result<GemmSpace> {
+        let Product { m, n, k, .. } = *product;
+        let (multiplied, splits) = (self.options.compute.of(E::DTYPE).0, self.splits(product));
+        let mut arena = Arena::default();
+        let mut space = GemmSpace { splits, ..GemmSpace::default() };
+        if multiplied != E::DTYPE {
+            space.a = arena.take("a in 16 bits", &[m, k], multiplied.size())?;
+            space.b = arena.take("b in 16 bits", &[n, k], multiplied.size())?;
+        }
+        if splits > 1 {
+            space.partial = arena.take("partial sums", &[m, n, splits], accumulator(E::DTYPE))?;
+        }
+        space.bytes = arena.bytes();
+        Ok(space)
     }
 
     pub(super) fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
@@ -279,15 +313,9 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         }
     }
 
-    fn sum_partials(
-        &self,
-        workspace: &DeviceBuffer<E, D>,
-        count: usize,
-        out: &DeviceBuffer<E, D>,
-        grad: WeightGrad,
-    ) -> Result<()> {
+    fn sum_partials(&self, partial: DevicePtr, count: usize, out: &DeviceBuffer<E, D>, grad: WeightGrad) -> Result<()> {
         let params = SumPartialsParams {
-            partial: workspace.pointer(),
+            partial,
             out: out.pointer(),
             len: out.len() as u64,
             stride: out.len() as u64,
@@ -340,10 +368,10 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
     fn dense_workspace(&self, call: DenseCall) -> usize {
         let sums = accumulator(E::DTYPE);
         match call {
-            DenseCall::Gemm(product) => match self.splits(&product) {
-                1 => 0,
-                splits => elements::<E>(product.m.saturating_mul(product.n).saturating_mul(splits), sums),
-            },
+            // Of sizes that overflow there is no tensor: the call refuses them.
+            DenseCall::Gemm(product) => {
+                self.gemm_space(&product).map_or(usize::MAX, |space| elements::<E>(space.bytes, 1))
+            }
             DenseCall::ColumnSums { rows, columns } => elements::<E>(bias_pieces(rows).saturating_mul(columns), sums),
             // Of each run of rows two sums for each column, and one of the weights.
             DenseCall::Normalization { rows, columns } => {
@@ -352,6 +380,10 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             }
             DenseCall::Loss | DenseCall::SumOfSquares => elements::<E>(REDUCTION_BLOCKS as usize, size_of::<f64>()),
         }
+    }
+
+    fn needs_loss_scale(&self) -> bool {
+        self.options.compute.of(E::DTYPE).0 == DType::F16
     }
 
     fn gemm(
@@ -376,9 +408,24 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             Orientation::Nn => (&kernels.gemm_nn[tile], k, n),
             Orientation::Tn => (&kernels.gemm_tn, m, n),
         };
-        let splits = self.splits(&product);
-        let mut params = GemmParams { splits: splits as u32, accumulate: accumulates(grad), ..Zeroable::zeroed() };
-        let to = if splits > 1 { workspace.pointer() } else { c.pointer() };
+        let space = self.gemm_space(&product)?;
+        let (splits, base) = (space.splits, workspace.pointer());
+        let (mut a_pointer, mut b_pointer) = (a.pointer(), b.pointer());
+        if let Some(converters) = &kernels.converters {
+            for (pointer, place, len) in [(&mut a_pointer, space.a, a.len()), (&mut b_pointer, space.b, b.len())] {
+                let (from, len) = (*pointer, len as u64);
+                *pointer = place.of(base);
+                self.run(&converters.narrow, &elementwise(len), &ConvertParams { from, to: *pointer, len })?;
+            }
+        }
+        let mut params = GemmParams {
+            splits: splits as u32,
+            accumulate: accumulates(grad),
+            // Accumulators are floats, as c is.
+            wide: kernels.converters.is_some().into(),
+            ..Zeroable::zeroed()
+        };
+        let to = if splits > 1 { space.partial.of(base) } else { c.pointer() };
         let mut problem = GemmProblem {
             c: Rows::plain(to, n),
             terms: 1,
@@ -387,8 +434,8 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             ..Zeroable::zeroed()
         };
         problem.term[0] = GemmTerm {
-            a: Rows::plain(a.pointer(), a_stride),
-            b: Rows::plain(b.pointer(), b_stride),
+            a: Rows::plain(a_pointer, a_stride),
+            b: Rows::plain(b_pointer, b_stride),
             k: narrow("terms of a product", k)?,
             unused: 0,
         };
@@ -401,7 +448,7 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             ));
         }
         self.run(kernel.kernel(), &launch, &params)?;
-        if splits > 1 { self.sum_partials(workspace, splits, c, grad) } else { Ok(()) }
+        if splits > 1 { self.sum_partials(space.partial.of(base), splits, c, grad) } else { Ok(()) }
     }
 
     fn add_bias_activate(
@@ -470,7 +517,7 @@ impl<E: Element, D: Device> DenseBackend for CudaBackend<E, D> {
             ..Launch::new([columns.div_ceil(32) as u32, pieces as u32, 1], REDUCTION_THREADS)
         };
         self.run(&self.dense()?.column_sums, &launch, &params)?;
-        self.sum_partials(workspace, pieces, sums, grad)
+        self.sum_partials(workspace.pointer(), pieces, sums, grad)
     }
 
     fn dropout(

@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS};
 use super::device::{Device, DevicePtr, Launch};
+use super::mixed;
 use super::params::{
     BackwardDirection, BackwardParams, BiasGradientParams, CellOptions, DropoutParams, ForwardDirection, ForwardParams,
     GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, PersistentBackwardParams, PersistentForwardParams,
@@ -189,7 +190,12 @@ impl<D: Device> Engine<'_, D> {
         tensor.offset(index * self.element())
     }
 
-    fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
+    /// Address of element `index` of a gradient of weights.
+    fn gradient_at(&self, tensor: DevicePtr, index: usize) -> DevicePtr {
+        tensor.offset(index * self.plan.gradient.size())
+    }
+
+    pub(super) fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
         // SAFETY: the addresses in `params` are the caller's tensors, workspace and reserve, of the sizes that the plan says:
         // the safe calls have checked them, the raw ones ask for it; nothing else uses them until the stream is done.
         unsafe { self.device.launch(self.stream, kernel, launch, bytemuck::bytes_of(params)) }
@@ -220,8 +226,13 @@ impl<D: Device> Engine<'_, D> {
     }
 
     fn weights(&self, base: DevicePtr, layer: usize, direction: usize) -> LayerWeights<DevicePtr> {
+        self.weights_of(base, layer, direction, self.element())
+    }
+
+    /// The same for elements of `size` bytes.
+    fn weights_of(&self, base: DevicePtr, layer: usize, direction: usize, size: usize) -> LayerWeights<DevicePtr> {
         let offsets = self.plan.host.weights.offsets(layer, direction);
-        let at = |offset: Option<usize>| offset.map_or(DevicePtr::NULL, |offset| self.at(base, offset));
+        let at = |offset: Option<usize>| offset.map_or(DevicePtr::NULL, |offset| base.offset(offset * size));
         LayerWeights {
             input_hidden: at(offsets.input_hidden),
             hidden_hidden: at(offsets.hidden_hidden),
@@ -252,7 +263,7 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// Where layers keep their tensors.
-    fn kept_in(&self, workspace: DevicePtr, reserve: DevicePtr) -> DevicePtr {
+    pub(super) fn kept_in(&self, workspace: DevicePtr, reserve: DevicePtr) -> DevicePtr {
         if self.training() { reserve } else { workspace }
     }
 
@@ -315,6 +326,14 @@ impl<D: Device> Engine<'_, D> {
 
     /// All layers.
     pub(crate) fn forward(&self, args: &RawForward) -> Result<()> {
+        match &self.plan.mixed {
+            Some(mixed) => mixed::forward(self, mixed, args),
+            None => self.forward_elements(args),
+        }
+    }
+
+    /// The same on tensors of the type that kernels compute on.
+    pub(super) fn forward_elements(&self, args: &RawForward) -> Result<()> {
         let kept = self.kept_in(args.workspace, args.reserve);
         let dropout = self.dropout(args.dropout_seed);
         let dropped = self.plan.forward.dropped.of(args.workspace);
@@ -480,6 +499,14 @@ impl<D: Device> Engine<'_, D> {
 
     /// All layers, from the last to the first.
     pub(crate) fn backward_data(&self, args: &RawBackwardData) -> Result<()> {
+        match &self.plan.mixed {
+            Some(mixed) => mixed::backward_data(self, mixed, args),
+            None => self.backward_data_elements(args),
+        }
+    }
+
+    /// The same on tensors of the type that kernels compute on.
+    pub(super) fn backward_data_elements(&self, args: &RawBackwardData) -> Result<()> {
         let descriptor = self.descriptor();
         let features = self.directions() * self.output_size();
         let dropout = self.dropout(args.dropout_seed);
@@ -656,6 +683,14 @@ impl<D: Device> Engine<'_, D> {
 
     /// All layers.
     pub(crate) fn backward_weights(&self, args: &RawBackwardWeights, grad: WeightGrad) -> Result<()> {
+        match &self.plan.mixed {
+            Some(mixed) => mixed::backward_weights(self, mixed, args, grad),
+            None => self.backward_weights_elements(args, grad),
+        }
+    }
+
+    /// The same where x and c0 are of the type that kernels compute on.
+    pub(super) fn backward_weights_elements(&self, args: &RawBackwardWeights, grad: WeightGrad) -> Result<()> {
         let space: &Workspace = &self.plan.backward_weights;
         let (dropped, partial) = (space.dropped.of(args.workspace), space.partial.of(args.workspace));
         let dropout = self.dropout(args.dropout_seed);
@@ -681,7 +716,7 @@ impl<D: Device> Engine<'_, D> {
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
         let features = descriptor.layer_input_size(layer);
         let own = &self.plan.layers[layer].direction[direction];
-        let out = self.weights(args.dweights, layer, direction);
+        let out = self.weights_of(args.dweights, layer, direction, self.plan.gradient.size());
         let dgates = own.dgates.of(args.reserve);
         let layout = self.plan.h_prev;
         let h_prev = Sequences {
@@ -691,7 +726,7 @@ impl<D: Device> Engine<'_, D> {
         };
         let sum = PartialSums { partial, lengths: args.lengths, grad };
         for (slot, row, gates) in input_slots(descriptor.cell) {
-            let to = self.at(out.input_hidden, row * h * features);
+            let to = self.gradient_at(out.input_hidden, row * h * features);
             self.product_gradient(&sum, self.gate_gradients(dgates, slot), gates * h, input, features, to)?;
         }
         let gate_gradients = |slot: usize| self.gate_gradients(dgates, slot);
@@ -705,7 +740,7 @@ impl<D: Device> Engine<'_, D> {
             (CellKind::Gru, GruReset::Before) => {
                 self.product_gradient(&sum, gate_gradients(1), 2 * h, h_prev, h, out.hidden_hidden)?;
                 let reset_h = self.inner(own.reset_h.of(args.reserve), h);
-                let to = self.at(out.hidden_hidden, 2 * h * h);
+                let to = self.gradient_at(out.hidden_hidden, 2 * h * h);
                 self.product_gradient(&sum, gate_gradients(0), h, reset_h, h, to)?;
             }
         }
@@ -759,6 +794,8 @@ impl<D: Device> Engine<'_, D> {
             lengths: sum.lengths,
             splits: splits as u32,
             accumulate: (sum.grad == WeightGrad::Add).into(),
+            // In mixed precision: accumulators are floats, as the gradient is.
+            wide: (self.plan.gradient != self.plan.dtype).into(),
             ..Zeroable::zeroed()
         };
         params.problem[0] = problem(&terms, Rows::plain(to, n), m, n);
@@ -797,7 +834,7 @@ impl<D: Device> Engine<'_, D> {
                 return Ok(());
             }
             let from = sum.partial.offset(slot * h * self.accumulator());
-            self.sum_partials(sum, from, pieces, columns, self.at(bias, row * h), gates * h)
+            self.sum_partials(sum, from, pieces, columns, self.gradient_at(bias, row * h), gates * h)
         };
         for (slot, row, gates) in input_slots(descriptor.cell) {
             add(out.input_bias, slot, row, gates)?;

@@ -5,6 +5,7 @@
 //! walk      which family of kernels walks through time, and why
 //! engine    a pass as launches
 //! params    the kernels' parameter structs
+//! mixed     passes on f32 that compute in 16 bits
 //! dense     what training a model on the device needs besides
 //! device    what all that needs of a machine: the GPU behind its driver (`driver`), the host's emulation of one (`emulated`),
 //!           one on paper that plans are made for (`paper`)
@@ -31,6 +32,7 @@ pub mod paper;
 mod dense;
 mod engine;
 mod memory;
+mod mixed;
 mod params;
 mod pass;
 mod plan;
@@ -42,6 +44,7 @@ mod walk;
 pub use dense::{DeviceView, DeviceViewMut};
 pub use engine::{RawBackwardData, RawBackwardWeights, RawForward};
 pub use memory::DeviceBuffer;
+pub use mixed::Compute;
 pub use pass::DevicePass;
 pub use plan::{CudaOptions, CudaPlan, PersistentReport, WalkReport};
 pub use staged::Staged;

@@ -486,6 +486,7 @@ mirrored! {
         unused: u32,
     }
     ScaleAddParams { x: DevicePtr, y: DevicePtr, len: u64, alpha: f64, beta: f64 }
+    ConvertParams { from: DevicePtr, to: DevicePtr, len: u64 }
     StridedCopyParams {
         from: DevicePtr,
         to: DevicePtr,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::catalog;
 use super::device::{Device, DevicePtr, Launch, Properties};
 use super::memory::DeviceBuffer;
+use super::mixed::{Compute, Converters, Kept, Mixed, Passing};
 use super::space::{self, Arena, HPrevLayout, LayerSpace, Sizes, Workspace};
 use super::walk::{Family, FamilyChoice, Walk};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
@@ -13,11 +14,11 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rnn::{GruReset, RnnDescriptor, RnnShape};
 
-/// What may be chosen about how a backend computes; nothing of it changes what is computed.
+/// What may be chosen about how a backend computes; nothing of it changes what is computed, but for rounding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaOptions {
-    /// f32 only: round the operands of products to 10 bits of mantissa, for the tensor cores.
-    pub tf32: bool,
+    /// f32 only: what operands of products are rounded to, for the tensor cores.
+    pub compute: Compute,
     /// Which kernels walk through time.
     pub family: FamilyChoice,
 }
@@ -126,7 +127,12 @@ pub(crate) struct BackwardKernels<D: Device> {
 }
 
 impl<D: Device> Kernels<D> {
-    fn load(device: &D, descriptor: &RnnDescriptor, dtype: DType, math: &str, mode: ForwardMode) -> Result<Self> {
+    fn load(
+        device: &D,
+        descriptor: &RnnDescriptor,
+        (dtype, gradient, math): (DType, DType, &str),
+        mode: ForwardMode,
+    ) -> Result<Self> {
         let cell = descriptor.cell.spec().name;
         let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, orientation, math, tile);
         let backward = || -> Result<BackwardKernels<D>> {
@@ -136,7 +142,7 @@ impl<D: Device> Kernels<D> {
                 finish: device.kernel(&format!("finish_backward_{dtype}"))?,
                 bias_gradient: device.kernel(&format!("bias_gradient_{dtype}"))?,
                 peephole_gradient: device.kernel(&format!("peephole_gradient_{dtype}"))?,
-                sum_partials: device.kernel(&format!("sum_partials_{dtype}"))?,
+                sum_partials: device.kernel(&format!("sum_partials_{gradient}"))?,
                 gemm_nn: [gemm("nn", 0)?, gemm("nn", 1)?],
                 gemm_tn: gemm("tn", 0)?,
             })
@@ -170,7 +176,12 @@ impl<D: Device> Kernels<D> {
 #[derive(Debug)]
 pub struct CudaPlan<D: Device> {
     pub(crate) host: HostPlan,
+    /// What kernels compute on.
     pub(crate) dtype: DType,
+    /// The weights' gradients.
+    pub(crate) gradient: DType,
+    /// Where the caller's tensors are floats and kernels compute on 16 bits.
+    pub(super) mixed: Option<Mixed<D>>,
     pub(crate) math: &'static str,
     pub(crate) forward_walk: Walk<D>,
     /// Training only.
@@ -194,15 +205,17 @@ impl<D: Device> CudaPlan<D> {
         device: &Arc<D>,
         stream: &D::Stream,
         options: &CudaOptions,
-        dtype: DType,
+        given: DType,
         descriptor: &RnnDescriptor,
         shape: RnnShape,
         mode: ForwardMode,
     ) -> Result<Self> {
-        if options.tf32 && dtype != DType::F32 {
-            return Err(Error::option("tf32", format!("off for {dtype}, since it is a way to multiply f32"), "on"));
+        if options.compute != Compute::Exact && given != DType::F32 {
+            let expected = format!("Exact for {given}, since the others are ways to multiply f32");
+            return Err(Error::option("compute", expected, format!("{:?}", options.compute)));
         }
-        let math = if options.tf32 { "tf32" } else { dtype.name() };
+        let (dtype, math) = options.compute.of(given);
+        let is_mixed = dtype != given;
         shape.tensors(descriptor)?;
         check_limits(descriptor, shape)?;
         let training = mode == ForwardMode::Training;
@@ -228,7 +241,7 @@ impl<D: Device> CudaPlan<D> {
             },
         };
         let status = DeviceBuffer::from_slice(device, stream, "status", &[0])?;
-        let backend = format!("{} {math} {} {h_prev:?}", D::NAME, forward_walk.family);
+        let backend = format!("{} {given} {math} {} {h_prev:?}", D::NAME, forward_walk.family);
         let host = HostPlan::new(&backend, descriptor, shape, mode)?;
         let exchange = backward_walk.as_ref().is_some_and(|walk| walk.family == Family::Grid);
         let sizes = Sizes { descriptor, shape, mode, dtype, h_prev, exchange };
@@ -236,14 +249,24 @@ impl<D: Device> CudaPlan<D> {
 
         let mut kept = Arena::default();
         let layers = space::layers(&mut kept, &sizes)?;
+        let (mut mixed_kept, mut mixed_forward, mut mixed_backward) = Default::default();
+        if is_mixed {
+            mixed_kept = Kept::new(&mut kept, host.tensors(), host.weights(), dtype.size())?;
+        }
         let reserve = if training { kept.bytes() } else { 0 };
         let mut arena = if training { Arena::default() } else { kept };
         let forward = Workspace::forward(&mut arena, &sizes)?;
+        if is_mixed {
+            mixed_forward = Passing::new(&mut arena, host.tensors(), false, dtype.size())?;
+        }
         let mut workspace = arena.bytes();
         let (mut backward_data, mut backward_weights) = (Workspace::default(), Workspace::default());
         if training {
             let mut arena = Arena::default();
             backward_data = Workspace::backward_data(&mut arena, &sizes)?;
+            if is_mixed {
+                mixed_backward = Passing::new(&mut arena, host.tensors(), true, dtype.size())?;
+            }
             workspace = workspace.max(arena.bytes());
             let mut arena = Arena::default();
             let partials = partials(descriptor, shape, properties, math);
@@ -251,9 +274,13 @@ impl<D: Device> CudaPlan<D> {
             workspace = workspace.max(arena.bytes());
         }
         let temp_space =
-            TempSpace { workspace: workspace.div_ceil(dtype.size()), reserve: reserve.div_ceil(dtype.size()) };
+            TempSpace { workspace: workspace.div_ceil(given.size()), reserve: reserve.div_ceil(given.size()) };
+        let mixed =
+            |converters| Mixed { converters, kept: mixed_kept, forward: mixed_forward, backward_data: mixed_backward };
         Ok(CudaPlan {
             dtype,
+            gradient: given,
+            mixed: is_mixed.then(|| Converters::load(&**device, dtype)).transpose()?.map(mixed),
             math,
             h_prev,
             layers,
@@ -262,7 +289,7 @@ impl<D: Device> CudaPlan<D> {
             backward_weights,
             temp_space,
             multiprocessors: properties.multiprocessors as usize,
-            kernels: Kernels::load(&**device, descriptor, dtype, math, mode)?,
+            kernels: Kernels::load(&**device, descriptor, (dtype, given, math), mode)?,
             forward_walk,
             backward_walk,
             status_pointer: status.pointer(),

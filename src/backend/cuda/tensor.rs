@@ -5,6 +5,7 @@ use super::catalog::{GEMM_TILES, REDUCTION_THREADS};
 use super::dense::{accumulates, accumulator, elementwise, len_of, narrow};
 use super::device::{Device, DevicePtr, Launch};
 use super::memory::DeviceBuffer;
+use super::mixed::Compute;
 use super::params::{
     BatchNormParams, BatchedGemmParams, ColumnMomentsParams, HoldGradientParams, IndicesParams, LayerNormParams,
     MaskNotEqualParams, MaskOrderParams, MaxAxisGradientParams, MaxAxisParams, NormGradientParams, PickRowsParams,
@@ -108,7 +109,11 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         if let Some(kernels) = self.tensor.get() {
             return Ok(kernels);
         }
-        let loaded = TensorKernels::load(&*self.device, E::DTYPE, self.math())?;
+        let loaded = {
+            // Products of attention stay f32 in mixed precision.
+            let math = if self.options.compute == Compute::Tf32 { self.options.compute } else { Compute::Exact };
+            TensorKernels::load(&*self.device, E::DTYPE, math.of(E::DTYPE).1)?
+        };
         // Whoever came first has loaded the same.
         Ok(self.tensor.get_or_init(|| loaded))
     }

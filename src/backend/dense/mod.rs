@@ -308,6 +308,12 @@ pub trait DenseBackend: TensorBackend {
     /// Elements of scratch space that a call needs; 0 where it needs none.
     fn dense_workspace(&self, call: DenseCall) -> usize;
 
+    /// Whether gradients pass through a type of so small a range, f16, that the loss should be
+    /// [scaled](crate::model::LossScale) before they are computed.
+    fn needs_loss_scale(&self) -> bool {
+        false
+    }
+
     /// `c = product` or `c += product`.
     ///
     /// # Errors

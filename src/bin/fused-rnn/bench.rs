@@ -301,7 +301,7 @@ mod cuda {
     use std::sync::Arc;
 
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream, Graph, Timer};
-    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DevicePass};
+    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, DevicePass};
     use fused_rnn::backend::{RecurrentBackend, TempSpace};
 
     use super::{Args, Element, Report, Result, problem, sample};
@@ -326,7 +326,10 @@ mod cuda {
         pub fn time<E: Element>(&mut self, args: &Args) -> Result<Report> {
             let driver = self.open(args.device)?;
             let (stream, timer) = (DriverStream::new(&driver)?, Timer::new(&driver)?);
-            let options = CudaOptions { tf32: args.tf32, ..CudaOptions::default() };
+            let options = CudaOptions {
+                compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact },
+                ..CudaOptions::default()
+            };
             let backend = CudaBackend::<E, Driver>::with_options(Arc::clone(&driver), stream.clone(), options);
             let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
             let plan = backend.plan(&descriptor, shape, args.last_mode())?;

@@ -105,7 +105,7 @@ mod cuda {
     use fused_rnn::backend::cuda::device::{Device, Properties};
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
     use fused_rnn::backend::cuda::paper::Paper;
-    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, FamilyChoice, WalkReport, driver, images};
+    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, WalkReport, driver, images};
     use fused_rnn::backend::{ForwardMode, RecurrentBackend};
     use fused_rnn::{DType, Element, Error, Result};
 
@@ -217,7 +217,11 @@ mod cuda {
             None => FamilyChoice::Fastest,
         };
         let properties = device.properties().clone();
-        let backend = CudaBackend::<E, D>::with_options(device, stream, CudaOptions { tf32: args.tf32, family });
+        let backend = CudaBackend::<E, D>::with_options(
+            device,
+            stream,
+            CudaOptions { compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact }, family },
+        );
         let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
         let math = if args.tf32 { "tf32".to_owned() } else { E::DTYPE.to_string() };
         let mut text = format!(
