@@ -138,7 +138,7 @@ fn weights_of_samples_and_classes() {
         (history.loss[0], moved)
     };
     let weights = y.mapv(weight).into_dyn();
-    let by_sample = gradient(FitOptions { sample_weight: Some(weights.view()), ..FitOptions::default() });
+    let by_sample = gradient(FitOptions { sample_weight: vec![weights.view()], ..FitOptions::default() });
     let class_weight = vec![(0, 1.0), (1, 3.0), (2, 0.5)];
     let by_class = gradient(FitOptions { class_weight, ..FitOptions::default() });
     assert_eq!(by_sample, by_class);
@@ -160,11 +160,11 @@ fn weights_of_samples_and_classes() {
 
     let bad = |options: FitOptions<'_, f64>| classifier().fit(&x, &y, options).unwrap_err().to_string();
     let short = Array1::ones(11).into_dyn();
-    let text = bad(FitOptions { sample_weight: Some(short.view()), batch_size: 4, ..FitOptions::default() });
+    let text = bad(FitOptions { sample_weight: vec![short.view()], batch_size: 4, ..FitOptions::default() });
     assert!(text.contains("sample_weight") && text.contains("[12]") && text.contains("[11]"), "{text}");
     let mut negative = Array1::ones(12).into_dyn();
     negative[[3]] = -1.0;
-    assert!(bad(FitOptions { sample_weight: Some(negative.view()), ..FitOptions::default() }).contains("element 3"));
+    assert!(bad(FitOptions { sample_weight: vec![negative.view()], ..FitOptions::default() }).contains("element 3"));
     assert!(bad(FitOptions { class_weight: vec![(1, f64::NAN)], ..FitOptions::default() }).contains("class_weight[1]"));
     let mut wrong = y.clone();
     wrong[5] = 3.0;
@@ -192,6 +192,92 @@ fn metrics_stand_in_the_history() {
         .zip(held.1)
         .filter(|(row, class)| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 == **class as usize);
     assert_eq!(evaluated[1].1, hits.count() as f64 / 3.0);
+}
+
+/// What is monitored decides which epoch is the best: the most of a metric that should be large, the least of an error.
+#[test]
+fn another_figure_is_monitored() {
+    let (x, y) = classes();
+    let fit = |monitor: Option<&str>| {
+        let mut model = classifier();
+        let mut scores = Scores(Vec::new());
+        let options = FitOptions {
+            epochs: 12,
+            batch_size: 5,
+            validation_split: 0.25,
+            monitor,
+            early_stopping: Some(EarlyStopping { patience: 12, min_delta: 0.0, restore_best_weights: true }),
+            callbacks: vec![&mut scores],
+            ..FitOptions::default()
+        };
+        model.fit(&x, &y, options).map(|history| {
+            let held = (x.slice_axis(Axis(0), (9..).into()), y.slice(s![9..]));
+            let evaluated = model.evaluate_metrics(held.0.view(), held.1.view()).unwrap();
+            (history, evaluated, scores.0)
+        })
+    };
+    // The first epoch of the best value, counted from 1.
+    let first = |values: &[f64], better: fn(f64, f64) -> bool| {
+        (1..values.len()).fold(0, |best, i| if better(values[i], values[best]) { i } else { best }) + 1
+    };
+    let (history, evaluated, scores) = fit(Some("val_accuracy")).unwrap();
+    let accuracy = history.get("val_accuracy").unwrap();
+    assert_eq!(history.best_epoch, Some(first(accuracy, |a, b| a > b)));
+    assert_eq!(scores, accuracy);
+    assert_eq!(evaluated[1].1, accuracy[history.best_epoch.unwrap() - 1], "its weights are restored");
+    let (history, _, scores) = fit(Some("loss")).unwrap();
+    assert_eq!(history.best_epoch, Some(first(&history.loss, |a, b| a < b)));
+    assert_eq!(scores, history.loss.iter().map(|loss| -loss).collect::<Vec<_>>());
+    let (usual, ..) = fit(None).unwrap();
+    assert_eq!(usual.best_epoch, Some(first(&usual.val_loss, |a, b| a < b)));
+    assert_eq!(usual, fit(Some("val_loss")).unwrap().0);
+    assert_ne!(first(&usual.val_loss, |a, b| a < b), first(accuracy, |a, b| a > b), "the data tell the figures apart");
+    let error = fit(Some("val_f1_score")).err().unwrap().to_string();
+    assert!(error.contains("monitor") && error.contains("loss, accuracy, val_loss, val_accuracy"), "{error}");
+    let options = FitOptions { batch_size: 4, monitor: Some("val_loss"), ..FitOptions::default() };
+    let error = classifier().fit(&x, &y, options).unwrap_err().to_string();
+    assert!(error.contains("monitor") && !error.contains("val_accuracy"), "{error}");
+}
+
+struct Scores(Vec<f64>);
+
+impl Callback for Scores {
+    fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> Result<ControlFlow<()>> {
+        self.0.push(state.score);
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// The metrics that a batch's end tells are those of the epoch so far; the bar shows them.
+#[test]
+fn metrics_of_batches() {
+    struct Batches(Vec<(usize, Vec<(String, f64)>)>);
+    impl Callback for Batches {
+        fn on_batch_end(&mut self, state: &BatchEnd<'_>) -> ControlFlow<()> {
+            self.0.push((state.batch, state.metrics().collect()));
+            ControlFlow::Continue(())
+        }
+    }
+    let (x, y) = classes();
+    let (mut batches, mut bar) = (Batches(Vec::new()), ProgressBar::to_writer(Vec::new(), true));
+    let options =
+        FitOptions { epochs: 2, batch_size: 4, callbacks: vec![&mut batches, &mut bar], ..FitOptions::default() };
+    let history = classifier().fit(&x, &y, options).unwrap();
+    assert_eq!(batches.0.iter().map(|(batch, _)| *batch).collect::<Vec<_>>(), [1, 2, 3, 1, 2, 3]);
+    for (batch, metrics) in &batches.0 {
+        let [(name, accuracy)] = &metrics[..] else { panic!("{metrics:?}") };
+        assert_eq!(name, "accuracy");
+        let hits = accuracy * 4.0 * *batch as f64;
+        assert!(
+            (hits - hits.round()).abs() < 1e-12 && (0.0..=1.0).contains(accuracy),
+            "{accuracy} after batch {batch}"
+        );
+    }
+    let last = [&batches.0[2].1[0].1, &batches.0[5].1[0].1].map(|v| *v);
+    assert_eq!(history.get("accuracy").unwrap(), last);
+    let text = String::from_utf8(bar.into_writer()).unwrap();
+    let first = text.split('\r').nth(1).unwrap();
+    assert!(first.starts_with("1/3 ") && first.contains(" - loss: ") && first.contains(" - accuracy: "), "{text}");
 }
 
 struct Rates(Vec<f64>);
@@ -275,6 +361,25 @@ fn several_outputs() {
     model.metrics(&[Metric::MeanSquaredError]);
     let history = model.fit(&x, [a.view(), b.view()], FitOptions { batch_size: 3, ..FitOptions::default() }).unwrap();
     assert_eq!(history.keys().collect::<Vec<_>>(), ["loss", "dense_mean_squared_error", "dense_1_mean_squared_error"]);
+    // Weights of samples by output: those of one alone leave the other's share.
+    let step = |sample_weight: Vec<ArrayD<f64>>| {
+        let mut model = build([1.0, 1.0]);
+        let views = sample_weight.iter().map(|weights| weights.view()).collect();
+        let options = FitOptions { batch_size: 6, shuffle: false, sample_weight: views, ..FitOptions::default() };
+        model.fit(&x, [a.view(), b.view()], options).map(|history| history.loss[0])
+    };
+    let weights =
+        |of_a: f64, of_b: f64| vec![ArrayD::from_elem(IxDyn(&[6]), of_a), ArrayD::from_elem(IxDyn(&[6]), of_b)];
+    assert!((step(weights(1.0, 0.0)).unwrap() - first).abs() < 1e-14);
+    assert!((step(weights(0.5, 2.0)).unwrap() - 0.5 * first - 2.0 * second).abs() < 1e-14);
+    assert!((step(weights(3.0, 0.0)[..1].to_vec()).unwrap() - 3.0 * (first + second)).abs() < 1e-13, "one for all");
+    let mut three = weights(1.0, 1.0);
+    three.push(three[0].clone());
+    let error = step(three).unwrap_err().to_string();
+    assert!(
+        error.contains("sample_weight") && error.contains("2, one an output") && error.contains("3 arrays"),
+        "{error}"
+    );
     let error = model.fit(&x, &a, FitOptions::default()).unwrap_err().to_string();
     assert!(error.contains("2 arrays (dense, dense_1)"), "{error}");
     let error = model.fit(&x, [b.view(), a.view()], FitOptions::default()).unwrap_err().to_string();

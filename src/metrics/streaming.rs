@@ -111,6 +111,26 @@ impl Metric {
         }
     }
 
+    /// Whether of two models the one with the greater value is better: so it is but for errors.
+    pub fn more_is_better(self) -> bool {
+        match self {
+            Metric::MeanSquaredError
+            | Metric::RootMeanSquaredError
+            | Metric::MeanAbsoluteError
+            | Metric::MeanAbsolutePercentageError => false,
+            Metric::Accuracy
+            | Metric::BinaryAccuracy { .. }
+            | Metric::CategoricalAccuracy
+            | Metric::SparseCategoricalAccuracy
+            | Metric::TopKCategoricalAccuracy { .. }
+            | Metric::SparseTopKCategoricalAccuracy { .. }
+            | Metric::R2Score
+            | Metric::Precision { .. }
+            | Metric::Recall { .. }
+            | Metric::F1Score { .. } => true,
+        }
+    }
+
     /// Whether targets must be the numbers of classes, one a row.
     fn is_sparse(self) -> bool {
         matches!(self, Metric::SparseCategoricalAccuracy | Metric::SparseTopKCategoricalAccuracy { .. })

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::metrics::MetricAccumulator;
 
-/// Stops training when the validation loss, or without validation data the loss, no longer falls: Keras's
+/// Stops training when what is [monitored](crate::model::FitOptions::monitor), usually the validation loss, gets no better: Keras's
 /// [`EarlyStopping`](https://keras.io/api/callbacks/early_stopping/).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EarlyStopping {
     /// Epochs without improvement after which training stops.
     pub patience: usize,
-    /// A fall by no more than this is no improvement.
+    /// A change by no more than this is no improvement.
     pub min_delta: f64,
     /// Whether the model ends with the weights of its best epoch, however training ends, rather than of its last.
     pub restore_best_weights: bool,
@@ -31,8 +32,8 @@ pub struct EpochBegin {
 }
 
 /// The state of training after a batch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BatchEnd {
+#[derive(Clone, Copy, Debug)]
+pub struct BatchEnd<'a> {
     /// Epoch, counted from 1.
     pub epoch: usize,
     /// Batch within the epoch, counted from 1.
@@ -41,6 +42,14 @@ pub struct BatchEnd {
     pub batches: usize,
     /// Mean loss of the epoch's samples so far; on a device, as of the last look at it (see [`FitOptions::loss_every`](crate::model::FitOptions::loss_every)).
     pub loss: f64,
+    pub(super) accumulators: &'a [Vec<MetricAccumulator>],
+}
+
+impl BatchEnd<'_> {
+    /// The metrics of the epoch's samples so far, each taken when its batch was trained on. They are computed when they are asked for.
+    pub fn metrics(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        self.accumulators.iter().flatten().map(|metric| (metric.name(), metric.result()))
+    }
 }
 
 /// The state of training after an epoch.
@@ -57,6 +66,9 @@ pub struct EpochEnd {
     /// Metrics of the training data, each taken when its batch was trained on, then those of the validation data, whose names start with
     /// `val_`.
     pub metrics: Vec<(String, f64)>,
+    /// What is [monitored](crate::model::FitOptions::monitor), with its sign changed where less is better: of two epochs the better one has
+    /// the greater score.
+    pub score: f64,
     /// Whether this is the best epoch so far.
     pub best: bool,
 }
@@ -93,7 +105,7 @@ pub trait Callback {
     }
 
     /// After every batch. Called often: keep it short.
-    fn on_batch_end(&mut self, _state: &BatchEnd) -> ControlFlow<()> {
+    fn on_batch_end(&mut self, _state: &BatchEnd<'_>) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
@@ -158,7 +170,7 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateSchedule<F> {
     }
 }
 
-/// Lowers the learning rate when the validation loss, or without validation data the loss, no longer falls: Keras's
+/// Lowers the learning rate when what is [monitored](crate::model::FitOptions::monitor), usually the validation loss, gets no better: Keras's
 /// [`ReduceLROnPlateau`](https://keras.io/api/callbacks/reduce_lr_on_plateau/) with its defaults.
 #[derive(Clone, Debug)]
 pub struct ReduceLearningRate {
@@ -166,13 +178,13 @@ pub struct ReduceLearningRate {
     pub factor: f64,
     /// Epochs without improvement after which it is; 10.
     pub patience: usize,
-    /// A fall by no more than this is no improvement; 0.0001.
+    /// A change by no more than this is no improvement; 0.0001.
     pub min_delta: f64,
     /// Epochs after that in which none are counted; 0.
     pub cooldown: usize,
     /// The lowest rate; 0.
     pub min_rate: f64,
-    best: f64,
+    best_score: f64,
     waited: usize,
     cooling: usize,
 }
@@ -185,7 +197,7 @@ impl Default for ReduceLearningRate {
             min_delta: 1e-4,
             cooldown: 0,
             min_rate: 0.0,
-            best: f64::INFINITY,
+            best_score: f64::NEG_INFINITY,
             waited: 0,
             cooling: 0,
         }
@@ -208,13 +220,12 @@ impl ReduceLearningRate {
 
 impl Callback for ReduceLearningRate {
     fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
-        let loss = state.val_loss.unwrap_or(state.loss);
         if self.cooling > 0 {
             self.cooling -= 1;
             self.waited = 0;
         }
-        if loss < self.best - self.min_delta {
-            self.best = loss;
+        if state.score > self.best_score + self.min_delta {
+            self.best_score = state.score;
             self.waited = 0;
         } else if self.cooling == 0 {
             self.waited += 1;

@@ -4,17 +4,18 @@ use std::borrow::{Borrow, BorrowMut};
 
 use std::path::Path;
 
-use ndarray::{ArrayViewD, Axis, Slice};
-use serde::Serialize;
+use ndarray::{ArrayViewD, Axis};
 
 use crate::backend::dense::{LossEntry, Report};
-use crate::backend::{DenseBackend, Memory, Storage};
+use crate::backend::{DenseBackend, Storage};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
+use crate::model::arrays::{Arrays, Data, Placed, row_weights, split};
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
-use crate::model::model::{Arrays, Data, Record, flat};
+use crate::model::history::{History, Outcome};
+use crate::model::output::{Output, Record};
 use crate::nn::{Random, grow};
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
@@ -30,10 +31,15 @@ pub struct FitOptions<'a, E> {
     pub validation_data: Option<(Vec<ArrayViewD<'a, E>>, Vec<ArrayViewD<'a, E>>)>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
     pub validation_split: f64,
-    /// What the loss of each sample is multiplied with, `[samples]`, or of each step of each, `[samples, steps]`; 1.
-    pub sample_weight: Option<ArrayViewD<'a, E>>,
+    /// What the loss of each sample is multiplied with, `[samples]`, or of each step of each, `[samples, steps]`: one array for all
+    /// outputs, or one an output; none, which is 1.
+    pub sample_weight: Vec<ArrayViewD<'a, E>>,
     /// What the loss of samples of a class is multiplied with, by the class's number; 1. For a model with one output of classes.
     pub class_weight: Vec<(usize, f64)>,
+    /// Which figure says how good an epoch is, by its key in the [`History`]; the validation loss, or without validation data the loss.
+    /// By it [`History::best_epoch`], early stopping, [checkpoints](crate::model::Checkpoint) of the best and
+    /// [plateaus](crate::model::ReduceLearningRate) are told. Of losses and errors less is better, of other metrics more.
+    pub monitor: Option<&'a str>,
     /// When to stop before the last epoch; never.
     pub early_stopping: Option<EarlyStopping>,
     /// How gradients are limited; not at all.
@@ -64,68 +70,14 @@ impl<E> Default for FitOptions<'_, E> {
             shuffle: true,
             validation_data: None,
             validation_split: 0.0,
-            sample_weight: None,
+            sample_weight: Vec::new(),
             class_weight: Vec::new(),
+            monitor: None,
             early_stopping: None,
             clip: None,
             loss_every: 32,
             callbacks: Vec::new(),
         }
-    }
-}
-
-/// Why training ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Outcome {
-    /// All epochs were trained.
-    Finished,
-    /// [`EarlyStopping`] saw no improvement.
-    EarlyStopped,
-    /// A [`Callback`] asked for it.
-    Interrupted,
-}
-
-/// How training went. An epoch that was not completed is not in it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct History {
-    /// Loss of each epoch.
-    pub loss: Vec<f64>,
-    /// Validation loss of each epoch; empty without validation data.
-    pub val_loss: Vec<f64>,
-    /// The metrics of each epoch by name, see [`EpochEnd::metrics`].
-    pub metrics: Vec<(String, Vec<f64>)>,
-    /// The epoch with the lowest validation loss (without validation data: loss), counted from 1; `None` if none was completed.
-    pub best_epoch: Option<usize>,
-    /// Why training ended.
-    pub outcome: Outcome,
-}
-
-impl History {
-    /// The values of each epoch by Keras's key: `loss`, `val_loss`, `accuracy`, `val_accuracy`, …
-    pub fn get(&self, key: &str) -> Option<&[f64]> {
-        match key {
-            "loss" => Some(&self.loss),
-            "val_loss" if !self.val_loss.is_empty() => Some(&self.val_loss),
-            _ => self.metrics.iter().find(|(name, _)| name == key).map(|(_, values)| values.as_slice()),
-        }
-    }
-
-    /// A picture of all quantities over the epochs, each with its validation beside it.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`plot::history`](crate::plot::history).
-    #[cfg(feature = "plot")]
-    pub fn plot(&self) -> Result<crate::plot::Panels> {
-        let quantities: Vec<(&str, &[f64])> =
-            self.keys().filter_map(|key| self.get(key).map(|values| (key, values))).collect();
-        crate::plot::history(&quantities, self.best_epoch)
-    }
-
-    /// Keras's keys of what there is.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        let val_loss = (!self.val_loss.is_empty()).then_some("val_loss");
-        ["loss"].into_iter().chain(val_loss).chain(self.metrics.iter().map(|(name, _)| name.as_str()))
     }
 }
 
@@ -185,7 +137,7 @@ where
             return Err(Error::option("clip", "a finite number above zero", most));
         }
         let mut data = data;
-        data.weights = self.row_weights(&data, options.sample_weight.as_ref(), &options.class_weight)?;
+        data.weights = row_weights(&self.outputs, &data, &options.sample_weight, &options.class_weight)?;
         let given = options.validation_data.take();
         let mut validation = match given {
             None => None,
@@ -210,6 +162,8 @@ where
         let statistics = self.network.builder.statistics;
         let mut best_statistics: B::Owned<E> = self.backend.allocate("best statistics", statistics)?;
         self.backend.copy(self.network.statistics.get(), best_statistics.borrow_mut())?;
+        let accumulators = self.accumulators()?;
+        let monitor = Monitor::new(options.monitor, validation.is_some(), &accumulators)?;
         let mut run = Run::<B> {
             placed: Placed::new(&self.backend, "", &data)?,
             data: &data,
@@ -220,7 +174,8 @@ where
             overflow: self.loss_scale.map(|_| Record::new(&self.backend)).transpose()?,
             best,
             best_statistics,
-            best_loss: f64::INFINITY,
+            best_score: f64::NEG_INFINITY,
+            monitor,
             history: History {
                 loss: Vec::new(),
                 val_loss: Vec::new(),
@@ -228,7 +183,7 @@ where
                 best_epoch: None,
                 outcome: Outcome::Finished,
             },
-            metrics: self.accumulators()?,
+            metrics: accumulators,
             epochs: options.epochs,
             batch_size: options.batch_size,
             shuffle: options.shuffle,
@@ -305,7 +260,7 @@ where
     /// The metrics of nothing yet, for each output. Those of several outputs have their layers' names in front.
     fn accumulators(&self) -> Result<Vec<Vec<MetricAccumulator>>> {
         let several = self.outputs.len() > 1;
-        let of_output = |output: &crate::model::model::Output<B>| {
+        let of_output = |output: &Output<B>| {
             let named = |metric: &Metric| {
                 let accumulator = MetricAccumulator::for_loss(*metric, output.loss, output.columns())?;
                 let name = format!("{}_{}", self.topology.name_of(output.source), accumulator.name());
@@ -345,64 +300,6 @@ where
         self.backend.copy(run.best_statistics.borrow(), self.network.statistics.get_mut())
     }
 
-    /// Weights of the rows of all samples, one vector an output; none where all are 1.
-    fn row_weights(
-        &self,
-        data: &Data<'_, E>,
-        sample_weight: Option<&ArrayViewD<'_, E>>,
-        class_weight: &[(usize, f64)],
-    ) -> Result<Vec<Vec<E>>> {
-        if sample_weight.is_none() && class_weight.is_empty() {
-            return Ok(Vec::new());
-        }
-        if !class_weight.is_empty() && self.outputs.len() != 1 {
-            return Err(Error::option("class_weight", "a model with one output", format!("{}", self.outputs.len())));
-        }
-        if let Some((class, weight)) = class_weight.iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
-            return Err(Error::option(format!("class_weight[{class}]"), "a finite number, not below zero", weight));
-        }
-        let mut all = Vec::new();
-        for (output, y) in self.outputs.iter().zip(&data.y) {
-            let rows = output.rows();
-            let mut weights = vec![E::one(); data.samples * rows];
-            if let Some(given) = sample_weight {
-                let repeat = match given.shape() {
-                    [n] if *n == data.samples => rows,
-                    [n, steps] if *n == data.samples && *steps == rows => 1,
-                    shape => {
-                        return Err(Error::shape(
-                            "sample_weight",
-                            format!("[{}], or [{}, {rows}]", data.samples, data.samples),
-                            format!("{shape:?}"),
-                        ));
-                    }
-                };
-                if let Some((i, bad)) = given.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < E::zero()) {
-                    return Err(Error::NonFinite {
-                        tensor: "sample_weight".to_owned(),
-                        got: bad.wide(),
-                        position: format!("element {i}"),
-                        help: "give weights that are finite and not below zero".to_owned(),
-                    });
-                }
-                for (row, weight) in weights.iter_mut().zip(given.iter().flat_map(|w| std::iter::repeat_n(w, repeat))) {
-                    *row = *weight;
-                }
-            }
-            if !class_weight.is_empty() {
-                let targets = flat("y", y)?;
-                let width = output.target_size() / rows;
-                for (row, target) in weights.iter_mut().zip(targets.chunks(width.max(1))) {
-                    let class = class_of(target);
-                    let factor = class_weight.iter().find(|(c, _)| *c == class).map_or(1.0, |(_, weight)| *weight);
-                    *row *= E::of(factor);
-                }
-            }
-            all.push(weights);
-        }
-        Ok(all)
-    }
-
     fn train_epochs(&mut self, run: &mut Run<'_, '_, B>) -> Result<()> {
         for epoch in 1..=run.epochs {
             let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
@@ -422,11 +319,11 @@ where
                     Some(loss)
                 }
             };
-            let monitored = val_loss.unwrap_or(loss);
-            if !monitored.is_finite() {
+            if let Some(val_loss) = val_loss.filter(|loss| !loss.is_finite()) {
                 let batch = run.order.len().div_ceil(run.batch_size);
-                return Err(Error::Diverged { epoch, batch, what: format!("the validation loss is {monitored}") });
+                return Err(Error::Diverged { epoch, batch, what: format!("the validation loss is {val_loss}") });
             }
+            let score = run.monitor.score(loss, val_loss, &metrics);
             run.history.loss.push(loss);
             run.history.val_loss.extend(val_loss);
             for (name, value) in &metrics {
@@ -436,14 +333,14 @@ where
                 }
             }
             let min_delta = run.early_stopping.map_or(0.0, |e| e.min_delta);
-            let best = monitored < run.best_loss - min_delta;
+            let best = score > run.best_score + min_delta;
             if best {
-                run.best_loss = monitored;
+                run.best_score = score;
                 self.backend.copy(self.network.parameters.get(), run.best.borrow_mut())?;
                 self.backend.copy(self.network.statistics.get(), run.best_statistics.borrow_mut())?;
                 run.history.best_epoch = Some(epoch);
             }
-            let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, metrics, best };
+            let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, metrics, score, best };
             let mut stop = false;
             for callback in &mut run.callbacks {
                 stop |= callback.on_epoch_end(&state, self)?.is_break();
@@ -484,7 +381,7 @@ where
                 diverged(run, epoch, &report, self.record.is_on_host())?;
                 loss = report.total / seen as f64;
             }
-            let state = BatchEnd { epoch, batch, batches, loss };
+            let state = BatchEnd { epoch, batch, batches, loss, accumulators: &run.metrics };
             let mut stop = false;
             for callback in &mut run.callbacks {
                 stop |= callback.on_batch_end(&state).is_break();
@@ -563,41 +460,6 @@ where
     }
 }
 
-/// The class that a target stands for: its largest element, or itself.
-fn class_of<E: Scalar>(target: &[E]) -> usize {
-    match target {
-        [class] => class.wide().max(0.0) as usize,
-        _ => (0..target.len()).fold(0, |best, i| if target[i] > target[best] { i } else { best }),
-    }
-}
-
-/// Data without their last part, and that part.
-fn split<E: Scalar>(data: Data<'_, E>, fraction: f64) -> Result<(Data<'_, E>, Data<'_, E>)> {
-    if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::option("validation_split", "a fraction of the samples, at least 0 and below 1", fraction));
-    }
-    // Keras's rounding.
-    let first = (data.samples as f64 * (1.0 - fraction)).floor() as usize;
-    if first == 0 || first == data.samples {
-        return Err(Error::option(
-            "validation_split",
-            format!("a fraction that leaves some of the {} samples to train on and some to validate", data.samples),
-            fraction,
-        ));
-    }
-    let part = |arrays: &[ndarray::CowArray<'_, E, ndarray::IxDyn>], slice: Slice| {
-        arrays.iter().map(|array| array.slice_axis(Axis(0), slice).to_owned().into()).collect::<Vec<_>>()
-    };
-    let parts = |slice: Slice| (part(&data.x, slice), part(&data.y, slice));
-    let ((x, y), (held_x, held_y)) = (parts(Slice::from(..first)), parts(Slice::from(first..)));
-    let mut weights = data.weights;
-    let held: Vec<Vec<E>> = weights.iter_mut().map(|w| w.split_off(w.len() / data.samples * first)).collect();
-    Ok((
-        Data { samples: first, x, y, weights },
-        Data { samples: data.samples - first, x: held_x, y: held_y, weights: held },
-    ))
-}
-
 /// What metrics say, with a prefix before their names.
 fn results(metrics: &[Vec<MetricAccumulator>], prefix: &str) -> Vec<(String, f64)> {
     metrics.iter().flatten().map(|metric| (format!("{prefix}{}", metric.name()), metric.result())).collect()
@@ -671,26 +533,42 @@ where
     Err(Error::Diverged { epoch, batch, what: format!("the {quantity} is {value}{cause}") })
 }
 
-/// Data where the backend computes.
-struct Placed<'a, B: DenseBackend + 'a> {
-    samples: usize,
-    x: Vec<<B as Memory>::View<'a, B::Elem>>,
-    y: Vec<<B as Memory>::View<'a, B::Elem>>,
-    weights: Vec<<B as Memory>::View<'a, B::Elem>>,
+/// The figure that says how good an epoch is.
+struct Monitor {
+    /// Its key; without one the validation loss, or the loss.
+    key: Option<String>,
+    /// 1 where more is better, else -1.
+    sign: f64,
 }
 
-impl<'a, B: DenseBackend + 'a> Placed<'a, B>
-where
-    B::Elem: Scalar,
-{
-    fn new(backend: &B, prefix: &str, data: &'a Data<'_, B::Elem>) -> Result<Self> {
-        let place = |name: &str, values| backend.place(&format!("{prefix}{name}"), values);
-        Ok(Placed {
-            samples: data.samples,
-            x: data.x.iter().map(|x| place("x", flat("x", x)?)).collect::<Result<_>>()?,
-            y: data.y.iter().map(|y| place("y", flat("y", y)?)).collect::<Result<_>>()?,
-            weights: data.weights.iter().map(|w| place("weights", w)).collect::<Result<_>>()?,
-        })
+impl Monitor {
+    fn new(key: Option<&str>, validated: bool, metrics: &[Vec<MetricAccumulator>]) -> Result<Self> {
+        let metrics = || metrics.iter().flatten();
+        let Some(key) = key else { return Ok(Monitor { key: None, sign: -1.0 }) };
+        let of_validation = key.strip_prefix("val_").filter(|_| validated);
+        let known = metrics().find(|metric| [Some(key), of_validation].contains(&Some(&*metric.name())));
+        let sign = match known {
+            Some(metric) if metric.metric().more_is_better() => 1.0,
+            _ => -1.0,
+        };
+        if known.is_some() || key == "loss" || of_validation == Some("loss") {
+            return Ok(Monitor { key: Some(key.to_owned()), sign });
+        }
+        let names = || std::iter::once("loss".to_owned()).chain(metrics().map(MetricAccumulator::name));
+        let of_validation = names().filter(|_| validated).map(|name| format!("val_{name}"));
+        let keys: Vec<_> = names().chain(of_validation).collect();
+        Err(Error::option("monitor", format!("one of {}", keys.join(", ")), key))
+    }
+
+    /// The more the better.
+    fn score(&self, loss: f64, val_loss: Option<f64>, metrics: &[(String, f64)]) -> f64 {
+        let figure = match self.key.as_deref() {
+            None => val_loss.unwrap_or(loss),
+            Some("loss") => loss,
+            Some("val_loss") => val_loss.unwrap_or(f64::NAN),
+            Some(key) => metrics.iter().find(|(name, _)| name == key).map_or(f64::NAN, |(_, value)| *value),
+        };
+        self.sign * figure
     }
 }
 
@@ -711,7 +589,8 @@ where
     overflow: Option<Record<B>>,
     best: B::Owned<B::Elem>,
     best_statistics: B::Owned<B::Elem>,
-    best_loss: f64,
+    best_score: f64,
+    monitor: Monitor,
     history: History,
     epochs: usize,
     batch_size: usize,

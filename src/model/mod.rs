@@ -17,30 +17,35 @@
 //! # Ok::<(), fused_rnn::Error>(())
 //! ```
 
+mod arrays;
 pub mod callbacks;
 pub mod diagram;
 mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
+pub mod history;
 pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
+mod output;
 pub mod progress;
 pub mod sequences;
 pub mod sequential;
 mod summary;
 pub mod task;
 
+pub use arrays::Arrays;
 pub use callbacks::{
     BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
     ReduceLearningRate, Training,
 };
-pub use fit::{Clip, FitOptions, History, Outcome};
+pub use fit::{Clip, FitOptions};
 pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
 pub use graph::{Graph, GraphConfig, LayerId, Tensor};
+pub use history::{History, Outcome};
 pub use loss_scale::LossScale;
-pub use model::{Arrays, Model};
+pub use model::Model;
 pub use progress::{ProgressBar, ProgressMode};
 pub use sequences::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;

@@ -1,174 +1,22 @@
 //! Layers, weights and how to train them: [`Model`].
 
-use std::borrow::{Borrow, BorrowMut};
+use std::borrow::BorrowMut;
 use std::rc::Rc;
 
-use ndarray::{ArrayD, ArrayView, ArrayViewD, CowArray, Dimension, IxDyn};
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
-use crate::backend::dense::{DenseCall, LossEntry, RECORD_LEN, Report};
-use crate::backend::{DenseBackend, Memory, Storage, WeightGrad};
+use crate::backend::dense::{DenseCall, LossEntry};
+use crate::backend::{DenseBackend, WeightGrad};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::model::LossScale;
+use crate::model::arrays::{Arrays, Data, check_arrays, flat};
 use crate::model::graph::{GraphConfig, Source, Tensor, Topology};
+use crate::model::loss_scale::LossScale;
+use crate::model::output::{Output, Record};
 use crate::nn::network::{Mirrored, Network};
-use crate::nn::{Builder, Layer, Loss, Scratch, Value, grow};
+use crate::nn::{Builder, Layer, Loss, Scratch, grow};
 use crate::optim::{Adam, Optimizer, State};
 use crate::rnn::dropout::philox4x32;
-
-/// What training tells about itself, where it computes.
-pub(super) struct Record<B: Memory> {
-    tensor: B::Owned<f64>,
-}
-
-impl<B: Memory> Record<B> {
-    pub fn new(backend: &B) -> Result<Self> {
-        Ok(Record { tensor: backend.allocate("record", RECORD_LEN)? })
-    }
-
-    pub fn get_mut(&mut self) -> &mut B::Tensor<f64> {
-        self.tensor.borrow_mut()
-    }
-
-    /// Whether reading costs nothing.
-    pub fn is_on_host(&self) -> bool {
-        let tensor: &B::Tensor<f64> = self.tensor.borrow();
-        tensor.on_host().is_some()
-    }
-
-    /// Waits for all work given so far, and tells.
-    pub fn read(&self, backend: &B) -> Result<Report> {
-        let mut numbers = [0.0; RECORD_LEN];
-        backend.download(self.tensor.borrow(), &mut numbers)?;
-        Ok(Report::new(&numbers))
-    }
-
-    /// Everything zero.
-    pub fn clear(&mut self, backend: &B) -> Result<()> {
-        backend.upload(&[0.0; RECORD_LEN], self.tensor.borrow_mut())
-    }
-}
-
-/// Arrays for the inputs of a model, or for its outputs: one array for one, a `Vec` or an array of views for several.
-pub trait Arrays<'a, E> {
-    /// The arrays in order.
-    fn arrays(self) -> Vec<ArrayViewD<'a, E>>;
-}
-
-impl<'a, E, D: Dimension> Arrays<'a, E> for ArrayView<'a, E, D> {
-    fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
-        vec![self.into_dyn()]
-    }
-}
-
-impl<'a, E, D: Dimension> Arrays<'a, E> for &'a ndarray::Array<E, D> {
-    fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
-        vec![self.view().into_dyn()]
-    }
-}
-
-impl<'a, E> Arrays<'a, E> for Vec<ArrayViewD<'a, E>> {
-    fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
-        self
-    }
-}
-
-impl<'a, E, const N: usize> Arrays<'a, E> for [ArrayViewD<'a, E>; N] {
-    fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
-        self.into()
-    }
-}
-
-/// An output with its part of the loss.
-pub(super) struct Output<B: DenseBackend> {
-    pub source: Source,
-    pub value: Value,
-    pub loss: Loss,
-    /// What its loss is multiplied with in the sum.
-    pub loss_weight: f64,
-    /// Targets of a batch.
-    pub targets: Scratch<B>,
-    /// Weights of the rows of a batch, where samples have some.
-    pub sample_weights: Scratch<B>,
-    /// What the mask says of the rows of a batch.
-    mask_weights: Scratch<B>,
-    /// The product of both.
-    row_weights: Scratch<B>,
-    /// Mean of the mask.
-    valid: Scratch<B>,
-}
-
-impl<B: DenseBackend> Output<B> {
-    fn new(source: Source, value: Value) -> Self {
-        Output {
-            source,
-            value,
-            loss: Loss::default(),
-            loss_weight: 1.0,
-            targets: Scratch::new(),
-            sample_weights: Scratch::new(),
-            mask_weights: Scratch::new(),
-            row_weights: Scratch::new(),
-            valid: Scratch::new(),
-        }
-    }
-
-    /// Width of the rows that the loss is of: the last axis.
-    pub fn columns(&self) -> usize {
-        self.value.shape().last().copied().unwrap_or(1)
-    }
-
-    /// Such rows in a sample.
-    pub fn rows(&self) -> usize {
-        self.value.size() / self.columns()
-    }
-
-    /// Sample shape of the targets.
-    pub fn target_shape(&self) -> &[usize] {
-        let shape = self.value.shape();
-        if self.loss.is_sparse() { &shape[..shape.len().saturating_sub(1)] } else { shape }
-    }
-
-    pub fn target_size(&self) -> usize {
-        self.target_shape().iter().product()
-    }
-
-    /// Weights of the rows of a batch, as its loss has them.
-    #[allow(clippy::type_complexity)]
-    pub fn weights<'a>(
-        &'a self,
-        backend: &B,
-        batch: usize,
-        weighted: bool,
-    ) -> Result<Option<<B as Memory>::View<'a, B::Elem>>>
-    where
-        B: 'a,
-    {
-        let weights = match (self.mask().is_some(), weighted) {
-            (true, true) => &self.row_weights,
-            (false, true) => &self.sample_weights,
-            (true, false) => &self.mask_weights,
-            (false, false) => return Ok(None),
-        };
-        weights.get(backend, batch * self.rows()).map(Some)
-    }
-
-    /// The mask, where it says something about each row.
-    fn mask(&self) -> Option<&Value> {
-        self.value.mask().filter(|mask| mask.size() == self.rows())
-    }
-}
-
-/// Data that fit the model, in standard layout.
-pub(super) struct Data<'a, E> {
-    pub samples: usize,
-    /// One array an input.
-    pub x: Vec<CowArray<'a, E, IxDyn>>,
-    /// One array an output; none for inference.
-    pub y: Vec<CowArray<'a, E, IxDyn>>,
-    /// Weights of the rows, `[samples, rows]` an output, or empty.
-    pub weights: Vec<Vec<E>>,
-}
 
 /// A model on one backend: Keras's [`Model`](https://keras.io/api/models/model/), made by a [`Graph`](crate::model::Graph) or a
 /// [`Sequential`](crate::model::Sequential).
@@ -725,65 +573,4 @@ where
             scale => self.backend.scale(1.0 / scale, self.network.gradients.get_mut()),
         }
     }
-}
-
-/// Arrays with the number of their samples; a last axis of 1 may be left out, or be there in excess.
-fn check_arrays<'a, E: Scalar>(
-    tensor: &str,
-    what: &str,
-    arrays: Vec<ArrayViewD<'a, E>>,
-    expected: &[(&str, &[usize])],
-) -> Result<(usize, Vec<CowArray<'a, E, IxDyn>>)> {
-    if arrays.len() != expected.len() {
-        let names: Vec<_> = expected.iter().map(|(name, _)| *name).collect();
-        return Err(Error::shape(
-            tensor,
-            format!("{} arrays ({})", expected.len(), names.join(", ")),
-            format!("{} arrays", arrays.len()),
-        ));
-    }
-    let mut samples = None;
-    let mut checked = Vec::new();
-    for (array, (name, shape)) in arrays.into_iter().zip(expected) {
-        let tensor = if expected.len() == 1 { tensor.to_owned() } else { format!("{tensor} of {name}") };
-        let fits = match array.shape().split_first() {
-            Some((_, rest)) => {
-                let without = |long: &[usize], short: &[usize]| long.split_last() == Some((&1, short));
-                rest == *shape || without(shape, rest) || without(rest, shape)
-            }
-            None => false,
-        };
-        let count = array.shape().first().copied().unwrap_or(0);
-        if !fits {
-            let axes: Vec<_> = shape.iter().map(|n| format!(", {n}")).collect();
-            return Err(Error::shape(
-                tensor,
-                format!("[samples{}] (samples, then {what})", axes.concat()),
-                format!("{:?}", array.shape()),
-            ));
-        }
-        if count == 0 {
-            return Err(Error::ZeroSize { name: "number of samples" });
-        }
-        if let Some(samples) = samples.filter(|samples| *samples != count) {
-            return Err(Error::shape(
-                tensor,
-                format!("{samples} samples, as the arrays before it"),
-                format!("{count} samples"),
-            ));
-        }
-        samples = Some(count);
-        let standard = if array.is_standard_layout() {
-            CowArray::from(array)
-        } else {
-            CowArray::from(array.as_standard_layout().into_owned())
-        };
-        checked.push(standard);
-    }
-    Ok((samples.unwrap_or(0), checked))
-}
-
-/// The elements of an array in standard layout.
-pub(super) fn flat<'a, E: Scalar>(tensor: &str, array: &'a CowArray<'_, E, IxDyn>) -> Result<&'a [E]> {
-    array.as_slice().ok_or_else(|| Error::shape(tensor, "an array in standard layout", "another"))
 }

@@ -135,9 +135,13 @@ impl<W: Write> ProgressBar<W> {
     #[inline]
     pub fn batch_end(&mut self, batch: usize, metrics: &[(&str, f64)]) {
         self.batch = batch;
-        if self.display == Display::Bar && batch >= self.next_look {
+        if self.is_due(batch) {
             self.look(batch, metrics);
         }
+    }
+
+    fn is_due(&self, batch: usize) -> bool {
+        self.display == Display::Bar && batch >= self.next_look
     }
 
     /// The epoch is over, with these metrics.
@@ -257,8 +261,14 @@ impl<W: Write> Callback for ProgressBar<W> {
         Ok(())
     }
 
-    fn on_batch_end(&mut self, state: &BatchEnd) -> ControlFlow<()> {
-        self.batch_end(state.batch, &[("loss", state.loss)]);
+    fn on_batch_end(&mut self, state: &BatchEnd<'_>) -> ControlFlow<()> {
+        self.batch = state.batch;
+        // Metrics cost something to compute: only those that may be shown are.
+        if self.is_due(state.batch) {
+            let metrics: Vec<_> = state.metrics().collect();
+            let values = metrics.iter().map(|(name, value)| (name.as_str(), *value));
+            self.look(state.batch, &std::iter::once(("loss", state.loss)).chain(values).collect::<Vec<_>>());
+        }
         ControlFlow::Continue(())
     }
 

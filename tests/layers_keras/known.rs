@@ -26,7 +26,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("minimum", "layer Minimum"),
     ("minimum_three", "layer Minimum"),
     ("multi_head_attention_attention_mask", "attention_mask"),
-    ("model_shared_sample_weights", "differ from output to output"),
     ("optimizer_sgd_clipnorm", "clipnorm"),
     ("callback_early_stopping_baseline", "baseline"),
     ("callback_early_stopping_max", "watches another figure"),

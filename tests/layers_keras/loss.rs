@@ -105,7 +105,7 @@ where
     model.compile(Sgd::new(1.0).map_err(text)?, loss);
     let options = FitOptions {
         batch_size: samples,
-        sample_weight: weights.as_ref().map(|weights| weights.view()),
+        sample_weight: weights.iter().map(|weights| weights.view()).collect(),
         ..FitOptions::default()
     };
     let history = model.fit(x(), target.view(), options).map_err(text)?;

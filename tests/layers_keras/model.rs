@@ -196,10 +196,7 @@ where
 
     let sample_weights: Vec<String> =
         Case::numbered("sample_weight", outputs.len()).into_iter().filter(|name| case.has(name)).collect();
-    if sample_weights.len() > 1 {
-        return Err("weights of samples that differ from output to output".to_owned());
-    }
-    let sample_weight = sample_weights.first().map(|name| loss::sample_weight(case.array(name)));
+    let sample_weight: Vec<_> = sample_weights.iter().map(|name| loss::sample_weight(case.array(name))).collect();
     let class_weight: Vec<(usize, f64)> = case.json["class_weight"].as_object().map_or(Vec::new(), |map| {
         map.iter().map(|(class, w)| (class.parse().expect("a class"), w.as_f64().expect("a number"))).collect()
     });
@@ -207,14 +204,14 @@ where
         let options = FitOptions {
             batch_size: 3,
             shuffle: false,
-            sample_weight: sample_weight.as_ref().map(|weights| weights.view()),
+            sample_weight: sample_weight.iter().map(|weights| weights.view()).collect(),
             class_weight: class_weight.clone(),
             ..FitOptions::default()
         };
         same_loss(model.fit(x(), y(), options).map_err(text)?.loss[0])
     };
 
-    if sample_weight.is_none() && class_weight.is_empty() {
+    if sample_weight.is_empty() && class_weight.is_empty() {
         let (got, dx) = model.input_gradients(x(), y()).map_err(text)?;
         same_loss(got)?;
         for (i, expected) in &of_inputs {

@@ -1,0 +1,62 @@
+//! How training went: [`History`].
+
+use serde::Serialize;
+
+#[cfg(feature = "plot")]
+use crate::error::Result;
+
+/// Why training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Outcome {
+    /// All epochs were trained.
+    Finished,
+    /// [`EarlyStopping`] saw no improvement.
+    EarlyStopped,
+    /// A [`Callback`] asked for it.
+    Interrupted,
+}
+
+/// How training went. An epoch that was not completed is not in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct History {
+    /// Loss of each epoch.
+    pub loss: Vec<f64>,
+    /// Validation loss of each epoch; empty without validation data.
+    pub val_loss: Vec<f64>,
+    /// The metrics of each epoch by name, see [`EpochEnd::metrics`].
+    pub metrics: Vec<(String, Vec<f64>)>,
+    /// The best epoch, counted from 1: usually that with the lowest validation loss, see [`FitOptions::monitor`](crate::model::FitOptions::monitor);
+    /// `None` if none was completed.
+    pub best_epoch: Option<usize>,
+    /// Why training ended.
+    pub outcome: Outcome,
+}
+
+impl History {
+    /// The values of each epoch by Keras's key: `loss`, `val_loss`, `accuracy`, `val_accuracy`, …
+    pub fn get(&self, key: &str) -> Option<&[f64]> {
+        match key {
+            "loss" => Some(&self.loss),
+            "val_loss" if !self.val_loss.is_empty() => Some(&self.val_loss),
+            _ => self.metrics.iter().find(|(name, _)| name == key).map(|(_, values)| values.as_slice()),
+        }
+    }
+
+    /// A picture of all quantities over the epochs, each with its validation beside it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plot::history`](crate::plot::history).
+    #[cfg(feature = "plot")]
+    pub fn plot(&self) -> Result<crate::plot::Panels> {
+        let quantities: Vec<(&str, &[f64])> =
+            self.keys().filter_map(|key| self.get(key).map(|values| (key, values))).collect();
+        crate::plot::history(&quantities, self.best_epoch)
+    }
+
+    /// Keras's keys of what there is.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let val_loss = (!self.val_loss.is_empty()).then_some("val_loss");
+        ["loss"].into_iter().chain(val_loss).chain(self.metrics.iter().map(|(name, _)| name.as_str()))
+    }
+}
