@@ -18,7 +18,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KERAS = pathlib.Path(__file__).with_name("keras_examples.py")
 EXAMPLES = ("sine_forecast", "stacked_dropout", "stacked_random", "two_features", "five_outputs", "even_numbers", "univariate",
-            "ten_numbers", "japanese_vowels")
+            "ten_numbers", "japanese_vowels", "padding_masking", "attention", "transformer_encoder", "char_lm", "anomaly", "seq2seq")
 CORES = 2
 
 

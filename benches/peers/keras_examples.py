@@ -3,7 +3,7 @@
 Prints one line of JSON a model: {"example", "model", "metric", "value", "seconds"}, where the seconds are those of the whole
 `fit`, and the names are those that our examples print.
 
-    python benches/peers/keras_examples.py                          # all; about half an hour on two cores
+    python benches/peers/keras_examples.py                          # all; about three quarters of an hour on two cores
     python benches/peers/keras_examples.py --only univariate five_outputs --seed 2
     python benches/peers/keras_examples.py --short                  # two epochs each: shows that all of it runs
 """
@@ -20,7 +20,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import keras
 import numpy as np
-from keras.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Masking, SimpleRNN
+from keras.layers import (
+    GRU, LSTM, Add, Attention, Bidirectional, Concatenate, Dense, Dropout, Embedding, Flatten, GlobalAveragePooling1D,
+    LayerNormalization, Masking, MultiHeadAttention, Reshape, SimpleRNN)
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "examples" / "data"
 
@@ -42,8 +44,8 @@ class Run:
     def __init__(self, example, short):
         self.example, self.short = example, short
 
-    def fit(self, model, x, y, epochs, loss="mse", metrics=None, **options):
-        model.compile(optimizer="adam", loss=loss, metrics=metrics)
+    def fit(self, model, x, y, epochs, loss="mse", metrics=None, rate=0.001, **options):
+        model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, metrics=metrics)
         start = time.perf_counter()
         history = model.fit(x, y, epochs=min(epochs, 2) if self.short else epochs, verbose=0, **options)
         self.seconds = time.perf_counter() - start
@@ -158,9 +160,141 @@ def japanese_vowels(run):
         run.report(name, "test_accuracy", model.evaluate(x_test, y_test, verbose=0)[1])
 
 
+def padding_masking(run, longest=40):
+    rng = np.random.default_rng(run.seed)
+
+    def sequences(samples):
+        x, y = np.full((samples, longest, 1), -1, np.float32), []
+        for row in x:
+            values = rng.random(rng.integers(5, longest + 1), np.float32)
+            row[:len(values), 0] = values
+            y.append(values[-3:].mean())
+        return x, np.array(y)
+
+    (x, y), (x_test, y_test) = sequences(1000), sequences(250)
+    for name, mask in (("without a mask", []), ("with Masking", [Masking(-1.0)])):
+        model = keras.Sequential([keras.Input((longest, 1)), *mask, LSTM(32), Dense(1)])
+        run.fit(model, x, y, epochs=20, rate=0.005)
+        run.report(name, "test_mse", model.evaluate(x_test, y_test, verbose=0))
+
+
+def recall(rng, samples, steps, symbols=8, colours=3):
+    """The task of `examples/common/recall.rs`: which symbol of a sequence had the colour that its last step asks for?"""
+    x, y = np.zeros((samples, steps, symbols + colours), np.float32), []
+    for row in x:
+        places, colour = rng.permutation(steps - 1)[:colours], rng.integers(colours)
+        said = rng.integers(symbols, size=steps - 1)
+        row[np.arange(steps - 1), said] = 1
+        row[places, symbols + np.arange(colours)] = 1
+        row[-1, symbols + colour] = 1
+        y.append(said[places[colour]])
+    return x, np.array(y)
+
+
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def attention(run, steps=100, units=32):
+    rng = np.random.default_rng(run.seed)
+    (x, y), (x_test, y_test) = recall(rng, 2000, steps), recall(rng, 500, steps)
+    for name in ("LSTM", "LSTM with attention"):
+        source = keras.Input(x.shape[1:])
+        last = LSTM(units)(source)
+        if name != "LSTM":
+            found = Flatten()(Attention()([Reshape((1, units))(last), Dense(units)(source)]))
+            last = Concatenate()([found, last])
+        model = keras.Model(source, Dense(8)(last))
+        run.fit(model, x, y, epochs=20, rate=0.005, loss=LOGITS, metrics=["accuracy"])
+        run.report(name, "test_accuracy", model.evaluate(x_test, y_test, verbose=0)[1])
+
+
+def transformer_encoder(run, steps=100, width=32):
+    rng = np.random.default_rng(run.seed)
+    (x, y), (x_test, y_test) = recall(rng, 2000, steps), recall(rng, 500, steps)
+    angles = np.arange(steps)[:, None] / 10000 ** (np.arange(width) // 2 * 2 / width)
+    waves = np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
+    source = keras.Input(x.shape[1:])
+    h = Dense(width)(source) + waves
+    a = LayerNormalization(epsilon=1e-6)(Add()([h, Dropout(0.1)(MultiHeadAttention(4, 8)(h, h))]))
+    h = LayerNormalization(epsilon=1e-6)(Add()([a, Dropout(0.1)(Dense(width)(Dense(64, activation="relu")(a)))]))
+    model = keras.Model(source, Dense(8)(GlobalAveragePooling1D()(h)))
+    run.fit(model, x, y, epochs=40, rate=0.003, loss=LOGITS, metrics=["accuracy"])
+    run.report("TransformerEncoder", "test_accuracy", model.evaluate(x_test, y_test, verbose=0)[1])
+
+
+def char_lm(run, steps=64):
+    text = (DATA / "alice.txt").read_text()
+    letters = sorted(set(text))
+    numbers = np.array([letters.index(letter) for letter in text])
+    count = (len(numbers) - 1) // steps
+    x, y = (numbers[at:at + count * steps].reshape(count, steps) for at in (0, 1))
+    train = count * 9 // 10
+    model = keras.Sequential(
+        [keras.Input((steps,)), Embedding(len(letters), 32), LSTM(128, return_sequences=True), Dense(len(letters))])
+    history = run.fit(
+        model, x[:train], y[:train], epochs=12, rate=0.005, loss=LOGITS, validation_data=(x[train:], y[train:]))
+    run.report("LSTM(128)", "val_perplexity", np.exp(history["val_loss"][-1]))
+
+
+def anomaly(run, steps=24):
+    lines = (DATA / "sunspots_monthly.csv").read_text().splitlines()[1:]
+    series = np.array([float(line.rsplit(",", 1)[1]) for line in lines])
+    # Parts of the series as `TimeSplit` cuts them: the last quarter, and of the rest the quarter before it.
+    test = validation = int(len(series) * 0.25)
+    train = len(series) - validation - test
+    low, high = series[:train].min(), series[:train].max()
+    x, y = windows((series - low) / (high - low), steps)
+    held = slice(train - steps, train + validation - steps)
+    model = keras.Sequential([keras.Input((steps, 1)), LSTM(32), Dense(1)])
+    stop = keras.callbacks.EarlyStopping(patience=8, restore_best_weights=True)
+    run.fit(
+        model, x[:train - steps], y[:train - steps], epochs=40, rate=0.003, validation_data=(x[held], y[held]), callbacks=[stop])
+    errors = (y[held] - model.predict(x[held], verbose=0)) * (high - low)
+    run.report("LSTM(32)", "usual_error", errors.std())
+
+
+def seq2seq(run, units=128, width=16, symbols=14):
+    plus, start, end = 11, 12, 13
+    sums = np.random.default_rng(run.seed).permutation(10000)[:9000]
+    pairs = [(n // 100, n % 100) for n in sums]
+
+    def encoded(texts, first, length):
+        rows = np.zeros((len(texts), length), np.int32)
+        for row, text in zip(rows, texts):
+            said = first + [plus if c == "+" else end if c == "e" else 1 + int(c) for c in text]
+            row[:len(said[:length])] = said[:length]
+        return rows
+
+    questions = encoded([f"{a}+{b}" for a, b in pairs], [], 5)
+    heard = encoded([str(a + b) for a, b in pairs], [start], 4)
+    said = encoded([f"{a + b}e" for a, b in pairs], [], 4)
+    embed = [Embedding(symbols, width, mask_zero=True) for _ in range(2)]
+    encoder, decoder = LSTM(units, return_state=True), LSTM(units, return_sequences=True, return_state=True)
+    scores = Dense(symbols)
+    question, before = keras.Input((5,)), keras.Input((4,))
+    states = encoder(embed[0](question))[1:]
+    model = keras.Model([question, before], scores(decoder(embed[1](before), initial_state=states)[0]))
+    run.fit(model, [questions[:8000], heard[:8000]], said[:8000], epochs=30, rate=0.003, loss=LOGITS, batch_size=64)
+    listen = keras.Model(question, states)
+    one, h, c = keras.Input((1,)), keras.Input((units,)), keras.Input((units,))
+    outputs = decoder(embed[1](one), initial_state=[h, c])
+    speak = keras.Model([one, h, c], [scores(outputs[0]), *outputs[1:]])
+    states = listen.predict(questions[8000:], verbose=0)
+    last, answers = np.full((1000, 1), start), []
+    for _ in range(4):
+        said_now, *states = speak.predict([last, *states], verbose=0)
+        last = said_now.argmax(-1)
+        answers.append(last[:, 0])
+    right = 0
+    for answer, (a, b) in zip(np.stack(answers, 1).tolist(), pairs[8000:]):
+        digits = answer[:answer.index(end)] if end in answer else answer
+        right += digits == [1 + int(digit) for digit in str(a + b)]
+    run.report("LSTM encoder-decoder", "answers_right", right / 1000)
+
+
 EXAMPLES = {example.__name__: example for example in (
     sine_forecast, stacked_dropout, stacked_random, two_features, five_outputs, even_numbers, univariate, ten_numbers,
-    japanese_vowels)}
+    japanese_vowels, padding_masking, attention, transformer_encoder, char_lm, anomaly, seq2seq)}
 
 
 def main():

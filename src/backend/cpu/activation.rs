@@ -12,6 +12,21 @@ use crate::dtype::Scalar;
 #[inline(always)]
 pub(crate) fn expm1<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
     // y = n ln 2 + r; e^y - 1 = 2^n (e^r - 1) + (2^n - 1).
+    let (scale, q) = exp_parts(s, y);
+    s.mul_add(scale, q, s.sub(scale, s.splat(E::one())))
+}
+
+/// `e^y` for y up to 0 and minus infinity: results that would be subnormal are zero, NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp_of_negative<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
+    let lowest = s.splat(-E::EXP.limit);
+    let (scale, q) = exp_parts(s, s.max(lowest, y));
+    s.zero_where_less(y, lowest, s.mul_add(scale, q, scale))
+}
+
+/// `2^n` and `e^r - 1`, where `y = n ln 2 + r`.
+#[inline(always)]
+fn exp_parts<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> (S::V, S::V) {
     let constants = &E::EXP;
     let round = s.splat(constants.round);
     let rounded = s.mul_add(y, s.splat(E::of(std::f64::consts::LOG2_E)), round);
@@ -23,8 +38,7 @@ pub(crate) fn expm1<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
         p = s.mul_add(p, r, s.splat(coefficient));
     }
     let q = s.mul_add(p, s.mul(r, r), r);
-    let scale = s.exp2_of_rounded(rounded);
-    s.mul_add(scale, q, s.sub(scale, s.splat(E::one())))
+    (s.exp2_of_rounded(rounded), q)
 }
 
 /// `1 / (1 + e^-x)`

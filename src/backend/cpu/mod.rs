@@ -24,7 +24,7 @@
 //! them; a small one runs on the calling thread. Finished sequences take part in no product. Beside what the thread pool needs to hand
 //! over work, nothing is allocated.
 
-mod activation;
+pub(crate) mod activation;
 mod backward;
 mod cells;
 mod forward;

@@ -1,6 +1,7 @@
 //! The same on slices of the host.
 
-use super::{MaskOrder, NO_ROW, SoftmaxMask, Strides, TensorBackend, check};
+use super::{MaskOrder, NO_ROW, SoftmaxMask, Strides, TensorBackend, check, softmax};
+use crate::backend::cpu::simd::Isa;
 use crate::backend::dense::{Product, check as dense};
 use crate::backend::{DenseBackend, HostBackend, RecurrentBackend, WeightGrad};
 use crate::dtype::Scalar;
@@ -170,32 +171,20 @@ where
         let rows = dense::rows("x", x.len(), columns)?;
         dense::same(x.len(), &[("y", Some(y.len()))])?;
         let keys = check::softmax(rows, columns, valid.keys.map(|(keys, rows)| (keys.len(), rows)), valid.causal)?;
-        for (row, (x, y)) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)).enumerate() {
+        y.copy_from_slice(x);
+        let is_valid = |row: usize, c: usize| {
             let seen = valid.causal.map_or(columns, |queries| columns.min(row % queries + 1));
-            let mask = valid.keys.map(|(mask, _)| &mask[row / keys * columns..][..columns]);
-            let is_valid = |c: usize| c < seen && mask.is_none_or(|mask| mask[c] != E::zero());
-            let mut largest = E::neg_infinity();
-            for c in (0..columns).filter(|c| is_valid(*c)) {
-                largest = largest.max(x[c]);
-            }
-            let mut total = E::zero();
-            for (c, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                *y = if is_valid(c) { (*x - largest).exp() } else { E::zero() };
-                total += *y;
-            }
-            // Not the others: zero stays zero, whatever the total.
-            (0..columns).filter(|c| is_valid(*c)).for_each(|c| y[c] /= total);
-        }
+            c < seen && valid.keys.is_none_or(|(mask, _)| mask[row / keys * columns + c] != E::zero())
+        };
+        let is_masked = valid.causal.is_some() || valid.keys.is_some();
+        Isa::detect().run(softmax::Rows { columns, values: y, valid: is_masked.then_some(is_valid) });
         Ok(())
     }
 
     fn softmax_gradient(&self, columns: usize, y: &[E], dy: &[E], dx: &mut [E]) -> Result<()> {
         dense::rows("y", y.len(), columns)?;
         dense::same(y.len(), &[("dy", Some(dy.len())), ("dx", Some(dx.len()))])?;
-        for ((y, dy), dx) in y.chunks_exact(columns).zip(dy.chunks_exact(columns)).zip(dx.chunks_exact_mut(columns)) {
-            let sum: E = y.iter().zip(dy).map(|(y, dy)| *y * *dy).sum();
-            dx.iter_mut().zip(y.iter().zip(dy)).for_each(|(dx, (y, dy))| *dx = *y * (*dy - sum));
-        }
+        Isa::detect().run(softmax::GradientRows { columns, y, dy, dx });
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! The division of labour, the errors and the order of sums are those of [`dense`](crate::backend::dense).
 
 mod host;
+mod softmax;
 
 use crate::backend::dense::Product;
 use crate::backend::{Memory, RecurrentBackend, WeightGrad};
