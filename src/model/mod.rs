@@ -40,6 +40,6 @@ pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValu
 pub use graph::{Graph, GraphConfig, LayerId, Tensor};
 pub use model::{Arrays, Model};
 pub use progress::{ProgressBar, ProgressMode};
-pub use sequences::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
+pub use sequences::{RowsConfig, SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;
 pub use task::{Task, Trained};

@@ -49,6 +49,16 @@ fn forecast(config: &ForecastConfig) -> String {
 }
 
 fn sequences(config: &SequenceConfig) -> String {
+    if let (Some(rows), SequenceTarget::Classes(names)) = (&config.rows, &config.target) {
+        return format!(
+            "Says the class of a row, as column {} has it ({}), from the window of {} rows that ends in it, of columns {}; gaps: {}.",
+            rows.target,
+            names.join(", "),
+            config.steps,
+            rows.columns.join(", "),
+            rows.gaps,
+        );
+    }
     let says = match &config.target {
         SequenceTarget::Classes(names) => format!("the class of a sequence ({})", names.join(", ")),
         SequenceTarget::Number(_) => "the number of a sequence".to_owned(),
