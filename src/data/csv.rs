@@ -219,17 +219,12 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// What [`find`](Self::find) knows a column by: its name, or its number where others have that name too.
-    pub(super) fn reference(&self, column: usize) -> Result<String> {
-        let finds = |name: &String| self.find(&ColumnChoice::Named(name.clone())).is_ok_and(|found| found == column);
-        [self.names[column].clone(), (column + 1).to_string()].into_iter().find(finds).ok_or_else(|| {
-            let problem = format!(
-                "column {}: other columns have its name {} and its number as names; give it a name of its own",
-                column + 1,
-                self.names[column]
-            );
-            self.fail(None, problem)
-        })
+    /// What [`find`](Self::find) knows a column by: its name, or its number where others have that name too. No name is a number, since
+    /// a first line with one is no header.
+    pub(super) fn reference(&self, column: usize) -> String {
+        let name = &self.names[column];
+        let alone = self.names.iter().filter(|other| *other == name).count() == 1;
+        if alone { name.clone() } else { (column + 1).to_string() }
     }
 
     /// The lines of the rows, counted from 1.

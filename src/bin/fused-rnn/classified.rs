@@ -12,6 +12,7 @@ use fused_rnn::model::{RowsConfig, SequenceConfig, SequenceTarget};
 use fused_rnn::{Error, Result};
 use ndarray::s;
 
+use crate::output::{listed, plain};
 use crate::sequences::{Task, in_file};
 use crate::train::{Args, Outputs, WINDOW};
 
@@ -35,7 +36,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
             option: "target".to_owned(),
             expected: format!(
                 "with --task classification the column of classes, --target NAME; the columns are: {}",
-                shown(&column_names(&args.data)?)
+                listed(&column_names(&args.data)?)
             ),
             got: "none".to_owned(),
         });
@@ -69,7 +70,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let names = rows.class_names(last_rows(&split.train, window));
     if names.len() < 2 || names.len() > MOST_CLASSES {
         let count = match names.first() {
-            Some(one) if names.len() == 1 => format!("only one class ({one:?})"),
+            Some(one) if names.len() == 1 => format!("only one class ({:?})", plain(one)),
             _ => format!("{} different texts, but at most {MOST_CLASSES} classes can be learned", names.len()),
         };
         return Err(fail(format!(
@@ -118,7 +119,7 @@ fn check_known(rows: &ClassifiedRows, split: &TimeSplit, window: usize, names: &
                      that it is not learned; use smaller --test-fraction and --validation-fraction so that it is, or leave its rows out \
                      of the file",
                     rows.target,
-                    rows.classes[row],
+                    plain(&rows.classes[row]),
                     rows.lines[0],
                     rows.lines[split.train.end - 1],
                 ),
@@ -126,14 +127,6 @@ fn check_known(rows: &ClassifiedRows, split: &TimeSplit, window: usize, names: &
         }
     }
     Ok(())
-}
-
-/// Some names, for messages.
-fn shown(names: &[String]) -> String {
-    let shown: Vec<_> = names.iter().take(20).map(String::as_str).collect();
-    let left = names.len() - shown.len();
-    let more = if left > 0 { format!(" and {left} more") } else { String::new() };
-    format!("{}{more}", shown.join(", "))
 }
 
 fn describe(
@@ -162,7 +155,7 @@ fn describe(
          windows of {}{default}\n\n",
         rows.source_name,
         rows.values.nrows(),
-        shown(&rows.columns),
+        listed(&rows.columns),
         count(train),
         count(validation),
         count(test),

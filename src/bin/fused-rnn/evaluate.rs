@@ -10,7 +10,7 @@ use fused_rnn::{Error, Result, files};
 
 use crate::classified;
 use crate::device::{Device, Work};
-use crate::output::print;
+use crate::output::{listed, print};
 use crate::rows::Rows;
 use crate::sequences::{Report, in_file, is_file_of_them, read};
 use crate::train::{Errors, NAIVE, forecast_plot};
@@ -143,7 +143,7 @@ fn of_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     if args.column.is_some() {
         return Err(Error::Unsupported {
             what: format!("--column for {}", args.data.display()),
-            why: format!("the model reads the columns that it was trained on ({})", config.columns.join(", ")),
+            why: format!("the model reads the columns that it was trained on ({})", listed(&config.columns)),
         });
     }
     let rows = classified::of_model(&args.data, config, args.gaps, true)?;
@@ -165,7 +165,7 @@ fn report<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let report = Report::of(&mut model, set).map_err(in_file(&args.data))?;
     print(&report.text(part, "model", args.quiet)?)?;
     if let Some(plot) = &args.plot {
-        report.save_picture("model", plot)?;
+        report.save_picture("The model", plot)?;
         print(&format!("\nwrote {}\n", plot.display()))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use fused_rnn::{Error, Result, files};
 use crate::classified;
 use crate::device::{Device, Work};
 use crate::evaluate::{ROWS, no_task, wrong_data};
-use crate::output::print;
+use crate::output::{listed, print};
 use crate::rows::Rows;
 use crate::sequences::{in_file, is_file_of_them, read};
 use crate::train::{PLOT_SIZE, x_label};
@@ -158,7 +158,7 @@ fn say_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
                 what: format!("--{option} for {}", args.data.display()),
                 why: format!(
                     "it is for a model that forecasts a series; this one says classes of rows from the columns {}",
-                    config.columns.join(", ")
+                    listed(&config.columns)
                 ),
             });
         }
@@ -232,8 +232,10 @@ fn forecast<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let last = (values.len() - 1, &values[values.len() - 1]);
     let known = (start..).zip(&values[start..]).map(point);
     let forecast = std::iter::once(last).chain((values.len()..).zip(&ahead)).map(point);
+    // The folder is of no interest to whoever is shown the picture.
+    let file = args.data.file_name().map_or(series.source_name.clone(), |name| name.to_string_lossy().into_owned());
     LinePlot::new("Forecast")
-        .subtitle(format!("{horizon} values after the end of {}", series.source_name))
+        .subtitle(format!("{horizon} values after the end of {file}"))
         .x_label(x_label(&series, &axis))
         .y_label(series.name.clone())
         .curve(Curve::new("known", known).colour(Colour::GREY))

@@ -19,7 +19,7 @@ use fused_rnn::{Error, Result, metrics};
 use ndarray::{Array2, ArrayView1};
 
 use crate::device::Work;
-use crate::output::{note, print};
+use crate::output::{note, plain, print};
 use crate::progress::{INTERRUPTED, Progress};
 use crate::train::{Args, Errors, Outputs, TaskKind, ending, finish, fit, loss_plot, settle};
 
@@ -327,6 +327,7 @@ impl Report {
                 );
                 text += "Precision, recall and F1 are means over the classes.\n";
                 if !brief {
+                    let names: Vec<String> = names.iter().map(|name| plain(name)).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     text += &format!("\n{}", matrix.report(Some(&names), 4, ZeroDivision::Zero)?);
                     text += "\nconfusion matrix (row: the class, column: what the model says)\n";
@@ -350,9 +351,12 @@ impl Report {
                 let subtitle =
                     format!("{name}, {} {of}: accuracy {:.4}, F1 {:.4}", counts.sum(), matrix.accuracy(), average.f1);
                 let side = u32::try_from(names.len()).unwrap_or(u32::MAX).clamp(4, 40);
+                // Names longer than a cell is wide need room beside the cells, and stand upright below them.
+                let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(20) as u32;
+                let room = 7 * longest.saturating_sub(6);
                 plot::confusion_matrix("Confusion matrix", names, counts.view())?
                     .subtitle(subtitle)
-                    .size(340 + 48 * side, 160 + 36 * side)
+                    .size(340 + 48 * side + room, 160 + 36 * side + room)
                     .save(path)
             }
             Report::Numbers { errors, truth, said, .. } => {
