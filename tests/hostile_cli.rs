@@ -197,13 +197,14 @@ fn damaged_rows_are_refused_or_used() {
     let original = std::fs::read(&data).expect("read");
     let damaged_data = folder.path().join("damaged.csv").display().to_string();
     let out = folder.path().join("out").display().to_string();
+    let predicted = folder.path().join("predicted").display().to_string();
     for seed in 0..60 {
         std::fs::write(&damaged_data, damaged(&original, &mut Rng::new(seed))).expect("written");
         let train = [&["train", &damaged_data, "--units", "2", "--epochs", "1", "--out", &out], &ROWS[..]].concat();
         let args: &[&str] = match seed % 3 {
             0 => &train,
             1 => &["evaluate", &model, &damaged_data],
-            _ => &["predict", &model, &damaged_data, "--gaps", "drop", "--out", &out],
+            _ => &["predict", &model, &damaged_data, "--gaps", "drop", "--out", &predicted],
         };
         answered(&format!("{} with the damage of seed {seed}", args[0]), &program(args), &[0, 2]);
     }
