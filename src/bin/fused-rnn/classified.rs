@@ -159,7 +159,7 @@ fn describe(
         count(train),
         count(validation),
         count(test),
-        rows.target,
+        plain(&rows.target),
         config.steps,
     )
 }
