@@ -154,6 +154,81 @@ fn damaged_sequences_are_refused_or_used() {
     }
 }
 
+/// Rows of two columns with classes, and a model trained on their windows for one epoch.
+fn trained_on_rows(folder: &Path) -> (String, String) {
+    let text: String = (0..60).map(|i| format!("{},{},{}\n", i % 5, i * i % 7, ["p", "q", "r"][i / 5 % 3])).collect();
+    let data = folder.join("rows.csv").display().to_string();
+    std::fs::write(&data, "a,b,class\n".to_owned() + &text).expect("written");
+    let out = folder.join("rows").display().to_string();
+    let args = [&["train", &data, "--out", &out, "--epochs", "1", "--units", "3"], &ROWS[..]].concat();
+    answered("train on rows", &program(&args), &[0]);
+    (data, folder.join("rows/model.safetensors").display().to_string())
+}
+
+const ROWS: [&str; 7] = ["--task", "classification", "--target", "class", "--window", "4", "--quiet"];
+
+#[test]
+fn damaged_models_of_rows_are_refused_or_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, model) = trained_on_rows(folder.path());
+    let original = std::fs::read(&model).expect("read");
+    let out = folder.path().join("predicted").display().to_string();
+    let damaged_model = folder.path().join("damaged.safetensors").display().to_string();
+    let mut codes = Vec::new();
+    for seed in 0..60 {
+        let rng = &mut Rng::new(seed);
+        let bytes =
+            if seed % 3 == 0 { damaged(&original, rng) } else { with_damaged_meaning(&original, "fused-rnn", rng) };
+        std::fs::write(&damaged_model, bytes).expect("written");
+        let args: &[&str] = match seed % 4 {
+            0 | 1 => &["predict", &damaged_model, &data, "--out", &out],
+            2 => &["evaluate", &damaged_model, &data],
+            _ => &["summary", &damaged_model],
+        };
+        codes.push(answered(&format!("{} with the damage of seed {seed}", args[0]), &program(args), &[0, 2]));
+    }
+    assert!(codes.contains(&2), "no damage was seen");
+}
+
+#[test]
+fn damaged_rows_are_refused_or_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, model) = trained_on_rows(folder.path());
+    let original = std::fs::read(&data).expect("read");
+    let damaged_data = folder.path().join("damaged.csv").display().to_string();
+    let out = folder.path().join("out").display().to_string();
+    let predicted = folder.path().join("predicted").display().to_string();
+    for seed in 0..60 {
+        std::fs::write(&damaged_data, damaged(&original, &mut Rng::new(seed))).expect("written");
+        let train = [&["train", &damaged_data, "--units", "2", "--epochs", "1", "--out", &out], &ROWS[..]].concat();
+        let args: &[&str] = match seed % 3 {
+            0 => &train,
+            1 => &["evaluate", &model, &damaged_data],
+            _ => &["predict", &model, &damaged_data, "--gaps", "drop", "--out", &predicted],
+        };
+        answered(&format!("{} with the damage of seed {seed}", args[0]), &program(args), &[0, 2]);
+    }
+    // Windows that no memory holds: half of so many rows, in as many windows.
+    let many = "1,1,p\n2,2,q\n".repeat(30_000);
+    std::fs::write(&damaged_data, "a,b,class\n".to_owned() + &many).expect("written");
+    let args = ["train", &damaged_data, "--task", "classification", "--target", "class", "--window", "20000"];
+    let more = ["--test-fraction", "0", "--validation-fraction", "0", "--epochs", "1", "--out", &out];
+    let output = program(&[&args[..], &more].concat());
+    if cfg!(target_os = "linux") {
+        answered("windows that no memory holds", &output, &[2]);
+    }
+    // Names that would break a line of a table.
+    let odd = "1,1,\"line\nbreak\"\n2,2,\"\u{1b}[31m<&>\"\n".repeat(30);
+    std::fs::write(&damaged_data, "a,b,class\n".to_owned() + &odd).expect("written");
+    let args = [&["train", &damaged_data, "--units", "2", "--epochs", "1", "--out", &out], &ROWS[..6]].concat();
+    let output = program(&args);
+    answered("odd names of classes", &output, &[0]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("line break") && !text.contains('\u{1b}'), "{text}");
+    let picture = std::fs::read_to_string(folder.path().join("out/confusion.svg")).expect("a picture");
+    assert!(!picture.contains('\u{1b}') && !picture.contains("<&>"), "{picture}");
+}
+
 #[test]
 fn damaged_data_is_refused_or_used() {
     let folder = tempfile::tempdir().expect("a folder");

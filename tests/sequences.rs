@@ -6,8 +6,8 @@ use fused_rnn::Error;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, MissingValues, Scaler, TimeSeriesSet, read_ts, ts::parse_ts};
 use fused_rnn::model::{
-    FitOptions, ForecastConfig, Forecaster, InputColumn, SequenceConfig, SequenceModel, SequencePredictions,
-    Sequential, Task, Trained,
+    FitOptions, ForecastConfig, Forecaster, InputColumn, RowsConfig, SequenceConfig, SequenceModel,
+    SequencePredictions, Sequential, Task, Trained,
 };
 use fused_rnn::nn::{Bidirectional, Dense, Gru, LayerConfig, Lstm};
 use fused_rnn::optim::Adam;
@@ -273,10 +273,77 @@ fn absurd_descriptions_are_refused() {
     }
 }
 
+/// A model of the windows of 3 rows of two columns, with what its file says of them.
+fn of_rows() -> SequenceConfig {
+    let rows = RowsConfig { columns: vec!["a".to_owned(), "b".to_owned()], target: "k".to_owned(), gaps: Gaps::Drop };
+    SequenceConfig::for_rows(columns(20).view(), 3, vec!["p".to_owned(), "q".to_owned()], rows).unwrap()
+}
+
+#[test]
+fn rows_are_scaled_by_what_is_learned_from() {
+    let values = columns(20);
+    let config = of_rows();
+    assert_eq!(config.scaler, fused_rnn::data::ColumnScaler::standard(values.view()).unwrap());
+    let make = |classes: &[&str], columns: &[&str], target: &str, window: usize| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let rows = RowsConfig { columns: owned(columns), target: target.to_owned(), gaps: Gaps::Error };
+        SequenceConfig::for_rows(values.view(), window, owned(classes), rows)
+    };
+    make(&["p", "q"], &["a", "b"], "k", 3).unwrap();
+    assert!(matches!(make(&["p", "q"], &["a", "b"], "k", 0), Err(Error::ZeroSize { .. })));
+    assert!(matches!(make(&[], &["a", "b"], "k", 3), Err(Error::ZeroSize { .. })));
+    assert!(matches!(make(&["p", "p"], &["a", "b"], "k", 3), Err(Error::InvalidOption { .. })));
+    assert!(matches!(make(&["p", "q"], &["a"], "k", 3), Err(Error::Shape { .. })));
+    assert!(matches!(make(&["p", "q"], &["a", "a"], "k", 3), Err(Error::InvalidOption { .. })));
+    assert!(matches!(make(&["p", "q"], &["a", "b"], "b", 3), Err(Error::InvalidOption { .. })));
+}
+
+/// What is said of rows, replaced by absurd values one at a time; without it the file is one of sequences, as older ones are.
+#[test]
+fn absurd_descriptions_of_rows_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    SequenceModel::new(backend(), of_rows(), [Gru::new(2).into()], 1).unwrap().save(&path).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let len = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&good[8..8 + len]).unwrap();
+    let load = |header: &str| {
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &good[8 + len..]].concat();
+        std::fs::write(&path, bytes).unwrap();
+        SequenceModel::load(backend(), &path).map(|model| model.config().clone())
+    };
+    assert_eq!(load(header).unwrap(), of_rows());
+    let rows = r#",\"rows\":{\"columns\":[\"a\",\"b\"],\"target\":\"k\",\"gaps\":\"drop\"}"#;
+    assert!(header.contains(rows), "{header}");
+    assert_eq!(load(&header.replace(rows, "")).unwrap(), SequenceConfig { rows: None, ..of_rows() });
+    for (from, to) in [
+        (r#"[\"a\",\"b\"]"#, r#"[\"a\"]"#),
+        (r#"[\"a\",\"b\"]"#, r#"[\"a\",\"b\",\"c\"]"#),
+        (r#"[\"a\",\"b\"]"#, r#"[\"a\",\"a\"]"#),
+        (r#"[\"a\",\"b\"]"#, "[]"),
+        (r#"[\"a\",\"b\"]"#, "3"),
+        (r#"\"target\":\"k\""#, r#"\"target\":\"a\""#),
+        (r#"\"target\":\"k\""#, r#"\"target\":7"#),
+        (r#"\"target\":\"k\","#, ""),
+        (r#"\"drop\""#, r#"\"guess\""#),
+        (r#"\"drop\""#, r#"\"drop\",\"more\":1"#),
+        (r#"\"steps\":3"#, r#"\"steps\":4"#),
+        (r#"{\"classes\":[\"p\",\"q\"]}"#, r#"{\"number\":{\"offset\":0.0,\"scale\":1.0}}"#),
+    ] {
+        assert!(header.contains(from), "{from} is not in {header}");
+        let error = load(&header.replacen(from, to, 1)).err().unwrap_or_else(|| panic!("{from} as {to} is accepted"));
+        assert!(matches!(error, Error::Format { .. }), "{from} as {to}: {error}");
+    }
+}
+
 #[test]
 fn the_task_reads_as_written() {
     let set = ramps(6);
-    for task in [Task::Sequences(SequenceConfig::fitted(&set, 6).unwrap()), Task::Forecast(config(2, &columns(20)))] {
+    for task in [
+        Task::Sequences(SequenceConfig::fitted(&set, 6).unwrap()),
+        Task::Sequences(of_rows()),
+        Task::Forecast(config(2, &columns(20))),
+    ] {
         let text = serde_json::to_string(&task).unwrap();
         assert_eq!(serde_json::from_str::<Task>(&text).unwrap(), task);
     }

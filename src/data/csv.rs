@@ -29,14 +29,14 @@ impl FromStr for ColumnChoice {
 }
 
 /// What a cell holds.
-enum Cell {
+pub(super) enum Cell {
     Number(f64),
     Gap,
     Infinite,
     Text,
 }
 
-fn cell(text: &str) -> Cell {
+pub(super) fn cell(text: &str) -> Cell {
     if text.is_empty() || ["na", "nan", "null"].iter().any(|gap| text.eq_ignore_ascii_case(gap)) {
         return Cell::Gap;
     }
@@ -109,23 +109,30 @@ pub fn parse_columns(bytes: &[u8], source_name: &str, choice: &ColumnsChoice) ->
         };
         return Err(table.fail(None, format!("{problem}; {}", table.listed())));
     }
-    if let Some(twice) = (1..columns.len()).find(|&later| columns[..later].contains(&columns[later])) {
-        return Err(table.fail(None, format!("column {} is chosen twice", table.names[columns[twice]])));
-    }
+    table.check_each_once(&columns)?;
     columns.iter().map(|&column| table.series(column, &columns)).collect()
 }
 
+/// The names of a file's columns, as messages list them: `column 2` where the file names none.
+///
+/// # Errors
+///
+/// [`Error::Io`], or [`Error::Data`] for a file without rows, not in UTF-8, or with rows of different lengths.
+pub fn column_names(path: &Path) -> Result<Vec<String>> {
+    Ok(Table::parse(&files::read(path)?, &path.display().to_string())?.names)
+}
+
 /// A file's cells.
-struct Table<'a> {
+pub(super) struct Table<'a> {
     bytes: &'a [u8],
     source_name: &'a str,
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     records: Vec<::csv::StringRecord>,
     has_header: bool,
 }
 
 impl<'a> Table<'a> {
-    fn parse(bytes: &'a [u8], source_name: &'a str) -> Result<Self> {
+    pub(super) fn parse(bytes: &'a [u8], source_name: &'a str) -> Result<Self> {
         let fail =
             |line: Option<u64>, problem: String| Error::Data { source_name: source_name.to_owned(), line, problem };
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -160,16 +167,16 @@ impl<'a> Table<'a> {
         Ok(Table { bytes, source_name, names, records, has_header })
     }
 
-    fn fail(&self, line: Option<u64>, problem: String) -> Error {
+    pub(super) fn fail(&self, line: Option<u64>, problem: String) -> Error {
         Error::Data { source_name: self.source_name.to_owned(), line, problem }
     }
 
-    fn rows(&self) -> &[::csv::StringRecord] {
+    pub(super) fn rows(&self) -> &[::csv::StringRecord] {
         &self.records[usize::from(self.has_header)..]
     }
 
     /// The columns there are, for messages.
-    fn listed(&self) -> String {
+    pub(super) fn listed(&self) -> String {
         let shown: Vec<_> = self.names.iter().take(20).map(String::as_str).collect();
         let left = self.names.len() - shown.len();
         let more = if left > 0 { format!(" and {left} more") } else { String::new() };
@@ -177,12 +184,12 @@ impl<'a> Table<'a> {
     }
 
     /// Whether a column holds more numbers than text.
-    fn is_numeric(&self, column: usize) -> bool {
+    pub(super) fn is_numeric(&self, column: usize) -> bool {
         let count = |wanted: fn(&Cell) -> bool| self.rows().iter().filter(|row| wanted(&cell(&row[column]))).count();
         count(|c| matches!(c, Cell::Number(_) | Cell::Infinite)) > count(|c| matches!(c, Cell::Text))
     }
 
-    fn find(&self, choice: &ColumnChoice) -> Result<usize> {
+    pub(super) fn find(&self, choice: &ColumnChoice) -> Result<usize> {
         let names = &self.names;
         match choice {
             ColumnChoice::LastNumeric => (0..names.len())
@@ -204,8 +211,30 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Refuses columns of which one is chosen twice.
+    pub(super) fn check_each_once(&self, columns: &[usize]) -> Result<()> {
+        match (1..columns.len()).find(|&later| columns[..later].contains(&columns[later])) {
+            None => Ok(()),
+            Some(twice) => Err(self.fail(None, format!("column {} is chosen twice", self.names[columns[twice]]))),
+        }
+    }
+
+    /// What [`find`](Self::find) knows a column by: its name, or its number where others have that name too. No name is a number, since
+    /// a first line with one is no header.
+    pub(super) fn reference(&self, column: usize) -> String {
+        let name = &self.names[column];
+        let alone = self.names.iter().filter(|other| *other == name).count() == 1;
+        if alone { name.clone() } else { (column + 1).to_string() }
+    }
+
+    /// The lines of the rows, counted from 1.
+    pub(super) fn lines(&self) -> Vec<u64> {
+        let mut lines = Lines { bytes: self.bytes, byte: 0, line: 1 };
+        self.rows().iter().map(|row| row.position().map_or(0, |p| lines.of(p))).collect()
+    }
+
     /// The values of a column; its labels are the first column that is not `chosen`.
-    fn series(&self, column: usize, chosen: &[usize]) -> Result<Series> {
+    pub(super) fn series(&self, column: usize, chosen: &[usize]) -> Result<Series> {
         let (names, rows) = (&self.names, self.rows());
         let label_column = (0..names.len()).find(|other| !chosen.contains(other));
         let mut series = Series {
@@ -260,7 +289,7 @@ impl Lines<'_> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Series> {
+    pub(super) fn parse(text: &str) -> Result<Series> {
         parse_series(text.as_bytes(), "test.csv", &ColumnChoice::LastNumeric)
     }
 

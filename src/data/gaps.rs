@@ -104,6 +104,7 @@ impl Gaps {
                 closed[column][kept[row]].unwrap_or_default()
             }),
             labels: kept.iter().map(|&row| leading.labels[row].clone()).collect(),
+            rows: kept,
             filled,
         })
     }
@@ -159,6 +160,8 @@ pub struct CompleteColumns {
     pub values: Array2<f64>,
     /// What stood beside each row.
     pub labels: Vec<String>,
+    /// Which row of the table each is, counted from 0; those left out are not among them.
+    pub rows: Vec<usize>,
     /// How many values were missing.
     pub filled: usize,
 }

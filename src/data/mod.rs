@@ -1,6 +1,6 @@
 //! From a file to arrays a model learns from: a column of a CSV file ([`csv`]) as a [`Series`], its [`gaps`] closed as told, its
 //! values scaled ([`Scaler`]), cut into [`windows`](fn@windows) and divided [in time order](TimeSplit). Several columns make a matrix
-//! ([`read_columns`], [`Gaps::close_columns`], [`ColumnScaler`], [`split_sequences`]). Labelled series come from `.ts` files ([`ts`]);
+//! ([`read_columns`], [`Gaps::close_columns`], [`ColumnScaler`], [`split_sequences`]), with a column of classes beside them [`ClassifiedRows`]. Labelled series come from `.ts` files ([`ts`]);
 //! [`encode`] makes arrays of classes and of sequences of different lengths, [`split`] divides samples at random, [`text`] numbers
 //! characters.
 //!
@@ -15,6 +15,7 @@
 //! # Ok::<(), fused_rnn::Error>(())
 //! ```
 
+pub mod classified;
 pub mod csv;
 pub mod encode;
 pub mod gaps;
@@ -25,7 +26,8 @@ pub mod time;
 pub mod ts;
 pub mod window;
 
-pub use csv::{ColumnChoice, ColumnsChoice, read_columns, read_series};
+pub use classified::ClassifiedRows;
+pub use csv::{ColumnChoice, ColumnsChoice, column_names, read_columns, read_series};
 pub use encode::{Padding, SequenceEnd, one_hot, pad_feature_sequences, pad_sequences};
 pub use gaps::Gaps;
 pub use scaler::{ColumnScaler, Scaler};

@@ -134,7 +134,7 @@ impl Source<'_> {
 }
 
 /// The start of a text, for messages.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let start: String = text.chars().take(40).collect();
     let more = if start.len() < text.len() { "…" } else { "" };
     format!("{start:?}{more}")

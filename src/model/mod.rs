@@ -47,6 +47,6 @@ pub use history::{History, Outcome};
 pub use loss_scale::LossScale;
 pub use model::Model;
 pub use progress::{ProgressBar, ProgressMode};
-pub use sequences::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
+pub use sequences::{RowsConfig, SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;
 pub use task::{Task, Trained};

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2, s};
+use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView2, Axis, Ix2, s};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::DenseBackend;
 use crate::data::encode::filled;
-use crate::data::{ColumnScaler, Scaler, TimeSeriesSet};
+use crate::data::{ColumnScaler, Gaps, Scaler, TimeSeriesSet};
 use crate::error::{Error, Result};
 use crate::metrics::argmax_rows;
 use crate::model::{Model, Sequential, Task, file};
@@ -26,6 +26,23 @@ pub struct SequenceConfig {
     pub scaler: ColumnScaler,
     /// What the model says of a sequence.
     pub target: SequenceTarget,
+    /// Where a sequence is a window of `steps` rows of a CSV file, which columns it is made of; what the model says is then the class of
+    /// the window's last row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowsConfig>,
+}
+
+/// What a model of the rows of a CSV file reads, and what it says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowsConfig {
+    /// The columns that are read, by name or number as for [`ColumnChoice::Named`](crate::data::ColumnChoice::Named), in the order of the
+    /// model's features.
+    pub columns: Vec<String>,
+    /// The column of classes, by name or number.
+    pub target: String,
+    /// What was done about missing values of the columns that are read.
+    pub gaps: Gaps,
 }
 
 /// What a model says of a sequence.
@@ -64,7 +81,25 @@ impl SequenceConfig {
         }
         let all = ndarray::concatenate(Axis(0), &views)
             .map_err(|e| Error::shape("sequences", "as many features in each", e.to_string()))?;
-        let config = SequenceConfig { steps, scaler: ColumnScaler::standard(all.view())?, target };
+        let config = SequenceConfig { steps, scaler: ColumnScaler::standard(all.view())?, target, rows: None };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The configuration for windows of `window` rows, each of which says which of `classes` its last row is of. Each column is scaled to
+    /// mean 0 and standard deviation 1 over `train` `[rows, columns]`, the rows to be learned from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ZeroSize`] without a window or classes; those of [`ColumnScaler::standard`]; [`Error::Shape`] where `rows` names another
+    /// number of columns than `train` has; [`Error::InvalidOption`] for a class or column there twice, or a target that is read too.
+    pub fn for_rows(train: ArrayView2<'_, f64>, window: usize, classes: Vec<String>, rows: RowsConfig) -> Result<Self> {
+        let config = SequenceConfig {
+            steps: window,
+            scaler: ColumnScaler::standard(train)?,
+            target: SequenceTarget::Classes(classes),
+            rows: Some(rows),
+        };
         config.validate()?;
         Ok(config)
     }
@@ -74,17 +109,16 @@ impl SequenceConfig {
             return Err(Error::ZeroSize { name: "number of steps" });
         }
         self.scaler.validate()?;
+        if let Some(rows) = &self.rows {
+            rows.validate(self.features())?;
+        }
         match &self.target {
+            SequenceTarget::Number(_) if self.rows.is_some() => {
+                Err(Error::option("target", "classes, where sequences are windows of rows", "a number"))
+            }
             SequenceTarget::Number(scaler) => scaler.validate(),
             SequenceTarget::Classes(names) if names.is_empty() => Err(Error::ZeroSize { name: "number of classes" }),
-            SequenceTarget::Classes(names) => {
-                let mut sorted: Vec<_> = names.iter().collect();
-                sorted.sort_unstable();
-                match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-                    None => Ok(()),
-                    Some(pair) => Err(Error::option("classes", "each name once", format!("{:?} twice", pair[0]))),
-                }
-            }
+            SequenceTarget::Classes(names) => each_once("classes", names),
         }
     }
 
@@ -97,6 +131,34 @@ impl SequenceConfig {
             SequenceTarget::Classes(names) => names.len(),
             SequenceTarget::Number(_) => 1,
         }
+    }
+}
+
+impl RowsConfig {
+    fn validate(&self, features: usize) -> Result<()> {
+        if self.columns.len() != features {
+            return Err(Error::shape(
+                "columns",
+                format!("{features} names, one for each feature"),
+                format!("{} names", self.columns.len()),
+            ));
+        }
+        each_once("columns", &self.columns)?;
+        if self.columns.contains(&self.target) {
+            let expected = "a column of classes that is not read too";
+            return Err(Error::option("target", expected, format!("{:?}", self.target)));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses names of which one is there twice.
+fn each_once(option: &str, names: &[String]) -> Result<()> {
+    let mut sorted: Vec<_> = names.iter().collect();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(Error::option(option, "each name once", format!("{:?} twice", pair[0]))),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::model::{ForecastConfig, Forecaster, Model, SequenceConfig, SequenceMo
 pub enum Task {
     /// Continuing a series.
     Forecast(ForecastConfig),
-    /// Saying the class or a number of whole sequences.
+    /// Saying the class or a number of whole sequences, or the class of each row of a CSV file from those before it.
     Sequences(SequenceConfig),
 }
 

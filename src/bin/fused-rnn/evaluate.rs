@@ -4,22 +4,24 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use fused_rnn::backend::DenseBackend;
-use fused_rnn::data::{Gaps, TimeSplit};
-use fused_rnn::model::{Forecaster, SequenceModel, Trained};
+use fused_rnn::data::{Gaps, TimeSeriesSet, TimeSplit};
+use fused_rnn::model::{Forecaster, RowsConfig, SequenceModel, Trained};
 use fused_rnn::{Error, Result, files};
 
+use crate::classified;
 use crate::device::{Device, Work};
-use crate::output::print;
+use crate::output::{listed, print};
 use crate::rows::Rows;
 use crate::sequences::{Report, in_file, is_file_of_them, read};
 use crate::train::{Errors, NAIVE, forecast_plot};
 
-/// Measures a model that `train` wrote: forecasts of a series beside what came, or classes or numbers of sequences beside the true ones.
+/// Measures a model that `train` wrote: forecasts of a series beside what came, or classes or numbers of sequences, or classes of the
+/// rows of a CSV file, beside the true ones.
 #[derive(clap::Args)]
 pub struct Args {
     /// The model, a file that `train` wrote.
     model: PathBuf,
-    /// CSV file with a series, or .ts file of sequences, as the model was trained on.
+    /// CSV file with a series or with rows and their classes, or .ts file of sequences, as the model was trained on.
     data: PathBuf,
     /// Column by name, or by number counted from 1 [default: the one that the model was trained on].
     #[arg(long, value_name = "NAME")]
@@ -27,7 +29,7 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
-    /// Last part of the series to forecast [default: all of it, but for the first window].
+    /// Last part of the series to forecast, or of the rows whose windows are measured [default: all, but for the first window].
     #[arg(long, value_name = "FRACTION")]
     test_fraction: Option<f64>,
     /// Where to run the model: cpu, cuda or emulated.
@@ -53,6 +55,9 @@ pub fn wrong_data(model: &std::path::Path, data: &std::path::Path, is_for: &str)
         why: format!("the model is for {is_for}"),
     }
 }
+
+/// What a model of rows with classes is for.
+pub const ROWS: &str = "rows of a CSV file, not sequences";
 
 /// A file that does not say what its model is for.
 pub fn no_task(path: &std::path::Path) -> Error {
@@ -102,9 +107,12 @@ fn of_series<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
 }
 
 fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    mut model: SequenceModel<B>,
+    model: SequenceModel<B>,
     args: Args,
 ) -> Result<ExitCode> {
+    if let Some(rows) = model.config().rows.clone() {
+        return of_rows(model, &rows, args);
+    }
     if !is_file_of_them(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "sequences in a .ts file, not a series"));
     }
@@ -121,10 +129,43 @@ fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
         }
     }
     let set = read(&args.data)?;
-    let report = Report::of(&mut model, &set).map_err(in_file(&args.data))?;
-    print(&report.text("all", "model", args.quiet)?)?;
+    report(model, &set, "all", &args)
+}
+
+fn of_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    model: SequenceModel<B>,
+    config: &RowsConfig,
+    args: Args,
+) -> Result<ExitCode> {
+    if is_file_of_them(&args.data) {
+        return Err(wrong_data(&args.model, &args.data, ROWS));
+    }
+    if args.column.is_some() {
+        return Err(Error::Unsupported {
+            what: format!("--column for {}", args.data.display()),
+            why: format!("the model reads the columns that it was trained on ({})", listed(&config.columns)),
+        });
+    }
+    let rows = classified::of_model(&args.data, config, args.gaps, true)?;
+    let len = rows.values.nrows();
+    let (part, name) = match args.test_fraction {
+        None => (0..len, "all"),
+        Some(fraction) => (TimeSplit::new(len, 0.0, fraction)?.test, "the last part"),
+    };
+    let set = classified::windows(&rows, part, model.config())?;
+    report(model, &set, name, &args)
+}
+
+fn report<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    mut model: SequenceModel<B>,
+    set: &TimeSeriesSet,
+    part: &str,
+    args: &Args,
+) -> Result<ExitCode> {
+    let report = Report::of(&mut model, set).map_err(in_file(&args.data))?;
+    print(&report.text(part, "model", args.quiet)?)?;
     if let Some(plot) = &args.plot {
-        report.save_picture("model", plot)?;
+        report.save_picture("The model", plot)?;
         print(&format!("\nwrote {}\n", plot.display()))?;
     }
     Ok(ExitCode::SUCCESS)

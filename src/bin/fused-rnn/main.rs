@@ -1,6 +1,7 @@
 //! The `fused-rnn` program: one file a subcommand. Exit codes: 0 success, 1 the answer is no (a case failed), 2 an error.
 
 mod bench;
+mod classified;
 mod descriptor_args;
 mod device;
 mod evaluate;

@@ -19,3 +19,25 @@ pub fn print(text: &str) -> Result<()> {
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// Most characters of a name in a table or a sentence.
+const LONGEST: usize = 40;
+
+/// A name from a file, fit for one line of a terminal: without line breaks and control characters, and not too long.
+pub fn plain(name: &str) -> String {
+    let mut characters = name.chars().map(|c| match c {
+        c if c.is_whitespace() => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    });
+    let start: String = characters.by_ref().take(LONGEST).collect();
+    if characters.next().is_none() { start } else { start + "…" }
+}
+
+/// The first of some names, and how many there are more.
+pub fn listed(names: &[String]) -> String {
+    let shown: Vec<_> = names.iter().take(20).map(|name| plain(name)).collect();
+    let left = names.len() - shown.len();
+    let more = if left > 0 { format!(" and {left} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}

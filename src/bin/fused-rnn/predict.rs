@@ -1,4 +1,4 @@
-//! `fused-rnn predict`: a trained model continues a series, or says the classes or numbers of sequences.
+//! `fused-rnn predict`: a trained model continues a series, or says the classes or numbers of sequences, or the classes of rows.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,25 +6,27 @@ use std::process::ExitCode;
 use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Gaps, TimeAxis};
 use fused_rnn::metrics::argmax_rows;
-use fused_rnn::model::{Forecaster, SequenceModel, SequencePredictions, SequenceTarget, Trained};
+use fused_rnn::model::{Forecaster, RowsConfig, SequenceModel, SequencePredictions, SequenceTarget, Trained};
 use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
+use crate::classified;
 use crate::device::{Device, Work};
-use crate::evaluate::{no_task, wrong_data};
-use crate::output::print;
+use crate::evaluate::{ROWS, no_task, wrong_data};
+use crate::output::{listed, print};
 use crate::rows::Rows;
 use crate::sequences::{in_file, is_file_of_them, read};
 use crate::train::{PLOT_SIZE, x_label};
 
 /// Continues a column of a CSV file with a model that `train` wrote: into a CSV file with the dates going on where there are any,
 /// and a plot. Steps beyond the model's own horizon are forecast from its earlier forecasts, unless it reads several columns. With a model
-/// of sequences, says the class or number of each sequence of a .ts file, into a CSV file.
+/// of sequences, says the class or number of each sequence of a .ts file, and with one of rows the class of each row of a CSV file from the
+/// first whole window on, into a CSV file.
 #[derive(clap::Args)]
 pub struct Args {
     /// The model, a file that `train` wrote.
     model: PathBuf,
-    /// CSV file with the series to continue, or .ts file of sequences, with or without their classes or numbers.
+    /// CSV file with the series to continue, or with rows, or .ts file of sequences, with or without their classes or numbers.
     data: PathBuf,
     /// Values to forecast [default: 12, or of a model that reads several columns as many as it forecasts at once].
     #[arg(long, value_name = "N")]
@@ -96,6 +98,9 @@ fn say<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     mut model: SequenceModel<B>,
     args: Args,
 ) -> Result<ExitCode> {
+    if let Some(rows) = model.config().rows.clone() {
+        return say_rows(model, &rows, args);
+    }
     if !is_file_of_them(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "sequences in a .ts file, not a series"));
     }
@@ -133,6 +138,56 @@ fn say<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
         (SequencePredictions::Classes(_), SequenceTarget::Number(_)) => return Err(no_task(&args.model)),
     }
     print(&format!("wrote {}\n", out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The classes of rows.
+fn say_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
+    mut model: SequenceModel<B>,
+    config: &RowsConfig,
+    args: Args,
+) -> Result<ExitCode> {
+    if is_file_of_them(&args.data) {
+        return Err(wrong_data(&args.model, &args.data, ROWS));
+    }
+    for (option, given) in
+        [("horizon", args.horizon.is_some()), ("column", args.column.is_some()), ("plot", args.plot.is_some())]
+    {
+        if given {
+            return Err(Error::Unsupported {
+                what: format!("--{option} for {}", args.data.display()),
+                why: format!(
+                    "it is for a model that forecasts a series; this one says classes of rows from the columns {}",
+                    listed(&config.columns)
+                ),
+            });
+        }
+    }
+    let out = args.out();
+    files::check_writable(&out)?;
+    let rows = classified::of_model(&args.data, config, args.gaps, false)?;
+    let set = classified::windows(&rows, 0..rows.values.nrows(), model.config())?;
+    let window = model.config().steps;
+    let (SequencePredictions::Classes(probabilities), SequenceTarget::Classes(names)) =
+        (model.predict(&set.sequences).map_err(in_file(&args.data))?, &model.config().target)
+    else {
+        return Err(no_task(&args.model));
+    };
+    let label = rows.label_name.as_deref();
+    let header: Vec<&str> =
+        ["line"].into_iter().chain(label).chain(["class"]).chain(names.iter().map(String::as_str)).collect();
+    let classes = argmax_rows(probabilities.view())?;
+    let said = classes.iter().zip(probabilities.rows()).zip(window - 1..).map(|((class, probabilities), row)| {
+        let place = [rows.lines[row].to_string()].into_iter().chain(label.map(|_| rows.labels[row].clone()));
+        place.chain([names[*class].clone()]).chain(probabilities.iter().map(f32::to_string)).collect()
+    });
+    write_csv(&out, &header, said)?;
+    print(&format!(
+        "wrote {}: the class of {} rows, each from the window of {window} that ends in it, from line {} on\n",
+        out.display(),
+        classes.len(),
+        rows.lines[window - 1]
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -177,8 +232,10 @@ fn forecast<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let last = (values.len() - 1, &values[values.len() - 1]);
     let known = (start..).zip(&values[start..]).map(point);
     let forecast = std::iter::once(last).chain((values.len()..).zip(&ahead)).map(point);
+    // The folder is of no interest to whoever is shown the picture.
+    let file = args.data.file_name().map_or(series.source_name.clone(), |name| name.to_string_lossy().into_owned());
     LinePlot::new("Forecast")
-        .subtitle(format!("{horizon} values after the end of {}", series.source_name))
+        .subtitle(format!("{horizon} values after the end of {file}"))
         .x_label(x_label(&series, &axis))
         .y_label(series.name.clone())
         .curve(Curve::new("known", known).colour(Colour::GREY))

@@ -1,4 +1,5 @@
-//! `fused-rnn train` on a `.ts` file: a model that says the class or the number of whole sequences.
+//! `fused-rnn train` on a `.ts` file: a model that says the class or the number of whole sequences. What trains it and reports on it
+//! serves windows of rows of a CSV file too (`classified`).
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use fused_rnn::{Error, Result, metrics};
 use ndarray::{Array2, ArrayView1};
 
 use crate::device::Work;
-use crate::output::{note, print};
+use crate::output::{note, plain, print};
 use crate::progress::{INTERRUPTED, Progress};
 use crate::train::{Args, Errors, Outputs, TaskKind, ending, finish, fit, loss_plot, settle};
 
@@ -42,14 +43,16 @@ pub fn in_file(path: &Path) -> impl Fn(Error) -> Error {
 }
 
 /// Sequences, prepared for training.
-struct Task {
-    args: Args,
-    interrupted: Arc<AtomicBool>,
-    train: TimeSeriesSet,
-    validation: Option<TimeSeriesSet>,
-    test: Option<TimeSeriesSet>,
-    config: SequenceConfig,
-    outputs: Outputs,
+pub struct Task {
+    pub args: Args,
+    pub interrupted: Arc<AtomicBool>,
+    pub train: TimeSeriesSet,
+    pub validation: Option<TimeSeriesSet>,
+    pub test: Option<TimeSeriesSet>,
+    pub config: SequenceConfig,
+    pub outputs: Outputs,
+    /// What is said of the data before training.
+    pub description: String,
 }
 
 pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
@@ -78,8 +81,10 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let (train, validation, test) = divide(&args, set, test_file)?;
     let config = SequenceConfig::fitted(&train, steps).map_err(in_file(&args.data))?;
     let outputs = Outputs::prepare(&args, if train.classes.is_empty() { "test.svg" } else { "confusion.svg" })?;
+    let description =
+        describe(&args, &config, &train, validation.as_ref().map_or(0, |set| set.sequences.len()), test.as_ref());
     let device = args.device;
-    device.run(Task { args, interrupted, train, validation, test, config, outputs })
+    device.run(Task { args, interrupted, train, validation, test, config, outputs, description })
 }
 
 /// Refuses another task than the file is for.
@@ -171,7 +176,7 @@ impl Work for Task {
     type Output = ExitCode;
 
     fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
-        let Task { args, interrupted, train, validation, test, config, outputs } = self;
+        let Task { args, interrupted, train, validation, test, config, outputs, description } = self;
         let optimizer = Adam::new(args.learning_rate)?;
         let mut model = SequenceModel::new(backend, config, args.network.layers()?, args.seed)?;
         let loss = model.loss();
@@ -184,8 +189,7 @@ impl Work for Task {
             samples(test).map_err(in_file(args.test.as_ref().unwrap_or(&args.data)))?;
         }
         if !args.quiet {
-            let held = validation.as_ref().map_or(0, |(x, _)| x.shape()[0]);
-            print(&describe(&args, model.config(), &train, held, test.as_ref()))?;
+            print(&description)?;
             print(&format!("{}\n", model.model().summary()))?;
         }
 
@@ -249,7 +253,7 @@ fn describe(
 
 /// How good a model is on sequences whose classes or numbers are known.
 pub enum Report {
-    Classes { matrix: ConfusionMatrix, names: Vec<String> },
+    Classes { matrix: ConfusionMatrix, names: Vec<String>, of: &'static str },
     Numbers { errors: Errors, r2: Option<f64>, truth: Vec<f64>, said: Vec<f64> },
 }
 
@@ -271,7 +275,8 @@ impl Report {
             SequenceTarget::Classes(names) => {
                 let truth = model.classes(set)?;
                 let said = model.predict_classes(&set.sequences)?;
-                Ok(Report::Classes { matrix: ConfusionMatrix::new(&truth, &said, names.len())?, names })
+                let of = if model.config().rows.is_some() { "windows" } else { "sequences" };
+                Ok(Report::Classes { matrix: ConfusionMatrix::new(&truth, &said, names.len())?, names, of })
             }
             SequenceTarget::Number(scaler) => {
                 let truth = model.numbers(set)?;
@@ -305,9 +310,9 @@ impl Report {
                 }
                 Ok(text)
             }
-            Report::Classes { matrix, names } => {
+            Report::Classes { matrix, names, of } => {
                 let average = matrix.average(Average::Macro, ZeroDivision::Zero);
-                let head = format!("{part}, {} sequences", matrix.counts().sum());
+                let head = format!("{part}, {} {of}", matrix.counts().sum());
                 let width = head.len().max(name.len());
                 let mut text = format!(
                     "\n{head:<width$}  {:>9}  {:>9}  {:>9}  {:>9}\n{name:<width$}  {:>9.4}  {:>9.4}  {:>9.4}  {:>9.4}\n",
@@ -322,6 +327,7 @@ impl Report {
                 );
                 text += "Precision, recall and F1 are means over the classes.\n";
                 if !brief {
+                    let names: Vec<String> = names.iter().map(|name| plain(name)).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     text += &format!("\n{}", matrix.report(Some(&names), 4, ZeroDivision::Zero)?);
                     text += "\nconfusion matrix (row: the class, column: what the model says)\n";
@@ -339,19 +345,18 @@ impl Report {
     /// Draws it: the confusion matrix, or what the model says over the truth.
     pub fn save_picture(&self, name: &str, path: &Path) -> Result<()> {
         match self {
-            Report::Classes { matrix, names } => {
+            Report::Classes { matrix, names, of } => {
                 let counts: Array2<u64> = matrix.counts().mapv(|count| count as u64);
                 let average = matrix.average(Average::Macro, ZeroDivision::Zero);
-                let subtitle = format!(
-                    "{name}, {} sequences: accuracy {:.4}, F1 {:.4}",
-                    counts.sum(),
-                    matrix.accuracy(),
-                    average.f1
-                );
+                let subtitle =
+                    format!("{name}, {} {of}: accuracy {:.4}, F1 {:.4}", counts.sum(), matrix.accuracy(), average.f1);
                 let side = u32::try_from(names.len()).unwrap_or(u32::MAX).clamp(4, 40);
+                // Names longer than a cell is wide need room beside the cells, and stand upright below them.
+                let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(20) as u32;
+                let room = 7 * longest.saturating_sub(6);
                 plot::confusion_matrix("Confusion matrix", names, counts.view())?
                     .subtitle(subtitle)
-                    .size(340 + 48 * side, 160 + 36 * side)
+                    .size(340 + 48 * side + room, 160 + 36 * side + room)
                     .save(path)
             }
             Report::Numbers { errors, truth, said, .. } => {

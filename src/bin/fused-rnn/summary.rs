@@ -8,7 +8,7 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::model::{ForecastConfig, SequenceConfig, SequenceTarget, Trained};
 
-use crate::output::print;
+use crate::output::{listed, plain, print};
 
 /// Prints a model's layers with their numbers of weights, and what it reads and says.
 #[derive(clap::Args)]
@@ -49,8 +49,18 @@ fn forecast(config: &ForecastConfig) -> String {
 }
 
 fn sequences(config: &SequenceConfig) -> String {
+    if let (Some(rows), SequenceTarget::Classes(names)) = (&config.rows, &config.target) {
+        return format!(
+            "Says the class of a row, as column {} has it ({}), from the window of {} rows that ends in it, of columns {}; gaps: {}.",
+            plain(&rows.target),
+            listed(names),
+            config.steps,
+            listed(&rows.columns),
+            rows.gaps,
+        );
+    }
     let says = match &config.target {
-        SequenceTarget::Classes(names) => format!("the class of a sequence ({})", names.join(", ")),
+        SequenceTarget::Classes(names) => format!("the class of a sequence ({})", listed(names)),
         SequenceTarget::Number(_) => "the number of a sequence".to_owned(),
     };
     format!("Says {says} of at most {} steps with {} features.", config.steps, config.scaler.columns().len())

@@ -1,5 +1,5 @@
 //! `fused-rnn train`: from a CSV file to a model that continues a series, its error, and two pictures. Sequences with classes or
-//! numbers, from a `.ts` file, are the business of `sequences`.
+//! numbers, from a `.ts` file, are the business of `sequences`, rows of a CSV file with classes that of `classified`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +18,7 @@ use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files, metrics};
 use ndarray::ArrayViewD;
 
+use crate::classified;
 use crate::device::{Device, Work};
 use crate::network::Network;
 use crate::output::{note, print};
@@ -27,6 +28,9 @@ use crate::sequences;
 
 /// Width and height of the pictures, in pixels.
 pub const PLOT_SIZE: (u32, u32) = (1000, 500);
+
+/// Rows of a window where nothing else is asked for.
+pub const WINDOW: usize = 36;
 
 /// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -49,8 +53,9 @@ pub enum TaskKind {
 }
 
 /// Reads one column of a CSV file, or several, as a series in time order, trains recurrent layers and a dense one to say the next value
-/// from the last ones, and writes model.safetensors, loss.svg and forecast.svg. From a .ts file of sequences it learns to say the class
-/// or the number of a whole sequence. The same data, options and seed give the same model file. Ctrl-C stops training and keeps the best
+/// from the last ones, and writes model.safetensors, loss.svg and forecast.svg. With --task classification it learns from a CSV file to
+/// say the class of a row from the window of rows that ends in it; from a .ts file of sequences, the class or the number of a whole
+/// sequence; and writes confusion.svg. The same data, options and seed give the same model file. Ctrl-C stops training and keeps the best
 /// model so far (exit code 130).
 #[derive(clap::Args)]
 pub struct Args {
@@ -60,10 +65,12 @@ pub struct Args {
     /// Column by name, or by number counted from 1 [default: the last column of numbers].
     #[arg(long, value_name = "NAME", conflicts_with_all = ["columns", "target"])]
     pub column: Option<String>,
-    /// Columns that the model reads, by name or number, with commas between [default with --target: all columns of numbers].
+    /// Columns that the model reads, by name or number, with commas between [default with --target: all columns of numbers, for
+    /// classes all others].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub columns: Option<Vec<String>>,
-    /// Column that it forecasts; it is read too [default: the last of --columns].
+    /// Column that it forecasts; it is read too [default: the last of --columns]. With --task classification the column of each row's
+    /// class, any text or number; it is not read.
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
     /// Missing values of a CSV file: error, drop, interpolate or forward-fill [default: error].
@@ -74,7 +81,7 @@ pub struct Args {
     pub task: Option<TaskKind>,
     #[command(flatten)]
     pub network: Network,
-    /// Values that the model reads to forecast the next [default: 36].
+    /// Values that the model reads to forecast the next; or rows, to say the class of the last [default: 36].
     #[arg(long, value_name = "N")]
     pub window: Option<usize>,
     /// Values that it forecasts at once [default: 1].
@@ -181,13 +188,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if sequences::is_file_of_them(&args.data) {
         return sequences::train(args, interrupted);
     }
+    if args.task == Some(TaskKind::Classification) {
+        return classified::train(args, interrupted);
+    }
     args.refuse(
         &[("test", args.test.is_some()), ("length", args.length.is_some())],
         "it is for .ts files of sequences; the last part of a CSV file is held back with --test-fraction",
-    )?;
-    args.refuse(
-        &[("task classification", args.task == Some(TaskKind::Classification))],
-        "a CSV file is a series to forecast; sequences with classes are read from a .ts file",
     )?;
     let gaps = args.gaps.unwrap_or_default();
     let rows = if args.columns.is_some() || args.target.is_some() {
@@ -208,7 +214,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         column: rows.series.name.clone(),
         inputs: Vec::new(),
         gaps,
-        window: args.window.unwrap_or(36),
+        window: args.window.unwrap_or(WINDOW),
         horizon: args.horizon.unwrap_or(1),
         difference: difference(&values),
         scaler: Scaler::IDENTITY,

@@ -1,0 +1,339 @@
+//! Rows of a CSV file in time order, each with its class: [`ClassifiedRows`], and their windows as a [`TimeSeriesSet`].
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use ndarray::{Array2, s};
+
+use crate::data::csv::{Cell, Table, cell};
+use crate::data::ts::shown;
+use crate::data::{ColumnChoice, ColumnsChoice, Gaps, TimeSeriesSet};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Columns of numbers without gaps, and the class of each row.
+///
+/// ```
+/// use fused_rnn::data::{ClassifiedRows, ColumnsChoice, Gaps};
+/// let text = b"x,y,state\n1,5,calm\n2,6,calm\n4,8,storm\n";
+/// let rows = ClassifiedRows::parse(text, "sea.csv", &ColumnsChoice::AllNumeric, "state", Gaps::Error)?;
+/// let names = rows.class_names(0..3);
+/// assert_eq!((&rows.columns[..], &names[..]), (&["x", "y"].map(String::from)[..], &["calm", "storm"].map(String::from)[..]));
+/// let set = rows.windows(0..3, 2, &names)?;
+/// assert_eq!((set.sequences.len(), set.labels), (2, vec![0, 1])); // the classes of the windows' last rows
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifiedRows {
+    /// Where they were read, for messages.
+    pub source_name: String,
+    /// The columns of numbers, by what they are found by again: the name, or the number where others have that name too.
+    pub columns: Vec<String>,
+    /// The column of classes, likewise.
+    pub target: String,
+    /// The numbers in time order, all finite: `[rows, columns]`.
+    pub values: Array2<f64>,
+    /// The class of each row; empty where they were not read.
+    pub classes: Vec<String>,
+    /// Line of the file of each row, counted from 1.
+    pub lines: Vec<u64>,
+    /// What stands beside each row: the text of the first column that is neither a number that is read nor the class.
+    pub labels: Vec<String>,
+    /// That column's name; `None` where there is none.
+    pub label_name: Option<String>,
+    /// How many numbers were missing.
+    pub filled: usize,
+}
+
+impl ClassifiedRows {
+    /// Reads a file. Without names, the columns are all those of numbers but the column of classes, whose texts are taken as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
+    pub fn read(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+        Self::parse(&files::read(path)?, &path.display().to_string(), columns, target, gaps)
+    }
+
+    /// Reads a file's numbers alone, as new data come: it needs no column of classes, and one that there is may have gaps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse), but for what is said there of classes.
+    pub fn read_without_classes(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+        let bytes = files::read(path)?;
+        let source_name = path.display().to_string();
+        let table = Table::parse(&bytes, &source_name)?;
+        let at = table.find(&ColumnChoice::Named(target.to_owned())).ok();
+        let rows = Self::numbers(&table, columns, at, gaps)?;
+        Ok(ClassifiedRows { target: target.to_owned(), ..rows.0 })
+    }
+
+    /// Reads a file's bytes; `source_name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`]: those of [`parse_columns`](crate::data::csv::parse_columns) and of [`Gaps::close_columns`]; no such column of
+    /// classes, or one that is among `columns`; naming the line, a row without a class (an empty cell, `NA`, `NaN` or `null`).
+    pub fn parse(bytes: &[u8], source_name: &str, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+        let table = Table::parse(bytes, source_name)?;
+        let at = table.find(&ColumnChoice::Named(target.to_owned()))?;
+        let name = &table.names[at];
+        let lines = table.lines();
+        for (row, line) in table.rows().iter().zip(&lines) {
+            if matches!(cell(&row[at]), Cell::Gap) {
+                let found = shown(&row[at]);
+                let problem = format!(
+                    "column {name}: the row has no class ({found}); give it one, or leave the row out of the file"
+                );
+                return Err(table.fail(Some(*line), problem));
+            }
+        }
+        let (rows, kept) = Self::numbers(&table, columns, Some(at), gaps)?;
+        let classes = kept.iter().map(|row| table.rows()[*row][at].to_owned()).collect();
+        Ok(ClassifiedRows { target: table.reference(at), classes, ..rows })
+    }
+
+    /// All but the classes, and which rows of the table they are.
+    fn numbers(
+        table: &Table<'_>,
+        choice: &ColumnsChoice,
+        target: Option<usize>,
+        gaps: Gaps,
+    ) -> Result<(Self, Vec<usize>)> {
+        let columns: Vec<usize> = match choice {
+            ColumnsChoice::AllNumeric => {
+                (0..table.names.len()).filter(|&column| Some(column) != target && table.is_numeric(column)).collect()
+            }
+            ColumnsChoice::Named(names) => {
+                names.iter().map(|name| table.find(&ColumnChoice::Named(name.clone()))).collect::<Result<_>>()?
+            }
+        };
+        if columns.is_empty() {
+            let problem = match choice {
+                ColumnsChoice::AllNumeric => "no column but that of the classes holds mostly numbers",
+                ColumnsChoice::Named(_) => "no column is chosen",
+            };
+            return Err(table.fail(None, format!("{problem}; {}", table.listed())));
+        }
+        if let Some(target) = target.filter(|target| columns.contains(target)) {
+            let problem = format!(
+                "column {} is that of the classes, which the model is to say; it cannot be read too",
+                table.names[target]
+            );
+            return Err(table.fail(None, problem));
+        }
+        table.check_each_once(&columns)?;
+        let taken: Vec<usize> = columns.iter().copied().chain(target).collect();
+        let series = columns.iter().map(|&column| table.series(column, &taken)).collect::<Result<Vec<_>>>()?;
+        let complete = gaps.close_columns(&series)?;
+        let lines = table.lines();
+        let rows = ClassifiedRows {
+            source_name: series[0].source_name.clone(),
+            columns: columns.iter().map(|&column| table.reference(column)).collect(),
+            target: String::new(),
+            values: complete.values,
+            classes: Vec::new(),
+            lines: complete.rows.iter().map(|row| lines[*row]).collect(),
+            labels: complete.labels,
+            label_name: series[0].label_name.clone(),
+            filled: complete.filled,
+        };
+        Ok((rows, complete.rows))
+    }
+
+    /// The classes of some rows, each once: by their size where all are numbers, else in the order of their texts.
+    ///
+    /// Rows that there are not have none.
+    pub fn class_names(&self, rows: Range<usize>) -> Vec<String> {
+        let mut names: Vec<&String> = self.classes.get(rows).unwrap_or_default().iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        let numbers: Vec<f64> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        if numbers.len() < names.len() {
+            return names.into_iter().cloned().collect();
+        }
+        let mut by_size: Vec<_> = numbers.into_iter().zip(names).collect();
+        // Stable, so that 1 and 1.0 stay in the order of their texts.
+        by_size.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        by_size.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Every window of `window` neighbouring rows that lies wholly within `rows`, as a sequence `[window, columns]` with the class of its
+    /// last row, by its place among `names`. Window `n` starts at row `rows.start + n`. Where no classes were read, it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ZeroSize`] for a window of zero rows; [`Error::Shape`] where there are too few rows for one window; [`Error::Data`] naming
+    /// the line of a class that is not among `names`, or of a number too large for single precision; [`Error::SizeOverflow`] where there
+    /// is no such memory.
+    pub fn windows(&self, rows: Range<usize>, window: usize, names: &[String]) -> Result<TimeSeriesSet> {
+        if window == 0 {
+            return Err(Error::ZeroSize { name: "window" });
+        }
+        let (len, features) = self.values.dim();
+        if rows.end > len || rows.len() < window {
+            return Err(Error::shape(
+                "rows",
+                format!("at least {window}, as a window has, of the {len} that there are"),
+                format!("rows {} to {}", rows.start, rows.end),
+            ));
+        }
+        let fail = |row: usize, problem: String| Error::Data {
+            source_name: self.source_name.clone(),
+            line: Some(self.lines[row]),
+            problem,
+        };
+        for row in rows.clone() {
+            for (column, value) in self.values.row(row).iter().enumerate() {
+                if !(*value as f32).is_finite() {
+                    let problem = format!(
+                        "column {}: {value:e} is too large for single precision; rescale the column",
+                        self.columns[column]
+                    );
+                    return Err(fail(row, problem));
+                }
+            }
+        }
+        let count = rows.len() - window + 1;
+        let overflow = || Error::SizeOverflow {
+            tensor: "windows".to_owned(),
+            expression: format!("{count} windows * {window} rows * {features} columns"),
+        };
+        let mut sequences = Vec::new();
+        sequences.try_reserve_exact(count).map_err(|_| overflow())?;
+        for first in rows.start..rows.start + count {
+            let mut values = Vec::new();
+            values.try_reserve_exact(window * features).map_err(|_| overflow())?;
+            values.extend(self.values.slice(s![first..first + window, ..]).iter().map(|value| *value as f32));
+            let sequence = Array2::from_shape_vec((window, features), values)
+                .map_err(|error| Error::shape("window", "a buffer of its length", error.to_string()))?;
+            sequences.push(sequence);
+        }
+        let places: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+        let place = |row: usize| {
+            let class = self.classes[row].as_str();
+            places.get(class).copied().ok_or_else(|| {
+                let known: Vec<_> = names.iter().take(20).map(|name| shown(name)).collect();
+                let more = if known.len() < names.len() { ", …" } else { "" };
+                let (class, known) = (shown(class), known.join(", "));
+                fail(row, format!("column {}: unknown class {class}; known are {known}{more}", self.target))
+            })
+        };
+        let last_rows = rows.start + window - 1..rows.end;
+        let labels = if self.classes.is_empty() { Vec::new() } else { last_rows.map(place).collect::<Result<_>>()? };
+        Ok(TimeSeriesSet {
+            name: self.target.clone(),
+            dimensions: features,
+            sequences,
+            classes: if self.classes.is_empty() { Vec::new() } else { names.to_vec() },
+            labels,
+            targets: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    fn parse(text: &str, target: &str, gaps: Gaps) -> Result<ClassifiedRows> {
+        ClassifiedRows::parse(text.as_bytes(), "test.csv", &ColumnsChoice::AllNumeric, target, gaps)
+    }
+
+    fn message(result: Result<ClassifiedRows>) -> String {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Data { .. }), "{error:?}");
+        error.to_string()
+    }
+
+    const TEXT: &str = "date,x,state,y\n1900,1,b,10\n1901,2,a,\n1902,3,b,30\n1903,4,c,40\n";
+
+    #[test]
+    fn windows_have_the_class_of_their_last_row() {
+        let text = TEXT.replace("190", "day ");
+        let rows = parse(&text, "state", Gaps::Interpolate).unwrap();
+        assert_eq!((rows.columns.as_slice(), rows.filled), (&["x".to_owned(), "y".to_owned()][..], 1));
+        assert_eq!((rows.label_name.as_deref(), rows.labels[3].as_str()), (Some("date"), "day 3"));
+        assert_eq!(rows.lines, [2, 3, 4, 5]);
+        let names = rows.class_names(0..4);
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(rows.class_names(2..4), ["b", "c"]);
+        let set = rows.windows(1..4, 2, &names).unwrap();
+        assert_eq!(set.sequences, [array![[2.0, 20.0], [3.0, 30.0]], array![[3.0, 30.0], [4.0, 40.0]]]);
+        assert_eq!((set.dimensions, set.labels, set.classes), (2, vec![1, 2], names.clone()));
+        let error = rows.windows(1..4, 2, &names[..2]).unwrap_err().to_string();
+        assert!(error.contains("test.csv, line 5") && error.contains("class \"c\"; known are \"a\", \"b\""), "{error}");
+        for (range, window) in [(0..2, 3), (0..5, 2), (4..4, 1)] {
+            assert!(matches!(rows.windows(range, window, &names), Err(Error::Shape { .. })));
+        }
+        assert!(matches!(rows.windows(0..2, 0, &names), Err(Error::ZeroSize { .. })));
+    }
+
+    #[test]
+    fn rows_left_out_take_their_class_along() {
+        let rows = parse(TEXT, "state", Gaps::Drop).unwrap();
+        assert_eq!((rows.classes.concat().as_str(), &rows.lines[..]), ("bbc", &[2, 4, 5][..]));
+        assert_eq!(rows.columns, ["date", "x", "y"], "all numbers, the date too");
+        assert!(message(parse(TEXT, "state", Gaps::Error)).contains("line 3"));
+    }
+
+    #[test]
+    fn classes_that_are_numbers_go_by_their_size() {
+        let rows = parse("x,k\n1,10\n2,9\n3,1.0\n4,1\n", "k", Gaps::Error).unwrap();
+        assert_eq!(
+            (&rows.columns[..], rows.class_names(0..4)),
+            (&["x".to_owned()][..], ["1", "1.0", "9", "10"].map(String::from).to_vec())
+        );
+        assert_eq!(rows.class_names(3..9), Vec::<String>::new());
+    }
+
+    #[test]
+    fn columns_with_one_name_go_by_number() {
+        let rows = parse("x,x,k\n1,5,a\n2,6,b\n", "3", Gaps::Error).unwrap();
+        assert_eq!((&rows.columns[..], rows.target.as_str()), (&["1".to_owned(), "2".to_owned()][..], "k"));
+        let again = ColumnsChoice::Named(rows.columns.clone());
+        let bytes = b"x,x,k\n1,5,a\n2,6,b\n";
+        assert_eq!(ClassifiedRows::parse(bytes, "test.csv", &again, "k", Gaps::Error).unwrap().values, rows.values);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        for (class, shown) in [("", "\"\""), ("NA", "\"NA\""), ("null", "\"null\"")] {
+            let text = TEXT.replace("3,b", &format!("3,{class}"));
+            let text = message(parse(&text, "state", Gaps::Drop));
+            assert!(text.contains("line 4") && text.contains("no class") && text.contains(shown), "{text}");
+        }
+        assert!(
+            message(parse(TEXT, "other", Gaps::Drop)).contains("no column other; the columns are: date, x, state, y")
+        );
+        assert!(message(parse("a,b\nx,y\n", "a", Gaps::Error)).contains("no column but that of the classes"));
+        let named = |names: &[&str]| {
+            let choice = ColumnsChoice::Named(names.iter().map(|name| (*name).to_owned()).collect());
+            message(ClassifiedRows::parse(TEXT.as_bytes(), "test.csv", &choice, "state", Gaps::Drop))
+        };
+        assert!(named(&["x", "state"]).contains("column state is that of the classes"));
+        assert!(named(&["x", "2"]).contains("chosen twice"));
+        assert!(named(&[]).contains("no column is chosen"));
+        let rows = parse("x,k\n1,a\n1e39,b\n", "k", Gaps::Error).unwrap();
+        let error = rows.windows(0..2, 1, &rows.class_names(0..2)).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("column x: 1e39"), "{error}");
+    }
+
+    #[test]
+    fn new_data_need_no_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.csv");
+        let choice = ColumnsChoice::Named(vec!["y".to_owned(), "x".to_owned()]);
+        for text in ["x,y\n1,2\n3,4\n", "state,x,y\n,1,2\nb,3,4\n"] {
+            std::fs::write(&path, text).unwrap();
+            let rows = ClassifiedRows::read_without_classes(&path, &choice, "state", Gaps::Error).unwrap();
+            assert_eq!((rows.values.clone(), rows.label_name.clone()), (array![[2.0, 1.0], [4.0, 3.0]], None));
+            let set = rows.windows(0..2, 1, &[]).unwrap();
+            assert_eq!((set.sequences.len(), set.classes.len(), set.labels.len()), (2, 0, 0));
+        }
+    }
+}
