@@ -13,7 +13,7 @@ use common::tensors::{GRADS, Tensor, add_to, workspace};
 use common::truth::Named;
 use common::{Number, Rng, Verdict, for_random_problems};
 use fused_rnn::backend::cuda::device::Device;
-use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, Staged};
 use fused_rnn::backend::dense::{DenseCall, Orientation, Product};
 use fused_rnn::backend::{DenseBackend, ForwardMode, RecurrentBackend, WeightGrad};
 use fused_rnn::data::windows;
@@ -331,6 +331,7 @@ fn training_goes_on_from_a_file<D: Device + 'static>(kit: &Kit<D>, name: &str) {
 #[cfg(feature = "emulated")]
 mod emulated {
     use super::*;
+    use fused_rnn::backend::cuda::Family;
     use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
 
     fn kit(family: FamilyChoice) -> Kit<Emulated> {

@@ -1058,6 +1058,29 @@ fn trains_and_predicts_on_the_emulated_device() {
     }
 }
 
+/// Mixed precision gives another model, near that in f32, whose file is one in f32.
+#[cfg(feature = "emulated")]
+#[test]
+fn trains_in_mixed_precision_on_the_emulated_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = sample("sunspots_yearly.csv");
+    let run = |precision: &str| {
+        let out = folder.path().join(precision);
+        let options = [&SHORTEST[..], &["--device", "emulated", "--precision", precision]].concat();
+        let output = train(&data, &out, &options);
+        assert!(output.status.success(), "{precision}: {}", stderr(&output));
+        let model = out.join("model.safetensors");
+        assert!(with_model("evaluate", &[&model, &data], &[]).status.success(), "{precision}");
+        (rmse(&stdout(&output), "LSTM(3)"), std::fs::read(model).unwrap())
+    };
+    let (exact, exact_model) = run("f32");
+    for precision in ["bf16", "f16"] {
+        let (rounded, model) = run(precision);
+        assert!((rounded / exact - 1.0).abs() < 0.05, "{precision}: {rounded}, not {exact}");
+        assert_ne!(model, exact_model, "{precision}");
+    }
+}
+
 /// A device that is not there is an error, never another device.
 #[test]
 fn devices_that_are_not_there() {
@@ -1072,4 +1095,6 @@ fn devices_that_are_not_there() {
         }
     }
     assert_error(&train(&data, folder.path(), &["--device", "gpu"]), &["cpu", "cuda", "emulated"]);
+    let refused = train(&data, folder.path(), &["--precision", "bf16"]);
+    assert_error(&refused, &["--precision bf16", "processor", "--device cuda"]);
 }

@@ -92,8 +92,8 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let config = SequenceConfig::for_rows(learned, window, names, rows_config).map_err(in_file(&args.data))?;
     let outputs = Outputs::prepare(&args, "confusion.svg")?;
     let description = describe(&args, &rows, &config, [Some(&train), validation.as_ref(), test.as_ref()]);
-    let device = args.device;
-    device.run(Task { args, interrupted, train, validation, test, config, outputs, description })
+    let (device, precision) = (args.device, args.precision);
+    device.run_in(precision, Task { args, interrupted, train, validation, test, config, outputs, description })
 }
 
 /// The parts of the rows, in the words of the options.

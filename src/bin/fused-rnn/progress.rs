@@ -80,7 +80,8 @@ impl Progress {
 
 fn line(state: &EpochEnd) -> String {
     let val_loss = state.val_loss.map(|l| format!("  val_loss {l:.5}")).unwrap_or_default();
-    format!("epoch {}/{}  loss {:.5}{val_loss}", state.epoch, state.epochs, state.loss)
+    let metrics: String = state.metrics.iter().map(|(name, value)| format!("  {name} {value:.4}")).collect();
+    format!("epoch {}/{}  loss {:.5}{val_loss}{metrics}", state.epoch, state.epochs, state.loss)
 }
 
 impl Callback for Progress {

@@ -11,7 +11,7 @@ use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{
     MissingValues, RandomSplit, TimeSeriesSet, read_ts, stratified_train_test_split, train_test_split,
 };
-use fused_rnn::metrics::{Average, ConfusionMatrix, ZeroDivision};
+use fused_rnn::metrics::{Average, ConfusionMatrix, Metric, ZeroDivision};
 use fused_rnn::model::{SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 use fused_rnn::optim::Adam;
 use fused_rnn::plot::{self, Colour, Curve, LinePlot};
@@ -83,8 +83,8 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let outputs = Outputs::prepare(&args, if train.classes.is_empty() { "test.svg" } else { "confusion.svg" })?;
     let description =
         describe(&args, &config, &train, validation.as_ref().map_or(0, |set| set.sequences.len()), test.as_ref());
-    let device = args.device;
-    device.run(Task { args, interrupted, train, validation, test, config, outputs, description })
+    let (device, precision) = (args.device, args.precision);
+    device.run_in(precision, Task { args, interrupted, train, validation, test, config, outputs, description })
 }
 
 /// Refuses another task than the file is for.
@@ -181,6 +181,9 @@ impl Work for Task {
         let mut model = SequenceModel::new(backend, config, args.network.layers()?, args.seed)?;
         let loss = model.loss();
         model.model().compile(optimizer, loss);
+        if let SequenceTarget::Classes(_) = model.config().target {
+            model.model().metrics(&[Metric::Accuracy]);
+        }
         let samples = |set: &TimeSeriesSet| Ok::<_, Error>((model.inputs(&set.sequences)?, model.targets(set)?));
         let (x, y) = samples(&train).map_err(in_file(&args.data))?;
         let validation = validation.as_ref().map(samples).transpose().map_err(in_file(&args.data))?;

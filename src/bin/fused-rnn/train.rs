@@ -19,7 +19,7 @@ use fused_rnn::{Error, Result, files, metrics};
 use ndarray::ArrayViewD;
 
 use crate::classified;
-use crate::device::{Device, Work};
+use crate::device::{Device, Precision, Work};
 use crate::network::Network;
 use crate::output::{note, print};
 use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
@@ -124,6 +124,9 @@ pub struct Args {
     /// Where to train: cpu, cuda or emulated. The same options give the same model file on the same kind of device.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub device: Device,
+    /// What a GPU multiplies: f32, f32 rounded to tf32, or in mixed precision bf16 or f16.
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
+    pub precision: Precision,
     /// Print only the test error.
     #[arg(short, long)]
     pub quiet: bool,
@@ -234,8 +237,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     for (input, (_, values)) in config.inputs.iter_mut().zip(&others) {
         *input = InputColumn::fitted(&input.column, input.difference, scaler(input.difference), values)?;
     }
-    let device = args.device;
-    device.run(Task { interrupted, rows, split, config, outputs, args })
+    let (device, precision) = (args.device, args.precision);
+    device.run_in(precision, Task { interrupted, rows, split, config, outputs, args })
 }
 
 impl Work for Task {
