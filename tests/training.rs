@@ -6,7 +6,7 @@ use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::metrics::Metric;
 use fused_rnn::model::*;
 use fused_rnn::nn::*;
-use fused_rnn::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use fused_rnn::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Schedule, Sgd};
 use fused_rnn::{Error, Result};
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, s};
 
@@ -312,6 +312,51 @@ fn learning_rates_change() {
     let expected = [1e-12, 1e-12, 1e-13, 1e-13, 1e-14];
     assert!(rates.0.iter().zip(expected).all(|(a, b)| (a / b - 1.0f64).abs() < 1e-9), "{:?}", rates.0);
     assert!(ReduceLearningRate::new(1.0, 2).is_err());
+}
+
+/// A schedule sets the rate of every step, also of those after a file.
+#[test]
+fn learning_rates_by_step() {
+    let (x, y) = data();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let schedule = Schedule::cosine(0.0, 20, 0.0).unwrap().warm_up(0.02, 5).unwrap();
+    let scheduled = || {
+        let mut model = model(7);
+        model.compile(Adam::default(), Loss::MeanSquaredError).schedule(schedule.clone()).unwrap();
+        model
+    };
+    // Six batches an epoch; the last step of epoch e is the one after 6 e - 1 others.
+    let mut rates = Rates(Vec::new());
+    let mut whole = scheduled();
+    whole.fit(&x, &y, FitOptions { callbacks: vec![&mut rates], ..epochs(5) }).unwrap();
+    assert_eq!(rates.0, [5, 11, 17, 23, 29].map(|steps| schedule.rate(steps).max(f64::MIN_POSITIVE)));
+    assert!(rates.0[0] > rates.0[1] && rates.0[4] == f64::MIN_POSITIVE, "{:?}", rates.0);
+    let mut first = scheduled();
+    first.fit(&x, &y, epochs(2)).unwrap();
+    first.save(&path).unwrap();
+    let mut second = Model::load(Cpu::new(), &path).unwrap();
+    second.fit(&x, &y, epochs(3)).unwrap();
+    assert_eq!(second.flat_weights(), whole.flat_weights());
+    // A rate of zero changes nothing; the next compilation has its own rate.
+    let before = whole.flat_weights().to_vec();
+    whole.fit(&x, &y, epochs(1)).unwrap();
+    assert_eq!(whole.flat_weights(), before);
+    whole.compile(Sgd::new(0.5).unwrap(), Loss::MeanSquaredError);
+    whole.fit(&x, &y, epochs(1)).unwrap();
+    assert_ne!(whole.flat_weights(), before);
+    for wrong in [
+        Schedule::exponential(0.1, 0, 0.5),
+        Schedule::exponential(f64::NAN, 5, 0.5),
+        Schedule::piecewise(&[5], &[0.1]),
+        Schedule::piecewise(&[5, 5], &[0.1, 0.1, 0.1]),
+        Schedule::exponential(0.1, 5, 0.5).unwrap().warm_up(0.1, 5),
+    ] {
+        assert!(
+            matches!(wrong, Err(Error::ZeroSize { .. } | Error::InvalidOption { .. } | Error::Shape { .. })),
+            "{wrong:?}"
+        );
+    }
 }
 
 #[test]

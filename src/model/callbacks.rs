@@ -150,7 +150,7 @@ impl Callback for Checkpoint {
     }
 }
 
-/// Sets the learning rate before each epoch by a function of the epoch, counted from 1, and of the rate so far: Keras's
+/// Sets the learning rate before each epoch (for one that changes with every step, see [`Model::schedule`](crate::model::Model::schedule)) by a function of the epoch, counted from 1, and of the rate so far: Keras's
 /// [`LearningRateScheduler`](https://keras.io/api/callbacks/learning_rate_scheduler/), whose epochs count from 0.
 pub struct LearningRateSchedule<F> {
     schedule: F,

@@ -12,7 +12,7 @@ use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::model::graph::check_connected;
 use crate::model::{Graph, GraphConfig, LossScale, Model, Sequential, Task};
 use crate::nn::{Loss, grow};
-use crate::optim::OptimizerConfig;
+use crate::optim::{OptimizerConfig, Schedule};
 
 /// The metadata entry that holds the configuration.
 const KEY: &str = "fused-rnn";
@@ -41,6 +41,8 @@ struct TrainingState {
     steps: u64,
     epochs: u32,
     batches: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Schedule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     loss_scale: Option<LossScale>,
 }
@@ -105,6 +107,7 @@ where
         steps: model.steps,
         epochs: model.epochs_trained,
         batches: model.batches_trained,
+        schedule: model.schedule.clone(),
         loss_scale: model.loss_scale,
     };
     let description =
@@ -206,6 +209,9 @@ where
         }
         (model.seed, model.steps) = (training.seed, training.steps);
         (model.epochs_trained, model.batches_trained) = (training.epochs, training.batches);
+        if let Some(schedule) = training.schedule {
+            model.schedule(schedule).map_err(|e| format_error(path, e.to_string()))?;
+        }
         if let Some(scale) = training.loss_scale {
             scale.validate().map_err(|e| format_error(path, e.to_string()))?;
             model.loss_scale = Some(scale);

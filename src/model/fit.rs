@@ -432,7 +432,7 @@ where
             diverged(run, epoch, &self.record.read(&self.backend)?, true)?;
         }
         self.measure(size, weighted, &mut run.metrics)?;
-        let Model { backend, network, optimizer, states, steps, record, workspace, loss_scale, .. } = self;
+        let Model { backend, network, optimizer, states, steps, record, workspace, loss_scale, schedule, .. } = self;
         if let (Some(scale), Some(overflow)) = (loss_scale, &mut run.overflow) {
             // What a step does next depends on it: a device is waited for.
             overflow.clear(backend)?;
@@ -454,6 +454,9 @@ where
                 backend.sum_of_squares(network.gradients.get(), run.norm.borrow_mut(), workspace.all()?)?;
                 backend.clip_by_norm(most, run.norm.borrow(), network.gradients.get_mut())?;
             }
+        }
+        if let Some(schedule) = schedule {
+            optimizer.set_learning_rate(schedule.rate(*steps).max(f64::MIN_POSITIVE))?;
         }
         *steps += 1;
         optimizer.update(backend, *steps, network.parameters.get_mut(), network.gradients.get(), states)

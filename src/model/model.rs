@@ -15,7 +15,7 @@ use crate::model::loss_scale::LossScale;
 use crate::model::output::{Output, Record};
 use crate::nn::network::{Mirrored, Network};
 use crate::nn::{Builder, Layer, Loss, Scratch, grow};
-use crate::optim::{Adam, Optimizer, State};
+use crate::optim::{Adam, Optimizer, Schedule, State};
 use crate::rnn::dropout::philox4x32;
 
 /// A model on one backend: Keras's [`Model`](https://keras.io/api/models/model/), made by a [`Graph`](crate::model::Graph) or a
@@ -42,6 +42,8 @@ pub struct Model<E: Scalar, B: DenseBackend<Elem = E>> {
     pub(super) epochs_trained: u32,
     /// Batches trained so far; each has its own dropout.
     pub(super) batches_trained: u64,
+    /// Learning rates by step, where they are not the optimizer's own.
+    pub(super) schedule: Option<Schedule>,
     /// What losses are multiplied with before they are differentiated, where they are.
     pub(super) loss_scale: Option<LossScale>,
     /// Scratch space of losses and of norms.
@@ -80,6 +82,7 @@ where
             seed,
             epochs_trained: 0,
             batches_trained: 0,
+            schedule: None,
             loss_scale: backend.needs_loss_scale().then(LossScale::default),
             workspace: Scratch::new(),
             record: Record::new(&backend)?,
@@ -143,9 +146,10 @@ where
     }
 
     /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small. The optimizer starts without
-    /// memory of earlier steps.
+    /// memory of earlier steps, and with the learning rate it has.
     pub fn compile(&mut self, optimizer: impl Optimizer<B> + 'static, loss: Loss) -> &mut Self {
         self.optimizer = Box::new(optimizer);
+        self.schedule = None;
         self.outputs.iter_mut().for_each(|output| (output.loss, output.loss_weight) = (loss, 1.0));
         self.forget();
         self
@@ -170,6 +174,18 @@ where
             }
             (output.loss, output.loss_weight) = (*loss, *weight);
         }
+        Ok(self)
+    }
+
+    /// Sets the optimizer's learning rate before every step from now on, by the number of steps done since [`compile`](Self::compile).
+    /// A rate of zero counts as the smallest number above it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Schedule::validate`].
+    pub fn schedule(&mut self, schedule: Schedule) -> Result<&mut Self> {
+        schedule.validate()?;
+        self.schedule = Some(schedule);
         Ok(self)
     }
 

@@ -9,6 +9,7 @@ pub mod adam;
 pub mod adamw;
 pub mod config;
 pub mod rmsprop;
+pub mod schedule;
 pub mod sgd;
 
 pub use adagrad::Adagrad;
@@ -16,6 +17,7 @@ pub use adam::Adam;
 pub use adamw::AdamW;
 pub use config::OptimizerConfig;
 pub use rmsprop::RmsProp;
+pub use schedule::Schedule;
 pub use sgd::Sgd;
 
 use crate::backend::{DenseBackend, Memory};

@@ -12,6 +12,7 @@ mod loss;
 mod model;
 mod optimizer;
 mod probe;
+mod schedule;
 mod stateful;
 mod translate;
 
@@ -31,7 +32,7 @@ fn run(kind: &str, check: impl Fn(&Case) -> Result<(), String>) {
     assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Kinds of files; each has a test. Schedules are functions of one's own here, so that there is nothing to compare.
+/// Kinds of files; each has a test.
 const KINDS: [&str; 7] = ["layer", "stateful", "model", "loss", "optimizer", "callback", "schedule"];
 
 #[test]
@@ -69,6 +70,11 @@ fn losses() {
 #[test]
 fn optimizers() {
     run("optimizer", optimizer::check);
+}
+
+#[test]
+fn schedules() {
+    run("schedule", schedule::check);
 }
 
 #[test]
