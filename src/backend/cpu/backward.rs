@@ -7,7 +7,8 @@ use super::cells::{GruBackward, GruPart, LstmBackward, Options, RnnBackward};
 use super::forward::{
     Kept, RowsProduct, Saved, copy_or_zero, input_of, output_of, share_scratch, share_steps, split_state, split_steps,
 };
-use super::gemm::{self, Panels, Start};
+use super::gemm::{self, Start};
+use super::gemv::Operand;
 use super::geometry::{Parts, Recurrent};
 use super::sequences::{Rows, Sequences, Steps};
 use super::simd::Isa;
@@ -41,6 +42,8 @@ struct Given<'a, E> {
     dcn: Option<&'a [E]>,
     /// Whether the gradient at padded steps counts.
     hold: bool,
+    /// Whether the initial state's gradient is wanted.
+    initial: bool,
 }
 
 impl<E: Scalar> Call<'_, E> {
@@ -86,6 +89,7 @@ impl<E: Scalar> Call<'_, E> {
                     gradient: gradient.map(|rows| rows.features(direction * g.output, g.output)),
                     dhn,
                     dcn,
+                    initial: dh0.is_some(),
                     hold: top
                         && d.padded_output == PaddedOutput::Hold
                         && !d.direction.is_reverse(direction)
@@ -170,21 +174,14 @@ impl<E: Scalar> Call<'_, E> {
         ws: &mut Workspace<'_, E>,
     ) {
         let g = &self.geometry;
-        let pack_recurrent = |part: Recurrent, out: &mut [E]| {
-            self.pack_rows(part.rows, g.output, out, |kk| {
-                self.used_row(weights.hidden_hidden, part.row + kk, g.output)
-            });
+        let of_state =
+            |part: Recurrent, out| self.step_operand(weights.hidden_hidden, part.row, part.rows, g.output, out);
+        let recurrent = of_state(g.recurrent(), &mut *ws.recurrent_weights);
+        let candidate = g.candidate().map(|part| of_state(part, &mut *ws.candidate_weights));
+        let projection = match g.projected {
+            true => Some(self.step_operand(weights.projection, 0, g.output, g.hidden, &mut *ws.projection)),
+            false => None,
         };
-        let recurrent = g.recurrent();
-        pack_recurrent(recurrent, ws.recurrent_weights);
-        if let Some(candidate) = g.candidate() {
-            pack_recurrent(candidate, ws.candidate_weights);
-        }
-        if g.projected {
-            self.pack_rows(g.output, g.hidden, ws.projection, |kk| {
-                Some(&weights.projection[kk * g.hidden..][..g.hidden])
-            });
-        }
 
         for position in 0..g.batch {
             let sequence = sequences.at(position);
@@ -211,11 +208,10 @@ impl<E: Scalar> Call<'_, E> {
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
-            row_workers: g.row_workers(self.threads),
             options: self.options(place.1, weights),
-            recurrent: Panels::new(&*ws.recurrent_weights, recurrent.rows, g.output),
-            candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, c.rows, g.output)),
-            projection: g.projected.then(|| Panels::new(&*ws.projection, g.output, g.hidden)),
+            recurrent,
+            candidate,
+            projection,
             given,
             cells: &*saved.cells,
             inputs: g.keeps_inputs.then(|| Rows::inner(&*saved.inputs, g.gate_rows)),
@@ -475,19 +471,32 @@ impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsPr
     fn run(self) {
         let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
         let a_row = |index: usize| a.at(sequences, sequences.valid_row(index));
-        gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
+        let a_part = |index: usize| &a_row(index)[column..column + rows];
+        if n == 1 {
+            // One feature: a row of sums rather than a column of tiles.
+            let weight = |index: usize| b(index).map_or(E::zero(), |row| row[0]);
+            let (total, block) = scratch.split_at_mut(rows);
+            gemm::sum_rows(isa, k, a_part, weight, total, &mut block[..rows]);
+            begin(c, total, start);
+        } else {
+            gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
+        }
         if biases.iter().all(|bias| bias.is_empty()) {
             return;
         }
         let (total, block) = scratch.split_at_mut(rows);
-        let a_part = |index: usize| &a_row(index)[column..column + rows];
-        gemm::sum_rows(isa, k, a_part, total, &mut block[..rows]);
+        gemm::sum_rows(isa, k, a_part, |_| E::one(), total, &mut block[..rows]);
         for bias in biases {
-            match start {
-                Start::Add => add(bias, total),
-                _ => bias.copy_from_slice(&total[..bias.len()]),
-            }
+            begin(bias, &total[..bias.len()], start);
         }
+    }
+}
+
+/// `out = start + total`
+fn begin<E: Scalar>(out: &mut [E], total: &[E], start: Start<'_, E>) {
+    match start {
+        Start::Add => add(out, total),
+        _ => out.copy_from_slice(total),
     }
 }
 
@@ -497,11 +506,10 @@ struct Shared<'a, E> {
     sequences: &'a Sequences<'a>,
     place: (usize, usize),
     reverse: bool,
-    row_workers: usize,
     options: Options<'a, E>,
-    recurrent: Panels<'a, E>,
-    candidate: Option<Panels<'a, E>>,
-    projection: Option<Panels<'a, E>>,
+    recurrent: Operand<'a, E>,
+    candidate: Option<Operand<'a, E>>,
+    projection: Option<Operand<'a, E>>,
     given: Given<'a, E>,
     cells: &'a [E],
     inputs: Option<Rows<'a, E>>,
@@ -593,6 +601,13 @@ impl<E: Scalar> Walk<'_, E> {
         }
     }
 
+    /// Whether nobody asks for the gradient of the state before step `t`: it is the first.
+    fn ends(&self, t: usize) -> bool {
+        let Shared { call, reverse, given, .. } = self.shared;
+        let first = if *reverse { call.geometry.seq_len - 1 } else { 0 };
+        t == first && !given.initial
+    }
+
     /// Hands the state's gradient to the initial state where the mask says so.
     fn reset(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, .. } = *self.shared;
@@ -616,7 +631,8 @@ impl<E: Scalar> Walk<'_, E> {
 
     fn rnn(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, options, recurrent, inputs, .. } = *self.shared;
-        let (isa, row_workers, width) = (call.isa, self.shared.row_workers, call.geometry.gate_width);
+        let (isa, width) = (call.isa, call.geometry.gate_width);
+        let last = self.ends(t);
         let gates = self.gates.block(t, rows);
         for row in 0..rows {
             RnnBackward {
@@ -629,23 +645,15 @@ impl<E: Scalar> Walk<'_, E> {
         }
         let gates = &*gates;
         let gates_row = |row: usize| &gates[row * width..][..width];
-        gemm::multiply(
-            isa,
-            0..rows,
-            gates_row,
-            recurrent.at_step(t),
-            self.dh,
-            |row| row * width,
-            Start::Set,
-            self.scratch,
-            row_workers,
-        );
+        if !last {
+            call.step_product(t, rows, gates_row, recurrent, self.dh, |row| row * width, Start::Set, self.scratch);
+        }
     }
 
     fn lstm(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, reverse, options, recurrent, projection, inputs, cells, .. } =
             *self.shared;
-        let (isa, row_workers) = (call.isa, self.shared.row_workers);
+        let isa = call.isa;
         let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
         if let Some(projection) = projection {
             if let Some(steps) = &mut self.projected_gradient {
@@ -653,18 +661,9 @@ impl<E: Scalar> Walk<'_, E> {
             }
             let dh = &*self.dh;
             let dh_row = |row: usize| &dh[row * output..][..output];
-            gemm::multiply(
-                isa,
-                0..rows,
-                dh_row,
-                projection.at_step(t),
-                self.du,
-                |row| row * hidden,
-                Start::Set,
-                self.scratch,
-                row_workers,
-            );
+            call.step_product(t, rows, dh_row, projection, self.du, |row| row * hidden, Start::Set, self.scratch);
         }
+        let last = self.ends(t);
         let gates = self.gates.block(t, rows);
         let cells = Rows::inner(cells, hidden);
         for row in 0..rows {
@@ -687,23 +686,16 @@ impl<E: Scalar> Walk<'_, E> {
         }
         let gates = &*gates;
         let gates_row = |row: usize| &gates[row * width..][..width];
-        gemm::multiply(
-            isa,
-            0..rows,
-            gates_row,
-            recurrent.at_step(t),
-            self.dh,
-            |row| row * output,
-            Start::Set,
-            self.scratch,
-            row_workers,
-        );
+        if !last {
+            call.step_product(t, rows, gates_row, recurrent, self.dh, |row| row * output, Start::Set, self.scratch);
+        }
     }
 
     fn gru(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, reverse, options, recurrent, candidate, inputs, given, .. } = *self.shared;
-        let (isa, row_workers) = (call.isa, self.shared.row_workers);
+        let isa = call.isa;
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
+        let last = self.ends(t);
         let gates = self.gates.block(t, rows);
         let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
         for &part in parts {
@@ -711,17 +703,7 @@ impl<E: Scalar> Walk<'_, E> {
                 let gates = &*gates;
                 let candidate_row = |row: usize| &gates[row * width..][..hidden];
                 let offset = |row: usize| row * hidden;
-                gemm::multiply(
-                    isa,
-                    0..rows,
-                    candidate_row,
-                    candidate.at_step(t),
-                    self.du,
-                    offset,
-                    Start::Set,
-                    self.scratch,
-                    row_workers,
-                );
+                call.step_product(t, rows, candidate_row, candidate, self.du, offset, Start::Set, self.scratch);
             }
             for row in 0..rows {
                 let position = self.first + row;
@@ -743,18 +725,10 @@ impl<E: Scalar> Walk<'_, E> {
             }
         }
         let gates = &*gates;
-        let columns = hidden..hidden + recurrent.k;
+        let columns = hidden..hidden + call.geometry.recurrent().rows;
         let gates_row = |row: usize| &gates[row * width..][columns.clone()];
-        gemm::multiply(
-            isa,
-            0..rows,
-            gates_row,
-            recurrent.at_step(t),
-            self.dh,
-            |row| row * hidden,
-            Start::Add,
-            self.scratch,
-            row_workers,
-        );
+        if !last {
+            call.step_product(t, rows, gates_row, recurrent, self.dh, |row| row * hidden, Start::Add, self.scratch);
+        }
     }
 }

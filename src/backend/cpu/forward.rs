@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Call;
 use super::cells::{GruForward, GruPart, LstmForward, Options, RnnForward};
 use super::gemm::{self, Panels, Start};
+use super::gemv::Operand;
 use super::geometry::{Geometry, Parts, Recurrent, SavedLen, take};
 use super::sequences::{Rows, Sequences, Steps};
 use super::simd::Isa;
@@ -312,11 +313,10 @@ impl<'a, E: Scalar> Call<'a, E> {
             sequences,
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
-            row_workers: g.row_workers(self.threads),
             options: self.options(place.1, weights),
-            recurrent: Panels::new(&*ws.recurrent_weights, g.output, recurrent.rows),
-            candidate: g.candidate().map(|c| Panels::new(&*ws.candidate_weights, g.output, c.rows)),
-            projection: g.projected.then(|| Panels::new(&*ws.projection, g.hidden, g.output)),
+            recurrent: Operand::Packed(Panels::new(&*ws.recurrent_weights, g.output, recurrent.rows)),
+            candidate: g.candidate().map(|c| Operand::Packed(Panels::new(&*ws.candidate_weights, g.output, c.rows))),
+            projection: g.projected.then(|| Operand::Packed(Panels::new(&*ws.projection, g.hidden, g.output))),
             candidate_bias,
         };
         let shape = self.plan.shape;
@@ -495,11 +495,10 @@ struct Shared<'a, E> {
     sequences: &'a Sequences<'a>,
     place: (usize, usize),
     reverse: bool,
-    row_workers: usize,
     options: Options<'a, E>,
-    recurrent: Panels<'a, E>,
-    candidate: Option<Panels<'a, E>>,
-    projection: Option<Panels<'a, E>>,
+    recurrent: Operand<'a, E>,
+    candidate: Option<Operand<'a, E>>,
+    projection: Option<Operand<'a, E>>,
     candidate_bias: &'a [E],
 }
 
@@ -641,22 +640,12 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn rnn(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, .. } = *self.shared;
-        let (isa, row_workers, width) = (call.isa, self.shared.row_workers, call.geometry.gate_width);
+        let (isa, width) = (call.isa, call.geometry.gate_width);
         let gates = self.gates.block(t, rows);
         let h = &*self.h;
         let add = Start::Add;
         let h_row = |row: usize| &h[row * width..][..width];
-        gemm::multiply(
-            isa,
-            0..rows,
-            h_row,
-            recurrent.at_step(t),
-            gates,
-            |row| row * width,
-            add,
-            self.scratch,
-            row_workers,
-        );
+        call.step_product(t, rows, h_row, recurrent, gates, |row| row * width, add, self.scratch);
         for row in 0..rows {
             RnnForward {
                 options,
@@ -670,22 +659,12 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn lstm(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, projection, .. } = *self.shared;
-        let (isa, row_workers) = (call.isa, self.shared.row_workers);
+        let isa = call.isa;
         let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
         let gates = self.gates.block(t, rows);
         let h = &*self.h;
         let h_row = |row: usize| &h[row * output..][..output];
-        gemm::multiply(
-            isa,
-            0..rows,
-            h_row,
-            recurrent.at_step(t),
-            gates,
-            |row| row * width,
-            Start::Add,
-            self.scratch,
-            row_workers,
-        );
+        call.step_product(t, rows, h_row, recurrent, gates, |row| row * width, Start::Add, self.scratch);
         for row in 0..rows {
             let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
             LstmForward {
@@ -701,17 +680,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
         if let Some(projection) = projection {
             let u = &*self.u;
             let u_row = |row: usize| &u[row * hidden..][..hidden];
-            gemm::multiply(
-                isa,
-                0..rows,
-                u_row,
-                projection.at_step(t),
-                self.h,
-                |row| row * output,
-                Start::Set,
-                self.scratch,
-                row_workers,
-            );
+            call.step_product(t, rows, u_row, projection, self.h, |row| row * output, Start::Set, self.scratch);
             if let Some(unprojected) = &mut self.unprojected {
                 unprojected.block(t, rows).copy_from_slice(&u[..rows * hidden]);
             }
@@ -720,7 +689,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
 
     fn gru(&mut self, t: usize, rows: usize) {
         let Shared { call, options, recurrent, candidate, candidate_bias, .. } = *self.shared;
-        let (isa, row_workers) = (call.isa, self.shared.row_workers);
+        let isa = call.isa;
         let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
         let gates = self.gates.block(t, rows);
         if candidate.is_none() {
@@ -731,7 +700,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
         let h = &*self.h;
         let h_row = |row: usize| &h[row * hidden..][..hidden];
         let offset = |row: usize| row * width + hidden;
-        gemm::multiply(isa, 0..rows, h_row, recurrent.at_step(t), gates, offset, Start::Add, self.scratch, row_workers);
+        call.step_product(t, rows, h_row, recurrent, gates, offset, Start::Add, self.scratch);
         let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
         for &part in parts {
             if let (GruPart::Second, Some(candidate)) = (part, candidate) {
@@ -741,17 +710,7 @@ impl<E: Scalar> Walk<'_, '_, E> {
                 }
                 let u = &*self.u;
                 let u_row = |row: usize| &u[row * hidden..][..hidden];
-                gemm::multiply(
-                    isa,
-                    0..rows,
-                    u_row,
-                    candidate.at_step(t),
-                    gates,
-                    |row| row * width,
-                    Start::Add,
-                    self.scratch,
-                    row_workers,
-                );
+                call.step_product(t, rows, u_row, candidate, gates, |row| row * width, Start::Add, self.scratch);
             }
             for row in 0..rows {
                 GruForward {

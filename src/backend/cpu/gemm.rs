@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use super::outer::{FEW, OuterProducts};
 use super::simd::{Isa, Kernel, Simd, load_part, store_part};
 use super::threads::{Divide, divide, share};
 use crate::dtype::Scalar;
@@ -83,36 +84,73 @@ pub(crate) fn pack_columns<'s, E: Scalar>(
     column: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
-    let width = 2 * isa.lanes::<E>();
-    for (panel, out) in panels.zip(out.chunks_exact_mut(width * k)) {
-        let columns = width.min(n - panel * width);
-        if columns < width {
-            out.fill(E::zero());
-        }
-        // Eight columns at a time: their reads stay within cache lines, their writes within half of one.
-        for first in (0..columns).step_by(8) {
-            let count = 8.min(columns - first);
-            let zeros: &[E] = &[];
-            let mut sources = [zeros; 8];
-            for i in 0..count {
-                sources[i] = column(panel * width + first + i).unwrap_or(zeros);
+    isa.run(PackColumns { k, n, panels, column, out });
+}
+
+/// Rows of a panel that [`PackColumns`] writes at a time, which stay in the cache until all columns are there.
+const COLUMN_ROWS: usize = 64;
+
+/// Packs panels from columns.
+struct PackColumns<'a, E, F> {
+    k: usize,
+    n: usize,
+    panels: Range<usize>,
+    column: F,
+    /// `[panel][k][2 * LANES]`
+    out: &'a mut [E],
+}
+
+impl<'s, E: Scalar, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackColumns<'_, E, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        let PackColumns { k, n, panels, column, out } = self;
+        let width = 2 * S::LANES;
+        for (panel, out) in panels.zip(out.chunks_exact_mut(width * k)) {
+            let columns = width.min(n - panel * width);
+            if columns < width {
+                out.fill(E::zero());
             }
-            if count == 8 && sources.iter().all(|s| s.len() >= k) {
-                let sources = sources.map(|s| &s[..k]);
-                for (kk, row) in out.chunks_exact_mut(width).enumerate() {
-                    let to = &mut row[first..first + 8];
-                    for i in 0..8 {
-                        to[i] = sources[i][kk];
+            for (block, out) in out.chunks_mut(COLUMN_ROWS * width).enumerate() {
+                let rows = block * COLUMN_ROWS..block * COLUMN_ROWS + out.len() / width;
+                for i in (0..columns).step_by(4) {
+                    let get = |r: usize| if i + r < columns { column(panel * width + i + r) } else { None };
+                    if let (Some(a), Some(b), Some(c), Some(d)) = (get(0), get(1), get(2), get(3)) {
+                        let rows = || rows.clone();
+                        interleave(s, (&a[rows()], &b[rows()], &c[rows()], &d[rows()]), out, width, i);
+                        continue;
+                    }
+                    for r in 0..4.min(columns - i) {
+                        let source = get(r).map(|source| &source[rows.clone()]);
+                        for (kk, row) in out.chunks_exact_mut(width).enumerate() {
+                            row[i + r] = source.map_or(E::zero(), |source| source[kk]);
+                        }
                     }
                 }
-            } else {
-                for i in 0..count {
-                    for (kk, row) in out.chunks_exact_mut(width).enumerate() {
-                        row[first + i] = sources[i].get(kk).copied().unwrap_or(E::zero());
-                    }
-                }
             }
         }
+    }
+}
+
+/// Columns `column..column + 4` of `[k][width]` from four slices of `k` elements.
+#[inline(always)]
+fn interleave<E: Scalar, S: Simd<E>>(
+    s: S,
+    (a, b, c, d): (&[E], &[E], &[E], &[E]),
+    out: &mut [E],
+    width: usize,
+    column: usize,
+) {
+    let ((a_fours, a), (b_fours, b)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let ((c_fours, c), (d_fours, d)) = (c.as_chunks::<4>(), d.as_chunks::<4>());
+    let (squares, rest) = out.split_at_mut(a_fours.len() * 4 * width);
+    let fours = a_fours.iter().zip(b_fours).zip(c_fours).zip(d_fours);
+    for ((((a, b), c), d), out) in fours.zip(squares.chunks_exact_mut(4 * width)) {
+        s.transpose_four([a, b, c, d], &mut out[column..], width);
+    }
+    for ((((&a, &b), &c), &d), out) in a.iter().zip(b).zip(c).zip(d).zip(rest.chunks_exact_mut(width)) {
+        out[column..column + 4].copy_from_slice(&[a, b, c, d]);
     }
 }
 
@@ -125,37 +163,41 @@ pub(crate) fn pack_rows<'s, E: Scalar>(
     row: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
-    let width = 2 * isa.lanes::<E>();
-    let first = panels.start;
-    for kk in 0..k {
-        let source = row(kk);
-        for panel in panels.clone() {
-            let start = ((panel - first) * k + kk) * width;
-            let to = &mut out[start..start + width];
-            let columns = width.min(n - panel * width);
-            match source {
-                Some(source) => isa.run(CopyRow { from: &source[panel * width..][..columns], to }),
-                None => to.fill(E::zero()),
-            }
-        }
-    }
+    isa.run(PackRows { k, n, panels, row: &row, out });
 }
 
-/// Copies a row of a panel, and fills the rest with zeros.
-struct CopyRow<'a, E> {
-    from: &'a [E],
-    to: &'a mut [E],
+/// Packs panels from rows.
+struct PackRows<'a, E, F> {
+    k: usize,
+    n: usize,
+    panels: Range<usize>,
+    row: &'a F,
+    /// `[panel][k][2 * LANES]`
+    out: &'a mut [E],
 }
 
-impl<E: Scalar> Kernel<E> for CopyRow<'_, E> {
+impl<'s, E: Scalar, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackRows<'_, E, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
-        let n = self.from.len();
-        for half in [0, S::LANES] {
-            let v = load_part(s, self.from, half.min(n), S::LANES.min(n.saturating_sub(half)));
-            s.store(&mut self.to[half..half + S::LANES], v);
+        let PackRows { k, n, panels, row, out } = self;
+        let width = 2 * S::LANES;
+        for kk in 0..k {
+            let source = row(kk);
+            for (place, panel) in panels.clone().enumerate() {
+                let to = &mut out[(place * k + kk) * width..][..width];
+                let columns = width.min(n - panel * width);
+                let Some(source) = source else {
+                    to.fill(E::zero());
+                    continue;
+                };
+                let from = &source[panel * width..][..columns];
+                for half in [0, S::LANES] {
+                    let v = load_part(s, from, half.min(columns), S::LANES.min(columns.saturating_sub(half)));
+                    s.store(&mut to[half..half + S::LANES], v);
+                }
+            }
         }
     }
 }
@@ -333,6 +375,15 @@ pub(crate) fn multiply_transposed<'s, E: Scalar>(
             let (b_packed, a_packed) = scratch.split_at_mut(panels * width * depth);
             let b_part = |kk: usize| b_row(k0 + kk).map(|row| &row[n0..n0 + columns]);
             pack_rows(isa, depth, columns, 0..panels, b_part, b_packed);
+            if k <= FEW {
+                let none: &[E] = &[];
+                let mut a = [none; FEW];
+                for (kk, a) in a[..k].iter_mut().enumerate() {
+                    *a = &a_row(kk)[first..first + m];
+                }
+                isa.run(OuterProducts { a: &a[..k], b: b_packed, c: &mut *c, column: n0, n, start });
+                continue;
+            }
             // Several tiles high, so that packing reads long stretches of each row.
             for m0 in (0..m).step_by(TILES_PACKED * most) {
                 let rows = (TILES_PACKED * most).min(m - m0);
@@ -393,32 +444,34 @@ impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E,
     }
 }
 
-/// `total` = the sum of `k` rows, in blocks of [`DEPTH`] that are summed in `block` first, so that rounding errors grow with
-/// the blocks and not with the rows.
+/// `total` = the sum of `k` rows, each times its weight, in blocks of [`DEPTH`] that are summed in `block` first, so that
+/// rounding errors grow with the blocks and not with the rows.
 pub(crate) fn sum_rows<'s, E: Scalar>(
     isa: Isa,
     k: usize,
     row: impl Fn(usize) -> &'s [E],
+    weight: impl Fn(usize) -> E,
     total: &mut [E],
     block: &mut [E],
 ) {
     total.fill(E::zero());
     for first in (0..k).step_by(DEPTH) {
-        isa.run(SumRows { rows: first..k.min(first + DEPTH), row: &row, out: &mut *block });
+        isa.run(SumRows { rows: first..k.min(first + DEPTH), row: &row, weight: &weight, out: &mut *block });
         for (total, &block) in total.iter_mut().zip(&*block) {
             *total += block;
         }
     }
 }
 
-/// `out` = the sum of some rows.
-struct SumRows<'a, E, F> {
+/// `out` = the weighted sum of some rows.
+struct SumRows<'a, E, F, W> {
     rows: Range<usize>,
     row: &'a F,
+    weight: &'a W,
     out: &'a mut [E],
 }
 
-impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for SumRows<'_, E, F> {
+impl<'s, E: Scalar, F: Fn(usize) -> &'s [E], W: Fn(usize) -> E> Kernel<E> for SumRows<'_, E, F, W> {
     type Output = ();
 
     #[inline(always)]
@@ -430,8 +483,9 @@ impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for SumRows<'_, E, F> {
                 let mut sums = [s.splat(E::zero()); 4];
                 for index in self.rows.clone() {
                     let row = &(self.row)(index)[at..at + 4 * S::LANES];
+                    let weight = s.splat((self.weight)(index));
                     for v in 0..4 {
-                        sums[v] = s.add(sums[v], s.load(&row[v * S::LANES..(v + 1) * S::LANES]));
+                        sums[v] = s.mul_add(weight, s.load(&row[v * S::LANES..(v + 1) * S::LANES]), sums[v]);
                     }
                 }
                 for v in 0..4 {
@@ -442,7 +496,8 @@ impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for SumRows<'_, E, F> {
                 let part = S::LANES.min(n - at);
                 let mut sum = s.splat(E::zero());
                 for index in self.rows.clone() {
-                    sum = s.add(sum, load_part(s, (self.row)(index), at, part));
+                    let weight = s.splat((self.weight)(index));
+                    sum = s.mul_add(weight, load_part(s, (self.row)(index), at, part), sum);
                 }
                 store_part(s, self.out, at, part, sum);
                 at += part;
@@ -520,7 +575,7 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, '_, ROWS, E> {
 
 /// Writes sums of one row from `column` on.
 #[inline(always)]
-fn finish<E: Scalar, S: Simd<E>, const N: usize>(
+pub(super) fn finish<E: Scalar, S: Simd<E>, const N: usize>(
     s: S,
     c: &mut [E],
     column: usize,

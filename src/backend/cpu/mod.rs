@@ -11,6 +11,8 @@
 //! | `simd` | vectors of any instruction set, chosen at run time; the only `unsafe` of the crate |
 //! | `activation` | sigmoid, tanh and the others on vectors |
 //! | `gemm` | packing and matrix products |
+//! | `gemv` | a step's product; a single sequence reads the weights where they lie |
+//! | `outer` | the weights' gradient over few steps |
 //! | `cells` | the gates, forward and backward |
 //! | `sequences` | lengths, resets, and where rows stand |
 //! | `geometry` | sizes of operands, reserve and workspace |
@@ -29,7 +31,9 @@ mod backward;
 mod cells;
 mod forward;
 mod gemm;
+mod gemv;
 mod geometry;
+mod outer;
 mod sequences;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -112,6 +116,8 @@ struct Call<'a, E> {
     geometry: Geometry,
     isa: Isa,
     threads: &'a Threads,
+    /// Threads for one step's product, where there is one sequence.
+    row_workers: usize,
     h0: Option<&'a [E]>,
     c0: Option<&'a [E]>,
     lengths: Option<&'a [u32]>,
@@ -247,6 +253,7 @@ impl<E: Scalar> CpuBackend<E> {
         dropout: Dropout,
     ) -> Call<'a, E> {
         let geometry = Geometry::new(plan);
-        Call { plan, geometry, isa: self.isa, threads: &self.threads, h0, c0, lengths, resets, dropout }
+        let (threads, row_workers) = (&self.threads, geometry.row_workers(&self.threads));
+        Call { plan, geometry, isa: self.isa, threads, row_workers, h0, c0, lengths, resets, dropout }
     }
 }

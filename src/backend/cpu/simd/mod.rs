@@ -48,6 +48,8 @@ pub trait Simd<E: Scalar>: Copy {
     fn store(self, to: &mut [E], v: Self::V);
     /// Fills a slice shorter than a vector from the first lanes.
     fn store_head(self, to: &mut [E], v: Self::V);
+    /// The transpose of a square: `to[i * stride..][..4]` is element `i` of each row of `from`.
+    fn transpose_four(self, from: [&[E; 4]; 4], to: &mut [E], stride: usize);
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`

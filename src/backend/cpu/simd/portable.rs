@@ -41,6 +41,12 @@ macro_rules! portable {
                 to.iter_mut().zip(v).for_each(|(to, v)| *to = v);
             }
             #[inline(always)]
+            fn transpose_four(self, from: [&[$E; 4]; 4], to: &mut [$E], stride: usize) {
+                for i in 0..4 {
+                    to[i * stride..][..4].copy_from_slice(&[from[0][i], from[1][i], from[2][i], from[3][i]]);
+                }
+            }
+            #[inline(always)]
             fn add(self, a: Self::V, b: Self::V) -> Self::V {
                 std::array::from_fn(|i| a[i] + b[i])
             }
