@@ -13,25 +13,23 @@
 //!
 //! epoch   perplexity   of unseen text
 //!     1        23.34            17.92
-//!     2        12.80            10.30
-//!     3         9.05             8.34
+//!     2        12.79            10.32
+//!     3         9.09             8.33
 //!     …
-//!    12         4.64             5.10
+//!    12         4.68             5.12
 //!
 //! temperature 0.3
-//! Alice to she was a little with a little had to be was a little to the began the room her had not the was a little was a large …
+//! Alice and the King to be a whing to be a little thing a little that the Dormouse the Queen the Queen the Mouse a little that go a li …
 //!
 //! temperature 0.7
-//! Alice large of putted hald thought to said.
+//! Alice in a congiture that it was the side"in, and
+//! out of the condy.  `Then't back you know.
 //!
-//!   The said I was mady, from it, and at the harders as here was in the had for them keding, so seally and …
 //!
 //! temperature 1
-//! Alice advound song.  Din!' hat's mores foffly conow.'
+//! Alice aftured to some and, and never went
+//! sptaghinning for ligt the had branch hardrs.'
 //!
-//!   Sell you had a cramen!'
-//!
-//!   `Then?'
 //! …
 //! ```
 

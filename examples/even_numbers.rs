@@ -12,10 +12,10 @@
 //!
 //! ```text
 //! tutorial's target: 2 4 6 → 6
-//!   loss 0.0120 after 200 epochs, 0.12 s
+//!   loss 0.0120 after 200 epochs, 0.11 s
 //!   after 194 196 198: 197.87 (Keras: 198 ± 0.3)
 //! right target: 2 4 6 → 8
-//!   loss 0.0219 after 200 epochs, 0.23 s
+//!   loss 0.0219 after 200 epochs, 0.10 s
 //!   after 196 198 200: 202.01 (Keras: 202)
 //! ```
 

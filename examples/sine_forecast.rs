@@ -17,9 +17,9 @@
 //! 791 windows to train on, 198 to test; the value after the last is -0.5900
 //!
 //! model      test MSE   Keras's, by seed   next value   training      a step
-//! SimpleRNN    3.2e-7   3.6e-7 … 7e-4         -0.5909     0.79 s     20.0 µs
-//! LSTM         1.3e-7   1e-8 … 3e-7           -0.5905     2.11 s     53.4 µs
-//! GRU          3.5e-6   1e-6 … 2e-6           -0.5895     1.73 s     43.8 µs
+//! SimpleRNN    3.2e-7   3.6e-7 … 7e-4         -0.5909     0.40 s     10.0 µs
+//! LSTM         1.3e-7   1e-8 … 3e-7           -0.5905     1.02 s     25.9 µs
+//! GRU          3.5e-6   1e-6 … 2e-6           -0.5895     0.85 s     21.4 µs
 //! ```
 
 mod common;

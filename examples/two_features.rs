@@ -15,7 +15,7 @@
 //!   refused: y: expected [samples, 1] (samples, then the model's output shape), got [1, 2]
 //! Dense(2), one output a feature:
 //!   after 1 2, 2 3, 3 4, 4 5, 5 6: 6.005 7.001 (it is 6 7)
-//!   loss: 1.4e-5; trained in 0.006 s
+//!   loss: 1.4e-5; trained in 0.016 s
 //! ```
 
 mod common;

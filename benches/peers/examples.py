@@ -123,7 +123,7 @@ def main():
     folder.mkdir(exist_ok=True)
     (folder / "examples.md").write_text(
         f"# The examples beside Keras\n\n{header}. Seconds of a model's whole training: the median over the seeds; results are the range "
-        f"over them.\nMade by `benches/peers/examples.sh`.\n\n{table}"
+        f"over them.\nMade by `{' '.join(['benches/peers/examples.sh', *sys.argv[1:]])}`.\n\n{table}"
     )
     lines = [json.dumps({"header": header})] + [json.dumps(record) for record in kept]
     (folder / "examples.jsonl").write_text("\n".join(lines) + "\n")
