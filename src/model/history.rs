@@ -10,9 +10,9 @@ use crate::error::Result;
 pub enum Outcome {
     /// All epochs were trained.
     Finished,
-    /// [`EarlyStopping`] saw no improvement.
+    /// [`EarlyStopping`](crate::model::EarlyStopping) saw no improvement.
     EarlyStopped,
-    /// A [`Callback`] asked for it.
+    /// A [`Callback`](crate::model::Callback) asked for it.
     Interrupted,
 }
 
@@ -23,7 +23,7 @@ pub struct History {
     pub loss: Vec<f64>,
     /// Validation loss of each epoch; empty without validation data.
     pub val_loss: Vec<f64>,
-    /// The metrics of each epoch by name, see [`EpochEnd::metrics`].
+    /// The metrics of each epoch by name, see [`EpochEnd::metrics`](crate::model::EpochEnd::metrics).
     pub metrics: Vec<(String, Vec<f64>)>,
     /// The best epoch, counted from 1: usually that with the lowest validation loss, see [`FitOptions::monitor`](crate::model::FitOptions::monitor);
     /// `None` if none was completed.
