@@ -345,6 +345,11 @@ fn learning_rates_by_step() {
     whole.compile(Sgd::new(0.5).unwrap(), Loss::MeanSquaredError);
     whole.fit(&x, &y, epochs(1)).unwrap();
     assert_ne!(whole.flat_weights(), before);
+    // Zero times infinity is no rate, and not a small one.
+    let mut wild = model(7);
+    wild.schedule(Schedule::exponential(0.0, 1, f64::MAX).unwrap()).unwrap();
+    let error = wild.fit(&x, &y, epochs(1)).unwrap_err().to_string();
+    assert!(error.contains("learning_rate") && error.contains("NaN"), "{error}");
     for wrong in [
         Schedule::exponential(0.1, 0, 0.5),
         Schedule::exponential(f64::NAN, 5, 0.5),

@@ -111,7 +111,7 @@ def main():
                 # A training shorter than the clock's last digit counts as that digit.
                 factor = statistics.median(b["seconds"] / max(a["seconds"], 1e-3) for a, b in zip(own, peer))
                 # Short forms of the two sides are not of one size.
-                ratio = "–" if args.short else f"**{factor:.3g}**"
+                ratio = "–" if args.short else f"**{factor:,.0f}**" if factor >= 100 else f"**{factor:.3g}**"
                 row += f"| {seconds_text(seconds[0])} | {seconds_text(seconds[1])} | {ratio} |\n"
             told.add(model)
             print(row, end="", flush=True)

@@ -456,7 +456,9 @@ where
             }
         }
         if let Some(schedule) = schedule {
-            optimizer.set_learning_rate(schedule.rate(*steps).max(f64::MIN_POSITIVE))?;
+            // Not `max`, which would make a rate of a NaN.
+            let rate = schedule.rate(*steps);
+            optimizer.set_learning_rate(if rate == 0.0 { f64::MIN_POSITIVE } else { rate })?;
         }
         *steps += 1;
         optimizer.update(backend, *steps, network.parameters.get_mut(), network.gradients.get(), states)
