@@ -85,11 +85,15 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         let truth = Curve::of_values("truth", &truth).colour(Colour::GREY).width(6.0);
         let plot =
             LinePlot::new("The next value of a sine").x_label("window of the test").y_label("value").curve(truth);
-        forecasts.iter().fold(plot, |plot, (name, values)| plot.curve(Curve::of_values(*name, values))).save(path)
+        let coloured = forecasts.iter().zip([Colour::BLUE, Colour::VERMILLION, Colour::GREEN]);
+        let curve = |name: &str, values, colour| Curve::of_values(name, values).colour(colour);
+        coloured.fold(plot, |plot, ((name, values), colour)| plot.curve(curve(name, values, colour))).save(path)
     })?;
     picture!(options, "losses.svg", |path| {
         use fused_rnn::plot::{Curve, LinePlot};
         let plot = LinePlot::new("Training").x_label("epoch").y_label("mean squared error").log_y(true);
-        losses.iter().fold(plot, |plot, (name, values)| plot.curve(Curve::of_values(*name, values))).save(path)
+        let points =
+            |values: &[f64]| (1..).zip(values).map(|(epoch, loss)| (f64::from(epoch), *loss)).collect::<Vec<_>>();
+        losses.iter().fold(plot, |plot, (name, values)| plot.curve(Curve::new(*name, points(values)))).save(path)
     })
 }

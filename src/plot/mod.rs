@@ -56,7 +56,7 @@ impl Colour {
     pub const PALETTE: [Colour; 7] = [
         Colour::BLUE,
         Colour::VERMILLION,
-        Colour::new(0, 158, 115),
+        Colour::GREEN,
         Colour::new(204, 121, 167),
         Colour::new(230, 159, 0),
         Colour::new(86, 180, 233),
@@ -66,6 +66,8 @@ impl Colour {
     pub const BLUE: Colour = Colour::new(0, 114, 178);
     /// Vermillion, a red that differs from green in lightness too.
     pub const VERMILLION: Colour = Colour::new(213, 94, 0);
+    /// A green that leans to blue.
+    pub const GREEN: Colour = Colour::new(0, 158, 115);
     /// Grey, for what is known beside what a model says.
     pub const GREY: Colour = Colour::new(100, 116, 139);
 
