@@ -364,6 +364,34 @@ fn learning_rates_by_step() {
     }
 }
 
+/// What no call can have written into a file is refused.
+#[test]
+fn scales_and_schedules_of_files_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut saved = model(7);
+    saved.schedule(Schedule::cosine(0.5, 9, 0.0).unwrap()).unwrap();
+    saved.set_loss_scale(Some(LossScale::new(4.0, 5).unwrap()));
+    saved.save(&path).unwrap();
+    let loaded = Model::<f64, Cpu>::load(Cpu::new(), &path).unwrap();
+    assert_eq!(loaded.loss_scale(), saved.loss_scale());
+    let bytes = std::fs::read(&path).unwrap();
+    for (from, to, named) in [
+        ("\\\"scale\\\":4.0", "\\\"scale\\\":3.0", "power of two"),
+        ("\\\"scale\\\":4.0", "\\\"scale\\\":0.0", "power of two"),
+        ("\\\"growth_steps\\\":5", "\\\"growth_steps\\\":0", "growth_steps"),
+        ("\\\"decay_steps\\\":9", "\\\"decay_steps\\\":0", "decay_steps"),
+        ("CosineDecay", "CosineDelay", "CosineDelay"),
+    ] {
+        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).expect(from);
+        let mut changed = bytes.clone();
+        changed[at..at + to.len()].copy_from_slice(to.as_bytes());
+        std::fs::write(&path, changed).unwrap();
+        let error = Model::<f64, Cpu>::load(Cpu::new(), &path).err().expect(to).to_string();
+        assert!(error.contains(named) && error.contains("model.safetensors"), "{to}: {error}");
+    }
+}
+
 #[test]
 fn a_log_of_every_epoch() {
     let (x, y) = classes();
