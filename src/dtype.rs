@@ -1,5 +1,5 @@
-//! Element types: [`DType`] names one at run time, [`Element`] is one that tensors are stored in, [`Scalar`] one that the host
-//! backends compute in.
+//! Element types: [`DType`] names one at run time, [`Stored`] is one that tensors can hold, [`Element`] one of floating-point
+//! numbers, [`Scalar`] one that the host backends compute in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,35 +18,43 @@ pub enum DType {
     F16,
     /// bfloat16 ([`half::bf16`]).
     Bf16,
+    /// Whole numbers of 32 bits: lengths, and numbers of rows. Nothing is computed in it.
+    U32,
+    /// Bytes: masks of resets. Nothing is computed in it.
+    U8,
 }
 
 impl DType {
-    /// The name used on the command line and in files: `f32`, `f64`, `f16`, `bf16`.
+    /// The name used on the command line and in files: `f32`, `f64`, `f16`, `bf16`; `u32`, `u8`.
     pub fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
             DType::F64 => "f64",
             DType::F16 => "f16",
             DType::Bf16 => "bf16",
+            DType::U32 => "u32",
+            DType::U8 => "u8",
         }
     }
 
     /// Bytes an element takes.
     pub fn size(self) -> usize {
         match self {
-            DType::F32 => 4,
+            DType::F32 | DType::U32 => 4,
             DType::F64 => 8,
             DType::F16 | DType::Bf16 => 2,
+            DType::U8 => 1,
         }
     }
 
-    /// The distance from 1 to the next larger value.
+    /// The distance from 1 to the next larger value, which of floating-point types is the relative error of rounding, doubled.
     pub fn epsilon(self) -> f64 {
         match self {
             DType::F32 => f64::from(f32::EPSILON),
             DType::F64 => f64::EPSILON,
             DType::F16 => 1.0 / 1024.0,
             DType::Bf16 => 1.0 / 128.0,
+            DType::U32 | DType::U8 => 1.0,
         }
     }
 }
@@ -68,11 +76,22 @@ impl FromStr for DType {
     }
 }
 
-/// An element type that tensors are stored in: `f32`, `f64`, [`half::f16`] and [`half::bf16`].
-pub trait Element: bytemuck::Pod + Default + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 'static {
+/// A type that tensors are stored in: an [`Element`], `u32` or `u8`.
+pub trait Stored: bytemuck::Pod + Send + Sync + 'static {
     /// This type's run-time name.
     const DTYPE: DType;
+}
 
+impl Stored for u32 {
+    const DTYPE: DType = DType::U32;
+}
+
+impl Stored for u8 {
+    const DTYPE: DType = DType::U8;
+}
+
+/// A floating-point type that tensors are stored in: `f32`, `f64`, [`half::f16`] and [`half::bf16`].
+pub trait Element: Stored + Default + PartialEq + fmt::Debug + fmt::Display {
     /// The nearest value of this type.
     fn of(value: f64) -> Self;
 
@@ -82,9 +101,11 @@ pub trait Element: bytemuck::Pod + Default + PartialEq + fmt::Debug + fmt::Displ
 
 macro_rules! element {
     ($type:ty, $dtype:ident, $of:expr, $wide:expr) => {
-        impl Element for $type {
+        impl Stored for $type {
             const DTYPE: DType = DType::$dtype;
+        }
 
+        impl Element for $type {
             fn of(value: f64) -> Self {
                 $of(value)
             }
@@ -114,10 +135,7 @@ fn rounded_to_odd(value: f64) -> f32 {
 }
 
 /// An element type that the host computes in: `f32` and `f64`.
-pub trait Scalar:
-    Element + crate::backend::cpu::CpuElement + num_traits::Float + num_traits::NumAssign + std::iter::Sum
-{
-}
+pub trait Scalar: Element + num_traits::Float + num_traits::NumAssign + std::iter::Sum {}
 
 impl Scalar for f32 {}
 impl Scalar for f64 {}

@@ -1,6 +1,8 @@
 //! What the host backends share: the plan, the checks of every buffer, and the walk through time.
 
-use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, Storage};
+use crate::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, ForwardMode, RecurrentBackend, Tensors,
+};
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::rnn::shape::check_len;
@@ -61,7 +63,7 @@ impl HostPlan {
         }
     }
 
-    fn check_states<E, S: Storage<E> + ?Sized>(&self, names: (&str, &str), h: Option<&S>, c: Option<&S>) -> Result<()> {
+    fn check_states<S: Extent>(&self, names: (&str, &str), h: Option<&S>, c: Option<&S>) -> Result<()> {
         if let Some(h) = h {
             check_len(names.0, &self.tensors.h, h.elements())?;
         }
@@ -81,14 +83,14 @@ impl HostPlan {
         check_len(tensor, &self.tensors.c, len)
     }
 
-    fn check_sequences<B: RecurrentBackend + ?Sized>(
+    fn check_sequences<T: Tensors>(
         &self,
-        lengths: Option<&B::Lengths>,
-        resets: Option<&B::Mask>,
+        lengths: Option<&T::Lengths<'_>>,
+        resets: Option<&T::Mask<'_>>,
     ) -> Result<()> {
         if let Some(lengths) = lengths {
             check_len("lengths", &[self.shape.batch], lengths.elements())?;
-            for (index, &length) in lengths.on_host().unwrap_or_default().iter().enumerate() {
+            for (index, &length) in T::lengths_on_host(lengths).unwrap_or_default().iter().enumerate() {
                 if length == 0 || length as usize > self.shape.seq_len {
                     return Err(Error::SequenceLength { index, got: length.into(), seq_len: self.shape.seq_len });
                 }
@@ -107,11 +109,11 @@ impl HostPlan {
         Err(Error::option("mode", format!("a plan for {mode:?} in {call}"), format!("{:?}; {way_out}", self.mode)))
     }
 
-    pub(crate) fn check_forward<B: RecurrentBackend + ?Sized>(
+    pub(crate) fn check_forward<T: Tensors>(
         &self,
         mode: ForwardMode,
         workspace: usize,
-        args: &ForwardArgs<'_, B>,
+        args: &ForwardArgs<'_, T>,
     ) -> Result<()> {
         match mode {
             ForwardMode::Inference => self.check_mode(mode, "forward", "call forward_training")?,
@@ -120,30 +122,30 @@ impl HostPlan {
         self.weights.check("weights", args.weights.elements())?;
         check_len("x", &self.tensors.x, args.x.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
-        self.check_states::<B::Elem, _>(("h0", "c0"), args.h0, args.c0)?;
-        self.check_states::<B::Elem, _>(("hn", "cn"), args.hn.as_deref(), args.cn.as_deref())?;
-        self.check_sequences::<B>(args.lengths, args.resets)?;
+        self.check_states(("h0", "c0"), args.h0.as_ref(), args.c0.as_ref())?;
+        self.check_states(("hn", "cn"), args.hn.as_ref(), args.cn.as_ref())?;
+        self.check_sequences::<T>(args.lengths.as_ref(), args.resets.as_ref())?;
         check_at_least("workspace", workspace, args.workspace.elements())
     }
 
-    pub(crate) fn check_backward_data<B: RecurrentBackend + ?Sized>(
+    pub(crate) fn check_backward_data<T: Tensors>(
         &self,
         workspace: usize,
-        args: &BackwardDataArgs<'_, B>,
+        args: &BackwardDataArgs<'_, T>,
     ) -> Result<()> {
         // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
         self.check_mode(ForwardMode::Training, "backward_data", "plan for training")?;
         self.weights.check("weights", args.weights.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
-        self.check_states::<B::Elem, _>(("h0", "c0"), args.h0, args.c0)?;
-        self.check_sequences::<B>(args.lengths, args.resets)?;
-        if let Some(dy) = args.dy {
+        self.check_states(("h0", "c0"), args.h0.as_ref(), args.c0.as_ref())?;
+        self.check_sequences::<T>(args.lengths.as_ref(), args.resets.as_ref())?;
+        if let Some(dy) = &args.dy {
             check_len("dy", &self.tensors.y, dy.elements())?;
         }
-        if let Some(dhn) = args.dhn {
+        if let Some(dhn) = &args.dhn {
             check_len("dhn", &self.tensors.h, dhn.elements())?;
         }
-        if let Some(dcn) = args.dcn {
+        if let Some(dcn) = &args.dcn {
             self.check_cell_state("dcn", dcn.elements())?;
         }
         if let Some(dx) = &args.dx {
@@ -158,17 +160,17 @@ impl HostPlan {
         check_at_least("workspace", workspace, args.workspace.elements())
     }
 
-    pub(crate) fn check_backward_weights<B: RecurrentBackend + ?Sized>(
+    pub(crate) fn check_backward_weights<T: Tensors>(
         &self,
         workspace: usize,
-        args: &BackwardWeightsArgs<'_, B>,
+        args: &BackwardWeightsArgs<'_, T>,
     ) -> Result<()> {
         // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
         self.check_mode(ForwardMode::Training, "backward_weights", "plan for training")?;
         check_len("x", &self.tensors.x, args.x.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
-        self.check_states::<B::Elem, _>(("h0", "c0"), args.h0, args.c0)?;
-        self.check_sequences::<B>(args.lengths, args.resets)?;
+        self.check_states(("h0", "c0"), args.h0.as_ref(), args.c0.as_ref())?;
+        self.check_sequences::<T>(args.lengths.as_ref(), args.resets.as_ref())?;
         self.weights.check("dweights", args.dweights.elements())?;
         check_at_least("workspace", workspace, args.workspace.elements())
     }

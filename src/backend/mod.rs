@@ -18,20 +18,25 @@
 //! [`backward_weights`](RecurrentBackend::backward_weights) needs the latter. `x`, `y`, `h0`, `c0` and the weights must not
 //! change from forward to the last backward call.
 
+pub mod call;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-pub mod dense;
+pub mod device;
 pub(crate) mod host;
+pub mod ops;
 pub mod pass;
 pub mod reference;
 pub mod reserve;
+mod stub;
 pub mod tensor;
 
-pub use dense::{DenseBackend, Memory};
+pub use call::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, Tensors};
+pub use device::Device;
 pub use host::{HostBackend, HostPlan};
+pub use ops::Operations;
 pub use reserve::{Differentiated, Empty, Filled, Reserve};
-pub use tensor::TensorBackend;
+pub use tensor::{Tensor, TensorMut, TensorRef};
 
 use std::borrow::BorrowMut;
 
@@ -66,93 +71,21 @@ pub enum WeightGrad {
     Add,
 }
 
-/// Buffers of a forward call. Shapes are those of [`TensorShapes`](crate::rnn::TensorShapes); no two may overlap.
-pub struct ForwardArgs<'a, B: RecurrentBackend + ?Sized> {
-    /// All weights, as [`WeightLayout`](crate::rnn::WeightLayout) says.
-    pub weights: &'a B::Buffer,
-    /// Input, read.
-    pub x: &'a B::Buffer,
-    /// Initial output state; absent means zeros.
-    pub h0: Option<&'a B::Buffer>,
-    /// Initial cell state, LSTM only; absent means zeros.
-    pub c0: Option<&'a B::Buffer>,
-    /// Valid steps of each sequence, `[B]`, each in `1..=T`; absent means `T`.
-    pub lengths: Option<&'a B::Lengths>,
-    /// Resets, `[T, B]`, non-zero where the state is re-initialised before the step; absent means nowhere.
-    pub resets: Option<&'a B::Mask>,
-    /// Output, every element written.
-    pub y: &'a mut B::Buffer,
-    /// Final output state, every element written; absent if not wanted.
-    pub hn: Option<&'a mut B::Buffer>,
-    /// Final cell state, LSTM only.
-    pub cn: Option<&'a mut B::Buffer>,
-    /// Scratch of [`TempSpace::workspace`] elements.
-    pub workspace: &'a mut B::Buffer,
-    /// Seed of the dropout masks; unused in inference. Use another one every training step.
-    pub dropout_seed: u64,
-}
-
-/// Buffers of [`RecurrentBackend::backward_data`]. Inputs are those of the forward call, unchanged.
-pub struct BackwardDataArgs<'a, B: RecurrentBackend + ?Sized> {
-    /// All weights.
-    pub weights: &'a B::Buffer,
-    /// Output of the forward call.
-    pub y: &'a B::Buffer,
-    /// As given to forward.
-    pub h0: Option<&'a B::Buffer>,
-    /// As given to forward.
-    pub c0: Option<&'a B::Buffer>,
-    /// As given to forward.
-    pub lengths: Option<&'a B::Lengths>,
-    /// As given to forward.
-    pub resets: Option<&'a B::Mask>,
-    /// Gradient of `y`; absent means zeros. What it holds at padded steps counts only under
-    /// [`PaddedOutput::Hold`](crate::rnn::PaddedOutput::Hold), where those outputs repeat a valid one.
-    pub dy: Option<&'a B::Buffer>,
-    /// Gradient of `hn`; absent means zeros.
-    pub dhn: Option<&'a B::Buffer>,
-    /// Gradient of `cn`, LSTM only; absent means zeros.
-    pub dcn: Option<&'a B::Buffer>,
-    /// Gradient of `x`, set (`=`), zero at padded steps.
-    pub dx: Option<&'a mut B::Buffer>,
-    /// Gradient of `h0`, set (`=`). May be asked for even where `h0` was absent.
-    pub dh0: Option<&'a mut B::Buffer>,
-    /// Gradient of `c0`, set (`=`), LSTM only.
-    pub dc0: Option<&'a mut B::Buffer>,
-    /// Scratch of [`TempSpace::workspace`] elements.
-    pub workspace: &'a mut B::Buffer,
-}
-
-/// Buffers of [`RecurrentBackend::backward_weights`]. Inputs are those of the forward call, unchanged.
-pub struct BackwardWeightsArgs<'a, B: RecurrentBackend + ?Sized> {
-    /// Input of the forward call.
-    pub x: &'a B::Buffer,
-    /// Output of the forward call.
-    pub y: &'a B::Buffer,
-    /// As given to forward.
-    pub h0: Option<&'a B::Buffer>,
-    /// As given to forward. Peepholes read it.
-    pub c0: Option<&'a B::Buffer>,
-    /// As given to forward.
-    pub lengths: Option<&'a B::Lengths>,
-    /// As given to forward.
-    pub resets: Option<&'a B::Mask>,
-    /// Gradient of the weights, laid out as the weights; set or added to, as [`WeightGrad`] says.
-    pub dweights: &'a mut B::Buffer,
-    /// Scratch of [`TempSpace::workspace`] elements.
-    pub workspace: &'a mut B::Buffer,
-}
-
 /// Where the elements of a tensor stand: a slice on the host, or a device's memory.
-pub trait Storage<E> {
+pub trait Storage: 'static {
+    /// What it holds.
+    type Item;
+
     /// How many there are.
     fn elements(&self) -> usize;
 
     /// The elements themselves, where the host can read them; then backends check them before they run.
-    fn on_host(&self) -> Option<&[E]>;
+    fn on_host(&self) -> Option<&[Self::Item]>;
 }
 
-impl<E> Storage<E> for [E] {
+impl<E: 'static> Storage for [E] {
+    type Item = E;
+
     fn elements(&self) -> usize {
         self.len()
     }
@@ -166,17 +99,17 @@ impl<E> Storage<E> for [E] {
 ///
 /// Every method checks its buffers' lengths and returns a typed error; none panics, and none falls back to something else
 /// than the plan said.
-pub trait RecurrentBackend {
+pub trait RecurrentBackend: 'static {
     /// Element type.
     type Elem: Element;
     /// A tensor's storage: a slice on the host, device memory on a GPU.
-    type Buffer: Storage<Self::Elem> + ?Sized;
+    type Buffer: Storage<Item = Self::Elem> + ?Sized;
     /// Storage of the lengths.
-    type Lengths: Storage<u32> + ?Sized;
+    type Lengths: Storage<Item = u32> + ?Sized;
     /// Storage of the reset mask.
-    type Mask: Storage<u8> + ?Sized;
+    type Mask: Storage<Item = u8> + ?Sized;
     /// What [`plan`](Self::plan) decided.
-    type Plan;
+    type Plan: Send + Sync + 'static;
 
     /// Short name, as on the command line.
     fn name(&self) -> &'static str;

@@ -9,7 +9,7 @@ use crate::metrics::classification::{
     Average, Tally, ZeroDivision, above, argmax, averaged, check_weights, is_binary_hit, is_in_top_k,
 };
 use crate::metrics::determination;
-use crate::nn::Loss;
+use crate::loss::Loss;
 
 /// One of [Keras's metrics](https://keras.io/api/metrics/), of targets and predictions `[rows, columns]`. Of several time steps or other
 /// axes, each is a row. [`FromStr`] knows Keras's names and abbreviations (`"mse"`).

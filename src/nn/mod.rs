@@ -14,7 +14,7 @@ pub mod dense;
 pub mod dropout;
 pub mod embedding;
 pub mod init;
-pub mod loss;
+
 pub mod masking;
 pub mod merge;
 pub(crate) mod network;
@@ -33,7 +33,7 @@ pub use dense::Dense;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use init::Random;
-pub use loss::Loss;
+pub use crate::loss::Loss;
 pub use masking::Masking;
 pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use normalization::{BatchNormalization, LayerNormalization};
@@ -46,17 +46,14 @@ pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use time_distributed::TimeDistributed;
 pub use transformer::{PositionalEncoding, TransformerEncoder};
 
-use std::borrow::{Borrow, BorrowMut};
-
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{DenseBackend, Memory};
-use crate::dtype::Scalar;
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::error::{Error, Result};
 
 /// A layer: a recipe for operations. [`LayerConfig`] holds those of this crate, which a model file can hold; others may be given to a
 /// model as they are.
-pub trait Layer<B: DenseBackend> {
+pub trait Layer: Send + Sync {
     /// Keras's name of the kind: `LSTM`, `Dense`, …
     fn class_name(&self) -> &str;
 
@@ -71,7 +68,7 @@ pub trait Layer<B: DenseBackend> {
     ///
     /// [`Error::Shape`] naming the layer where it cannot take such inputs, [`Error::ZeroSize`], [`Error::SizeOverflow`],
     /// [`Error::InvalidOption`].
-    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>>;
+    fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>>;
 
     /// What a model file holds of it; `None` where none can.
     fn config(&self) -> Option<LayerConfig>;
@@ -100,10 +97,7 @@ macro_rules! layers {
             }
         )*
 
-        impl<B: DenseBackend + 'static> Layer<B> for LayerConfig
-        where
-            B::Plan: 'static,
-        {
+        impl Layer for LayerConfig {
             fn class_name(&self) -> &str {
                 match self {
                     $(LayerConfig::$variant(_) => $class_name,)*
@@ -116,7 +110,7 @@ macro_rules! layers {
                 }
             }
 
-            fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+            fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
                 match self {
                     $(LayerConfig::$variant(config) => config.build(builder, inputs),)*
                 }
@@ -164,46 +158,30 @@ layers! {
 }
 
 /// The input of a layer that takes one.
-pub(crate) fn one_input<'a, B: DenseBackend + 'static>(builder: &Builder<B>, inputs: &'a [Value]) -> Result<&'a Value> {
+pub(crate) fn one_input<'a>(builder: &Builder, inputs: &'a [Value]) -> Result<&'a Value> {
     match inputs {
         [x] => Ok(x),
         _ => Err(Error::shape(builder.name(), "one input", format!("{} inputs", inputs.len()))),
     }
 }
 
-/// Makes a vector at least `len` long.
-///
-/// # Errors
-///
-/// [`Error::Unsupported`] where the system cannot give that much memory.
-pub(crate) fn grow<E: Scalar>(buffer: &mut Vec<E>, len: usize, tensor: &str) -> Result<()> {
-    let more = len.saturating_sub(buffer.len());
-    buffer.try_reserve_exact(more).map_err(|_| {
-        Error::unsupported(format!("{tensor} of {len} elements"), "there is not enough memory; use smaller sizes")
-    })?;
-    buffer.resize(buffer.len() + more, E::zero());
-    Ok(())
+/// A tensor that grows on demand. What it holds does not survive that.
+pub(crate) struct Scratch {
+    tensor: Option<Tensor>,
 }
 
-/// A tensor of a backend that grows on demand. What it holds does not survive that.
-pub(crate) struct Scratch<B: DenseBackend> {
-    tensor: Option<B::Owned<B::Elem>>,
-    len: usize,
-}
-
-impl<B: DenseBackend> Scratch<B> {
+impl Scratch {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Scratch { tensor: None, len: 0 }
+        Scratch { tensor: None }
     }
 
-    /// Makes it at least `len` long.
-    pub(crate) fn grow(&mut self, backend: &B, what: &str, len: usize) -> Result<()> {
-        if self.tensor.is_none() || self.len < len {
+    /// Makes it at least `len` long, of the device's element type.
+    pub(crate) fn grow(&mut self, device: &Device, what: &str, len: usize) -> Result<()> {
+        if self.tensor.as_ref().is_none_or(|tensor| tensor.len() < len) {
             // First the old one goes, so that both need not fit.
             self.tensor = None;
-            self.tensor = Some(backend.allocate(what, len)?);
-            self.len = len;
+            self.tensor = Some(device.allocate(what, len)?);
         }
         Ok(())
     }
@@ -214,39 +192,27 @@ impl<B: DenseBackend> Scratch<B> {
     }
 
     /// The first `len` elements.
-    pub(crate) fn get<'a>(&'a self, backend: &B, len: usize) -> Result<<B as Memory>::View<'a, B::Elem>>
-    where
-        B: 'a,
-    {
-        match &self.tensor {
-            Some(tensor) => backend.view(tensor.borrow(), 0..len),
-            None => Err(absent()),
-        }
+    pub(crate) fn get(&self, len: usize) -> Result<TensorRef<'_>> {
+        self.tensor.as_ref().ok_or_else(absent)?.view().part(0..len)
     }
 
     /// The first `len` elements, to be written.
-    pub(crate) fn get_mut<'a>(&'a mut self, backend: &B, len: usize) -> Result<<B as Memory>::ViewMut<'a, B::Elem>>
-    where
-        B: 'a,
-    {
-        match &mut self.tensor {
-            Some(tensor) => backend.view_mut(tensor.borrow_mut(), 0..len),
-            None => Err(absent()),
-        }
+    pub(crate) fn get_mut(&mut self, len: usize) -> Result<TensorMut<'_>> {
+        self.tensor.as_mut().ok_or_else(absent)?.view_mut().part(0..len)
     }
 
     /// All of it.
-    pub(crate) fn all(&mut self) -> Result<&mut B::Buffer> {
-        self.tensor.as_mut().map(|tensor| tensor.borrow_mut()).ok_or_else(absent)
+    pub(crate) fn all(&mut self) -> Result<TensorMut<'_>> {
+        Ok(self.tensor.as_mut().ok_or_else(absent)?.view_mut())
     }
 
     /// The tensor itself, which the caller puts back.
-    pub(crate) fn take(&mut self) -> Result<B::Owned<B::Elem>> {
+    pub(crate) fn take(&mut self) -> Result<Tensor> {
         self.tensor.take().ok_or_else(absent)
     }
 
     /// Puts back what [`take`](Self::take) gave.
-    pub(crate) fn put(&mut self, tensor: B::Owned<B::Elem>) {
+    pub(crate) fn put(&mut self, tensor: Tensor) {
         self.tensor = Some(tensor);
     }
 }

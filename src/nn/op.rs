@@ -2,11 +2,9 @@
 //!
 //! A layer does not compute. It puts operations into a [`Builder`](crate::nn::Builder), which a network then
 //! runs: forwards in their order, backwards in the opposite one. Operations keep plans and scratch space from call to call; values,
-//! gradients and weights belong to the network and stand where the backend computes.
+//! gradients and weights belong to the network and stand where the device computes.
 
-use std::ops::{Deref, DerefMut};
-
-use crate::backend::{DenseBackend, Memory, WeightGrad};
+use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 
 /// Most inputs of an operation.
@@ -19,11 +17,12 @@ fn absent(number: usize) -> Error {
 }
 
 /// Tensors that an operation reads, by number. One may be absent.
-pub struct Inputs<'a, B: DenseBackend + 'a>(pub(super) [Option<<B as Memory>::View<'a, B::Elem>>; MOST_INPUTS]);
+#[derive(Clone, Copy)]
+pub struct Inputs<'a>(pub(super) [Option<TensorRef<'a>>; MOST_INPUTS]);
 
-impl<'a, B: DenseBackend + 'a> Inputs<'a, B> {
+impl<'a> Inputs<'a> {
     pub(super) fn none() -> Self {
-        Inputs([const { None }; MOST_INPUTS])
+        Inputs([None; MOST_INPUTS])
     }
 
     /// Tensor `number`.
@@ -31,20 +30,20 @@ impl<'a, B: DenseBackend + 'a> Inputs<'a, B> {
     /// # Errors
     ///
     /// [`Error::Presence`] where it is absent.
-    pub fn get(&self, number: usize) -> Result<&B::Buffer> {
+    pub fn get(&self, number: usize) -> Result<TensorRef<'a>> {
         self.optional(number).ok_or_else(|| absent(number))
     }
 
     /// Tensor `number`, if it is there.
-    pub fn optional(&self, number: usize) -> Option<&B::Buffer> {
-        self.0.get(number)?.as_ref().map(Deref::deref)
+    pub fn optional(&self, number: usize) -> Option<TensorRef<'a>> {
+        *self.0.get(number)?
     }
 }
 
 /// Tensors that an operation writes, by number. One may be absent.
-pub struct Outputs<'a, B: DenseBackend + 'a>(pub(super) [Option<<B as Memory>::ViewMut<'a, B::Elem>>; MOST_INPUTS]);
+pub struct Outputs<'a>(pub(super) [Option<TensorMut<'a>>; MOST_INPUTS]);
 
-impl<'a, B: DenseBackend + 'a> Outputs<'a, B> {
+impl<'a> Outputs<'a> {
     pub(super) fn none() -> Self {
         Outputs([const { None }; MOST_INPUTS])
     }
@@ -54,31 +53,31 @@ impl<'a, B: DenseBackend + 'a> Outputs<'a, B> {
     /// # Errors
     ///
     /// [`Error::Presence`] where it is absent.
-    pub fn get(&mut self, number: usize) -> Result<&mut B::Buffer> {
+    pub fn get(&mut self, number: usize) -> Result<TensorMut<'_>> {
         self.optional(number).ok_or_else(|| absent(number))
     }
 
     /// Tensor `number`, if it is there.
-    pub fn optional(&mut self, number: usize) -> Option<&mut B::Buffer> {
-        self.0.get_mut(number)?.as_mut().map(DerefMut::deref_mut)
+    pub fn optional(&mut self, number: usize) -> Option<TensorMut<'_>> {
+        Some(self.0.get_mut(number)?.as_mut()?.reborrow())
     }
 
     /// All of them at once.
-    pub fn each(&mut self) -> [Option<&mut B::Buffer>; MOST_INPUTS] {
-        self.0.each_mut().map(|view| view.as_mut().map(DerefMut::deref_mut))
+    pub fn each(&mut self) -> [Option<TensorMut<'_>>; MOST_INPUTS] {
+        self.0.each_mut().map(|tensor| tensor.as_mut().map(TensorMut::reborrow))
     }
 }
 
 /// What an operation's forward pass reads and writes, where the backend has its tensors.
-pub struct Forward<'a, B: DenseBackend + 'a> {
+pub struct Forward<'a> {
     /// Weights of the operation: the range it was built with.
-    pub parameters: &'a B::Buffer,
+    pub parameters: TensorRef<'a>,
     /// What it keeps apart from weights that are trained, such as moving averages.
-    pub statistics: &'a mut B::Buffer,
+    pub statistics: TensorMut<'a>,
     /// Its inputs, `[batch, sample shape…]` each.
-    pub inputs: Inputs<'a, B>,
+    pub inputs: Inputs<'a>,
     /// Its outputs, likewise, every element to be written.
-    pub outputs: Outputs<'a, B>,
+    pub outputs: Outputs<'a>,
     /// Rows: samples, or steps of all samples inside of a layer that goes through time.
     pub batch: usize,
     /// Whether this is a step of training: dropout drops, normalisation uses the batch, and [`Op::backward`] follows.
@@ -88,21 +87,21 @@ pub struct Forward<'a, B: DenseBackend + 'a> {
 }
 
 /// What an operation's backward pass reads and writes. All but the gradients is as in the forward pass before it.
-pub struct Backward<'a, B: DenseBackend + 'a> {
+pub struct Backward<'a> {
     /// Weights of the operation.
-    pub parameters: &'a B::Buffer,
+    pub parameters: TensorRef<'a>,
     /// What it keeps apart from them.
-    pub statistics: &'a B::Buffer,
+    pub statistics: TensorRef<'a>,
     /// Its inputs.
-    pub inputs: Inputs<'a, B>,
+    pub inputs: Inputs<'a>,
     /// Its outputs.
-    pub outputs: Inputs<'a, B>,
+    pub outputs: Inputs<'a>,
     /// Gradients of its outputs; absent where an output has no part in the loss. At least one is there.
-    pub doutputs: Inputs<'a, B>,
+    pub doutputs: Inputs<'a>,
     /// Gradients of its inputs, to be set (`=`), every element; absent where none is wanted.
-    pub dinputs: Outputs<'a, B>,
+    pub dinputs: Outputs<'a>,
     /// Gradient of the weights.
-    pub dparameters: &'a mut B::Buffer,
+    pub dparameters: TensorMut<'a>,
     /// Whether that is set (`=`) or added to (`+=`), as by the second use of a shared layer.
     pub grad: WeightGrad,
     /// Rows.
@@ -112,20 +111,20 @@ pub struct Backward<'a, B: DenseBackend + 'a> {
 }
 
 /// An operation with its derivative, built for one set of sample shapes.
-pub trait Op<B: DenseBackend> {
+pub trait Op: Send {
     /// Outputs from inputs.
     ///
     /// # Errors
     ///
-    /// Those of the backend.
-    fn forward(&mut self, backend: &B, pass: Forward<'_, B>) -> Result<()>;
+    /// Those of the device.
+    fn forward(&mut self, device: &Device, pass: Forward<'_>) -> Result<()>;
 
     /// Gradients of the inputs and of the weights, after a forward pass with `training` set.
     ///
     /// # Errors
     ///
-    /// Those of the backend; [`Error::Presence`] without such a forward pass.
-    fn backward(&mut self, backend: &B, pass: Backward<'_, B>) -> Result<()>;
+    /// Those of the device; [`Error::Presence`] without such a forward pass.
+    fn backward(&mut self, device: &Device, pass: Backward<'_>) -> Result<()>;
 
     /// Forgets the state that a stateful operation carries from batch to batch.
     fn reset_states(&mut self) {}
@@ -140,7 +139,7 @@ pub trait Op<B: DenseBackend> {
     /// # Errors
     ///
     /// Those of [`RecurrentBackend::check`](crate::backend::RecurrentBackend::check).
-    fn check(&self, _backend: &B) -> Result<()> {
+    fn check(&self, _device: &Device) -> Result<()> {
         Ok(())
     }
 }

@@ -4,13 +4,13 @@
 //! place of the exact result: f32 sigmoid 2.5, tanh 2.5; f64 sigmoid 2.5, tanh 3 (the tests below measure them). Results that
 //! would be subnormal are zero. NaN stays NaN, and infinities give the limits.
 
-use super::simd::{MAX_LANES, Simd};
+use crate::simd::{MAX_LANES, Simd};
 use crate::cell::{Activation, Activations};
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 
-/// `e^y - 1` for `|y|` up to [`ExpConstants::limit`](super::simd::ExpConstants).
+/// `e^y - 1` for `|y|` up to [`ExpConstants::limit`](crate::simd::ExpConstants).
 #[inline(always)]
-pub(crate) fn expm1<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
+pub(crate) fn expm1<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> S::V {
     // y = n ln 2 + r; e^y - 1 = 2^n (e^r - 1) + (2^n - 1).
     let (scale, q) = exp_parts(s, y);
     s.mul_add(scale, q, s.sub(scale, s.splat(E::one())))
@@ -18,7 +18,7 @@ pub(crate) fn expm1<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
 
 /// `e^y` for y up to 0 and minus infinity: results that would be subnormal are zero, NaN stays NaN.
 #[inline(always)]
-pub(crate) fn exp_of_negative<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
+pub(crate) fn exp_of_negative<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> S::V {
     let lowest = s.splat(-E::EXP.limit);
     let (scale, q) = exp_parts(s, s.max(lowest, y));
     s.zero_where_less(y, lowest, s.mul_add(scale, q, scale))
@@ -26,7 +26,7 @@ pub(crate) fn exp_of_negative<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> S::V {
 
 /// `2^n` and `e^r - 1`, where `y = n ln 2 + r`.
 #[inline(always)]
-fn exp_parts<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> (S::V, S::V) {
+fn exp_parts<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> (S::V, S::V) {
     let constants = &E::EXP;
     let round = s.splat(constants.round);
     let rounded = s.mul_add(y, s.splat(E::of(std::f64::consts::LOG2_E)), round);
@@ -43,7 +43,7 @@ fn exp_parts<E: Scalar, S: Simd<E>>(s: S, y: S::V) -> (S::V, S::V) {
 
 /// `1 / (1 + e^-x)`
 #[inline(always)]
-pub(crate) fn sigmoid<E: Scalar, S: Simd<E>>(s: S, x: S::V) -> S::V {
+pub(crate) fn sigmoid<E: CpuElement, S: Simd<E>>(s: S, x: S::V) -> S::V {
     let limit = s.splat(E::EXP.limit);
     let lowest = s.splat(-E::EXP.limit);
     let one = s.splat(E::one());
@@ -54,7 +54,7 @@ pub(crate) fn sigmoid<E: Scalar, S: Simd<E>>(s: S, x: S::V) -> S::V {
 
 /// Hyperbolic tangent.
 #[inline(always)]
-pub(crate) fn tanh<E: Scalar, S: Simd<E>>(s: S, x: S::V) -> S::V {
+pub(crate) fn tanh<E: CpuElement, S: Simd<E>>(s: S, x: S::V) -> S::V {
     let limit = s.splat(E::EXP.tanh_limit);
     let doubled = s.mul(x, s.splat(E::of(2.0)));
     let clamped = s.min(limit, s.max(s.splat(-E::EXP.tanh_limit), doubled));
@@ -64,7 +64,7 @@ pub(crate) fn tanh<E: Scalar, S: Simd<E>>(s: S, x: S::V) -> S::V {
 }
 
 /// An activation function of a gate or a state, compiled into the cells' loops.
-pub(crate) trait Function<E: Scalar>: Copy {
+pub(crate) trait Function<E: CpuElement>: Copy {
     /// `f(x)`
     fn apply<S: Simd<E>>(self, s: S, x: S::V) -> S::V;
     /// `f'(x)`, given `x` (anything, unless [`Activation::derivative_needs_input`]) and `y = f(x)`.
@@ -75,7 +75,7 @@ pub(crate) trait Function<E: Scalar>: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Sigmoid;
 
-impl<E: Scalar> Function<E> for Sigmoid {
+impl<E: CpuElement> Function<E> for Sigmoid {
     #[inline(always)]
     fn apply<S: Simd<E>>(self, s: S, x: S::V) -> S::V {
         sigmoid(s, x)
@@ -90,7 +90,7 @@ impl<E: Scalar> Function<E> for Sigmoid {
 #[derive(Clone, Copy)]
 pub(crate) struct Tanh;
 
-impl<E: Scalar> Function<E> for Tanh {
+impl<E: CpuElement> Function<E> for Tanh {
     #[inline(always)]
     fn apply<S: Simd<E>>(self, s: S, x: S::V) -> S::V {
         tanh(s, x)
@@ -102,7 +102,7 @@ impl<E: Scalar> Function<E> for Tanh {
 }
 
 /// Any function: the two above as vectors, the others lane by lane.
-impl<E: Scalar> Function<E> for Activation {
+impl<E: CpuElement> Function<E> for Activation {
     #[inline(always)]
     fn apply<S: Simd<E>>(self, s: S, x: S::V) -> S::V {
         match self {
@@ -131,7 +131,7 @@ impl<E: Scalar> Function<E> for Activation {
 
 /// `f` of each pair of lanes.
 #[inline(always)]
-fn lanes<E: Scalar, S: Simd<E>>(s: S, a: S::V, b: S::V, f: impl Fn(E, E) -> E) -> S::V {
+fn lanes<E: CpuElement, S: Simd<E>>(s: S, a: S::V, b: S::V, f: impl Fn(E, E) -> E) -> S::V {
     let mut left = [E::zero(); MAX_LANES];
     let mut right = [E::zero(); MAX_LANES];
     s.store(&mut left, a);
@@ -149,12 +149,12 @@ pub(crate) fn is_standard(activations: Activations) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{Isa, Kernel};
+    use crate::simd::{Isa, Kernel};
     use super::*;
 
     struct Map<'a, E>(Activation, &'a [E], &'a mut [E]);
 
-    impl<E: Scalar> Kernel<E> for Map<'_, E> {
+    impl<E: CpuElement> Kernel<E> for Map<'_, E> {
         type Output = ();
         #[inline(always)]
         fn run<S: Simd<E>>(self, s: S) {
@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    fn map<E: Scalar>(isa: Isa, activation: Activation, x: &[E]) -> Vec<E> {
+    fn map<E: CpuElement>(isa: Isa, activation: Activation, x: &[E]) -> Vec<E> {
         let mut y = vec![E::nan(); x.len()];
         isa.run(Map(activation, x, &mut y));
         y
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn limits_nan_and_infinity() {
-        fn check<E: Scalar>() {
+        fn check<E: CpuElement>() {
             let (inf, nan) = (E::infinity(), E::nan());
             let x = [inf, -inf, nan, E::zero(), E::max_value(), E::min_value(), -E::of(1000.0)];
             for isa in Isa::all_fused() {

@@ -11,11 +11,11 @@ use super::gemm::{self, Start};
 use super::gemv::Operand;
 use super::geometry::{Parts, Recurrent};
 use super::sequences::{Rows, Sequences, Steps};
-use super::simd::Isa;
+use crate::simd::Isa;
 use super::threads::{Divide, divide, share};
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, HostBackend, WeightGrad};
 use crate::cell::CellKind;
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 use crate::rnn::{LayerWeights, PaddedOutput};
 
 /// Workspace of backward-data that every layer and direction uses in turn.
@@ -46,7 +46,7 @@ struct Given<'a, E> {
     initial: bool,
 }
 
-impl<E: Scalar> Call<'_, E> {
+impl<E: CpuElement> Call<'_, E> {
     pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(&self, args: BackwardDataArgs<'_, B>, reserve: &mut [E]) {
         let g = &self.geometry;
         let d = &self.plan.descriptor;
@@ -407,14 +407,14 @@ fn part<'a, E>(bias: &'a mut [E], rows: &Range<usize>) -> &'a mut [E] {
 }
 
 /// `out += addend`
-fn add<E: Scalar>(out: &mut [E], addend: &[E]) {
+fn add<E: CpuElement>(out: &mut [E], addend: &[E]) {
     for (out, &addend) in out.iter_mut().zip(addend) {
         *out += addend;
     }
 }
 
 /// `out += a * b`
-fn add_product<E: Scalar>(out: &mut [E], a: &[E], b: &[E]) {
+fn add_product<E: CpuElement>(out: &mut [E], a: &[E], b: &[E]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
         *out += a * b;
     }
@@ -438,7 +438,7 @@ struct WeightsProduct<'a, 'w, E, F> {
     scratch: &'w mut [E],
 }
 
-impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsProduct<'a, '_, E, F> {
+impl<'a, E: CpuElement, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsProduct<'a, '_, E, F> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
         let middle = share(rows, left, of);
@@ -493,7 +493,7 @@ impl<'a, E: Scalar, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for WeightsPr
 }
 
 /// `out = start + total`
-fn begin<E: Scalar>(out: &mut [E], total: &[E], start: Start<'_, E>) {
+fn begin<E: CpuElement>(out: &mut [E], total: &[E], start: Start<'_, E>) {
     match start {
         Start::Add => add(out, total),
         _ => out.copy_from_slice(total),
@@ -534,7 +534,7 @@ struct Walk<'a, E> {
     scratch: &'a mut [E],
 }
 
-impl<E: Scalar> Divide for Walk<'_, E> {
+impl<E: CpuElement> Divide for Walk<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let Walk { shared, first, rows, gates, projected_gradient, dh, dc, du, dh0, dc0, scratch } = self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
@@ -590,7 +590,7 @@ impl<E: Scalar> Divide for Walk<'_, E> {
     }
 }
 
-impl<E: Scalar> Walk<'_, E> {
+impl<E: CpuElement> Walk<'_, E> {
     fn add_output_gradient(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, given, .. } = self.shared;
         let width = call.geometry.output;

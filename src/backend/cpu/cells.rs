@@ -13,9 +13,9 @@
 //! so that the GRU's operands of `W` (n, r, z) and of `R` (r, z, q) are both in one piece.
 
 use super::activation::{Function, Sigmoid, Tanh, is_standard};
-use super::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
+use crate::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
 use crate::cell::Activations;
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 
 /// What a cell's loops need to know of the descriptor.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ pub(crate) struct Options<'a, E> {
     pub(crate) coupled: bool,
 }
 
-impl<E: Scalar> Options<'_, E> {
+impl<E: CpuElement> Options<'_, E> {
     /// Whether the loops without options, with their functions known at compile time, compute this.
     fn is_plain(&self) -> bool {
         is_standard(self.activations)
@@ -41,13 +41,13 @@ impl<E: Scalar> Options<'_, E> {
 }
 
 #[inline(always)]
-fn one_minus<E: Scalar, S: Simd<E>>(s: S, v: S::V) -> S::V {
+fn one_minus<E: CpuElement, S: Simd<E>>(s: S, v: S::V) -> S::V {
     s.sub(s.splat(E::one()), v)
 }
 
 /// `v` limited to `±clip`.
 #[inline(always)]
-fn clamp<E: Scalar, S: Simd<E>>(s: S, v: S::V, clip: Option<E>) -> S::V {
+fn clamp<E: CpuElement, S: Simd<E>>(s: S, v: S::V, clip: Option<E>) -> S::V {
     match clip {
         Some(clip) => s.min(s.splat(clip), s.max(s.splat(-clip), v)),
         None => v,
@@ -56,7 +56,7 @@ fn clamp<E: Scalar, S: Simd<E>>(s: S, v: S::V, clip: Option<E>) -> S::V {
 
 /// `gradient` where `|v| <= clip`, else zero.
 #[inline(always)]
-fn clamp_gradient<E: Scalar, S: Simd<E>>(s: S, v: S::V, clip: Option<E>, gradient: S::V) -> S::V {
+fn clamp_gradient<E: CpuElement, S: Simd<E>>(s: S, v: S::V, clip: Option<E>, gradient: S::V) -> S::V {
     match clip {
         Some(clip) => {
             let inside = s.zero_where_less(v, s.splat(-clip), gradient);
@@ -68,7 +68,7 @@ fn clamp_gradient<E: Scalar, S: Simd<E>>(s: S, v: S::V, clip: Option<E>, gradien
 
 /// Gradient of a pre-activation from that of its gate.
 #[inline(always)]
-fn through<E: Scalar, S: Simd<E>, F: Function<E>>(
+fn through<E: CpuElement, S: Simd<E>, F: Function<E>>(
     s: S,
     f: F,
     clip: Option<E>,
@@ -90,7 +90,7 @@ pub(crate) struct RnnForward<'a, E> {
     pub(crate) h: &'a mut [E],
 }
 
-impl<E: Scalar> RnnForward<'_, E> {
+impl<E: CpuElement> RnnForward<'_, E> {
     pub(crate) fn run(self, isa: Isa) {
         if self.options.is_plain() { isa.run(With(self, Tanh)) } else { isa.run(With(self, General)) }
     }
@@ -103,7 +103,7 @@ struct With<R, F>(R, F);
 #[derive(Clone, Copy)]
 struct General;
 
-impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<RnnForward<'_, E>, F> {
+impl<E: CpuElement, F: CellFunctions<E>> Kernel<E> for With<RnnForward<'_, E>, F> {
     type Output = ();
 
     #[inline(always)]
@@ -125,7 +125,7 @@ impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<RnnForward<'_, E>, F> {
 }
 
 /// The three functions of a cell.
-trait CellFunctions<E: Scalar>: Copy {
+trait CellFunctions<E: CpuElement>: Copy {
     type Gate: Function<E>;
     type State: Function<E>;
     type Output: Function<E>;
@@ -134,7 +134,7 @@ trait CellFunctions<E: Scalar>: Copy {
     fn functions(self, options: &Options<'_, E>) -> (Self::Gate, Self::State, Self::Output);
 }
 
-impl<E: Scalar> CellFunctions<E> for Tanh {
+impl<E: CpuElement> CellFunctions<E> for Tanh {
     type Gate = Sigmoid;
     type State = Tanh;
     type Output = Tanh;
@@ -145,7 +145,7 @@ impl<E: Scalar> CellFunctions<E> for Tanh {
     }
 }
 
-impl<E: Scalar> CellFunctions<E> for General {
+impl<E: CpuElement> CellFunctions<E> for General {
     type Gate = crate::cell::Activation;
     type State = crate::cell::Activation;
     type Output = crate::cell::Activation;
@@ -165,13 +165,13 @@ pub(crate) struct RnnBackward<'a, E> {
     pub(crate) dh: &'a [E],
 }
 
-impl<E: Scalar> RnnBackward<'_, E> {
+impl<E: CpuElement> RnnBackward<'_, E> {
     pub(crate) fn run(self, isa: Isa) {
         if self.options.is_plain() { isa.run(With(self, Tanh)) } else { isa.run(With(self, General)) }
     }
 }
 
-impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<RnnBackward<'_, E>, F> {
+impl<E: CpuElement, F: CellFunctions<E>> Kernel<E> for With<RnnBackward<'_, E>, F> {
     type Output = ();
 
     #[inline(always)]
@@ -204,13 +204,13 @@ pub(crate) struct LstmForward<'a, E> {
     pub(crate) h: &'a mut [E],
 }
 
-impl<E: Scalar> LstmForward<'_, E> {
+impl<E: CpuElement> LstmForward<'_, E> {
     pub(crate) fn run(self, isa: Isa) {
         if self.options.is_plain() { isa.run(With(self, Tanh)) } else { isa.run(With(self, General)) }
     }
 }
 
-impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<LstmForward<'_, E>, F> {
+impl<E: CpuElement, F: CellFunctions<E>> Kernel<E> for With<LstmForward<'_, E>, F> {
     type Output = ();
 
     #[inline(always)]
@@ -275,13 +275,13 @@ pub(crate) struct LstmBackward<'a, E> {
     pub(crate) dc: &'a mut [E],
 }
 
-impl<E: Scalar> LstmBackward<'_, E> {
+impl<E: CpuElement> LstmBackward<'_, E> {
     pub(crate) fn run(self, isa: Isa) {
         if self.options.is_plain() { isa.run(With(self, Tanh)) } else { isa.run(With(self, General)) }
     }
 }
 
-impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<LstmBackward<'_, E>, F> {
+impl<E: CpuElement, F: CellFunctions<E>> Kernel<E> for With<LstmBackward<'_, E>, F> {
     type Output = ();
 
     #[inline(always)]
@@ -366,13 +366,13 @@ pub(crate) struct GruForward<'a, E> {
     pub(crate) h: &'a mut [E],
 }
 
-impl<E: Scalar> GruForward<'_, E> {
+impl<E: CpuElement> GruForward<'_, E> {
     pub(crate) fn run(self, isa: Isa) {
         if self.options.is_plain() { isa.run(With(self, Tanh)) } else { isa.run(With(self, General)) }
     }
 }
 
-impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<GruForward<'_, E>, F> {
+impl<E: CpuElement, F: CellFunctions<E>> Kernel<E> for With<GruForward<'_, E>, F> {
     type Output = ();
 
     #[inline(always)]
@@ -430,13 +430,13 @@ pub(crate) struct GruBackward<'a, E> {
     pub(crate) dq: &'a [E],
 }
 
-impl<E: Scalar> GruBackward<'_, E> {
+impl<E: CpuElement> GruBackward<'_, E> {
     pub(crate) fn run(self, isa: Isa) {
         if self.options.is_plain() { isa.run(With(self, Tanh)) } else { isa.run(With(self, General)) }
     }
 }
 
-impl<E: Scalar, F: CellFunctions<E>> Kernel<E> for With<GruBackward<'_, E>, F> {
+impl<E: CpuElement, F: CellFunctions<E>> Kernel<E> for With<GruBackward<'_, E>, F> {
     type Output = ();
 
     #[inline(always)]

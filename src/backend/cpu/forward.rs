@@ -8,11 +8,11 @@ use super::gemm::{self, Panels, Start};
 use super::gemv::Operand;
 use super::geometry::{Geometry, Parts, Recurrent, SavedLen, take};
 use super::sequences::{Rows, Sequences, Steps};
-use super::simd::Isa;
+use crate::simd::Isa;
 use super::threads::{Divide, divide, share};
 use crate::backend::ForwardArgs;
 use crate::cell::CellKind;
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 use crate::rnn::{LayerWeights, PaddedOutput};
 
 /// The parts of a reserve: what each layer and direction saves, then the outputs of every layer below another.
@@ -22,7 +22,7 @@ pub(super) struct Kept<'a, E> {
     pub(super) between: &'a mut [E],
 }
 
-impl<'a, E: Scalar> Kept<'a, E> {
+impl<'a, E: CpuElement> Kept<'a, E> {
     pub(super) fn new(mut storage: &'a mut [E], geometry: &Geometry) -> Self {
         let saved = take(&mut storage, geometry.layers * geometry.directions * geometry.saved().total());
         let between = take(&mut storage, (geometry.layers - 1) * geometry.between_len());
@@ -38,13 +38,13 @@ impl<'a, E: Scalar> Kept<'a, E> {
 }
 
 /// The output of the layer below `layer`, as `layer` sees it: with dropout, if there is any.
-pub(super) fn input_of<'a, E: Scalar>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
+pub(super) fn input_of<'a, E: CpuElement>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
     let end = layer * geometry.between_len();
     Rows::inner(&between[end - geometry.outputs_len()..end], geometry.features())
 }
 
 /// The output of `layer` as it is.
-pub(super) fn output_of<'a, E: Scalar>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
+pub(super) fn output_of<'a, E: CpuElement>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
     let start = layer * geometry.between_len();
     Rows::inner(&between[start..start + geometry.outputs_len()], geometry.features())
 }
@@ -63,7 +63,7 @@ pub(super) struct Saved<'a, E> {
     pub(super) projected_gradient: &'a mut [E],
 }
 
-impl<'a, E: Scalar> Saved<'a, E> {
+impl<'a, E: CpuElement> Saved<'a, E> {
     pub(super) fn new(mut storage: &'a mut [E], len: &SavedLen) -> Self {
         Saved {
             gates: take(&mut storage, len.gates),
@@ -88,7 +88,7 @@ struct Workspace<'a, E> {
     scratch: &'a mut [E],
 }
 
-impl<'a, E: Scalar> Call<'a, E> {
+impl<'a, E: CpuElement> Call<'a, E> {
     /// The cell's options in one direction.
     pub(super) fn options<'w>(&self, direction: usize, weights: &LayerWeights<&'w [E]>) -> Options<'w, E> {
         let d = &self.plan.descriptor;
@@ -401,7 +401,7 @@ impl<'a, E: Scalar> Call<'a, E> {
 }
 
 /// `out = row`, or zeros.
-pub(super) fn copy_or_zero<E: Scalar>(out: &mut [E], row: Option<&[E]>) {
+pub(super) fn copy_or_zero<E: CpuElement>(out: &mut [E], row: Option<&[E]>) {
     match row {
         Some(row) => out.copy_from_slice(row),
         None => out.fill(E::zero()),
@@ -416,7 +416,7 @@ struct Pack<'a, E, F> {
     pack: &'a F,
 }
 
-impl<E: Scalar, F: Fn(Range<usize>, &mut [E]) + Sync> Divide for Pack<'_, E, F> {
+impl<E: CpuElement, F: Fn(Range<usize>, &mut [E]) + Sync> Divide for Pack<'_, E, F> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let middle = self.panels.start + share(self.panels.len(), left, of);
         let (a, b) = self.out.split_at_mut((middle - self.panels.start) * self.panel_len);
@@ -451,7 +451,7 @@ pub(super) struct RowsProduct<'a, E> {
     pub(super) scratch: &'a mut [E],
 }
 
-impl<E: Scalar> Divide for RowsProduct<'_, E> {
+impl<E: CpuElement> Divide for RowsProduct<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
         let middle = rows.start + share(rows.len(), left, of);
@@ -549,14 +549,14 @@ pub(super) fn split_state<E>(state: &mut [E], positions: usize, rows: usize) -> 
 }
 
 /// Splits what may be absent.
-pub(super) fn split_steps<E: Scalar>(
+pub(super) fn split_steps<E: CpuElement>(
     steps: Option<Steps<'_, E>>,
     positions: usize,
 ) -> (Option<Steps<'_, E>>, Option<Steps<'_, E>>) {
     steps.map(|steps| steps.split(positions)).unzip()
 }
 
-impl<E: Scalar> Divide for Walk<'_, '_, E> {
+impl<E: CpuElement> Divide for Walk<'_, '_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let Walk { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, scratch } = self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
@@ -617,7 +617,7 @@ impl<E: Scalar> Divide for Walk<'_, '_, E> {
     }
 }
 
-impl<E: Scalar> Walk<'_, '_, E> {
+impl<E: CpuElement> Walk<'_, '_, E> {
     /// Puts the initial state back where the mask says so.
     fn reset(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, .. } = *self.shared;

@@ -11,9 +11,9 @@
 use std::ops::Range;
 
 use super::outer::{FEW, OuterProducts};
-use super::simd::{Isa, Kernel, Simd, load_part, store_part};
+use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 use super::threads::{Divide, divide, share};
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 
 /// Products that are summed in a register before the sum is added to the output.
 pub(crate) const DEPTH: usize = 512;
@@ -69,14 +69,14 @@ impl<'a, E> Panels<'a, E> {
 }
 
 /// Elements that a `[k, n]` operand takes in panels.
-pub(crate) fn panels_len<E: Scalar>(isa: Isa, k: usize, n: usize) -> usize {
+pub(crate) fn panels_len<E: CpuElement>(isa: Isa, k: usize, n: usize) -> usize {
     let width = 2 * isa.lanes::<E>();
     // Saturating: a plan with sizes beyond memory is refused, not computed.
     n.div_ceil(width).saturating_mul(width).saturating_mul(k)
 }
 
 /// Packs the panels `panels` of a `[k, n]` operand whose *column* `j` is `column(j)`, `k` elements, or absent for zeros.
-pub(crate) fn pack_columns<'s, E: Scalar>(
+pub(crate) fn pack_columns<'s, E: CpuElement>(
     isa: Isa,
     k: usize,
     n: usize,
@@ -100,7 +100,7 @@ struct PackColumns<'a, E, F> {
     out: &'a mut [E],
 }
 
-impl<'s, E: Scalar, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackColumns<'_, E, F> {
+impl<'s, E: CpuElement, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackColumns<'_, E, F> {
     type Output = ();
 
     #[inline(always)]
@@ -135,7 +135,7 @@ impl<'s, E: Scalar, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackColumns<'
 
 /// Columns `column..column + 4` of `[k][width]` from four slices of `k` elements.
 #[inline(always)]
-fn interleave<E: Scalar, S: Simd<E>>(
+fn interleave<E: CpuElement, S: Simd<E>>(
     s: S,
     (a, b, c, d): (&[E], &[E], &[E], &[E]),
     out: &mut [E],
@@ -155,7 +155,7 @@ fn interleave<E: Scalar, S: Simd<E>>(
 }
 
 /// Packs the panels `panels` of a `[k, n]` operand whose *row* `kk` is `row(kk)`, at least `n` elements, or absent for zeros.
-pub(crate) fn pack_rows<'s, E: Scalar>(
+pub(crate) fn pack_rows<'s, E: CpuElement>(
     isa: Isa,
     k: usize,
     n: usize,
@@ -176,7 +176,7 @@ struct PackRows<'a, E, F> {
     out: &'a mut [E],
 }
 
-impl<'s, E: Scalar, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackRows<'_, E, F> {
+impl<'s, E: CpuElement, F: Fn(usize) -> Option<&'s [E]>> Kernel<E> for PackRows<'_, E, F> {
     type Output = ();
 
     #[inline(always)]
@@ -246,7 +246,7 @@ impl Blocks {
 }
 
 /// Elements of scratch that [`multiply`] needs for `m` rows and `k` products.
-pub(crate) fn multiply_scratch<E: Scalar>(isa: Isa, m: usize, k: usize) -> usize {
+pub(crate) fn multiply_scratch<E: CpuElement>(isa: Isa, m: usize, k: usize) -> usize {
     let rows = isa.rows::<E>();
     let block = (BLOCK_ROWS / rows * rows).min(m);
     // Every block but one is as wide as its rows.
@@ -256,7 +256,7 @@ pub(crate) fn multiply_scratch<E: Scalar>(isa: Isa, m: usize, k: usize) -> usize
 /// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`. A single row
 /// is divided by columns among `row_workers`.
 #[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
-pub(crate) fn multiply<'s, E: Scalar>(
+pub(crate) fn multiply<'s, E: CpuElement>(
     isa: Isa,
     rows: Range<usize>,
     row: impl Fn(usize) -> &'s [E],
@@ -309,7 +309,7 @@ pub(crate) fn multiply<'s, E: Scalar>(
 
 /// `[k][width]` from rows of `k` elements; zeros in the rows beyond those taken.
 #[inline]
-fn pack_block<'s, E: Scalar>(block: &Block, row: impl Fn(usize) -> &'s [E], out: &mut [E]) {
+fn pack_block<'s, E: CpuElement>(block: &Block, row: impl Fn(usize) -> &'s [E], out: &mut [E]) {
     let &Block { taken, width, .. } = block;
     if taken < width {
         out.fill(E::zero());
@@ -344,7 +344,7 @@ fn pack_block<'s, E: Scalar>(block: &Block, row: impl Fn(usize) -> &'s [E], out:
 }
 
 /// Elements of scratch that [`multiply_transposed`] needs for an `[m, n]` result over `k` products.
-pub(crate) fn multiply_transposed_scratch<E: Scalar>(isa: Isa, m: usize, n: usize, k: usize) -> usize {
+pub(crate) fn multiply_transposed_scratch<E: CpuElement>(isa: Isa, m: usize, n: usize, k: usize) -> usize {
     let width = 2 * isa.lanes::<E>();
     let depth = k.min(DEPTH);
     let rows = (TILES_PACKED * isa.rows::<E>()).min(m + 1);
@@ -354,7 +354,7 @@ pub(crate) fn multiply_transposed_scratch<E: Scalar>(isa: Isa, m: usize, n: usiz
 /// `c = start + a^T b` where `a` is `[k, m]` and `b` `[k, n]`, given by rows; `b` may lack rows, which are zero. `c` is
 /// `[m, n]`; the columns of `a` are those from `first` on.
 #[allow(clippy::too_many_arguments)] // as above
-pub(crate) fn multiply_transposed<'s, E: Scalar>(
+pub(crate) fn multiply_transposed<'s, E: CpuElement>(
     isa: Isa,
     (m, n, k): (usize, usize, usize),
     first: usize,
@@ -418,7 +418,7 @@ struct PackTransposed<'a, E, F> {
     out: &'a mut [E],
 }
 
-impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E, F> {
+impl<'s, E: CpuElement, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E, F> {
     type Output = ();
 
     #[inline(always)]
@@ -446,7 +446,7 @@ impl<'s, E: Scalar, F: Fn(usize) -> &'s [E]> Kernel<E> for PackTransposed<'_, E,
 
 /// `total` = the sum of `k` rows, each times its weight, in blocks of [`DEPTH`] that are summed in `block` first, so that
 /// rounding errors grow with the blocks and not with the rows.
-pub(crate) fn sum_rows<'s, E: Scalar>(
+pub(crate) fn sum_rows<'s, E: CpuElement>(
     isa: Isa,
     k: usize,
     row: impl Fn(usize) -> &'s [E],
@@ -471,7 +471,7 @@ struct SumRows<'a, E, F, W> {
     out: &'a mut [E],
 }
 
-impl<'s, E: Scalar, F: Fn(usize) -> &'s [E], W: Fn(usize) -> E> Kernel<E> for SumRows<'_, E, F, W> {
+impl<'s, E: CpuElement, F: Fn(usize) -> &'s [E], W: Fn(usize) -> E> Kernel<E> for SumRows<'_, E, F, W> {
     type Output = ();
 
     #[inline(always)]
@@ -523,7 +523,7 @@ struct Tile<'a, E> {
 }
 
 #[inline]
-fn tile<E: Scalar>(isa: Isa, rows: usize, tile: &mut Tile<'_, E>) {
+fn tile<E: CpuElement>(isa: Isa, rows: usize, tile: &mut Tile<'_, E>) {
     match rows {
         1 => isa.run(TileOf::<1, E>(tile)),
         2 => isa.run(TileOf::<2, E>(tile)),
@@ -538,7 +538,7 @@ fn tile<E: Scalar>(isa: Isa, rows: usize, tile: &mut Tile<'_, E>) {
 
 struct TileOf<'t, 'a, const ROWS: usize, E>(&'t mut Tile<'a, E>);
 
-impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, '_, ROWS, E> {
+impl<const ROWS: usize, E: CpuElement> Kernel<E> for TileOf<'_, '_, ROWS, E> {
     type Output = ();
 
     #[inline(always)]
@@ -575,7 +575,7 @@ impl<const ROWS: usize, E: Scalar> Kernel<E> for TileOf<'_, '_, ROWS, E> {
 
 /// Writes sums of one row from `column` on.
 #[inline(always)]
-pub(super) fn finish<E: Scalar, S: Simd<E>, const N: usize>(
+pub(super) fn finish<E: CpuElement, S: Simd<E>, const N: usize>(
     s: S,
     c: &mut [E],
     column: usize,
@@ -616,7 +616,7 @@ struct RowProduct<'a, E> {
     start: Start<'a, E>,
 }
 
-impl<E: Scalar> Divide for RowProduct<'_, E> {
+impl<E: CpuElement> Divide for RowProduct<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let RowProduct { isa, a, b, panels, c, start } = self;
         let middle = panels.start + share(panels.len(), left, of);
@@ -646,7 +646,7 @@ struct RowTimesPanels<'a, E> {
     start: Start<'a, E>,
 }
 
-impl<E: Scalar> Kernel<E> for RowTimesPanels<'_, E> {
+impl<E: CpuElement> Kernel<E> for RowTimesPanels<'_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -7,8 +7,8 @@
 
 use super::Call;
 use super::gemm::{self, DEPTH, Panels, Start, finish};
-use super::simd::{Isa, Kernel, Simd, load_part};
-use crate::dtype::Scalar;
+use crate::simd::{Isa, Kernel, Simd, load_part};
+use crate::backend::cpu::CpuElement;
 
 /// Bytes of the rows that are read where they lie, at most.
 const ROW_BYTES: usize = 256;
@@ -27,7 +27,7 @@ pub(super) enum Operand<'a, E> {
     },
 }
 
-impl<E: Scalar> Call<'_, E> {
+impl<E: CpuElement> Call<'_, E> {
     /// The rows `first..first + k` of a matrix with `n` columns, packed into `out` unless they can be read where they lie.
     pub(super) fn step_operand<'o>(
         &self,
@@ -72,7 +72,7 @@ impl<E: Scalar> Call<'_, E> {
 }
 
 /// `c = start + a b`, where `b` is `[k, n]` by rows.
-fn multiply<E: Scalar>(isa: Isa, a: &[E], b: &[E], c: &mut [E], start: Start<'_, E>) {
+fn multiply<E: CpuElement>(isa: Isa, a: &[E], b: &[E], c: &mut [E], start: Start<'_, E>) {
     for (block, (a, b)) in a.chunks(DEPTH).zip(b.chunks(DEPTH * c.len())).enumerate() {
         let start = if block == 0 { start } else { Start::Add };
         isa.run(RowTimesRows { a, b, c: &mut *c, start });
@@ -86,7 +86,7 @@ struct RowTimesRows<'a, E> {
     start: Start<'a, E>,
 }
 
-impl<E: Scalar> Kernel<E> for RowTimesRows<'_, E> {
+impl<E: CpuElement> Kernel<E> for RowTimesRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -121,7 +121,7 @@ struct Part<'a, E> {
     start: Start<'a, E>,
 }
 
-impl<E: Scalar> Part<'_, E> {
+impl<E: CpuElement> Part<'_, E> {
     /// `N` vectors of columns, of which the last need not be full.
     #[inline(always)]
     fn in_vectors<S: Simd<E>, const N: usize>(self, s: S, c: &mut [E]) {

@@ -2,11 +2,11 @@
 //! reserve can be read by a backend with another number of threads or other vectors.
 
 use super::gemm;
-use super::simd::Isa;
+use crate::simd::Isa;
 use super::threads::Threads;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 use crate::rnn::GruReset;
 
 /// Weights that a thread reads in a few microseconds.
@@ -178,7 +178,7 @@ impl Geometry {
         if self.batch == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
 
-    pub(crate) fn temp_space<E: Scalar>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> TempSpace {
+    pub(crate) fn temp_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> TempSpace {
         let forward = self.forward_space::<E>(mode, isa, threads).total();
         match mode {
             ForwardMode::Inference => TempSpace { workspace: forward, reserve: 0 },
@@ -197,7 +197,7 @@ impl Geometry {
         (super::sequences::index_len(shape) * size_of::<u32>()).div_ceil(size_of::<E>())
     }
 
-    pub(crate) fn forward_space<E: Scalar>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
+    pub(crate) fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
         let inference = mode == ForwardMode::Inference;
         let recurrent = self.recurrent().rows;
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
@@ -221,7 +221,7 @@ impl Geometry {
         }
     }
 
-    pub(crate) fn backward_space<E: Scalar>(&self, isa: Isa, threads: &Threads) -> Space {
+    pub(crate) fn backward_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
         let recurrent = self.recurrent().rows;
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows).max(gemm::multiply_scratch::<E>(
             isa,
@@ -245,7 +245,7 @@ impl Geometry {
         }
     }
 
-    pub(crate) fn weights_space<E: Scalar>(&self, isa: Isa, threads: &Threads) -> Space {
+    pub(crate) fn weights_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
         let wide = self.widest_input.max(self.hidden);
         let scratch = gemm::multiply_transposed_scratch::<E>(isa, self.gate_rows, wide, self.rows());
         Space {
@@ -333,7 +333,7 @@ impl Space {
 /// Hands out the parts of a buffer.
 pub(crate) struct Parts<'a, E>(&'a mut [E]);
 
-impl<'a, E: Scalar> Parts<'a, E> {
+impl<'a, E: CpuElement> Parts<'a, E> {
     /// Of a workspace, from the first cache line on.
     pub(crate) fn aligned(buffer: &'a mut [E]) -> Self {
         let skip = buffer.as_ptr().align_offset(64).min(15).min(buffer.len());

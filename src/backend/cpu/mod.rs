@@ -8,7 +8,6 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `simd` | vectors of any instruction set, chosen at run time; the only `unsafe` of the crate |
 //! | `activation` | sigmoid, tanh and the others on vectors |
 //! | `gemm` | packing and matrix products |
 //! | `gemv` | a step's product; a single sequence reads the weights where they lie |
@@ -35,7 +34,6 @@ mod gemv;
 mod geometry;
 mod outer;
 mod sequences;
-pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -43,19 +41,18 @@ mod threads;
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-pub use simd::CpuElement;
 
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
     RecurrentBackend, Reserve, TempSpace, WeightGrad,
 };
-use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
 use geometry::Geometry;
-use simd::Isa;
+use crate::simd::{Isa, SimdElement};
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
@@ -64,15 +61,15 @@ use threads::Threads;
 #[derive(Debug)]
 pub struct CpuBackend<E> {
     isa: Isa,
-    threads: Threads,
+    threads: Arc<Threads>,
     element: PhantomData<E>,
 }
 
-impl<E: Scalar> CpuBackend<E> {
+impl<E: CpuElement> CpuBackend<E> {
     /// A backend that uses as many threads as this machine runs at once.
     pub fn new() -> Self {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        CpuBackend { isa: Isa::detect(), threads: Threads::new(threads), element: PhantomData }
+        CpuBackend { isa: Isa::detect(), threads: Arc::new(Threads::new(threads)), element: PhantomData }
     }
 
     /// A backend that uses at most `threads` threads. Results do not depend on their number.
@@ -84,7 +81,7 @@ impl<E: Scalar> CpuBackend<E> {
         let count = NonZeroUsize::new(threads)
             .filter(|count| count.get() <= usize::from(u16::MAX))
             .ok_or_else(|| Error::option("threads", "1..=65535", threads))?;
-        Ok(CpuBackend { threads: Threads::new(count), ..Self::new() })
+        Ok(CpuBackend { threads: Arc::new(Threads::new(count)), ..Self::new() })
     }
 
     /// Threads that large problems run on.
@@ -97,13 +94,18 @@ impl<E: Scalar> CpuBackend<E> {
         self.isa.name()
     }
 
+    /// The same threads and instruction set for another element type.
+    pub(crate) fn cast<F: CpuElement>(&self) -> CpuBackend<F> {
+        CpuBackend { isa: self.isa, threads: self.threads.clone(), element: PhantomData }
+    }
+
     #[cfg(test)]
     pub(crate) fn with_isa(isa: Isa, threads: usize) -> Result<Self> {
         Ok(CpuBackend { isa, ..Self::with_threads(threads)? })
     }
 }
 
-impl<E: Scalar> Default for CpuBackend<E> {
+impl<E: CpuElement> Default for CpuBackend<E> {
     fn default() -> Self {
         Self::new()
     }
@@ -132,13 +134,34 @@ type BackwardWeightsPass<E> = fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBacken
 /// The walks through time for one element type. They are most of what this backend compiles to; calls go through these
 /// pointers, so that a crate that uses the backend does not compile them again.
 #[doc(hidden)]
-pub struct Passes<E: Scalar> {
+pub struct Passes<E: CpuElement> {
     forward: ForwardPass<E>,
     backward_data: BackwardDataPass<E>,
     backward_weights: BackwardWeightsPass<E>,
 }
 
-impl<E: Scalar> Passes<E> {
+/// `f32` and `f64`, and nothing else.
+pub trait CpuElement: SimdElement {
+    /// The passes for this type. Not generic, so that they are compiled here once and not again in every crate that calls them.
+    #[doc(hidden)]
+    fn passes() -> Passes<Self>;
+}
+
+impl CpuElement for f32 {
+    #[inline(never)]
+    fn passes() -> Passes<f32> {
+        Passes::new()
+    }
+}
+
+impl CpuElement for f64 {
+    #[inline(never)]
+    fn passes() -> Passes<f64> {
+        Passes::new()
+    }
+}
+
+impl<E: CpuElement> Passes<E> {
     fn new() -> Self {
         Passes {
             forward: |call, args, reserve| call.forward(args, reserve),
@@ -148,7 +171,7 @@ impl<E: Scalar> Passes<E> {
     }
 }
 
-impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
+impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
     type Elem = E;
     type Buffer = [E];
     type Lengths = [u32];
@@ -243,7 +266,7 @@ impl<E: Scalar> RecurrentBackend for CpuBackend<E> {
     }
 }
 
-impl<E: Scalar> CpuBackend<E> {
+impl<E: CpuElement> CpuBackend<E> {
     fn call<'a>(
         &'a self,
         plan: &'a HostPlan,

@@ -5,8 +5,8 @@
 //! [`gemm`](super::gemm), in the same order.
 
 use super::gemm::{Start, finish};
-use super::simd::{Kernel, Simd};
-use crate::dtype::Scalar;
+use crate::simd::{Kernel, Simd};
+use crate::backend::cpu::CpuElement;
 
 /// Steps that are few.
 pub(super) const FEW: usize = 32;
@@ -25,7 +25,7 @@ pub(super) struct OuterProducts<'a, E> {
     pub(super) start: Start<'a, E>,
 }
 
-impl<E: Scalar> Kernel<E> for OuterProducts<'_, E> {
+impl<E: CpuElement> Kernel<E> for OuterProducts<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -41,7 +41,7 @@ impl<E: Scalar> Kernel<E> for OuterProducts<'_, E> {
     }
 }
 
-impl<E: Scalar> OuterProducts<'_, E> {
+impl<E: CpuElement> OuterProducts<'_, E> {
     /// All columns of some rows. Where the registers hold four vectors of four rows, two panels share what is read of the
     /// left operand.
     #[inline(always)]
@@ -91,7 +91,7 @@ impl<E: Scalar> OuterProducts<'_, E> {
 mod tests {
     use super::*;
     use crate::backend::cpu::gemm::{multiply_transposed, multiply_transposed_scratch};
-    use crate::backend::cpu::simd::Isa;
+    use crate::simd::Isa;
 
     /// Few steps, and one more than that, which is packed: the bits of the sums written out, whatever the sizes.
     #[test]

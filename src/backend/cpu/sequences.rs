@@ -6,7 +6,7 @@
 
 use ndarray::{ArrayViewMut3, Axis, s};
 
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 use crate::rnn::{Layout, RnnShape};
 
 /// The sequences of one call.
@@ -121,7 +121,7 @@ pub(crate) struct Rows<'a, E> {
     layout: Option<Layout>,
 }
 
-impl<'a, E: Scalar> Rows<'a, E> {
+impl<'a, E: CpuElement> Rows<'a, E> {
     /// A tensor of the caller.
     pub(crate) fn outer(data: &'a [E], stride: usize, layout: Layout) -> Self {
         Rows { data, stride, first: 0, width: stride, layout: Some(layout) }
@@ -162,7 +162,7 @@ impl<'a, E: Scalar> Rows<'a, E> {
 /// A tensor `[T, positions, width]` to write, of which threads take some positions each.
 pub(crate) struct Steps<'a, E>(ArrayViewMut3<'a, E>);
 
-impl<'a, E: Scalar> Steps<'a, E> {
+impl<'a, E: CpuElement> Steps<'a, E> {
     /// An internal tensor.
     pub(crate) fn inner(data: &'a mut [E], shape: RnnShape, width: usize) -> Self {
         Steps::outer(data, shape, width, Layout::SequenceMajor)

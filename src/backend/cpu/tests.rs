@@ -4,14 +4,14 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use super::CpuBackend;
-use super::simd::Isa;
+use crate::simd::Isa;
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs, infer, train};
 use crate::backend::reference::ReferenceBackend;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad,
 };
 use crate::cell::{Activation, Activations, CellKind};
-use crate::dtype::Scalar;
+use crate::backend::cpu::CpuElement;
 use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
 
 /// Numbers that look random and are the same everywhere.
@@ -34,7 +34,7 @@ impl Numbers {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0
     }
 
-    fn vec<E: Scalar>(&mut self, len: usize, scale: f64) -> Vec<E> {
+    fn vec<E: CpuElement>(&mut self, len: usize, scale: f64) -> Vec<E> {
         (0..len).map(|_| E::of(f64::from((self.unit() * scale) as f32))).collect()
     }
 
@@ -48,7 +48,7 @@ fn product(sizes: &[usize]) -> usize {
 }
 
 /// Everything that a pass reads, for any descriptor.
-fn inputs<E: Scalar>(
+fn inputs<E: CpuElement>(
     descriptor: &RnnDescriptor,
     shape: RnnShape,
     numbers: &mut Numbers,
@@ -125,7 +125,7 @@ fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
 }
 
 /// Largest difference, relative to the largest magnitude or one; infinite where either is not a number.
-fn distance<E: Scalar>(got: &[E], wanted: &[f64]) -> f64 {
+fn distance<E: CpuElement>(got: &[E], wanted: &[f64]) -> f64 {
     assert_eq!(got.len(), wanted.len());
     let largest = wanted.iter().fold(1.0f64, |m, v| m.max(v.abs()));
     got.iter().zip(wanted).fold(0.0, |worst, (g, w)| {
@@ -134,13 +134,13 @@ fn distance<E: Scalar>(got: &[E], wanted: &[f64]) -> f64 {
     })
 }
 
-fn widen<E: Scalar>(values: &[E]) -> Vec<f64> {
+fn widen<E: CpuElement>(values: &[E]) -> Vec<f64> {
     values.iter().map(|v| v.wide()).collect()
 }
 
 type Pass<E> = (Outputs<E>, InputGradients<E>);
 
-fn worst<E: Scalar, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
+fn worst<E: CpuElement, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
     let mut worst = (0.0, "");
     let none: Vec<E> = vec![];
     let none_wide: Vec<F> = vec![];
@@ -162,7 +162,7 @@ fn worst<E: Scalar, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'stati
     worst
 }
 
-fn bits<E: Scalar>(pass: &Pass<E>) -> Vec<u64> {
+fn bits<E: CpuElement>(pass: &Pass<E>) -> Vec<u64> {
     let (outputs, gradients) = pass;
     [
         Some(&outputs.y),
@@ -311,7 +311,7 @@ fn buffers_may_hold_anything() {
     }
 }
 
-fn with_garbage<E: Scalar, B: HostBackend<E>>(
+fn with_garbage<E: CpuElement, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
     shape: RnnShape,

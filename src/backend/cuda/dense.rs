@@ -29,7 +29,7 @@ use crate::backend::{Storage, WeightGrad};
 use crate::cell::Activation;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::nn::Loss;
+use crate::loss::Loss;
 use crate::rnn::Dropout;
 use crate::rnn::shape::check_len;
 

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::device::DevicePtr;
 use crate::cell::{Activation as Function, Activations, CellKind};
-use crate::nn::Loss;
+use crate::loss::Loss;
 use crate::rnn::{GruReset, RnnDescriptor};
 
 /// Products that one launch adds up, see [`GemmProblem`].

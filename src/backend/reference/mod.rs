@@ -47,6 +47,13 @@ impl<E: Scalar> ReferenceBackend<E> {
     }
 }
 
+impl<E: Scalar> ReferenceBackend<E> {
+    /// The same for another element type.
+    pub(crate) fn cast<F: Scalar>(&self) -> ReferenceBackend<F> {
+        ReferenceBackend::new()
+    }
+}
+
 impl<E: Scalar> Default for ReferenceBackend<E> {
     fn default() -> Self {
         Self::new()

@@ -15,7 +15,7 @@ use crate::backend::{HostBackend, RecurrentBackend, WeightGrad};
 use crate::cell::Activation;
 use crate::dtype::{Element, Scalar};
 use crate::error::{Error, Result};
-use crate::nn::Loss;
+use crate::loss::Loss;
 use crate::rnn::Dropout;
 use crate::rnn::shape::check_len;
 

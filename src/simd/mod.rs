@@ -1,4 +1,4 @@
-//! The SIMD room: vectors of `f32` or `f64`, chosen at run time. The only place of the crate that holds `unsafe`.
+//! Vectors of `f32` or `f64`, whose instruction set is chosen at run time. A leaf: it knows no backend. All of the CPU's `unsafe` is here.
 //!
 //! A [`Kernel`] is a leaf computation written once over the trait [`Simd`]; [`Isa::run`] compiles it for each instruction
 //! set and calls the best that the machine has. Everything a kernel calls must be `#[inline(always)]`, so that it is
@@ -13,7 +13,6 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::Passes;
 use crate::dtype::Scalar;
 
 /// Most lanes that any vector has.
@@ -85,23 +84,16 @@ pub(crate) fn store_part<E: Scalar, S: Simd<E>>(s: S, to: &mut [E], at: usize, n
 }
 
 /// What element types need: a way to every instruction set. Implemented for `f32` and `f64`, and sealed.
-pub trait CpuElement: Sized + 'static {
+pub trait SimdElement: Scalar {
     /// Runs `kernel` under `isa`.
     #[doc(hidden)]
-    fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output
-    where
-        Self: Scalar;
-    /// The passes for this type. Not generic, so that they are compiled here once and not again in every crate that calls them.
-    #[doc(hidden)]
-    fn passes() -> Passes<Self>
-    where
-        Self: Scalar;
+    fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
     /// Constants of the exponential function.
     #[doc(hidden)]
     const EXP: ExpConstants<Self>;
 }
 
-/// Constants of [`expm1`](super::activation::expm1).
+/// Constants of `expm1`.
 pub struct ExpConstants<E: 'static> {
     /// `1.5 * 2^(mantissa bits)`: added and subtracted it rounds to an integer.
     pub(crate) round: E,
@@ -179,12 +171,12 @@ impl Isa {
 
     /// Runs `kernel` with this instruction set.
     #[inline]
-    pub(crate) fn run<E: Scalar, K: Kernel<E>>(self, kernel: K) -> K::Output {
+    pub(crate) fn run<E: SimdElement, K: Kernel<E>>(self, kernel: K) -> K::Output {
         E::dispatch(self, kernel)
     }
 
     /// Lanes of a vector of `E`.
-    pub(crate) fn lanes<E: Scalar>(self) -> usize {
+    pub(crate) fn lanes<E: SimdElement>(self) -> usize {
         struct Lanes;
         impl<E: Scalar> Kernel<E> for Lanes {
             type Output = usize;
@@ -197,7 +189,7 @@ impl Isa {
     }
 
     /// Most rows of a matrix tile of `E`.
-    pub(crate) fn rows<E: Scalar>(self) -> usize {
+    pub(crate) fn rows<E: SimdElement>(self) -> usize {
         struct Rows;
         impl<E: Scalar> Kernel<E> for Rows {
             type Output = usize;
@@ -212,7 +204,7 @@ impl Isa {
 
 macro_rules! element {
     ($E:ty, $exp:expr) => {
-        impl CpuElement for $E {
+        impl SimdElement for $E {
             #[inline]
             fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output {
                 match isa.0 {
@@ -226,11 +218,6 @@ macro_rules! element {
                     #[cfg(test)]
                     Level::PortableFused => kernel.run(portable::Portable::<true>),
                 }
-            }
-
-            #[inline(never)]
-            fn passes() -> Passes<$E> {
-                Passes::new()
             }
 
             const EXP: ExpConstants<$E> = $exp;

@@ -1,0 +1,190 @@
+//! The description of a call: which tensors the passes of the operator read and write. It is the same for every way of giving
+//! tensors ([`Tensors`]): slices, a device's buffers, addresses, tensors of any type.
+
+use super::{RecurrentBackend, Storage};
+use crate::error::Result;
+
+/// A way of giving tensors to a call. Every [`RecurrentBackend`] is one, with references to its buffers.
+pub trait Tensors: 'static {
+    /// A tensor that is read.
+    type Read<'a>: Extent;
+    /// A tensor that is written.
+    type Write<'a>: Extent;
+    /// Lengths of sequences.
+    type Lengths<'a>: Extent;
+    /// A mask of resets.
+    type Mask<'a>: Extent;
+
+    /// The lengths themselves, where the host can read them; then they are checked before a call.
+    fn lengths_on_host<'l>(lengths: &'l Self::Lengths<'_>) -> Option<&'l [u32]>;
+}
+
+/// How large a tensor is.
+pub trait Extent {
+    /// Its elements.
+    fn elements(&self) -> usize;
+}
+
+impl<S: Storage + ?Sized> Extent for &S {
+    fn elements(&self) -> usize {
+        (**self).elements()
+    }
+}
+
+impl<S: Storage + ?Sized> Extent for &mut S {
+    fn elements(&self) -> usize {
+        (**self).elements()
+    }
+}
+
+impl<B: RecurrentBackend + ?Sized> Tensors for B {
+    type Read<'a> = &'a B::Buffer;
+    type Write<'a> = &'a mut B::Buffer;
+    type Lengths<'a> = &'a B::Lengths;
+    type Mask<'a> = &'a B::Mask;
+
+    fn lengths_on_host<'l>(lengths: &'l &B::Lengths) -> Option<&'l [u32]> {
+        lengths.on_host()
+    }
+}
+
+/// Buffers of a forward call. Shapes are those of [`TensorShapes`](crate::rnn::TensorShapes); no two may overlap.
+pub struct ForwardArgs<'a, T: Tensors + ?Sized> {
+    /// All weights, as [`WeightLayout`](crate::rnn::WeightLayout) says.
+    pub weights: T::Read<'a>,
+    /// Input, read.
+    pub x: T::Read<'a>,
+    /// Initial output state; absent means zeros.
+    pub h0: Option<T::Read<'a>>,
+    /// Initial cell state, LSTM only; absent means zeros.
+    pub c0: Option<T::Read<'a>>,
+    /// Valid steps of each sequence, `[B]`, each in `1..=T`; absent means `T`.
+    pub lengths: Option<T::Lengths<'a>>,
+    /// Resets, `[T, B]`, non-zero where the state is re-initialised before the step; absent means nowhere.
+    pub resets: Option<T::Mask<'a>>,
+    /// Output, every element written.
+    pub y: T::Write<'a>,
+    /// Final output state, every element written; absent if not wanted.
+    pub hn: Option<T::Write<'a>>,
+    /// Final cell state, LSTM only.
+    pub cn: Option<T::Write<'a>>,
+    /// Scratch of [`TempSpace::workspace`](super::TempSpace::workspace) elements.
+    pub workspace: T::Write<'a>,
+    /// Seed of the dropout masks; unused in inference. Use another one every training step.
+    pub dropout_seed: u64,
+}
+
+/// Buffers of [`RecurrentBackend::backward_data`]. Inputs are those of the forward call, unchanged.
+pub struct BackwardDataArgs<'a, T: Tensors + ?Sized> {
+    /// All weights.
+    pub weights: T::Read<'a>,
+    /// Output of the forward call.
+    pub y: T::Read<'a>,
+    /// As given to forward.
+    pub h0: Option<T::Read<'a>>,
+    /// As given to forward.
+    pub c0: Option<T::Read<'a>>,
+    /// As given to forward.
+    pub lengths: Option<T::Lengths<'a>>,
+    /// As given to forward.
+    pub resets: Option<T::Mask<'a>>,
+    /// Gradient of `y`; absent means zeros. What it holds at padded steps counts only under
+    /// [`PaddedOutput::Hold`](crate::rnn::PaddedOutput::Hold), where those outputs repeat a valid one.
+    pub dy: Option<T::Read<'a>>,
+    /// Gradient of `hn`; absent means zeros.
+    pub dhn: Option<T::Read<'a>>,
+    /// Gradient of `cn`, LSTM only; absent means zeros.
+    pub dcn: Option<T::Read<'a>>,
+    /// Gradient of `x`, set (`=`), zero at padded steps.
+    pub dx: Option<T::Write<'a>>,
+    /// Gradient of `h0`, set (`=`). May be asked for even where `h0` was absent.
+    pub dh0: Option<T::Write<'a>>,
+    /// Gradient of `c0`, set (`=`), LSTM only.
+    pub dc0: Option<T::Write<'a>>,
+    /// Scratch of [`TempSpace::workspace`](super::TempSpace::workspace) elements.
+    pub workspace: T::Write<'a>,
+}
+
+/// Buffers of [`RecurrentBackend::backward_weights`]. Inputs are those of the forward call, unchanged.
+pub struct BackwardWeightsArgs<'a, T: Tensors + ?Sized> {
+    /// Input of the forward call.
+    pub x: T::Read<'a>,
+    /// Output of the forward call.
+    pub y: T::Read<'a>,
+    /// As given to forward.
+    pub h0: Option<T::Read<'a>>,
+    /// As given to forward. Peepholes read it.
+    pub c0: Option<T::Read<'a>>,
+    /// As given to forward.
+    pub lengths: Option<T::Lengths<'a>>,
+    /// As given to forward.
+    pub resets: Option<T::Mask<'a>>,
+    /// Gradient of the weights, laid out as the weights; set or added to, as [`WeightGrad`](super::WeightGrad) says.
+    pub dweights: T::Write<'a>,
+    /// Scratch of [`TempSpace::workspace`](super::TempSpace::workspace) elements.
+    pub workspace: T::Write<'a>,
+}
+
+/// Turns the tensors of one way of giving them into those of another.
+pub(crate) trait Convert<From: Tensors, To: Tensors> {
+    fn read<'a>(&self, tensor: From::Read<'a>) -> Result<To::Read<'a>>;
+    fn write<'a>(&self, tensor: From::Write<'a>) -> Result<To::Write<'a>>;
+    fn lengths<'a>(&self, lengths: From::Lengths<'a>) -> Result<To::Lengths<'a>>;
+    fn mask<'a>(&self, mask: From::Mask<'a>) -> Result<To::Mask<'a>>;
+}
+
+impl<'a, T: Tensors> ForwardArgs<'a, T> {
+    /// The same call on tensors given in another way.
+    pub(crate) fn convert<U: Tensors>(self, with: &impl Convert<T, U>) -> Result<ForwardArgs<'a, U>> {
+        Ok(ForwardArgs {
+            weights: with.read(self.weights)?,
+            x: with.read(self.x)?,
+            h0: self.h0.map(|tensor| with.read(tensor)).transpose()?,
+            c0: self.c0.map(|tensor| with.read(tensor)).transpose()?,
+            lengths: self.lengths.map(|tensor| with.lengths(tensor)).transpose()?,
+            resets: self.resets.map(|tensor| with.mask(tensor)).transpose()?,
+            y: with.write(self.y)?,
+            hn: self.hn.map(|tensor| with.write(tensor)).transpose()?,
+            cn: self.cn.map(|tensor| with.write(tensor)).transpose()?,
+            workspace: with.write(self.workspace)?,
+            dropout_seed: self.dropout_seed,
+        })
+    }
+}
+
+impl<'a, T: Tensors> BackwardDataArgs<'a, T> {
+    /// The same call on tensors given in another way.
+    pub(crate) fn convert<U: Tensors>(self, with: &impl Convert<T, U>) -> Result<BackwardDataArgs<'a, U>> {
+        Ok(BackwardDataArgs {
+            weights: with.read(self.weights)?,
+            y: with.read(self.y)?,
+            h0: self.h0.map(|tensor| with.read(tensor)).transpose()?,
+            c0: self.c0.map(|tensor| with.read(tensor)).transpose()?,
+            lengths: self.lengths.map(|tensor| with.lengths(tensor)).transpose()?,
+            resets: self.resets.map(|tensor| with.mask(tensor)).transpose()?,
+            dy: self.dy.map(|tensor| with.read(tensor)).transpose()?,
+            dhn: self.dhn.map(|tensor| with.read(tensor)).transpose()?,
+            dcn: self.dcn.map(|tensor| with.read(tensor)).transpose()?,
+            dx: self.dx.map(|tensor| with.write(tensor)).transpose()?,
+            dh0: self.dh0.map(|tensor| with.write(tensor)).transpose()?,
+            dc0: self.dc0.map(|tensor| with.write(tensor)).transpose()?,
+            workspace: with.write(self.workspace)?,
+        })
+    }
+}
+
+impl<'a, T: Tensors> BackwardWeightsArgs<'a, T> {
+    /// The same call on tensors given in another way.
+    pub(crate) fn convert<U: Tensors>(self, with: &impl Convert<T, U>) -> Result<BackwardWeightsArgs<'a, U>> {
+        Ok(BackwardWeightsArgs {
+            x: with.read(self.x)?,
+            y: with.read(self.y)?,
+            h0: self.h0.map(|tensor| with.read(tensor)).transpose()?,
+            c0: self.c0.map(|tensor| with.read(tensor)).transpose()?,
+            lengths: self.lengths.map(|tensor| with.lengths(tensor)).transpose()?,
+            resets: self.resets.map(|tensor| with.mask(tensor)).transpose()?,
+            dweights: with.write(self.dweights)?,
+            workspace: with.write(self.workspace)?,
+        })
+    }
+}

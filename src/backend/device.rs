@@ -1,0 +1,535 @@
+//! Where a model runs: [`Device`]. Here, and nowhere else, the backends lose their type.
+//!
+//! A [`RecurrentBackend`] is typed: its element, its buffers, its plans. That is the door for who embeds the operator. What stands above
+//! it (layers, models, optimizers) is the same code for every backend and every element type, so it holds a [`Device`], and tensors
+//! that say at run time what they hold ([`Tensor`]). A `Runtime` is a backend seen in that way.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::call::{Convert, Tensors};
+use super::cpu::CpuBackend;
+use super::ops::Operations;
+use super::reference::ReferenceBackend;
+use super::reserve::{Differentiated, Empty, Filled, Reserve};
+use super::tensor::{Tensor, TensorMut, TensorRef};
+use super::{
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, TempSpace, WeightGrad,
+};
+use crate::dtype::{DType, Stored};
+use crate::error::{Error, Result};
+use crate::rnn::shape::check_len;
+use crate::rnn::{RnnDescriptor, RnnShape};
+
+/// Where things run, and in which element type: a backend as models see it. Cheap to clone; clones share threads, kernels and stream.
+///
+/// [`Operations`] are its methods.
+///
+/// ```
+/// use fused_rnn::{DType, Device};
+///
+/// let device = Device::cpu().with_dtype(DType::F64)?;
+/// let mut tensor = device.allocate("ones", 3)?;
+/// device.fill(tensor.view_mut(), 1.0)?;
+/// assert_eq!(device.read::<f64>(tensor.view())?, [1.0; 3]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    runtime: Arc<dyn Runtime>,
+}
+
+impl Device {
+    /// The processor, by the fast backend, in `f32` on as many threads as it runs at once.
+    pub fn cpu() -> Self {
+        Device::from(CpuBackend::<f32>::new())
+    }
+
+    /// The processor, by the oracle's plain loops, in `f32`.
+    pub fn reference() -> Self {
+        Device::from(ReferenceBackend::<f32>::new())
+    }
+
+    /// NVIDIA GPU number `ordinal`, in `f32`; through [`CudaBackend`](super::cuda::CudaBackend) it can be had with options.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::open`](super::cuda::driver::Driver::open).
+    #[cfg(feature = "cuda")]
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(Device::from(super::cuda::CudaBackend::<f32, super::cuda::driver::Driver>::new(ordinal)?))
+    }
+
+    /// A GPU emulated on the processor, in `f32`: very slow, for tests.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Emulated::new`](super::cuda::emulated::Emulated::new).
+    #[cfg(feature = "emulated")]
+    pub fn emulated() -> Result<Self> {
+        use super::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+        let device = Arc::new(Emulated::new(Schedule::default())?);
+        let options = super::cuda::CudaOptions::default();
+        Ok(Device::from(super::cuda::CudaBackend::<f32, _>::with_options(device, EmulatedStream, options)))
+    }
+
+    /// The same in another element type.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a type other than `f32` and `f64`.
+    pub fn with_dtype(&self, dtype: DType) -> Result<Self> {
+        Ok(Device { runtime: self.runtime.with_dtype(dtype)? })
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.runtime.dtype()
+    }
+
+    /// Short name, as on the command line: `cpu`, `reference`, `cuda`, `emulated`.
+    pub fn name(&self) -> &'static str {
+        self.runtime.name()
+    }
+
+    /// Whether its tensors stand in the host's memory, so that results are there as soon as a call returns.
+    pub fn is_host(&self) -> bool {
+        self.runtime.is_host()
+    }
+
+    /// Loads whatever operations need. Without it the first of them do so, which is slow, and must not happen while a CUDA graph is
+    /// being captured.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where a kernel cannot be had.
+    pub fn prepare(&self) -> Result<()> {
+        self.runtime.prepare()
+    }
+
+    /// Whether gradients pass through a type of so small a range, f16, that the loss should be scaled before they are computed.
+    pub fn needs_loss_scale(&self) -> bool {
+        self.runtime.needs_loss_scale()
+    }
+
+    /// A tensor of `len` zeros of the device's element type; `what` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SizeOverflow`], [`Error::Unsupported`] where there is too little memory.
+    pub fn allocate(&self, what: &str, len: usize) -> Result<Tensor> {
+        self.runtime.allocate(what, self.dtype(), len)
+    }
+
+    /// The same of another type: `u32` for indices, `f64` for a status.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`allocate`](Self::allocate).
+    pub fn allocate_as(&self, what: &str, dtype: DType, len: usize) -> Result<Tensor> {
+        self.runtime.allocate(what, dtype, len)
+    }
+
+    /// A tensor with these values.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`allocate`](Self::allocate) and of the copy.
+    pub fn tensor<T: Stored>(&self, what: &str, values: &[T]) -> Result<Tensor> {
+        let mut tensor = self.allocate_as(what, T::DTYPE, values.len())?;
+        self.upload(values, tensor.view_mut())?;
+        Ok(tensor)
+    }
+
+    /// The values where operations can read them: on the host themselves, on a device a copy.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tensor`](Self::tensor).
+    pub fn place<'a, T: Stored>(&self, what: &str, values: &'a [T]) -> Result<Placed<'a>> {
+        if self.is_host() { Ok(Placed::Here(TensorRef::of(values))) } else { Ok(Placed::Copied(self.tensor(what, values)?)) }
+    }
+
+    /// Copies values from the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the lengths or the types differ; those of the device.
+    pub fn upload<T: Stored>(&self, from: &[T], to: TensorMut<'_>) -> Result<()> {
+        self.runtime.upload(TensorRef::of(from), to)
+    }
+
+    /// Copies values to the host, when all work given before is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the lengths or the types differ; those of the device, of earlier work too.
+    pub fn download<T: Stored>(&self, from: TensorRef<'_>, to: &mut [T]) -> Result<()> {
+        self.runtime.download(from, TensorMut::of(to))
+    }
+
+    /// The values of a tensor, when all work given before is done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`download`](Self::download); [`Error::Unsupported`] where there is too little memory.
+    pub fn read<T: Stored>(&self, from: TensorRef<'_>) -> Result<Vec<T>> {
+        let mut values = Vec::new();
+        values.try_reserve_exact(from.len()).map_err(|_| {
+            let what = format!("a copy of {} elements", from.len());
+            Error::unsupported(what, "there is not enough memory; use smaller sizes")
+        })?;
+        values.resize(from.len(), T::zeroed());
+        self.download(from, &mut values)?;
+        Ok(values)
+    }
+
+    /// Decides how to compute the recurrent operator; see [`RecurrentBackend::plan`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::plan`].
+    pub fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<Plan> {
+        self.runtime.plan(descriptor, shape, mode)
+    }
+
+    /// See [`RecurrentBackend::forward`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::forward`].
+    pub fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()> {
+        self.runtime.forward(plan, args)
+    }
+
+    /// See [`RecurrentBackend::forward_training`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::forward_training`].
+    pub fn forward_training(
+        &self,
+        plan: &Plan,
+        args: ForwardArgs<'_, OnDevice>,
+        reserve: Reserve<Tensor, Empty>,
+    ) -> Result<Reserve<Tensor, Filled>> {
+        self.runtime.forward_training(plan, args, reserve)
+    }
+
+    /// See [`RecurrentBackend::backward_data`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::backward_data`].
+    pub fn backward_data(
+        &self,
+        plan: &Plan,
+        args: BackwardDataArgs<'_, OnDevice>,
+        reserve: Reserve<Tensor, Filled>,
+    ) -> Result<Reserve<Tensor, Differentiated>> {
+        self.runtime.backward_data(plan, args, reserve)
+    }
+
+    /// See [`RecurrentBackend::backward_weights`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::backward_weights`].
+    pub fn backward_weights(
+        &self,
+        plan: &Plan,
+        args: BackwardWeightsArgs<'_, OnDevice>,
+        reserve: &mut Reserve<Tensor, Differentiated>,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        self.runtime.backward_weights(plan, args, reserve, grad)
+    }
+
+    /// See [`RecurrentBackend::check`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RecurrentBackend::check`].
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        self.runtime.check(plan)
+    }
+}
+
+impl Deref for Device {
+    type Target = dyn Operations;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.runtime
+    }
+}
+
+impl<R: Runtime + 'static> From<R> for Device {
+    fn from(runtime: R) -> Self {
+        Device { runtime: Arc::new(runtime) }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({} in {})", self.name(), self.dtype())
+    }
+}
+
+/// Values that operations can read: see [`Device::place`].
+pub enum Placed<'a> {
+    /// The host's own.
+    Here(TensorRef<'a>),
+    /// A copy.
+    Copied(Tensor),
+}
+
+impl Placed<'_> {
+    /// The values.
+    pub fn view(&self) -> TensorRef<'_> {
+        match self {
+            Placed::Here(values) => *values,
+            Placed::Copied(tensor) => tensor.view(),
+        }
+    }
+}
+
+/// What a device decided about one operator of given sizes.
+pub struct Plan {
+    inner: Box<dyn Any + Send + Sync>,
+    space: TempSpace,
+}
+
+impl Plan {
+    pub(crate) fn new<P: Any + Send + Sync>(plan: P, space: TempSpace) -> Self {
+        Plan { inner: Box::new(plan), space }
+    }
+
+    /// Temporary space that calls need.
+    pub fn temp_space(&self) -> TempSpace {
+        self.space
+    }
+
+    /// The backend's own plan.
+    pub(crate) fn get<P: Any>(&self) -> Result<&P> {
+        self.inner
+            .downcast_ref()
+            .ok_or_else(|| Error::option("plan", "one of this device in its element type", "another device's"))
+    }
+}
+
+/// The way of giving tensors to a [`Device`]'s calls.
+pub struct OnDevice;
+
+impl Tensors for OnDevice {
+    type Read<'a> = TensorRef<'a>;
+    type Write<'a> = TensorMut<'a>;
+    type Lengths<'a> = TensorRef<'a>;
+    type Mask<'a> = TensorRef<'a>;
+
+    fn lengths_on_host<'l>(lengths: &'l TensorRef<'_>) -> Option<&'l [u32]> {
+        lengths.host().ok()
+    }
+}
+
+impl super::Extent for TensorRef<'_> {
+    fn elements(&self) -> usize {
+        self.len()
+    }
+}
+
+impl super::Extent for TensorMut<'_> {
+    fn elements(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A backend without its type. Methods are those of [`Device`].
+pub trait Runtime: Operations {
+    #[doc(hidden)]
+    fn name(&self) -> &'static str;
+    #[doc(hidden)]
+    fn dtype(&self) -> DType;
+    #[doc(hidden)]
+    fn with_dtype(&self, dtype: DType) -> Result<Arc<dyn Runtime>>;
+    #[doc(hidden)]
+    fn is_host(&self) -> bool {
+        true
+    }
+    #[doc(hidden)]
+    fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
+    #[doc(hidden)]
+    fn needs_loss_scale(&self) -> bool {
+        false
+    }
+    #[doc(hidden)]
+    fn allocate(&self, what: &str, dtype: DType, len: usize) -> Result<Tensor> {
+        Tensor::on_host(what, dtype, len)
+    }
+    /// From the host.
+    #[doc(hidden)]
+    fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+        copy_on_host(from, to)
+    }
+    /// To the host.
+    #[doc(hidden)]
+    fn download(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+        copy_on_host(from, to)
+    }
+    #[doc(hidden)]
+    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<Plan>;
+    #[doc(hidden)]
+    fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()>;
+    #[doc(hidden)]
+    fn forward_training(
+        &self,
+        plan: &Plan,
+        args: ForwardArgs<'_, OnDevice>,
+        reserve: Reserve<Tensor, Empty>,
+    ) -> Result<Reserve<Tensor, Filled>>;
+    #[doc(hidden)]
+    fn backward_data(
+        &self,
+        plan: &Plan,
+        args: BackwardDataArgs<'_, OnDevice>,
+        reserve: Reserve<Tensor, Filled>,
+    ) -> Result<Reserve<Tensor, Differentiated>>;
+    #[doc(hidden)]
+    fn backward_weights(
+        &self,
+        plan: &Plan,
+        args: BackwardWeightsArgs<'_, OnDevice>,
+        reserve: &mut Reserve<Tensor, Differentiated>,
+        grad: WeightGrad,
+    ) -> Result<()>;
+    #[doc(hidden)]
+    fn check(&self, _plan: &Plan) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Checks what a copy between tensors needs.
+pub(crate) fn check_copy(from: TensorRef<'_>, to: &TensorMut<'_>) -> Result<()> {
+    check_len("tensor", &[from.len()], to.len())?;
+    if from.dtype() == to.dtype() {
+        return Ok(());
+    }
+    Err(Error::shape("tensor", format!("elements of {}, as what is copied to it", from.dtype()), to.dtype().to_string()))
+}
+
+fn copy_on_host(from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+    check_copy(from, &to)?;
+    match (from.bytes(), to.into_bytes()) {
+        (Some(from), Some(to)) => {
+            to.copy_from_slice(from);
+            Ok(())
+        }
+        _ => Err(Error::unsupported("a copy of another device's tensor", "copy it on that device")),
+    }
+}
+
+/// Tensors of the host as slices.
+struct Slices<E>(PhantomData<E>);
+
+impl<E: crate::Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]>> Convert<OnDevice, B> for Slices<E> {
+    fn read<'a>(&self, tensor: <OnDevice as Tensors>::Read<'a>) -> Result<<B as Tensors>::Read<'a>> {
+        tensor.host()
+    }
+
+    fn write<'a>(&self, tensor: <OnDevice as Tensors>::Write<'a>) -> Result<<B as Tensors>::Write<'a>> {
+        tensor.host()
+    }
+
+    fn lengths<'a>(&self, lengths: <OnDevice as Tensors>::Lengths<'a>) -> Result<<B as Tensors>::Lengths<'a>> {
+        lengths.host()
+    }
+
+    fn mask<'a>(&self, mask: <OnDevice as Tensors>::Mask<'a>) -> Result<<B as Tensors>::Mask<'a>> {
+        mask.host()
+    }
+}
+
+/// The calls of a backend on slices of the host, as a [`Runtime`]'s.
+macro_rules! host_runtime {
+    ($backend:ident<$element:ident: $bound:path>) => {
+        impl<$element: $bound> Runtime for $backend<$element> {
+            fn name(&self) -> &'static str {
+                RecurrentBackend::name(self)
+            }
+
+            fn dtype(&self) -> DType {
+                $element::DTYPE
+            }
+
+            fn with_dtype(&self, dtype: DType) -> Result<Arc<dyn Runtime>> {
+                match dtype {
+                    DType::F32 => Ok(Arc::new(self.cast::<f32>())),
+                    DType::F64 => Ok(Arc::new(self.cast::<f64>())),
+                    _ => Err(no_model_in(dtype)),
+                }
+            }
+
+            fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<Plan> {
+                let plan = RecurrentBackend::plan(self, descriptor, shape, mode)?;
+                let space = self.temp_space(&plan);
+                Ok(Plan::new(plan, space))
+            }
+
+            fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()> {
+                RecurrentBackend::forward(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?)
+            }
+
+            fn forward_training(
+                &self,
+                plan: &Plan,
+                args: ForwardArgs<'_, OnDevice>,
+                reserve: Reserve<Tensor, Empty>,
+            ) -> Result<Reserve<Tensor, Filled>> {
+                let (mut storage, reserve) = reserve.take_storage();
+                let reserve = reserve.with_storage(storage.view_mut().host::<$element>()?);
+                let filled = RecurrentBackend::forward_training(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?, reserve)?;
+                let (_, filled) = filled.take_storage();
+                Ok(filled.with_storage(storage))
+            }
+
+            fn backward_data(
+                &self,
+                plan: &Plan,
+                args: BackwardDataArgs<'_, OnDevice>,
+                reserve: Reserve<Tensor, Filled>,
+            ) -> Result<Reserve<Tensor, Differentiated>> {
+                let (mut storage, reserve) = reserve.take_storage();
+                let reserve = reserve.with_storage(storage.view_mut().host::<$element>()?);
+                let ready = RecurrentBackend::backward_data(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?, reserve)?;
+                let (_, ready) = ready.take_storage();
+                Ok(ready.with_storage(storage))
+            }
+
+            fn backward_weights(
+                &self,
+                plan: &Plan,
+                args: BackwardWeightsArgs<'_, OnDevice>,
+                reserve: &mut Reserve<Tensor, Differentiated>,
+                grad: WeightGrad,
+            ) -> Result<()> {
+                let mut reserve = reserve.map_mut(|storage| storage.view_mut().host::<$element>())?;
+                RecurrentBackend::backward_weights(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?, &mut reserve, grad)
+            }
+        }
+    };
+}
+
+host_runtime!(ReferenceBackend<E: crate::Scalar>);
+host_runtime!(CpuBackend<E: super::cpu::CpuElement>);
+
+/// The error of a device in a type that models are not computed in.
+pub(crate) fn no_model_in(dtype: DType) -> Error {
+    Error::unsupported(
+        format!("a model in {dtype}"),
+        "models are f32 or f64; for products in 16 bits give CudaOptions::compute to a CUDA backend",
+    )
+}
