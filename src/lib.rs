@@ -81,7 +81,7 @@ pub mod loss;
 pub mod metrics;
 //@@ pub mod model;
 pub mod nn;
-//@@ pub mod optim;
+pub mod optim;
 //@@ pub mod parity;
 //@@ #[cfg(feature = "plot")]
 //@@ pub mod plot;
