@@ -75,16 +75,16 @@ pub mod data;
 pub mod dtype;
 pub mod error;
 pub mod files;
-//@@ pub mod gradcheck;
+pub mod gradcheck;
 pub mod interop;
 pub mod loss;
 pub mod metrics;
-//@@ pub mod model;
+pub mod model;
 pub mod nn;
 pub mod optim;
-//@@ pub mod parity;
-//@@ #[cfg(feature = "plot")]
-//@@ pub mod plot;
+pub mod parity;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod rnn;
 pub mod simd;
 mod svg;

@@ -262,7 +262,11 @@ impl Data<'_> {
     /// The samples to train on, and those held back, the last `fraction`.
     pub fn split(&self, fraction: f64) -> Result<(Part<'_>, Part<'_>)> {
         if !(0.0..1.0).contains(&fraction) {
-            return Err(Error::option("validation_split", "a fraction of the samples, at least 0 and below 1", fraction));
+            return Err(Error::option(
+                "validation_split",
+                "a fraction of the samples, at least 0 and below 1",
+                fraction,
+            ));
         }
         // Keras's rounding.
         let first = (self.samples as f64 * (1.0 - fraction)).floor() as usize;

@@ -304,9 +304,9 @@ impl Model {
     /// beyond the range of the device's `f32`.
     pub fn set_flat_weights<E: Scalar>(&mut self, weights: &[E]) -> Result<()> {
         check_len("weights", &[self.count_params()], weights.len())?;
-        self.network.parameters.change(&self.device, |to| {
-            convert("weights", &[weights.len()], TensorRef::of(weights), to)
-        })
+        self.network
+            .parameters
+            .change(&self.device, |to| convert("weights", &[weights.len()], TensorRef::of(weights), to))
     }
 
     /// Replaces one weight tensor, named as [`weights`](Self::weights) does.
@@ -466,14 +466,12 @@ impl Model {
         let x = any(x);
         let shapes: Vec<Vec<usize>> = x.iter().map(|x| x.shape().to_vec()).collect();
         let loss = self.differentiate(x, any(y), true)?;
-        let scale = self.scale();
-        let Model { device, network, topology, .. } = self;
+        let factor = A::Elem::of(1.0 / self.scale());
         let mut gradients = Vec::new();
-        for (shape, (_, value)) in shapes.iter().zip(&topology.inputs) {
-            if scale != 1.0 {
-                device.scale(1.0 / scale, network.gradient_mut(value, shape[0])?)?;
-            }
-            let gradient = read_as(device, "gradient", shape, network.gradient(value, shape[0])?)?;
+        for (shape, (_, value)) in shapes.iter().zip(&self.topology.inputs) {
+            let gradient = self.network.gradient(value, shape[0])?;
+            let mut gradient: Vec<A::Elem> = read_as(&self.device, "gradient", shape, gradient)?;
+            gradient.iter_mut().for_each(|g| *g *= factor);
             gradients.push(
                 ArrayD::from_shape_vec(IxDyn(shape), gradient)
                     .map_err(|e| Error::shape("gradient", format!("{shape:?}"), e.to_string()))?,
@@ -588,9 +586,9 @@ impl Model {
                 // As Keras has it: a mean over the valid rows.
                 let mask = network.value(mask, batch)?;
                 let sizes = [1, len, 1];
-                let scratch = workspace_for(workspace, device.workspace(Workspace::SumAxis(sizes)))?;
+                workspace.grow(device, "workspace", device.workspace(Workspace::SumAxis(sizes)))?;
                 let valid = output.valid.get_mut(1)?;
-                device.sum_axis(sizes, 1.0 / len as f64, mask, valid, WeightGrad::Set, scratch)?;
+                device.sum_axis(sizes, 1.0 / len as f64, mask, valid, WeightGrad::Set, workspace.all()?)?;
                 device.scale_rows(output.valid.get(1)?, true, mask, output.mask_weights.get_mut(len)?)?;
                 if weighted {
                     let (of_mask, given) = (output.mask_weights.get(len)?, output.sample_weights.get(len)?);
