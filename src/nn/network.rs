@@ -76,7 +76,7 @@ struct Slot {
     given: bool,
 }
 
-/// Layers as operations, their weights, and the tensors between them, where the backend computes.
+/// Layers as operations, their weights, and the tensors between them, where the device computes.
 pub(crate) struct Network {
     pub builder: Builder,
     slots: Vec<Slot>,
@@ -140,11 +140,11 @@ impl Network {
                     let mut random = Random::new(seed, index as u32);
                     for parameter in &layer.parameters {
                         let (values, known) = match parameter.trainable {
-                            true => (&mut parameters, known[0]),
-                            false => (&mut statistics, known[1]),
+                            true => (parameters.reborrow(), known[0]),
+                            false => (statistics.reborrow(), known[1]),
                         };
                         if parameter.range.start >= known {
-                            parameter.initialize(values.reborrow().part(parameter.range.clone())?, &mut random)?;
+                            parameter.initialize(values.part(parameter.range.clone())?, &mut random)?;
                         }
                     }
                 }
@@ -305,12 +305,8 @@ impl Network {
                     inputs: views(slots, node.inputs.iter().copied(), |slot, storage| {
                         slot.value.get(samples * storages[storage].size)
                     })?,
-                    outputs: views(slots, written, |slot, storage| {
-                        slot.value.get(samples * storages[storage].size)
-                    })?,
-                    doutputs: views(slots, given, |slot, storage| {
-                        slot.gradient.get(samples * storages[storage].size)
-                    })?,
+                    outputs: views(slots, written, |slot, storage| slot.value.get(samples * storages[storage].size))?,
+                    doutputs: views(slots, given, |slot, storage| slot.gradient.get(samples * storages[storage].size))?,
                     dinputs,
                     dparameters,
                     grad: if again { WeightGrad::Add } else { WeightGrad::Set },
