@@ -41,7 +41,11 @@ pub fn bits_seen(run: impl FnOnce()) -> Vec<u64> {
 }
 
 fn see(bits: impl IntoIterator<Item = u64>) {
-    SEEN.with_borrow_mut(|seen| seen.iter_mut().for_each(|seen| seen.extend(bits)));
+    SEEN.with_borrow_mut(|seen| {
+        if let Some(seen) = seen {
+            seen.extend(bits);
+        }
+    });
 }
 
 /// A tensor of a device.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::common::run::{self, Setup, get, same_bits, same_bits_of};
 use crate::common::truth::{self, Named, Truth, settled};
 use crate::common::{Number, Problem, Recipe, Rng, Verdict, convert, for_random_problems};
-use fused_rnn::Scalar;
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
+use fused_rnn::backend::cpu::{CpuBackend, CpuElement};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{ForwardMode, HostBackend, Reserve, WeightGrad};
 use fused_rnn::cell::{Activation, CellKind};
@@ -1226,8 +1226,7 @@ gpu_suite!(cuda_cluster_bf16, half::bf16, Some(fused_rnn::backend::cuda::Family:
 gpu_suite!(cuda_grid_bf16, half::bf16, Some(fused_rnn::backend::cuda::Family::Grid));
 
 /// The CPU backend promises more than repeatability: the same bits for any number of threads.
-fn threads_do_not_change_bits<E: Scalar>() {
-    use fused_rnn::backend::cpu::CpuBackend;
+fn threads_do_not_change_bits<E: CpuElement>() {
     let alone = CpuBackend::<E>::with_threads(1).expect("valid");
     for threads in [2, 3, 7] {
         let together = CpuBackend::<E>::with_threads(threads).expect("valid");

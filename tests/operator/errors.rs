@@ -7,6 +7,7 @@ use crate::common::{Problem, Recipe};
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::reference::ReferenceBackend;
+use fused_rnn::backend::tensor::TensorRef;
 use fused_rnn::backend::{Empty, Filled, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad};
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::interop::keras::{self, KerasWeights};
@@ -788,10 +789,10 @@ fn tensors_that_disagree_with_their_shape_are_not_written() {
     let path = folder.path().join("t.safetensors");
     let values = [1.0f32; 6];
     for shape in [vec![5], vec![2, 4], vec![], vec![0], vec![usize::MAX, 2], vec![usize::MAX, usize::MAX, 0]] {
-        let refused = safetensors::write(&path, "k", "v", &[("t", shape.clone(), &values)]).expect_err("refused");
+        let refused = safetensors::write(&path, "k", "v", &[("t", shape.clone(), TensorRef::of(&values))]).expect_err("refused");
         assert!(matches!(refused, Error::Shape { .. } | Error::SizeOverflow { .. }), "{shape:?}: {refused:?}");
         assert!(refused.to_string().starts_with("t: "), "{refused}");
         assert!(!path.exists());
     }
-    safetensors::write(&path, "k", "v", &[("t", vec![2, 3], &values)]).expect("written");
+    safetensors::write(&path, "k", "v", &[("t", vec![2, 3], TensorRef::of(&values))]).expect("written");
 }
