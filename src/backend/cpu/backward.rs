@@ -11,12 +11,12 @@ use super::gemm::{self, Start};
 use super::gemv::Operand;
 use super::geometry::{Parts, Recurrent};
 use super::sequences::{Rows, Sequences, Steps};
-use crate::simd::Isa;
 use super::threads::{Divide, divide, share};
+use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, HostBackend, WeightGrad};
 use crate::cell::CellKind;
-use crate::backend::cpu::CpuElement;
 use crate::rnn::{LayerWeights, PaddedOutput};
+use crate::simd::Isa;
 
 /// Workspace of backward-data that every layer and direction uses in turn.
 struct Workspace<'a, E> {

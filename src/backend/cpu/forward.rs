@@ -8,12 +8,12 @@ use super::gemm::{self, Panels, Start};
 use super::gemv::Operand;
 use super::geometry::{Geometry, Parts, Recurrent, SavedLen, take};
 use super::sequences::{Rows, Sequences, Steps};
-use crate::simd::Isa;
 use super::threads::{Divide, divide, share};
 use crate::backend::ForwardArgs;
-use crate::cell::CellKind;
 use crate::backend::cpu::CpuElement;
+use crate::cell::CellKind;
 use crate::rnn::{LayerWeights, PaddedOutput};
+use crate::simd::Isa;
 
 /// The parts of a reserve: what each layer and direction saves, then the outputs of every layer below another.
 pub(super) struct Kept<'a, E> {

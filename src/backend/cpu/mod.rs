@@ -15,6 +15,7 @@
 //! | `cells` | the gates, forward and backward |
 //! | `sequences` | lengths, resets, and where rows stand |
 //! | `geometry` | sizes of operands, reserve and workspace |
+//! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
 //! | `forward`, `backward` | the walks through time |
 //!
@@ -32,6 +33,7 @@ mod forward;
 mod gemm;
 mod gemv;
 mod geometry;
+mod ops;
 mod outer;
 mod sequences;
 #[cfg(test)]
@@ -43,7 +45,6 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
@@ -51,8 +52,8 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
-use geometry::Geometry;
 use crate::simd::{Isa, SimdElement};
+use geometry::Geometry;
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).

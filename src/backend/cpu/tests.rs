@@ -4,15 +4,15 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use super::CpuBackend;
-use crate::simd::Isa;
+use crate::backend::cpu::CpuElement;
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs, infer, train};
 use crate::backend::reference::ReferenceBackend;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad,
 };
 use crate::cell::{Activation, Activations, CellKind};
-use crate::backend::cpu::CpuElement;
 use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use crate::simd::Isa;
 
 /// Numbers that look random and are the same everywhere.
 struct Numbers(u64);

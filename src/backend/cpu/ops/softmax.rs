@@ -3,9 +3,10 @@
 //! Sums fall into [`PARTS`] parts whatever the vectors are, and the exponential function is that of the CPU backend (2.5 units in the
 //! last place), so that every instruction set gives the same bits.
 
+use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::activation::exp_of_negative;
-use crate::backend::cpu::simd::{Kernel, Simd, load_part, store_part};
 use crate::dtype::Scalar;
+use crate::simd::{Kernel, Simd, load_part, store_part};
 
 /// Parts of a sum: the lanes of the widest vector.
 const PARTS: usize = 16;
@@ -43,7 +44,7 @@ pub(super) struct Rows<'a, E, V> {
     pub valid: Option<V>,
 }
 
-impl<E: Scalar, V: Fn(usize, usize) -> bool> Kernel<E> for Rows<'_, E, V> {
+impl<E: CpuElement, V: Fn(usize, usize) -> bool> Kernel<E> for Rows<'_, E, V> {
     type Output = ();
 
     #[inline(always)]
@@ -80,7 +81,7 @@ pub(super) struct GradientRows<'a, E> {
     pub dx: &'a mut [E],
 }
 
-impl<E: Scalar> Kernel<E> for GradientRows<'_, E> {
+impl<E: CpuElement> Kernel<E> for GradientRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -101,10 +102,10 @@ impl<E: Scalar> Kernel<E> for GradientRows<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::Isa;
     use crate::nn::Random;
+    use crate::simd::Isa;
 
-    fn softmax<E: Scalar>(isa: Isa, columns: usize, x: &[E], mask: Option<&[bool]>) -> Vec<E> {
+    fn softmax<E: CpuElement>(isa: Isa, columns: usize, x: &[E], mask: Option<&[bool]>) -> Vec<E> {
         let mut y = x.to_vec();
         let valid = mask.map(|mask| move |row: usize, c: usize| mask[row * columns + c]);
         isa.run(Rows { columns, values: &mut y, valid });
@@ -112,7 +113,7 @@ mod tests {
     }
 
     /// Against the library's exponential in double precision: each result to the roundings of its difference from the largest, and a few.
-    fn is_near_the_exact<E: Scalar>() {
+    fn is_near_the_exact<E: CpuElement>() {
         let mut random = Random::new(3, 0);
         for columns in (1..40).chain([64, 100, 257]) {
             let x: Vec<E> = (0..3 * columns).map(|_| E::of(20.0 * random.normal())).collect();
