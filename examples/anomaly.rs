@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     let start = Instant::now();
     let fit = FitOptions {
         epochs,
-        validation_data: Some((vec![x_validation], vec![y_validation])),
+        validation_data: Some((vec![x_validation.into()], vec![y_validation.into()])),
         early_stopping: Some(EarlyStopping { patience: 8, min_delta: 0.0, restore_best_weights: true }),
         ..FitOptions::default()
     };

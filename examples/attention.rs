@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         if attention {
             // The same model with the attention weights as a second output.
             let mut watched = build(&device, steps, true, true, options.seed)?;
-            watched.set_flat_weights(model.flat_weights())?;
+            watched.set_flat_weights(&model.flat_weights::<f32>()?)?;
             let shown = 12.min(test.asked.len());
             let looks = common::rows(&watched.predict_all(test.x.slice(s![..shown, .., ..]))?[1]);
             let looks: Array2<f64> = looks.mapv(f64::from);
@@ -73,12 +73,12 @@ fn main() -> Result<()> {
 
 /// A model from a sequence to the scores of the symbols; when `watched`, also to the attention weights `[1, steps]`.
 fn build(device: &Device, steps: usize, attention: bool, watched: bool, seed: u64) -> Result<Model> {
-    let mut graph = Graph::new();
+    let mut graph = Graph::new(device.clone(), seed);
     let x = graph.input("sequence", &[steps, FEATURES])?;
     if !attention {
         let last = graph.add(Lstm::new(UNITS), &[&x])?;
         let scores = graph.add(Dense::new(SYMBOLS), &[&last])?;
-        return graph.model(device.clone(), &[&scores], seed);
+        return graph.model(&[&scores]);
     }
     let last = graph.add(Lstm::new(UNITS), &[&x])?;
     // One query, the last state; a key and value for every step.
@@ -89,7 +89,7 @@ fn build(device: &Device, steps: usize, attention: bool, watched: bool, seed: u6
     let both = graph.add(Concatenate::new(), &[&found, &last])?;
     let scores = graph.add(Dense::new(SYMBOLS), &[&both])?;
     match looked.pop().filter(|_| watched) {
-        Some(weights) => graph.model(device.clone(), &[&scores, &weights], seed),
-        None => graph.model(device.clone(), &[&scores], seed),
+        Some(weights) => graph.model(&[&scores, &weights]),
+        None => graph.model(&[&scores]),
     }
 }

@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let start = Instant::now();
     let fit = FitOptions {
         epochs,
-        validation_data: Some((vec![x_test.into_dyn()], vec![y_test.into_dyn()])),
+        validation_data: Some((vec![x_test.into()], vec![y_test.into()])),
         ..FitOptions::default()
     };
     let history = model.fit(x_train, y_train, fit)?;
@@ -92,7 +92,7 @@ fn main() -> Result<()> {
     common::result("char_lm", "LSTM(128)", "val_perplexity", last.exp(), seconds);
 
     let mut writer = build(1, true)?;
-    writer.set_flat_weights(model.flat_weights())?;
+    writer.set_flat_weights(&model.flat_weights::<f32>()?)?;
     let mut random = Random::new(options.seed, 1);
     for temperature in [0.3, 0.7, 1.0] {
         let mut written_text = "Alice ".to_owned();

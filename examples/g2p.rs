@@ -98,12 +98,12 @@ impl Speller {
         let names = std::fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", path, source })?;
         let phonemes: Vec<String> = names.lines().map(str::to_owned).collect();
 
-        let mut graph = Graph::new();
+        let mut graph = Graph::new(device.clone(), 0);
         let (before, state) = (graph.input("phoneme", &[1])?, graph.input("state", &[UNITS])?);
         let embedded = graph.add(Embedding::new(phonemes.len(), UNITS), &[&before])?;
         let outputs = graph.add_all(Gru::new(UNITS).return_state(true), &[&embedded, &state])?;
         let scores = graph.add(Dense::new(phonemes.len()), &[&outputs[0]])?;
-        let mut decoder = graph.model(device.clone(), &[&scores, &outputs[1]], 0)?;
+        let mut decoder = graph.model(&[&scores, &outputs[1]])?;
         load(&file, "dec", &mut decoder)?;
         for (ours, theirs) in [("dense.weight", "fc_w"), ("dense.bias", "fc_b")] {
             decoder.set_weight(ours, &file.floats(theirs)?.1)?;
@@ -135,12 +135,12 @@ impl Speller {
         let encoder = match &mut self.encoder {
             Some((seq_len, encoder)) if *seq_len == longest => encoder,
             other => {
-                let mut graph = Graph::new();
+                let mut graph = Graph::new(self.device.clone(), 0);
                 let letters = graph.input("letters", &[longest])?;
                 // Index 0 is padding: the GRU skips those steps.
                 let embedded = graph.add(Embedding::new(LETTERS, UNITS).mask_zero(true), &[&letters])?;
                 let state = graph.add(Gru::new(UNITS), &[&embedded])?;
-                let mut encoder = graph.model(self.device.clone(), &[&state], 0)?;
+                let mut encoder = graph.model(&[&state])?;
                 load(&self.file, "enc", &mut encoder)?;
                 &mut other.insert((longest, encoder)).1
             }

@@ -60,7 +60,7 @@ fn main() -> Result<()> {
         let loss = model.evaluate(&x_test, &y_test)?;
 
         let mut wide = build(LONGEST + 20)?;
-        wide.set_flat_weights(model.flat_weights())?;
+        wide.set_flat_weights(&model.flat_weights::<f32>()?)?;
         let difference = wide.predict(&x_wide)? - model.predict(&x_test)?;
         let most = difference.iter().fold(0.0, |most: f32, d| most.max(d.abs()));
         println!(

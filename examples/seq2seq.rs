@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use fused_rnn::Result;
 use fused_rnn::metrics::argmax_rows;
-use fused_rnn::model::{FitOptions, Graph, Model, Tensor};
+use fused_rnn::model::{FitOptions, Graph, GraphTensor, Model};
 use fused_rnn::nn::{Dense, Embedding, Loss, Lstm, Random};
 use fused_rnn::optim::Adam;
 use ndarray::{Array2, Axis, Slice};
@@ -58,11 +58,11 @@ fn main() -> Result<()> {
     let targets = symbols(sums.iter().map(|(a, b)| format!("{}e", a + b)), &[], ANSWER);
     let part = |array: &Array2<f32>| array.slice_axis(Axis(0), Slice::from(..train)).to_owned();
 
-    let mut graph = Graph::new();
+    let mut graph = Graph::new(device.clone(), options.seed);
     let (question, before) = (graph.input("question", &[QUESTION])?, graph.input("before", &[ANSWER])?);
     let (h, c) = encoder(&mut graph, &question)?;
     let (scores, _, _) = decoder(&mut graph, &before, &h, &c)?;
-    let mut model = graph.model(device.clone(), &[&scores], options.seed)?;
+    let mut model = graph.model(&[&scores])?;
     model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
     println!("{}", model.summary());
     let start = Instant::now();
@@ -77,15 +77,15 @@ fn main() -> Result<()> {
     println!("loss by epoch {}\n", losses.join(" "));
 
     // For inference: the encoder alone, and the decoder for one step.
-    let mut graph = Graph::new();
+    let mut graph = Graph::new(device.clone(), 0);
     let question = graph.input("question", &[QUESTION])?;
     let (h, c) = encoder(&mut graph, &question)?;
-    let mut encode = graph.model(device.clone(), &[&h, &c], 0)?;
-    let mut graph = Graph::new();
+    let mut encode = graph.model(&[&h, &c])?;
+    let mut graph = Graph::new(device, 0);
     let before = graph.input("before", &[1])?;
     let (h, c) = (graph.input("h", &[UNITS])?, graph.input("c", &[UNITS])?);
     let (scores, h, c) = decoder(&mut graph, &before, &h, &c)?;
-    let mut decode = graph.model(device.clone(), &[&scores, &h, &c], 0)?;
+    let mut decode = graph.model(&[&scores, &h, &c])?;
     copy_weights(&model, &mut encode)?;
     copy_weights(&model, &mut decode)?;
 
@@ -118,7 +118,7 @@ fn main() -> Result<()> {
 }
 
 /// The last states after the question; padding is masked.
-fn encoder(graph: &mut Graph, question: &Tensor) -> Result<(Tensor, Tensor)> {
+fn encoder(graph: &mut Graph, question: &GraphTensor) -> Result<(GraphTensor, GraphTensor)> {
     let embedding = graph.named_layer("encoder_embedding", Embedding::new(SYMBOLS, WIDTH).mask_zero(true))?;
     let lstm = graph.named_layer("encoder", Lstm::new(UNITS).return_state(true))?;
     let embedded = graph.call(embedding, &[question])?;
@@ -127,7 +127,12 @@ fn encoder(graph: &mut Graph, question: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 /// Scores of the next symbol at each step, and the last states, from the symbols before and the initial states.
-fn decoder(graph: &mut Graph, before: &Tensor, h: &Tensor, c: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+fn decoder(
+    graph: &mut Graph,
+    before: &GraphTensor,
+    h: &GraphTensor,
+    c: &GraphTensor,
+) -> Result<(GraphTensor, GraphTensor, GraphTensor)> {
     let embedding = graph.named_layer("decoder_embedding", Embedding::new(SYMBOLS, WIDTH).mask_zero(true))?;
     let lstm = graph.named_layer("decoder", Lstm::new(UNITS).return_sequences(true).return_state(true))?;
     let dense = graph.named_layer("scores", Dense::new(SYMBOLS))?;
@@ -137,13 +142,10 @@ fn decoder(graph: &mut Graph, before: &Tensor, h: &Tensor, c: &Tensor) -> Result
     Ok((scores, outputs[1].clone(), outputs[2].clone()))
 }
 
-/// Copies the weights of the layers that both models have, by name.
+/// Copies the weights of a model's layers from the layers of the same names in another.
 fn copy_weights(from: &Model, to: &mut Model) -> Result<()> {
-    let wanted: Vec<String> = to.weights().map(|(name, ..)| name).collect();
-    for (name, _, values) in from.weights().filter(|(name, ..)| wanted.contains(name)) {
-        to.set_weight(&name, values)?;
-    }
-    Ok(())
+    let names: Vec<String> = to.weights().map(|(name, ..)| name).collect();
+    names.iter().try_for_each(|name| to.set_weight(name, &from.weight::<f32>(name)?))
 }
 
 /// Texts as indices of symbols `[texts, length]`, each after `first`, padded at the end.

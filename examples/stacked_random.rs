@@ -73,12 +73,12 @@ fn main() -> Result<()> {
     train("Sequential", sequential.into_model(), &options)?;
 
     // The same layers; each use names its inputs.
-    let mut graph = Graph::new();
+    let mut graph = Graph::new(device, options.seed);
     let input = graph.input("noise", &[10, 1])?;
     let below = graph.add(Lstm::new(50).return_sequences(true), &[&input])?;
     let above = graph.add(Lstm::new(50), &[&below])?;
     let output = graph.add(Dense::new(1), &[&above])?;
-    train("Graph", graph.model(device.clone(), &[&output], options.seed)?, &options)
+    train("Graph", graph.model(&[&output])?, &options)
 }
 
 fn train(name: &str, mut model: Model, options: &Options) -> Result<()> {
