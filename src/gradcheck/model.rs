@@ -125,7 +125,7 @@ pub fn model(
 /// # Errors
 ///
 /// Those of the cell and of [`model`].
-pub fn cell(device: &Device, cell: impl Cell + Clone + 'static, input_size: usize) -> Result<ModelReport> {
+pub fn cell(device: &Device, cell: impl Cell + Clone + Sync + 'static, input_size: usize) -> Result<ModelReport> {
     let (batch, seq_len) = (3, 5);
     let mut random = Random::new(1, 0);
     let mut draw = |shape: &[usize]| {

@@ -469,11 +469,11 @@ fn update<E: Scalar>(
     predictions: TensorRef<'_>,
     weights: Option<TensorRef<'_>>,
 ) -> Result<()> {
-    let on_host = |tensor: TensorRef<'_>| -> Result<Cow<'_, [E]>> {
-        if tensor.is_on_host() { Ok(Cow::Borrowed(tensor.host()?)) } else { Ok(Cow::Owned(device.read(tensor)?)) }
-    };
-    let (targets, predictions) = (on_host(targets)?, on_host(predictions)?);
-    let weights = weights.map(on_host).transpose()?;
+    fn on_host<'a, E: Scalar>(device: &Device, tensor: TensorRef<'a>) -> Result<Cow<'a, [E]>> {
+        Ok(if tensor.is_on_host() { Cow::Borrowed(tensor.host()?) } else { Cow::Owned(device.read(tensor)?) })
+    }
+    let (targets, predictions) = (on_host::<E>(device, targets)?, on_host::<E>(device, predictions)?);
+    let weights = weights.map(|weights| on_host::<E>(device, weights)).transpose()?;
     metrics.iter_mut().try_for_each(|metric| metric.update(&targets, &predictions, columns, weights.as_deref()))
 }
 

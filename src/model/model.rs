@@ -6,7 +6,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::backend::ops::{LossEntry, Workspace};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
-use crate::dtype::{DType, Scalar};
+use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, download, read_as, zeros};
 use crate::model::graph::{GraphConfig, GraphTensor, Source, Topology};
