@@ -106,7 +106,7 @@ impl Speller {
         let mut decoder = graph.model(&[&scores, &outputs[1]])?;
         load(&file, "dec", &mut decoder)?;
         for (ours, theirs) in [("dense.weight", "fc_w"), ("dense.bias", "fc_b")] {
-            decoder.set_weight(ours, &file.floats(theirs)?.1)?;
+            decoder.set_weight(ours, &file.floats::<f32>(theirs)?.1)?;
         }
         Ok(Speller { device, file, phonemes, encoder: None, decoder })
     }
@@ -191,7 +191,7 @@ fn load(file: &TensorFile, side: &str, model: &mut Model) -> Result<()> {
         ("gru.bias_ih_l0", "b_ih"),
         ("gru.bias_hh_l0", "b_hh"),
     ] {
-        model.set_weight(ours, &file.floats(&format!("{side}_{theirs}"))?.1)?;
+        model.set_weight(ours, &file.floats::<f32>(&format!("{side}_{theirs}"))?.1)?;
     }
     Ok(())
 }
