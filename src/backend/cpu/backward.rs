@@ -479,7 +479,7 @@ impl<'a, E: CpuElement, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for Weigh
             gemm::sum_rows(isa, k, a_part, weight, total, &mut block[..rows]);
             begin(c, total, start);
         } else {
-            gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
+            gemm::multiply_transposed(isa, (rows, n, k), column, E::one(), a_row, b, c, start, scratch);
         }
         if biases.iter().all(|bias| bias.is_empty()) {
             return;

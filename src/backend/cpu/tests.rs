@@ -140,7 +140,7 @@ fn widen<E: CpuElement>(values: &[E]) -> Vec<f64> {
 
 type Pass<E> = (Outputs<E>, InputGradients<E>);
 
-fn worst<E: CpuElement, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
+fn worst<E: CpuElement, F: CpuElement>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
     let mut worst = (0.0, "");
     let none: Vec<E> = vec![];
     let none_wide: Vec<F> = vec![];
