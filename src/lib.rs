@@ -92,3 +92,11 @@ mod svg;
 pub use backend::Device;
 pub use dtype::{DType, Element, Scalar, Stored};
 pub use error::{Error, Result};
+
+/// The code of the pages for readers, so that tests compile and run it.
+#[cfg(all(doctest, feature = "model"))]
+mod pages {
+    #![doc = include_str!("../README.md")]
+    #![doc = include_str!("../docs/models.md")]
+    #![doc = include_str!("../docs/operator.md")]
+}
