@@ -10,7 +10,8 @@ use super::forward::{
 use super::gemm::{self, Start};
 use super::gemv::Operand;
 use super::geometry::{Parts, Recurrent};
-use super::sequences::{Rows, Sequences, Steps};
+use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, divide, share};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, HostBackend, WeightGrad};

@@ -3,104 +3,27 @@
 //! Nothing here allocates, waits or loads: it fills parameter structs and gives kernels to a stream.
 #![allow(unsafe_code)]
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
-use super::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS};
+use super::call::{Raw, address};
+use super::catalog::ELEMENTWISE_THREADS;
 use super::device::{Device, DevicePtr, Launch};
+use super::gemm::weight_splits;
+use super::launch::{Kernel, Params, bias_pieces, column_reduction, partial_sums};
 use super::mixed;
 use super::params::{
     BackwardDirection, BackwardParams, BiasGradientParams, CellOptions, DropoutParams, ForwardDirection, ForwardParams,
     GemmParams, GemmProblem, GemmTerm, PeepholeGradientParams, PersistentBackwardParams, PersistentForwardParams,
     Phase, Rows, SavedGates, StepBackwardParams, StepForwardParams, SumPartialsParams,
 };
-use super::plan::{CudaPlan, Orientation, bias_pieces, gradient_slots, has_second_product, weight_splits};
+use super::plan::{CudaPlan, gradient_slots, has_second_product};
 use super::space::{DirectionScratch, DirectionSpace, Workspace};
 use super::walk::Family;
-use crate::backend::{ForwardMode, WeightGrad};
+use crate::backend::ops::Orientation;
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, WeightGrad};
 use crate::cell::CellKind;
 use crate::error::Result;
 use crate::rnn::{Bias, Dropout, GruReset, LayerWeights, Layout, PaddedOutput, RnnDescriptor};
-
-/// Addresses of a forward call, [`ForwardArgs`](crate::backend::ForwardArgs) and the reserve. Null is absent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RawForward {
-    /// All weights.
-    pub weights: DevicePtr,
-    /// Input.
-    pub x: DevicePtr,
-    /// Initial output state, or null.
-    pub h0: DevicePtr,
-    /// Initial cell state, or null.
-    pub c0: DevicePtr,
-    /// u32 `[B]`, or null.
-    pub lengths: DevicePtr,
-    /// u8 `[T, B]`, or null.
-    pub resets: DevicePtr,
-    /// Output.
-    pub y: DevicePtr,
-    /// Final output state, or null.
-    pub hn: DevicePtr,
-    /// Final cell state, or null.
-    pub cn: DevicePtr,
-    /// Scratch.
-    pub workspace: DevicePtr,
-    /// Reserve; null in inference.
-    pub reserve: DevicePtr,
-    /// Seed of the dropout masks.
-    pub dropout_seed: u64,
-}
-
-/// Addresses of [`BackwardDataArgs`](crate::backend::BackwardDataArgs) and the reserve. Null is absent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RawBackwardData {
-    /// All weights.
-    pub weights: DevicePtr,
-    /// As given to forward.
-    pub c0: DevicePtr,
-    /// As given to forward.
-    pub lengths: DevicePtr,
-    /// As given to forward.
-    pub resets: DevicePtr,
-    /// Gradient of `y`, or null.
-    pub dy: DevicePtr,
-    /// Gradient of `hn`, or null.
-    pub dhn: DevicePtr,
-    /// Gradient of `cn`, or null.
-    pub dcn: DevicePtr,
-    /// Gradient of `x`, or null where it is not wanted.
-    pub dx: DevicePtr,
-    /// Gradient of `h0`, or null where it is not wanted.
-    pub dh0: DevicePtr,
-    /// Gradient of `c0`, or null where it is not wanted.
-    pub dc0: DevicePtr,
-    /// Scratch.
-    pub workspace: DevicePtr,
-    /// Reserve that forward filled.
-    pub reserve: DevicePtr,
-    /// Seed of the dropout masks that forward drew.
-    pub dropout_seed: u64,
-}
-
-/// Addresses of [`BackwardWeightsArgs`](crate::backend::BackwardWeightsArgs) and the reserve. Null is absent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RawBackwardWeights {
-    /// Input of the forward call.
-    pub x: DevicePtr,
-    /// As given to forward.
-    pub c0: DevicePtr,
-    /// As given to forward.
-    pub lengths: DevicePtr,
-    /// As given to forward.
-    pub resets: DevicePtr,
-    /// Gradient of the weights.
-    pub dweights: DevicePtr,
-    /// Scratch.
-    pub workspace: DevicePtr,
-    /// Reserve that backward-data has been through.
-    pub reserve: DevicePtr,
-    /// Seed of the dropout masks that forward drew.
-    pub dropout_seed: u64,
-}
 
 /// How often a persistent kernel looks for what another block owes it before it gives up: seconds, where microseconds are usual.
 const MOST_POLLS: u32 = 4_000_000;
@@ -110,6 +33,10 @@ pub(crate) struct Engine<'a, D: Device> {
     pub(crate) device: &'a D,
     pub(crate) stream: &'a D::Stream,
     pub(crate) plan: &'a CudaPlan<D>,
+    /// Where training keeps what backward needs; null in inference.
+    pub(crate) reserve: DevicePtr,
+    /// Of the masks that forward draws or drew.
+    pub(crate) dropout_seed: u64,
 }
 
 /// A tensor `[T, B, features]` somewhere.
@@ -195,10 +122,8 @@ impl<D: Device> Engine<'_, D> {
         tensor.offset(index * self.plan.gradient.size())
     }
 
-    pub(super) fn run<P: Pod>(&self, kernel: &D::Kernel, launch: &Launch, params: &P) -> Result<()> {
-        // SAFETY: the addresses in `params` are the caller's tensors, workspace and reserve, of the sizes that the plan says:
-        // the safe calls have checked them, the raw ones ask for it; nothing else uses them until the stream is done.
-        unsafe { self.device.launch(self.stream, kernel, launch, bytemuck::bytes_of(params)) }
+    pub(super) fn run<P: Params>(&self, kernel: &Kernel<D, P>, launch: &Launch, params: &P) -> Result<()> {
+        kernel.launch(self.device, self.stream, launch, params)
     }
 
     fn fill(&self, to: DevicePtr, value: u8, bytes: usize) -> Result<()> {
@@ -219,6 +144,7 @@ impl<D: Device> Engine<'_, D> {
             splits: 1,
             accumulate: store.accumulate.into(),
             wide: store.wide.into(),
+            alpha: 1.0,
             ..Zeroable::zeroed()
         };
         params.problem[..problems.len()].copy_from_slice(problems);
@@ -263,8 +189,8 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// Where layers keep their tensors.
-    pub(super) fn kept_in(&self, workspace: DevicePtr, reserve: DevicePtr) -> DevicePtr {
-        if self.training() { reserve } else { workspace }
+    pub(super) fn kept_in(&self, workspace: DevicePtr) -> DevicePtr {
+        if self.training() { self.reserve } else { workspace }
     }
 
     fn is_reverse(&self, direction: usize) -> bool {
@@ -318,14 +244,14 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// No dropout in inference.
-    fn dropout(&self, seed: u64) -> Dropout {
-        Dropout::new(if self.training() { self.descriptor().dropout } else { 0.0 }, seed)
+    fn dropout(&self) -> Dropout {
+        Dropout::new(if self.training() { self.descriptor().dropout } else { 0.0 }, self.dropout_seed)
     }
 
     // Forward.
 
     /// All layers.
-    pub(crate) fn forward(&self, args: &RawForward) -> Result<()> {
+    pub(crate) fn forward(&self, args: &ForwardArgs<'_, Raw>) -> Result<()> {
         match &self.plan.mixed {
             Some(mixed) => mixed::forward(self, mixed, args),
             None => self.forward_elements(args),
@@ -333,13 +259,13 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// The same on tensors of the type that kernels compute on.
-    pub(super) fn forward_elements(&self, args: &RawForward) -> Result<()> {
-        let kept = self.kept_in(args.workspace, args.reserve);
-        let dropout = self.dropout(args.dropout_seed);
-        let dropped = self.plan.forward.dropped.of(args.workspace);
+    pub(super) fn forward_elements(&self, args: &ForwardArgs<'_, Raw>) -> Result<()> {
+        let kept = self.kept_in(args.workspace.address);
+        let dropout = self.dropout();
+        let dropped = self.plan.forward.dropped.of(args.workspace.address);
         for layer in 0..self.descriptor().num_layers {
-            let input = self.layer_input(layer, args.x, kept, dropped, &dropout)?;
-            self.input_product(layer, input, args.weights, kept)?;
+            let input = self.layer_input(layer, args.x.address, kept, dropped, &dropout)?;
+            self.input_product(layer, input, args.weights.address, kept)?;
             self.walk_forward(&self.forward_params(layer, args, kept), layer, args)?;
         }
         Ok(())
@@ -360,16 +286,16 @@ impl<D: Device> Engine<'_, D> {
         self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false })
     }
 
-    fn forward_params(&self, layer: usize, args: &RawForward, kept: DevicePtr) -> ForwardParams {
+    fn forward_params(&self, layer: usize, args: &ForwardArgs<'_, Raw>, kept: DevicePtr) -> ForwardParams {
         let descriptor = self.descriptor();
         let (h, p, features) = (self.hidden_size(), self.output_size(), self.directions() * self.output_size());
         let space = &self.plan.layers[layer];
         let last = layer + 1 == descriptor.num_layers;
-        let y = if last { self.outer(args.y, features) } else { self.inner(space.hidden.of(kept), features) };
+        let y = if last { self.outer(args.y.address, features) } else { self.inner(space.hidden.of(kept), features) };
         let layout = self.plan.h_prev;
         let mut params = ForwardParams {
-            lengths: args.lengths,
-            resets: args.resets,
+            lengths: address(args.lengths),
+            resets: address(args.resets),
             y_time_stride: y.time_stride as u64,
             y_batch_stride: y.batch_stride as u64,
             seq_len: self.seq_len() as u32,
@@ -385,7 +311,7 @@ impl<D: Device> Engine<'_, D> {
             ..Zeroable::zeroed()
         };
         for direction in 0..self.directions() {
-            let weights = self.weights(args.weights, layer, direction);
+            let weights = self.weights(args.weights.address, layer, direction);
             let (own, scratch) = (&space.direction[direction], &self.plan.forward.direction[direction]);
             params.direction[direction] = ForwardDirection {
                 cell: CellOptions::new(descriptor, direction),
@@ -393,19 +319,19 @@ impl<D: Device> Engine<'_, D> {
                 bias_ih: weights.input_bias,
                 bias_hh: weights.hidden_bias,
                 peephole: weights.peephole,
-                h0: self.state(args.h0, layer, direction, p),
-                c0: self.state(args.c0, layer, direction, h),
+                h0: self.state(address(args.h0), layer, direction, p),
+                c0: self.state(address(args.c0), layer, direction, h),
                 gates: own.gates.of(kept),
-                recurrent: scratch.recurrent.of(args.workspace),
-                projected: scratch.projected.of(args.workspace),
+                recurrent: scratch.recurrent.of(args.workspace.address),
+                projected: scratch.projected.of(args.workspace.address),
                 h_prev: own.h_prev.of(kept),
                 cell_state: own.cell_state.of(kept),
                 q: own.q.of(kept),
                 reset_h: own.reset_h.of(kept),
                 u: own.u.of(kept),
                 y: self.at(y.data, direction * p),
-                hn: self.state(args.hn, layer, direction, p),
-                cn: self.state(args.cn, layer, direction, h),
+                hn: self.state(address(args.hn), layer, direction, p),
+                cn: self.state(address(args.cn), layer, direction, h),
                 reverse: self.is_reverse(direction).into(),
                 unused: 0,
             };
@@ -424,7 +350,7 @@ impl<D: Device> Engine<'_, D> {
         self.at(base, if self.training() { t * self.batch() * width } else { 0 })
     }
 
-    fn walk_forward(&self, params: &ForwardParams, layer: usize, args: &RawForward) -> Result<()> {
+    fn walk_forward(&self, params: &ForwardParams, layer: usize, args: &ForwardArgs<'_, Raw>) -> Result<()> {
         let kernels = &self.plan.kernels;
         let (b, h, p, gate_rows) = (self.batch(), self.hidden_size(), self.output_size(), self.gate_rows());
         let layout = self.plan.h_prev;
@@ -444,7 +370,7 @@ impl<D: Device> Engine<'_, D> {
                 tiles: persistent.tiles,
                 polls: MOST_POLLS,
             };
-            return self.run(&persistent.kernel, &persistent.launch, &params);
+            return self.run(&Kernel::loaded(persistent.kernel.clone()), &persistent.launch, &params);
         }
         let before = self.descriptor().cell == CellKind::Gru && self.descriptor().reset == GruReset::Before;
         // Rows of R whose product the first phase needs.
@@ -478,7 +404,7 @@ impl<D: Device> Engine<'_, D> {
                     let out = Rows::plain(own.recurrent.offset(2 * h * self.accumulator()), gate_rows);
                     problem(&[(state, rows, h)], out, b, h)
                 } else {
-                    let weight = Rows::plain(self.weights(args.weights, layer, d).projection, h);
+                    let weight = Rows::plain(self.weights(args.weights.address, layer, d).projection, h);
                     let u = Rows::plain(self.kept_step(own.u, t, h), h);
                     problem(&[(u, weight, h)], Rows::plain(own.projected, p), b, p)
                 }
@@ -498,7 +424,7 @@ impl<D: Device> Engine<'_, D> {
     // Backward-data.
 
     /// All layers, from the last to the first.
-    pub(crate) fn backward_data(&self, args: &RawBackwardData) -> Result<()> {
+    pub(crate) fn backward_data(&self, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
         match &self.plan.mixed {
             Some(mixed) => mixed::backward_data(self, mixed, args),
             None => self.backward_data_elements(args),
@@ -506,20 +432,20 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// The same on tensors of the type that kernels compute on.
-    pub(super) fn backward_data_elements(&self, args: &RawBackwardData) -> Result<()> {
+    pub(super) fn backward_data_elements(&self, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
         let descriptor = self.descriptor();
         let features = self.directions() * self.output_size();
-        let dropout = self.dropout(args.dropout_seed);
-        let mut dy = self.outer(args.dy, features);
+        let dropout = self.dropout();
+        let mut dy = self.outer(address(args.dy), features);
         for layer in (0..descriptor.num_layers).rev() {
             let params = self.backward_params(layer, dy, args);
             self.walk_backward(&params, layer, args)?;
             if layer == 0 {
-                if args.dx != DevicePtr::NULL {
-                    self.input_gradient(0, self.outer(args.dx, descriptor.input_size), args)?;
+                if let Some(dx) = args.dx {
+                    self.input_gradient(0, self.outer(dx.address, descriptor.input_size), args)?;
                 }
             } else {
-                dy = self.inner(self.plan.backward_data.dhidden[(layer - 1) % 2].of(args.workspace), features);
+                dy = self.inner(self.plan.backward_data.dhidden[(layer - 1) % 2].of(args.workspace.address), features);
                 self.input_gradient(layer, dy, args)?;
                 if dropout.is_active() {
                     self.drop_out(dy, dy.data, features, layer, &dropout)?;
@@ -530,13 +456,13 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// Gradient of a layer's input, from those of both directions' gates: `W^T da`.
-    fn input_gradient(&self, layer: usize, dx: Sequences, args: &RawBackwardData) -> Result<()> {
+    fn input_gradient(&self, layer: usize, dx: Sequences, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
         let features = self.descriptor().layer_input_size(layer);
         let h = self.hidden_size();
         let mut terms = Vec::new();
         for direction in 0..self.directions() {
-            let dgates = self.plan.layers[layer].direction[direction].dgates.of(args.reserve);
-            let weight = self.weights(args.weights, layer, direction).input_hidden;
+            let dgates = self.plan.layers[layer].direction[direction].dgates.of(self.reserve);
+            let weight = self.weights(args.weights.address, layer, direction).input_hidden;
             for (slot, row, gates) in input_slots(self.descriptor().cell) {
                 let a = self.gate_gradients(dgates, slot).rows(self.batch());
                 terms.push((a, Rows::plain(self.at(weight, row * h * features), features), gates * h));
@@ -552,13 +478,13 @@ impl<D: Device> Engine<'_, D> {
         self.inner(self.at(dgates, slot * h), gradient_slots(self.descriptor().cell) * h)
     }
 
-    fn backward_params(&self, layer: usize, dy: Sequences, args: &RawBackwardData) -> BackwardParams {
+    fn backward_params(&self, layer: usize, dy: Sequences, args: &BackwardDataArgs<'_, Raw>) -> BackwardParams {
         let descriptor = self.descriptor();
         let (h, p) = (self.hidden_size(), self.output_size());
         let layout = self.plan.h_prev;
         let mut params = BackwardParams {
-            lengths: args.lengths,
-            resets: args.resets,
+            lengths: address(args.lengths),
+            resets: address(args.resets),
             dy_time_stride: dy.time_stride as u64,
             dy_batch_stride: dy.batch_stride as u64,
             seq_len: self.seq_len() as u32,
@@ -573,31 +499,31 @@ impl<D: Device> Engine<'_, D> {
             ..Zeroable::zeroed()
         };
         for direction in 0..self.directions() {
-            let weights = self.weights(args.weights, layer, direction);
+            let weights = self.weights(args.weights.address, layer, direction);
             let own: &DirectionSpace = &self.plan.layers[layer].direction[direction];
             let scratch: &DirectionScratch = &self.plan.backward_data.direction[direction];
             params.direction[direction] = BackwardDirection {
                 cell: CellOptions::new(descriptor, direction),
                 weight_hh: weights.hidden_hidden,
                 peephole: weights.peephole,
-                c0: self.state(args.c0, layer, direction, h),
-                gates: own.gates.of(args.reserve),
-                cell_state: own.cell_state.of(args.reserve),
-                q: own.q.of(args.reserve),
-                h_prev: own.h_prev.of(args.reserve),
-                dgates: own.dgates.of(args.reserve),
+                c0: self.state(address(args.c0), layer, direction, h),
+                gates: own.gates.of(self.reserve),
+                cell_state: own.cell_state.of(self.reserve),
+                q: own.q.of(self.reserve),
+                h_prev: own.h_prev.of(self.reserve),
+                dgates: own.dgates.of(self.reserve),
                 dy: self.at(dy.data, direction * p),
-                dhn: self.state(args.dhn, layer, direction, p),
-                dcn: self.state(args.dcn, layer, direction, h),
-                dh: scratch.dh.of(args.workspace),
-                dc: scratch.dc.of(args.workspace),
-                dh_reset: scratch.dh_reset.of(args.workspace),
-                dc_reset: scratch.dc_reset.of(args.workspace),
-                dh_step: own.dh_step.of(args.reserve),
-                du: scratch.du.of(args.workspace),
-                dq: scratch.dq.of(args.workspace),
-                dh0: self.state(args.dh0, layer, direction, p),
-                dc0: self.state(args.dc0, layer, direction, h),
+                dhn: self.state(address(args.dhn), layer, direction, p),
+                dcn: self.state(address(args.dcn), layer, direction, h),
+                dh: scratch.dh.of(args.workspace.address),
+                dc: scratch.dc.of(args.workspace.address),
+                dh_reset: scratch.dh_reset.of(args.workspace.address),
+                dc_reset: scratch.dc_reset.of(args.workspace.address),
+                dh_step: own.dh_step.of(self.reserve),
+                du: scratch.du.of(args.workspace.address),
+                dq: scratch.dq.of(args.workspace.address),
+                dh0: self.state(address(args.dh0), layer, direction, p),
+                dc0: self.state(address(args.dc0), layer, direction, h),
                 reverse: self.is_reverse(direction).into(),
                 unused: 0,
             };
@@ -605,7 +531,7 @@ impl<D: Device> Engine<'_, D> {
         params
     }
 
-    fn walk_backward(&self, params: &BackwardParams, layer: usize, args: &RawBackwardData) -> Result<()> {
+    fn walk_backward(&self, params: &BackwardParams, layer: usize, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
         let kernels = self.plan.kernels.backward()?;
         let descriptor = self.descriptor();
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
@@ -615,7 +541,7 @@ impl<D: Device> Engine<'_, D> {
         self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
         if let Some(persistent) = self.plan.backward_walk.as_ref().and_then(|walk| walk.persistent.as_ref()) {
             let space = &self.plan.backward_data;
-            let exchange = space.direction.map(|scratch| scratch.exchange.of(args.workspace));
+            let exchange = space.direction.map(|scratch| scratch.exchange.of(args.workspace.address));
             for exchange in exchange.into_iter().filter(|exchange| *exchange != DevicePtr::NULL) {
                 self.fill(exchange, 0xff, space.exchange_bytes)?;
             }
@@ -626,7 +552,7 @@ impl<D: Device> Engine<'_, D> {
                 tiles: persistent.tiles,
                 polls: MOST_POLLS,
             };
-            self.run(&persistent.kernel, &persistent.launch, &params)?;
+            self.run(&Kernel::loaded(persistent.kernel.clone()), &persistent.launch, &params)?;
             return self.finish_backward(params.layer, args);
         }
         for step in (0..self.seq_len()).rev() {
@@ -645,7 +571,7 @@ impl<D: Device> Engine<'_, D> {
                         let rows = Rows::plain(self.at(own.weight_hh, 2 * h * h), h);
                         problem(&[(step_gradients(own, t, 0), rows, h)], Rows::plain(own.dq, h), b, h)
                     } else {
-                        let weight = Rows::plain(self.weights(args.weights, layer, d).projection, h);
+                        let weight = Rows::plain(self.weights(args.weights.address, layer, d).projection, h);
                         let dh = Rows::plain(self.at(own.dh_step, t * b * p), p);
                         problem(&[(dh, weight, p)], Rows::plain(own.du, h), b, h)
                     }
@@ -670,8 +596,8 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// Gradients of the initial states, where they are wanted.
-    fn finish_backward(&self, params: BackwardParams, args: &RawBackwardData) -> Result<()> {
-        if args.dh0 == DevicePtr::NULL && args.dc0 == DevicePtr::NULL {
+    fn finish_backward(&self, params: BackwardParams, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
+        if args.dh0.is_none() && args.dc0.is_none() {
             return Ok(());
         }
         let columns = self.hidden_size().max(self.output_size());
@@ -682,7 +608,7 @@ impl<D: Device> Engine<'_, D> {
     // Backward-weights.
 
     /// All layers.
-    pub(crate) fn backward_weights(&self, args: &RawBackwardWeights, grad: WeightGrad) -> Result<()> {
+    pub(crate) fn backward_weights(&self, args: &BackwardWeightsArgs<'_, Raw>, grad: WeightGrad) -> Result<()> {
         match &self.plan.mixed {
             Some(mixed) => mixed::backward_weights(self, mixed, args, grad),
             None => self.backward_weights_elements(args, grad),
@@ -690,12 +616,16 @@ impl<D: Device> Engine<'_, D> {
     }
 
     /// The same where x and c0 are of the type that kernels compute on.
-    pub(super) fn backward_weights_elements(&self, args: &RawBackwardWeights, grad: WeightGrad) -> Result<()> {
+    pub(super) fn backward_weights_elements(
+        &self,
+        args: &BackwardWeightsArgs<'_, Raw>,
+        grad: WeightGrad,
+    ) -> Result<()> {
         let space: &Workspace = &self.plan.backward_weights;
-        let (dropped, partial) = (space.dropped.of(args.workspace), space.partial.of(args.workspace));
-        let dropout = self.dropout(args.dropout_seed);
+        let (dropped, partial) = (space.dropped.of(args.workspace.address), space.partial.of(args.workspace.address));
+        let dropout = self.dropout();
         for layer in 0..self.descriptor().num_layers {
-            let input = self.layer_input(layer, args.x, args.reserve, dropped, &dropout)?;
+            let input = self.layer_input(layer, args.x.address, self.reserve, dropped, &dropout)?;
             for direction in 0..self.directions() {
                 self.layer_weight_gradients(layer, direction, input, args, partial, grad)?;
             }
@@ -708,7 +638,7 @@ impl<D: Device> Engine<'_, D> {
         layer: usize,
         direction: usize,
         input: Sequences,
-        args: &RawBackwardWeights,
+        args: &BackwardWeightsArgs<'_, Raw>,
         partial: DevicePtr,
         grad: WeightGrad,
     ) -> Result<()> {
@@ -716,15 +646,15 @@ impl<D: Device> Engine<'_, D> {
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
         let features = descriptor.layer_input_size(layer);
         let own = &self.plan.layers[layer].direction[direction];
-        let out = self.weights_of(args.dweights, layer, direction, self.plan.gradient.size());
-        let dgates = own.dgates.of(args.reserve);
+        let out = self.weights_of(args.dweights.address, layer, direction, self.plan.gradient.size());
+        let dgates = own.dgates.of(self.reserve);
         let layout = self.plan.h_prev;
         let h_prev = Sequences {
-            data: own.h_prev.of(args.reserve),
+            data: own.h_prev.of(self.reserve),
             time_stride: layout.rows * layout.stride,
             batch_stride: layout.stride,
         };
-        let sum = PartialSums { partial, lengths: args.lengths, grad };
+        let sum = PartialSums { partial, lengths: address(args.lengths), grad };
         for (slot, row, gates) in input_slots(descriptor.cell) {
             let to = self.gradient_at(out.input_hidden, row * h * features);
             self.product_gradient(&sum, self.gate_gradients(dgates, slot), gates * h, input, features, to)?;
@@ -739,14 +669,14 @@ impl<D: Device> Engine<'_, D> {
             }
             (CellKind::Gru, GruReset::Before) => {
                 self.product_gradient(&sum, gate_gradients(1), 2 * h, h_prev, h, out.hidden_hidden)?;
-                let reset_h = self.inner(own.reset_h.of(args.reserve), h);
+                let reset_h = self.inner(own.reset_h.of(self.reserve), h);
                 let to = self.gradient_at(out.hidden_hidden, 2 * h * h);
                 self.product_gradient(&sum, gate_gradients(0), h, reset_h, h, to)?;
             }
         }
         if descriptor.proj_size.is_some() {
-            let dh = self.inner(own.dh_step.of(args.reserve), p);
-            let u = self.inner(own.u.of(args.reserve), h);
+            let dh = self.inner(own.dh_step.of(self.reserve), p);
+            let u = self.inner(own.u.of(self.reserve), h);
             self.product_gradient(&sum, dh, p, u, h, out.projection)?;
         }
         if descriptor.bias != Bias::None {
@@ -757,9 +687,9 @@ impl<D: Device> Engine<'_, D> {
             let pieces = bias_pieces(rows);
             let params = PeepholeGradientParams {
                 dgates,
-                cell_state: own.cell_state.of(args.reserve),
-                c0: self.state(args.c0, layer, direction, h),
-                resets: args.resets,
+                cell_state: own.cell_state.of(self.reserve),
+                c0: self.state(address(args.c0), layer, direction, h),
+                resets: address(args.resets),
                 partial,
                 seq_len: self.seq_len() as u32,
                 batch: b as u32,
@@ -796,6 +726,7 @@ impl<D: Device> Engine<'_, D> {
             accumulate: (sum.grad == WeightGrad::Add).into(),
             // In mixed precision: accumulators are floats, as the gradient is.
             wide: (self.plan.gradient != self.plan.dtype).into(),
+            alpha: 1.0,
             ..Zeroable::zeroed()
         };
         params.problem[0] = problem(&terms, Rows::plain(to, n), m, n);
@@ -804,10 +735,7 @@ impl<D: Device> Engine<'_, D> {
     }
 
     fn reduction(&self, columns: usize, pieces: usize) -> Launch {
-        Launch {
-            shared_bytes: REDUCTION_THREADS * self.accumulator() as u32,
-            ..Launch::new([columns.div_ceil(32) as u32, pieces as u32, 1], REDUCTION_THREADS)
-        }
+        column_reduction(columns, pieces, 1, self.plan.dtype)
     }
 
     /// Both biases get the sums of the gates' gradients; the GRU's `b_hn` that of what `R_n` gets.
@@ -865,10 +793,9 @@ impl<D: Device> Engine<'_, D> {
             stride: stride as u64,
             count: count as u32,
             accumulate: (sum.grad == WeightGrad::Add).into(),
+            alpha: 1.0,
         };
-        let blocks = len.div_ceil(REDUCTION_THREADS as usize).min(65_535) as u32;
-        let kernel = &self.plan.kernels.backward()?.sum_partials;
-        self.run(kernel, &Launch::new([blocks, 1, 1], REDUCTION_THREADS), &params)
+        self.run(&self.plan.kernels.backward()?.sum_partials, &partial_sums(len), &params)
     }
 }
 

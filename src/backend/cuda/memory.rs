@@ -3,21 +3,22 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 
 use super::device::{Device, DevicePtr};
 use crate::backend::Storage;
+use crate::backend::tensor::{DeviceId, Tensor};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// A tensor in a device's memory: owned, part of another, or the caller's under an address.
+/// A tensor in a device's memory: owned, or the caller's under an address.
 pub struct DeviceBuffer<E, D: Device> {
     device: Arc<D>,
     pointer: DevicePtr,
     len: usize,
-    /// What keeps the memory from being given back; parts share it.
+    /// What keeps the memory from being given back.
     allocation: Option<Arc<Allocation<D>>>,
     element: PhantomData<E>,
 }
@@ -63,6 +64,11 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
         Ok(buffer)
     }
 
+    /// The memory as that of a tensor without a type, of `len` elements, which this has room for.
+    pub(super) fn into_tensor(self, device: DeviceId, dtype: DType, len: usize) -> Tensor {
+        Tensor::on_device(device, dtype, self.pointer.0, len, Arc::new(self.allocation))
+    }
+
     /// Memory that someone else owns.
     ///
     /// # Safety
@@ -71,29 +77,6 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// be used otherwise at the same time.
     pub unsafe fn from_raw(device: &Arc<D>, pointer: DevicePtr, len: usize) -> Self {
         DeviceBuffer { device: device.clone(), pointer, len, allocation: None, element: PhantomData }
-    }
-
-    /// A part of it in the same memory, which stays as long as the part does. Whoever calls this sees to it that only one of the
-    /// two is written at a time.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] where it ends before the range does.
-    pub(crate) fn part(&self, range: Range<usize>) -> Result<Self> {
-        if range.start > range.end || range.end > self.len {
-            return Err(Error::shape(
-                "view",
-                format!("a tensor with elements {range:?}"),
-                format!("{} elements", self.len),
-            ));
-        }
-        Ok(DeviceBuffer {
-            device: self.device.clone(),
-            pointer: self.pointer.offset(range.start * size_of::<E>()),
-            len: range.len(),
-            allocation: self.allocation.clone(),
-            element: PhantomData,
-        })
     }
 
     /// Where it stands.
@@ -161,7 +144,9 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     }
 }
 
-impl<E, D: Device> Storage<E> for DeviceBuffer<E, D> {
+impl<E: 'static, D: Device> Storage for DeviceBuffer<E, D> {
+    type Item = E;
+
     fn elements(&self) -> usize {
         self.len
     }

@@ -7,11 +7,13 @@
 //!
 //! Source: [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740).
 
+use super::call::{Raw, RawTensor};
 use super::device::{Device, DevicePtr};
-use super::engine::{Engine, RawBackwardData, RawBackwardWeights, RawForward};
+use super::engine::Engine;
+use super::launch::Kernel;
 use super::params::ConvertParams;
 use super::space::{Arena, Place};
-use crate::backend::WeightGrad;
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, WeightGrad};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::rnn::{TensorShapes, WeightLayout};
@@ -24,9 +26,9 @@ pub enum Compute {
     Exact,
     /// To tf32, 10 bits of mantissa and f32's range: tensors stay as they are, products use the tensor cores.
     Tf32,
-    /// Mixed precision in bf16, 7 bits of mantissa and f32's range: recurrent passes and [`gemm`](crate::backend::DenseBackend::gemm)
-    /// compute on copies in bf16; weights, gradients of weights, everything between layers, norms, losses, products of attention and
-    /// optimizers stay f32.
+    /// Mixed precision in bf16, 7 bits of mantissa and f32's range: recurrent passes and
+    /// [single products](crate::backend::ops::MatMul) compute on copies in bf16; weights, gradients of weights, everything between layers,
+    /// norms, losses, batches of products (those of attention) and optimizers stay f32.
     Bf16,
     /// The same in f16, 10 bits of mantissa but numbers from 6e-8 to 65504 alone: train with a
     /// [scaled loss](crate::model::LossScale), as models do by themselves.
@@ -48,15 +50,14 @@ impl Compute {
 /// The kernels between floats and 16 bits.
 #[derive(Debug)]
 pub(super) struct Converters<D: Device> {
-    pub narrow: D::Kernel,
-    widen: D::Kernel,
+    pub narrow: Kernel<D, ConvertParams>,
+    widen: Kernel<D, ConvertParams>,
 }
 
 impl<D: Device> Converters<D> {
     /// Those of a type of 16 bits.
     pub fn load(device: &D, dtype: DType) -> Result<Self> {
-        let kernel = |name: &str| device.kernel(&format!("{name}_{dtype}"));
-        Ok(Converters { narrow: kernel("narrow")?, widen: kernel("widen")? })
+        Ok(Converters { narrow: Kernel::of(device, "narrow", dtype)?, widen: Kernel::of(device, "widen", dtype)? })
     }
 }
 
@@ -70,6 +71,11 @@ struct Copied {
 impl Copied {
     fn take(arena: &mut Arena, name: &str, shape: &[usize], size: usize) -> Result<Self> {
         Ok(Copied { place: arena.take(name, shape, size)?, len: shape.iter().product() })
+    }
+
+    /// It, in a workspace or reserve.
+    fn of(self, base: DevicePtr) -> RawTensor {
+        RawTensor::new(self.place.of(base), self.len)
     }
 }
 
@@ -135,61 +141,69 @@ struct Call<'a, 'e, D: Device> {
 }
 
 impl<D: Device> Call<'_, '_, D> {
-    fn convert(&self, kernel: &D::Kernel, from: DevicePtr, to: DevicePtr, len: usize) -> Result<()> {
+    fn convert(&self, kernel: &Kernel<D, ConvertParams>, from: DevicePtr, to: DevicePtr, len: usize) -> Result<()> {
         let len = len as u64;
-        self.engine.run(kernel, &super::dense::elementwise(len), &ConvertParams { from, to, len })
+        self.engine.run(kernel, &super::launch::elementwise(len), &ConvertParams { from, to, len })
     }
 
-    /// The copy of a tensor, in 16 bits; null for one that is absent.
-    fn narrow(&self, from: DevicePtr, copied: Copied, base: DevicePtr) -> Result<DevicePtr> {
-        if from == DevicePtr::NULL {
-            return Ok(from);
-        }
-        let to = copied.place.of(base);
-        self.convert(&self.mixed.converters.narrow, from, to, copied.len)?;
+    /// The copy of a tensor, in 16 bits.
+    fn narrow(&self, from: RawTensor, copied: Copied, base: DevicePtr) -> Result<RawTensor> {
+        let to = copied.of(base);
+        self.convert(&self.mixed.converters.narrow, from.address, to.address, copied.len)?;
         Ok(to)
     }
 
+    /// The same of one that may be absent.
+    fn narrow_some(&self, from: Option<RawTensor>, copied: Copied, base: DevicePtr) -> Result<Option<RawTensor>> {
+        from.map(|from| self.narrow(from, copied, base)).transpose()
+    }
+
     /// Brings what stands in copies to the tensors that are wanted.
-    fn widen(&self, base: DevicePtr, tensors: &[(Copied, DevicePtr)]) -> Result<()> {
-        for (copied, to) in tensors.iter().filter(|(_, to)| *to != DevicePtr::NULL) {
-            self.convert(&self.mixed.converters.widen, copied.place.of(base), *to, copied.len)?;
+    fn widen(&self, base: DevicePtr, tensors: &[(Copied, Option<RawTensor>)]) -> Result<()> {
+        for (copied, to) in tensors {
+            if let Some(to) = to {
+                self.convert(&self.mixed.converters.widen, copied.of(base).address, to.address, copied.len)?;
+            }
         }
         Ok(())
     }
 }
 
-/// The copy's address of a tensor that is wanted.
-fn wanted(tensor: DevicePtr, copied: Copied, base: DevicePtr) -> DevicePtr {
-    if tensor == DevicePtr::NULL { tensor } else { copied.place.of(base) }
+/// The copy of a tensor that is wanted.
+fn wanted(tensor: Option<RawTensor>, copied: Copied, base: DevicePtr) -> Option<RawTensor> {
+    tensor.map(|_| copied.of(base))
 }
 
-pub(super) fn forward<D: Device>(engine: &Engine<'_, D>, mixed: &Mixed<D>, args: &RawForward) -> Result<()> {
+pub(super) fn forward<D: Device>(engine: &Engine<'_, D>, mixed: &Mixed<D>, args: &ForwardArgs<'_, Raw>) -> Result<()> {
     let call = Call { engine, mixed };
-    let (workspace, kept) = (args.workspace, engine.kept_in(args.workspace, args.reserve));
-    let own = &mixed.forward;
-    engine.forward_elements(&RawForward {
+    let workspace = args.workspace.address;
+    let (kept, own) = (engine.kept_in(workspace), &mixed.forward);
+    engine.forward_elements(&ForwardArgs {
         weights: call.narrow(args.weights, mixed.kept.weights, kept)?,
         x: call.narrow(args.x, mixed.kept.x, kept)?,
-        h0: call.narrow(args.h0, own.h0, workspace)?,
-        c0: call.narrow(args.c0, mixed.kept.c0, kept)?,
-        y: wanted(args.y, own.y, workspace),
+        h0: call.narrow_some(args.h0, own.h0, workspace)?,
+        c0: call.narrow_some(args.c0, mixed.kept.c0, kept)?,
+        y: own.y.of(workspace),
         hn: wanted(args.hn, own.hn, workspace),
         cn: wanted(args.cn, own.cn, workspace),
         ..*args
     })?;
-    call.widen(workspace, &[(own.y, args.y), (own.hn, args.hn), (own.cn, args.cn)])
+    call.widen(workspace, &[(own.y, Some(args.y)), (own.hn, args.hn), (own.cn, args.cn)])
 }
 
-pub(super) fn backward_data<D: Device>(engine: &Engine<'_, D>, mixed: &Mixed<D>, args: &RawBackwardData) -> Result<()> {
+pub(super) fn backward_data<D: Device>(
+    engine: &Engine<'_, D>,
+    mixed: &Mixed<D>,
+    args: &BackwardDataArgs<'_, Raw>,
+) -> Result<()> {
     let call = Call { engine, mixed };
-    let (workspace, reserve, own) = (args.workspace, args.reserve, &mixed.backward_data);
-    engine.backward_data_elements(&RawBackwardData {
-        weights: mixed.kept.weights.place.of(reserve),
+    let (workspace, reserve, own) = (args.workspace.address, engine.reserve, &mixed.backward_data);
+    engine.backward_data_elements(&BackwardDataArgs {
+        weights: mixed.kept.weights.of(reserve),
         c0: wanted(args.c0, mixed.kept.c0, reserve),
-        dy: call.narrow(args.dy, own.y, workspace)?,
-        dhn: call.narrow(args.dhn, own.hn, workspace)?,
-        dcn: call.narrow(args.dcn, own.cn, workspace)?,
+        dy: call.narrow_some(args.dy, own.y, workspace)?,
+        dhn: call.narrow_some(args.dhn, own.hn, workspace)?,
+        dcn: call.narrow_some(args.dcn, own.cn, workspace)?,
         dx: wanted(args.dx, own.x, workspace),
         dh0: wanted(args.dh0, own.h0, workspace),
         dc0: wanted(args.dc0, own.c0, workspace),
@@ -201,12 +215,12 @@ pub(super) fn backward_data<D: Device>(engine: &Engine<'_, D>, mixed: &Mixed<D>,
 pub(super) fn backward_weights<D: Device>(
     engine: &Engine<'_, D>,
     mixed: &Mixed<D>,
-    args: &RawBackwardWeights,
+    args: &BackwardWeightsArgs<'_, Raw>,
     grad: WeightGrad,
 ) -> Result<()> {
-    let args = RawBackwardWeights {
-        x: mixed.kept.x.place.of(args.reserve),
-        c0: wanted(args.c0, mixed.kept.c0, args.reserve),
+    let args = BackwardWeightsArgs {
+        x: mixed.kept.x.of(engine.reserve),
+        c0: wanted(args.c0, mixed.kept.c0, engine.reserve),
         ..*args
     };
     engine.backward_weights_elements(&args, grad)

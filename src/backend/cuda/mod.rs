@@ -6,7 +6,9 @@
 //! engine    a pass as launches
 //! params    the kernels' parameter structs
 //! mixed     passes on f32 that compute in 16 bits
-//! dense     what training a model on the device needs besides
+//! call      a call on raw memory, which every way of giving tensors becomes
+//! ops       what models need besides: products, losses, optimizers and so on
+//! runtime   the backend as a `Device` holds it
 //! device    what all that needs of a machine: the GPU behind its driver (`driver`), the host's emulation of one (`emulated`),
 //!           one on paper that plans are made for (`paper`)
 //! images    the compiled kernels (`compile`, `nvrtc`): embedded by build.rs, or compiled at first use
@@ -29,20 +31,22 @@ pub mod images;
 pub mod nvrtc;
 pub mod paper;
 
-mod dense;
+mod call;
 mod engine;
+mod gemm;
+mod launch;
 mod memory;
 mod mixed;
+mod ops;
 mod params;
 mod pass;
 mod plan;
+mod runtime;
 mod space;
 mod staged;
-mod tensor;
 mod walk;
 
-pub use dense::{DeviceView, DeviceViewMut};
-pub use engine::{RawBackwardData, RawBackwardWeights, RawForward};
+pub use call::{Raw, RawTensor};
 pub use memory::DeviceBuffer;
 pub use mixed::Compute;
 pub use pass::DevicePass;
@@ -53,38 +57,41 @@ pub use walk::{Family, FamilyChoice};
 use std::borrow::BorrowMut;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::backend::host::check_at_least;
+use crate::backend::tensor::DeviceId;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, RecurrentBackend,
     Reserve, TempSpace, WeightGrad,
 };
 use crate::dtype::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rnn::{RnnDescriptor, RnnShape};
-use device::{Device, DevicePtr};
+use call::{Buffers, address, check_alignment, check_present};
+use device::{Device, Launch};
 use engine::Engine;
-
-/// Workspace and reserve must begin at a multiple of this many bytes.
-const SPACE_ALIGNMENT: u64 = 16;
+use launch::{Kernel, Params};
 
 /// The operator on a device, on one stream. Cheap to clone; [`on_stream`](Self::on_stream) gives one for another stream.
 pub struct CudaBackend<E, D: Device> {
     device: Arc<D>,
     stream: D::Stream,
     options: CudaOptions,
-    /// Kernels of the dense operations, once they are needed.
-    dense: Arc<OnceLock<dense::DenseKernels<D>>>,
-    /// The same of the tensor operations.
-    tensor: Arc<OnceLock<tensor::TensorKernels<D>>>,
+    /// Kernels of a model's operations, once they are needed.
+    operations: Arc<ops::Kernels<D>>,
     element: PhantomData<E>,
+}
+
+/// What tensors in a device's memory know it by.
+fn device_id<D: Device>(device: &Arc<D>) -> DeviceId {
+    DeviceId::of(device)
 }
 
 impl<E: Element, D: Device> CudaBackend<E, D> {
     /// The backend on a device and a stream of its.
     pub fn with_options(device: Arc<D>, stream: D::Stream, options: CudaOptions) -> Self {
-        CudaBackend { device, stream, options, dense: Arc::default(), tensor: Arc::default(), element: PhantomData }
+        CudaBackend { device, stream, options, operations: Arc::default(), element: PhantomData }
     }
 
     /// The same on another stream of the same device.
@@ -93,10 +100,14 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
             device: self.device.clone(),
             stream,
             options: self.options.clone(),
-            dense: self.dense.clone(),
-            tensor: self.tensor.clone(),
+            operations: self.operations.clone(),
             element: PhantomData,
         }
+    }
+
+    /// The same on elements of another type.
+    fn cast<F: Element>(&self) -> CudaBackend<F, D> {
+        CudaBackend::with_options(self.device.clone(), self.stream.clone(), self.options.clone())
     }
 
     /// The device.
@@ -114,32 +125,80 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         &self.options
     }
 
-    fn engine<'a>(&'a self, plan: &'a CudaPlan<D>) -> Engine<'a, D> {
-        Engine { device: &self.device, stream: &self.stream, plan }
+    fn engine<'a>(&'a self, plan: &'a CudaPlan<D>, reserve: Option<RawTensor>, dropout_seed: u64) -> Engine<'a, D> {
+        Engine { device: &self.device, stream: &self.stream, plan, reserve: address(reserve), dropout_seed }
     }
 
-    /// Inference or training forward on raw memory: in training, `args.reserve` is filled.
+    fn launch<P: Params>(&self, kernel: &Kernel<D, P>, launch: &Launch, params: &P) -> Result<()> {
+        kernel.launch(&self.device, &self.stream, launch, params)
+    }
+
+    /// Inference, or with a reserve, which it fills, training.
+    fn run_forward(&self, plan: &CudaPlan<D>, args: ForwardArgs<'_, Raw>, reserve: Option<RawTensor>) -> Result<()> {
+        let mode = if reserve.is_some() { ForwardMode::Training } else { ForwardMode::Inference };
+        plan.host.check_forward(mode, plan.temp_space.workspace, &args)?;
+        let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed } = args;
+        check_present(&[("weights", Some(weights)), ("x", Some(x)), ("y", Some(y)), ("h0", h0), ("c0", c0)])?;
+        check_present(&[("lengths", lengths), ("resets", resets), ("hn", hn), ("cn", cn)])?;
+        check_spaces(plan, workspace, reserve)?;
+        self.engine(plan, reserve, dropout_seed).forward(&args)
+    }
+
+    fn run_backward_data(
+        &self,
+        plan: &CudaPlan<D>,
+        args: BackwardDataArgs<'_, Raw>,
+        reserve: RawTensor,
+        dropout_seed: u64,
+    ) -> Result<()> {
+        plan.host.check_backward_data(plan.temp_space.workspace, &args)?;
+        let BackwardDataArgs { weights, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace } = args;
+        check_present(&[("weights", Some(weights)), ("y", Some(y)), ("h0", h0), ("c0", c0), ("lengths", lengths)])?;
+        check_present(&[("resets", resets), ("dy", dy), ("dhn", dhn), ("dcn", dcn)])?;
+        check_present(&[("dx", dx), ("dh0", dh0), ("dc0", dc0)])?;
+        check_spaces(plan, workspace, Some(reserve))?;
+        self.engine(plan, Some(reserve), dropout_seed).backward_data(&args)
+    }
+
+    fn run_backward_weights(
+        &self,
+        plan: &CudaPlan<D>,
+        args: BackwardWeightsArgs<'_, Raw>,
+        reserve: RawTensor,
+        dropout_seed: u64,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        plan.host.check_backward_weights(plan.temp_space.workspace, &args)?;
+        let BackwardWeightsArgs { x, y, h0, c0, lengths, resets, dweights, workspace } = args;
+        check_present(&[("x", Some(x)), ("y", Some(y)), ("dweights", Some(dweights)), ("h0", h0), ("c0", c0)])?;
+        check_present(&[("lengths", lengths), ("resets", resets)])?;
+        check_spaces(plan, workspace, Some(reserve))?;
+        self.engine(plan, Some(reserve), dropout_seed).backward_weights(&args, grad)
+    }
+
+    /// Forward on raw memory: inference, or with a reserve, which it fills, training.
     ///
     /// # Errors
     ///
-    /// [`Error::Presence`] for a null pointer where a tensor is needed, [`Error::Shape`] for a workspace or reserve that is
-    /// not aligned to 16 bytes; those of the device.
+    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
+    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null, a reserve under a plan for inference or none under
+    /// one for training; those of the device.
     ///
     /// # Safety
     ///
-    /// Every pointer that is not null must be valid on the device until the stream has done the call: for the sizes of
-    /// [`ForwardArgs`] under `plan`, aligned to the element, and with `workspace` and `reserve` as large as
-    /// [`temp_space`](RecurrentBackend::temp_space) says. No two may overlap; nothing else may write them meanwhile.
+    /// Every tensor must be valid on the device, for its length and aligned to its element, until the stream has done the call. No two
+    /// may overlap; nothing else may write them meanwhile.
     #[allow(unsafe_code)]
-    pub unsafe fn forward_raw(&self, plan: &CudaPlan<D>, args: &RawForward) -> Result<()> {
-        for (tensor, pointer) in [("weights", args.weights), ("x", args.x), ("y", args.y)] {
-            check_present(tensor, pointer)?;
-        }
-        self.check_spaces(plan, args.workspace, args.reserve)?;
-        self.engine(plan).forward(args)
+    pub unsafe fn forward_raw(
+        &self,
+        plan: &CudaPlan<D>,
+        args: ForwardArgs<'_, Raw>,
+        reserve: Option<RawTensor>,
+    ) -> Result<()> {
+        self.run_forward(plan, args, reserve)
     }
 
-    /// Backward-data on raw memory.
+    /// Backward-data on raw memory, with the reserve that forward filled and the seed that it drew its masks from.
     ///
     /// # Errors
     ///
@@ -147,13 +206,17 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     ///
     /// # Safety
     ///
-    /// As for [`forward_raw`](Self::forward_raw), for the sizes of [`BackwardDataArgs`]; `args.reserve` must be one that
-    /// forward filled under this plan, with the same weights, `h0`, `c0`, lengths, resets and seed.
+    /// As for [`forward_raw`](Self::forward_raw); `reserve` must be one that forward filled under this plan, with the same weights, `h0`,
+    /// `c0`, lengths, resets and seed.
     #[allow(unsafe_code)]
-    pub unsafe fn backward_data_raw(&self, plan: &CudaPlan<D>, args: &RawBackwardData) -> Result<()> {
-        check_present("weights", args.weights)?;
-        self.check_spaces(plan, args.workspace, args.reserve)?;
-        self.engine(plan).backward_data(args)
+    pub unsafe fn backward_data_raw(
+        &self,
+        plan: &CudaPlan<D>,
+        args: BackwardDataArgs<'_, Raw>,
+        reserve: RawTensor,
+        dropout_seed: u64,
+    ) -> Result<()> {
+        self.run_backward_data(plan, args, reserve, dropout_seed)
     }
 
     /// Backward-weights on raw memory.
@@ -164,50 +227,28 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     ///
     /// # Safety
     ///
-    /// As for [`backward_data_raw`](Self::backward_data_raw), for the sizes of [`BackwardWeightsArgs`]; `args.reserve` must
-    /// have been through backward-data.
+    /// As for [`backward_data_raw`](Self::backward_data_raw); `reserve` must have been through backward-data.
     #[allow(unsafe_code)]
     pub unsafe fn backward_weights_raw(
         &self,
         plan: &CudaPlan<D>,
-        args: &RawBackwardWeights,
+        args: BackwardWeightsArgs<'_, Raw>,
+        reserve: RawTensor,
+        dropout_seed: u64,
         grad: WeightGrad,
     ) -> Result<()> {
-        for (tensor, pointer) in [("x", args.x), ("dweights", args.dweights)] {
-            check_present(tensor, pointer)?;
-        }
-        self.check_spaces(plan, args.workspace, args.reserve)?;
-        self.engine(plan).backward_weights(args, grad)
-    }
-
-    fn check_spaces(&self, plan: &CudaPlan<D>, workspace: DevicePtr, reserve: DevicePtr) -> Result<()> {
-        for (tensor, pointer, elements) in
-            [("workspace", workspace, plan.temp_space.workspace), ("reserve", reserve, plan.temp_space.reserve)]
-        {
-            if elements > 0 {
-                check_present(tensor, pointer)?;
-            }
-            check_alignment(tensor, pointer)?;
-        }
-        Ok(())
+        self.run_backward_weights(plan, args, reserve, dropout_seed, grad)
     }
 }
 
-fn check_alignment(tensor: &str, pointer: DevicePtr) -> Result<()> {
-    if pointer.0.is_multiple_of(SPACE_ALIGNMENT) {
-        return Ok(());
+/// Checks size and place of what a plan asks for beyond the tensors.
+fn check_spaces<D: Device>(plan: &CudaPlan<D>, workspace: RawTensor, reserve: Option<RawTensor>) -> Result<()> {
+    if let Some(reserve) = reserve {
+        check_at_least("reserve", plan.temp_space.reserve, reserve.len)?;
     }
-    Err(Error::shape(
-        tensor,
-        format!("an address that is a multiple of {SPACE_ALIGNMENT} bytes"),
-        format!("{:#x}", pointer.0),
-    ))
-}
-
-fn check_present(tensor: &str, pointer: DevicePtr) -> Result<()> {
-    if pointer == DevicePtr::NULL {
-        let problem = "the address is null, but the call needs this tensor".to_owned();
-        return Err(Error::Presence { tensor: tensor.to_owned(), problem });
+    for (tensor, space) in [("workspace", Some(workspace)), ("reserve", reserve)] {
+        check_present(&[(tensor, space)])?;
+        check_alignment(tensor, address(space))?;
     }
     Ok(())
 }
@@ -246,11 +287,6 @@ impl<E: Element, D: Device> fmt::Debug for CudaBackend<E, D> {
     }
 }
 
-/// Address of a tensor that may be absent.
-fn pointer<E: bytemuck::Pod, D: Device>(buffer: Option<&DeviceBuffer<E, D>>) -> DevicePtr {
-    buffer.map_or(DevicePtr::NULL, DeviceBuffer::pointer)
-}
-
 impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
     type Elem = E;
     type Buffer = DeviceBuffer<E, D>;
@@ -275,10 +311,7 @@ impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
     }
 
     fn forward(&self, plan: &CudaPlan<D>, args: ForwardArgs<'_, Self>) -> Result<()> {
-        plan.host.check_forward(ForwardMode::Inference, plan.temp_space.workspace, &args)?;
-        let raw = raw_forward(&args, DevicePtr::NULL);
-        self.check_spaces(plan, raw.workspace, raw.reserve)?;
-        self.engine(plan).forward(&raw)
+        self.run_forward(plan, args.convert(&Buffers)?, None)
     }
 
     fn forward_training<S: BorrowMut<Self::Buffer>>(
@@ -287,13 +320,10 @@ impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
         args: ForwardArgs<'_, Self>,
         mut reserve: Reserve<S, Empty>,
     ) -> Result<Reserve<S, Filled>> {
-        plan.host.check_forward(ForwardMode::Training, plan.temp_space.workspace, &args)?;
+        let dropout_seed = args.dropout_seed;
         let storage: &mut Self::Buffer = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", plan.temp_space.reserve, storage.len())?;
-        let raw = raw_forward(&args, storage.pointer());
-        self.check_spaces(plan, raw.workspace, raw.reserve)?;
-        self.engine(plan).forward(&raw)?;
-        Ok(reserve.filled(plan.host.fingerprint(), args.dropout_seed))
+        self.run_forward(plan, args.convert(&Buffers)?, Some((&*storage).into()))?;
+        Ok(reserve.filled(plan.host.fingerprint(), dropout_seed))
     }
 
     fn backward_data<S: BorrowMut<Self::Buffer>>(
@@ -303,27 +333,9 @@ impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
         mut reserve: Reserve<S, Filled>,
     ) -> Result<Reserve<S, Differentiated>> {
         reserve.check_plan(plan.host.fingerprint())?;
-        plan.host.check_backward_data(plan.temp_space.workspace, &args)?;
         let dropout_seed = reserve.dropout_seed();
         let storage: &mut Self::Buffer = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", plan.temp_space.reserve, storage.len())?;
-        let raw = RawBackwardData {
-            weights: args.weights.pointer(),
-            c0: pointer(args.c0),
-            lengths: pointer(args.lengths),
-            resets: pointer(args.resets),
-            dy: pointer(args.dy),
-            dhn: pointer(args.dhn),
-            dcn: pointer(args.dcn),
-            dx: pointer(args.dx.as_deref()),
-            dh0: pointer(args.dh0.as_deref()),
-            dc0: pointer(args.dc0.as_deref()),
-            workspace: args.workspace.pointer(),
-            reserve: storage.pointer(),
-            dropout_seed,
-        };
-        self.check_spaces(plan, raw.workspace, raw.reserve)?;
-        self.engine(plan).backward_data(&raw)?;
+        self.run_backward_data(plan, args.convert(&Buffers)?, (&*storage).into(), dropout_seed)?;
         Ok(reserve.differentiated())
     }
 
@@ -335,38 +347,8 @@ impl<E: Element, D: Device> RecurrentBackend for CudaBackend<E, D> {
         grad: WeightGrad,
     ) -> Result<()> {
         reserve.check_plan(plan.host.fingerprint())?;
-        plan.host.check_backward_weights(plan.temp_space.workspace, &args)?;
         let dropout_seed = reserve.dropout_seed();
         let storage: &mut Self::Buffer = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", plan.temp_space.reserve, storage.len())?;
-        let raw = RawBackwardWeights {
-            x: args.x.pointer(),
-            c0: pointer(args.c0),
-            lengths: pointer(args.lengths),
-            resets: pointer(args.resets),
-            dweights: args.dweights.pointer(),
-            workspace: args.workspace.pointer(),
-            reserve: storage.pointer(),
-            dropout_seed,
-        };
-        self.check_spaces(plan, raw.workspace, raw.reserve)?;
-        self.engine(plan).backward_weights(&raw, grad)
-    }
-}
-
-fn raw_forward<E: Element, D: Device>(args: &ForwardArgs<'_, CudaBackend<E, D>>, reserve: DevicePtr) -> RawForward {
-    RawForward {
-        weights: args.weights.pointer(),
-        x: args.x.pointer(),
-        h0: pointer(args.h0),
-        c0: pointer(args.c0),
-        lengths: pointer(args.lengths),
-        resets: pointer(args.resets),
-        y: args.y.pointer(),
-        hn: pointer(args.hn.as_deref()),
-        cn: pointer(args.cn.as_deref()),
-        workspace: args.workspace.pointer(),
-        reserve,
-        dropout_seed: args.dropout_seed,
+        self.run_backward_weights(plan, args.convert(&Buffers)?, (&*storage).into(), dropout_seed, grad)
     }
 }

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::device::DevicePtr;
+use super::launch::Params;
 use crate::cell::{Activation as Function, Activations, CellKind};
 use crate::loss::Loss;
 use crate::rnn::{GruReset, RnnDescriptor};
@@ -275,6 +276,7 @@ pub(crate) struct GemmParams {
     pub(crate) accumulate: u32,
     pub(crate) wide: u32,
     pub(crate) unused: u32,
+    pub(crate) alpha: f64,
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -286,6 +288,7 @@ pub(crate) struct SumPartialsParams {
     pub(crate) stride: u64,
     pub(crate) count: u32,
     pub(crate) accumulate: u32,
+    pub(crate) alpha: f64,
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -348,17 +351,9 @@ pub(crate) struct PersistentBackwardParams {
     pub(crate) polls: u32,
 }
 
-// Dense operations.
+// A model's operations.
 
-/// `Combination` of params.cuh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Combination {
-    Add = 0,
-    Multiply = 1,
-}
-
-/// `LossKind` of params.cuh, with Huber's `delta`.
+/// `LossKind` of params_ops.cuh, with Huber's `delta`.
 pub(crate) fn loss_kind(loss: Loss) -> (u32, f64) {
     match loss {
         Loss::MeanSquaredError => (0, 0.0),
@@ -380,8 +375,32 @@ macro_rules! mirrored {
         pub(crate) struct $name {
             $(pub(crate) $field: $type,)*
         }
+
+        params!($name);
     )*};
 }
+
+macro_rules! params {
+    ($($name:ident),* $(,)?) => {$(
+        impl Params for $name {
+            const NAME: &'static str = stringify!($name);
+        }
+    )*};
+}
+
+params!(
+    ForwardParams,
+    StepForwardParams,
+    PersistentForwardParams,
+    BackwardParams,
+    StepBackwardParams,
+    PersistentBackwardParams,
+    GemmParams,
+    SumPartialsParams,
+    BiasGradientParams,
+    PeepholeGradientParams,
+    DropoutParams,
+);
 
 mirrored! {
     BiasActivationParams {
@@ -399,8 +418,7 @@ mirrored! {
         dx: DevicePtr,
         len: u64,
     }
-    CombineParams { a: DevicePtr, b: DevicePtr, out: DevicePtr, len: u64, combination: u32, unused: u32 }
-    CopyColumnsParams { from: DevicePtr, to: DevicePtr, rows: u64, columns: u64, from_stride: u64, to_stride: u64 }
+    MultiplyParams { a: DevicePtr, b: DevicePtr, out: DevicePtr, len: u64 }
     FillParams { x: DevicePtr, len: u64, value: f64 }
     AdamParams {
         parameters: DevicePtr,
@@ -457,15 +475,15 @@ mirrored! {
         kind: u32,
         sparse: u32,
     }
-    FinishLossParams { partial: DevicePtr, record: DevicePtr, scale: f64, weight: f64, count: u32, code: u32 }
+    FinishLossParams { partial: DevicePtr, status: DevicePtr, scale: f64, weight: f64, count: u32, code: u32 }
     SumOfSquaresParams { x: DevicePtr, partial: DevicePtr, sum: DevicePtr, len: u64, count: u32, unused: u32 }
     ClipParams { x: DevicePtr, sum_of_squares: DevicePtr, len: u64, most: f64 }
-    CheckFiniteParams { x: DevicePtr, record: DevicePtr, len: u64, code: u32, unused: u32 }
+    CheckFiniteParams { x: DevicePtr, status: DevicePtr, len: u64, code: u32, unused: u32 }
     GatherParams {
         table: DevicePtr,
         indices: DevicePtr,
         out: DevicePtr,
-        record: DevicePtr,
+        status: DevicePtr,
         count: u64,
         width: u64,
         rows: u64,
@@ -476,7 +494,7 @@ mirrored! {
         dtable: DevicePtr,
         indices: DevicePtr,
         dout: DevicePtr,
-        record: DevicePtr,
+        status: DevicePtr,
         count: u64,
         width: u64,
         rows: u64,
@@ -615,7 +633,6 @@ mirrored! {
         reverse: u32,
         unused: u32,
     }
-    PickRowsParams { from: DevicePtr, rows: DevicePtr, out: DevicePtr, count: u64, width: u64, from_rows: u64 }
     HoldGradientParams { hold: DevicePtr, dy: DevicePtr, dx: DevicePtr, batch: u64, steps: u64, width: u64 }
-    IndicesParams { x: DevicePtr, out: DevicePtr, record: DevicePtr, len: u64, rows: u64, code: u32, unused: u32 }
+    IndicesParams { x: DevicePtr, out: DevicePtr, status: DevicePtr, len: u64, rows: u64, code: u32, unused: u32 }
 }

@@ -2,12 +2,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::catalog;
-use super::device::{Device, DevicePtr, Launch, Properties};
+use super::device::{Device, DevicePtr, Properties};
+use super::gemm::{GemmKernel, LARGE_TILE_ROWS, weight_splits};
+use super::launch::{Kernel, bias_pieces};
 use super::memory::DeviceBuffer;
 use super::mixed::{Compute, Converters, Kept, Mixed, Passing};
+use super::params::{
+    BackwardParams, BiasGradientParams, DropoutParams, ForwardParams, GemmParams, PeepholeGradientParams,
+    StepBackwardParams, StepForwardParams, SumPartialsParams,
+};
 use super::space::{self, Arena, HPrevLayout, LayerSpace, Sizes, Workspace};
 use super::walk::{Family, FamilyChoice, Walk};
+use crate::backend::ops::Orientation;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::CellKind;
 use crate::dtype::DType;
@@ -23,13 +29,6 @@ pub struct CudaOptions {
     pub family: FamilyChoice,
 }
 
-/// Rows of a product from which on the large tile is used.
-pub(crate) const LARGE_TILE_ROWS: usize = 33;
-/// Most pieces that the sum over steps and sequences of a weight gradient falls into.
-const MOST_SPLITS: usize = 32;
-/// Rows that a piece of a bias gradient has at least.
-const BIAS_PIECE_ROWS: usize = 256;
-
 /// Slots of `dgates`, times `hidden_size`: the gates, and for the GRU what R_n gets.
 pub(crate) fn gradient_slots(cell: CellKind) -> usize {
     match cell {
@@ -38,92 +37,27 @@ pub(crate) fn gradient_slots(cell: CellKind) -> usize {
     }
 }
 
-/// Which way the operands of a product lie, see `kernels/gemm.cu`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Orientation {
-    Nt,
-    Nn,
-    Tn,
-}
-
-/// A product's kernel with its tile.
-#[derive(Clone, Debug)]
-pub(crate) struct GemmKernel<K> {
-    kernel: K,
-    rows: u32,
-    columns: u32,
-    threads: u32,
-    shared_bytes: u32,
-}
-
-impl<K> GemmKernel<K> {
-    /// The one for a tile of [`catalog::GEMM_TILES`].
-    pub(crate) fn load<D: Device<Kernel = K>>(device: &D, orientation: &str, math: &str, tile: usize) -> Result<Self> {
-        Self::load_named(device, "gemm", orientation, math, tile)
-    }
-
-    /// The same for many products of the same size.
-    pub(crate) fn load_batched<D: Device<Kernel = K>>(
-        device: &D,
-        orientation: &str,
-        math: &str,
-        tile: usize,
-    ) -> Result<Self> {
-        Self::load_named(device, "batched_gemm", orientation, math, tile)
-    }
-
-    fn load_named<D: Device<Kernel = K>>(
-        device: &D,
-        kernel: &str,
-        orientation: &str,
-        math: &str,
-        tile: usize,
-    ) -> Result<Self> {
-        let (name, _, rows, columns, threads) = catalog::GEMM_TILES[tile];
-        Ok(GemmKernel {
-            kernel: device.kernel(&format!("{kernel}_{orientation}_{math}_{name}"))?,
-            rows,
-            columns,
-            threads,
-            shared_bytes: catalog::gemm_shared_bytes(math, rows + columns),
-        })
-    }
-
-    /// Geometry for products of at most `m` by `n`.
-    pub(crate) fn launch(&self, m: usize, n: usize, problems: usize, splits: usize) -> Launch {
-        let tiles = |size: usize, tile: u32| size.div_ceil(tile as usize) as u32;
-        Launch {
-            shared_bytes: self.shared_bytes,
-            ..Launch::new([tiles(m, self.rows), tiles(n, self.columns), (problems * splits) as u32], self.threads)
-        }
-    }
-
-    pub(crate) fn kernel(&self) -> &K {
-        &self.kernel
-    }
-}
-
 /// Kernels of a plan, loaded.
 #[derive(Debug)]
 pub(crate) struct Kernels<D: Device> {
-    pub(crate) begin_forward: D::Kernel,
-    pub(crate) step_forward: D::Kernel,
-    pub(crate) dropout: D::Kernel,
-    gemm_nt: [GemmKernel<D::Kernel>; 2],
+    pub(crate) begin_forward: Kernel<D, ForwardParams>,
+    pub(crate) step_forward: Kernel<D, StepForwardParams>,
+    pub(crate) dropout: Kernel<D, DropoutParams>,
+    gemm_nt: [GemmKernel<D, GemmParams>; 2],
     pub(crate) backward: Option<BackwardKernels<D>>,
 }
 
 /// Those of training alone.
 #[derive(Debug)]
 pub(crate) struct BackwardKernels<D: Device> {
-    pub(crate) begin: D::Kernel,
-    pub(crate) step: D::Kernel,
-    pub(crate) finish: D::Kernel,
-    pub(crate) bias_gradient: D::Kernel,
-    pub(crate) peephole_gradient: D::Kernel,
-    pub(crate) sum_partials: D::Kernel,
-    gemm_nn: [GemmKernel<D::Kernel>; 2],
-    gemm_tn: GemmKernel<D::Kernel>,
+    pub(crate) begin: Kernel<D, BackwardParams>,
+    pub(crate) step: Kernel<D, StepBackwardParams>,
+    pub(crate) finish: Kernel<D, BackwardParams>,
+    pub(crate) bias_gradient: Kernel<D, BiasGradientParams>,
+    pub(crate) peephole_gradient: Kernel<D, PeepholeGradientParams>,
+    pub(crate) sum_partials: Kernel<D, SumPartialsParams>,
+    gemm_nn: [GemmKernel<D, GemmParams>; 2],
+    gemm_tn: GemmKernel<D, GemmParams>,
 }
 
 impl<D: Device> Kernels<D> {
@@ -134,30 +68,30 @@ impl<D: Device> Kernels<D> {
         mode: ForwardMode,
     ) -> Result<Self> {
         let cell = descriptor.cell.spec().name;
-        let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, orientation, math, tile);
+        let gemm = |orientation: &str, tile: usize| GemmKernel::single(device, orientation, math, tile);
         let backward = || -> Result<BackwardKernels<D>> {
             Ok(BackwardKernels {
-                begin: device.kernel(&format!("begin_backward_{dtype}"))?,
-                step: device.kernel(&format!("step_backward_{cell}_{dtype}"))?,
-                finish: device.kernel(&format!("finish_backward_{dtype}"))?,
-                bias_gradient: device.kernel(&format!("bias_gradient_{dtype}"))?,
-                peephole_gradient: device.kernel(&format!("peephole_gradient_{dtype}"))?,
-                sum_partials: device.kernel(&format!("sum_partials_{gradient}"))?,
+                begin: Kernel::load(device, &format!("begin_backward_{dtype}"))?,
+                step: Kernel::load(device, &format!("step_backward_{cell}_{dtype}"))?,
+                finish: Kernel::load(device, &format!("finish_backward_{dtype}"))?,
+                bias_gradient: Kernel::load(device, &format!("bias_gradient_{dtype}"))?,
+                peephole_gradient: Kernel::load(device, &format!("peephole_gradient_{dtype}"))?,
+                sum_partials: Kernel::load(device, &format!("sum_partials_{gradient}"))?,
                 gemm_nn: [gemm("nn", 0)?, gemm("nn", 1)?],
                 gemm_tn: gemm("tn", 0)?,
             })
         };
         Ok(Kernels {
-            begin_forward: device.kernel(&format!("begin_forward_{dtype}"))?,
-            step_forward: device.kernel(&format!("step_forward_{cell}_{dtype}"))?,
-            dropout: device.kernel(&format!("dropout_{dtype}"))?,
+            begin_forward: Kernel::load(device, &format!("begin_forward_{dtype}"))?,
+            step_forward: Kernel::load(device, &format!("step_forward_{cell}_{dtype}"))?,
+            dropout: Kernel::load(device, &format!("dropout_{dtype}"))?,
             gemm_nt: [gemm("nt", 0)?, gemm("nt", 1)?],
             backward: (mode == ForwardMode::Training).then(backward).transpose()?,
         })
     }
 
     /// The kernel of a product with `m` rows.
-    pub(crate) fn gemm(&self, orientation: Orientation, m: usize) -> Result<&GemmKernel<D::Kernel>> {
+    pub(crate) fn gemm(&self, orientation: Orientation, m: usize) -> Result<&GemmKernel<D, GemmParams>> {
         let tile = usize::from(m < LARGE_TILE_ROWS);
         Ok(match orientation {
             Orientation::Nt => &self.gemm_nt[tile],
@@ -423,26 +357,6 @@ fn check_limits(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Pieces that the sum over `rows` of a weight gradient of `m` by `n` falls into, so that every multiprocessor has work.
-pub(crate) fn weight_splits(
-    m: usize,
-    n: usize,
-    rows: usize,
-    problems: usize,
-    multiprocessors: usize,
-    math: &str,
-) -> usize {
-    let (_, _, tile_rows, tile_columns, _) = catalog::GEMM_TILES[0];
-    let tiles = m.div_ceil(tile_rows as usize) * n.div_ceil(tile_columns as usize) * problems;
-    let deep = rows.div_ceil(8 * catalog::gemm_depth(math) as usize);
-    (2 * multiprocessors).div_ceil(tiles).min(deep).clamp(1, MOST_SPLITS)
-}
-
-/// Pieces that a bias gradient's sum falls into.
-pub(crate) fn bias_pieces(rows: usize) -> usize {
-    rows.div_ceil(BIAS_PIECE_ROWS).clamp(1, 64)
 }
 
 /// Partial sums that backward-weights needs room for at a time.

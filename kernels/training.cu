@@ -1,64 +1,20 @@
-// dense.cu - what a model is trained with besides the recurrent passes: activations, losses, optimizers, embeddings, copies.
+// training.cu - losses, optimizers, and the norms and checks of gradients.
 //
-// Math       Given with each kernel. Products come from gemm.cu, sums of columns from reduce.cu, dropout from dropout.cu.
-// Reads, writes  See the kernels' structs in params.cuh. Nothing is saved for backward but what they name.
-// Launch     Elementwise kernels: block 128, any grid along x; a thread takes elements i, i + gridDim.x * 128, ...
+// Math       Given with each kernel.
+// Reads, writes  See the kernels' structs in params_ops.cuh. Nothing is saved for backward but what they name.
+// Launch     Optimizers, clip, check_finite: block 128, any grid along x; a thread takes elements i, i + gridDim.x * 128, ...
 //            Reductions (losses, sum_of_squares): block 256, 64 bytes of shared memory; each block leaves one sum in
-//            `partial`, and a second kernel of one block adds these. scatter_add: block 128, 512 bytes of shared memory,
-//            a block for each row or index.
+//            `partial`, and a second kernel of one block adds these.
 // Numerics   Elements are loaded into the accumulator type (float; double for f64) and rounded once when stored. Losses,
-//            norms and everything in a record are sums of doubles. All sums have a fixed order that depends on sizes and
+//            norms and everything in a status are sums of doubles. All sums have a fixed order that depends on sizes and
 //            geometry alone, so the same call gives the same bits every time. No atomics: where several blocks write one
-//            code to a record, it is the same code. NaN stays NaN.
-// Oracle     src/backend/dense/host.rs and src/nn/loss.rs; tests/dense.rs.
+//            code to a status, it is the same code. NaN stays NaN.
+// Oracle     src/backend/reference/ops.rs and src/loss.rs.
 #include "activations.cuh"
-
-DEVICE u64 first_element() { return u64(blockIdx.x) * blockDim.x + threadIdx.x; }
-DEVICE u64 element_stride() { return u64(gridDim.x) * blockDim.x; }
+#include "elements.cuh"
 
 // NaN is neither.
 template <class V> DEVICE bool is_finite(V x) { return x - x == V(0); }
-
-// ---- elementwise ------------------------------------------------------------------------------------------------------
-
-// values = f(values + bias), and what went into f where it is asked for.
-template <class E> DEVICE void bias_activation(const BiasActivationParams& p) {
-    for (u64 i = first_element(); i < p.len; i += element_stride()) {
-        auto x = load<E>(p.values, i);
-        if (p.bias != nullptr) x += load<E>(p.bias, i % p.columns);
-        if (p.inputs != nullptr) store<E>(p.inputs, i, x);
-        store<E>(p.values, i, activate(p.f, x));
-    }
-}
-
-// dx = dy * f'(x). `values` is y = f(x), or x for those functions whose slope is of x; activation_slope reads only the one it needs.
-template <class E> DEVICE void activation_gradient(const ActivationGradientParams& p) {
-    for (u64 i = first_element(); i < p.len; i += element_stride()) {
-        const auto value = load<E>(p.values, i);
-        store<E>(p.dx, i, load<E>(p.dy, i) * activation_slope(p.f, value, value));
-    }
-}
-
-template <class E> DEVICE void combine(const CombineParams& p) {
-    for (u64 i = first_element(); i < p.len; i += element_stride()) {
-        const auto a = load<E>(p.a, i), b = load<E>(p.b, i);
-        store<E>(p.out, i, p.combination == COMBINE_ADD ? a + b : a * b);
-    }
-}
-
-// Bits as they are.
-template <class E> DEVICE void copy_columns(const CopyColumnsParams& p) {
-    const E* const from = static_cast<const E*>(p.from);
-    E* const to = static_cast<E*>(p.to);
-    for (u64 i = first_element(); i < p.rows * p.columns; i += element_stride()) {
-        const u64 row = i / p.columns, column = i % p.columns;
-        to[row * p.to_stride + column] = from[row * p.from_stride + column];
-    }
-}
-
-template <class E> DEVICE void fill(const FillParams& p) {
-    for (u64 i = first_element(); i < p.len; i += element_stride()) store<E>(p.x, i, accumulator_t<E>(p.value));
-}
 
 // ---- optimizers -------------------------------------------------------------------------------------------------------
 
@@ -182,9 +138,9 @@ template <class E> DEVICE void check_finite(const CheckFiniteParams& p) {
     bool bad = false;
     for (u64 i = first_element(); i < p.len; i += element_stride()) bad |= !is_finite(load<E>(p.x, i));
     // Who comes second finds the same code there.
-    if (bad && p.record[RECORD_BAD_GRADIENT] == 0.0) {
-        p.record[RECORD_BAD_GRADIENT] = p.code;
-        if (p.record[RECORD_BAD_LOSS] == 0.0) p.record[RECORD_BAD_VALUE] = __uint_as_float(0x7fc00000u);
+    if (bad && p.status[STATUS_BAD_GRADIENT] == 0.0) {
+        p.status[STATUS_BAD_GRADIENT] = p.code;
+        if (p.status[STATUS_BAD_LOSS] == 0.0) p.status[STATUS_BAD_VALUE] = __uint_as_float(0x7fc00000u);
     }
 }
 
@@ -303,83 +259,14 @@ template <class E> DEVICE void categorical_loss(const LossParams& p) {
     if (threadIdx.x == 0) p.partial[blockIdx.x] = total;
 }
 
-// The loss into the record.
-DEVICE void loss_to_record(const FinishLossParams& p) {
+// The loss into the status.
+DEVICE void loss_to_status(const FinishLossParams& p) {
     const double loss = sum_of_partials(p.partial, p.count) * p.scale;
     if (threadIdx.x != 0) return;
-    p.record[RECORD_LOSS] = loss;
-    p.record[RECORD_TOTAL] += loss * p.weight;
-    if (!is_finite(loss) && p.record[RECORD_BAD_LOSS] == 0.0) {
-        p.record[RECORD_BAD_LOSS] = p.code;
-        if (p.record[RECORD_BAD_GRADIENT] == 0.0) p.record[RECORD_BAD_VALUE] = loss;
-    }
-}
-
-// ---- tables -----------------------------------------------------------------------------------------------------------
-
-DEVICE void report_index(double* record, u32 code) {
-    if (record[RECORD_BAD_INDEX] == 0.0) record[RECORD_BAD_INDEX] = code;
-}
-
-// out[i, :] = table[indices[i], :]; NaN where there is no such row.
-template <class E> DEVICE void gather(const GatherParams& p) {
-    const E* const table = static_cast<const E*>(p.table);
-    E* const out = static_cast<E*>(p.out);
-    for (u64 i = first_element(); i < p.count * p.width; i += element_stride()) {
-        const u64 row = p.indices[i / p.width];
-        if (row < p.rows) {
-            out[i] = table[row * p.width + i % p.width];
-        } else {
-            store<E>(p.out, i, accumulator_t<E>(__uint_as_float(0x7fc00000u)));
-            report_index(p.record, p.code);
-        }
-    }
-}
-
-// dtable[indices[i], :] += dout[i, :], in the order of i. Each block has one row of the table, its own or that of its index, and looks
-// through the indices for it, 128 at a time in shared memory; of the blocks whose index is the same, the first does all.
-template <class E> DEVICE void scatter_add(const ScatterAddParams& p) {
-    using V = accumulator_t<E>;
-    constexpr u32 THREADS = 128;
-    SHARED(u32, chunk);
-    const u64 row = p.by_row ? blockIdx.x : p.indices[blockIdx.x];
-    const u64 first = p.by_row ? 0 : blockIdx.x;
-    if (p.by_row) {
-        // Block 0 looks for indices outside the table.
-        if (blockIdx.x == 0) {
-            for (u64 i = threadIdx.x; i < p.count; i += THREADS) {
-                if (p.indices[i] >= p.rows) report_index(p.record, p.code);
-            }
-        }
-    } else {
-        if (row >= p.rows) {
-            if (threadIdx.x == 0) report_index(p.record, p.code);
-            return;
-        }
-        u32 earlier = 0;
-        for (u64 i = threadIdx.x; i < first; i += THREADS) earlier |= p.indices[i] == row;
-        chunk[threadIdx.x] = earlier;
-        __syncthreads();
-        u32 any = 0;
-        for (u32 k = 0; k < THREADS; ++k) any |= chunk[k];
-        if (any) return;
-        __syncthreads();
-    }
-    for (u64 tile = 0; tile < p.width; tile += THREADS) {
-        const u64 column = tile + threadIdx.x;
-        V sum = V(0);
-        for (u64 begin = first; begin < p.count; begin += THREADS) {
-            const u32 size = u32(min(p.count - begin, u64(THREADS)));
-            if (threadIdx.x < size) chunk[threadIdx.x] = p.indices[begin + threadIdx.x];
-            __syncthreads();
-            for (u32 k = 0; k < size; ++k) {
-                if (chunk[k] == row && column < p.width) sum += load<E>(p.dout, (begin + k) * p.width + column);
-            }
-            __syncthreads();
-        }
-        if (column < p.width) {
-            const u64 at = row * p.width + column;
-            store<E>(p.dtable, at, p.accumulate ? load<E>(p.dtable, at) + sum : sum);
-        }
+    p.status[STATUS_LOSS] = loss;
+    p.status[STATUS_TOTAL] += loss * p.weight;
+    if (!is_finite(loss) && p.status[STATUS_BAD_LOSS] == 0.0) {
+        p.status[STATUS_BAD_LOSS] = p.code;
+        if (p.status[STATUS_BAD_GRADIENT] == 0.0) p.status[STATUS_BAD_VALUE] = loss;
     }
 }
