@@ -3,7 +3,7 @@
 use super::CudaBackend;
 use super::device::{Device, DevicePtr};
 use super::memory::DeviceBuffer;
-use crate::backend::call::Convert;
+use crate::backend::convert::Convert;
 use crate::backend::device::OnDevice;
 use crate::backend::tensor::{DeviceId, TensorRef};
 use crate::backend::{Extent, Tensors};
