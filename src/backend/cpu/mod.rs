@@ -12,11 +12,13 @@
 //! | `gemm` | packing and matrix products |
 //! | `gemv` | a step's product; a single sequence reads the weights where they lie |
 //! | `outer` | the weights' gradient over few steps |
-//! | `cells` | the gates, forward and backward |
+//! | `cells` | the cells' steps, a file each |
+//! | `recurrent` | the recurrent weights in a step's products, full or in blocks |
 //! | `sequences` | lengths, resets, and where rows stand |
 //! | `geometry` | sizes of operands, reserve and workspace |
 //! | `threads` | the pool, and work that divides itself |
 //! | `forward`, `backward` | the walks through time |
+//! | `weights` | the weights' gradients |
 //!
 //! # What it promises
 //!
@@ -33,16 +35,17 @@ mod gemm;
 mod gemv;
 mod geometry;
 mod outer;
+mod recurrent;
 mod sequences;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod weights;
 
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-
 
 use crate::backend::host::check_at_least;
 use crate::backend::{
@@ -51,8 +54,8 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
-use geometry::Geometry;
 use crate::simd::{Isa, SimdElement};
+use geometry::Geometry;
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
