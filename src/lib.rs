@@ -71,20 +71,20 @@
 
 pub mod backend;
 pub mod cell;
-//@@ pub mod data;
+pub mod data;
 pub mod dtype;
 pub mod error;
 pub mod files;
-//@@ pub mod gradcheck;
-//@@ pub mod interop;
+pub mod gradcheck;
+pub mod interop;
 pub mod loss;
-//@@ pub mod metrics;
-//@@ pub mod model;
-//@@ pub mod nn;
-//@@ pub mod optim;
-//@@ pub mod parity;
-//@@ #[cfg(feature = "plot")]
-//@@ pub mod plot;
+pub mod metrics;
+pub mod model;
+pub mod nn;
+pub mod optim;
+pub mod parity;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod rnn;
 pub mod simd;
 mod svg;

@@ -171,6 +171,16 @@ impl Device {
         self.runtime.download(from, TensorMut::of(to))
     }
 
+    /// The same as [`upload`](Self::upload) from a tensor in the host's memory.
+    pub(crate) fn upload_tensor(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+        self.runtime.upload(from, to)
+    }
+
+    /// The same as [`download`](Self::download) to a tensor in the host's memory.
+    pub(crate) fn download_tensor(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+        self.runtime.download(from, to)
+    }
+
     /// The values of a tensor, when all work given before is done.
     ///
     /// # Errors
@@ -421,7 +431,8 @@ pub(crate) fn check_copy(from: TensorRef<'_>, to: &TensorMut<'_>) -> Result<()> 
     Err(Error::shape("tensor", format!("elements of {}, as what is copied to it", from.dtype()), to.dtype().to_string()))
 }
 
-fn copy_on_host(from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+/// Copies between tensors in the host's memory.
+pub(crate) fn copy_on_host(from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
     check_copy(from, &to)?;
     match (from.bytes(), to.into_bytes()) {
         (Some(from), Some(to)) => {

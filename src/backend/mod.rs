@@ -24,11 +24,11 @@ pub mod cpu;
 pub mod cuda;
 pub mod device;
 pub(crate) mod host;
+mod host_ops;
 pub mod ops;
 pub mod pass;
 pub mod reference;
 pub mod reserve;
-mod stub;
 pub mod tensor;
 
 pub use call::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, Tensors};

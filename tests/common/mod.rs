@@ -2,6 +2,7 @@
 //! numbers. Both follow from a seed alone, so a failure is reported as one line and repeated with `FUSED_RNN_SEED`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod cases;
 pub mod damage;
 #[cfg(feature = "cuda")]
 pub mod gpu;
@@ -478,7 +479,7 @@ fn judge(recipe: &Recipe, property: &dyn Fn(&Problem) -> Verdict) -> Verdict {
 
 /// Checks a property on `count` random problems, their recipes first changed by `adapt` to what the property is about.
 /// A failure is simplified as far as it stays one, and reported with the seed that repeats it:
-/// `FUSED_RNN_SEED=17 cargo test --test backends cpu_f32::agrees`. `FUSED_RNN_CASES=10` draws ten times as many problems.
+/// `FUSED_RNN_SEED=17 cargo test --test operator cpu_f32::agrees`. `FUSED_RNN_CASES=10` draws ten times as many problems.
 pub fn for_random_problems<E: Element>(
     count: u64,
     adapt: impl Fn(&mut Recipe),

@@ -11,9 +11,9 @@
 use std::ops::Range;
 
 use super::outer::{FEW, OuterProducts};
-use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 use super::threads::{Divide, divide, share};
 use crate::backend::cpu::CpuElement;
+use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 
 /// Products that are summed in a register before the sum is added to the output.
 pub(crate) const DEPTH: usize = 512;

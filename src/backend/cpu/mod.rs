@@ -16,6 +16,7 @@
 //! | `recurrent` | the recurrent weights in a step's products, full or in blocks |
 //! | `sequences` | lengths, resets, and where rows stand |
 //! | `geometry` | sizes of operands, reserve and workspace |
+//! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
 //! | `forward`, `backward` | the walks through time |
 //! | `weights` | the weights' gradients |
@@ -34,6 +35,7 @@ mod forward;
 mod gemm;
 mod gemv;
 mod geometry;
+mod ops;
 mod outer;
 mod recurrent;
 mod sequences;

@@ -5,8 +5,8 @@
 //! [`gemm`](super::gemm), in the same order.
 
 use super::gemm::{Start, finish};
-use crate::simd::{Kernel, Simd};
 use crate::backend::cpu::CpuElement;
+use crate::simd::{Kernel, Simd};
 
 /// Steps that are few.
 pub(super) const FEW: usize = 32;

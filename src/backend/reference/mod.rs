@@ -25,6 +25,7 @@ use std::borrow::BorrowMut;
 use std::marker::PhantomData;
 
 use crate::backend::host::check_at_least;
+use crate::backend::host_ops::HostOperations;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
     RecurrentBackend, Reserve, TempSpace, WeightGrad,
@@ -58,6 +59,11 @@ impl<E: Scalar> Default for ReferenceBackend<E> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The defaults, which are plain loops.
+impl<E: Scalar> HostOperations for ReferenceBackend<E> {
+    type Element = E;
 }
 
 impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {

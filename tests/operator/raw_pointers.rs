@@ -1,0 +1,137 @@
+//! The CUDA backend's lower door: raw addresses and streams, on the emulated GPU.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use fused_rnn::backend::cuda::device::DevicePtr;
+use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+use fused_rnn::backend::cuda::{
+    CudaBackend, CudaOptions, DeviceBuffer, RawBackwardData, RawBackwardWeights, RawForward, Staged,
+};
+use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
+use fused_rnn::backend::{ForwardMode, RecurrentBackend, WeightGrad};
+use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::{Element, Error};
+
+type Buffer<E> = DeviceBuffer<E, Emulated>;
+
+/// Numbers that repeat after a prime of them.
+fn numbers<E: Element>(len: usize, scale: f64) -> Vec<E> {
+    (0..len).map(|i| E::of(scale * ((i * 37 % 101) as f64 / 50.0 - 1.0))).collect()
+}
+
+struct Fixture<E: Element> {
+    device: Arc<Emulated>,
+    backend: CudaBackend<E, Emulated>,
+    descriptor: RnnDescriptor,
+    shape: RnnShape,
+    inputs: Inputs<E>,
+    dy: Vec<E>,
+}
+
+impl<E: Element> Fixture<E> {
+    fn new() -> Self {
+        let device = Arc::new(Emulated::new(Schedule::default()).unwrap());
+        let descriptor = RnnDescriptor::lstm(7, 13);
+        let shape = RnnShape { seq_len: 5, batch: 3 };
+        let weights = numbers(WeightLayout::new(&descriptor).unwrap().len(), 0.4);
+        let inputs = Inputs { weights, x: numbers(5 * 3 * 7, 1.0), ..Inputs::default() };
+        let backend = CudaBackend::with_options(device.clone(), EmulatedStream, CudaOptions::default());
+        Fixture { device, backend, descriptor, shape, inputs, dy: numbers(5 * 3 * 13, 1.0) }
+    }
+
+    /// Values on the device, `shift` elements into an allocation.
+    fn up(&self, values: &[E], shift: usize) -> (Buffer<E>, DevicePtr) {
+        let mut all = vec![E::of(f64::NAN); shift];
+        all.extend_from_slice(values);
+        let buffer = Buffer::from_slice(&self.device, &EmulatedStream, "tensor", &all).unwrap();
+        let pointer = buffer.pointer().offset(shift * size_of::<E>());
+        (buffer, pointer)
+    }
+
+    fn down(buffer: &Buffer<E>, shift: usize) -> Vec<E> {
+        let mut all = vec![E::of(0.0); buffer.len()];
+        buffer.read(&EmulatedStream, &mut all).unwrap();
+        all.split_off(shift)
+    }
+}
+
+/// Tensors may begin anywhere in an allocation, as slices of an engine's tensors do: the results are those of the safe door.
+fn unaligned_tensors_give_the_same<E: Element>() {
+    let f = Fixture::<E>::new();
+    let gradients = OutputGradients { dy: Some(f.dy.clone()), ..OutputGradients::default() };
+    let staged = Staged::new(f.backend.clone());
+    let (outputs, expected) = pass::train(&staged, &f.descriptor, f.shape, &f.inputs, &gradients).unwrap();
+    let plan = f.backend.plan(&f.descriptor, f.shape, ForwardMode::Training).unwrap();
+    let space = f.backend.temp_space(&plan);
+    for shift in [0, 1, 3] {
+        let nan = |len: usize| vec![E::of(f64::NAN); len];
+        let (_w, weights) = f.up(&f.inputs.weights, shift);
+        let (_x, x) = f.up(&f.inputs.x, shift);
+        let (y_buffer, y) = f.up(&nan(outputs.y.len()), shift);
+        let (_dy, dy) = f.up(&f.dy, shift);
+        let (dx_buffer, dx) = f.up(&nan(f.inputs.x.len()), shift);
+        let (dw_buffer, dweights) = f.up(&nan(f.inputs.weights.len()), shift);
+        let (_workspace, workspace) = f.up(&nan(space.workspace), 0);
+        let (_reserve, reserve) = f.up(&nan(space.reserve), 0);
+        let forward = RawForward { weights, x, y, workspace, reserve, ..RawForward::default() };
+        let data = RawBackwardData { weights, dy, dx, workspace, reserve, ..RawBackwardData::default() };
+        let grads = RawBackwardWeights { x, dweights, workspace, reserve, ..RawBackwardWeights::default() };
+        // SAFETY: every address is that of a live buffer of the size that the plan says, and none overlap.
+        unsafe {
+            f.backend.forward_raw(&plan, &forward).unwrap();
+            f.backend.backward_data_raw(&plan, &data).unwrap();
+            f.backend.backward_weights_raw(&plan, &grads, WeightGrad::Set).unwrap();
+        }
+        f.backend.check(&plan).unwrap();
+        assert_eq!(Fixture::down(&y_buffer, shift), outputs.y, "{} y, shift {shift}", E::DTYPE);
+        assert_eq!(Fixture::down(&dx_buffer, shift), expected.dx, "{} dx, shift {shift}", E::DTYPE);
+        assert_eq!(Fixture::down(&dw_buffer, shift), expected.dweights, "{} dweights, shift {shift}", E::DTYPE);
+    }
+}
+
+#[test]
+fn tensors_may_begin_anywhere() {
+    unaligned_tensors_give_the_same::<f32>();
+    unaligned_tensors_give_the_same::<f64>();
+    unaligned_tensors_give_the_same::<half::f16>();
+    unaligned_tensors_give_the_same::<half::bf16>();
+}
+
+#[test]
+fn null_and_crooked_addresses_are_named() {
+    let f = Fixture::<f32>::new();
+    let plan = f.backend.plan(&f.descriptor, f.shape, ForwardMode::Inference).unwrap();
+    let space = f.backend.temp_space(&plan);
+    let (_w, weights) = f.up(&f.inputs.weights, 0);
+    let (_x, x) = f.up(&f.inputs.x, 0);
+    let (_y, y) = f.up(&f.dy, 0);
+    let (_workspace, workspace) = f.up(&vec![0.0; space.workspace + 1], 0);
+    let whole = RawForward { weights, x, y, workspace, ..RawForward::default() };
+    let call = |args: RawForward| {
+        // SAFETY: every address is null, refused for its alignment, or that of a live buffer of the size that the plan says.
+        unsafe { f.backend.forward_raw(&plan, &args) }
+    };
+    call(whole).unwrap();
+    for (name, args) in [
+        ("weights", RawForward { weights: DevicePtr::NULL, ..whole }),
+        ("x", RawForward { x: DevicePtr::NULL, ..whole }),
+        ("y", RawForward { y: DevicePtr::NULL, ..whole }),
+        ("workspace", RawForward { workspace: DevicePtr::NULL, ..whole }),
+    ] {
+        let error = call(args).unwrap_err();
+        assert!(matches!(&error, Error::Presence { tensor, .. } if tensor == name), "{name}: {error}");
+    }
+    let error = call(RawForward { workspace: workspace.offset(4), ..whole }).unwrap_err();
+    assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == "workspace"), "{error}");
+}
+
+/// Plans and backends may be used by several threads at once.
+#[test]
+fn plans_and_backends_are_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let f = Fixture::<f32>::new();
+    let plan = f.backend.plan(&f.descriptor, f.shape, ForwardMode::Training).unwrap();
+    shared(&f.backend);
+    shared(&plan);
+}
