@@ -18,7 +18,7 @@ pub mod spec;
 
 /// The modules of the cells.
 macro_rules! modules {
-    ($($kind:ident $module:ident)*) => { $(pub mod $module;)* };
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => { $(pub mod $module;)* };
 }
 for_each_cell!(modules);
 
@@ -240,7 +240,7 @@ impl<E: Scalar> Layer<'_, E> {
 
 /// The functions of [`Layer`] that call those of its cell.
 macro_rules! dispatch {
-    ($($kind:ident $module:ident)*) => {
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => {
         impl<E: Scalar> Layer<'_, E> {
             /// Calls the cell's `forward`.
             pub(crate) fn forward(&self, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {

@@ -118,11 +118,18 @@ impl CellOption {
 const ALL_FUNCTIONS: Functions = Functions { gate: true, state: true, output: true };
 const GATE_AND_STATE: Functions = Functions { gate: true, state: true, output: false };
 
-/// Makes [`CellKind`] of the rows, and `for_each_cell!`, which calls a macro with `Kind module` of every row: so all that has one
-/// thing a cell (modules, dispatch, kernels) follows from them. The first argument is a dollar sign, which a macro within a
-/// macro cannot write.
+/// Makes [`CellKind`] of the rows, and `for_each_cell!`, which calls a macro with `(Kind module Layer "class" "stem" form)` of every row:
+/// so all that has one thing a cell (modules, dispatch, kernels, layers) follows from them. The first argument is a dollar sign, which
+/// a macro within a macro cannot write.
+///
+/// `module` is the name of the cell's file in the oracle and in the CPU backend; `layer` says what its layer is called: the type in
+/// [`crate::nn`], its class name in files, the stem of names of such layers. A `usual` layer has the options that all layers have and
+/// follows from this row; one that is its `own` is written out in `src/nn/recurrent/`.
 macro_rules! cells {
-    ($dollar:tt $($(#[$doc:meta])* $kind:ident in $module:ident: $spec:expr;)*) => {
+    ($dollar:tt $(
+        $(#[$doc:meta])*
+        $kind:ident in $module:ident, $form:ident layer $layer:ident $class:literal $stem:literal: $spec:expr;
+    )*) => {
         /// A recurrent cell.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum CellKind {
@@ -147,7 +154,7 @@ macro_rules! cells {
         #[allow(unused_macros, reason = "build.rs does not use it")]
         macro_rules! for_each_cell {
             ($dollar callback:ident) => {
-                $dollar callback! { $($kind $module)* }
+                $dollar callback! { $(($kind $module $layer $class $stem $form))* }
             };
         }
     };
@@ -155,7 +162,7 @@ macro_rules! cells {
 
 cells! { $
     /// The simple (Elman) recurrence, [`crate::cell::rnn`].
-    Rnn in rnn: CellSpec {
+    Rnn in rnn, own layer SimpleRnn "SimpleRNN" "simple_rnn": CellSpec {
         name: "rnn",
         title: "RNN",
         gates: &["h"],
@@ -172,7 +179,7 @@ cells! { $
     };
 
     /// Long short-term memory, [`crate::cell::lstm`].
-    Lstm in lstm: CellSpec {
+    Lstm in lstm, own layer Lstm "LSTM" "lstm": CellSpec {
         name: "lstm",
         title: "LSTM",
         gates: &["i", "f", "g", "o"],
@@ -194,7 +201,7 @@ cells! { $
     };
 
     /// Gated recurrent unit, [`crate::cell::gru`].
-    Gru in gru: CellSpec {
+    Gru in gru, own layer Gru "GRU" "gru": CellSpec {
         name: "gru",
         title: "GRU",
         gates: &["r", "z", "n"],
@@ -211,7 +218,7 @@ cells! { $
     };
 
     /// Long short-term memory with exponential gates, [`crate::cell::slstm`].
-    Slstm in slstm: CellSpec {
+    Slstm in slstm, own layer Slstm "SLSTM" "slstm": CellSpec {
         name: "slstm",
         title: "sLSTM",
         gates: &["i", "f", "z", "o"],

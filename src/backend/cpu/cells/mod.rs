@@ -19,7 +19,7 @@ use crate::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
 
 /// The modules of the cells.
 macro_rules! modules {
-    ($($kind:ident $module:ident)*) => { $(mod $module;)* };
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => { $(mod $module;)* };
 }
 for_each_cell!(modules);
 
@@ -352,7 +352,7 @@ pub(crate) struct BackwardRow<'a, E> {
 
 /// The functions that call a cell's kernels.
 macro_rules! dispatch {
-    ($($kind:ident $module:ident)*) => {
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => {
         impl<E: CpuElement> ForwardRow<'_, E> {
             pub(crate) fn run(self, cell: CellKind, isa: Isa) {
                 match (cell, self.options.is_plain()) {
