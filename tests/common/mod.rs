@@ -19,7 +19,7 @@ use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::{
     Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout,
 };
-use fused_rnn::{DType, Element};
+use fused_rnn::{DType, Device, Element};
 
 /// SplitMix64 ([Steele et al. 2014](https://doi.org/10.1145/2660193.2660195)): any seed is a good one.
 pub struct Rng(u64);
@@ -62,6 +62,16 @@ impl Rng {
     pub fn vector(&mut self, len: usize, bound: f64) -> Vec<f64> {
         (0..len).map(|_| self.uniform(-bound, bound)).collect()
     }
+}
+
+/// The CPU, in a type of element.
+pub fn cpu(dtype: DType) -> Device {
+    Device::cpu().with_dtype(dtype).expect("a type that the CPU computes in")
+}
+
+/// The oracle, in a type of element.
+pub fn reference(dtype: DType) -> Device {
+    Device::reference().with_dtype(dtype).expect("a type that the oracle computes in")
 }
 
 /// What tests need of an element type.

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::Rng;
+use crate::common::{Rng, reference};
 use crate::common::damage::{damaged, with_damaged_meaning};
+use fused_rnn::backend::TensorRef;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::cell::CellKind;
 use fused_rnn::data::csv::parse_series;
@@ -15,7 +16,7 @@ use fused_rnn::interop::safetensors::{self, TensorFile};
 use fused_rnn::model::{ForecastConfig, Forecaster, Sequential};
 use fused_rnn::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
 use fused_rnn::parity::Case;
-use fused_rnn::{DType, Error};
+use fused_rnn::{DType, Device, Error};
 
 /// A file of a header and data.
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
@@ -31,7 +32,7 @@ fn small_file() -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("small.safetensors");
     let (a, b) = ([1.0f32, -2.0, 0.5, 4.0, f32::NAN, -0.0], [7.0f32]);
-    safetensors::write(&path, "case", r#"{"cell":"gru"}"#, &[("a", vec![2, 3], &a), ("b.c", vec![], &b)])
+    safetensors::write(&path, "case", r#"{"cell":"gru"}"#, &[("a", vec![2, 3], TensorRef::of(&a)), ("b.c", vec![], TensorRef::of(&b))])
         .expect("written");
     std::fs::read(&path).expect("read")
 }
@@ -301,7 +302,7 @@ fn model_files() -> Vec<(String, Vec<u8>)> {
                 CellKind::Lstm => Lstm::new(3).into(),
                 CellKind::Gru => Gru::new(3).into(),
             };
-            let model = Forecaster::new(ReferenceBackend::<f32>::new(), config, layer, 1).expect("valid");
+            let model = Forecaster::new(Device::reference(), config, layer, 1).expect("valid");
             model.save(&path).expect("saved");
             (format!("a model with {cell}"), std::fs::read(&path).expect("read"))
         })
@@ -314,11 +315,11 @@ fn damaged_models_are_loaded_or_refused() {
     let path = folder.path().join("model.safetensors");
     let load = |bytes: &[u8]| -> Result<(), String> {
         std::fs::write(&path, bytes).expect("written");
-        let model = Sequential::<f64, _>::load(ReferenceBackend::<f64>::new(), &path);
+        let model = Sequential::load(reference(DType::F64), &path);
         if let Ok(model) = &model {
             let _ = (model.summary(), model.count_params());
         }
-        let mut forecaster = Forecaster::load(ReferenceBackend::<f32>::new(), &path).map_err(|e| e.to_string())?;
+        let mut forecaster = Forecaster::load(Device::reference(), &path).map_err(|e| e.to_string())?;
         model.map_err(|e| format!("a forecaster, but no model: {e}"))?;
         forecaster.forecast(&[3.0, 1.0, 4.0, 1.0, 5.0], 3).map(drop).map_err(|e| e.to_string())
     };

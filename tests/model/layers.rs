@@ -1,13 +1,12 @@
 //! Every layer's gradients against finite differences in `f64`, by its weights and by its inputs; and what its options mean.
 
-use fused_rnn::backend::cpu::CpuBackend;
-use fused_rnn::backend::reference::ReferenceBackend;
+use crate::common::reference;
+use crate::{cpu, weights};
 use fused_rnn::gradcheck;
 use fused_rnn::model::{Graph, Model, Sequential};
 use fused_rnn::nn::*;
+use fused_rnn::{DType, Device};
 use ndarray::{ArrayD, IxDyn};
-
-type Cpu = CpuBackend<f64>;
 
 fn draw(shape: &[usize], stream: u32) -> ArrayD<f64> {
     let mut random = Random::new(11, stream);
@@ -16,9 +15,9 @@ fn draw(shape: &[usize], stream: u32) -> ArrayD<f64> {
 }
 
 /// Weights that start as zeros and ones would hide mistakes.
-fn stir<B: fused_rnn::backend::DenseBackend<Elem = f64, Plan: 'static> + 'static>(model: &mut Model<f64, B>) {
+fn stir(model: &mut Model) {
     let mut random = Random::new(5, 9);
-    let stirred: Vec<f64> = model.flat_weights().iter().map(|w| w + 0.2 * random.normal()).collect();
+    let stirred: Vec<f64> = weights(model).iter().map(|w| w + 0.2 * random.normal()).collect();
     model.set_flat_weights(&stirred).unwrap();
 }
 
@@ -35,7 +34,7 @@ fn masked_input(steps: usize, features: usize) -> ArrayD<f64> {
 }
 
 #[track_caller]
-fn check(name: &str, model: &mut Model<f64, Cpu>, x: &[ArrayD<f64>]) {
+fn check(name: &str, model: &mut Model, x: &[ArrayD<f64>]) {
     stir(model);
     let batch = x[0].shape()[0];
     let shapes: Vec<Vec<usize>> = model.output_shapes().map(|s| [&[batch], s].concat()).collect();
@@ -47,8 +46,8 @@ fn check(name: &str, model: &mut Model<f64, Cpu>, x: &[ArrayD<f64>]) {
     assert!(report.worst < 1e-7 && report.checked > 0, "{name}: {report:?}");
 }
 
-fn stack(input_shape: &[usize], layers: &[LayerConfig]) -> Sequential<f64, Cpu> {
-    let mut model = Sequential::new(Cpu::new(), input_shape, 3).unwrap();
+fn stack(input_shape: &[usize], layers: &[LayerConfig]) -> Sequential {
+    let mut model = Sequential::new(cpu(), input_shape, 3).unwrap();
     for layer in layers {
         model.add(layer.clone()).unwrap();
     }
@@ -118,7 +117,7 @@ fn states_in_and_out() {
         (Bidirectional::new(Lstm::new(3).return_state(true)).into(), 4),
     ] {
         for masked in [false, true] {
-            let mut graph = Graph::<Cpu>::new();
+            let mut graph = Graph::new(cpu(), 3);
             let mut inputs = vec![graph.input("x", &[5, 2]).unwrap()];
             let mut x = vec![if masked { masked_input(5, 2) } else { draw(&[4, 5, 2], 1) }];
             if masked {
@@ -132,7 +131,7 @@ fn states_in_and_out() {
             }
             let outputs = graph.add_all(layer.clone(), &inputs.iter().collect::<Vec<_>>()).unwrap();
             assert_eq!(outputs.len(), 1 + states);
-            let mut model = graph.model(Cpu::new(), &outputs.iter().collect::<Vec<_>>(), 3).unwrap();
+            let mut model = graph.model(&outputs.iter().collect::<Vec<_>>()).unwrap();
             if masked {
                 let views: Vec<_> = x.iter().map(|x| x.view()).collect();
                 let got = model.predict_all(views).unwrap();
@@ -222,7 +221,7 @@ fn embeddings() {
         let y = draw(&[3, 2], 7);
         let (_, gradient) = model.loss_gradient(&x, &y).unwrap();
         let gradient = gradient.to_vec();
-        let weights = model.flat_weights().to_vec();
+        let weights = weights(&model);
         for i in 0..weights.len() {
             let mut at = |offset: f64| {
                 let mut moved = weights.clone();
@@ -256,7 +255,7 @@ fn layers_of_several_inputs() {
     ];
     for (layer, inputs) in layers {
         for masked in [false, true] {
-            let mut graph = Graph::<Cpu>::new();
+            let mut graph = Graph::new(cpu(), 3);
             let mut tensors = Vec::new();
             let mut x = Vec::new();
             for i in 0..inputs {
@@ -272,7 +271,7 @@ fn layers_of_several_inputs() {
             }
             let y = graph.add(layer.clone(), &tensors.iter().collect::<Vec<_>>()).unwrap();
             let z = graph.add(Dense::new(2), &[&y]).unwrap();
-            let mut model = graph.model(Cpu::new(), &[&z, &y], 3).unwrap();
+            let mut model = graph.model(&[&z, &y]).unwrap();
             check(&format!("{layer:?} masked {masked}"), &mut model, &x);
         }
     }
@@ -281,7 +280,7 @@ fn layers_of_several_inputs() {
 /// A layer used twice has the sum of both gradients; a value used twice too.
 #[test]
 fn shared_layers_and_values() {
-    let mut graph = Graph::<Cpu>::new();
+    let mut graph = Graph::new(cpu(), 3);
     let (a, b) = (graph.input("a", &[4, 2]).unwrap(), graph.input("b", &[4, 2]).unwrap());
     let shared = graph.layer(Lstm::new(3).return_sequences(true)).unwrap();
     let dense = graph.layer(Dense::new(3)).unwrap();
@@ -291,11 +290,11 @@ fn shared_layers_and_values() {
     let square = graph.add(Multiply::new(), &[&p, &p]).unwrap();
     let sum = graph.add(Add::new(), &[&product, &square, &q]).unwrap();
     let norm = graph.add(LayerNormalization::new(), &[&sum]).unwrap();
-    let mut model = graph.model(Cpu::new(), &[&norm, &product], 3).unwrap();
+    let mut model = graph.model(&[&norm, &product]).unwrap();
     model.losses(&[(Loss::MeanSquaredError, 1.0), (Loss::MeanSquaredError, 0.3)]).unwrap();
     assert_eq!(model.count_params(), 4 * 3 * (2 + 3 + 1) + 3 * 4 + 6);
     check("shared", &mut model, &[draw(&[3, 4, 2], 1), draw(&[3, 4, 2], 2)]);
-    let mut graph = Graph::<Cpu>::new();
+    let mut graph = Graph::new(cpu(), 3);
     let (a, b) = (graph.input("a", &[2]).unwrap(), graph.input("b", &[3]).unwrap());
     let dense = graph.layer(Dense::new(3)).unwrap();
     graph.call(dense, &[&a]).unwrap();
@@ -319,7 +318,7 @@ fn a_mask_leaves_steps_out() {
             let short =
                 x.index_axis(ndarray::Axis(0), b).select(ndarray::Axis(0), &steps).insert_axis(ndarray::Axis(0));
             let mut alone = stack(&[steps.len(), 2], std::slice::from_ref(&layer));
-            alone.set_flat_weights(model.flat_weights()).unwrap();
+            alone.set_flat_weights(&weights(&model)).unwrap();
             let expected = alone.predict(&short).unwrap();
             for (a, e) in all.index_axis(ndarray::Axis(0), b).iter().zip(&expected) {
                 assert!((a - e).abs() < 1e-14, "{layer:?} sequence {b}: {a} {e}");
@@ -339,7 +338,7 @@ fn stateful_layers_go_on() {
             let mut whole = stack(&[6, 2], std::slice::from_ref(&layer));
             let expected = whole.predict(&x).unwrap();
             let mut parts = stack(&[3, 2], std::slice::from_ref(&layer));
-            parts.set_flat_weights(whole.flat_weights()).unwrap();
+            parts.set_flat_weights(&weights(&whole)).unwrap();
             let half = |from: usize| x.slice_axis(ndarray::Axis(1), ndarray::Slice::from(from..from + 3)).to_owned();
             let first = parts.predict(&half(0)).unwrap();
             let second = parts.predict(&half(3)).unwrap();
@@ -365,11 +364,11 @@ fn both_backends_give_the_same() {
         Dense::new(2).activation(ActivationFunction::Softmax).into(),
     ];
     let mut fast = stack(&[6, 4], &layers);
-    let mut oracle = Sequential::new(ReferenceBackend::<f64>::new(), &[6, 4], 3).unwrap();
+    let mut oracle = Sequential::new(reference(DType::F64), &[6, 4], 3).unwrap();
     for layer in &layers {
         oracle.add(layer.clone()).unwrap();
     }
-    assert_eq!(fast.flat_weights(), oracle.flat_weights());
+    assert_eq!(weights(&fast), weights(&oracle));
     let (a, b) = (fast.predict(&x).unwrap(), oracle.predict(&x).unwrap());
     assert!((&a - &b).iter().all(|d| d.abs() < 1e-13), "{a} {b}");
 }
@@ -378,7 +377,7 @@ fn both_backends_give_the_same() {
 fn a_wrong_derivative_is_found() {
     #[derive(Clone)]
     struct Wrong(f64);
-    impl Cell<Cpu> for Wrong {
+    impl Cell for Wrong {
         fn output_size(&self) -> usize {
             2
         }
@@ -387,22 +386,27 @@ fn a_wrong_derivative_is_found() {
             vec![("bias".to_owned(), vec![2], Init::Uniform(0.5))]
         }
 
-        fn forward(&mut self, _: &Cpu, step: CellForward<'_, Cpu>) -> fused_rnn::Result<()> {
-            for (i, new) in step.new_state.iter_mut().enumerate() {
-                *new = 0.5 * step.state[i] + step.x[i] * step.parameters[i % 2];
+        fn forward(&mut self, _: &Device, step: CellForward<'_>) -> fused_rnn::Result<()> {
+            let (state, x, bias): (&[f64], &[f64], &[f64]) =
+                (step.state.host()?, step.x.host()?, step.parameters.host()?);
+            for (i, new) in step.new_state.host::<f64>()?.iter_mut().enumerate() {
+                *new = 0.5 * state[i] + x[i] * bias[i % 2];
             }
             Ok(())
         }
 
-        fn backward(&mut self, _: &Cpu, step: CellBackward<'_, Cpu>) -> fused_rnn::Result<()> {
-            for (i, d) in step.dnew_state.iter().enumerate() {
-                step.dstate[i] = self.0 * d;
-                step.dx[i] = d * step.parameters[i % 2];
-                step.dparameters[i % 2] += d * step.x[i];
+        fn backward(&mut self, _: &Device, step: CellBackward<'_>) -> fused_rnn::Result<()> {
+            let (x, bias): (&[f64], &[f64]) = (step.x.host()?, step.parameters.host()?);
+            let (dstate, dx): (&mut [f64], &mut [f64]) = (step.dstate.host()?, step.dx.host()?);
+            let dbias: &mut [f64] = step.dparameters.host()?;
+            for (i, d) in step.dnew_state.host::<f64>()?.iter().enumerate() {
+                dstate[i] = self.0 * d;
+                dx[i] = d * bias[i % 2];
+                dbias[i % 2] += d * x[i];
             }
             Ok(())
         }
     }
-    assert!(gradcheck::cell(Cpu::new(), Wrong(0.5), 2).unwrap().worst < 1e-9);
-    assert!(gradcheck::cell(Cpu::new(), Wrong(0.51), 2).unwrap().worst > 1e-4);
+    assert!(gradcheck::cell(&cpu(), Wrong(0.5), 2).unwrap().worst < 1e-9);
+    assert!(gradcheck::cell(&cpu(), Wrong(0.51), 2).unwrap().worst > 1e-4);
 }

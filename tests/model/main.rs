@@ -21,3 +21,13 @@ mod plot;
 mod saved;
 mod sequences;
 mod training;
+
+/// The CPU in `f64`.
+fn cpu() -> fused_rnn::Device {
+    common::cpu(fused_rnn::DType::F64)
+}
+
+/// All weights of a model.
+fn weights(model: &fused_rnn::model::Model) -> Vec<f64> {
+    model.flat_weights().expect("weights of a model")
+}

@@ -9,16 +9,16 @@ use crate::common::run::{Setup, infer, same_bits, same_bits_of, train};
 use crate::common::tensors::{GRADS, Tensor, add_to, workspace};
 use crate::common::truth::Named;
 use crate::common::{Number, Problem, Rng, Verdict, for_random_problems};
-use fused_rnn::backend::cuda::device::Device;
+use fused_rnn::backend::cuda::device;
 use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, Staged};
-use fused_rnn::backend::dense::{DenseCall, Orientation, Product};
-use fused_rnn::backend::{DenseBackend, ForwardMode, RecurrentBackend, WeightGrad};
+use fused_rnn::backend::ops::{MatMul, Orientation, Workspace};
+use fused_rnn::backend::{ForwardMode, RecurrentBackend, WeightGrad};
 use fused_rnn::data::windows;
 use fused_rnn::model::{FitOptions, History, LossScale, Sequential};
 use fused_rnn::nn::{Bidirectional, Dense, Gru, Loss, Lstm, SimpleRnn};
 use fused_rnn::optim::Adam;
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
-use fused_rnn::{DType, Element, Error};
+use fused_rnn::{DType, Device, Element, Error};
 
 /// A type of 16 bits, and the option that computes in it.
 trait Half: Number {
@@ -34,13 +34,21 @@ impl Half for half::bf16 {
 }
 
 /// Backends on one device.
-struct Kit<D: Device> {
+struct Kit<D: device::Device> {
     device: Arc<D>,
     stream: D::Stream,
     family: FamilyChoice,
 }
 
-impl<D: Device> Kit<D> {
+impl<D: device::Device> Kit<D> {
+    /// In f32.
+    fn on(&self, compute: Compute) -> Device
+    where
+        D: 'static,
+    {
+        Device::from(self.backend::<f32>(compute))
+    }
+
     fn backend<E: Element>(&self, compute: Compute) -> CudaBackend<E, D> {
         let options = CudaOptions { compute, family: self.family };
         CudaBackend::with_options(self.device.clone(), self.stream.clone(), options)
@@ -61,7 +69,7 @@ fn is_narrow<E: Number>(values: &[f32]) -> bool {
 }
 
 /// The pass on f32 gives what the pass on rounded tensors gives; gradients of weights are as that one's before they were rounded.
-fn a_pass_is_that_of_16_bits<E: Half, D: Device>(kit: &Kit<D>, problems: u64) {
+fn a_pass_is_that_of_16_bits<E: Half, D: device::Device>(kit: &Kit<D>, problems: u64) {
     let mixed = Staged::new(kit.backend::<f32>(E::COMPUTE));
     let narrow = Staged::new(kit.backend::<E>(Compute::Exact));
     let property = |p: &Problem| -> Verdict {
@@ -97,7 +105,7 @@ fn a_pass_is_that_of_16_bits<E: Half, D: Device>(kit: &Kit<D>, problems: u64) {
 }
 
 /// Gradients of weights are sums in f32 that nothing has rounded to 16 bits.
-fn gradients_of_weights_are_wide<E: Half, D: Device>(kit: &Kit<D>) {
+fn gradients_of_weights_are_wide<E: Half, D: device::Device>(kit: &Kit<D>) {
     let descriptor = RnnDescriptor::lstm(9, 33);
     let shape = RnnShape { seq_len: 7, batch: 5 };
     let mut rng = Rng::new(3);
@@ -112,14 +120,13 @@ fn gradients_of_weights_are_wide<E: Half, D: Device>(kit: &Kit<D>) {
     }
 }
 
-/// `gemm` on f32 is the product of operands rounded to 16 bits, summed in f32.
-fn products_round_their_operands<E: Half, D: Device>(kit: &Kit<D>) {
-    let backend = kit.backend::<f32>(E::COMPUTE);
-    let exact = kit.backend::<f32>(Compute::Exact);
+/// `matmul` on f32 is the product of operands rounded to 16 bits, summed in f32.
+fn products_round_their_operands<E: Half, D: device::Device + 'static>(kit: &Kit<D>) {
+    let (mixed, exact) = (kit.on(E::COMPUTE), kit.on(Compute::Exact));
     let mut rng = Rng::new(11);
     for (m, n, k) in [(1, 1, 1), (3, 5, 7), (33, 17, 65), (64, 64, 32), (7, 130, 300), (20, 30, 2000)] {
         for orientation in [Orientation::Nt, Orientation::Nn, Orientation::Tn] {
-            let product = Product { orientation, m, n, k };
+            let product = MatMul::single(orientation, m, n, k);
             let (a, b) = (rng.vector(m * k, 1.0), rng.vector(n * k, 1.0));
             let round = |values: &[f64]| values.iter().map(|v| E::of(*v).wide()).collect::<Vec<_>>();
             let (narrow_a, narrow_b) = (round(&a), round(&b));
@@ -130,14 +137,14 @@ fn products_round_their_operands<E: Half, D: Device>(kit: &Kit<D>) {
             };
             for grad in GRADS {
                 let before = rng.vector(m * n, 1.0);
-                let run = |backend: &CudaBackend<f32, D>| {
-                    let mut c = Tensor::<CudaBackend<f32, D>>::new(backend, &before);
-                    let mut scratch = workspace(backend, DenseCall::Gemm(product));
-                    let (a, b) = (Tensor::<CudaBackend<f32, D>>::new(backend, &a), Tensor::new(backend, &b));
-                    backend.gemm(product, a.get(), b.get(), c.get_mut(), grad, scratch.get_mut()).unwrap();
-                    c.values(backend)
+                let run = |device: &Device| {
+                    let mut c = Tensor::new(device, &before);
+                    let mut space = workspace(device, Workspace::MatMul(product));
+                    let (a, b) = (Tensor::new(device, &a), Tensor::new(device, &b));
+                    device.matmul(product, 1.0, a.get(), b.get(), c.get_mut(), grad, space.get_mut()).unwrap();
+                    c.values()
                 };
-                let got = run(&backend);
+                let got = run(&mixed);
                 let mut differs = false;
                 let as_it_is = run(&exact);
                 for (index, got) in got.iter().enumerate() {
@@ -164,22 +171,22 @@ fn products_round_their_operands<E: Half, D: Device>(kit: &Kit<D>) {
     }
 }
 
-/// A product's scratch is asked for, and one that is too small is refused.
-fn small_scratch_is_refused<D: Device>(kit: &Kit<D>) {
-    let backend = kit.backend::<f32>(Compute::Bf16);
-    let product = Product { orientation: Orientation::Nt, m: 3, n: 4, k: 5 };
-    assert!(backend.dense_workspace(DenseCall::Gemm(product)) > 0);
-    let (a, b) = (Tensor::<CudaBackend<f32, D>>::new(&backend, &[1.0; 15]), Tensor::new(&backend, &[1.0; 20]));
-    let mut c = Tensor::<CudaBackend<f32, D>>::poisoned(&backend, 12);
-    let mut scratch = Tensor::poisoned(&backend, backend.dense_workspace(DenseCall::Gemm(product)) - 1);
-    let refused = backend.gemm(product, a.get(), b.get(), c.get_mut(), WeightGrad::Set, scratch.get_mut());
+/// A product's workspace is asked for, and one that is too small is refused.
+fn small_workspace_is_refused<D: device::Device + 'static>(kit: &Kit<D>) {
+    let device = &kit.on(Compute::Bf16);
+    let product = MatMul::single(Orientation::Nt, 3, 4, 5);
+    let needed = device.workspace(Workspace::MatMul(product));
+    assert!(needed > 0);
+    let (a, b) = (Tensor::new(device, &[1.0; 15]), Tensor::new(device, &[1.0; 20]));
+    let (mut c, mut space) = (Tensor::poisoned(device, 12), Tensor::poisoned(device, needed - 1));
+    let refused = device.matmul(product, 1.0, a.get(), b.get(), c.get_mut(), WeightGrad::Set, space.get_mut());
     assert!(matches!(&refused, Err(Error::Shape { tensor, .. }) if tensor == "workspace"), "{refused:?}");
-    let huge = Product { orientation: Orientation::Nt, m: usize::MAX / 2, n: 4, k: 5 };
-    assert_eq!(backend.dense_workspace(DenseCall::Gemm(huge)), usize::MAX);
+    let huge = MatMul::single(Orientation::Nt, usize::MAX / 2, 4, 5);
+    assert_eq!(device.workspace(Workspace::MatMul(huge)), usize::MAX);
 }
 
 /// Only f32 is multiplied in another type.
-fn other_elements_are_refused<D: Device>(kit: &Kit<D>) {
+fn other_elements_are_refused<D: device::Device>(kit: &Kit<D>) {
     for compute in [Compute::Tf32, Compute::Bf16, Compute::F16] {
         let (descriptor, shape) = (RnnDescriptor::gru(3, 4), RnnShape { seq_len: 2, batch: 1 });
         let plan = kit.backend::<f64>(compute).plan(&descriptor, shape, ForwardMode::Inference).map(drop);
@@ -196,11 +203,9 @@ fn other_elements_are_refused<D: Device>(kit: &Kit<D>) {
     );
 }
 
-type Model<D> = Sequential<f32, CudaBackend<f32, D>>;
-
 /// All recurrent layers and both kinds of product.
-fn model<D: Device + 'static>(kit: &Kit<D>, compute: Compute) -> Model<D> {
-    let mut model = Sequential::new(kit.backend(compute), &[8, 1], 5).unwrap();
+fn model<D: device::Device + 'static>(kit: &Kit<D>, compute: Compute) -> Sequential {
+    let mut model = Sequential::new(kit.on(compute), &[8, 1], 5).unwrap();
     model.add(Lstm::new(12).return_sequences(true)).unwrap();
     model.add(Bidirectional::new(Gru::new(6).return_sequences(true))).unwrap();
     model.add(SimpleRnn::new(10)).unwrap().add(Dense::new(1)).unwrap();
@@ -208,18 +213,23 @@ fn model<D: Device + 'static>(kit: &Kit<D>, compute: Compute) -> Model<D> {
     model
 }
 
+/// All weights of a model.
+fn weights(model: &Sequential) -> Vec<f32> {
+    model.flat_weights().unwrap()
+}
+
 fn sine() -> (ndarray::Array3<f32>, ndarray::Array2<f32>) {
     let sine: Vec<f32> = (0..72).map(|t| (t as f32 * 0.3).sin()).collect();
     windows(&sine, 8, 1).unwrap()
 }
 
-fn fit<D: Device + 'static>(model: &mut Model<D>, epochs: usize) -> History {
+fn fit(model: &mut Sequential, epochs: usize) -> History {
     let (x, y) = sine();
     model.fit(x.view(), y.view(), FitOptions { epochs, batch_size: 16, ..FitOptions::default() }).unwrap()
 }
 
 /// Models train in mixed precision as they do in f32: as far, and not on the same bits.
-fn models_train<D: Device + 'static>(kit: &Kit<D>) {
+fn models_train<D: device::Device + 'static>(kit: &Kit<D>) {
     let exact = fit(&mut model(kit, Compute::Exact), 12).loss;
     assert!(exact[11] < exact[0] / 4.0, "{exact:?}");
     for (compute, dtype) in [(Compute::Bf16, DType::Bf16), (Compute::F16, DType::F16)] {
@@ -236,16 +246,16 @@ fn models_train<D: Device + 'static>(kit: &Kit<D>) {
         let expected = (compute == Compute::F16).then_some(32768.0);
         assert_eq!(model.loss_scale().map(|scale| scale.scale()), expected);
         // Master weights are f32.
-        assert!(!is_narrow::<half::bf16>(model.flat_weights()) && !is_narrow::<half::f16>(model.flat_weights()));
+        assert!(!is_narrow::<half::bf16>(&weights(&model)) && !is_narrow::<half::f16>(&weights(&model)));
     }
 }
 
 /// Gradients too large for f16 leave the step out and halve the scale, until they fit; then the scale grows again.
-fn a_scale_finds_itself<D: Device + 'static>(kit: &Kit<D>) {
+fn a_scale_finds_itself<D: device::Device + 'static>(kit: &Kit<D>) {
     let (x, y) = sine();
     let mut model = model(kit, Compute::F16);
     model.set_loss_scale(Some(LossScale::new(2f64.powi(30), 3).unwrap()));
-    let before = model.flat_weights().to_vec();
+    let before = weights(&model);
     let mut scales = vec![model.loss_scale().unwrap().scale()];
     let mut changed = None;
     for step in 0..40 {
@@ -256,9 +266,9 @@ fn a_scale_finds_itself<D: Device + 'static>(kit: &Kit<D>) {
         assert!(scale == last || scale == last / 2.0 || scale == 2.0 * last, "{scale} after {last}");
         if changed.is_none() && !skipped {
             changed = Some(step);
-            assert_ne!(model.flat_weights(), before, "step {step} counts");
+            assert_ne!(weights(&model), before, "step {step} counts");
         } else if changed.is_none() {
-            assert_eq!(model.flat_weights(), before, "step {step} does not count");
+            assert_eq!(weights(&model), before, "step {step} does not count");
         }
         scales.push(scale);
     }
@@ -270,15 +280,15 @@ fn a_scale_finds_itself<D: Device + 'static>(kit: &Kit<D>) {
     model.set_loss_scale(Some(LossScale::new(2.0, 3).unwrap()));
     let mut huge = y.clone();
     huge.fill(1e30);
-    let before = model.flat_weights().to_vec();
+    let before = weights(&model);
     let options = || FitOptions { epochs: 3, batch_size: 64, shuffle: false, ..FitOptions::default() };
     let refused = model.fit(x.view(), huge.view(), options());
     assert!(matches!(refused, Err(Error::Diverged { .. })), "{refused:?}");
-    assert_eq!(model.flat_weights(), before);
+    assert_eq!(weights(&model), before);
 }
 
 /// The gradient does not depend on the scale, but for what f16 cannot hold; a scale of f32 changes nothing at all.
-fn the_scale_is_divided_out<D: Device + 'static>(kit: &Kit<D>) {
+fn the_scale_is_divided_out<D: device::Device + 'static>(kit: &Kit<D>) {
     let (x, y) = sine();
     let gradient = |compute: Compute, scale: Option<f64>| {
         let mut model = model(kit, compute);
@@ -307,20 +317,20 @@ fn the_scale_is_divided_out<D: Device + 'static>(kit: &Kit<D>) {
 }
 
 /// Training in f16 goes on from a file with the same bits.
-fn training_goes_on_from_a_file<D: Device + 'static>(kit: &Kit<D>, name: &str) {
+fn training_goes_on_from_a_file<D: device::Device + 'static>(kit: &Kit<D>, name: &str) {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mixed_{name}.safetensors"));
     let mut through = model(kit, Compute::F16);
     through.set_loss_scale(Some(LossScale::new(1024.0, 5).unwrap()));
     fit(&mut through, 2);
     through.save(&path).unwrap();
     fit(&mut through, 2);
-    let mut again = Model::load(kit.backend(Compute::F16), &path).unwrap();
+    let mut again = Sequential::load(kit.on(Compute::F16), &path).unwrap();
     assert_eq!(again.loss_scale().unwrap().scale(), 2048.0, "eight steps");
     fit(&mut again, 2);
-    assert_eq!(through.flat_weights(), again.flat_weights());
+    assert_eq!(weights(&through), weights(&again));
     assert_eq!(through.loss_scale(), again.loss_scale());
     // What is in the file is a model in f32, for any backend.
-    let mut cpu = Sequential::load(fused_rnn::backend::cpu::CpuBackend::<f32>::new(), &path).unwrap();
+    let mut cpu = Sequential::load(Device::cpu(), &path).unwrap();
     let (x, y) = sine();
     assert!(cpu.evaluate(x.view(), y.view()).unwrap().is_finite());
 }
@@ -358,7 +368,7 @@ mod emulated {
     fn products() {
         products_round_their_operands::<half::f16, _>(&usual());
         products_round_their_operands::<half::bf16, _>(&usual());
-        small_scratch_is_refused(&usual());
+        small_workspace_is_refused(&usual());
     }
 
     #[test]
@@ -410,7 +420,7 @@ mod on_gpu {
         let kit = &kit();
         products_round_their_operands::<half::f16, _>(kit);
         products_round_their_operands::<half::bf16, _>(kit);
-        small_scratch_is_refused(kit);
+        small_workspace_is_refused(kit);
         other_elements_are_refused(kit);
     }
 

@@ -1,23 +1,22 @@
 //! The model layer through its public API.
 
-use fused_rnn::Error;
+use crate::common::{cpu, reference};
+use crate::weights;
 use fused_rnn::backend::cpu::CpuBackend;
-use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, Scaler, windows};
 use fused_rnn::model::{
     BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Outcome, Sequential, Training,
 };
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, Random, SimpleRnn};
 use fused_rnn::optim::Adam;
+use fused_rnn::{DType, Device, Error};
 use ndarray::{Array2, Array3, ArrayD, IxDyn, s};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-type Model<E> = Sequential<E, ReferenceBackend<E>>;
-
-fn model<E: fused_rnn::Scalar>(input_shape: &[usize], layers: &[LayerConfig]) -> Model<E> {
-    let mut model = Sequential::new(ReferenceBackend::<E>::new(), input_shape, 7).unwrap();
+fn model(dtype: DType, input_shape: &[usize], layers: &[LayerConfig]) -> Sequential {
+    let mut model = Sequential::new(reference(dtype), input_shape, 7).unwrap();
     for layer in layers {
         model.add(layer.clone()).unwrap();
     }
@@ -43,14 +42,13 @@ fn parameter_counts_are_kerass() {
         (vec![Lstm::new(50).return_sequences(true).into(), Lstm::new(50).into(), Dense::new(1).into()], 1, 30_651),
         (vec![LayerConfig::from(Lstm::new(100)), Dense::new(9).into()], 12, 46_109),
     ] {
-        assert_eq!(model::<f32>(&[10, features], &layers).count_params(), counts, "{layers:?}");
+        assert_eq!(model(DType::F32, &[10, features], &layers).count_params(), counts, "{layers:?}");
     }
 }
 
 #[test]
 fn summary_is_kerass_table() {
-    let model = model::<f32>(
-        &[10, 1],
+    let model = model(DType::F32, &[10, 1],
         &[Lstm::new(50).return_sequences(true).into(), Lstm::new(50).into(), Dense::new(5).into()],
     );
     let expected = "\
@@ -91,14 +89,14 @@ fn gradients_of_whole_models() {
         (&[64], vec![Dense::new(48).into(), Dense::new(1).into()]),
     ];
     for (input_shape, layers) in stacks {
-        let mut model = model::<f64>(input_shape, &layers);
+        let mut model = model(DType::F64, input_shape, &layers);
         let batch = 5;
         let shape = |sample: &[usize]| [&[batch], sample].concat();
         let (x, y) = (random_array(&shape(input_shape), 1), random_array(&shape(model.output_shape()), 2));
         let (loss, gradient) = model.loss_gradient(x.view(), y.view()).unwrap();
         let gradient = gradient.to_vec();
         assert!((loss - model.evaluate(x.view(), y.view()).unwrap()).abs() < 1e-14);
-        let weights = model.flat_weights().to_vec();
+        let weights = weights(&model);
         let step = 1e-5;
         let stride = (weights.len() / 300).max(1);
         for i in (0..weights.len()).step_by(stride) {
@@ -118,8 +116,9 @@ fn gradients_of_whole_models() {
 /// Starting weights are where Keras puts them.
 #[test]
 fn initial_weights() {
-    let model = model::<f64>(&[10, 3], &[Lstm::new(8).into(), Dense::new(2).into()]);
+    let model = model(DType::F64, &[10, 3], &[Lstm::new(8).into(), Dense::new(2).into()]);
     for (name, shape, values) in model.weights() {
+        let values: &[f64] = values.host().unwrap();
         match name.as_str() {
             "lstm.weight_ih_l0" => {
                 let limit = (6.0f64 / (3.0 + 32.0)).sqrt();
@@ -149,7 +148,7 @@ fn the_loss_falls_and_fit_repeats_itself() {
     let (x, y) = windows(&sine(120), 10, 1).unwrap();
     for layer in [LayerConfig::from(SimpleRnn::new(8)), Lstm::new(8).into(), Gru::new(8).into()] {
         let train = || {
-            let mut model = model::<f32>(&[10, 1], &[layer.clone(), Dense::new(1).into()]);
+            let mut model = model(DType::F32, &[10, 1], &[layer.clone(), Dense::new(1).into()]);
             model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
             let options = FitOptions { epochs: 12, batch_size: 16, ..FitOptions::default() };
             let history = model.fit(x.view(), y.view(), options).unwrap();
@@ -159,7 +158,7 @@ fn the_loss_falls_and_fit_repeats_itself() {
         assert_eq!(history.loss.len(), 12);
         assert!(history.loss[11] < 0.1 * history.loss[0], "{layer:?} {:?}", history.loss);
         assert!(model.evaluate(x.view(), y.view()).unwrap() < 0.1 * history.loss[0]);
-        assert_eq!((history, model.flat_weights()), (again, other.flat_weights()));
+        assert_eq!((history, weights(&model)), (again, weights(&other)));
     }
 }
 
@@ -168,7 +167,7 @@ fn arrays_need_not_be_contiguous() {
     let (x, y) = windows(&sine(60), 10, 1).unwrap();
     let mut padded = Array3::<f32>::zeros((x.shape()[0], 10, 2));
     padded.slice_mut(s![.., .., 1..]).assign(&x);
-    let mut model = model::<f32>(&[10, 1], &[Gru::new(4).into(), Dense::new(1).into()]);
+    let mut model = model(DType::F32, &[10, 1], &[Gru::new(4).into(), Dense::new(1).into()]);
     let view = padded.slice(s![.., .., 1..]);
     assert_eq!(model.predict(view).unwrap(), model.predict(x.view()).unwrap());
     assert_eq!(model.evaluate(view, y.view()).unwrap(), model.evaluate(x.view(), y.view()).unwrap());
@@ -179,11 +178,11 @@ fn early_stopping_keeps_the_best_weights() {
     let (x, y) = windows(&sine(60), 10, 1).unwrap();
     // Targets that the training data contradicts: the validation loss rises as the model learns.
     let wrong = y.mapv(|v| -v);
-    let mut model = model::<f32>(&[10, 1], &[Lstm::new(8).into(), Dense::new(1).into()]);
+    let mut model = model(DType::F32, &[10, 1], &[Lstm::new(8).into(), Dense::new(1).into()]);
     model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
     let options = FitOptions {
         epochs: 50,
-        validation_data: Some((vec![x.view().into_dyn()], vec![wrong.view().into_dyn()])),
+        validation_data: Some((vec![(&x).into()], vec![(&wrong).into()])),
         early_stopping: Some(EarlyStopping { patience: 3, min_delta: 0.0, restore_best_weights: true }),
         ..FitOptions::default()
     };
@@ -221,13 +220,13 @@ impl Callback for StopAt {
 #[test]
 fn a_callback_sees_and_stops_training() {
     let (x, y) = windows(&sine(60), 10, 1).unwrap();
-    let mut model = model::<f32>(&[10, 1], &[Lstm::new(4).into(), Dense::new(1).into()]);
+    let mut model = model(DType::F32, &[10, 1], &[Lstm::new(4).into(), Dense::new(1).into()]);
     let mut callback = StopAt { epoch: 3, batch: 2, seen: Vec::new() };
     let options = FitOptions {
         epochs: 50,
         batch_size: 13,
         early_stopping: Some(EarlyStopping { patience: 50, min_delta: 0.0, restore_best_weights: true }),
-        validation_data: Some((vec![x.view().into_dyn()], vec![y.view().into_dyn()])),
+        validation_data: Some((vec![(&x).into()], vec![(&y).into()])),
         callbacks: vec![&mut callback],
         ..FitOptions::default()
     };
@@ -248,29 +247,28 @@ fn divergence_names_the_batch_and_keeps_the_best_model() {
     let stack = [LayerConfig::from(Lstm::new(4)), Dense::new(1).into()];
     let options = || FitOptions { epochs: 5, batch_size: 10, shuffle: false, ..FitOptions::default() };
 
-    let mut before = model::<f32>(&[10, 1], &stack);
-    let initial = before.flat_weights().to_vec();
+    let mut before = model(DType::F32, &[10, 1], &stack);
+    let initial = weights(&before);
     x[[27, 4, 0]] = f32::NAN;
     let error = before.fit(x.view(), y.view(), options()).unwrap_err();
     assert!(matches!(error, Error::Diverged { epoch: 1, batch: 3, .. }), "{error}");
     assert!(error.to_string().contains("sample 27"), "{error}");
-    assert_eq!(before.flat_weights(), initial, "no epoch was completed");
+    assert_eq!(weights(&before), initial, "no epoch was completed");
 
     // A learning rate that overflows: whatever happened, what is left must be usable.
     let (x, y) = windows(&sine(60), 10, 1).unwrap();
-    let mut wild = model::<f32>(&[10, 1], &stack);
+    let mut wild = model(DType::F32, &[10, 1], &stack);
     wild.compile(Adam::new(1e38).unwrap(), Loss::MeanSquaredError);
     let error = wild.fit(x.view(), y.view(), options()).unwrap_err();
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
-    assert!(wild.flat_weights().iter().all(|w| w.is_finite()));
+    assert!(weights(&wild).iter().all(|w| w.is_finite()));
     assert!(wild.evaluate(x.view(), y.view()).unwrap().is_finite());
 }
 
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
-    let backend = ReferenceBackend::<f32>::new;
     let message = |error: Error| error.to_string();
-    let mut model = Sequential::new(backend(), &[10, 1], 7).unwrap();
+    let mut model = Sequential::new(Device::reference(), &[10, 1], 7).unwrap();
     let (x, y) = windows(&sine(60), 10, 1).unwrap();
     assert!(message(model.evaluate(x.view(), y.view()).unwrap_err()).contains("layers"));
     model.add(Lstm::new(4)).unwrap();
@@ -296,10 +294,10 @@ fn what_does_not_fit_is_refused_by_name() {
     let options = FitOptions { batch_size: 51, ..FitOptions::default() };
     assert!(matches!(model.fit(x.view(), y.view(), options), Err(Error::InvalidOption { .. })));
 
-    assert!(Sequential::new(backend(), &[], 7).is_err());
-    assert!(Sequential::new(backend(), &[10, 0], 7).is_err());
-    assert!(Sequential::new(backend(), &[usize::MAX, 2], 7).is_err());
-    let fresh = || Sequential::new(backend(), &[10, 1], 7).unwrap();
+    assert!(Sequential::new(Device::reference(), &[], 7).is_err());
+    assert!(Sequential::new(Device::reference(), &[10, 0], 7).is_err());
+    assert!(Sequential::new(Device::reference(), &[usize::MAX, 2], 7).is_err());
+    let fresh = || Sequential::new(Device::reference(), &[10, 1], 7).unwrap();
     for layer in [
         LayerConfig::from(Lstm::new(0)),
         Dense::new(0).into(),
@@ -323,8 +321,8 @@ fn config(window: usize, horizon: usize, difference: bool) -> ForecastConfig {
     }
 }
 
-fn forecaster(config: ForecastConfig) -> Forecaster<ReferenceBackend<f32>> {
-    Forecaster::new(ReferenceBackend::new(), config, Lstm::new(4), 7).unwrap()
+fn forecaster(config: ForecastConfig) -> Forecaster {
+    Forecaster::new(Device::reference(), config, Lstm::new(4), 7).unwrap()
 }
 
 /// Forecasts of one step at a time must be what the model says of its own earlier forecasts, at any horizon, with differences or not.
@@ -377,22 +375,22 @@ fn saved_models_come_back() {
     let bytes = std::fs::read(&path).unwrap();
     saved.save(&path).unwrap();
     assert_eq!(bytes, std::fs::read(&path).unwrap(), "the same model, the same bytes");
-    let mut loaded = Forecaster::load(ReferenceBackend::<f32>::new(), &path).unwrap();
+    let mut loaded = Forecaster::load(Device::reference(), &path).unwrap();
     assert_eq!(loaded.config(), saved.config());
     assert_eq!(loaded.model().config().unwrap(), saved.model().config().unwrap());
     assert_eq!(loaded.forecast(&series, 5).unwrap(), saved.forecast(&series, 5).unwrap());
 
-    let mut plain = model::<f64>(&[4, 2], &[Gru::new(3).return_sequences(true).into(), SimpleRnn::new(2).into()]);
+    let mut plain = model(DType::F64, &[4, 2], &[Gru::new(3).return_sequences(true).into(), SimpleRnn::new(2).into()]);
     plain.save(&path).unwrap();
     let x = random_array(&[3, 4, 2], 1);
-    let mut back = Sequential::load(ReferenceBackend::<f64>::new(), &path).unwrap();
+    let mut back = Sequential::load(reference(DType::F64), &path).unwrap();
     assert_eq!(back.predict(x.view()).unwrap(), plain.predict(x.view()).unwrap());
-    let error = Forecaster::load(ReferenceBackend::<f32>::new(), &path).err().unwrap();
+    let error = Forecaster::load(Device::reference(), &path).err().unwrap();
     assert!(matches!(error, Error::Format { .. }), "{error}");
 }
 
 fn load(path: &Path) -> Error {
-    Forecaster::load(ReferenceBackend::<f32>::new(), path).err().expect("a broken file must not load")
+    Forecaster::load(Device::reference(), path).err().expect("a broken file must not load")
 }
 
 /// A safetensors file with a JSON header as given.
@@ -414,7 +412,7 @@ fn broken_model_files_are_refused() {
     let (header, data) =
         (std::str::from_utf8(&good[8..8 + header_len]).unwrap().trim_end().to_owned(), &good[8 + header_len..]);
     raw(&path, &header, data);
-    assert!(Forecaster::load(ReferenceBackend::<f32>::new(), &path).is_ok(), "the test's own writer");
+    assert!(Forecaster::load(Device::reference(), &path).is_ok(), "the test's own writer");
 
     // Cut off anywhere.
     for len in (0..good.len()).step_by(7).chain([good.len() - 1]) {
@@ -493,7 +491,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         std::fs::write(&path, bytes).unwrap();
-        if let Ok(mut loaded) = Forecaster::load(ReferenceBackend::<f32>::new(), &path) {
+        if let Ok(mut loaded) = Forecaster::load(Device::reference(), &path) {
             // What forecasts hold is the file's business.
             let _ = loaded.forecast(&[1.0, 2.0, 1.0, 2.0, 3.0], 5);
         }
@@ -505,11 +503,11 @@ proptest! {
 fn threads_change_nothing() {
     let (x, y) = windows(&sine(400), 24, 1).unwrap();
     let train = |threads: usize| {
-        let mut model = Sequential::new(CpuBackend::<f32>::with_threads(threads).unwrap(), &[24, 1], 3).unwrap();
+        let mut model = Sequential::new(CpuBackend::<f32>::with_threads(threads).unwrap().into(), &[24, 1], 3).unwrap();
         model.add(Lstm::new(96).return_sequences(true)).unwrap().add(Gru::new(64)).unwrap().add(Dense::new(1)).unwrap();
         let options = FitOptions { epochs: 2, batch_size: 128, ..FitOptions::default() };
         let history = model.fit(x.view(), y.view(), options).unwrap();
-        (history, model.flat_weights().to_vec())
+        (history, weights(&model))
     };
     assert_eq!(train(1), train(4));
 }
@@ -518,8 +516,8 @@ fn threads_change_nothing() {
 #[test]
 fn backends_agree() {
     let stack = [LayerConfig::from(Lstm::new(33).return_sequences(true)), Gru::new(17).into(), Dense::new(3).into()];
-    let mut reference = model::<f64>(&[7, 2], &stack);
-    let mut fast = Sequential::new(CpuBackend::<f64>::new(), &[7, 2], 7).unwrap();
+    let mut reference = model(DType::F64, &[7, 2], &stack);
+    let mut fast = Sequential::new(cpu(DType::F64), &[7, 2], 7).unwrap();
     for layer in stack {
         fast.add(layer).unwrap();
     }

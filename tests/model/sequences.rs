@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use fused_rnn::Error;
-use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::data::{Gaps, MissingValues, Scaler, TimeSeriesSet, read_ts, ts::parse_ts};
 use fused_rnn::model::{
     FitOptions, ForecastConfig, Forecaster, InputColumn, RowsConfig, SequenceConfig, SequenceModel,
@@ -11,11 +9,8 @@ use fused_rnn::model::{
 };
 use fused_rnn::nn::{Bidirectional, Dense, Gru, LayerConfig, Lstm};
 use fused_rnn::optim::Adam;
+use fused_rnn::{Device, Error};
 use ndarray::{Array2, Axis, array, concatenate, s};
-
-fn backend() -> ReferenceBackend<f32> {
-    ReferenceBackend::new()
-}
 
 /// Two columns: a wave, and its double one step earlier with a trend.
 fn columns(rows: usize) -> Array2<f64> {
@@ -42,7 +37,7 @@ fn config(horizon: usize, values: &Array2<f64>) -> ForecastConfig {
 fn a_window_of_several_columns() {
     let values = columns(30);
     let mut forecaster = Forecaster::with_layers(
-        backend(),
+        Device::reference(),
         config(2, &values),
         [Lstm::new(3).return_sequences(true).into(), Gru::new(4).into()],
         7,
@@ -88,7 +83,7 @@ fn another_column_is_of_use() {
     let mut config = config(1, &values);
     config.inputs = vec![InputColumn::fitted("noise", false, Scaler::standard, &noise).unwrap()];
     config.scaler = Scaler::standard(&noise).unwrap();
-    let mut forecaster = Forecaster::new(backend(), config, Gru::new(8), 1).unwrap();
+    let mut forecaster = Forecaster::new(Device::reference(), config, Gru::new(8), 1).unwrap();
     let (x, y) = forecaster.samples(&values, 0..200).unwrap();
     forecaster.model().compile(Adam::new(0.01).unwrap(), Default::default());
     let options = FitOptions { epochs: 40, batch_size: 16, ..FitOptions::default() };
@@ -113,8 +108,8 @@ fn ramps(count: usize) -> TimeSeriesSet {
     parse_ts(text.as_bytes(), "ramps.ts", MissingValues::Error).unwrap()
 }
 
-fn classifier(set: &TimeSeriesSet, steps: usize, layers: Vec<LayerConfig>) -> SequenceModel<ReferenceBackend<f32>> {
-    SequenceModel::new(backend(), SequenceConfig::fitted(set, steps).unwrap(), layers, 3).unwrap()
+fn classifier(set: &TimeSeriesSet, steps: usize, layers: Vec<LayerConfig>) -> SequenceModel {
+    SequenceModel::new(Device::reference(), SequenceConfig::fitted(set, steps).unwrap(), layers, 3).unwrap()
 }
 
 #[test]
@@ -156,7 +151,7 @@ fn classes_are_learned_saved_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     model.save(&path).unwrap();
-    let mut loaded = SequenceModel::load(backend(), &path).unwrap();
+    let mut loaded = SequenceModel::load(Device::reference(), &path).unwrap();
     assert_eq!(loaded.config(), model.config());
     assert_eq!(loaded.predict(&test).unwrap(), model.predict(&test).unwrap());
     // Classes go by their names, whatever their order in a file.
@@ -172,17 +167,17 @@ fn classes_are_learned_saved_and_named() {
     let error = loaded.classes(&other).unwrap_err().to_string();
     assert!(error.contains("up, down") && error.contains("left"), "{error}");
 
-    assert!(matches!(Trained::load(backend(), &path).unwrap(), Trained::Sequences(_)));
-    let error = Forecaster::load(backend(), &path).err().unwrap();
+    assert!(matches!(Trained::load(Device::reference(), &path).unwrap(), Trained::Sequences(_)));
+    let error = Forecaster::load(Device::reference(), &path).err().unwrap();
     assert!(matches!(error, Error::Format { .. }), "{error}");
-    Forecaster::new(backend(), config(1, &columns(20)), Gru::new(2), 1).unwrap().save(&path).unwrap();
-    assert!(matches!(Trained::load(backend(), &path).unwrap(), Trained::Forecaster(_)));
-    assert!(matches!(SequenceModel::load(backend(), &path).err().unwrap(), Error::Format { .. }));
-    let mut plain = Sequential::new(backend(), &[3], 1).unwrap();
+    Forecaster::new(Device::reference(), config(1, &columns(20)), Gru::new(2), 1).unwrap().save(&path).unwrap();
+    assert!(matches!(Trained::load(Device::reference(), &path).unwrap(), Trained::Forecaster(_)));
+    assert!(matches!(SequenceModel::load(Device::reference(), &path).err().unwrap(), Error::Format { .. }));
+    let mut plain = Sequential::new(Device::reference(), &[3], 1).unwrap();
     plain.add(Dense::new(2)).unwrap();
     plain.save(&path).unwrap();
-    assert!(matches!(Trained::load(backend(), &path).unwrap(), Trained::Model(_)));
-    assert!(matches!(SequenceModel::load(backend(), &path).err().unwrap(), Error::Format { .. }));
+    assert!(matches!(Trained::load(Device::reference(), &path).unwrap(), Trained::Model(_)));
+    assert!(matches!(SequenceModel::load(Device::reference(), &path).err().unwrap(), Error::Format { .. }));
 }
 
 #[test]
@@ -232,7 +227,7 @@ fn sequences_that_cannot_be() {
     assert!(matches!(SequenceConfig::fitted(&nothing, 6).unwrap_err(), Error::Presence { .. }));
     let config = SequenceConfig::fitted(&set, 6).unwrap();
     // Layers that give a sequence where one output is needed.
-    let sequences = SequenceModel::new(backend(), config, [Gru::new(2).return_sequences(true).into()], 1);
+    let sequences = SequenceModel::new(Device::reference(), config, [Gru::new(2).return_sequences(true).into()], 1);
     let error = sequences.err().unwrap();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
 }
@@ -250,7 +245,7 @@ fn absurd_descriptions_are_refused() {
     let load = |header: &str| {
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &good[8 + len..]].concat();
         std::fs::write(&path, bytes).unwrap();
-        Trained::load(backend(), &path).map(|_| ())
+        Trained::load(Device::reference(), &path).map(|_| ())
     };
     load(header).unwrap();
     for (from, to) in [
@@ -303,14 +298,14 @@ fn rows_are_scaled_by_what_is_learned_from() {
 fn absurd_descriptions_of_rows_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    SequenceModel::new(backend(), of_rows(), [Gru::new(2).into()], 1).unwrap().save(&path).unwrap();
+    SequenceModel::new(Device::reference(), of_rows(), [Gru::new(2).into()], 1).unwrap().save(&path).unwrap();
     let good = std::fs::read(&path).unwrap();
     let len = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
     let header = std::str::from_utf8(&good[8..8 + len]).unwrap();
     let load = |header: &str| {
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &good[8 + len..]].concat();
         std::fs::write(&path, bytes).unwrap();
-        SequenceModel::load(backend(), &path).map(|model| model.config().clone())
+        SequenceModel::load(Device::reference(), &path).map(|model| model.config().clone())
     };
     assert_eq!(load(header).unwrap(), of_rows());
     let rows = r#",\"rows\":{\"columns\":[\"a\",\"b\"],\"target\":\"k\",\"gaps\":\"drop\"}"#;

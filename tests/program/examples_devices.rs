@@ -1,42 +1,33 @@
 //! The model of `examples/sine_forecast.rs`, in its short form, gives the same numbers on the CPU and on a device.
 
-use std::sync::Arc;
-
-use fused_rnn::backend::DenseBackend;
-use fused_rnn::backend::cpu::CpuBackend;
-use fused_rnn::backend::cuda::CudaBackend;
-use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+use crate::common::cpu;
 use fused_rnn::data::{Scaler, create_dataset};
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, SimpleRnn};
 use fused_rnn::optim::Adam;
-use fused_rnn::{Element, Scalar};
+use fused_rnn::{DType, Device};
 use ndarray::Axis;
 
-fn device<E: Element>() -> CudaBackend<E, Emulated> {
-    let device = Arc::new(Emulated::new(Schedule::default()).unwrap());
-    CudaBackend::with_options(device, EmulatedStream, Default::default())
+fn emulated(dtype: DType) -> Device {
+    Device::emulated().unwrap().with_dtype(dtype).unwrap()
 }
 
 /// What the example prints, and the losses of its epochs: the test loss, the next value (unscaled), then the losses.
-fn sine_forecast<E: Scalar, B: DenseBackend<Elem = E, Plan: 'static> + 'static>(
-    backend: B,
-    layer: &LayerConfig,
-) -> Vec<f64> {
+fn sine_forecast(device: Device, layer: &LayerConfig) -> Vec<f64> {
     let series: Vec<f64> = (0..100).map(|i| (100.0 * f64::from(i) / 999.0).sin()).collect();
     let scaler = Scaler::min_max(&series).unwrap();
     // The same numbers for every type.
-    let scaled: Vec<E> = series.iter().map(|v| E::of(f64::from(scaler.transform(*v) as f32))).collect();
+    let scaled: Vec<f64> = series.iter().map(|v| f64::from(scaler.transform(*v) as f32)).collect();
     let (x, y) = create_dataset(&scaled, 10).unwrap();
     let x = x.insert_axis(Axis(2));
     let ((x_train, x_test), (y_train, y_test)) = (x.view().split_at(Axis(0), 71), y.view().split_at(Axis(0), 71));
-    let mut model = Sequential::new(backend, &[10, 1], 1).unwrap();
+    let mut model = Sequential::new(device, &[10, 1], 1).unwrap();
     model.add(layer.clone()).unwrap().add(Dense::new(1)).unwrap();
     model.compile(Adam::default(), Loss::MeanSquaredError);
     let history =
         model.fit(x_train, y_train, FitOptions { epochs: 2, batch_size: 1, ..FitOptions::default() }).unwrap();
     let next = model.predict(x_test).unwrap()[[y_test.len() - 1, 0]];
-    let mut numbers = vec![model.evaluate(x_test, y_test).unwrap(), scaler.inverse(next.wide())];
+    let mut numbers = vec![model.evaluate(x_test, y_test).unwrap(), scaler.inverse(next)];
     numbers.extend(history.loss);
     numbers
 }
@@ -47,9 +38,9 @@ fn sine_forecast<E: Scalar, B: DenseBackend<Elem = E, Plan: 'static> + 'static>(
 /// the f64 numbers no further than four times as far as the CPU does in f32, or than 256 roundings of a number of magnitude 1.
 fn same_on_both(layer: impl Into<LayerConfig>) {
     let layer = layer.into();
-    let truth = sine_forecast(CpuBackend::<f64>::new(), &layer);
-    let wide = sine_forecast(device::<f64>(), &layer);
-    let (cpu, narrow) = (sine_forecast(CpuBackend::<f32>::new(), &layer), sine_forecast(device::<f32>(), &layer));
+    let truth = sine_forecast(cpu(DType::F64), &layer);
+    let wide = sine_forecast(emulated(DType::F64), &layer);
+    let (cpu, narrow) = (sine_forecast(cpu(DType::F32), &layer), sine_forecast(emulated(DType::F32), &layer));
     assert!(truth.iter().all(|v| v.is_finite()));
     assert_eq!(truth.len(), 4);
     let largest = |numbers: &[f64]| {

@@ -285,7 +285,7 @@ impl<E: CpuElement> Divide for WeightsProduct<'_, '_, E> {
             gemm::sum_rows(isa, k, a_part, weight, total, &mut block[..rows]);
             begin(c, total, start);
         } else if n > 1 {
-            gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
+            gemm::multiply_transposed(isa, (rows, n, k), column, E::one(), a_row, b, c, start, scratch);
         }
         if biases.iter().all(|bias| bias.is_empty()) {
             return;
@@ -348,7 +348,7 @@ impl<E: CpuElement> Divide for BlocksProduct<'_, '_, E> {
                 let head = block % heads * size;
                 let b_row = |index: usize| b(index).map(|row| &row[head..head + size]);
                 let column = column + block * size;
-                gemm::multiply_transposed(isa, (size, size, k), column, a_row, b_row, c, start, &mut *scratch);
+                gemm::multiply_transposed(isa, (size, size, k), column, E::one(), a_row, b_row, c, start, &mut *scratch);
             }
             return;
         }

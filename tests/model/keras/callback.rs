@@ -2,16 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use fused_rnn::Result as Outcome;
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::{Tensor, TensorMut, TensorRef};
 use fused_rnn::model::{Callback, EarlyStopping, EpochEnd, FitOptions, ReduceLearningRate, Sequential, Training};
 use fused_rnn::nn::{Dense, Loss};
-use fused_rnn::optim::{Optimizer, OptimizerConfig};
+use fused_rnn::optim::{Optimizer, OptimizerConfig, Sgd};
+use fused_rnn::{Device, Result as Outcome};
 use ndarray::Array2;
 
 use super::case::{Case, Options};
-
-type B = CpuBackend<f64>;
 
 /// Gives the only weight, at step n, the root of value n, so that the squared error of a zero is that value.
 struct Script {
@@ -19,7 +17,7 @@ struct Script {
     learning_rate: f64,
 }
 
-impl Optimizer<B> for Script {
+impl Optimizer for Script {
     fn states(&self) -> usize {
         0
     }
@@ -34,12 +32,22 @@ impl Optimizer<B> for Script {
     }
 
     fn config(&self) -> OptimizerConfig {
-        OptimizerConfig::Sgd { learning_rate: self.learning_rate, momentum: 0.0, nesterov: false }
+        OptimizerConfig::Sgd(Sgd { learning_rate: self.learning_rate, momentum: 0.0, nesterov: false })
     }
 
-    fn update(&self, _: &B, step: u64, weights: &mut [f64], _: &[f64], _: &mut [Vec<f64>]) -> Outcome<()> {
-        weights.fill(self.values[step as usize - 1].sqrt());
+    fn validate(&self) -> Outcome<()> {
         Ok(())
+    }
+
+    fn update(
+        &self,
+        device: &Device,
+        step: u64,
+        weights: TensorMut<'_>,
+        _: TensorRef<'_>,
+        _: &mut [Tensor],
+    ) -> Outcome<()> {
+        device.fill(weights, self.values[step as usize - 1].sqrt())
     }
 }
 
@@ -54,7 +62,7 @@ impl Callback for Rates {
 }
 
 /// Runs a case.
-pub fn check(case: &Case) -> Result<(), String> {
+pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
     let class = case.json["class"].as_str().expect("a class");
     let mut o = Options::new(class, &case.json["config"]);
@@ -84,10 +92,10 @@ pub fn check(case: &Case) -> Result<(), String> {
     o.end()?;
 
     let values: Vec<f64> = case.array("values").into_iter().collect();
-    let mut model = Sequential::new(B::new(), &[1], 1).map_err(text)?;
+    let mut model = Sequential::new(device.clone(), &[1], 1).map_err(text)?;
     model.add(Dense::new(1).use_bias(false)).map_err(text)?;
     model.compile(Script { values: values.clone(), learning_rate: 1.0 }, Loss::MeanSquaredError);
-    let (x, y) = (Array2::ones((1, 1)), Array2::zeros((1, 1)));
+    let (x, y) = (Array2::<f64>::ones((1, 1)), Array2::<f64>::zeros((1, 1)));
     let mut rates = Rates(Vec::new());
     let mut callbacks: Vec<&mut dyn Callback> = Vec::new();
     callbacks.extend(reduce.as_mut().map(|reduce| reduce as &mut dyn Callback));
@@ -95,7 +103,7 @@ pub fn check(case: &Case) -> Result<(), String> {
     let options = FitOptions {
         epochs: values.len(),
         batch_size: 1,
-        validation_data: Some((vec![x.view().into_dyn()], vec![y.view().into_dyn()])),
+        validation_data: Some((vec![(&x).into()], vec![(&y).into()])),
         early_stopping,
         callbacks,
         ..FitOptions::default()
@@ -111,7 +119,7 @@ pub fn check(case: &Case) -> Result<(), String> {
         assert!((got - value).abs() <= 4.0 * f64::EPSILON * value, "epoch {epoch}: {got}, not {value}");
     }
     let kept = case.json["weights_of_epoch"].as_u64().expect("a number") as usize;
-    let (got, expected) = (model.flat_weights()[0], values[kept].sqrt());
+    let (got, expected) = (model.flat_weights::<f64>().map_err(text)?[0], values[kept].sqrt());
     if got != expected {
         return Err(format!("weight {got}, Keras has that of epoch {kept}, {expected}"));
     }

@@ -1,16 +1,17 @@
 //! One call of a layer: outputs, loss, gradients, the mask handed on, and the weights after a step.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use fused_rnn::backend::DenseBackend;
+use fused_rnn::Device;
 use fused_rnn::interop::keras::import_layer;
-use fused_rnn::model::{Graph, Model, Tensor};
+use fused_rnn::model::{Graph, GraphTensor, Model};
 use fused_rnn::nn::{LayerConfig, Loss};
 use ndarray::{ArrayD, ArrayViewD, Axis};
 
 use super::case::Case;
 use super::compare::{adam, adam_difference, difference, largest};
+use super::host;
 use super::probe::{GiveMask, GiveMaskOf, ShowMask, TakeMask, Watch};
 use super::{known, translate};
 
@@ -33,11 +34,7 @@ fn inputs(case: &Case) -> Inputs {
 }
 
 /// The layer's outputs in a graph.
-fn outputs<B>(graph: &mut Graph<B>, case: &Case, layer: &LayerConfig, given: &Inputs) -> Result<Vec<Tensor>, String>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+fn outputs(graph: &mut Graph, case: &Case, layer: &LayerConfig, given: &Inputs) -> Result<Vec<GraphTensor>, String> {
     let text = |e: fused_rnn::Error| e.to_string();
     let mut tensors = Vec::new();
     for (name, array) in given.names.iter().zip(&given.arrays) {
@@ -73,11 +70,7 @@ where
 }
 
 /// The parts of a flat gradient, with the names of their weights.
-pub fn parts<B>(model: &Model<f64, B>, flat: &[f64]) -> Vec<(String, ArrayD<f64>)>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+pub fn parts(model: &Model, flat: &[f64]) -> Vec<(String, ArrayD<f64>)> {
     let mut first = 0;
     let mut parts = Vec::new();
     for (name, shape, values) in model.weights().filter(|(name, ..)| !name.contains(".moving_")) {
@@ -90,11 +83,7 @@ where
 }
 
 /// Runs a case; an `Err` says where it differs.
-pub fn check<B>(backend: impl Fn() -> B, case: &Case) -> Result<(), String>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
     if case.has("attention_mask") {
         return Err("an attention_mask".to_owned());
@@ -104,7 +93,7 @@ where
     let config = translate::layer(class, &case.json["config"], &case.json["call"])?;
     let given = inputs(case);
 
-    let mut graph = Graph::<B>::new();
+    let mut graph = Graph::new(device.clone(), 1);
     let built = outputs(&mut graph, case, &config, &given)?;
     let names = case.list("outputs");
     if built.len() != names.len() {
@@ -113,17 +102,17 @@ where
     let mut seen = Vec::new();
     let mut ends = Vec::new();
     for output in &built {
-        let values = Rc::new(RefCell::new(Vec::new()));
+        let values = Arc::new(Mutex::new(Vec::new()));
         let watch = graph.own_layer(Watch { seen: values.clone(), keep_mask: false }, None).map_err(text)?;
         ends.push(graph.call(watch, &[output]).map_err(text)?);
         seen.push(values);
     }
-    let mut model = graph.model(backend(), &ends.iter().collect::<Vec<_>>(), 1).map_err(text)?;
+    let mut model = graph.model(&ends.iter().collect::<Vec<_>>()).map_err(text)?;
     model.compile(adam(RATE)?, Loss::MeanSquaredError);
 
     let weights: Vec<ArrayD<f64>> = case.weights("w").into_iter().map(|(_, array)| array).collect();
     model.set_keras_weights("layer", &weights).map_err(text)?;
-    if model.keras_weights("layer").map_err(text)? != weights {
+    if model.keras_weights::<f64>("layer").map_err(text)? != weights {
         return Err("keras_weights differ from those set".to_owned());
     }
 
@@ -137,7 +126,7 @@ where
     if known::MASKED_QUERIES.contains(&case.name.as_str()) {
         let got = model.predict_all(x()).map_err(text)?;
         masked_queries(case, &got, &expected, tolerance)?;
-        return mask_handed_on(backend(), case, &config, &given, x());
+        return mask_handed_on(device, case, &config, &given, x());
     }
 
     // Outputs, of the kind of pass that Keras's was.
@@ -149,7 +138,7 @@ where
         let got = model.evaluate(x(), y()).map_err(text)?;
         same_loss(got, loss, tolerance)?;
     }
-    mask_handed_on(backend(), case, &config, &given, x())?;
+    mask_handed_on(device, case, &config, &given, x())?;
     if known::INFERENCE.contains(&case.name.as_str()) {
         return Ok(());
     }
@@ -157,11 +146,10 @@ where
     let (got, dx) = model.input_gradients(x(), y()).map_err(text)?;
     same_loss(got, loss, tolerance)?;
     for ((name, seen), expected) in names.iter().zip(&seen).zip(&expected) {
-        let got = ArrayD::from_shape_vec(expected.shape(), seen.borrow().clone()).map_err(|e| e.to_string())?;
+        let got = ArrayD::from_shape_vec(expected.shape(), seen.lock().unwrap().clone()).map_err(|e| e.to_string())?;
         difference(&format!("{name} in training"), &got, expected, tolerance * largest([expected]).max(1e-3))?;
     }
     let (_, flat) = model.loss_gradient(x(), y()).map_err(text)?;
-    let flat = flat.to_vec();
     let got = parts(&model, &flat);
     // Weights without a gradient, such as moving averages, come last, and are not in the comparison.
     let mut gradients: Vec<ArrayD<f64>> = case.weights("g").into_iter().map(|(_, array)| array).collect();
@@ -192,7 +180,7 @@ where
         same_loss(model.train_on_batch(x(), y()).map_err(text)?, loss, tolerance)?;
         let after = import_layer(&config, &after).map_err(text)?;
         let trained: Vec<_> =
-            model.weights().map(|(name, shape, values)| (name, shape.to_vec(), values.to_vec())).collect();
+            model.weights().map(|(name, shape, values)| (name, shape.to_vec(), host(values))).collect();
         if trained.len() != after.len() {
             return Err(format!("{} weights, Keras has {}", trained.len(), after.len()));
         }
@@ -244,30 +232,26 @@ fn same_loss(got: f64, expected: f64, tolerance: f64) -> Result<(), String> {
 }
 
 /// The mask on the first output.
-fn mask_handed_on<B>(
-    backend: B,
+fn mask_handed_on(
+    device: &Device,
     case: &Case,
     config: &LayerConfig,
     given: &Inputs,
     x: Vec<ArrayViewD<'_, f64>>,
-) -> Result<(), String>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
-    let mut graph = Graph::<B>::new();
+    let mut graph = Graph::new(device.clone(), 1);
     let built = outputs(&mut graph, case, config, given)?;
-    let found = Rc::new(Cell::new(false));
+    let found = Arc::new(AtomicBool::new(false));
     let show = graph.own_layer(ShowMask { found: found.clone() }, None).map_err(text)?;
     let mask = graph.call(show, &[&built[0]]).map_err(text)?;
-    match (case.has("ymask"), found.get()) {
+    match (case.has("ymask"), found.load(Ordering::Relaxed)) {
         (false, false) => return Ok(()),
         (true, true) => (),
         (true, false) => return Err("no mask on the output, Keras has one".to_owned()),
         (false, true) => return Err("a mask on the output, Keras has none".to_owned()),
     }
-    let mut model = graph.model(backend, &[&mask], 1).map_err(text)?;
+    let mut model = graph.model(&[&mask]).map_err(text)?;
     let got = model.predict(x).map_err(text)?;
     let mut expected = case.array("ymask");
     if known::BACKWARDS.contains(&case.name.as_str()) {

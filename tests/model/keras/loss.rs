@@ -1,6 +1,6 @@
 //! Losses and their gradients, with weights of samples and of steps, and with masks.
 
-use fused_rnn::backend::DenseBackend;
+use fused_rnn::Device;
 use fused_rnn::model::{FitOptions, Graph};
 use fused_rnn::nn::{Embedding, Loss, Reshape};
 use fused_rnn::optim::{Adam, Sgd};
@@ -52,11 +52,7 @@ pub fn sample_weight(given: ArrayD<f64>) -> ArrayD<f64> {
 
 /// Runs a case. The predictions are weights, the rows of a table that the samples name, so that their gradient is the table's, and so that
 /// a step of plain descent with rate 1 takes it off them.
-pub fn check<B>(backend: impl Fn() -> B, case: &Case) -> Result<(), String>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
     let loss = translate(&case.json["loss"])?;
     let (y, target, dy) = (case.array("y"), case.array("target"), case.array("dy"));
@@ -70,7 +66,7 @@ where
     let (samples, shape) = (y.shape()[0], y.shape()[1..].to_vec());
     let width: usize = shape.iter().product();
 
-    let mut graph = Graph::<B>::new();
+    let mut graph = Graph::new(device.clone(), 1);
     let index = graph.input("index", &[1]).map_err(text)?;
     let mut x = vec![ArrayD::from_shape_fn(IxDyn(&[samples, 1]), |at| at[0] as f64)];
     let rows = graph.add(Embedding::new(samples, width), &[&index]).map_err(text)?;
@@ -82,7 +78,7 @@ where
         let give = graph.own_layer(GiveMask, None).map_err(text)?;
         predictions = graph.call(give, &[&predictions, &mask]).map_err(text)?;
     }
-    let mut model = graph.model(backend(), &[&predictions], 1).map_err(text)?;
+    let mut model = graph.model(&[&predictions]).map_err(text)?;
     model.compile(Adam::default(), loss);
     let values: Vec<f64> = y.iter().copied().collect();
     model.set_flat_weights(&values).map_err(text)?;
@@ -99,18 +95,18 @@ where
         same_loss(model.evaluate(x(), target.view()).map_err(text)?)?;
         let (got, gradient) = model.loss_gradient(x(), target.view()).map_err(text)?;
         same_loss(got)?;
-        let gradient = ArrayD::from_shape_vec(y.shape(), gradient.to_vec()).map_err(|e| e.to_string())?;
+        let gradient = ArrayD::from_shape_vec(y.shape(), gradient).map_err(|e| e.to_string())?;
         difference("gradient", &gradient, &dy, error)?;
     }
     model.compile(Sgd::new(1.0).map_err(text)?, loss);
     let options = FitOptions {
         batch_size: samples,
-        sample_weight: weights.iter().map(|weights| weights.view()).collect(),
+        sample_weight: weights.iter().map(|weights| weights.into()).collect(),
         ..FitOptions::default()
     };
     let history = model.fit(x(), target.view(), options).map_err(text)?;
     same_loss(history.loss[0])?;
-    let after = ArrayD::from_shape_vec(y.shape(), model.flat_weights().to_vec()).map_err(|e| e.to_string())?;
+    let after = ArrayD::from_shape_vec(y.shape(), model.flat_weights().map_err(text)?).map_err(|e| e.to_string())?;
     // Both differences round.
     let error = error + 2.0 * f64::EPSILON * largest([&y, &after]);
     difference("gradient taken off in a step", &(&y - &after), &dy, error)

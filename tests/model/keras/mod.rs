@@ -17,7 +17,20 @@ mod stateful;
 mod translate;
 
 use case::Case;
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::TensorRef;
+use fused_rnn::{DType, Device};
+
+/// Values of a tensor in the host's memory.
+fn host(values: TensorRef<'_>) -> Vec<f64> {
+    values.host().expect("a tensor of f64 on the host").to_vec()
+}
+
+/// Runs all cases of a kind on the CPU and by the oracle.
+fn run_on_devices(kind: &str, check: fn(&Device, &Case) -> Result<(), String>) {
+    for device in [crate::common::cpu(DType::F64), crate::common::reference(DType::F64)] {
+        run(kind, |case| check(&device, case).map_err(|problem| format!("{device:?}: {problem}")));
+    }
+}
 
 fn run(kind: &str, check: impl Fn(&Case) -> Result<(), String>) {
     let mut failures = Vec::new();
@@ -49,27 +62,27 @@ fn every_file_is_of_a_known_kind_and_every_known_name_a_file() {
 
 #[test]
 fn layers() {
-    run("layer", |case| layer::check(CpuBackend::<f64>::new, case));
+    run_on_devices("layer", layer::check);
 }
 
 #[test]
 fn stateful_layers() {
-    run("stateful", |case| stateful::check(CpuBackend::<f64>::new, case));
+    run_on_devices("stateful", stateful::check);
 }
 
 #[test]
 fn models() {
-    run("model", |case| model::check(CpuBackend::<f64>::new, case));
+    run_on_devices("model", model::check);
 }
 
 #[test]
 fn losses() {
-    run("loss", |case| loss::check(CpuBackend::<f64>::new, case));
+    run_on_devices("loss", loss::check);
 }
 
 #[test]
 fn optimizers() {
-    run("optimizer", optimizer::check);
+    run_on_devices("optimizer", optimizer::check);
 }
 
 #[test]
@@ -79,5 +92,5 @@ fn schedules() {
 
 #[test]
 fn callbacks() {
-    run("callback", callback::check);
+    run_on_devices("callback", callback::check);
 }

@@ -1,13 +1,12 @@
 //! Whole models: a step of training on a batch, with its masks, weights of samples and of classes, and several losses.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
-use fused_rnn::backend::DenseBackend;
+use fused_rnn::Device;
 use fused_rnn::interop::keras::import_layer;
 use fused_rnn::metrics::Metric;
-use fused_rnn::model::{FitOptions, Graph, LayerId, Model, Tensor};
+use fused_rnn::model::{FitOptions, Graph, GraphTensor, LayerId, Model};
 use fused_rnn::nn::{LayerConfig, Loss};
 use fused_rnn::optim::Sgd;
 use ndarray::{ArrayD, ArrayViewD};
@@ -17,12 +16,12 @@ use super::case::Case;
 use super::compare::{adam, adam_difference, difference, largest};
 use super::layer::parts;
 use super::probe::{GiveMaskOf, TakeMask, Watch};
-use super::{known, loss, translate};
+use super::{host, known, loss, translate};
 
 const RATE: f64 = 0.01;
 
 /// What an output was in the last pass.
-type Seen = Rc<RefCell<Vec<f64>>>;
+type Seen = Arc<Mutex<Vec<f64>>>;
 
 /// A layer's name and its arrays.
 type OfLayer = (String, Vec<ArrayD<f64>>);
@@ -48,14 +47,10 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 /// The model, its layers, and what its outputs are in a pass.
-fn build<B>(backend: B, case: &Case, layers: &Layers) -> Result<(Model<f64, B>, Vec<Seen>), String>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+fn build(device: &Device, case: &Case, layers: &Layers) -> Result<(Model, Vec<Seen>), String> {
     let text = |e: fused_rnn::Error| e.to_string();
-    let mut graph = Graph::<B>::new();
-    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let mut graph = Graph::new(device.clone(), 1);
+    let mut tensors: HashMap<String, GraphTensor> = HashMap::new();
     for (name, shape) in names(&case.json["tensors"]).iter().zip(case.json["input_shapes"].as_array().expect("shapes"))
     {
         let shape: Vec<usize> = serde_json::from_value(shape.clone()).expect("a shape");
@@ -67,7 +62,7 @@ where
     }
     for call in case.json["graph"].as_array().expect("calls") {
         let given = [names(&call["inputs"]), names(&call["states"])].concat();
-        let mut given: Vec<Tensor> = given.iter().map(|name| tensors[*name].clone()).collect();
+        let mut given: Vec<GraphTensor> = given.iter().map(|name| tensors[*name].clone()).collect();
         let id = ids[call["layer"].as_str().expect("a name")];
         let states = !names(&call["states"]).is_empty();
         let unmasked = states && known::STATES_WITHOUT_MASK.contains(&case.name.as_str());
@@ -89,12 +84,12 @@ where
     }
     let (mut seen, mut ends) = (Vec::new(), Vec::new());
     for name in names(&case.json["result"]) {
-        let values = Rc::new(RefCell::new(Vec::new()));
+        let values = Arc::new(Mutex::new(Vec::new()));
         let watch = graph.own_layer(Watch { seen: values.clone(), keep_mask: true }, None).map_err(text)?;
         ends.push(graph.call(watch, &[&tensors[name]]).map_err(text)?);
         seen.push(values);
     }
-    let model = graph.model(backend, &ends.iter().collect::<Vec<_>>(), 1).map_err(text)?;
+    let model = graph.model(&ends.iter().collect::<Vec<_>>()).map_err(text)?;
     Ok((model, seen))
 }
 
@@ -116,15 +111,11 @@ fn converted(layers: &Layers, arrays: &[(String, ArrayD<f64>)]) -> Result<Vec<Of
 }
 
 /// Runs a case; an `Err` says where it differs.
-pub fn check<B>(backend: impl Fn() -> B, case: &Case) -> Result<(), String>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-{
+pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
     let tolerance = known::tolerance(&case.name);
     let layers = layers(case)?;
-    let (mut model, seen) = build(backend(), case, &layers)?;
+    let (mut model, seen) = build(device, case, &layers)?;
     let losses = case.json["loss"].as_array().expect("losses");
     let mut factors = vec![1.0; losses.len()];
     if let Some(given) = case.json["loss_weights"].as_array() {
@@ -136,7 +127,7 @@ where
     model.losses(&losses).map_err(text)?;
 
     let weights = case.weights("w");
-    let give_weights = |model: &mut Model<f64, B>| -> Result<(), String> {
+    let give_weights = |model: &mut Model| -> Result<(), String> {
         for (name, _) in &layers {
             let of_layer: Vec<ArrayD<f64>> = weights
                 .iter()
@@ -183,7 +174,7 @@ where
         .collect();
     let sizes = gradients.iter().flat_map(|(_, g)| g).chain(of_inputs.iter().map(|(_, g)| g));
     let mut error = tolerance * largest(sizes).max(1e-3);
-    let compare = |model: &Model<f64, B>, flat: &[f64], error: f64| -> Result<(), String> {
+    let compare = |model: &Model, flat: &[f64], error: f64| -> Result<(), String> {
         let got = parts(model, flat);
         for (layer, expected) in &gradients {
             let own: Vec<_> = got.iter().filter(|(name, _)| name.split('.').next() == Some(layer)).collect();
@@ -200,11 +191,11 @@ where
     let class_weight: Vec<(usize, f64)> = case.json["class_weight"].as_object().map_or(Vec::new(), |map| {
         map.iter().map(|(class, w)| (class.parse().expect("a class"), w.as_f64().expect("a number"))).collect()
     });
-    let step = |model: &mut Model<f64, B>| -> Result<(), String> {
+    let step = |model: &mut Model| -> Result<(), String> {
         let options = FitOptions {
             batch_size: 3,
             shuffle: false,
-            sample_weight: sample_weight.iter().map(|weights| weights.view()).collect(),
+            sample_weight: sample_weight.iter().map(|weights| weights.into()).collect(),
             class_weight: class_weight.clone(),
             ..FitOptions::default()
         };
@@ -217,15 +208,16 @@ where
         for (i, expected) in &of_inputs {
             difference(&format!("gradient of {}", inputs[*i]), &dx[*i], expected, error)?;
         }
-        let flat = model.loss_gradient(x(), y()).map_err(text)?.1.to_vec();
+        let flat = model.loss_gradient(x(), y()).map_err(text)?.1;
         compare(&model, &flat, error)?;
     } else {
         // Weights of samples are given to training alone: plain descent with rate 1 takes the gradient off the weights.
         model.compile(Sgd::new(1.0).map_err(text)?, Loss::MeanSquaredError);
         model.losses(&losses).map_err(text)?;
-        let before = model.flat_weights().to_vec();
+        let before: Vec<f64> = model.flat_weights().map_err(text)?;
         step(&mut model)?;
-        let flat: Vec<f64> = before.iter().zip(model.flat_weights()).map(|(w, after)| w - after).collect();
+        let after: Vec<f64> = model.flat_weights().map_err(text)?;
+        let flat: Vec<f64> = before.iter().zip(&after).map(|(w, after)| w - after).collect();
         // Both differences round.
         error += 2.0 * f64::EPSILON * before.iter().fold(1.0f64, |m, w| w.abs().max(m));
         compare(&model, &flat, error)?;
@@ -233,7 +225,7 @@ where
         model.losses(&losses).map_err(text)?;
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {
-        let got = ArrayD::from_shape_vec(expected.shape(), seen.borrow().clone()).map_err(|e| e.to_string())?;
+        let got = ArrayD::from_shape_vec(expected.shape(), seen.lock().unwrap().clone()).map_err(|e| e.to_string())?;
         difference(name, &got, &expected, tolerance * largest([&expected]).max(1e-3))?;
     }
 
@@ -258,7 +250,7 @@ where
             return Err(format!("{} weights of {layer}, Keras has {}", own.len(), expected.len()));
         }
         for (((name, shape, values), expected), gradient) in own.iter().zip(expected).zip(gradients) {
-            let got = ArrayD::from_shape_vec(*shape, values.to_vec()).map_err(|e| e.to_string())?;
+            let got = ArrayD::from_shape_vec(*shape, host(*values)).map_err(|e| e.to_string())?;
             adam_difference(&format!("{name} after a step"), &got, expected, gradient, error, RATE)?;
         }
     }

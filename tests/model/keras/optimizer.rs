@@ -1,16 +1,14 @@
 //! Three steps of an optimizer on given gradients.
 
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::Device;
 use fused_rnn::model::{Clip, FitOptions, Graph};
 use fused_rnn::nn::{Concatenate, Embedding, Loss};
-use fused_rnn::optim::{Adam, OptimizerConfig, Sgd};
+use fused_rnn::optim::{Adagrad, Adam, AdamW, OptimizerConfig, RmsProp, Sgd};
 use ndarray::{Array2, ArrayD};
 
 use super::case::{Case, Options};
 use super::compare::{adam_factor, single};
-
-/// Where it is computed.
-type B = CpuBackend<f64>;
+use super::host;
 
 /// The optimizer that Keras describes, and how gradients are limited before it sees them.
 fn translate(case: &Case) -> Result<(OptimizerConfig, Option<Clip>), String> {
@@ -24,27 +22,27 @@ fn translate(case: &Case) -> Result<(OptimizerConfig, Option<Clip>), String> {
         _ => return Err("clipnorm, a norm for each tensor".to_owned()),
     };
     let config = match class {
-        "SGD" => OptimizerConfig::Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") },
-        "RMSprop" => OptimizerConfig::RmsProp {
+        "SGD" => OptimizerConfig::Sgd(Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") }),
+        "RMSprop" => OptimizerConfig::RmsProp(RmsProp {
             learning_rate,
             rho: o.number("rho"),
             momentum: o.number("momentum"),
             epsilon: o.number("epsilon"),
             centered: o.flag("centered"),
-        },
-        "Adagrad" => OptimizerConfig::Adagrad {
+        }),
+        "Adagrad" => OptimizerConfig::Adagrad(Adagrad {
             learning_rate,
             initial_accumulator_value: o.number("initial_accumulator_value"),
             epsilon: o.number("epsilon"),
-        },
+        }),
         "Adam" | "AdamW" => {
             o.only("amsgrad", false)?;
             let (beta_1, beta_2, epsilon) = (o.number("beta_1"), o.number("beta_2"), o.number("epsilon"));
             match class {
-                "Adam" => OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon },
+                "Adam" => OptimizerConfig::Adam(Adam { learning_rate, beta_1, beta_2, epsilon }),
                 _ => {
                     let weight_decay = o.number("weight_decay");
-                    OptimizerConfig::AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay }
+                    OptimizerConfig::AdamW(AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay })
                 }
             }
         }
@@ -59,7 +57,7 @@ fn joined(case: &Case, stem: char, step: usize) -> Vec<f64> {
 }
 
 /// Runs a case.
-pub fn check(case: &Case) -> Result<(), String> {
+pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let text = |e: fused_rnn::Error| e.to_string();
     let (config, clip) = translate(case)?;
     let mut weights = joined(case, 'w', 0);
@@ -67,53 +65,53 @@ pub fn check(case: &Case) -> Result<(), String> {
         // Gradients pass through a model, whose weights, two tables of one row, are its output: the mean of n squares of w - t has the
         // gradient 2 (w - t) / n, which is g where t is w - n g / 2.
         let n = weights.len() as f64;
-        let backend = B::new();
-        let mut graph = Graph::<B>::new();
+        let mut graph = Graph::new(device.clone(), 1);
         let index = graph.input("index", &[1]).map_err(text)?;
         let tables = [6, 4].map(|width| Embedding::new(1, width));
         let a = graph.add(tables[0].clone(), &[&index]).map_err(text)?;
         let b = graph.add(tables[1].clone(), &[&index]).map_err(text)?;
         let y = graph.add(Concatenate::new(), &[&a, &b]).map_err(text)?;
-        let mut model = graph.model(backend, &[&y], 1).map_err(text)?;
+        let mut model = graph.model(&[&y]).map_err(text)?;
         let loss = Loss::MeanSquaredError;
         match config {
-            OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon } => {
-                let adam = Adam::new(learning_rate).and_then(|adam| adam.with(beta_1, beta_2, epsilon));
-                model.compile(adam.map_err(text)?, loss);
+            OptimizerConfig::Adam(adam) => {
+                model.compile(adam, loss);
             }
-            OptimizerConfig::Sgd { learning_rate, momentum: 0.0, .. } => {
-                model.compile(Sgd::new(learning_rate).map_err(text)?, loss);
+            OptimizerConfig::Sgd(sgd) if sgd.momentum == 0.0 => {
+                model.compile(sgd, loss);
             }
             other => return Err(format!("a limit for gradients of {other:?}")),
         }
         model.set_flat_weights(&weights).map_err(text)?;
         for step in 1..=3 {
             let gradient = joined(case, 'g', step);
-            let w = model.flat_weights().to_vec();
+            let w: Vec<f64> = model.flat_weights().map_err(text)?;
             let target: Vec<f64> = w.iter().zip(&gradient).map(|(w, g)| w - n * g / 2.0).collect();
             let target = ArrayD::from_shape_vec(vec![1, 1, target.len()], target).map_err(|e| e.to_string())?;
             let options = FitOptions { batch_size: 1, clip: Some(clip), ..FitOptions::default() };
             model.fit(Array2::zeros((1, 1)).view(), target.view(), options).map_err(text)?;
-            weights = model.flat_weights().to_vec();
+            weights = model.flat_weights().map_err(text)?;
             // Rounding of the subtraction, as a part of the weight; and Keras's betas, which differ in the sixth digit of a step.
             let constants = match config {
-                OptimizerConfig::Adam { learning_rate, .. } => 7e-6 * learning_rate * step as f64,
+                OptimizerConfig::Adam(Adam { learning_rate, .. }) => 7e-6 * learning_rate * step as f64,
                 _ => 0.0,
             };
             compare(case, step, &weights, 4.0 * f64::EPSILON * 1e3 + constants)?;
         }
         return Ok(());
     }
-    let backend = B::new();
-    let mut states: Vec<Vec<f64>> = Vec::new();
+    let mut weights = device.tensor("weights", &weights).map_err(text)?;
+    let mut states = Vec::new();
     for step in 1..=3 {
         let gradient = joined(case, 'g', step);
-        let optimizer = at_step(config, step).build::<B>().map_err(text)?;
+        let optimizer = at_step(config, step).build().map_err(text)?;
         for index in states.len()..optimizer.states() {
-            states.push(vec![optimizer.initial(index); weights.len()]);
+            let initial = vec![optimizer.initial(index); weights.len()];
+            states.push(device.tensor("state", &initial).map_err(text)?);
         }
-        optimizer.update(&backend, step as u64, &mut weights, &gradient, &mut states).map_err(text)?;
-        compare(case, step, &weights, 0.0)?;
+        let gradient = device.tensor("gradient", &gradient).map_err(text)?;
+        optimizer.update(device, step as u64, weights.view_mut(), gradient.view(), &mut states).map_err(text)?;
+        compare(case, step, &host(weights.view()), 0.0)?;
     }
     Ok(())
 }
@@ -121,22 +119,19 @@ pub fn check(case: &Case) -> Result<(), String> {
 /// The rule with the constants that Keras in truth computes a step with.
 fn at_step(config: OptimizerConfig, step: usize) -> OptimizerConfig {
     match config {
-        OptimizerConfig::Sgd { learning_rate, momentum, nesterov } => {
-            OptimizerConfig::Sgd { learning_rate, momentum: single(momentum), nesterov }
+        OptimizerConfig::Sgd(rule) => OptimizerConfig::Sgd(Sgd { momentum: single(rule.momentum), ..rule }),
+        OptimizerConfig::Adagrad(rule) => {
+            let initial_accumulator_value = single(rule.initial_accumulator_value);
+            OptimizerConfig::Adagrad(Adagrad { initial_accumulator_value, ..rule })
         }
-        OptimizerConfig::Adagrad { learning_rate, initial_accumulator_value, epsilon } => OptimizerConfig::Adagrad {
-            learning_rate,
-            initial_accumulator_value: single(initial_accumulator_value),
-            epsilon,
-        },
-        OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon } => {
-            let learning_rate = learning_rate * adam_factor(beta_1, beta_2, step as i32);
-            OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon }
+        OptimizerConfig::Adam(rule) => {
+            let learning_rate = rule.learning_rate * adam_factor(rule.beta_1, rule.beta_2, step as i32);
+            OptimizerConfig::Adam(Adam { learning_rate, ..rule })
         }
-        OptimizerConfig::AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay } => {
-            let factor = adam_factor(beta_1, beta_2, step as i32);
-            let (learning_rate, weight_decay) = (learning_rate * factor, single(weight_decay) / factor);
-            OptimizerConfig::AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay }
+        OptimizerConfig::AdamW(rule) => {
+            let factor = adam_factor(rule.beta_1, rule.beta_2, step as i32);
+            let (learning_rate, weight_decay) = (rule.learning_rate * factor, single(rule.weight_decay) / factor);
+            OptimizerConfig::AdamW(AdamW { learning_rate, weight_decay, ..rule })
         }
         other => other,
     }

@@ -1,27 +1,26 @@
 //! Layers of the tests' own: they give a value a mask, take it away, show it, and watch what passes.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use fused_rnn::backend::{DenseBackend, Storage};
 use fused_rnn::nn::{Backward, Builder, Forward, Layer, LayerConfig, Op, Value};
-use fused_rnn::{Error, Result};
+use fused_rnn::{Device, Error, Result};
 
 /// Its input as it is.
-struct Copied(Option<Rc<RefCell<Vec<f64>>>>);
+struct Copied(Option<Arc<Mutex<Vec<f64>>>>);
 
-impl<B: DenseBackend<Elem = f64>> Op<B> for Copied {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Copied {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let x = pass.inputs.get(0)?;
         if let Some(seen) = &self.0 {
-            *seen.borrow_mut() = x.on_host().expect("a backend on the host").to_vec();
+            *seen.lock().unwrap() = device.read(x)?;
         }
-        backend.copy(x, pass.outputs.get(0)?)
+        device.copy(x, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         match pass.dinputs.optional(0) {
-            Some(dx) => backend.copy(pass.doutputs.get(0)?, dx),
+            Some(dx) => device.copy(pass.doutputs.get(0)?, dx),
             None => Ok(()),
         }
     }
@@ -30,7 +29,7 @@ impl<B: DenseBackend<Elem = f64>> Op<B> for Copied {
 /// Inputs x and a mask: x with it.
 pub struct GiveMask;
 
-impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMask {
+impl Layer for GiveMask {
     fn class_name(&self) -> &str {
         "GiveMask"
     }
@@ -39,7 +38,7 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMask {
         "give_mask"
     }
 
-    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+    fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let [x, mask] = inputs else {
             return Err(Error::Shape {
                 tensor: builder.name(),
@@ -58,12 +57,12 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMask {
 
 /// Its input as it is; `seen` is what the last pass, in training or not, has brought.
 pub struct Watch {
-    pub seen: Rc<RefCell<Vec<f64>>>,
+    pub seen: Arc<Mutex<Vec<f64>>>,
     /// Whether the mask stays, which then leaves steps out of the loss.
     pub keep_mask: bool,
 }
 
-impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for Watch {
+impl Layer for Watch {
     fn class_name(&self) -> &str {
         "Watch"
     }
@@ -72,7 +71,7 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for Watch {
         "watch"
     }
 
-    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+    fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let shape = inputs[0].shape().to_vec();
         let y = builder.op1(Copied(Some(self.seen.clone())), &[&inputs[0]], &shape, 0..0)?;
         Ok(vec![y.with_mask(inputs[0].mask().filter(|_| self.keep_mask))])
@@ -85,10 +84,10 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for Watch {
 
 /// The mask of its input as a tensor, or the input where there is none; `found` says which.
 pub struct ShowMask {
-    pub found: Rc<Cell<bool>>,
+    pub found: Arc<AtomicBool>,
 }
 
-impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for ShowMask {
+impl Layer for ShowMask {
     fn class_name(&self) -> &str {
         "ShowMask"
     }
@@ -97,8 +96,8 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for ShowMask {
         "show_mask"
     }
 
-    fn build(&self, _: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
-        self.found.set(inputs[0].mask().is_some());
+    fn build(&self, _: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
+        self.found.store(inputs[0].mask().is_some(), Ordering::Relaxed);
         Ok(vec![inputs[0].mask().unwrap_or(&inputs[0]).clone()])
     }
 
@@ -110,7 +109,7 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for ShowMask {
 /// Its input without its mask.
 pub struct TakeMask;
 
-impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for TakeMask {
+impl Layer for TakeMask {
     fn class_name(&self) -> &str {
         "TakeMask"
     }
@@ -119,7 +118,7 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for TakeMask {
         "take_mask"
     }
 
-    fn build(&self, _: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+    fn build(&self, _: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         Ok(vec![inputs[0].clone().with_mask(None)])
     }
 
@@ -131,7 +130,7 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for TakeMask {
 /// The first input with the mask of the second.
 pub struct GiveMaskOf;
 
-impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMaskOf {
+impl Layer for GiveMaskOf {
     fn class_name(&self) -> &str {
         "GiveMaskOf"
     }
@@ -140,7 +139,7 @@ impl<B: DenseBackend<Elem = f64> + 'static> Layer<B> for GiveMaskOf {
         "give_mask_of"
     }
 
-    fn build(&self, _: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+    fn build(&self, _: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         Ok(vec![inputs[0].clone().with_mask(inputs[1].mask())])
     }
 

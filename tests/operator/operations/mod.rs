@@ -71,18 +71,10 @@ macro_rules! suite {
     };
 }
 
-fn cpu(dtype: DType) -> Device {
-    Device::cpu().with_dtype(dtype).unwrap()
-}
-
-fn reference(dtype: DType) -> Device {
-    Device::reference().with_dtype(dtype).unwrap()
-}
-
-suite!(cpu_f32, super::cpu(fused_rnn::DType::F32));
-suite!(cpu_f64, super::cpu(fused_rnn::DType::F64));
-suite!(reference_f32, super::reference(fused_rnn::DType::F32));
-suite!(reference_f64, super::reference(fused_rnn::DType::F64));
+suite!(cpu_f32, crate::common::cpu(fused_rnn::DType::F32));
+suite!(cpu_f64, crate::common::cpu(fused_rnn::DType::F64));
+suite!(reference_f32, crate::common::reference(fused_rnn::DType::F32));
+suite!(reference_f64, crate::common::reference(fused_rnn::DType::F64));
 
 // The kernels on the emulated GPU, in the natural order of threads, in random ones, and with one warp or block lagging.
 #[cfg(feature = "emulated")]

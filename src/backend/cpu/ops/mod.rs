@@ -1,16 +1,39 @@
 //! What models compute besides the recurrent operator, on vectors and threads.
 
+mod matmul;
 mod softmax;
 
 use super::{CpuBackend, CpuElement};
+use crate::backend::WeightGrad;
 use crate::backend::host_ops::plain::training;
 use crate::backend::host_ops::{HostOperations, HostSoftmaxMask};
-use crate::backend::ops::AdamStep;
+use crate::backend::ops::{AdamStep, MatMul, Workspace};
 use crate::error::Result;
 use crate::simd::{Kernel, Simd};
+use matmul::Products;
 
 impl<E: CpuElement> HostOperations for CpuBackend<E> {
     type Element = E;
+
+    fn workspace(&self, call: Workspace) -> usize {
+        match call {
+            Workspace::MatMul(product) => Products::new(self.isa, &self.threads, product).workspace::<E>(),
+            _ => 0,
+        }
+    }
+
+    fn matmul(
+        &self,
+        product: MatMul,
+        alpha: f64,
+        a: &[E],
+        b: &[E],
+        c: &mut [E],
+        grad: WeightGrad,
+        workspace: &mut [E],
+    ) -> Result<()> {
+        Products::new(self.isa, &self.threads, product).run(&self.threads, alpha, a, b, c, grad, workspace)
+    }
 
     fn softmax(&self, columns: usize, x: &[E], mask: HostSoftmaxMask<'_, E>, y: &mut [E]) -> Result<()> {
         y.copy_from_slice(x);
