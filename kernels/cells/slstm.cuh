@@ -24,6 +24,10 @@ struct Slstm : CellBase<4, 3> {
                 functions.clamped_slope(a_i)};
     }
 
+    // v / n where n is above zero, else zero.
+    static DEVICE float over(float v, float n) { return n < 1.17549435e-38f ? 0.0f : v / n; }
+    static DEVICE double over(double v, double n) { return n < 2.2250738585072014e-308 ? 0.0 : v / n; }
+
     template <class Fs, class V> static DEVICE void rest(const Fs& functions, UnitForward<V>& u) {
         const Exponents<V> e = exponents(functions, u.a[I], u.a[F], u.state[M]);
         const V m = e.kept >= e.fresh ? e.kept : e.fresh;
@@ -36,7 +40,7 @@ struct Slstm : CellBase<4, 3> {
         u.state[C] = f * u.state[C] + i * z;
         u.state[N] = f * u.state[N] + i;
         u.state[M] = m;
-        u.h = o * (u.state[C] / u.state[N]);
+        u.h = o * over(u.state[C], u.state[N]);
     }
 
     template <class Fs, class V> static DEVICE void backward(const Fs& functions, UnitBackward<V>& u) {
@@ -45,7 +49,7 @@ struct Slstm : CellBase<4, 3> {
         functions.saved_gate(u.saved[O], o, slope_o);
         const Exponents<V> e = exponents(functions, u.saved[I], u.saved[F], u.state_prev[M]);
         const V i = exp_accurate(e.fresh - u.state[M]), f = exp_accurate(e.kept - u.state[M]);
-        const V ratio = u.state[C] / u.state[N], du = u.dh * o / u.state[N];
+        const V ratio = over(u.state[C], u.state[N]), du = over(u.dh * o, u.state[N]);
         const V dc = u.dstate[C] + du, dn = u.dstate[N] - du * ratio;
         const V di = (dc * z + dn) * i, df = (dc * u.state_prev[C] + dn * u.state_prev[N]) * f;
         const V dm = u.dstate[M] - di - df;

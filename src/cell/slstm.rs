@@ -10,7 +10,8 @@
 //! f   = exp(l + m_prev - m)
 //! c   = f * c_prev + i * z                              cell state
 //! n   = f * n_prev + i                                  normaliser
-//! h   = o * c / n
+//! u   = c / n  where n > 0, else 0
+//! h   = o * u
 //! ```
 //!
 //! with `state = tanh` and `gate = sigmoid` unless told otherwise; every `a` is clamped to `±gate_clip` before it is used. With
@@ -21,9 +22,10 @@
 //! # States
 //!
 //! `c0`, `cn` and their gradients hold `c`, `n` and `m` side by side: `[L * D, B, 3 * H]`. Where they are absent, and after resets
-//! then, all three are zero: nothing is remembered, and the first step gives `h = o * z` as it does without a stabiliser, whatever m
-//! is, as long as `exp(a_i - m)` does not round to zero (`a_i` of about -87 in f32). An `n0` above zero is one that a run of the
-//! operator may have left; with one that is zero or below, where `n` becomes zero `h` is infinite or not a number.
+//! then, all three are zero: nothing is remembered, and the first step gives `h = o * z` whatever m is, unless `exp(a_i - m)`
+//! rounds to zero (an `a_i` below about -87 in f32). Then n stays zero until something is let in, and h is zero with it. An `n0` that a
+//! run of the operator has left is above zero, as one that is given should be; a number counts as above zero from the smallest
+//! normal one on. (The authors' code takes `m = a_i` where n is zero everywhere, which gives the same h.)
 //!
 //! # Derivative
 //!
@@ -31,9 +33,8 @@
 //! the gradient goes to `l + m_prev`. What it contributes to the gradient of `h` cancels but for rounding.
 //!
 //! ```text
-//! u       = c / n
 //! da_o    = dh * u * gate'(a_o)
-//! dc     += dh * o / n
+//! dc     += dh * o / n                                  both nothing where n is not above zero
 //! dn     += -dh * o * u / n
 //! di      = (dc * z + dn) * i
 //! df      = (dc * c_prev + dn * n_prev) * f
@@ -78,6 +79,11 @@ impl<E: Scalar> Layer<'_, E> {
     }
 }
 
+/// `v / n` where n is above zero, else zero; what is not a number stays so.
+fn over<E: Scalar>(v: E, n: E) -> E {
+    if n < E::min_positive_value() { E::zero() } else { v / n }
+}
+
 pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
@@ -96,7 +102,7 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
         let z = layer.activate(act.state, a[Z]);
         let o = layer.activate(act.gate, a[O]);
         let (c, n) = (f * c_prev + i * z, f * n_prev + i);
-        record.h[j] = o * (c / n);
+        record.h[j] = o * over(c, n);
         for (block, value) in [(I, i), (F, f), (Z, z), (O, o), (STATES + C, c), (STATES + N, n), (STATES + M, m)] {
             record.saved[at(block, j)] = value;
         }
@@ -121,9 +127,9 @@ pub(super) fn backward<E: Scalar>(
         let (c, n) = (value(STATES + C), value(STATES + N));
         let (c_prev, n_prev, m_prev) = (prev.c[at(C, j)], prev.c[at(N, j)], prev.c[at(M, j)]);
 
-        let (u, dh) = (c / n, record.dh[j]);
+        let (u, dh) = (over(c, n), record.dh[j]);
         let da_o = dh * u * layer.activate_derivative(act.gate, a(O), o);
-        let du = dh * o / n;
+        let du = over(dh * o, n);
         let dc_now = dc[at(C, j)] + du;
         let dn = dc[at(N, j)] - du * u;
         let di = (dc_now * z + dn) * i;

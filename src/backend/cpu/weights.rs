@@ -112,13 +112,14 @@ impl<E: CpuElement> Call<'_, E> {
                 for run in [Some(g.recurrent()), second].into_iter().flatten().flat_map(|run| self.used_runs(run)) {
                     let rows = run.row..run.row + run.rows;
                     let of_q = second.is_some_and(|second| second.row == run.row);
+                    let b: &RowOf<'_, E> = if of_q { &q } else { &previous_output };
                     let product = WeightsProduct {
                         isa,
                         sequences,
                         rows: run.rows,
                         column: run.column,
                         a: gates,
-                        b: if of_q { &q } else { &previous_output },
+                        b,
                         k,
                         n: if g.heads > 1 { 0 } else { n },
                         c: &mut [],
@@ -132,7 +133,6 @@ impl<E: CpuElement> Call<'_, E> {
                         continue;
                     }
                     // The bias alone, then the blocks.
-                    let b = product.b;
                     divide(product, workers);
                     let product = BlocksProduct {
                         isa,
@@ -348,7 +348,17 @@ impl<E: CpuElement> Divide for BlocksProduct<'_, '_, E> {
                 let head = block % heads * size;
                 let b_row = |index: usize| b(index).map(|row| &row[head..head + size]);
                 let column = column + block * size;
-                gemm::multiply_transposed(isa, (size, size, k), column, E::one(), a_row, b_row, c, start, &mut *scratch);
+                gemm::multiply_transposed(
+                    isa,
+                    (size, size, k),
+                    column,
+                    E::one(),
+                    a_row,
+                    b_row,
+                    c,
+                    start,
+                    &mut *scratch,
+                );
             }
             return;
         }

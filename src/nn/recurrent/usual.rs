@@ -1,4 +1,5 @@
 //! The layers that follow from a row of the table of cells.
+#![allow(unused_imports, reason = "without a usual layer, none is used")]
 
 use serde::{Deserialize, Serialize};
 

@@ -62,7 +62,7 @@ fn usual(mut recipe: Recipe) -> Recipe {
     }
     d.reverse_activations = None;
     (d.gate_clip, d.cell_clip, d.proj_size) = (None, None, None);
-    (d.peepholes, d.coupled_input_forget, d.reset) = (false, false, GruReset::After);
+    (d.peepholes, d.coupled_input_forget, d.reset, d.heads) = (false, false, GruReset::After, 1);
     recipe
 }
 

@@ -28,11 +28,17 @@ fn sides<E: CpuElement, S: Simd<E>, Fs: CellFunctions<E>>(
         ForgetGate::Sigmoid => {
             // ln(sigmoid(a)) = -softplus(-a)
             let zero = s.splat(E::zero());
-            s.sub(zero, Activation::Softplus.apply(s, s.sub(zero, a_f)))
+            s.sub(zero, Function::apply(Activation::Softplus, s, s.sub(zero, a_f)))
         }
         ForgetGate::Exponential => a_f,
     };
     (s.add(log_f, m_prev), clamp(s, a_i, f.gate_clip()))
+}
+
+/// `v / n` where n is above zero, else zero.
+#[inline(always)]
+fn over<E: CpuElement, S: Simd<E>>(s: S, v: S::V, n: S::V) -> S::V {
+    s.zero_where_less(n, s.splat(E::min_positive_value()), s.div(v, n))
 }
 
 impl StepCell for Slstm {
@@ -52,16 +58,16 @@ impl StepCell for Slstm {
         let n = s.mul_add(forget, n_prev, i);
         unit.gate = [i, forget, z, o];
         unit.state = [c, n, m];
-        unit.h = s.mul(o, s.div(c, n));
+        unit.h = s.mul(o, over(s, c, n));
     }
 
     #[inline(always)]
     fn backward<E: CpuElement, S: Simd<E>, Fs: CellFunctions<E>>(s: S, f: Unit<'_, E, Fs>, unit: &mut Backward<S::V>) {
         let [i, forget, z, o] = unit.gate;
         let ([c, n, _], [c_prev, n_prev, m_prev]) = (unit.state, unit.state_prev);
-        let u = s.div(c, n);
+        let u = over(s, c, n);
         let da_o = f.through_gate(s, unit.a[O], o, s.mul(unit.dh, u));
-        let du = s.div(s.mul(unit.dh, o), n);
+        let du = over(s, s.mul(unit.dh, o), n);
         let dc = s.add(unit.dstate[0], du);
         let dn = s.neg_mul_add(du, u, unit.dstate[1]);
         let di = s.mul(s.mul_add(dc, z, dn), i);
