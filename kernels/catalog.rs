@@ -1,6 +1,6 @@
 // Every kernel entry point, once: build.rs compiles what stands here, the backend looks it up here.
 //
-// This file is included by `build.rs` and by `src/backend/cuda/catalog.rs`; it must not use anything but `std`.
+// This file is included by `build.rs` and by `src/backend/cuda/images/catalog.rs`; it must not use anything but `std`.
 // A `.cu` file holds templates only. Its entry points are generated from these rows, as
 // `KERNEL(name, params, threads, body)` (the macro stands in `prims.cuh`), for the GPU and for the host alike.
 
@@ -258,7 +258,7 @@ impl Exchange {
 /// - block: `threads`; dynamic shared memory: `shared_fixed + tiles * shared_per_tile`;
 /// - a group works on its tiles one after another, so more tiles cost time where there are multiprocessors left for more groups.
 ///
-/// **Parameters** beyond the layer's: `status` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
+/// **Parameters** beyond the layer's: `fault` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
 /// results are garbage), `tiles`, `polls` (of one wait; about a microsecond each).
 ///
 /// **h_prev** (forward and backward): `h_prev_stride == stride`, base aligned to 16 bytes. With `Exchange::Grid` a forward launch

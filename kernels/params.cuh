@@ -1,4 +1,4 @@
-// params.cuh - the parameter structs of the recurrent passes' kernels, mirrored field by field by src/backend/cuda/params.rs.
+// params.cuh - the parameter structs of the recurrent passes' kernels, mirrored field by field by src/backend/cuda/kernel/params.rs.
 //
 // T seq_len, B batch, H hidden_size, P output_size (proj_size or H), G gates, D directions. E is the element type, A the type
 // of its accumulators (float; double for f64). A null pointer is a tensor that is absent. Strides count elements.
@@ -250,7 +250,7 @@ DEVICE u64 row_offset(const Rows& rows, u32 r) {
 // All steps of a layer in one launch; see persistent_forward.cu and persistent_backward.cu.
 struct PersistentForwardParams {
     ForwardParams layer;
-    u32* status;  // 0 before the launch; not 0 after it where a wait gave up, and then the results are garbage
+    u32* fault;  // 0 before the launch; not 0 after it where a wait gave up, and then the results are garbage
     u32 tiles;    // of 8 sequences, worked on one after another by a block (one block a group) or a group of blocks
     u32 polls;    // of one wait before it gives up
 };
@@ -258,7 +258,7 @@ struct PersistentForwardParams {
 struct PersistentBackwardParams {
     BackwardParams layer;
     void* exchange[2];  // of each direction, E [T, batch, exchange_stride]: gradients of gates on their way between blocks
-    u32* status;
+    u32* fault;
     u32 tiles;
     u32 polls;
 };

@@ -6,15 +6,15 @@ use std::marker::PhantomData;
 
 use bytemuck::Pod;
 
-use super::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS};
-use super::device::{Device, Launch};
+use super::super::device::{Device, Launch};
+use super::super::images::catalog::{ELEMENTWISE_THREADS, REDUCTION_THREADS, params as params_of};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// Most blocks of an elementwise launch: enough to fill any GPU; threads take several elements beyond that.
 const ELEMENTWISE_BLOCKS: u64 = 4096;
 /// Most blocks along the second and third axis of a grid.
-pub(super) const GRID: usize = 65_535;
+pub(crate) const GRID: usize = 65_535;
 
 /// The struct that a kernel takes, see `params`.
 pub(crate) trait Params: Pod {
@@ -35,7 +35,7 @@ impl<D: Device, P: Params> Kernel<D, P> {
     ///
     /// [`Error::Unsupported`] where the device has no such kernel, or it takes another struct.
     pub(crate) fn load(device: &D, name: &str) -> Result<Self> {
-        match super::catalog::params(name) {
+        match params_of(name) {
             Some(params) if params == P::NAME => Ok(Kernel { kernel: device.kernel(name)?, params: PhantomData }),
             Some(params) => {
                 Err(Error::unsupported(format!("kernel {name} with {}", P::NAME), format!("it takes {params}")))
@@ -53,9 +53,13 @@ impl<D: Device, P: Params> Kernel<D, P> {
         Self::load(device, &format!("{name}_{dtype}"))
     }
 
-    /// One that is loaded already.
-    pub(crate) fn loaded(kernel: D::Kernel) -> Self {
-        Kernel { kernel, params: PhantomData }
+    /// How many blocks of a launch the device can hold at a time.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver.
+    pub(crate) fn resident_blocks(&self, device: &D, launch: &Launch) -> Result<u32> {
+        device.resident_blocks(&self.kernel, launch)
     }
 
     /// Gives a launch to `stream`.
@@ -84,21 +88,21 @@ impl<D: Device, P> Clone for Kernel<D, P> {
 }
 
 /// An elementwise launch over `len` elements.
-pub(super) fn elementwise(len: u64) -> Launch {
+pub(crate) fn elementwise(len: u64) -> Launch {
     let blocks = len.div_ceil(ELEMENTWISE_THREADS.into()).clamp(1, ELEMENTWISE_BLOCKS);
     Launch::new([blocks as u32, 1, 1], ELEMENTWISE_THREADS)
 }
 
 /// A launch in which a warp has a row.
-pub(super) fn by_warp(rows: usize) -> Launch {
+pub(crate) fn by_warp(rows: usize) -> Launch {
     elementwise((rows as u64).saturating_mul(32))
 }
 
 /// From so many terms on, a warp adds up where otherwise a thread does.
-pub(super) const WARP_TERMS: usize = 32;
+pub(crate) const WARP_TERMS: usize = 32;
 
 /// The lanes that share a sum of `terms` terms, and the launch for `sums` of them. A function of sizes alone, as the order of sums is.
-pub(super) fn shared_sums(sums: usize, terms: usize) -> (u32, Launch) {
+pub(crate) fn shared_sums(sums: usize, terms: usize) -> (u32, Launch) {
     if terms >= WARP_TERMS { (32, by_warp(sums)) } else { (1, elementwise(sums as u64)) }
 }
 
@@ -106,12 +110,12 @@ pub(super) fn shared_sums(sums: usize, terms: usize) -> (u32, Launch) {
 const PIECE_ROWS: usize = 256;
 
 /// Pieces that a sum over rows, the gradient of a bias, falls into.
-pub(super) fn bias_pieces(rows: usize) -> usize {
+pub(crate) fn bias_pieces(rows: usize) -> usize {
     rows.div_ceil(PIECE_ROWS).clamp(1, 64)
 }
 
 /// A reduction of `columns` columns, each in `pieces` runs of rows; every thread of a block has `numbers` accumulators in shared memory.
-pub(super) fn column_reduction(columns: usize, pieces: usize, numbers: u32, dtype: DType) -> Launch {
+pub(crate) fn column_reduction(columns: usize, pieces: usize, numbers: u32, dtype: DType) -> Launch {
     Launch {
         shared_bytes: numbers * REDUCTION_THREADS * accumulator(dtype) as u32,
         ..Launch::new([columns.div_ceil(32) as u32, pieces as u32, 1], REDUCTION_THREADS)
@@ -119,11 +123,11 @@ pub(super) fn column_reduction(columns: usize, pieces: usize, numbers: u32, dtyp
 }
 
 /// A launch of `sum_partials` that gives `len` elements.
-pub(super) fn partial_sums(len: usize) -> Launch {
+pub(crate) fn partial_sums(len: usize) -> Launch {
     Launch::new([len.div_ceil(REDUCTION_THREADS as usize).min(GRID) as u32, 1, 1], REDUCTION_THREADS)
 }
 
 /// Bytes of a number in which products and sums of a type are computed.
-pub(super) fn accumulator(dtype: DType) -> usize {
+pub(crate) fn accumulator(dtype: DType) -> usize {
     dtype.size().max(4)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use super::device::{Device, DevicePtr};
+use super::{Device, DevicePtr};
 use crate::backend::Storage;
 use crate::backend::tensor::{DeviceId, Tensor};
 use crate::dtype::DType;
@@ -65,7 +65,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     }
 
     /// The memory as that of a tensor without a type, of `len` elements, which this has room for.
-    pub(super) fn into_tensor(self, device: DeviceId, dtype: DType, len: usize) -> Tensor {
+    pub(crate) fn into_tensor(self, device: DeviceId, dtype: DType, len: usize) -> Tensor {
         Tensor::on_device(device, dtype, self.pointer.0, len, Arc::new(self.allocation))
     }
 

@@ -1,6 +1,6 @@
 //! What stands where in the workspace and the reserve.
 //!
-//! Both are arrays of bytes to the kernels; every tensor in them begins at a multiple of [`ALIGNMENT`]. `A` is the
+//! Both are arrays of bytes to the kernels; every tensor in them begins at a multiple of [`ALIGNMENT`](super::super::device::arena::ALIGNMENT). `A` is the
 //! accumulators' type (f32; f64 for f64), `E` the elements'.
 //!
 //! | tensor | shape | training | inference |
@@ -15,59 +15,15 @@
 //! | `dh_step` (projection) | E `[T, B, P]` | reserve | – |
 //! | a step's products, dropout's copy of an input, gradients between layers, partial sums | see [`Workspace`] | workspace | workspace |
 
-use super::device::DevicePtr;
-use super::plan::gradient_slots;
+use super::super::device::arena::{Arena, Place};
+use super::cell::gradient_slots;
 use crate::backend::ForwardMode;
 use crate::cell::CellKind;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rnn::{GruReset, RnnDescriptor, RnnShape};
 
-/// Every tensor in workspace and reserve begins at a multiple of this many bytes.
-pub(crate) const ALIGNMENT: usize = 256;
-
-/// A tensor's place, in bytes from the beginning of workspace or reserve.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place(Option<usize>);
-
-impl Place {
-    /// Its address; null where the operator has no such tensor.
-    pub(crate) fn of(self, base: DevicePtr) -> DevicePtr {
-        self.0.map_or(DevicePtr::NULL, |offset| base.offset(offset))
-    }
-}
-
-/// Hands out places one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Arena {
-    bytes: usize,
-}
-
-impl Arena {
-    /// A place for the product of `sizes` numbers of `size` bytes.
-    pub(crate) fn take(&mut self, name: &str, sizes: &[usize], size: usize) -> Result<Place> {
-        let end = sizes
-            .iter()
-            .try_fold(size, |product, factor| product.checked_mul(*factor))
-            .and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT))
-            .and_then(|bytes| bytes.checked_add(self.bytes))
-            .filter(|end| *end <= isize::MAX as usize)
-            .ok_or_else(|| Error::SizeOverflow {
-                tensor: name.to_owned(),
-                expression: sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(" * "),
-            })?;
-        let place = Place(Some(self.bytes));
-        self.bytes = end;
-        Ok(place)
-    }
-
-    /// Bytes handed out.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-/// How `h_prev` is laid out, which the kernel that walks through time decides.
+/// How `h_prev` is laid out, which the kernel of the time loop decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HPrevLayout {
     pub(crate) slots: usize,

@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::catalog;
-use super::device::{Device, DevicePtr, Launch, Properties};
+use super::super::images::catalog;
+use super::{Device, DevicePtr, Launch, Properties};
 use crate::error::{Error, Result};
 
 /// Names a shared library with the kernels.

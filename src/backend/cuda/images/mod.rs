@@ -2,16 +2,19 @@
 //!
 //! `build.rs` compiles the units of the catalog and embeds the images here. [`image_for`] gives the one that a device loads;
 //! where the build had no libnvrtc, or no image suits the GPU, the unit is compiled at first use, if libnvrtc can be found
-//! then ([`nvrtc`](super::nvrtc)).
+//! then ([`nvrtc`]).
+
+pub mod catalog;
+pub mod compile;
+pub mod nvrtc;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
-use super::catalog;
-use super::compile::{Arch, Job, Resources, Sources, Unit};
-use super::nvrtc::{Nvrtc, NvrtcError};
 use crate::error::{Error, Result};
+use compile::{Arch, Job, Resources, Sources, Unit};
+use nvrtc::{Nvrtc, NvrtcError};
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
 

@@ -1,103 +1,46 @@
-//! Which kernels walk through time, and why: the choice between the families.
+//! Which family of kernels runs the time loop, and why.
 
-use std::fmt;
-
-use super::catalog::{self, Exchange, PERSISTENT_TILE, PersistentKernel};
-use super::device::{Device, Launch, Properties};
-use super::params::SavedGates;
-use super::plan::has_second_product;
+use super::super::device::{Device, Launch};
+use super::super::images::catalog::{self, Exchange, PERSISTENT_TILE, PersistentKernel};
+use super::super::kernel::launch::{Kernel, Params};
+use super::super::kernel::params::{PersistentBackwardParams, PersistentForwardParams, SavedGates};
+use super::super::options::{Family, FamilyChoice};
+use super::cell::has_second_product;
+use super::cost::{persistent_ns, step_ns};
 use crate::cell::{Activation, CellKind};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rnn::{RnnDescriptor, RnnShape};
 
-/// Which kernels walk through time.
-///
-/// In all but [`Step`](Family::Step) one launch walks through all steps of a layer with the recurrent weights resident in
-/// registers and shared memory; they differ in how the blocks that share a sequence's state exchange it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Family {
-    /// A: one block has all units; shared memory.
-    Block,
-    /// B: a cluster of blocks (compute capability 9.0 and later); distributed shared memory.
-    Cluster,
-    /// C: any blocks of the GPU, all resident together; L2.
-    Grid,
-    /// D: a product and an elementwise kernel every step: any size, every option, any GPU.
-    Step,
+/// The struct of the kernels that compute all steps in one pass.
+pub(crate) trait Persistent: Params {
+    /// Whether that is the forward pass.
+    const FORWARD: bool;
 }
 
-impl Family {
-    /// All families, in the order of the design's letters.
-    pub const ALL: [Family; 4] = [Family::Block, Family::Cluster, Family::Grid, Family::Step];
-
-    /// As on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Block => "block",
-            Family::Cluster => "cluster",
-            Family::Grid => "grid",
-            Family::Step => "step",
-        }
-    }
+impl Persistent for PersistentForwardParams {
+    const FORWARD: bool = true;
 }
 
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+impl Persistent for PersistentBackwardParams {
+    const FORWARD: bool = false;
 }
 
-impl std::str::FromStr for Family {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        Family::ALL
-            .into_iter()
-            .find(|family| family.name() == s)
-            .ok_or_else(|| Error::option("family", "block, cluster, grid or step", s))
-    }
-}
-
-impl From<Exchange> for Family {
-    fn from(exchange: Exchange) -> Self {
-        match exchange {
-            Exchange::Block => Family::Block,
-            Exchange::Cluster => Family::Cluster,
-            Exchange::Grid => Family::Grid,
-        }
-    }
-}
-
-/// How a plan chooses the family of a walk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FamilyChoice {
-    /// The one that is predicted to be fastest.
-    #[default]
-    Fastest,
-    /// This one where it can take the operator, else the fastest; the plan says which.
-    Prefer(Family),
-    /// This one, or planning fails and says why.
-    Require(Family),
-}
-
-/// How one pass of a layer, forward or backward, walks through time.
+/// How one pass of a layer, forward or backward, runs its time loop.
 #[derive(Debug)]
-pub(crate) struct Walk<D: Device> {
+pub(crate) struct TimeLoop<D: Device, P: Persistent> {
     pub(crate) family: Family,
     /// Why this family, and why not the others.
     pub(crate) why: String,
     /// Predicted time of a step, nanoseconds, both directions.
     pub(crate) predicted_ns: f64,
     /// The kernel of all steps; none in the step family.
-    pub(crate) persistent: Option<Persistent<D>>,
+    pub(crate) persistent: Option<PersistentLaunch<D, P>>,
 }
 
 /// A persistent kernel with its geometry.
 #[derive(Debug)]
-pub(crate) struct Persistent<D: Device> {
-    pub(crate) kernel: D::Kernel,
+pub(crate) struct PersistentLaunch<D: Device, P: Persistent> {
+    pub(crate) kernel: Kernel<D, P>,
     pub(crate) about: PersistentKernel,
     pub(crate) launch: Launch,
     /// Tiles of sequences that a group of blocks works on one after another.
@@ -106,7 +49,7 @@ pub(crate) struct Persistent<D: Device> {
     pub(crate) resident_blocks: u32,
 }
 
-impl<D: Device> Persistent<D> {
+impl<D: Device, P: Persistent> PersistentLaunch<D, P> {
     /// Blocks of the launch.
     pub(crate) fn blocks(&self) -> u32 {
         self.launch.grid.iter().product()
@@ -118,28 +61,32 @@ impl<D: Device> Persistent<D> {
     }
 }
 
-impl<D: Device> Walk<D> {
-    /// Chooses for the forward or the backward pass.
+impl<D: Device, P: Persistent> TimeLoop<D, P> {
+    /// The persistent kernel's entry point; none in the step family.
+    pub(crate) fn persistent_name(&self) -> Option<&str> {
+        Some(&self.persistent.as_ref()?.about.name)
+    }
+
+    /// Chooses for the pass that `P` is of.
     pub(crate) fn choose(
         device: &D,
         choice: FamilyChoice,
         descriptor: &RnnDescriptor,
         shape: RnnShape,
         math: &str,
-        forward: bool,
     ) -> Result<Self> {
         let properties = device.properties();
-        let step = Walk {
+        let step = TimeLoop {
             family: Family::Step,
             why: String::new(),
             predicted_ns: step_ns(properties, descriptor, shape, math),
             persistent: None,
         };
-        let mut walks = vec![step];
+        let mut loops = vec![step];
         let mut refusals = Vec::new();
         for exchange in [Exchange::Block, Exchange::Cluster, Exchange::Grid] {
-            match find(device, descriptor, shape, math, forward, exchange)? {
-                Ok(persistent) => walks.push(Walk {
+            match find(device, descriptor, shape, math, exchange)? {
+                Ok(persistent) => loops.push(TimeLoop {
                     family: exchange.into(),
                     why: String::new(),
                     predicted_ns: persistent_ns(properties, descriptor, &persistent.about, persistent.tiles),
@@ -148,7 +95,7 @@ impl<D: Device> Walk<D> {
                 Err(why) => refusals.push((Family::from(exchange), why)),
             }
         }
-        let position = |family| walks.iter().position(|walk: &Walk<D>| walk.family == family);
+        let position = |family| loops.iter().position(|chosen: &Self| chosen.family == family);
         let refusal = |family| refusals.iter().find(|(f, _)| *f == family).map_or("", |(_, why)| why.as_str());
         let (index, mut why) = match choice {
             FamilyChoice::Require(family) => match position(family) {
@@ -162,39 +109,38 @@ impl<D: Device> Walk<D> {
                 (position(family).unwrap_or(0), "preferred".to_owned())
             }
             _ => {
-                let fastest = walks
+                let fastest = loops
                     .iter()
                     .enumerate()
                     .min_by(|(_, a), (_, b)| a.predicted_ns.total_cmp(&b.predicted_ns))
                     .map_or(0, |(index, _)| index);
                 let why =
-                    if walks.len() == 1 { "the only family that takes it" } else { "predicted to be the fastest" };
+                    if loops.len() == 1 { "the only family that takes it" } else { "predicted to be the fastest" };
                 (fastest, why.to_owned())
             }
         };
-        for (other, walk) in walks.iter().enumerate() {
+        for (other, one) in loops.iter().enumerate() {
             if other != index {
-                why += &format!("; {} {:.0} ns a step", walk.family, walk.predicted_ns);
+                why += &format!("; {} {:.0} ns a step", one.family, one.predicted_ns);
             }
         }
         for (family, reason) in &refusals {
             why += &format!("; not {family}: {reason}");
         }
-        let mut walk = walks.swap_remove(index);
-        walk.why = why;
-        Ok(walk)
+        let mut chosen = loops.swap_remove(index);
+        chosen.why = why;
+        Ok(chosen)
     }
 }
 
 /// The persistent kernel of one family that takes an operator, or why there is none.
-fn find<D: Device>(
+fn find<D: Device, P: Persistent>(
     device: &D,
     descriptor: &RnnDescriptor,
     shape: RnnShape,
     math: &str,
-    forward: bool,
     exchange: Exchange,
-) -> Result<Result<Persistent<D>, String>> {
+) -> Result<Result<PersistentLaunch<D, P>, String>> {
     let properties = device.properties();
     if let Some(option) = option_only_of_steps(descriptor) {
         return Ok(Err(format!("persistent kernels do not take {option}")));
@@ -202,7 +148,7 @@ fn find<D: Device>(
     let cell = descriptor.cell.spec().name;
     let of_family: Vec<_> = catalog::persistent()
         .into_iter()
-        .filter(|k| k.family == exchange && k.forward == forward && k.cell == cell && k.math == math)
+        .filter(|k| k.family == exchange && k.forward == P::FORWARD && k.cell == cell && k.math == math)
         .collect();
     if of_family.is_empty() {
         return Ok(Err(format!("there is no such kernel for {math}")));
@@ -223,10 +169,10 @@ fn find<D: Device>(
             why = size;
             continue;
         }
-        let kernel = device.kernel(&about.name)?;
+        let kernel = Kernel::load(device, &about.name)?;
         match geometry(device, descriptor, shape, &about, &kernel)? {
             Ok((launch, tiles, resident_blocks)) => {
-                return Ok(Ok(Persistent { kernel, about, launch, tiles, resident_blocks }));
+                return Ok(Ok(PersistentLaunch { kernel, about, launch, tiles, resident_blocks }));
             }
             Err(reason) => why = reason,
         }
@@ -245,12 +191,12 @@ type Geometry = (Launch, u32, u32);
 
 /// The launch with the fewest tiles a group for which the device holds every block at once; where blocks need not be resident
 /// together, with one tile a group if all would not fit in any case.
-fn geometry<D: Device>(
+fn geometry<D: Device, P: Persistent>(
     device: &D,
     descriptor: &RnnDescriptor,
     shape: RnnShape,
     about: &PersistentKernel,
-    kernel: &D::Kernel,
+    kernel: &Kernel<D, P>,
 ) -> Result<Result<Geometry, String>> {
     let properties = device.properties();
     let batch_tiles = shape.batch.div_ceil(PERSISTENT_TILE as usize) as u32;
@@ -276,7 +222,7 @@ fn geometry<D: Device>(
         if about.shared_bytes(tiles) > u64::from(properties.shared_bytes_per_block) {
             break;
         }
-        let resident = device.resident_blocks(kernel, &launch)?;
+        let resident = kernel.resident_blocks(device, &launch)?;
         if launch.grid.iter().map(|n| u64::from(*n)).product::<u64>() <= u64::from(resident) {
             return Ok(Ok((launch, tiles, resident)));
         }
@@ -327,62 +273,4 @@ fn option_only_of_steps(descriptor: &RnnDescriptor) -> Option<&'static str> {
         return Some("clips");
     }
     None
-}
-
-// The model of DESIGN's section on kernels: estimates in clocks of the multiprocessors. None of its constants has been measured.
-
-/// Clocks of everything in a step that nothing below counts.
-const OTHER_CLOCKS: f64 = 150.0;
-/// Nanoseconds from one launch to the next in a stream that is kept busy.
-const LAUNCH_NS: f64 = 2_200.0;
-
-/// Multiply-adds of a multiprocessor in a clock.
-fn multiply_adds(math: &str) -> f64 {
-    match math {
-        "f64" => 64.0,
-        "f32" => 128.0,
-        "tf32" => 635.0,
-        _ => 1_270.0,
-    }
-}
-
-fn element_bytes(math: &str) -> f64 {
-    match math {
-        "f64" => DType::F64.size() as f64,
-        "f32" | "tf32" => DType::F32.size() as f64,
-        _ => DType::F16.size() as f64,
-    }
-}
-
-fn nanoseconds(properties: &Properties, clocks: f64) -> f64 {
-    clocks * 1e6 / f64::from(properties.clock_khz.max(1))
-}
-
-/// A step of a persistent kernel, nanoseconds.
-fn persistent_ns(properties: &Properties, descriptor: &RnnDescriptor, about: &PersistentKernel, tiles: u32) -> f64 {
-    let (gates, hidden) = (descriptor.cell.gates() as f64, descriptor.hidden_size.next_multiple_of(32) as f64);
-    let (units, tile) = (f64::from(about.units).min(hidden), f64::from(PERSISTENT_TILE));
-    let product = gates * units * hidden * tile / multiply_adds(about.math);
-    let shared = f64::from(about.shared_matrix_bytes) / 128.0;
-    let functions = units * tile * if descriptor.cell == CellKind::Rnn { 2.0 } else { 10.0 } / 16.0;
-    let exchanged = tile * hidden * element_bytes(about.math) * if about.forward { 1.0 } else { gates };
-    let (exchange, sync) = match about.family {
-        Exchange::Block => (exchanged / 128.0, 60.0),
-        Exchange::Cluster => (exchanged / 20.0, 260.0),
-        Exchange::Grid => (exchanged / 38.0, 600.0),
-    };
-    let clocks = f64::from(tiles) * (product.max(shared) + functions + exchange) + sync + OTHER_CLOCKS;
-    nanoseconds(properties, clocks)
-}
-
-/// A step of the step family, nanoseconds: launches, or the product where that takes longer.
-fn step_ns(properties: &Properties, descriptor: &RnnDescriptor, shape: RnnShape, math: &str) -> f64 {
-    let launches = if has_second_product(descriptor) { 4.0 } else { 2.0 };
-    let rows = (descriptor.cell.gates() * descriptor.hidden_size * descriptor.num_directions()) as f64;
-    let products = rows * descriptor.output_size() as f64 * shape.batch as f64;
-    let weights = rows * descriptor.output_size() as f64 * element_bytes(math);
-    // L2 gives a multiprocessor about 38 bytes a clock; small products keep few of the multiply-adders busy.
-    let units = f64::from(properties.multiprocessors.max(1));
-    let clocks = (products / (0.4 * multiply_adds(math) * units)).max(weights / (38.0 * units));
-    launches * LAUNCH_NS + nanoseconds(properties, clocks)
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
+use super::context::{Context, Handle};
+use super::gpu::Driver;
 use super::library::{call, failure, library};
-use super::{Context, Driver, DriverStream, Handle};
+use super::stream::DriverStream;
 use crate::error::Result;
 
 /// Work of a stream, recorded once and replayed as a whole: a CUDA graph.

@@ -1,7 +1,7 @@
 //! The kernels of matrix products with their tiles.
 
-use super::catalog;
-use super::device::{Device, Launch};
+use super::super::device::{Device, Launch};
+use super::super::images::catalog;
 use super::launch::{Kernel, Params};
 use super::params::{BatchedGemmParams, GemmParams};
 use crate::error::Result;

@@ -1,9 +1,8 @@
 //! A GPU on paper: plans are made for it, nothing runs. For saying what would run where there is no GPU.
 #![allow(unsafe_code)]
 
-use super::catalog;
-use super::device::{Device, DevicePtr, Launch, Properties};
-use super::images;
+use super::super::images::{self, catalog};
+use super::{Device, DevicePtr, Launch, Properties};
 use crate::error::{Error, Result};
 
 /// Registers and threads of a multiprocessor of every GPU since compute capability 7.5, but for 7.5's 1024 threads.

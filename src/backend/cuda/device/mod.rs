@@ -1,9 +1,15 @@
 //! What the backend needs of the machine that runs its kernels: [`Device`].
 //!
-//! There are three: the GPU behind NVIDIA's driver (`driver`), the host's emulation of one (`emulated`), and one on paper that
-//! plans are made for (`paper`). Plans, parameters
-//! and launches above this trait are the same code for both.
+//! There are three: the GPU behind NVIDIA's [`driver`], the host's emulation of one (`emulated`), and one on [`paper`] that plans are
+//! made for. Plans, parameters and launches above this trait are the same code for all.
 #![allow(unsafe_code)]
+
+pub(super) mod arena;
+pub mod driver;
+#[cfg(feature = "emulated")]
+pub mod emulated;
+pub mod memory;
+pub mod paper;
 
 use bytemuck::{Pod, Zeroable};
 
