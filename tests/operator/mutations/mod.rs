@@ -31,6 +31,10 @@ use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::GruReset;
 use list::{MUTATIONS, Mutation, Place};
 
+/// Files of the kernels that the suite of the operations runs.
+const OPERATIONS: [&str; 7] =
+    ["elementwise.cu", "rows.cu", "norm.cu", "training.cu", "gemm.cu", "reduce.cu", "dropout.cu"];
+
 /// How long the search for a bug may take before it counts as one that keeps the kernels from ending.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
@@ -292,7 +296,7 @@ impl Builder {
 
     fn baseline(&self, kind: Kind) -> Baseline {
         let (dtype, sanitized, operations) = kind;
-        let is_wanted = |source: &str| !operations || ["tensor.cu", "gemm.cu"].contains(&source);
+        let is_wanted = |source: &str| !operations || OPERATIONS.contains(&source);
         let entries = catalog::entries().into_iter();
         let units = Unit::all(entries.filter(|entry| entry.dtype == dtype && is_wanted(entry.source)));
         let folder = self.folder.join(format!("{dtype}-{sanitized}-{operations}"));

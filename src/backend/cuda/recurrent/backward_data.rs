@@ -1,0 +1,188 @@
+//! The gradients of inputs and initial states as launches.
+
+use bytemuck::Zeroable;
+
+use super::super::call::{Raw, address};
+use super::super::device::{Device, DevicePtr};
+use super::super::kernel::params::{
+    BackwardDirection, BackwardParams, CellOptions, GemmProblem, PersistentBackwardParams, Phase, Rows,
+    StepBackwardParams,
+};
+use super::cell::{gradient_slots, has_second_product, input_slots};
+use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
+use super::space::{DirectionScratch, DirectionSpace};
+use crate::backend::BackwardDataArgs;
+use crate::backend::ops::Orientation;
+use crate::cell::CellKind;
+use crate::error::Result;
+use crate::rnn::{GruReset, PaddedOutput};
+
+impl<D: Device> Engine<'_, D> {
+    /// All layers, from the last to the first.
+    pub(super) fn backward_data(&self, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
+        let descriptor = self.descriptor();
+        let features = self.directions() * self.output_size();
+        let dropout = self.dropout();
+        let mut dy = self.outer(address(args.dy), features);
+        for layer in (0..descriptor.num_layers).rev() {
+            let params = self.backward_params(layer, dy, args);
+            self.backward_loop(&params, layer, args)?;
+            if layer == 0 {
+                if let Some(dx) = args.dx {
+                    self.input_gradient(0, self.outer(dx.address, descriptor.input_size), args)?;
+                }
+            } else {
+                dy = self.inner(self.plan.backward_data.dhidden[(layer - 1) % 2].of(args.workspace.address), features);
+                self.input_gradient(layer, dy, args)?;
+                if dropout.is_active() {
+                    self.drop_out(dy, dy.data, features, layer, &dropout)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gradient of a layer's input, from those of both directions' gates: `W^T da`.
+    fn input_gradient(&self, layer: usize, dx: Sequences, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
+        let features = self.descriptor().layer_input_size(layer);
+        let h = self.hidden_size();
+        let mut terms = Vec::new();
+        for direction in 0..self.directions() {
+            let dgates = self.plan.layers[layer].direction[direction].dgates.of(self.reserve);
+            let weight = self.weights(args.weights.address, layer, direction).input_hidden;
+            for (slot, row, gates) in input_slots(self.descriptor().cell) {
+                let a = self.gate_gradients(dgates, slot).rows(self.batch());
+                terms.push((a, Rows::plain(self.at(weight, row * h * features), features), gates * h));
+            }
+        }
+        let rows = self.seq_len() * self.batch();
+        self.gemm(Orientation::Nn, &[problem(&terms, dx.rows(self.batch()), rows, features)], Store::default())
+    }
+
+    fn backward_params(&self, layer: usize, dy: Sequences, args: &BackwardDataArgs<'_, Raw>) -> BackwardParams {
+        let descriptor = self.descriptor();
+        let (h, p) = (self.hidden_size(), self.output_size());
+        let layout = self.plan.h_prev;
+        let mut params = BackwardParams {
+            lengths: address(args.lengths),
+            resets: address(args.resets),
+            dy_time_stride: dy.time_stride as u64,
+            dy_batch_stride: dy.batch_stride as u64,
+            seq_len: self.seq_len() as u32,
+            batch: self.batch() as u32,
+            hidden_size: h as u32,
+            output_size: p as u32,
+            directions: self.directions() as u32,
+            rows: layout.rows as u32,
+            h_prev_stride: layout.stride as u32,
+            save: self.saved_gates() as u32,
+            hold: (descriptor.padded_output == PaddedOutput::Hold).into(),
+            ..Zeroable::zeroed()
+        };
+        for direction in 0..self.directions() {
+            let weights = self.weights(args.weights.address, layer, direction);
+            let own: &DirectionSpace = &self.plan.layers[layer].direction[direction];
+            let scratch: &DirectionScratch = &self.plan.backward_data.direction[direction];
+            params.direction[direction] = BackwardDirection {
+                cell: CellOptions::new(descriptor, direction),
+                weight_hh: weights.hidden_hidden,
+                peephole: weights.peephole,
+                c0: self.state(address(args.c0), layer, direction, h),
+                gates: own.gates.of(self.reserve),
+                cell_state: own.cell_state.of(self.reserve),
+                q: own.q.of(self.reserve),
+                h_prev: own.h_prev.of(self.reserve),
+                dgates: own.dgates.of(self.reserve),
+                dy: self.at(dy.data, direction * p),
+                dhn: self.state(address(args.dhn), layer, direction, p),
+                dcn: self.state(address(args.dcn), layer, direction, h),
+                dh: scratch.dh.of(args.workspace.address),
+                dc: scratch.dc.of(args.workspace.address),
+                dh_reset: scratch.dh_reset.of(args.workspace.address),
+                dc_reset: scratch.dc_reset.of(args.workspace.address),
+                dh_step: own.dh_step.of(self.reserve),
+                du: scratch.du.of(args.workspace.address),
+                dq: scratch.dq.of(args.workspace.address),
+                dh0: self.state(address(args.dh0), layer, direction, p),
+                dc0: self.state(address(args.dc0), layer, direction, h),
+                reverse: self.is_reverse(direction).into(),
+                unused: 0,
+            };
+        }
+        params
+    }
+
+    fn backward_loop(&self, params: &BackwardParams, layer: usize, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
+        let kernels = self.plan.kernels.backward()?;
+        let descriptor = self.descriptor();
+        let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
+        let slots = gradient_slots(descriptor.cell);
+        let before = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before;
+        let (outputs, units) = (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
+        self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
+        if let Some(persistent) = self.plan.backward_loop.as_ref().and_then(|chosen| chosen.persistent.as_ref()) {
+            let space = &self.plan.backward_data;
+            let exchange = space.direction.map(|scratch| scratch.exchange.of(args.workspace.address));
+            for exchange in exchange.into_iter().filter(|exchange| *exchange != DevicePtr::NULL) {
+                self.fill(exchange, 0xff, space.exchange_bytes)?;
+            }
+            let params = PersistentBackwardParams {
+                layer: *params,
+                exchange,
+                fault: self.plan.fault_address,
+                tiles: persistent.tiles,
+                polls: MOST_POLLS,
+            };
+            self.run(&persistent.kernel, &persistent.launch, &params)?;
+            return self.finish_backward(params.layer, args);
+        }
+        for step in (0..self.seq_len()).rev() {
+            let each = |build: &dyn Fn(usize, &BackwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {
+                (0..self.directions()).map(|d| build(d, &params.direction[d], self.time(d, step))).collect()
+            };
+            // Gates' gradients of this step from slot `slot` on.
+            let step_gradients = |own: &BackwardDirection, t: usize, slot: usize| {
+                Rows::plain(self.at(own.dgates, (t * b * slots + slot) * h), slots * h)
+            };
+            let phase = |phase: Phase| StepBackwardParams { layer: *params, step: step as u32, phase: phase as u32 };
+            if has_second_product(descriptor) {
+                self.run(&kernels.step, if before { &units } else { &outputs }, &phase(Phase::First))?;
+                let second = each(&|d, own, t| {
+                    if before {
+                        let rows = Rows::plain(self.at(own.weight_hh, 2 * h * h), h);
+                        problem(&[(step_gradients(own, t, 0), rows, h)], Rows::plain(own.dq, h), b, h)
+                    } else {
+                        let weight = Rows::plain(self.weights(args.weights.address, layer, d).projection, h);
+                        let dh = Rows::plain(self.at(own.dh_step, t * b * p), p);
+                        problem(&[(dh, weight, p)], Rows::plain(own.du, h), b, h)
+                    }
+                });
+                self.gemm(Orientation::Nn, &second, Store { wide: true, accumulate: false })?;
+                self.run(&kernels.step, &units, &phase(Phase::Second))?;
+            } else {
+                self.run(&kernels.step, &units, &phase(Phase::Whole))?;
+            }
+            let recurrent = each(&|_, own, t| {
+                // Slots that pair with rows 0.. of R; reset before, R_n has had its product.
+                let (slot, gates) = match descriptor.cell {
+                    CellKind::Rnn | CellKind::Lstm => (0, descriptor.cell.gates()),
+                    CellKind::Gru => (1, if before { 2 } else { 3 }),
+                };
+                let terms = [(step_gradients(own, t, slot), Rows::plain(own.weight_hh, p), gates * h)];
+                problem(&terms, Rows::plain(own.dh, p), b, p)
+            });
+            self.gemm(Orientation::Nn, &recurrent, Store { wide: true, accumulate: true })?;
+        }
+        self.finish_backward(*params, args)
+    }
+
+    /// Gradients of the initial states, where they are wanted.
+    fn finish_backward(&self, params: BackwardParams, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
+        if args.dh0.is_none() && args.dc0.is_none() {
+            return Ok(());
+        }
+        let columns = self.hidden_size().max(self.output_size());
+        let launch = self.elementwise(columns, self.batch(), self.directions());
+        self.run(&self.plan.kernels.backward()?.finish, &launch, &params)
+    }
+}
