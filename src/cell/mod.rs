@@ -286,6 +286,17 @@ for_each_cell!(dispatch);
 mod tests {
     use super::*;
 
+    /// The names of the modules, by which build.rs knows the kernels of a cell.
+    #[test]
+    fn modules_are_called_like_their_cells() {
+        macro_rules! names {
+            ($(($kind:ident $module:ident $($layer:tt)*))*) => { [$((CellKind::$kind, stringify!($module))),*] };
+        }
+        for (cell, module) in for_each_cell!(names) {
+            assert_eq!(cell.spec().name, module);
+        }
+    }
+
     /// What other places take for granted of every row.
     #[test]
     fn rows_are_consistent() {

@@ -151,7 +151,7 @@ macro_rules! cells {
             }
         }
 
-        #[allow(unused_macros, reason = "build.rs does not use it")]
+        #[allow(unused_macros, reason = "build.rs includes this file without the feature cuda, too")]
         macro_rules! for_each_cell {
             ($dollar callback:ident) => {
                 $dollar callback! { $(($kind $module $layer $class $stem $form))* }
@@ -235,7 +235,6 @@ cells! { $
     };
 }
 
-#[allow(unused_imports, reason = "build.rs does not use it")]
 pub(crate) use for_each_cell;
 
 impl CellKind {
