@@ -53,29 +53,6 @@ impl Device {
         Device::from(ReferenceBackend::<f32>::new())
     }
 
-    /// NVIDIA GPU number `ordinal`, in `f32`; through [`CudaBackend`](super::cuda::CudaBackend) it can be had with options.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Driver::open`](super::cuda::driver::Driver::open).
-    #[cfg(feature = "cuda")]
-    pub fn cuda(ordinal: usize) -> Result<Self> {
-        Ok(Device::from(super::cuda::CudaBackend::<f32, super::cuda::driver::Driver>::new(ordinal)?))
-    }
-
-    /// A GPU emulated on the processor, in `f32`: very slow, for tests.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Emulated::new`](super::cuda::emulated::Emulated::new).
-    #[cfg(feature = "emulated")]
-    pub fn emulated() -> Result<Self> {
-        use super::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-        let device = Arc::new(Emulated::new(Schedule::default())?);
-        let options = super::cuda::CudaOptions::default();
-        Ok(Device::from(super::cuda::CudaBackend::<f32, _>::with_options(device, EmulatedStream, options)))
-    }
-
     /// The same in another element type.
     ///
     /// # Errors

@@ -1,12 +1,11 @@
 //! A call on a device's memory: every way of giving tensors to the backend becomes [`Raw`], which is what the passes run on.
 
-use super::CudaBackend;
+use super::device::memory::DeviceBuffer;
 use super::device::{Device, DevicePtr};
-use super::memory::DeviceBuffer;
 use crate::backend::convert::Convert;
 use crate::backend::device::OnDevice;
 use crate::backend::tensor::{DeviceId, TensorRef};
-use crate::backend::{Extent, Tensors};
+use crate::backend::{Extent, RecurrentBackend, Tensors};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 
@@ -87,23 +86,30 @@ impl<T: bytemuck::Pod, D: Device> From<&DeviceBuffer<T, D>> for RawTensor {
     }
 }
 
-impl<E: Element, D: Device> Convert<CudaBackend<E, D>, Raw> for Buffers {
-    fn read<'a>(&self, tensor: <CudaBackend<E, D> as Tensors>::Read<'a>) -> Result<<Raw as Tensors>::Read<'a>> {
+impl<E, D, B> Convert<B, Raw> for Buffers
+where
+    E: Element,
+    D: Device,
+    B: RecurrentBackend<
+            Elem = E,
+            Buffer = DeviceBuffer<E, D>,
+            Lengths = DeviceBuffer<u32, D>,
+            Mask = DeviceBuffer<u8, D>,
+        >,
+{
+    fn read<'a>(&self, tensor: <B as Tensors>::Read<'a>) -> Result<<Raw as Tensors>::Read<'a>> {
         Ok(tensor.into())
     }
 
-    fn write<'a>(&self, tensor: <CudaBackend<E, D> as Tensors>::Write<'a>) -> Result<<Raw as Tensors>::Write<'a>> {
+    fn write<'a>(&self, tensor: <B as Tensors>::Write<'a>) -> Result<<Raw as Tensors>::Write<'a>> {
         Ok((&*tensor).into())
     }
 
-    fn lengths<'a>(
-        &self,
-        lengths: <CudaBackend<E, D> as Tensors>::Lengths<'a>,
-    ) -> Result<<Raw as Tensors>::Lengths<'a>> {
+    fn lengths<'a>(&self, lengths: <B as Tensors>::Lengths<'a>) -> Result<<Raw as Tensors>::Lengths<'a>> {
         Ok(lengths.into())
     }
 
-    fn mask<'a>(&self, mask: <CudaBackend<E, D> as Tensors>::Mask<'a>) -> Result<<Raw as Tensors>::Mask<'a>> {
+    fn mask<'a>(&self, mask: <B as Tensors>::Mask<'a>) -> Result<<Raw as Tensors>::Mask<'a>> {
         Ok(mask.into())
     }
 }

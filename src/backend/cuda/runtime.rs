@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::call::Addresses;
+use super::backend::CudaBackend;
 use super::device::Device;
-use super::memory::DeviceBuffer;
-use super::{CudaBackend, CudaPlan, device_id};
+use super::device::memory::DeviceBuffer;
+use super::recurrent::CudaPlan;
 use crate::backend::device::{OnDevice, Plan, Runtime, check_copy, no_model_in};
 use crate::backend::tensor::{Tensor, TensorMut, TensorRef};
 use crate::backend::{
@@ -16,16 +16,6 @@ use crate::backend::{
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::rnn::{RnnDescriptor, RnnShape};
-
-impl<E: Element, D: Device> CudaBackend<E, D> {
-    fn addresses(&self) -> Addresses {
-        Addresses { device: device_id(&self.device), dtype: E::DTYPE }
-    }
-
-    fn own_plan<'p>(&self, plan: &'p Plan) -> Result<&'p CudaPlan<D>> {
-        plan.get()
-    }
-}
 
 /// The bytes of what is copied from or to the host.
 fn bytes<T>(bytes: Option<T>) -> Result<T> {
@@ -55,18 +45,18 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
     }
 
     fn prepare(&self) -> Result<()> {
-        self.load_operations()
+        super::ops::load(self)
     }
 
     fn needs_loss_scale(&self) -> bool {
-        self.options.compute.of(E::DTYPE).0 == DType::F16
+        self.options().compute.of(E::DTYPE).0 == DType::F16
     }
 
     fn allocate(&self, what: &str, dtype: DType, len: usize) -> Result<Tensor> {
         let bytes = crate::backend::tensor::byte_count(what, dtype, len)?;
-        let mut memory = DeviceBuffer::<u8, D>::new(&self.device, what, bytes)?;
-        memory.fill_bytes(&self.stream, 0)?;
-        Ok(memory.into_tensor(device_id(&self.device), dtype, len))
+        let mut memory = DeviceBuffer::<u8, D>::new(self.device(), what, bytes)?;
+        memory.fill_bytes(self.stream(), 0)?;
+        Ok(memory.into_tensor(self.addresses().device, dtype, len))
     }
 
     fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
@@ -76,7 +66,7 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         }
         let address = self.addresses().raw(to.view(), to.dtype())?.address;
         // SAFETY: the tensor is this device's, borrowed for the call, and has as many elements of the same type.
-        unsafe { self.device.upload(&self.stream, address, bytes(from.bytes())?) }
+        unsafe { self.device().upload(self.stream(), address, bytes(from.bytes())?) }
     }
 
     fn download(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
@@ -86,7 +76,7 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         }
         let address = self.addresses().raw(from, from.dtype())?.address;
         // SAFETY: as in `upload`.
-        unsafe { self.device.download(&self.stream, address, bytes(to.into_bytes())?) }
+        unsafe { self.device().download(self.stream(), address, bytes(to.into_bytes())?) }
     }
 
     fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<Plan> {
@@ -96,7 +86,7 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
     }
 
     fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()> {
-        self.run_forward(self.own_plan(plan)?, args.convert(&self.addresses())?, None)
+        self.run_forward(plan.get::<CudaPlan<D>>()?, args.convert(&self.addresses())?, None)
     }
 
     fn forward_training(
@@ -105,7 +95,7 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         args: ForwardArgs<'_, OnDevice>,
         mut reserve: Reserve<Tensor, Empty>,
     ) -> Result<Reserve<Tensor, Filled>> {
-        let (plan, dropout_seed) = (self.own_plan(plan)?, args.dropout_seed);
+        let (plan, dropout_seed) = (plan.get::<CudaPlan<D>>()?, args.dropout_seed);
         let storage = self.addresses().raw(reserve.storage_mut().view(), E::DTYPE)?;
         self.run_forward(plan, args.convert(&self.addresses())?, Some(storage))?;
         Ok(reserve.filled(plan.host.fingerprint(), dropout_seed))
@@ -117,7 +107,7 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         args: BackwardDataArgs<'_, OnDevice>,
         mut reserve: Reserve<Tensor, Filled>,
     ) -> Result<Reserve<Tensor, Differentiated>> {
-        let plan = self.own_plan(plan)?;
+        let plan = plan.get::<CudaPlan<D>>()?;
         reserve.check_plan(plan.host.fingerprint())?;
         let storage = self.addresses().raw(reserve.storage_mut().view(), E::DTYPE)?;
         self.run_backward_data(plan, args.convert(&self.addresses())?, storage, reserve.dropout_seed())?;
@@ -131,13 +121,37 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         reserve: &mut Reserve<Tensor, Differentiated>,
         grad: WeightGrad,
     ) -> Result<()> {
-        let plan = self.own_plan(plan)?;
+        let plan = plan.get::<CudaPlan<D>>()?;
         reserve.check_plan(plan.host.fingerprint())?;
         let storage = self.addresses().raw(reserve.storage_mut().view(), E::DTYPE)?;
         self.run_backward_weights(plan, args.convert(&self.addresses())?, storage, reserve.dropout_seed(), grad)
     }
 
     fn check(&self, plan: &Plan) -> Result<()> {
-        self.own_plan(plan)?.check(&self.stream)
+        plan.get::<CudaPlan<D>>()?.check(self.stream())
+    }
+}
+
+impl crate::Device {
+    /// NVIDIA GPU number `ordinal`, in `f32`; of a [`CudaBackend`] with options a device is made with `from`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::open`](super::driver::Driver::open).
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(crate::Device::from(CudaBackend::<f32, super::device::driver::Driver>::new(ordinal)?))
+    }
+
+    /// A GPU emulated on the processor, in `f32`: very slow, for tests.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Emulated::new`](super::emulated::Emulated::new).
+    #[cfg(feature = "emulated")]
+    pub fn emulated() -> Result<Self> {
+        use super::device::emulated::{Emulated, EmulatedStream, Schedule};
+        let device = Arc::new(Emulated::new(Schedule::default())?);
+        let options = super::options::CudaOptions::default();
+        Ok(crate::Device::from(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options)))
     }
 }

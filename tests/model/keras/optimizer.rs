@@ -22,7 +22,9 @@ fn translate(case: &Case) -> Result<(OptimizerConfig, Option<Clip>), String> {
         _ => return Err("clipnorm, a norm for each tensor".to_owned()),
     };
     let config = match class {
-        "SGD" => OptimizerConfig::Sgd(Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") }),
+        "SGD" => {
+            OptimizerConfig::Sgd(Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") })
+        }
         "RMSprop" => OptimizerConfig::RmsProp(RmsProp {
             learning_rate,
             rho: o.number("rho"),

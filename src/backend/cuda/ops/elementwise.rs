@@ -1,14 +1,16 @@
 //! Activations, arithmetic, dropout and moves of elements.
 
-use super::super::CudaBackend;
-use super::super::catalog::ELEMENTWISE_THREADS;
+use std::sync::Arc;
+
+use super::super::backend::CudaBackend;
 use super::super::device::{Device, Launch};
-use super::super::launch::{GRID, Kernel, elementwise};
-use super::super::params::{
+use super::super::images::catalog::ELEMENTWISE_THREADS;
+use super::super::kernel::launch::{GRID, Kernel, elementwise};
+use super::super::kernel::params::{
     ActivationGradientParams, BiasActivationParams, DropoutParams, FillParams, MultiplyParams, Rows, ScaleAddParams,
     ScaleRowsParams, SelectRowsParams, StridedCopyParams,
 };
-use super::{accumulates, len_of, loaded, narrow};
+use super::arguments::{accumulates, len_of, narrow};
 use crate::backend::WeightGrad;
 use crate::backend::ops::{Strides, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
@@ -31,9 +33,8 @@ pub(super) struct Kernels<D: Device> {
     dropout: Kernel<D, DropoutParams>,
 }
 
-pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<&Kernels<D>> {
-    let device = &*gpu.device;
-    loaded(&gpu.operations.elementwise, || {
+pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
+    gpu.kernels(|device| {
         Ok(Kernels {
             bias_activation: Kernel::of(device, "bias_activation", E::DTYPE)?,
             activation_gradient: Kernel::of(device, "activation_gradient", E::DTYPE)?,

@@ -1,12 +1,14 @@
 //! Losses, and what reductions to one number have in common.
 
-use super::super::CudaBackend;
-use super::super::catalog::REDUCTION_THREADS;
+use std::sync::Arc;
+
+use super::super::backend::CudaBackend;
 use super::super::device::{Device, Launch};
-use super::super::launch::Kernel;
-use super::super::params::{FinishLossParams, LossParams, loss_kind};
-use super::{elements, len_of, loaded};
-use crate::backend::ops::{LossEntry, Workspace, check};
+use super::super::images::catalog::REDUCTION_THREADS;
+use super::super::kernel::launch::Kernel;
+use super::super::kernel::params::{FinishLossParams, LossParams, loss_kind};
+use super::arguments::{elements, len_of};
+use crate::backend::ops::{LossEntry, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::{DType, Element};
 use crate::error::Result;
@@ -41,9 +43,8 @@ pub(super) struct Kernels<D: Device> {
     finish_loss: Kernel<D, FinishLossParams>,
 }
 
-pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<&Kernels<D>> {
-    let device = &*gpu.device;
-    loaded(&gpu.operations.loss, || {
+pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
+    gpu.kernels(|device| {
         Ok(Kernels {
             elementwise_loss: Kernel::of(device, "elementwise_loss", E::DTYPE)?,
             categorical_loss: Kernel::of(device, "categorical_loss", E::DTYPE)?,
@@ -71,7 +72,7 @@ pub(super) fn loss<E: Element, D: Device>(
     let len = predictions.len();
     let rows = check::loss(loss, columns, targets.len(), len, len_of(&weights), len_of(&gradient))?;
     check::status(status.len())?;
-    let partial = gpu.workspace_at(Workspace::Loss, &workspace)?;
+    let partial = gpu.workspace_at(self::workspace::<E>(), &workspace)?;
     let kernels = kernels(gpu)?;
     let (kind, delta) = loss_kind(loss);
     let (kernel, launch, observations) = if loss.is_by_row() {

@@ -1,20 +1,23 @@
 //! Matrix products.
 
+use std::sync::Arc;
+
 use bytemuck::Zeroable;
 
-use super::super::CudaBackend;
-use super::super::catalog::GEMM_TILES;
+use super::super::backend::CudaBackend;
+use super::super::device::arena::{Arena, Place};
 use super::super::device::{Device, DevicePtr};
-use super::super::gemm::{GemmKernel, LARGE_TILE_ROWS, weight_splits};
-use super::super::launch::{GRID, Kernel, accumulator, elementwise, partial_sums};
-use super::super::mixed::{Compute, Converters};
-use super::super::params::{
+use super::super::images::catalog::GEMM_TILES;
+use super::super::kernel::convert::Converters;
+use super::super::kernel::gemm::{GemmKernel, LARGE_TILE_ROWS, weight_splits};
+use super::super::kernel::launch::{GRID, Kernel, accumulator, elementwise, partial_sums};
+use super::super::kernel::params::{
     BatchedGemmParams, ConvertParams, GemmParams, GemmProblem, GemmTerm, Rows, SumPartialsParams,
 };
-use super::super::space::{Arena, Place};
-use super::{accumulates, elements, loaded, narrow};
+use super::super::options::Compute;
+use super::arguments::{accumulates, elements, narrow};
 use crate::backend::WeightGrad;
-use crate::backend::ops::{MatMul, Orientation, Workspace, check};
+use crate::backend::ops::{MatMul, Orientation, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::error::{Error, Result};
@@ -33,9 +36,9 @@ pub(super) struct Kernels<D: Device> {
     converters: Option<Converters<D>>,
 }
 
-pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<&Kernels<D>> {
-    loaded(&gpu.operations.matmul, || {
-        let (device, compute) = (&*gpu.device, gpu.options.compute);
+pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
+    gpu.kernels(|device| {
+        let compute = gpu.options().compute;
         let (multiplied, math) = compute.of(E::DTYPE);
         let gemm = |orientation: &str, tile: usize| GemmKernel::single(device, orientation, math, tile);
         // Batches of products, those of attention, stay f32 in mixed precision.
@@ -69,7 +72,7 @@ struct Space {
 
 fn space<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> Result<Space> {
     let MatMul { m, n, k, .. } = *product;
-    let (multiplied, splits) = (gpu.options.compute.of(E::DTYPE).0, splits(gpu, product));
+    let (multiplied, splits) = (gpu.options().compute.of(E::DTYPE).0, splits(gpu, product));
     let mut arena = Arena::default();
     let mut space = Space { splits, ..Space::default() };
     if multiplied != E::DTYPE {
@@ -88,8 +91,8 @@ fn splits<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> u
     match product.orientation {
         Orientation::Nt | Orientation::Nn => 1,
         Orientation::Tn => {
-            let multiprocessors = gpu.device.properties().multiprocessors as usize;
-            weight_splits(product.m, product.n, product.k, 1, multiprocessors, gpu.options.compute.of(E::DTYPE).1)
+            let multiprocessors = gpu.device().properties().multiprocessors as usize;
+            weight_splits(product.m, product.n, product.k, 1, multiprocessors, gpu.options().compute.of(E::DTYPE).1)
         }
     }
 }
@@ -118,7 +121,7 @@ pub(super) fn matmul<E: Element, D: Device>(
     }
     let operands = (gpu.at(&a)?, gpu.at(&b)?, gpu.at(&c)?);
     if product.count == 1 {
-        let workspace = gpu.workspace_at(Workspace::MatMul(product), &workspace)?;
+        let workspace = gpu.workspace_at(self::workspace(gpu, &product), &workspace)?;
         single(gpu, product, alpha, operands, grad, workspace)
     } else {
         batched(gpu, product, alpha, operands, grad)

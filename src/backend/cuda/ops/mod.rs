@@ -1,5 +1,6 @@
 //! The operations of a model as launches, one file a room: each checks its tensors and fills its kernels' structs.
 
+mod arguments;
 mod elementwise;
 mod loss;
 mod matmul;
@@ -9,143 +10,29 @@ mod rows;
 #[cfg(all(test, feature = "emulated"))]
 mod tests;
 
-use std::sync::OnceLock;
-
-use super::call::{Addresses, check_alignment};
-use super::device::{Device, DevicePtr};
-use super::{CudaBackend, device_id};
+use super::backend::CudaBackend;
+use super::device::Device;
 use crate::backend::WeightGrad;
-use crate::backend::host::check_at_least;
 use crate::backend::ops::{
     AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, Operations, RmsPropStep, SgdStep, SoftmaxMask,
     Strides, Workspace,
 };
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::cell::Activation;
-use crate::dtype::{DType, Element};
-use crate::error::{Error, Result};
+use crate::dtype::Element;
+use crate::error::Result;
 use crate::loss::Loss;
 use crate::rnn::Dropout;
 
-/// Kernels on one element type, each room's loaded when the first of them is needed.
-#[derive(Debug)]
-pub(super) struct Kernels<D: Device> {
-    matmul: OnceLock<matmul::Kernels<D>>,
-    elementwise: OnceLock<elementwise::Kernels<D>>,
-    rows: OnceLock<rows::Kernels<D>>,
-    norm: OnceLock<norm::Kernels<D>>,
-    loss: OnceLock<loss::Kernels<D>>,
-    optimizer: OnceLock<optimizer::Kernels<D>>,
-}
-
-impl<D: Device> Default for Kernels<D> {
-    fn default() -> Self {
-        Kernels {
-            matmul: OnceLock::new(),
-            elementwise: OnceLock::new(),
-            rows: OnceLock::new(),
-            norm: OnceLock::new(),
-            loss: OnceLock::new(),
-            optimizer: OnceLock::new(),
-        }
-    }
-}
-
-/// What is in the cell, loaded if it is empty.
-fn loaded<T>(cell: &OnceLock<T>, load: impl FnOnce() -> Result<T>) -> Result<&T> {
-    if let Some(kernels) = cell.get() {
-        return Ok(kernels);
-    }
-    let kernels = load()?;
-    // Whoever came first has loaded the same.
-    Ok(cell.get_or_init(|| kernels))
-}
-
-/// A tensor given to a call, or none.
-trait Given {
-    fn given(&self) -> Option<TensorRef<'_>>;
-}
-
-impl Given for TensorRef<'_> {
-    fn given(&self) -> Option<TensorRef<'_>> {
-        Some(*self)
-    }
-}
-
-impl Given for TensorMut<'_> {
-    fn given(&self) -> Option<TensorRef<'_>> {
-        Some(self.view())
-    }
-}
-
-impl<T: Given> Given for Option<T> {
-    fn given(&self) -> Option<TensorRef<'_>> {
-        self.as_ref()?.given()
-    }
-}
-
-/// Elements of a tensor that may be absent.
-fn len_of(tensor: &impl Given) -> Option<usize> {
-    tensor.given().map(|tensor| tensor.len())
-}
-
-fn accumulates(grad: WeightGrad) -> u32 {
-    (grad == WeightGrad::Add).into()
-}
-
-/// Elements of a tensor of `E` that hold `count` numbers of `bytes` bytes.
-fn elements<E>(count: usize, bytes: usize) -> usize {
-    count.saturating_mul(bytes).div_ceil(size_of::<E>())
-}
-
-/// A size as kernels count it.
-fn narrow(what: &str, size: usize) -> Result<u32> {
-    i32::try_from(size).map(|size| size as u32).map_err(|_| {
-        Error::unsupported(format!("{what} = {size}"), "the CUDA kernels take at most 2147483647; use smaller batches")
-    })
-}
-
-impl<E: Element, D: Device> CudaBackend<E, D> {
-    /// Loads the kernels of all operations.
-    pub(super) fn load_operations(&self) -> Result<()> {
-        matmul::kernels(self)?;
-        elementwise::kernels(self)?;
-        rows::kernels(self)?;
-        norm::kernels(self)?;
-        loss::kernels(self)?;
-        optimizer::kernels(self).map(|_| ())
-    }
-
-    /// The address of a tensor of elements; null for none.
-    fn at(&self, tensor: &impl Given) -> Result<DevicePtr> {
-        self.at_as(E::DTYPE, tensor)
-    }
-
-    /// The same of another type.
-    fn at_as(&self, dtype: DType, tensor: &impl Given) -> Result<DevicePtr> {
-        let Some(tensor) = tensor.given() else { return Ok(DevicePtr::NULL) };
-        let addresses = Addresses { device: device_id(&self.device), dtype: E::DTYPE };
-        Ok(addresses.raw(tensor, dtype)?.address)
-    }
-
-    /// The address and the code of a status for bad indices.
-    fn index_status(&self, status: &Option<IndexStatus<'_>>) -> Result<(DevicePtr, u32)> {
-        let Some(IndexStatus { code, status }) = status else { return Ok((DevicePtr::NULL, 0)) };
-        crate::backend::ops::check::status(status.len())?;
-        Ok((self.at_as(DType::F64, status)?, *code))
-    }
-
-    /// The address of a workspace, which must be as large as the call says; of what it is where the call needs none does not matter.
-    fn workspace_at(&self, call: Workspace, workspace: &TensorMut<'_>) -> Result<DevicePtr> {
-        let needed = self.workspace(call);
-        if needed == 0 {
-            return Ok(DevicePtr::NULL);
-        }
-        check_at_least("workspace", needed, workspace.len())?;
-        let address = self.at(workspace)?;
-        check_alignment("workspace", address)?;
-        Ok(address)
-    }
+/// Loads the kernels of all operations.
+pub(super) fn load<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<()> {
+    matmul::kernels(gpu)?;
+    elementwise::kernels(gpu)?;
+    rows::kernels(gpu)?;
+    norm::kernels(gpu)?;
+    loss::kernels(gpu)?;
+    optimizer::kernels(gpu)?;
+    Ok(())
 }
 
 impl<E: Element, D: Device> Operations for CudaBackend<E, D> {

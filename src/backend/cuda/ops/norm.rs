@@ -1,15 +1,17 @@
 //! Softmax, and normalisation by rows and by columns.
 
-use super::super::CudaBackend;
-use super::super::catalog::REDUCTION_THREADS;
+use std::sync::Arc;
+
+use super::super::backend::CudaBackend;
 use super::super::device::{Device, DevicePtr, Launch};
-use super::super::launch::{Kernel, accumulator, bias_pieces, by_warp, column_reduction, elementwise};
-use super::super::params::{
+use super::super::images::catalog::REDUCTION_THREADS;
+use super::super::kernel::launch::{Kernel, accumulator, bias_pieces, by_warp, column_reduction, elementwise};
+use super::super::kernel::params::{
     BatchNormParams, ColumnMomentsParams, LayerNormParams, NormGradientParams, SoftmaxGradientParams, SoftmaxParams,
 };
-use super::{accumulates, elements, len_of, loaded, narrow};
+use super::arguments::{accumulates, elements, len_of, narrow};
 use crate::backend::WeightGrad;
-use crate::backend::ops::{SoftmaxMask, Workspace, check};
+use crate::backend::ops::{SoftmaxMask, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::error::Result;
@@ -32,9 +34,8 @@ pub(super) struct Kernels<D: Device> {
     batch_norm_gradient: Kernel<D, NormGradientParams>,
 }
 
-pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<&Kernels<D>> {
-    let device = &*gpu.device;
-    loaded(&gpu.operations.norm, || {
+pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
+    gpu.kernels(|device| {
         Ok(Kernels {
             softmax: Kernel::of(device, "softmax", E::DTYPE)?,
             softmax_gradient: Kernel::of(device, "softmax_gradient", E::DTYPE)?,
@@ -152,7 +153,7 @@ pub(super) fn layer_norm_gradient<E: Element, D: Device>(
     let vectors = [("gamma", len_of(&gamma)), ("dgamma", len_of(&dgamma)), ("dbeta", len_of(&dbeta))];
     let rows = check::normalized(columns, x.len(), &others, &vectors)?;
     check_len("statistics", &[rows, 2], statistics.len())?;
-    let partial = gpu.workspace_at(Workspace::Normalization { rows, columns }, &workspace)?;
+    let partial = gpu.workspace_at(self::workspace::<E>(rows, columns), &workspace)?;
     let params = NormGradientParams {
         x: gpu.at(&x)?,
         statistics: gpu.at(&statistics)?,
@@ -263,7 +264,7 @@ pub(super) fn batch_norm_gradient<E: Element, D: Device>(
     ];
     let rows = check::normalized(columns, x.len(), &others, &vectors)?;
     check::same(rows, &[("weights", len_of(&weights))])?;
-    let partial = gpu.workspace_at(Workspace::Normalization { rows, columns }, &workspace)?;
+    let partial = gpu.workspace_at(self::workspace::<E>(rows, columns), &workspace)?;
     let params = NormGradientParams {
         x: gpu.at(&x)?,
         statistics: DevicePtr::NULL,

@@ -1,14 +1,16 @@
 //! Steps of optimizers, and norms and checks of gradients.
 
-use super::super::CudaBackend;
+use std::sync::Arc;
+
+use super::super::backend::CudaBackend;
 use super::super::device::{Device, DevicePtr};
-use super::super::launch::{Kernel, elementwise};
-use super::super::params::{
+use super::super::kernel::launch::{Kernel, elementwise};
+use super::super::kernel::params::{
     AdagradParams, AdamParams, CheckFiniteParams, ClipParams, RmsPropParams, SgdParams, SumOfSquaresParams,
 };
+use super::arguments::len_of;
 use super::loss::{reduction, reduction_of, reduction_workspace};
-use super::{len_of, loaded};
-use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep, Workspace, check};
+use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::{DType, Element};
 use crate::error::Result;
@@ -27,9 +29,8 @@ pub(super) struct Kernels<D: Device> {
     check_finite: Kernel<D, CheckFiniteParams>,
 }
 
-pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<&Kernels<D>> {
-    let device = &*gpu.device;
-    loaded(&gpu.operations.optimizer, || {
+pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
+    gpu.kernels(|device| {
         Ok(Kernels {
             adam: Kernel::of(device, "adam", E::DTYPE)?,
             sgd: Kernel::of(device, "sgd", E::DTYPE)?,
@@ -155,7 +156,7 @@ pub(super) fn sum_of_squares<E: Element, D: Device>(
     workspace: TensorMut<'_>,
 ) -> Result<()> {
     check_len("sum", &[1], sum.len())?;
-    let partial = gpu.workspace_at(Workspace::SumOfSquares, &workspace)?;
+    let partial = gpu.workspace_at(reduction_workspace::<E>(), &workspace)?;
     let launch = reduction(x.len() as u64);
     let params = SumOfSquaresParams {
         x: gpu.at(&x)?,

@@ -1,18 +1,21 @@
 //! Sums and maxima along an axis; tables, masks and lists of rows.
 
-use super::super::CudaBackend;
-use super::super::catalog::ELEMENTWISE_THREADS;
+use std::sync::Arc;
+
+use super::super::backend::CudaBackend;
 use super::super::device::{Device, Launch};
-use super::super::launch::{
+use super::super::images::catalog::ELEMENTWISE_THREADS;
+use super::super::kernel::launch::{
     Kernel, WARP_TERMS, accumulator, bias_pieces, by_warp, column_reduction, elementwise, shared_sums,
 };
-use super::super::params::{
+use super::super::kernel::params::{
     BiasGradientParams, GatherParams, HoldGradientParams, IndicesParams, MaskNotEqualParams, MaskOrderParams,
     MaxAxisGradientParams, MaxAxisParams, Rows, ScatterAddParams, SumAxisParams,
 };
-use super::{accumulates, elements, loaded, matmul, narrow};
+use super::arguments::{accumulates, elements, narrow};
+use super::matmul;
 use crate::backend::WeightGrad;
-use crate::backend::ops::{IndexStatus, MaskOrder, Workspace, check};
+use crate::backend::ops::{IndexStatus, MaskOrder, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
@@ -36,9 +39,8 @@ pub(super) struct Kernels<D: Device> {
     indices: Kernel<D, IndicesParams>,
 }
 
-pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<&Kernels<D>> {
-    let device = &*gpu.device;
-    loaded(&gpu.operations.rows, || {
+pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
+    gpu.kernels(|device| {
         Ok(Kernels {
             column_sums: Kernel::of(device, "bias_gradient", E::DTYPE)?,
             sum_axis: Kernel::of(device, "sum_axis", E::DTYPE)?,
@@ -75,7 +77,7 @@ pub(super) fn sum_axis<E: Element, D: Device>(
     let [outer, count, inner] = sizes;
     let kernels = kernels(gpu)?;
     if outer == 1 {
-        let partial = gpu.workspace_at(Workspace::SumAxis(sizes), &workspace)?;
+        let partial = gpu.workspace_at(sum_workspace::<E>(sizes), &workspace)?;
         let pieces = bias_pieces(count);
         let params = BiasGradientParams {
             rows: Rows::plain(gpu.at(&x)?, inner),
