@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use fused_rnn::backend::cuda::device::DevicePtr;
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-use fused_rnn::backend::cuda::{
-    CudaBackend, CudaOptions, DeviceBuffer, RawBackwardData, RawBackwardWeights, RawForward, Staged,
-};
+use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DeviceBuffer, Raw, RawTensor, Staged};
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
-use fused_rnn::backend::{ForwardMode, RecurrentBackend, WeightGrad};
+use fused_rnn::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, WeightGrad,
+};
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 use fused_rnn::{Element, Error};
 
@@ -41,18 +41,35 @@ impl<E: Element> Fixture<E> {
     }
 
     /// Values on the device, `shift` elements into an allocation.
-    fn up(&self, values: &[E], shift: usize) -> (Buffer<E>, DevicePtr) {
+    fn up(&self, values: &[E], shift: usize) -> (Buffer<E>, RawTensor) {
         let mut all = vec![E::of(f64::NAN); shift];
         all.extend_from_slice(values);
         let buffer = Buffer::from_slice(&self.device, &EmulatedStream, "tensor", &all).unwrap();
-        let pointer = buffer.pointer().offset(shift * size_of::<E>());
-        (buffer, pointer)
+        let address = buffer.pointer().offset(shift * size_of::<E>());
+        (buffer, RawTensor::new(address, values.len()))
     }
 
     fn down(buffer: &Buffer<E>, shift: usize) -> Vec<E> {
         let mut all = vec![E::of(0.0); buffer.len()];
         buffer.read(&EmulatedStream, &mut all).unwrap();
         all.split_off(shift)
+    }
+}
+
+/// A call without anything optional.
+fn forward<'a>(weights: RawTensor, x: RawTensor, y: RawTensor, workspace: RawTensor) -> ForwardArgs<'a, Raw> {
+    ForwardArgs {
+        weights,
+        x,
+        h0: None,
+        c0: None,
+        lengths: None,
+        resets: None,
+        y,
+        hn: None,
+        cn: None,
+        workspace,
+        dropout_seed: 0,
     }
 }
 
@@ -74,14 +91,37 @@ fn unaligned_tensors_give_the_same<E: Element>() {
         let (dw_buffer, dweights) = f.up(&nan(f.inputs.weights.len()), shift);
         let (_workspace, workspace) = f.up(&nan(space.workspace), 0);
         let (_reserve, reserve) = f.up(&nan(space.reserve), 0);
-        let forward = RawForward { weights, x, y, workspace, reserve, ..RawForward::default() };
-        let data = RawBackwardData { weights, dy, dx, workspace, reserve, ..RawBackwardData::default() };
-        let grads = RawBackwardWeights { x, dweights, workspace, reserve, ..RawBackwardWeights::default() };
+        let forward = forward(weights, x, y, workspace);
+        let data = BackwardDataArgs::<Raw> {
+            weights,
+            y,
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            dy: Some(dy),
+            dhn: None,
+            dcn: None,
+            dx: Some(dx),
+            dh0: None,
+            dc0: None,
+            workspace,
+        };
+        let grads = BackwardWeightsArgs::<Raw> {
+            x,
+            y,
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            dweights,
+            workspace,
+        };
         // SAFETY: every address is that of a live buffer of the size that the plan says, and none overlap.
         unsafe {
-            f.backend.forward_raw(&plan, &forward).unwrap();
-            f.backend.backward_data_raw(&plan, &data).unwrap();
-            f.backend.backward_weights_raw(&plan, &grads, WeightGrad::Set).unwrap();
+            f.backend.forward_raw(&plan, forward, Some(reserve)).unwrap();
+            f.backend.backward_data_raw(&plan, data, reserve, 0).unwrap();
+            f.backend.backward_weights_raw(&plan, grads, reserve, 0, WeightGrad::Set).unwrap();
         }
         f.backend.check(&plan).unwrap();
         assert_eq!(Fixture::down(&y_buffer, shift), outputs.y, "{} y, shift {shift}", E::DTYPE);
@@ -107,22 +147,24 @@ fn null_and_crooked_addresses_are_named() {
     let (_x, x) = f.up(&f.inputs.x, 0);
     let (_y, y) = f.up(&f.dy, 0);
     let (_workspace, workspace) = f.up(&vec![0.0; space.workspace + 1], 0);
-    let whole = RawForward { weights, x, y, workspace, ..RawForward::default() };
-    let call = |args: RawForward| {
+    let whole = forward(weights, x, y, workspace);
+    let call = |args: ForwardArgs<'_, Raw>| {
         // SAFETY: every address is null, refused for its alignment, or that of a live buffer of the size that the plan says.
-        unsafe { f.backend.forward_raw(&plan, &args) }
+        unsafe { f.backend.forward_raw(&plan, args, None) }
     };
     call(whole).unwrap();
+    let null = |tensor: RawTensor| RawTensor { address: DevicePtr::NULL, ..tensor };
     for (name, args) in [
-        ("weights", RawForward { weights: DevicePtr::NULL, ..whole }),
-        ("x", RawForward { x: DevicePtr::NULL, ..whole }),
-        ("y", RawForward { y: DevicePtr::NULL, ..whole }),
-        ("workspace", RawForward { workspace: DevicePtr::NULL, ..whole }),
+        ("weights", ForwardArgs { weights: null(weights), ..whole }),
+        ("x", ForwardArgs { x: null(x), ..whole }),
+        ("y", ForwardArgs { y: null(y), ..whole }),
+        ("workspace", ForwardArgs { workspace: null(workspace), ..whole }),
     ] {
         let error = call(args).unwrap_err();
         assert!(matches!(&error, Error::Presence { tensor, .. } if tensor == name), "{name}: {error}");
     }
-    let error = call(RawForward { workspace: workspace.offset(4), ..whole }).unwrap_err();
+    let crooked = RawTensor { address: workspace.address.offset(4), ..workspace };
+    let error = call(ForwardArgs { workspace: crooked, ..whole }).unwrap_err();
     assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == "workspace"), "{error}");
 }
 
