@@ -1,8 +1,8 @@
-//! Anomalies of a real series, found by what a forecaster did not expect: 230 years of monthly sunspots.
+//! Anomaly detection by forecast error, on 260 years of monthly sunspots.
 //!
-//! An LSTM learns the first part of the series from windows of 24 months. Its errors on the second part, which it has not seen, say what
-//! is usual; a month of the rest whose error is further from their mean than four standard deviations is an anomaly. Those of the late
-//! 1950s belong to the most active cycle on record.
+//! An LSTM learns to forecast the first part of the series from windows of 24 months. Its errors on the second part, which it has not
+//! seen, give the usual mean and standard deviation; a month of the last part whose error is more than four standard deviations from that
+//! mean is an anomaly. The anomalies of the late 1950s belong to the most active cycle on record.
 //!
 //! ```text
 //! cargo run --release --example anomaly
@@ -32,27 +32,22 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{ColumnChoice, Gaps, Scaler, TimeSplit, read_series, windows};
 use fused_rnn::model::{EarlyStopping, FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Loss, Lstm};
 use fused_rnn::optim::Adam;
 use ndarray::s;
 
-/// Months that the model sees.
+/// Months of a window.
 const WINDOW: usize = 24;
-/// Standard deviations of usual errors beyond which an error is an anomaly.
+/// Standard deviations of the usual errors beyond which an error is an anomaly.
 const DEVIATIONS: f64 = 4.0;
 
+#[cfg_attr(not(feature = "plot"), allow(unused_variables, reason = "some are for the pictures alone"))]
 fn main() -> Result<()> {
     let options = common::options("anomaly");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-#[cfg_attr(not(feature = "plot"), allow(unused_variables, reason = "some only serve the pictures"))]
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let epochs = if options.short { 1 } else { 40 };
     let series = Gaps::Error.close(&read_series(&common::data("sunspots_monthly.csv"), &ColumnChoice::LastNumeric)?)?;
     let split = TimeSplit::new(series.values.len(), 0.25, 0.25)?;
@@ -64,13 +59,13 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     let (train, validation) = (0..split.train.end - WINDOW, split.train.end - WINDOW..split.validation.end - WINDOW);
     let x_validation = x.slice(s![validation.clone(), .., ..]).into_dyn();
     let y_validation = y.slice(s![validation.clone(), ..]).into_dyn();
-    let mut model = Sequential::new(backend(), &[WINDOW, 1], options.seed)?;
+    let mut model = Sequential::new(device, &[WINDOW, 1], options.seed)?;
     model.add(Lstm::new(32))?.add(Dense::new(1))?;
     model.compile(Adam::new(0.003)?, Loss::MeanSquaredError);
     let start = Instant::now();
     let fit = FitOptions {
         epochs,
-        validation_data: Some((vec![x_validation], vec![y_validation])),
+        validation_data: Some((vec![x_validation.into()], vec![y_validation.into()])),
         early_stopping: Some(EarlyStopping { patience: 8, min_delta: 0.0, restore_best_weights: true }),
         ..FitOptions::default()
     };

@@ -1,9 +1,9 @@
-//! What attention is for: a sequence of 100 steps, three of its symbols marked with a colour each, and at its end a colour: which symbol
-//! had it?
+//! LSTM with and without attention on a memory task: in a sequence of 100 steps three symbols are marked with a colour each, and the
+//! last step asks which symbol had one of the colours.
 //!
-//! An LSTM alone has to carry three symbols and their colours to the end in its state, and when training begins next to nothing comes
-//! through a hundred steps to learn from. With attention its last state, which knows the question, looks back at all steps, and none is
-//! further away than another. The picture shows where it looks: at the step that is asked for, as nobody told it to.
+//! An LSTM alone has to carry three symbols and their colours to the end in its state, and at the start of training almost no gradient
+//! passes through a hundred steps. With attention the last state, which knows the question, is a query over all steps, none further away
+//! than another. The picture shows the attention weights: they learn to point at the step in question.
 //!
 //! ```text
 //! cargo run --release --example attention
@@ -20,31 +20,26 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use common::recall::{FEATURES, SYMBOLS, sequences};
-use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::metrics::{accuracy, argmax_rows};
 use fused_rnn::model::{FitOptions, Graph, Model};
 use fused_rnn::nn::{Attention, Concatenate, Dense, Flatten, Loss, Lstm, Reshape};
 use fused_rnn::optim::Adam;
+use fused_rnn::{Device, Result};
 use ndarray::{Array2, s};
 
 const UNITS: usize = 32;
 
 fn main() -> Result<()> {
     let options = common::options("attention");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 20) };
     let (train, test) = (sequences(samples, steps, options.seed, 0), sequences(samples / 4, steps, options.seed, 1));
     let truth: Vec<usize> = test.y.iter().map(|&symbol| symbol as usize).collect();
     println!("{samples} sequences of {steps} steps, {SYMBOLS} symbols; by chance {:.3}\n", 1.0 / SYMBOLS as f64);
 
     for (name, attention) in [("LSTM", false), ("LSTM with attention", true)] {
-        let mut model = build(backend(), steps, attention, false, options.seed)?;
+        let mut model = build(&device, steps, attention, false, options.seed)?;
         model.compile(Adam::new(0.005)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
         let start = Instant::now();
         let history = model.fit(&train.x, &train.y, FitOptions { epochs, ..FitOptions::default() })?;
@@ -57,9 +52,9 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         common::result("attention", name, "test_accuracy", right, seconds);
 
         if attention {
-            // The same model with one output more: where it looks.
-            let mut watched = build(backend(), steps, true, true, options.seed)?;
-            watched.set_flat_weights(model.flat_weights())?;
+            // The same model with the attention weights as a second output.
+            let mut watched = build(&device, steps, true, true, options.seed)?;
+            watched.set_flat_weights(&model.flat_weights::<f32>()?)?;
             let shown = 12.min(test.asked.len());
             let looks = common::rows(&watched.predict_all(test.x.slice(s![..shown, .., ..]))?[1]);
             let looks: Array2<f64> = looks.mapv(f64::from);
@@ -76,23 +71,17 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     Ok(())
 }
 
-/// Scores of the symbols from a sequence; when `watched`, also the weights `[1, steps]` of attention.
-fn build<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    backend: B,
-    steps: usize,
-    attention: bool,
-    watched: bool,
-    seed: u64,
-) -> Result<Model<f32, B>> {
-    let mut graph = Graph::new();
+/// A model from a sequence to the scores of the symbols; when `watched`, also to the attention weights `[1, steps]`.
+fn build(device: &Device, steps: usize, attention: bool, watched: bool, seed: u64) -> Result<Model> {
+    let mut graph = Graph::new(device.clone(), seed);
     let x = graph.input("sequence", &[steps, FEATURES])?;
     if !attention {
         let last = graph.add(Lstm::new(UNITS), &[&x])?;
         let scores = graph.add(Dense::new(SYMBOLS), &[&last])?;
-        return graph.model(backend, &[&scores], seed);
+        return graph.model(&[&scores]);
     }
     let last = graph.add(Lstm::new(UNITS), &[&x])?;
-    // One query, from the last state, for a vector of every step.
+    // One query, the last state; a key and value for every step.
     let query = graph.add(Reshape::new(&[1, UNITS as i64]), &[&last])?;
     let every = graph.add(Dense::new(UNITS), &[&x])?;
     let mut looked = graph.add_all(Attention::new().return_attention_scores(watched), &[&query, &every])?;
@@ -100,7 +89,7 @@ fn build<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     let both = graph.add(Concatenate::new(), &[&found, &last])?;
     let scores = graph.add(Dense::new(SYMBOLS), &[&both])?;
     match looked.pop().filter(|_| watched) {
-        Some(weights) => graph.model(backend, &[&scores, &weights], seed),
-        None => graph.model(backend, &[&scores], seed),
+        Some(weights) => graph.model(&[&scores, &weights]),
+        None => graph.model(&[&scores]),
     }
 }

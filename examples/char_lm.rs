@@ -1,8 +1,8 @@
-//! A language model of characters: an LSTM reads "Alice's Adventures in Wonderland" and then writes on by itself.
+//! A character-level language model: an LSTM learns "Alice's Adventures in Wonderland" and then generates text.
 //!
-//! It learns to tell the next character at each step of windows of 64. How well it does is told by the perplexity, the exponential of the
-//! loss: among how many equally likely characters it is undecided. To write, a second model with the same weights takes one character at a
-//! time and keeps its state from call to call; the temperature says how daring it is.
+//! It is trained to predict the next character at each step of windows of 64. The perplexity, the exponential of the loss, is the number
+//! of equally likely characters that would be as hard to predict. For generation a second, stateful model with the same weights takes one
+//! character at a time; the temperature divides the scores before the softmax.
 //!
 //! ```text
 //! cargo run --release --example char_lm
@@ -37,8 +37,6 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::CharVocabulary;
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Embedding, Loss, Lstm, Random};
@@ -51,10 +49,7 @@ const UNITS: usize = 128;
 
 fn main() -> Result<()> {
     let options = common::options("char_lm");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let (most, epochs, written) = if options.short { (6_000, 2, 40) } else { (usize::MAX, 12, 300) };
     let path = common::data("alice.txt");
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", path, source })?;
@@ -62,7 +57,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     let vocabulary = CharVocabulary::from_text(&text)?;
     let numbers: Vec<f32> = vocabulary.encode(&text)?.into_iter().map(|number| number as f32).collect();
 
-    // Windows side by side, and the same moved on by one character; the last tenth is for validation.
+    // Consecutive windows, and the same shifted by one character; the last tenth is for validation.
     let windows = (numbers.len() - 1) / STEPS;
     let x = Array2::from_shape_fn((windows, STEPS), |(window, step)| numbers[window * STEPS + step]);
     let y = Array2::from_shape_fn((windows, STEPS), |(window, step)| numbers[window * STEPS + step + 1]);
@@ -70,8 +65,8 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         (x.view().split_at(Axis(0), windows * 9 / 10), y.view().split_at(Axis(0), windows * 9 / 10));
     println!("{} characters, {} different; {} windows of {STEPS}\n", numbers.len(), vocabulary.len(), windows);
 
-    let build = |steps: usize, stateful: bool| -> Result<Sequential<f32, B>> {
-        let mut model = Sequential::new(backend(), &[steps], options.seed)?;
+    let build = |steps: usize, stateful: bool| -> Result<Sequential> {
+        let mut model = Sequential::new(device.clone(), &[steps], options.seed)?;
         model
             .add(Embedding::new(vocabulary.len(), 32))?
             .add(Lstm::new(UNITS).return_sequences(true).stateful(stateful))?
@@ -83,7 +78,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     let start = Instant::now();
     let fit = FitOptions {
         epochs,
-        validation_data: Some((vec![x_test.into_dyn()], vec![y_test.into_dyn()])),
+        validation_data: Some((vec![x_test.into()], vec![y_test.into()])),
         ..FitOptions::default()
     };
     let history = model.fit(x_train, y_train, fit)?;
@@ -97,7 +92,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     common::result("char_lm", "LSTM(128)", "val_perplexity", last.exp(), seconds);
 
     let mut writer = build(1, true)?;
-    writer.set_flat_weights(model.flat_weights())?;
+    writer.set_flat_weights(&model.flat_weights::<f32>()?)?;
     let mut random = Random::new(options.seed, 1);
     for temperature in [0.3, 0.7, 1.0] {
         let mut written_text = "Alice ".to_owned();
@@ -116,7 +111,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     Ok(())
 }
 
-/// A number drawn with the probabilities softmax(scores / temperature).
+/// A sample from the probabilities softmax(scores / temperature).
 fn draw(scores: &[f32], temperature: f64, random: &mut Random) -> usize {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weights: Vec<f64> = scores.iter().map(|score| (f64::from(score - most) / temperature).exp()).collect();

@@ -1,8 +1,8 @@
-//! The even numbers from 2 to 200, unscaled, in windows of three, and a lesson on targets.
+//! The even numbers from 2 to 200, unscaled, in windows of three: why the choice of the target matters.
 //!
-//! The tutorial that this follows takes as target of a window not the value after it but the window's own last value, and then takes the
-//! prediction for a forecast. Its model learns to repeat: asked with the last window it trained on, 194, 196, 198, it answers 198. With the
-//! value after each window as target, and asked with 196, 198, 200, the same model answers 202.
+//! The tutorial behind this example uses the last value of each window as its target, not the value after it, and still calls the
+//! prediction a forecast. Its model learns to repeat: for the last training window, 194, 196, 198, it predicts 198. With the value after
+//! each window as the target, the same model predicts 202 for 196, 198, 200.
 //!
 //! ```text
 //! cargo run --release --example even_numbers
@@ -23,9 +23,7 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::split_sequence;
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{ActivationFunction, Dense, Loss, Lstm};
@@ -34,10 +32,7 @@ use ndarray::{Array3, Axis, array, s};
 
 fn main() -> Result<()> {
     let options = common::options("even_numbers");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let numbers: Vec<f32> = (1..=100).map(|i| 2.0 * i as f32).collect();
     let (x, next) = split_sequence(&numbers, 3)?;
     let last = x.slice(s![.., 2]).to_owned();
@@ -49,7 +44,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     ];
     for (name, y, question, reference) in questions {
         println!("{name}: {} {} {} → {}", x[[0, 0, 0]], x[[0, 1, 0]], x[[0, 2, 0]], y[0]);
-        let mut model = Sequential::new(backend(), &[3, 1], options.seed)?;
+        let mut model = Sequential::new(device.clone(), &[3, 1], options.seed)?;
         model.add(Lstm::new(50).activation(ActivationFunction::Relu))?.add(Dense::new(1))?;
         model.compile(Adam::default(), Loss::MeanSquaredError);
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Five numbers in, the next five out at once: 0.1 to 0.5, then 0.6 to 1.0. The output layer has a unit for each step ahead.
+//! Multi-step forecast: five numbers in, 0.1 to 0.5, the next five out at once. The output layer has a unit for each step ahead.
 //!
 //! ```text
 //! cargo run --release --example five_outputs
@@ -29,24 +29,19 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Loss, Lstm};
 use fused_rnn::optim::Adam;
-use ndarray::array;
+use ndarray::{Array3, array};
 
 fn main() -> Result<()> {
     let options = common::options("five_outputs");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
-    let x = array![[[0.1], [0.2], [0.3], [0.4], [0.5]]];
+    let device = options.device()?;
+    let x: Array3<f32> = array![[[0.1], [0.2], [0.3], [0.4], [0.5]]];
     let y = array![[0.6, 0.7, 0.8, 0.9, 1.0]];
 
-    let mut model = Sequential::new(backend(), &[5, 1], options.seed)?;
+    let mut model = Sequential::new(device, &[5, 1], options.seed)?;
     model.add(Lstm::new(50))?.add(Dense::new(5))?;
     model.compile(Adam::default(), Loss::MeanSquaredError);
     println!("{}", model.summary());

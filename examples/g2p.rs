@@ -1,8 +1,8 @@
-//! A pretrained encoder–decoder in our layers: g2p_en, two GRUs of 256 units, spells English words into phonemes.
+//! A pretrained encoder–decoder, g2p_en, in this crate's layers: two GRUs of 256 units convert English words to phonemes.
 //!
-//! The encoder reads a word's letters and ends in a state; the decoder starts from that state and says one phoneme after the other, each
-//! from the one before, until it says that the word is over. The weights come from a file of PyTorch's layout (`examples/data/README.md`
-//! has its origin), tensor by tensor, and words run through the model many at a time.
+//! The encoder reads a word's letters; the decoder starts from its last state and predicts one phoneme at a time, each from the one
+//! before, until the end symbol. The weights are read tensor by tensor from a file in PyTorch's layout (`examples/data/README.md` has its
+//! origin), and words are processed in batches.
 //!
 //! ```text
 //! cargo run --release --example g2p -- hello world     # words
@@ -10,7 +10,7 @@
 //! cargo run --release --example g2p                    # against the original's phonemes for 1,000 words
 //! ```
 //!
-//! A line is a word, a tab and its phonemes; words a second stand on standard error.
+//! A line is a word, a tab and its phonemes. The throughput goes to standard error.
 //!
 //! ```text
 //! hello   HH EH1 L OW0
@@ -21,35 +21,30 @@ pub mod common;
 
 use std::time::Instant;
 
-use common::Options;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::interop::safetensors::TensorFile;
 use fused_rnn::metrics::argmax_rows;
 use fused_rnn::model::{Graph, Model};
 use fused_rnn::nn::{Dense, Embedding, Gru};
-use fused_rnn::{Error, Result};
+use fused_rnn::{Device, Error, Result};
 use ndarray::{Array2, Axis};
 
 /// Width of embeddings and states.
 const UNITS: usize = 256;
-/// Numbers of the letters: 0 is padding, 1 any other character, 2 the end of the word, then come a to z.
+/// Indices of the letters: 0 is padding, 1 any other character, 2 the end of the word, then come a to z.
 const LETTERS: usize = 29;
 const OTHER: usize = 1;
 const WORD_END: usize = 2;
-/// What the decoder is told first, and what it says last.
+/// The decoder's start and end symbols.
 const START: usize = 2;
 const END: usize = 3;
-/// Phonemes after which the decoder is not asked for more.
+/// Maximum number of phonemes of a word.
 const MOST_PHONEMES: usize = 20;
-/// Words that are spelled together.
-const TOGETHER: usize = 128;
+/// Words of a batch.
+const BATCH: usize = 128;
 
 fn main() -> Result<()> {
     let options = common::options("g2p");
-    crate::on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let read = |path: &std::path::Path| {
         std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })
     };
@@ -61,7 +56,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         }
         words => (words.to_vec(), Vec::new()),
     };
-    let mut speller = Speller::new(&backend)?;
+    let mut speller = Speller::new(device)?;
     let start = Instant::now();
     let spelled = speller.spell(&words)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -78,52 +73,52 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     Ok(())
 }
 
-/// Words, and the phonemes that the original gives them.
+/// The words of a list, and the phonemes that the original model predicts for them.
 pub fn list(text: &str, most: usize) -> (Vec<String>, Vec<String>) {
     let lines = text.lines().filter_map(|line| line.split_once('\t')).take(most);
     lines.map(|(word, phonemes)| (word.to_owned(), phonemes.to_owned())).unzip()
 }
 
-/// The model, loaded.
-pub struct Speller<B: DenseBackend<Elem = f32>, F> {
-    backend: F,
+/// The pretrained model.
+pub struct Speller {
+    device: Device,
     file: TensorFile,
     phonemes: Vec<String>,
-    /// Reads words up to a length: the longest that has come.
-    encoder: Option<(usize, Model<f32, B>)>,
-    /// From a phoneme and the state, scores of the next phoneme and the next state.
-    decoder: Model<f32, B>,
+    /// The encoder of the last batch, with the length of its words.
+    encoder: Option<(usize, Model)>,
+    /// One step: from a phoneme and a state to the scores of the next phoneme and the next state.
+    decoder: Model,
 }
 
-impl<B: DenseBackend<Elem = f32, Plan: 'static> + 'static, F: Fn() -> B> Speller<B, F> {
+impl Speller {
     /// Loads the model from `examples/data`.
-    pub fn new(backend: F) -> Result<Self> {
+    pub fn new(device: Device) -> Result<Self> {
         let file = TensorFile::read(&common::data("g2p_en.safetensors"))?;
         let path = common::data("g2p_phonemes.txt");
         let names = std::fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", path, source })?;
         let phonemes: Vec<String> = names.lines().map(str::to_owned).collect();
 
-        let mut graph = Graph::new();
+        let mut graph = Graph::new(device.clone(), 0);
         let (before, state) = (graph.input("phoneme", &[1])?, graph.input("state", &[UNITS])?);
         let embedded = graph.add(Embedding::new(phonemes.len(), UNITS), &[&before])?;
         let outputs = graph.add_all(Gru::new(UNITS).return_state(true), &[&embedded, &state])?;
         let scores = graph.add(Dense::new(phonemes.len()), &[&outputs[0]])?;
-        let mut decoder = graph.model(backend(), &[&scores, &outputs[1]], 0)?;
+        let mut decoder = graph.model(&[&scores, &outputs[1]])?;
         load(&file, "dec", &mut decoder)?;
         for (ours, theirs) in [("dense.weight", "fc_w"), ("dense.bias", "fc_b")] {
-            decoder.set_weight(ours, &file.floats(theirs)?.1)?;
+            decoder.set_weight(ours, &file.floats::<f32>(theirs)?.1)?;
         }
-        Ok(Speller { backend, file, phonemes, encoder: None, decoder })
+        Ok(Speller { device, file, phonemes, encoder: None, decoder })
     }
 
-    /// The phonemes of each word, with a space between two. Capitals count as small letters.
+    /// The phonemes of each word, separated by spaces. Upper case counts as lower case.
     pub fn spell(&mut self, words: &[impl AsRef<str>]) -> Result<Vec<String>> {
         let letters: Vec<Vec<usize>> = words.iter().map(|word| numbers(word.as_ref())).collect();
-        // Words of about the same length together, so that there is little padding.
+        // Words of similar length in one batch need little padding.
         let mut order: Vec<usize> = (0..words.len()).collect();
         order.sort_by_key(|&word| letters[word].len());
         let mut spelled = vec![String::new(); words.len()];
-        for together in order.chunks(TOGETHER) {
+        for together in order.chunks(BATCH) {
             let letters: Vec<&[usize]> = together.iter().map(|&word| &letters[word][..]).collect();
             let states = self.encode(&letters)?;
             for (&word, phonemes) in together.iter().zip(self.decode(states)?) {
@@ -140,12 +135,12 @@ impl<B: DenseBackend<Elem = f32, Plan: 'static> + 'static, F: Fn() -> B> Speller
         let encoder = match &mut self.encoder {
             Some((seq_len, encoder)) if *seq_len == longest => encoder,
             other => {
-                let mut graph = Graph::new();
+                let mut graph = Graph::new(self.device.clone(), 0);
                 let letters = graph.input("letters", &[longest])?;
-                // Number 0 is padding: the GRU leaves those steps out.
+                // Index 0 is padding: the GRU skips those steps.
                 let embedded = graph.add(Embedding::new(LETTERS, UNITS).mask_zero(true), &[&letters])?;
                 let state = graph.add(Gru::new(UNITS), &[&embedded])?;
-                let mut encoder = graph.model((self.backend)(), &[&state], 0)?;
+                let mut encoder = graph.model(&[&state])?;
                 load(&self.file, "enc", &mut encoder)?;
                 &mut other.insert((longest, encoder)).1
             }
@@ -157,10 +152,10 @@ impl<B: DenseBackend<Elem = f32, Plan: 'static> + 'static, F: Fn() -> B> Speller
         Ok(common::rows(&encoder.predict(&padded)?))
     }
 
-    /// The most likely phoneme, then the most likely after it, and so on, for each state.
+    /// Greedy decoding from each state.
     fn decode(&mut self, mut states: Array2<f32>) -> Result<Vec<Vec<usize>>> {
         let mut spelled = vec![Vec::new(); states.nrows()];
-        // The words that have not ended, and their last phonemes.
+        // The words not finished yet, and their last phonemes.
         let mut words: Vec<usize> = (0..states.nrows()).collect();
         let mut last = vec![START; words.len()];
         for _ in 0..MOST_PHONEMES {
@@ -181,19 +176,14 @@ impl<B: DenseBackend<Elem = f32, Plan: 'static> + 'static, F: Fn() -> B> Speller
     }
 }
 
-/// The numbers of a word's letters, and of its end.
+/// The indices of a word's letters and of its end.
 fn numbers(word: &str) -> Vec<usize> {
     let letter = |c: char| if c.is_ascii_lowercase() { 3 + (c as usize - 'a' as usize) } else { OTHER };
     word.to_lowercase().chars().map(letter).chain([WORD_END]).collect()
 }
 
-/// The weights of an embedding and a GRU. The file has PyTorch's shapes and order of gates (r, z, n), which are ours too, so that
-/// nothing is turned or moved.
-fn load<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    file: &TensorFile,
-    side: &str,
-    model: &mut Model<f32, B>,
-) -> Result<()> {
+/// Loads the weights of an embedding and a GRU. The file has PyTorch's shapes and gate order (r, z, n), which are this crate's too.
+fn load(file: &TensorFile, side: &str, model: &mut Model) -> Result<()> {
     for (ours, theirs) in [
         ("embedding.weight", "emb"),
         ("gru.weight_ih_l0", "w_ih"),
@@ -201,7 +191,7 @@ fn load<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
         ("gru.bias_ih_l0", "b_ih"),
         ("gru.bias_hh_l0", "b_hh"),
     ] {
-        model.set_weight(ours, &file.floats(&format!("{side}_{theirs}"))?.1)?;
+        model.set_weight(ours, &file.floats::<f32>(&format!("{side}_{theirs}"))?.1)?;
     }
     Ok(())
 }

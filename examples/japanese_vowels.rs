@@ -1,8 +1,8 @@
-//! Which of nine men said a Japanese "ae"? Real recordings of 7 to 29 steps and 12 channels, classified by an LSTM, a GRU and a
-//! bidirectional LSTM with dropout, each behind a layer that masks the padding.
+//! Speaker classification: recordings of nine speakers saying a Japanese "ae", 7 to 29 steps of 12 channels, classified by an LSTM, a GRU
+//! and a bidirectional LSTM with dropout, each after a layer that masks the padding.
 //!
-//! 270 utterances to learn from, 370 to test; 50 epochs in batches of 16. Accuracy, precision, recall, F1 and the confusion matrix on the
-//! test set, that of the last model also as a picture.
+//! 270 training and 370 test utterances; 50 epochs in batches of 16. Accuracy, precision, recall, F1 and the confusion matrix on the test
+//! set, that of the last model also as a picture.
 //!
 //! ```text
 //! cargo run --release --example japanese_vowels
@@ -35,9 +35,7 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{MissingValues, TimeSeriesSet, read_ts};
 use fused_rnn::metrics::{Average, ConfusionMatrix, ZeroDivision, argmax_rows};
 use fused_rnn::model::{FitOptions, Sequential};
@@ -45,15 +43,12 @@ use fused_rnn::nn::{ActivationFunction, Bidirectional, Dense, Dropout, Gru, Laye
 use fused_rnn::optim::Adam;
 use ndarray::{Array1, Array3};
 
-/// What stands behind the end of an utterance: no channel ever has this value.
+/// The padding after the end of an utterance, a value that no channel has.
 const PADDING: f32 = -100.0;
 
 fn main() -> Result<()> {
     let options = common::options("japanese_vowels");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let epochs = if options.short { 2 } else { 50 };
     let train = read_ts(&common::data("JapaneseVowels_TRAIN.ts"), MissingValues::Error)?;
     let test = read_ts(&common::data("JapaneseVowels_TEST.ts"), MissingValues::Error)?;
@@ -73,7 +68,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         ("Bidirectional(LSTM(64)), Dropout(0.3)", "0.968 … 0.970", Bidirectional::new(Lstm::new(64)).into(), 0.3),
     ];
     for (name, keras, layer, dropout) in models {
-        let mut model = Sequential::new(backend(), &[longest, train.dimensions], options.seed)?;
+        let mut model = Sequential::new(device.clone(), &[longest, train.dimensions], options.seed)?;
         model.add(Masking::new(f64::from(PADDING)))?.add(layer)?;
         if dropout > 0.0 {
             model.add(Dropout::new(dropout))?;
@@ -111,7 +106,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     Ok(())
 }
 
-/// The utterances `[samples, longest, channels]`, padded at the end, and the numbers of their speakers.
+/// The utterances `[samples, longest, channels]`, padded at the end, and the indices of their speakers.
 fn arrays(set: &TimeSeriesSet, longest: usize) -> Result<(Array3<f32>, Array1<f32>)> {
     let (x, _) = set.padded(Some(longest), PADDING)?;
     Ok((x, set.labels.iter().map(|&label| label as f32).collect()))

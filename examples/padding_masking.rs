@@ -1,8 +1,8 @@
-//! Sequences of different lengths in one array: padding, and why it has to be masked.
+//! Sequences of different lengths in one array: why padding has to be masked.
 //!
-//! The mean of the last three values of a sequence of 5 to 40 is to be told. Without a mask an LSTM sees zeros after the end of all but
-//! the longest sequences, and has to carry what it knew through them; behind `Masking` it stops where the sequence stops. Then it does not
-//! matter either how far a sequence is padded: the example asks both models again with 20 more steps of padding.
+//! The target is the mean of the last three values of a sequence of 5 to 40 steps. Without a mask an LSTM reads padding after the end of
+//! all but the longest sequences, and has to carry its state through it; after `Masking` it stops at the end of each sequence. Then the
+//! amount of padding does not matter: both models predict once more with 20 more steps of padding.
 //!
 //! ```text
 //! cargo run --release --example padding_masking
@@ -19,25 +19,20 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Padding, pad_feature_sequences};
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Loss, Lstm, Masking, Random};
 use fused_rnn::optim::Adam;
 use ndarray::{Array1, Array2};
 
-/// What stands behind the end: the values are from 0 to 1.
+/// The padding after the end; values are from 0 to 1.
 const PADDING: f32 = -1.0;
 const LONGEST: usize = 40;
 
 fn main() -> Result<()> {
     let options = common::options("padding_masking");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let (samples, epochs) = if options.short { (100, 1) } else { (1000, 20) };
     let (train, y_train) = sequences(samples, options.seed, 0);
     let (test, y_test) = sequences(samples / 4, options.seed, 1);
@@ -49,8 +44,8 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     println!("{samples} sequences, of {shortest} to {longest} steps in the test set\n");
 
     for (name, masked) in [("without a mask", false), ("with Masking", true)] {
-        let build = |steps: usize| -> Result<Sequential<f32, B>> {
-            let mut model = Sequential::new(backend(), &[steps, 1], options.seed)?;
+        let build = |steps: usize| -> Result<Sequential> {
+            let mut model = Sequential::new(device.clone(), &[steps, 1], options.seed)?;
             if masked {
                 model.add(Masking::new(f64::from(PADDING)))?;
             }
@@ -65,7 +60,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
         let loss = model.evaluate(&x_test, &y_test)?;
 
         let mut wide = build(LONGEST + 20)?;
-        wide.set_flat_weights(model.flat_weights())?;
+        wide.set_flat_weights(&model.flat_weights::<f32>()?)?;
         let difference = wide.predict(&x_wide)? - model.predict(&x_test)?;
         let most = difference.iter().fold(0.0, |most: f32, d| most.max(d.abs()));
         println!(

@@ -1,8 +1,8 @@
-//! An encoder–decoder learns to add: "37+85" to "122", digit by digit.
+//! An encoder–decoder learns addition: "37+85" to "122", digit by digit.
 //!
-//! The encoder's last states are the decoder's first. In training the decoder is told the right digit before each one that it has to say
-//! (teacher forcing), so that all steps are computed at once; afterwards it hears only itself, a step at a time, and takes the most likely
-//! digit each time until it says that it is done. The models that do this share the trained weights, layer by layer.
+//! The encoder's last states are the decoder's initial states. In training the decoder reads the right digit before each one that it has
+//! to predict (teacher forcing), so that all steps are computed at once; in inference it reads its own predictions, a step at a time, and
+//! takes the most likely digit until the end symbol (greedy decoding). The inference models have the trained weights, layer by layer.
 //!
 //! ```text
 //! cargo run --release --example seq2seq
@@ -27,51 +27,46 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::metrics::argmax_rows;
-use fused_rnn::model::{FitOptions, Graph, Model, Tensor};
+use fused_rnn::model::{FitOptions, Graph, GraphTensor, Model};
 use fused_rnn::nn::{Dense, Embedding, Loss, Lstm, Random};
 use fused_rnn::optim::Adam;
 use ndarray::{Array2, Axis, Slice};
 
 const UNITS: usize = 128;
 const WIDTH: usize = 16;
-/// Numbers of the symbols: 0 is padding, then come the digits, the plus sign, the start and the end.
+/// Indices of the symbols: 0 is padding, then come the digits, the plus sign, the start and the end.
 const PLUS: usize = 11;
 const START: usize = 12;
 const END: usize = 13;
 const SYMBOLS: usize = 14;
-/// Symbols of the longest question, 99+99, and of the longest answer with its end, 198.
+/// Length of the longest question, 99+99, and of the longest answer with its end symbol, 198.
 const QUESTION: usize = 5;
 const ANSWER: usize = 4;
 
 fn main() -> Result<()> {
     let options = common::options("seq2seq");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let (train, test, epochs) = if options.short { (256, 64, 1) } else { (8000, 1000, 30) };
     // Each sum of two numbers below 100 once, in random order.
     let mut sums: Vec<(usize, usize)> = (0..10_000).map(|i| (i / 100, i % 100)).collect();
     Random::new(options.seed, 0).shuffle(&mut sums);
     sums.truncate(train + test);
     let questions = symbols(sums.iter().map(|(a, b)| format!("{a}+{b}")), &[], QUESTION);
-    let heard = symbols(sums.iter().map(|(a, b)| (a + b).to_string()), &[START], ANSWER);
-    let said = symbols(sums.iter().map(|(a, b)| format!("{}e", a + b)), &[], ANSWER);
+    let inputs = symbols(sums.iter().map(|(a, b)| (a + b).to_string()), &[START], ANSWER);
+    let targets = symbols(sums.iter().map(|(a, b)| format!("{}e", a + b)), &[], ANSWER);
     let part = |array: &Array2<f32>| array.slice_axis(Axis(0), Slice::from(..train)).to_owned();
 
-    let mut graph = Graph::new();
+    let mut graph = Graph::new(device.clone(), options.seed);
     let (question, before) = (graph.input("question", &[QUESTION])?, graph.input("before", &[ANSWER])?);
     let (h, c) = encoder(&mut graph, &question)?;
     let (scores, _, _) = decoder(&mut graph, &before, &h, &c)?;
-    let mut model = graph.model(backend(), &[&scores], options.seed)?;
+    let mut model = graph.model(&[&scores])?;
     model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
     println!("{}", model.summary());
     let start = Instant::now();
-    let (x, y) = ([part(&questions), part(&heard)], part(&said));
+    let (x, y) = ([part(&questions), part(&inputs)], part(&targets));
     let history = model.fit(
         [x[0].view().into_dyn(), x[1].view().into_dyn()],
         [y.view().into_dyn()],
@@ -81,28 +76,28 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     let losses: Vec<String> = history.loss.iter().map(|loss| format!("{loss:.3}")).collect();
     println!("loss by epoch {}\n", losses.join(" "));
 
-    // To answer: the encoder alone, and the decoder for one step.
-    let mut graph = Graph::new();
+    // For inference: the encoder alone, and the decoder for one step.
+    let mut graph = Graph::new(device.clone(), 0);
     let question = graph.input("question", &[QUESTION])?;
     let (h, c) = encoder(&mut graph, &question)?;
-    let mut listen = graph.model(backend(), &[&h, &c], 0)?;
-    let mut graph = Graph::new();
+    let mut encode = graph.model(&[&h, &c])?;
+    let mut graph = Graph::new(device, 0);
     let before = graph.input("before", &[1])?;
     let (h, c) = (graph.input("h", &[UNITS])?, graph.input("c", &[UNITS])?);
     let (scores, h, c) = decoder(&mut graph, &before, &h, &c)?;
-    let mut speak = graph.model(backend(), &[&scores, &h, &c], 0)?;
-    share(&model, &mut listen)?;
-    share(&model, &mut speak)?;
+    let mut decode = graph.model(&[&scores, &h, &c])?;
+    copy_weights(&model, &mut encode)?;
+    copy_weights(&model, &mut decode)?;
 
     let unseen = questions.slice_axis(Axis(0), Slice::from(train..));
-    let mut states = listen.predict_all(unseen)?;
+    let mut states = encode.predict_all(unseen)?;
     let mut answers = vec![String::new(); test];
     let mut done = vec![false; test];
     let mut last = vec![START; test];
     for _ in 0..ANSWER {
         let before = Array2::from_shape_fn((test, 1), |(row, _)| last[row] as f32);
         let views = [before.view().into_dyn(), states[0].view(), states[1].view()];
-        let mut outputs = speak.predict_all(views)?;
+        let mut outputs = decode.predict_all(views)?;
         states = outputs.split_off(1);
         last = argmax_rows(common::rows(&outputs[0]).view())?;
         for row in 0..test {
@@ -122,11 +117,8 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     Ok(())
 }
 
-/// The states after the question; padding is masked.
-fn encoder<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    graph: &mut Graph<B>,
-    question: &Tensor,
-) -> Result<(Tensor, Tensor)> {
+/// The last states after the question; padding is masked.
+fn encoder(graph: &mut Graph, question: &GraphTensor) -> Result<(GraphTensor, GraphTensor)> {
     let embedding = graph.named_layer("encoder_embedding", Embedding::new(SYMBOLS, WIDTH).mask_zero(true))?;
     let lstm = graph.named_layer("encoder", Lstm::new(UNITS).return_state(true))?;
     let embedded = graph.call(embedding, &[question])?;
@@ -134,13 +126,13 @@ fn encoder<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     Ok((outputs[1].clone(), outputs[2].clone()))
 }
 
-/// Scores of the next symbol after each step, and the states at the end, from the symbols before and the states at the start.
-fn decoder<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    graph: &mut Graph<B>,
-    before: &Tensor,
-    h: &Tensor,
-    c: &Tensor,
-) -> Result<(Tensor, Tensor, Tensor)> {
+/// Scores of the next symbol at each step, and the last states, from the symbols before and the initial states.
+fn decoder(
+    graph: &mut Graph,
+    before: &GraphTensor,
+    h: &GraphTensor,
+    c: &GraphTensor,
+) -> Result<(GraphTensor, GraphTensor, GraphTensor)> {
     let embedding = graph.named_layer("decoder_embedding", Embedding::new(SYMBOLS, WIDTH).mask_zero(true))?;
     let lstm = graph.named_layer("decoder", Lstm::new(UNITS).return_sequences(true).return_state(true))?;
     let dense = graph.named_layer("scores", Dense::new(SYMBOLS))?;
@@ -150,19 +142,13 @@ fn decoder<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     Ok((scores, outputs[1].clone(), outputs[2].clone()))
 }
 
-/// Gives a model the weights of the layers that another has under the same names.
-fn share<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    from: &Model<f32, B>,
-    to: &mut Model<f32, B>,
-) -> Result<()> {
-    let wanted: Vec<String> = to.weights().map(|(name, ..)| name).collect();
-    for (name, _, values) in from.weights().filter(|(name, ..)| wanted.contains(name)) {
-        to.set_weight(&name, values)?;
-    }
-    Ok(())
+/// Copies the weights of a model's layers from the layers of the same names in another.
+fn copy_weights(from: &Model, to: &mut Model) -> Result<()> {
+    let names: Vec<String> = to.weights().map(|(name, ..)| name).collect();
+    names.iter().try_for_each(|name| to.set_weight(name, &from.weight::<f32>(name)?))
 }
 
-/// Texts as numbers of symbols `[texts, length]`, each behind `first`, padded at the end.
+/// Texts as indices of symbols `[texts, length]`, each after `first`, padded at the end.
 fn symbols(texts: impl ExactSizeIterator<Item = String>, first: &[usize], length: usize) -> Array2<f32> {
     let mut numbers = Array2::zeros((texts.len(), length));
     for (mut row, text) in numbers.rows_mut().into_iter().zip(texts) {
@@ -176,7 +162,7 @@ fn symbols(texts: impl ExactSizeIterator<Item = String>, first: &[usize], length
     numbers
 }
 
-/// What a symbol looks like.
+/// The character of a symbol.
 fn letter(symbol: usize) -> char {
     match symbol {
         1..=10 => char::from(b'0' + (symbol - 1) as u8),

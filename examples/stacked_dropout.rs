@@ -1,5 +1,5 @@
 //! Two LSTM layers with dropout between them, on the sine wave of `sine_forecast`. The first returns its output at every step
-//! (`return_sequences`), for the second to read; a fifth of it is dropped while training, and nothing when it counts.
+//! (`return_sequences`), the input of the second; a fifth of it is dropped in training, nothing in inference.
 //!
 //! ```text
 //! cargo run --release --example stacked_dropout
@@ -34,9 +34,7 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Scaler, create_dataset};
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Dropout, Loss, Lstm};
@@ -45,10 +43,7 @@ use ndarray::Axis;
 
 fn main() -> Result<()> {
     let options = common::options("stacked_dropout");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let (points, epochs) = if options.short { (100, 2) } else { (1000, 50) };
     let series: Vec<f64> = (0..points).map(|i| (100.0 * i as f64 / 999.0).sin()).collect();
     let scaler = Scaler::min_max(&series)?;
@@ -58,7 +53,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     let train = x.len_of(Axis(0)) * 8 / 10;
     let ((x_train, x_test), (y_train, y_test)) = (x.view().split_at(Axis(0), train), y.view().split_at(Axis(0), train));
 
-    let mut model = Sequential::new(backend(), &[10, 1], options.seed)?;
+    let mut model = Sequential::new(device, &[10, 1], options.seed)?;
     model
         .add(Lstm::new(50).return_sequences(true))?
         .add(Dropout::new(0.2))?

@@ -1,5 +1,5 @@
-//! Two stacked LSTM layers on noise, as a `Sequential` and as a graph: what `fit` returns, and what a model does where there is nothing
-//! to learn. The losses of both fall to the variance of the noise, 1/12 = 0.083: the best guess is its mean.
+//! Two stacked LSTM layers on noise, as a `Sequential` and as a graph: the history that `fit` returns. As there is nothing to learn, both
+//! losses fall to the variance of the noise, 1/12 = 0.083: the best prediction is its mean.
 //!
 //! ```text
 //! cargo run --release --example stacked_random
@@ -59,7 +59,6 @@ use std::time::Instant;
 
 use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::model::{FitOptions, Graph, Model, Sequential};
 use fused_rnn::nn::{Dense, Loss, Lstm, Random};
 use fused_rnn::optim::Adam;
@@ -67,29 +66,22 @@ use ndarray::{Array2, Array3};
 
 fn main() -> Result<()> {
     let options = common::options("stacked_random");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
-    let mut sequential = Sequential::new(backend(), &[10, 1], options.seed)?;
+    let device = options.device()?;
+    let mut sequential = Sequential::new(device.clone(), &[10, 1], options.seed)?;
     sequential.add(Lstm::new(50).return_sequences(true))?.add(Lstm::new(50))?.add(Dense::new(1))?;
     println!("{}", sequential.summary());
-    train("Sequential", sequential.into_model(), options)?;
+    train("Sequential", sequential.into_model(), &options)?;
 
-    // The same layers; each is told what it reads.
-    let mut graph = Graph::new();
+    // The same layers; each use names its inputs.
+    let mut graph = Graph::new(device, options.seed);
     let input = graph.input("noise", &[10, 1])?;
     let below = graph.add(Lstm::new(50).return_sequences(true), &[&input])?;
     let above = graph.add(Lstm::new(50), &[&below])?;
     let output = graph.add(Dense::new(1), &[&above])?;
-    train("Graph", graph.model(backend(), &[&output], options.seed)?, options)
+    train("Graph", graph.model(&[&output])?, &options)
 }
 
-fn train<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    name: &str,
-    mut model: Model<f32, B>,
-    options: &Options,
-) -> Result<()> {
+fn train(name: &str, mut model: Model, options: &Options) -> Result<()> {
     let mut random = Random::new(options.seed, 0);
     let samples = if options.short { 100 } else { 1000 };
     let x = Array3::from_shape_simple_fn((samples, 10, 1), || random.uniform() as f32);

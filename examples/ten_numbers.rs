@@ -1,5 +1,5 @@
-//! The numbers 1 to 10, scaled to 0…1, in windows of three: the smallest data set on which a training can be watched, epoch by epoch.
-//! Twenty epochs of seven windows are too few to learn to count; the loss shows how far they lead.
+//! The numbers 1 to 10, scaled to 0…1, in windows of three: a training on the smallest data set, epoch by epoch. Twenty epochs of seven
+//! windows are too few to learn to count; the loss shows how far they get.
 //!
 //! ```text
 //! cargo run --release --example ten_numbers
@@ -44,9 +44,7 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Scaler, split_sequence};
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Loss, Lstm};
@@ -55,17 +53,14 @@ use ndarray::Axis;
 
 fn main() -> Result<()> {
     let options = common::options("ten_numbers");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let numbers: Vec<f64> = (1..=10).map(f64::from).collect();
     let scaler = Scaler::min_max(&numbers)?;
     let scaled: Vec<f32> = numbers.iter().map(|v| scaler.transform(*v) as f32).collect();
     let (x, y) = split_sequence(&scaled, 3)?;
     let x = x.insert_axis(Axis(2));
 
-    let mut model = Sequential::new(backend(), &[3, 1], options.seed)?;
+    let mut model = Sequential::new(device, &[3, 1], options.seed)?;
     model.add(Lstm::new(50))?.add(Dense::new(1))?;
     model.compile(Adam::default(), Loss::MeanSquaredError);
     let epochs = if options.short { 5 } else { 20 };

@@ -1,7 +1,7 @@
-//! A Transformer's encoder on the task of `attention`: which symbol of a hundred had the colour that is asked for.
+//! A Transformer encoder on the task of `attention`: which symbol of a hundred had the colour in question.
 //!
-//! No recurrence: every step is widened, told its place by sines and cosines, and looks at every other one in an encoder block; the mean
-//! over the steps then says which symbol it was.
+//! No recurrence: a dense layer, a sinusoidal positional encoding, an encoder block with multi-head attention, the mean over the steps,
+//! and a dense layer for the scores.
 //!
 //! ```text
 //! cargo run --release --example transformer_encoder
@@ -18,10 +18,8 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use common::recall::{FEATURES, SYMBOLS, sequences};
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::metrics::{accuracy, argmax_rows};
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, GlobalAveragePooling1D, Loss, PositionalEncoding, TransformerEncoder};
@@ -29,15 +27,12 @@ use fused_rnn::optim::Adam;
 
 fn main() -> Result<()> {
     let options = common::options("transformer_encoder");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     let (samples, steps, epochs) = if options.short { (64, 20, 1) } else { (2000, 100, 40) };
     let (train, test) = (sequences(samples, steps, options.seed, 0), sequences(samples / 4, steps, options.seed, 1));
     let truth: Vec<usize> = test.y.iter().map(|&symbol| symbol as usize).collect();
 
-    let mut model = Sequential::new(backend(), &[steps, FEATURES], options.seed)?;
+    let mut model = Sequential::new(device, &[steps, FEATURES], options.seed)?;
     model
         .add(Dense::new(32))?
         .add(PositionalEncoding::new())?

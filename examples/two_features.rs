@@ -1,8 +1,8 @@
-//! Five rows of two features, and the row after them: 1 2, 2 3, …, 5 6, then 6 7.
+//! Forecast of two features: five rows 1 2, 2 3, …, 5 6, then 6 7.
 //!
-//! In the tutorial that this follows the model has one output, the target two numbers. Keras stretches the output over both and trains
-//! without a word towards their mean, so that the "next row" is one number that is wrong twice. Here `fit` refuses, and names both shapes;
-//! with an output for each feature the model then does what the tutorial's prose says.
+//! In the tutorial behind this example the model has one output, but the target has two numbers. Keras broadcasts the output and trains
+//! silently towards their mean, so that the forecast is one number, wrong for both. Here `fit` returns an error with both shapes; with an
+//! output for each feature the model learns what the tutorial describes.
 //!
 //! ```text
 //! cargo run --release --example two_features
@@ -22,27 +22,21 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{ActivationFunction, Dense, Loss, Lstm};
 use fused_rnn::optim::Adam;
-
-use ndarray::array;
+use ndarray::{Array3, array};
 
 fn main() -> Result<()> {
     let options = common::options("two_features");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
+    let device = options.device()?;
     // One sample of five steps of two features.
-    let x = array![[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0], [4.0, 5.0], [5.0, 6.0]]];
+    let x: Array3<f32> = array![[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0], [4.0, 5.0], [5.0, 6.0]]];
     let y = array![[6.0, 7.0]];
     let epochs = if options.short { 20 } else { 200 };
     let model = |outputs: usize| -> Result<_> {
-        let mut model = Sequential::new(backend(), &[5, 2], options.seed)?;
+        let mut model = Sequential::new(device.clone(), &[5, 2], options.seed)?;
         model.add(Lstm::new(50).activation(ActivationFunction::Relu))?.add(Dense::new(outputs))?;
         model.compile(Adam::default(), Loss::MeanSquaredError);
         Ok(model)

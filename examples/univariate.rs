@@ -1,4 +1,4 @@
-//! A series of nine numbers, 10 to 90, in windows of three: what comes after 70, 80, 90? The univariate LSTM of
+//! A series of nine numbers, 10 to 90, in windows of three, and a forecast of the value after 70, 80, 90: the univariate LSTM of
 //! [Brownlee's tutorial](https://machinelearningmastery.com/how-to-develop-lstm-models-for-time-series-forecasting/), unscaled, with relu.
 //!
 //! ```text
@@ -22,9 +22,7 @@ mod common;
 
 use std::time::Instant;
 
-use common::Options;
 use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::split_sequence;
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{ActivationFunction, Dense, Loss, Lstm};
@@ -33,11 +31,8 @@ use ndarray::{Axis, array};
 
 fn main() -> Result<()> {
     let options = common::options("univariate");
-    on_device!(options.device, |backend| run(&options, backend))
-}
-
-fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, backend: impl Fn() -> B) -> Result<()> {
-    let series = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0];
+    let device = options.device()?;
+    let series = [10.0_f32, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0];
     let (x, y) = split_sequence(&series, 3)?;
     for (window, next) in x.rows().into_iter().zip(&y) {
         println!("{window} {next}");
@@ -45,7 +40,7 @@ fn run<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(options: &Options, 
     // [samples, steps] become [samples, steps, features].
     let x = x.insert_axis(Axis(2));
 
-    let mut model = Sequential::new(backend(), &[3, 1], options.seed)?;
+    let mut model = Sequential::new(device, &[3, 1], options.seed)?;
     model.add(Lstm::new(50).activation(ActivationFunction::Relu))?.add(Dense::new(1))?;
     model.compile(Adam::default(), Loss::MeanSquaredError);
     let epochs = if options.short { 20 } else { 200 };

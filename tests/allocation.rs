@@ -70,7 +70,7 @@ fn a_step_allocates_nothing() {
     ];
     for layers in stacks {
         for batch_size in [1, 7] {
-            let mut model = Sequential::new(CpuBackend::<f32>::with_threads(1).unwrap(), &[10, 1], 1).unwrap();
+            let mut model = Sequential::new(CpuBackend::<f32>::with_threads(1).unwrap().into(), &[10, 1], 1).unwrap();
             for layer in &layers {
                 model.add(layer.clone()).unwrap();
             }

@@ -11,13 +11,13 @@ export FUSED_RNN_REQUIRE_NVRTC=1 # kernels compiled at first use would need NVRT
 
 # The test programs that cargo names, and the CLI; `emulated` for the primitives' host version.
 features="--features emulated"
-built=$(cargo test --release --locked $features --no-run --test gpu --test backends --test mixed_precision --message-format json-render-diagnostics)
+built=$(cargo test --release --locked $features --no-run --test cuda --test operator --test model --message-format json-render-diagnostics)
 cargo build --release --locked $features --bin fused-rnn
 
 case $bundle in / | . | "") echo "bundle.sh: $bundle is no folder for a bundle" >&2; exit 2 ;; esac
 rm -rf -- "$bundle"
 mkdir -p "$bundle/bin" "$bundle/parity"
-for test in gpu backends mixed_precision; do
+for test in cuda operator model; do
     program=$(python3 -c '
 import json, sys
 for line in sys.stdin:

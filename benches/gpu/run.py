@@ -128,7 +128,7 @@ def tests(run, name, arguments, env=None, prefix=()):
     """A test program of ours; passes if every test did and there was one."""
     gpu_needed()
     command = [*prefix, program(f"test-{name}"), *arguments]
-    status, output = run.call(command, {"FUSED_RNN_REQUIRE_GPU": "1", **(env or {})}, cwd=BUNDLE)
+    status, output = run.call(command, env, cwd=BUNDLE)
     counts = re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", output)
     failed = re.findall(r"^test (\S+) \.\.\. FAILED", output, re.M)
     if status is None:
@@ -143,15 +143,15 @@ def tests(run, name, arguments, env=None, prefix=()):
 
 
 def device(run):
-    return tests(run, "gpu", ["gpu_", "--test-threads", "4"])
+    return tests(run, "cuda", ["gpu::", "--skip", "gpu::small_", "--ignored", "--test-threads", "4"])
 
 
 def suite(run):
-    return tests(run, "backends", ["cuda_", "--test-threads", "8"])
+    return tests(run, "operator", ["::cuda_", "--ignored", "--test-threads", "8"])
 
 
 def mixed(run):
-    return tests(run, "mixed_precision", ["cuda_", "--test-threads", "1"])
+    return tests(run, "model", ["mixed_precision::on_gpu", "--ignored", "--test-threads", "1"])
 
 
 def parity(run):
@@ -182,11 +182,11 @@ def sanitizer(run):
         raise Skip("compute-sanitizer is not here")
     failed, passed = [], []
     for tool in ["memcheck", "racecheck", "synccheck", "initcheck"]:
-        for test in ["gpu_small_passes", "gpu_small_primitives"]:
+        for test in ["gpu::small_passes", "gpu::small_primitives"]:
             prefix = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
             why = ""
             try:
-                tests(run, "gpu", ["--exact", test, "--ignored", "--test-threads", "1"], prefix=prefix)
+                tests(run, "cuda", ["--exact", test, "--ignored", "--test-threads", "1"], prefix=prefix)
                 passed.append(test)
             except Fail as reason:
                 why = str(reason)
@@ -285,7 +285,7 @@ def grid(run, part=None):
 STAGES = {
     "info": ("what the machine and the build are", info, 60),
     "device": ("the driver, graphs, threads, repeatability, primitives beside their host version", device, 150),
-    "suite": ("every property of every backend's suite", suite, 240),
+    "suite": ("every property of the operator's suite, and the operations of models", suite, 240),
     "mixed": ("passes, products and training of f32 that compute in 16 bits", mixed, 120),
     "parity": ("results of PyTorch, Keras, ONNX and ONNX Runtime", parity, 60),
     "sanitizer": ("memcheck, racecheck, synccheck and initcheck", sanitizer, 240),

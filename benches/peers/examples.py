@@ -1,8 +1,8 @@
 """The examples beside the same in Keras, interleaved, in one run on the same cores. Run it through `examples.sh`.
 
 Each round runs ours, then Keras's, each in a process of its own, with the round's number as the seed. Seconds are those of a model's
-whole training, as each side measures them: Keras's have the tracing of its graph in them, as a user's have. An example is
-not repeated once Keras has taken `--budget` seconds for it.
+whole training, as each side measures them: Keras's include the tracing of its graph, as a user's do. An example is not repeated once
+Keras has taken `--budget` seconds for it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ CORES = 2
 
 
 def records(command, prefix):
-    """What a program tells of its models: one JSON object a line that begins with `prefix`."""
+    """The results that a program prints: one JSON object on each line that begins with `prefix`."""
     done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
@@ -64,7 +64,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="seeds")
     parser.add_argument("--budget", type=float, default=150, help="seconds of Keras after which an example is not repeated")
     parser.add_argument("--only", nargs="*", choices=EXAMPLES, default=EXAMPLES, metavar="EXAMPLE")
-    parser.add_argument("--short", action="store_true", help="few epochs, one round, nothing written: shows that all of it runs")
+    parser.add_argument("--short", action="store_true", help="few epochs, one round, nothing written: a test that all of it runs")
     parser.add_argument("--ours", type=pathlib.Path, default=ROOT / "target" / "release" / "examples", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # Programs started from here inherit it.
@@ -90,7 +90,7 @@ def main():
             sides = {"ours": ours(example, seed, args.short, args.ours), "keras": keras(example, seed, args.short)}
             names = {side: [(record["model"], record["metric"]) for record in found] for side, found in sides.items()}
             if sorted(names["ours"]) != sorted(names["keras"]) or not names["ours"]:
-                raise SystemExit(f"{example}: ours tells {names['ours']}, Keras's {names['keras']}; the two files must agree")
+                raise SystemExit(f"{example}: ours has the results {names['ours']}, Keras's {names['keras']}; the two files must agree")
             order = names["keras"]
             for side, found in sides.items():
                 for record in found:
@@ -99,12 +99,12 @@ def main():
             taken += sum({record["model"]: record["seconds"] for record in sides["keras"]}.values())
             if taken > args.budget:
                 break
-        told = set()
+        seen = set()
         for model, metric in order:
             own, peer = measured[model, metric, "ours"], measured[model, metric, "keras"]
             values = [value_text([record["value"] for record in side]) for side in (own, peer)]
             row = f"| `{example}` | {model} | {metric} | {values[0]} | {values[1]} | {len(own)} "
-            if model in told:  # Its seconds stand in the row of its first figure.
+            if model in seen:  # Its seconds stand in the row of its first figure.
                 row += "| | | |\n"
             else:
                 seconds = [statistics.median(record["seconds"] for record in side) for side in (own, peer)]
@@ -113,7 +113,7 @@ def main():
                 # Short forms of the two sides are not of one size.
                 ratio = "–" if args.short else f"**{factor:,.0f}**" if factor >= 100 else f"**{factor:.3g}**"
                 row += f"| {seconds_text(seconds[0])} | {seconds_text(seconds[1])} | {ratio} |\n"
-            told.add(model)
+            seen.add(model)
             print(row, end="", flush=True)
             rows.append(row)
     if args.short or len(args.only) < len(EXAMPLES):
@@ -127,11 +127,12 @@ def main():
     )
     lines = [json.dumps({"header": header})] + [json.dumps(record) for record in kept]
     (folder / "examples.jsonl").write_text("\n".join(lines) + "\n")
-    readme = (ROOT / "README.md").read_text()
+    page = ROOT / "docs" / "benchmarks.md"
+    text = page.read_text()
     begin, end = "<!-- examples -->\n", "<!-- /examples -->\n"
-    before, rest = readme.split(begin, 1)
+    before, rest = text.split(begin, 1)
     after = rest.split(end, 1)[1]
-    (ROOT / "README.md").write_text(f"{before}{begin}{header}.\n\n{table}{end}{after}")
+    page.write_text(f"{before}{begin}{header}.\n\n{table}{end}{after}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the examples beside the same in Keras, in one run. Sets up all it needs:
-#   benches/peers/examples.sh            the table of the README, written there and to benches/results/; an hour or so
+#   benches/peers/examples.sh            the table of docs/benchmarks.md, written there and to benches/results/; about an hour
 #   benches/peers/examples.sh --short    few epochs, one round, printed only
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,27 +1,27 @@
-//! A task for memory: a long sequence of symbols, some of them marked, each with another colour, and at the end the question which symbol
-//! had one of the colours.
+//! A memory task: a long sequence of symbols, three of them marked with a colour each; the last step asks which symbol had one of the
+//! colours.
 
 use fused_rnn::nn::Random;
 use ndarray::{Array1, Array3};
 
-/// Symbols that there are.
+/// Number of different symbols.
 pub const SYMBOLS: usize = 8;
-/// Colours that there are, each the mark of one step.
+/// Number of colours; each marks one step.
 pub const COLOURS: usize = 3;
-/// Values of a step: a one at its symbol, and a one at its colour if it has one. The last step has only the colour that is asked for.
+/// Values of a step: its symbol and its colour, if any, one-hot. The last step has only the colour in question.
 pub const FEATURES: usize = SYMBOLS + COLOURS;
 
-/// Sequences with what is to be recalled of each.
+/// Sequences and their targets.
 pub struct Recall {
     /// `[samples, steps, FEATURES]`
     pub x: Array3<f32>,
-    /// The symbol of the colour asked for.
+    /// The symbol that had the colour in question.
     pub y: Array1<f32>,
-    /// The step where it stood.
+    /// The step of that symbol.
     pub asked: Vec<usize>,
 }
 
-/// Random sequences. Streams of random numbers differ by their number.
+/// Random sequences, from stream `stream` of the random numbers of `seed`.
 pub fn sequences(samples: usize, steps: usize, seed: u64, stream: u32) -> Recall {
     let mut random = Random::new(seed, stream);
     let (mut x, mut y) = (Array3::zeros((samples, steps, FEATURES)), Array1::zeros(samples));

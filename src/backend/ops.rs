@@ -441,26 +441,14 @@ pub trait Operations: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Shape`].
-    fn softmax(
-        &self,
-        columns: usize,
-        x: TensorRef<'_>,
-        valid: SoftmaxMask<'_>,
-        y: TensorMut<'_>,
-    ) -> Result<()>;
+    fn softmax(&self, columns: usize, x: TensorRef<'_>, valid: SoftmaxMask<'_>, y: TensorMut<'_>) -> Result<()>;
 
     /// `dx = y (dy - Σ y dy)` by rows, set (`=`).
     ///
     /// # Errors
     ///
     /// [`Error::Shape`].
-    fn softmax_gradient(
-        &self,
-        columns: usize,
-        y: TensorRef<'_>,
-        dy: TensorRef<'_>,
-        dx: TensorMut<'_>,
-    ) -> Result<()>;
+    fn softmax_gradient(&self, columns: usize, y: TensorRef<'_>, dy: TensorRef<'_>, dx: TensorMut<'_>) -> Result<()>;
 
     /// `y = (x - mean) / sqrt(variance + epsilon) gamma + beta` by rows; `statistics` `[rows, 2]` gets mean and `1 / sqrt(variance +
     /// epsilon)`.
@@ -590,13 +578,8 @@ pub trait Operations: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Shape`]; [`Error::InvalidOption`] for a value that is no such number.
-    fn indices(
-        &self,
-        rows: usize,
-        x: TensorRef<'_>,
-        out: TensorMut<'_>,
-        status: Option<IndexStatus<'_>>,
-    ) -> Result<()>;
+    fn indices(&self, rows: usize, x: TensorRef<'_>, out: TensorMut<'_>, status: Option<IndexStatus<'_>>)
+    -> Result<()>;
 
     // Training.
 
@@ -699,8 +682,7 @@ pub trait Operations: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Shape`].
-    fn sum_of_squares(&self, x: TensorRef<'_>, sum: TensorMut<'_>, workspace: TensorMut<'_>)
-    -> Result<()>;
+    fn sum_of_squares(&self, x: TensorRef<'_>, sum: TensorMut<'_>, workspace: TensorMut<'_>) -> Result<()>;
 
     /// Scales `x` so that its norm, the root of `sum_of_squares[0]`, is at most `most`. A norm that is NaN makes all of it NaN.
     ///
@@ -743,6 +725,15 @@ pub(crate) mod check {
     /// Tensors that must be as long as the first.
     pub(crate) fn same(first: usize, others: &[(&str, Option<usize>)]) -> Result<()> {
         others.iter().try_for_each(|(name, len)| len.map_or(Ok(()), |len| check_len(name, &[first], len)))
+    }
+
+    /// A workspace may be larger than needed.
+    pub(crate) fn workspace(needed: usize, got: usize) -> Result<()> {
+        if got >= needed {
+            return Ok(());
+        }
+        let expected = format!("at least {needed} elements (see Operations::workspace)");
+        Err(Error::shape("workspace", expected, format!("{got} elements")))
     }
 
     pub(crate) fn status(len: usize) -> Result<()> {
@@ -821,11 +812,10 @@ pub(crate) mod check {
         }
         inside("from", shape, from.0, from.1)?;
         inside("to", shape, to.0, to.1)?;
-        let mut axes: Vec<(usize, usize)> =
-            to.0.strides.iter().map(|s| s.unsigned_abs()).zip(shape).filter(|(_, n)| *n > 1).collect();
+        let mut axes = [0, 1, 2, 3].map(|axis| (to.0.strides[axis].unsigned_abs(), shape[axis]));
         axes.sort_unstable();
         let mut span = 1usize;
-        for (stride, n) in axes {
+        for (stride, n) in axes.into_iter().filter(|(_, n)| *n > 1) {
             if stride < span {
                 return Err(Error::shape(
                     "to",

@@ -2,8 +2,9 @@
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
-use crate::backend::DenseBackend;
-use crate::error::Result;
+use crate::backend::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::model::{Model, Sequential};
 use crate::nn::{Cell, Random, Rnn};
 
@@ -31,18 +32,20 @@ const STEP: f64 = 3e-5;
 ///
 /// # Errors
 ///
-/// Those of [`Model::loss_gradient`].
-pub fn model<B: DenseBackend<Elem = f64> + 'static>(
-    model: &mut Model<f64, B>,
+/// [`Error::InvalidOption`] for a model that does not compute in `f64`; those of [`Model::loss_gradient`].
+pub fn model(
+    model: &mut Model,
     x: &[ArrayViewD<'_, f64>],
     y: &[ArrayViewD<'_, f64>],
     compare: impl Fn(usize, usize) -> bool,
-) -> Result<ModelReport>
-where
-    B::Plan: 'static,
-{
+) -> Result<ModelReport> {
+    if model.dtype() != DType::F64 {
+        let expected =
+            "a model on a device in f64 (Device::with_dtype), for differences leave little of the digits of f32";
+        return Err(Error::option("dtype", expected, model.dtype()));
+    }
     let inputs: Vec<ArrayD<f64>> = x.iter().map(|x| x.to_owned()).collect();
-    let loss = |model: &mut Model<f64, B>, inputs: &[ArrayD<f64>]| -> Result<f64> {
+    let loss = |model: &mut Model, inputs: &[ArrayD<f64>]| -> Result<f64> {
         model.reset_states();
         let x: Vec<ArrayViewD<'_, f64>> = inputs.iter().map(|a| a.view()).collect();
         model.loss_gradient(x, y.to_vec()).map(|(loss, _)| loss)
@@ -56,10 +59,9 @@ where
     model.reset_states();
     let given = inputs.clone();
     let (_, of_weights) = model.loss_gradient(given.iter().map(|a| a.view()).collect::<Vec<_>>(), y.to_vec())?;
-    let of_weights = of_weights.to_vec();
     model.reset_states();
     let (_, of_inputs) = model.input_gradients(given.iter().map(|a| a.view()).collect::<Vec<_>>(), y.to_vec())?;
-    let weights = model.flat_weights().to_vec();
+    let weights: Vec<f64> = model.flat_weights()?;
     let tensors: Vec<(String, usize)> = model.weights().map(|(name, _, values)| (name, values.len())).collect();
 
     let mut found: Vec<(String, f64, f64)> = Vec::new();
@@ -116,19 +118,14 @@ where
     Ok(report)
 }
 
-/// Checks a cell of one's own: the gradients of a loss of every output and of the last state of an [`Rnn`] over it, by its weights and
+/// Checks a cell of one's own, on the device in `f64`: the gradients of a loss of every output and of the last state of an [`Rnn`] over it, by its weights and
 /// its input, on three sequences of five steps drawn from a normal distribution. One with a right derivative gives a report with a
 /// [`worst`](ModelReport::worst) below 1e-7, unless it has kinks.
 ///
 /// # Errors
 ///
 /// Those of the cell and of [`model`].
-pub fn cell<B, C>(backend: B, cell: C, input_size: usize) -> Result<ModelReport>
-where
-    B: DenseBackend<Elem = f64> + 'static,
-    B::Plan: 'static,
-    C: Cell<B> + Clone + 'static,
-{
+pub fn cell(device: &Device, cell: impl Cell + Clone + Sync + 'static, input_size: usize) -> Result<ModelReport> {
     let (batch, seq_len) = (3, 5);
     let mut random = Random::new(1, 0);
     let mut draw = |shape: &[usize]| {
@@ -137,7 +134,7 @@ where
     };
     let output = cell.output_size();
     let (x, y) = (draw(&[batch, seq_len, input_size]), draw(&[batch, seq_len, output]));
-    let mut checked = Sequential::new(backend, &[seq_len, input_size], 1)?;
+    let mut checked = Sequential::new(device.with_dtype(DType::F64)?, &[seq_len, input_size], 1)?;
     checked.add_own(Rnn::new(cell).return_sequences(true))?;
     model(&mut checked, &[x.view()], &[y.view()], |_, _| true)
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorView};
 
-use crate::dtype::Scalar;
+use crate::backend::TensorRef;
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -156,21 +157,23 @@ impl TensorFile {
     }
 }
 
-/// A tensor to be written: name, shape and values.
-pub type NamedTensor<'a, E> = (&'a str, Vec<usize>, &'a [E]);
+/// A tensor to be written: name, shape and values, in the host's memory.
+pub type NamedTensor<'a> = (&'a str, Vec<usize>, TensorRef<'a>);
 
 /// Writes tensors and one metadata entry to `path`, atomically. The same input gives the same bytes.
 ///
 /// # Errors
 ///
-/// [`Error::Io`]; [`Error::Shape`] where a shape and its values disagree.
-pub fn write<E: Scalar>(path: &Path, key: &str, value: &str, tensors: &[NamedTensor<'_, E>]) -> Result<()> {
-    let dtype = if E::DTYPE == crate::DType::F64 { Dtype::F64 } else { Dtype::F32 };
+/// [`Error::Io`]; [`Error::Shape`] where a shape and its values disagree; [`Error::Unsupported`] for a device's tensor.
+pub fn write(path: &Path, key: &str, value: &str, tensors: &[NamedTensor<'_>]) -> Result<()> {
     let views = tensors
         .iter()
         .map(|(name, shape, values)| {
             crate::rnn::shape::check_len(name, shape, values.len())?;
-            let view = TensorView::new(dtype, shape.clone(), bytemuck::cast_slice(values))
+            let bytes = values.bytes().ok_or_else(|| {
+                Error::unsupported(format!("writing {name}, a device's tensor, to a file"), "download it first")
+            })?;
+            let view = TensorView::new(file_dtype(values.dtype()), shape.clone(), bytes)
                 .map_err(|e| format_error(path, e.to_string()))?;
             Ok((*name, view))
         })
@@ -179,4 +182,16 @@ pub fn write<E: Scalar>(path: &Path, key: &str, value: &str, tensors: &[NamedTen
     let metadata = std::iter::once((key.to_owned(), value.to_owned())).collect();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| format_error(path, e.to_string()))?;
     files::write_atomic(path, &bytes)
+}
+
+/// What the format calls an element type.
+fn file_dtype(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+        DType::F16 => Dtype::F16,
+        DType::Bf16 => Dtype::BF16,
+        DType::U32 => Dtype::U32,
+        DType::U8 => Dtype::U8,
+    }
 }

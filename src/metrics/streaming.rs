@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::loss::Loss;
 use crate::metrics::classification::{
     Average, Tally, ZeroDivision, above, argmax, averaged, check_weights, is_binary_hit, is_in_top_k,
 };
 use crate::metrics::determination;
-use crate::loss::Loss;
 
 /// One of [Keras's metrics](https://keras.io/api/metrics/), of targets and predictions `[rows, columns]`. Of several time steps or other
 /// axes, each is a row. [`FromStr`] knows Keras's names and abbreviations (`"mse"`).

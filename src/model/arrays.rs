@@ -1,83 +1,347 @@
-//! Arrays that go into a model: [`Arrays`], their checks, and the weights of their samples.
+//! Arrays that go into a model: [`Arrays`] and [`AnyArray`], their checks, and the weights of their samples.
+//!
+//! Only here are arrays typed. A model sees them as flat tensors of its device's element type, in the host's memory.
 
-use ndarray::{ArrayView, ArrayViewD, Axis, CowArray, Dimension, IxDyn, Slice};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::backend::{DenseBackend, Memory};
-use crate::dtype::Scalar;
+use ndarray::{Array, ArrayView, ArrayViewD, Dimension};
+
+use crate::backend::device::{Placed, copy_on_host};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
+use crate::dtype::{DType, Scalar, Stored};
 use crate::error::{Error, Result};
 use crate::model::output::Output;
+use crate::rnn::shape::check_len;
 
-/// Arrays for the inputs of a model, or for its outputs: one array for one, a `Vec` or an array of views for several.
-pub trait Arrays<'a, E> {
+/// Arrays of one element type for the inputs of a model, or for its outputs: one array for one, a `Vec` or an array of views for
+/// several. A model whose device computes in the other of `f32` and `f64` converts them once, rounding to the nearest.
+pub trait Arrays<'a> {
+    /// Element type.
+    type Elem: Scalar;
+
     /// The arrays in order.
-    fn arrays(self) -> Vec<ArrayViewD<'a, E>>;
+    fn arrays(self) -> Vec<ArrayViewD<'a, Self::Elem>>;
 }
 
-impl<'a, E, D: Dimension> Arrays<'a, E> for ArrayView<'a, E, D> {
+impl<'a, E: Scalar, D: Dimension> Arrays<'a> for ArrayView<'a, E, D> {
+    type Elem = E;
+
     fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
         vec![self.into_dyn()]
     }
 }
 
-impl<'a, E, D: Dimension> Arrays<'a, E> for &'a ndarray::Array<E, D> {
+impl<'a, E: Scalar, D: Dimension> Arrays<'a> for &'a Array<E, D> {
+    type Elem = E;
+
     fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
         vec![self.view().into_dyn()]
     }
 }
 
-impl<'a, E> Arrays<'a, E> for Vec<ArrayViewD<'a, E>> {
+impl<'a, E: Scalar> Arrays<'a> for Vec<ArrayViewD<'a, E>> {
+    type Elem = E;
+
     fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
         self
     }
 }
 
-impl<'a, E, const N: usize> Arrays<'a, E> for [ArrayViewD<'a, E>; N] {
+impl<'a, E: Scalar, const N: usize> Arrays<'a> for [ArrayViewD<'a, E>; N] {
+    type Elem = E;
+
     fn arrays(self) -> Vec<ArrayViewD<'a, E>> {
         self.into()
     }
 }
 
-/// Data that fit the model, in standard layout.
-pub(super) struct Data<'a, E> {
+/// An array of `f32` or `f64` with any number of axes, from any view (`x.view().into()`) or array (`(&x).into()`): for
+/// [`FitOptions`](crate::model::FitOptions), where arrays of both types may stand side by side. One that is not in standard layout is
+/// copied.
+#[derive(Clone)]
+pub struct AnyArray<'a> {
+    shape: Vec<usize>,
+    values: Values<'a>,
+}
+
+#[derive(Clone)]
+enum Values<'a> {
+    Borrowed(TensorRef<'a>),
+    Owned(Arc<dyn HostValues>),
+}
+
+/// A vector without its type.
+trait HostValues: Send + Sync {
+    fn values(&self) -> TensorRef<'_>;
+}
+
+impl<E: Stored> HostValues for Vec<E> {
+    fn values(&self) -> TensorRef<'_> {
+        TensorRef::of(self)
+    }
+}
+
+impl HostValues for Tensor {
+    fn values(&self) -> TensorRef<'_> {
+        self.view()
+    }
+}
+
+impl<'a, E: Scalar, D: Dimension> From<ArrayView<'a, E, D>> for AnyArray<'a> {
+    fn from(array: ArrayView<'a, E, D>) -> Self {
+        let values = match array.to_slice() {
+            Some(slice) => Values::Borrowed(TensorRef::of(slice)),
+            None => Values::Owned(Arc::new(array.iter().copied().collect::<Vec<E>>())),
+        };
+        AnyArray { shape: array.shape().to_vec(), values }
+    }
+}
+
+impl<'a, E: Scalar, D: Dimension> From<&'a Array<E, D>> for AnyArray<'a> {
+    fn from(array: &'a Array<E, D>) -> Self {
+        array.view().into()
+    }
+}
+
+impl fmt::Debug for AnyArray<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnyArray({:?} of {})", self.shape, self.dtype())
+    }
+}
+
+impl<'a> AnyArray<'a> {
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.values().dtype()
+    }
+
+    /// Its elements, row-major.
+    pub fn values(&self) -> TensorRef<'_> {
+        match &self.values {
+            Values::Borrowed(values) => *values,
+            Values::Owned(values) => values.values(),
+        }
+    }
+
+    /// The same in another element type.
+    pub(super) fn in_dtype(self, name: &str, dtype: DType) -> Result<Self> {
+        if self.dtype() == dtype {
+            return Ok(self);
+        }
+        let mut tensor = Tensor::on_host(name, dtype, self.values().len())?;
+        convert(name, &self.shape, self.values(), tensor.view_mut())?;
+        Ok(AnyArray { shape: self.shape, values: Values::Owned(Arc::new(tensor)) })
+    }
+}
+
+/// Arrays without their type.
+pub(super) fn any<'a>(arrays: impl Arrays<'a>) -> Vec<AnyArray<'a>> {
+    arrays.arrays().into_iter().map(AnyArray::from).collect()
+}
+
+/// Elements of a tensor of this `shape` in another type of floating-point numbers, rounded to the nearest; both in the host's memory.
+///
+/// # Errors
+///
+/// [`Error::NonFinite`] for a finite element that is beyond the other type's range; [`Error::Shape`] for other lengths or types.
+pub(super) fn convert(name: &str, shape: &[usize], from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
+    fn each<A: Scalar, B: Scalar>(name: &str, shape: &[usize], from: &[A], to: &mut [B]) -> Result<()> {
+        check_len(name, &[from.len()], to.len())?;
+        for (i, (from, to)) in from.iter().zip(to).enumerate() {
+            *to = B::of(from.wide());
+            if from.is_finite() && !to.is_finite() {
+                return Err(Error::NonFinite {
+                    tensor: name.to_owned(),
+                    got: from.wide(),
+                    position: format!("element {:?}, in {}", indices(i, shape), B::DTYPE),
+                    help: "it is beyond that type's range; scale the values, or use a device in f64".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+    match (from.dtype(), to.dtype()) {
+        (DType::F32, DType::F64) => each::<f32, f64>(name, shape, from.host()?, to.host()?),
+        (DType::F64, DType::F32) => each::<f64, f32>(name, shape, from.host()?, to.host()?),
+        _ => copy_on_host(from, to),
+    }
+}
+
+/// The indices of element `i` of a tensor of this shape.
+fn indices(mut i: usize, shape: &[usize]) -> Vec<usize> {
+    let mut indices = vec![0; shape.len()];
+    for (index, n) in indices.iter_mut().zip(shape).rev() {
+        (*index, i) = (i % n.max(&1), i / n.max(&1));
+    }
+    indices
+}
+
+/// Values of the host or of the device as `E`.
+///
+/// # Errors
+///
+/// Those of [`convert`] and of the device.
+pub(super) fn read_as<E: Scalar>(device: &Device, name: &str, shape: &[usize], from: TensorRef<'_>) -> Result<Vec<E>> {
+    let mut values = zeros(name, from.len())?;
+    download(device, name, shape, from, TensorMut::of(&mut values))?;
+    Ok(values)
+}
+
+/// Zeros in the host's memory.
+pub(super) fn zeros<E: Scalar>(name: &str, len: usize) -> Result<Vec<E>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| {
+        Error::unsupported(format!("{name} of {len} elements"), "there is not enough memory; use smaller sizes")
+    })?;
+    values.resize(len, E::zero());
+    Ok(values)
+}
+
+/// Copies values of the host or of the device to the host, in the type of `to`.
+pub(super) fn download(
+    device: &Device,
+    name: &str,
+    shape: &[usize],
+    from: TensorRef<'_>,
+    to: TensorMut<'_>,
+) -> Result<()> {
+    if from.is_on_host() {
+        return convert(name, shape, from, to);
+    }
+    if from.dtype() == to.dtype() {
+        return device.download_tensor(from, to);
+    }
+    let mut copy = Tensor::on_host(name, from.dtype(), from.len())?;
+    device.download_tensor(from, copy.view_mut())?;
+    convert(name, shape, copy.view(), to)
+}
+
+/// Values of the host in `f64`, which holds those of both types.
+fn wide(values: TensorRef<'_>) -> Result<Vec<f64>> {
+    let mut wide = zeros("values", values.len())?;
+    convert("values", &[values.len()], values, TensorMut::of(&mut wide))?;
+    Ok(wide)
+}
+
+/// Data that fit the model, of the device's element type, in the host's memory.
+pub(super) struct Data<'a> {
     pub samples: usize,
     /// One array an input.
-    pub x: Vec<CowArray<'a, E, IxDyn>>,
+    pub x: Vec<AnyArray<'a>>,
     /// One array an output; none for inference.
-    pub y: Vec<CowArray<'a, E, IxDyn>>,
+    pub y: Vec<AnyArray<'a>>,
     /// Weights of the rows, `[samples, rows]` an output, or empty.
-    pub weights: Vec<Vec<E>>,
+    pub weights: Vec<Tensor>,
 }
 
-/// Data where the backend computes.
-pub(super) struct Placed<'a, B: DenseBackend + 'a> {
+/// Some samples of a tensor of all.
+fn rows(values: TensorRef<'_>, all: usize, samples: Range<usize>) -> Result<TensorRef<'_>> {
+    let width = values.len() / all;
+    values.part(samples.start * width..samples.end * width)
+}
+
+impl Data<'_> {
+    /// Some of the samples.
+    pub fn part(&self, samples: Range<usize>) -> Result<Part<'_>> {
+        let rows = |values| rows(values, self.samples, samples.clone());
+        Ok(Part {
+            samples: samples.len(),
+            x: self.x.iter().map(|x| rows(x.values())).collect::<Result<_>>()?,
+            y: self.y.iter().map(|y| rows(y.values())).collect::<Result<_>>()?,
+            weights: self.weights.iter().map(|weights| rows(weights.view())).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The samples to train on, and those held back, the last `fraction`.
+    pub fn split(&self, fraction: f64) -> Result<(Part<'_>, Part<'_>)> {
+        if !(0.0..1.0).contains(&fraction) {
+            return Err(Error::option(
+                "validation_split",
+                "a fraction of the samples, at least 0 and below 1",
+                fraction,
+            ));
+        }
+        // Keras's rounding.
+        let first = (self.samples as f64 * (1.0 - fraction)).floor() as usize;
+        if first == 0 || first == self.samples {
+            return Err(Error::option(
+                "validation_split",
+                format!("a fraction that leaves some of the {} samples to train on and some to validate", self.samples),
+                fraction,
+            ));
+        }
+        Ok((self.part(0..first)?, self.part(first..self.samples)?))
+    }
+}
+
+/// Some samples of [`Data`], one after the other.
+pub(super) struct Part<'d> {
     pub samples: usize,
-    pub x: Vec<<B as Memory>::View<'a, B::Elem>>,
-    pub y: Vec<<B as Memory>::View<'a, B::Elem>>,
-    pub weights: Vec<<B as Memory>::View<'a, B::Elem>>,
+    pub x: Vec<TensorRef<'d>>,
+    pub y: Vec<TensorRef<'d>>,
+    pub weights: Vec<TensorRef<'d>>,
 }
 
-impl<'a, B: DenseBackend + 'a> Placed<'a, B>
-where
-    B::Elem: Scalar,
-{
-    pub fn new(backend: &B, prefix: &str, data: &'a Data<'_, B::Elem>) -> Result<Self> {
-        let place = |name: &str, values| backend.place(&format!("{prefix}{name}"), values);
-        Ok(Placed {
-            samples: data.samples,
-            x: data.x.iter().map(|x| place("x", flat("x", x)?)).collect::<Result<_>>()?,
-            y: data.y.iter().map(|y| place("y", flat("y", y)?)).collect::<Result<_>>()?,
-            weights: data.weights.iter().map(|w| place("weights", w)).collect::<Result<_>>()?,
+impl<'d> Part<'d> {
+    /// Whether a sample has an element that is NaN or infinite.
+    pub fn is_bad(&self, sample: usize) -> bool {
+        fn finite<E: Scalar>(values: &[E]) -> bool {
+            values.iter().all(|value| value.is_finite())
+        }
+        self.x.iter().chain(&self.y).any(|values| {
+            let Ok(row) = rows(*values, self.samples, sample..sample + 1) else { return false };
+            !match row.dtype() {
+                DType::F64 => row.host().is_ok_and(finite::<f64>),
+                _ => row.host().is_ok_and(finite::<f32>),
+            }
+        })
+    }
+
+    /// The samples where the device computes. `prefix` is before the arrays' names in errors.
+    pub fn place(&self, device: &Device, prefix: &str) -> Result<PlacedData<'d>> {
+        let place = |name: &str, tensors: &[TensorRef<'d>]| -> Result<Vec<Placed<'d>>> {
+            let one = |values: &TensorRef<'d>| {
+                if device.is_host() {
+                    return Ok(Placed::Here(*values));
+                }
+                let mut copy = device.allocate_as(&format!("{prefix}{name}"), values.dtype(), values.len())?;
+                device.upload_tensor(*values, copy.view_mut())?;
+                Ok(Placed::Copied(copy))
+            };
+            tensors.iter().map(one).collect()
+        };
+        Ok(PlacedData {
+            samples: self.samples,
+            x: place("x", &self.x)?,
+            y: place("y", &self.y)?,
+            weights: place("weights", &self.weights)?,
         })
     }
 }
 
-/// Arrays with the number of their samples; a last axis of 1 may be left out, or be there in excess.
-pub(super) fn check_arrays<'a, E: Scalar>(
+/// Samples where the device computes.
+pub(super) struct PlacedData<'d> {
+    pub samples: usize,
+    pub x: Vec<Placed<'d>>,
+    pub y: Vec<Placed<'d>>,
+    pub weights: Vec<Placed<'d>>,
+}
+
+/// Arrays in the element type `dtype` with the number of their samples; a last axis of 1 may be left out, or be there in excess.
+pub(super) fn check_arrays<'a>(
     tensor: &str,
     what: &str,
-    arrays: Vec<ArrayViewD<'a, E>>,
+    arrays: Vec<AnyArray<'a>>,
     expected: &[(&str, &[usize])],
-) -> Result<(usize, Vec<CowArray<'a, E, IxDyn>>)> {
+    dtype: DType,
+) -> Result<(usize, Vec<AnyArray<'a>>)> {
     if arrays.len() != expected.len() {
         let names: Vec<_> = expected.iter().map(|(name, _)| *name).collect();
         return Err(Error::shape(
@@ -90,20 +354,20 @@ pub(super) fn check_arrays<'a, E: Scalar>(
     let mut checked = Vec::new();
     for (array, (name, shape)) in arrays.into_iter().zip(expected) {
         let tensor = if expected.len() == 1 { tensor.to_owned() } else { format!("{tensor} of {name}") };
-        let fits = match array.shape().split_first() {
+        let fits = match array.shape.split_first() {
             Some((_, rest)) => {
                 let without = |long: &[usize], short: &[usize]| long.split_last() == Some((&1, short));
                 rest == *shape || without(shape, rest) || without(rest, shape)
             }
             None => false,
         };
-        let count = array.shape().first().copied().unwrap_or(0);
+        let count = array.shape.first().copied().unwrap_or(0);
         if !fits {
             let axes: Vec<_> = shape.iter().map(|n| format!(", {n}")).collect();
             return Err(Error::shape(
                 tensor,
                 format!("[samples{}] (samples, then {what})", axes.concat()),
-                format!("{:?}", array.shape()),
+                format!("{:?}", array.shape),
             ));
         }
         if count == 0 {
@@ -117,63 +381,27 @@ pub(super) fn check_arrays<'a, E: Scalar>(
             ));
         }
         samples = Some(count);
-        let standard = if array.is_standard_layout() {
-            CowArray::from(array)
-        } else {
-            CowArray::from(array.as_standard_layout().into_owned())
-        };
-        checked.push(standard);
+        checked.push(array.in_dtype(&tensor, dtype)?);
     }
     Ok((samples.unwrap_or(0), checked))
 }
 
-/// The elements of an array in standard layout.
-pub(super) fn flat<'a, E: Scalar>(tensor: &str, array: &'a CowArray<'_, E, IxDyn>) -> Result<&'a [E]> {
-    array.as_slice().ok_or_else(|| Error::shape(tensor, "an array in standard layout", "another"))
-}
-
 /// The class that a target stands for: its largest element, or itself.
-fn class_of<E: Scalar>(target: &[E]) -> usize {
+fn class_of(target: &[f64]) -> usize {
     match target {
-        [class] => class.wide().max(0.0) as usize,
+        [class] => class.max(0.0) as usize,
         _ => (0..target.len()).fold(0, |best, i| if target[i] > target[best] { i } else { best }),
     }
 }
 
-/// Data without their last part, and that part.
-pub(super) fn split<E: Scalar>(data: Data<'_, E>, fraction: f64) -> Result<(Data<'_, E>, Data<'_, E>)> {
-    if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::option("validation_split", "a fraction of the samples, at least 0 and below 1", fraction));
-    }
-    // Keras's rounding.
-    let first = (data.samples as f64 * (1.0 - fraction)).floor() as usize;
-    if first == 0 || first == data.samples {
-        return Err(Error::option(
-            "validation_split",
-            format!("a fraction that leaves some of the {} samples to train on and some to validate", data.samples),
-            fraction,
-        ));
-    }
-    let part = |arrays: &[CowArray<'_, E, IxDyn>], slice: Slice| {
-        arrays.iter().map(|array| array.slice_axis(Axis(0), slice).to_owned().into()).collect::<Vec<_>>()
-    };
-    let parts = |slice: Slice| (part(&data.x, slice), part(&data.y, slice));
-    let ((x, y), (held_x, held_y)) = (parts(Slice::from(..first)), parts(Slice::from(first..)));
-    let mut weights = data.weights;
-    let held: Vec<Vec<E>> = weights.iter_mut().map(|w| w.split_off(w.len() / data.samples * first)).collect();
-    Ok((
-        Data { samples: first, x, y, weights },
-        Data { samples: data.samples - first, x: held_x, y: held_y, weights: held },
-    ))
-}
-
-/// Weights of the rows of all samples, one vector an output; none where all are 1.
-pub(super) fn row_weights<E: Scalar, B: DenseBackend<Elem = E>>(
-    outputs: &[Output<B>],
-    data: &Data<'_, E>,
-    sample_weight: &[ArrayViewD<'_, E>],
+/// Weights of the rows of all samples, one tensor an output; none where all are 1.
+pub(super) fn row_weights(
+    outputs: &[Output],
+    data: &Data<'_>,
+    sample_weight: &[AnyArray<'_>],
     class_weight: &[(usize, f64)],
-) -> Result<Vec<Vec<E>>> {
+    dtype: DType,
+) -> Result<Vec<Tensor>> {
     if sample_weight.is_empty() && class_weight.is_empty() {
         return Ok(Vec::new());
     }
@@ -190,44 +418,50 @@ pub(super) fn row_weights<E: Scalar, B: DenseBackend<Elem = E>>(
     if let Some((class, weight)) = class_weight.iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
         return Err(Error::option(format!("class_weight[{class}]"), "a finite number, not below zero", weight));
     }
+    // In f64 a product of two f32 is exact, so that rounding it gives what a product in f32 is.
+    let rounded = |value: f64| if dtype == DType::F32 { f64::from(value as f32) } else { value };
     let mut all = Vec::new();
     for (index, (output, y)) in outputs.iter().zip(&data.y).enumerate() {
         let rows = output.rows();
-        let mut weights = vec![E::one(); data.samples * rows];
+        let mut weights = zeros::<f64>("weights of rows", data.samples * rows)?;
+        weights.fill(1.0);
         if let Some(given) = sample_weight.get(index).or(sample_weight.first()) {
-            fill_rows(&mut weights, given, data.samples, rows)?;
+            fill_rows(&mut weights, &given.clone().in_dtype("sample_weight", dtype)?, data.samples, rows)?;
         }
         if !class_weight.is_empty() {
-            let targets = flat("y", y)?;
+            let targets = wide(y.values())?;
             let width = output.target_size() / rows;
             for (row, target) in weights.iter_mut().zip(targets.chunks(width.max(1))) {
                 let class = class_of(target);
                 let factor = class_weight.iter().find(|(c, _)| *c == class).map_or(1.0, |(_, weight)| *weight);
-                *row *= E::of(factor);
+                *row *= rounded(factor);
             }
         }
-        all.push(weights);
+        let mut tensor = Tensor::on_host("weights of rows", dtype, weights.len())?;
+        convert("weights of rows", &[data.samples, rows], TensorRef::of(&weights), tensor.view_mut())?;
+        all.push(tensor);
     }
     Ok(all)
 }
 
 /// Weights of samples, or of steps of samples, as weights of rows.
-fn fill_rows<E: Scalar>(weights: &mut [E], given: &ArrayViewD<'_, E>, samples: usize, rows: usize) -> Result<()> {
-    let repeat = match given.shape() {
-        [n] if *n == samples => rows,
-        [n, steps] if *n == samples && *steps == rows => 1,
-        shape => {
+fn fill_rows(weights: &mut [f64], given: &AnyArray<'_>, samples: usize, rows: usize) -> Result<()> {
+    let repeat = match given.shape[..] {
+        [n] if n == samples => rows,
+        [n, steps] if n == samples && steps == rows => 1,
+        _ => {
             return Err(Error::shape(
                 "sample_weight",
                 format!("[{samples}], or [{samples}, {rows}]"),
-                format!("{shape:?}"),
+                format!("{:?}", given.shape),
             ));
         }
     };
-    if let Some((i, bad)) = given.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < E::zero()) {
+    let given = wide(given.values())?;
+    if let Some((i, bad)) = given.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < 0.0) {
         return Err(Error::NonFinite {
             tensor: "sample_weight".to_owned(),
-            got: bad.wide(),
+            got: *bad,
             position: format!("element {i}"),
             help: "give weights that are finite and not below zero".to_owned(),
         });
@@ -236,4 +470,40 @@ fn fill_rows<E: Scalar>(weights: &mut [E], given: &ArrayViewD<'_, E>, samples: u
         *row = *weight;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Axis, array};
+
+    #[test]
+    fn arrays_become_tensors() {
+        let matrix = array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
+        let (whole, turned) = (AnyArray::from(&matrix), AnyArray::from(matrix.t()));
+        assert_eq!((whole.shape(), whole.dtype()), (&[2, 3][..], DType::F32));
+        assert_eq!(whole.values().host::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!((turned.shape(), turned.values().host::<f32>().unwrap()[1]), (&[3, 2][..], 4.0));
+        // The whole array is read where it is.
+        assert_eq!(whole.values().host::<f32>().unwrap().as_ptr(), matrix.as_ptr());
+        let column = AnyArray::from(matrix.index_axis(Axis(1), 2));
+        assert_eq!(column.values().host::<f32>().unwrap(), [3.0, 6.0]);
+    }
+
+    #[test]
+    fn another_type_is_rounded_once() {
+        let given = array![[0.1f64, 1.0 / 3.0], [f64::NAN, f64::INFINITY]];
+        let single = AnyArray::from(&given).in_dtype("x", DType::F32).unwrap();
+        let values = single.values().host::<f32>().unwrap();
+        assert_eq!(values[..2], [0.1f32, 1.0 / 3.0]);
+        // What is no number on the caller's side is not our business.
+        assert!(values[2].is_nan() && values[3] == f32::INFINITY);
+        let double = single.in_dtype("x", DType::F64).unwrap();
+        assert_eq!(double.values().host::<f64>().unwrap()[0], f64::from(0.1f32));
+        let large = array![[1.0f64, 2.0, 3.0], [4.0, -1e300, 6.0]];
+        let error = AnyArray::from(&large).in_dtype("x", DType::F32).unwrap_err();
+        let Error::NonFinite { tensor, got, position, .. } = &error else { panic!("{error}") };
+        assert_eq!((tensor.as_str(), *got), ("x", -1e300));
+        assert!(position.contains("[1, 1]"), "{position}");
+    }
 }

@@ -1,18 +1,18 @@
 //! Model files: safetensors with PyTorch's weight names, and the configuration as JSON in the metadata.
 
-use std::borrow::Borrow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::dtype::Scalar;
+use crate::backend::{Device, Tensor, TensorMut};
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::model::graph::check_connected;
 use crate::model::{Graph, GraphConfig, LossScale, Model, Sequential, Task};
-use crate::nn::{Loss, grow};
+use crate::nn::Loss;
 use crate::optim::{OptimizerConfig, Schedule};
+use crate::rnn::shape::check_len;
 
 /// The metadata entry that holds the configuration.
 const KEY: &str = "fused-rnn";
@@ -53,24 +53,18 @@ pub(super) fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
-where
-    B::Plan: 'static,
-{
+impl Sequential {
     /// Reads a stack of layers, see [`Model::load`].
     ///
     /// # Errors
     ///
     /// Those of [`Model::load`], and [`Error::Unsupported`] for a model with several inputs or outputs.
-    pub fn load(backend: B, path: &Path) -> Result<Self> {
-        Sequential::from_model(Model::load(backend, path)?)
+    pub fn load(device: Device, path: &Path) -> Result<Self> {
+        Sequential::from_model(Model::load(device, path)?)
     }
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
-where
-    B::Plan: 'static,
-{
+impl Model {
     /// Writes layers, weights and the optimizer's memory to a safetensors file, atomically. The same model gives the same bytes.
     ///
     /// # Errors
@@ -87,19 +81,12 @@ where
     ///
     /// [`Error::Io`]; [`Error::Format`] where the file is no such model, or its tensors are not those its layers need;
     /// [`Error::NonFinite`] for weights that are NaN or infinite; the errors of [`Graph::call`] for layers that cannot be.
-    pub fn load(backend: B, path: &Path) -> Result<Self> {
-        load(backend, path).map(|(model, _)| model)
+    pub fn load(device: Device, path: &Path) -> Result<Self> {
+        load(device, path).map(|(model, _)| model)
     }
 }
 
-pub(super) fn save<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
-    model: &Model<E, B>,
-    task: Option<&Task>,
-    path: &Path,
-) -> Result<()>
-where
-    B::Plan: 'static,
-{
+pub(super) fn save(model: &Model, task: Option<&Task>, path: &Path) -> Result<()> {
     let training = TrainingState {
         optimizer: model.optimizer.config(),
         losses: model.outputs.iter().map(|output| (output.loss, output.loss_weight)).collect(),
@@ -114,26 +101,19 @@ where
         Description { version: VERSION, model: model.config()?, task: task.cloned(), training: Some(training) };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
-    let mut tensors: Vec<NamedTensor<'_, E>> =
+    let mut tensors: Vec<NamedTensor<'_>> =
         weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
     let mut states = Vec::new();
     for (number, state) in model.states.iter().enumerate().filter(|_| model.steps > 0) {
-        let mut values = Vec::new();
-        grow(&mut values, model.count_params(), "optimizer's memory")?;
-        model.backend.download(state.borrow(), &mut values)?;
+        let mut values = Tensor::on_host("optimizer's memory", state.dtype(), state.len())?;
+        model.device.download_tensor(state.view(), values.view_mut())?;
         states.push((format!("optimizer.{number}"), values));
     }
-    tensors.extend(states.iter().map(|(name, values)| (name.as_str(), vec![values.len()], values.as_slice())));
+    tensors.extend(states.iter().map(|(name, values)| (name.as_str(), vec![values.len()], values.view())));
     safetensors::write(path, KEY, &description, &tensors)
 }
 
-pub(super) fn load<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
-    backend: B,
-    path: &Path,
-) -> Result<(Model<E, B>, Option<Task>)>
-where
-    B::Plan: 'static,
-{
+pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Task>)> {
     let file = TensorFile::read(path)?;
     let description = file.metadata(KEY).ok_or_else(|| {
         format_error(path, format!("no entry {KEY} in its metadata; was it written by this program?"))
@@ -155,7 +135,7 @@ where
     }
     let (builder, topology) = Graph::from_config(config)?;
     check_connected(&topology, &config.outputs)?;
-    let mut model = Model::from_parts(backend, builder, topology, &config.outputs, 0)?;
+    let mut model = Model::from_parts(device, builder, topology, &config.outputs, 0)?;
     let mut expected = 0;
     for (layer, parameter) in model.network.tensors() {
         let name = format!("{layer}.{}", parameter.name);
@@ -170,7 +150,7 @@ where
     let training = description.training;
     let states = match &training {
         Some(training) if training.steps > 0 && model.count_params() > 0 => {
-            training.optimizer.build::<B>().map_err(|e| format_error(path, e.to_string()))?.states()
+            training.optimizer.build().map_err(|e| format_error(path, e.to_string()))?.states()
         }
         _ => 0,
     };
@@ -184,16 +164,7 @@ where
     if most != expected {
         return Err(format_error(path, format!("{most} tensors, but its layers have {expected}")));
     }
-    let mut weights = [Vec::new(), Vec::new()];
-    grow(&mut weights[0], model.network.builder.parameters, "weights")?;
-    grow(&mut weights[1], model.network.builder.statistics, "statistics")?;
-    for (layer, parameter) in model.network.tensors() {
-        let name = format!("{layer}.{}", parameter.name);
-        let values = finite::<E>(&file, &name, path)?;
-        weights[usize::from(!parameter.trainable)][parameter.range.clone()].copy_from_slice(&values);
-    }
-    let [parameters, statistics] = weights;
-    model.replace_weights(parameters, statistics)?;
+    model.read_weights(|name, to| read(&file, name, path, to))?;
     if let Some(training) = training {
         if training.losses.len() != model.outputs.len() {
             return Err(format_error(path, "another number of losses than outputs"));
@@ -202,10 +173,13 @@ where
             loss.validate().map_err(|e| format_error(path, e.to_string()))?;
         }
         model.losses(&training.losses).map_err(|e| format_error(path, e.to_string()))?;
-        model.optimizer = training.optimizer.build::<B>().map_err(|e| format_error(path, e.to_string()))?;
+        model.optimizer = training.optimizer.build().map_err(|e| format_error(path, e.to_string()))?;
         for number in 0..states {
-            let values = finite::<E>(&file, &format!("optimizer.{number}"), path)?;
-            model.states.push(model.backend.take("optimizer's memory", values)?);
+            let mut values = Tensor::on_host("optimizer's memory", model.dtype(), model.count_params())?;
+            read(&file, &format!("optimizer.{number}"), path, values.view_mut())?;
+            let mut state = model.device.allocate("optimizer's memory", values.len())?;
+            model.device.upload_tensor(values.view(), state.view_mut())?;
+            model.states.push(state);
         }
         (model.seed, model.steps) = (training.seed, training.steps);
         (model.epochs_trained, model.batches_trained) = (training.epochs, training.batches);
@@ -221,15 +195,23 @@ where
 }
 
 /// A tensor of the file, every element finite.
-fn finite<E: Scalar>(file: &TensorFile, name: &str, path: &Path) -> Result<Vec<E>> {
-    let (_, values) = file.floats::<E>(name)?;
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(values),
-        Some(i) => Err(Error::NonFinite {
-            tensor: name.to_owned(),
-            got: values[i].wide(),
-            position: format!("element {i} in {}", path.display()),
-            help: "train the model anew".to_owned(),
-        }),
+fn read(file: &TensorFile, name: &str, path: &Path, to: TensorMut<'_>) -> Result<()> {
+    fn read_as<E: Scalar>(file: &TensorFile, name: &str, path: &Path, to: &mut [E]) -> Result<()> {
+        let (shape, values) = file.floats::<E>(name)?;
+        check_len(name, &shape, to.len())?;
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NonFinite {
+                tensor: name.to_owned(),
+                got: values[i].wide(),
+                position: format!("element {i} in {}", path.display()),
+                help: "train the model anew".to_owned(),
+            });
+        }
+        to.copy_from_slice(&values);
+        Ok(())
+    }
+    match to.dtype() {
+        DType::F64 => read_as::<f64>(file, name, path, to.host()?),
+        _ => read_as::<f32>(file, name, path, to.host()?),
     }
 }

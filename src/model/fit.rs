@@ -1,39 +1,36 @@
 //! Training a [`Model`].
 
-use std::borrow::{Borrow, BorrowMut};
-
+use std::borrow::Cow;
 use std::path::Path;
 
-use ndarray::{ArrayViewD, Axis};
-
-use crate::backend::dense::{LossEntry, Report};
-use crate::backend::{DenseBackend, Storage};
-use crate::dtype::Scalar;
+use crate::backend::ops::{IndexStatus, LossEntry, Report};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
-use crate::model::arrays::{Arrays, Data, Placed, row_weights, split};
+use crate::model::arrays::{AnyArray, Arrays, Part, PlacedData, any, row_weights};
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
 use crate::model::history::{History, Outcome};
-use crate::model::output::{Output, Record};
-use crate::nn::{Random, grow};
+use crate::model::output::{Output, Status};
+use crate::nn::Random;
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
-pub struct FitOptions<'a, E> {
+pub struct FitOptions<'a> {
     /// Most passes over the data; 1.
     pub epochs: usize,
     /// Samples of one step; 32. The last batch of an epoch may be smaller.
     pub batch_size: usize,
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
-    /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model; none.
-    #[allow(clippy::type_complexity)]
-    pub validation_data: Option<(Vec<ArrayViewD<'a, E>>, Vec<ArrayViewD<'a, E>>)>,
+    /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model, as in
+    /// `Some((vec![(&x).into()], vec![(&y).into()]))`; none.
+    pub validation_data: Option<(Vec<AnyArray<'a>>, Vec<AnyArray<'a>>)>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
     pub validation_split: f64,
     /// What the loss of each sample is multiplied with, `[samples]`, or of each step of each, `[samples, steps]`: one array for all
     /// outputs, or one an output; none, which is 1.
-    pub sample_weight: Vec<ArrayViewD<'a, E>>,
+    pub sample_weight: Vec<AnyArray<'a>>,
     /// What the loss of samples of a class is multiplied with, by the class's number; 1. For a model with one output of classes.
     pub class_weight: Vec<(usize, f64)>,
     /// Which figure says how good an epoch is, by its key in the [`History`]; the validation loss, or without validation data the loss.
@@ -62,7 +59,7 @@ pub enum Clip {
     Value(f64),
 }
 
-impl<E> Default for FitOptions<'_, E> {
+impl Default for FitOptions<'_> {
     fn default() -> Self {
         FitOptions {
             epochs: 1,
@@ -84,10 +81,7 @@ impl<E> Default for FitOptions<'_, E> {
 /// Streams of random numbers from here on order samples; those before draw weights.
 const SHUFFLE_STREAM: u32 = 1 << 31;
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Training for Model<E, B>
-where
-    B::Plan: 'static,
-{
+impl Training for Model {
     fn learning_rate(&self) -> f64 {
         self.optimizer.learning_rate()
     }
@@ -97,33 +91,29 @@ where
     }
 
     fn save(&mut self, path: &Path) -> Result<()> {
-        self.network.parameters.refresh(&self.backend)?;
-        self.network.statistics.refresh(&self.backend)?;
+        self.refresh()?;
         Model::save(self, path)
     }
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
-where
-    B::Plan: 'static,
-{
+impl Model {
     /// Trains on inputs `x` `[samples, input shape…]` and targets `y` `[samples, output shape…]`; a last axis of 1 may be left out.
     ///
-    /// On a device the data are copied there once; after that a batch needs nothing from the host but launches.
+    /// On a GPU the data are copied there once; after that a batch needs nothing from the host but launches.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a batch larger than
-    /// the data and for a split that leaves nothing, and those of the backend and of callbacks. [`Error::Diverged`] where a loss or a
+    /// the data, for a split that leaves nothing and for constants that the optimizer cannot have, [`Error::NonFinite`] for an `f64`
+    /// beyond the range of the device's `f32`, and those of the device and of callbacks. [`Error::Diverged`] where a loss or a
     /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
     /// and the optimizer starts anew.
-    pub fn fit<'a, 'b>(
-        &mut self,
-        x: impl Arrays<'a, E>,
-        y: impl Arrays<'b, E>,
-        mut options: FitOptions<'_, E>,
-    ) -> Result<History> {
-        let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
+    pub fn fit<'a, 'b>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'b>, options: FitOptions<'_>) -> Result<History> {
+        self.fit_any(any(x), any(y), options)
+    }
+
+    fn fit_any(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, mut options: FitOptions<'_>) -> Result<History> {
+        let mut data = self.check_data("", x, Some(y))?;
         for (name, size) in
             [("epochs", options.epochs), ("batch_size", options.batch_size), ("loss_every", options.loss_every)]
         {
@@ -136,42 +126,46 @@ where
         {
             return Err(Error::option("clip", "a finite number above zero", most));
         }
-        let mut data = data;
-        data.weights = row_weights(&self.outputs, &data, &options.sample_weight, &options.class_weight)?;
-        let given = options.validation_data.take();
-        let mut validation = match given {
+        self.optimizer.validate()?;
+        let (sample_weight, class_weight) = (&options.sample_weight, &options.class_weight);
+        data.weights = row_weights(&self.outputs, &data, sample_weight, class_weight, self.dtype())?;
+        let given = match options.validation_data.take() {
             None => None,
             Some((x, y)) => Some(self.check_data("validation ", x, Some(y))?),
         };
-        if options.validation_split != 0.0 {
+        let mut validation = given.as_ref().map(|given| given.part(0..given.samples)).transpose()?;
+        let data = if options.validation_split == 0.0 {
+            data.part(0..data.samples)?
+        } else {
             if validation.is_some() {
                 return Err(Error::option("validation_split", "0 beside validation data", options.validation_split));
             }
-            let (train, held) = split(data, options.validation_split)?;
-            (data, validation) = (train, Some(held));
-        }
+            let (train, held) = data.split(options.validation_split)?;
+            validation = Some(held);
+            train
+        };
         let samples = data.samples;
         if options.batch_size > samples {
             return Err(Error::option("batch_size", format!("at most the {samples} samples"), options.batch_size));
         }
         let count = u32::try_from(samples)
             .map_err(|_| Error::unsupported(format!("{samples} samples"), "at most 4294967295 are counted"))?;
-        let validation = validation.as_ref().map(|data| Placed::new(&self.backend, "validation ", data)).transpose()?;
-        let mut best: B::Owned<E> = self.backend.allocate("best weights", self.count_params())?;
-        self.backend.copy(self.network.parameters.get(), best.borrow_mut())?;
-        let statistics = self.network.builder.statistics;
-        let mut best_statistics: B::Owned<E> = self.backend.allocate("best statistics", statistics)?;
-        self.backend.copy(self.network.statistics.get(), best_statistics.borrow_mut())?;
+        let device = &self.device;
+        let validation = validation.as_ref().map(|part| part.place(device, "validation ")).transpose()?;
+        let mut best = device.allocate("best weights", self.count_params())?;
+        device.copy(self.network.parameters.get(), best.view_mut())?;
+        let mut best_statistics = device.allocate("best statistics", self.network.builder.statistics)?;
+        device.copy(self.network.statistics.get(), best_statistics.view_mut())?;
         let accumulators = self.accumulators()?;
         let monitor = Monitor::new(options.monitor, validation.is_some(), &accumulators)?;
-        let mut run = Run::<B> {
-            placed: Placed::new(&self.backend, "", &data)?,
-            data: &data,
+        let mut run = Run {
+            placed: data.place(device, "")?,
+            data,
             validation,
             order: (0..count).collect(),
-            placed_order: self.backend.allocate("order of samples", samples)?,
-            norm: self.backend.allocate("norm", 1)?,
-            overflow: self.loss_scale.map(|_| Record::new(&self.backend)).transpose()?,
+            placed_order: device.allocate_as("order of samples", DType::U32, samples)?,
+            norm: device.allocate_as("norm", DType::F64, 1)?,
+            overflow: self.loss_scale.map(|_| Status::new(device)).transpose()?,
             best,
             best_statistics,
             best_score: f64::NEG_INFINITY,
@@ -193,7 +187,7 @@ where
             callbacks: options.callbacks,
         };
         self.allocate(run.batch_size, true)?;
-        self.backend.upload(&run.order, run.placed_order.borrow_mut())?;
+        self.device.upload(&run.order, run.placed_order.view_mut())?;
         let trained = self.train_epochs(&mut run);
         if let Err(Error::Diverged { .. }) = trained {
             self.restore(&run)?;
@@ -201,16 +195,20 @@ where
         }
         if trained.is_err() {
             // Whatever the error was, it says more than a failure to look at the weights.
-            let _ = self.network.parameters.refresh(&self.backend);
-            let _ = self.network.statistics.refresh(&self.backend);
+            let _ = self.refresh();
         }
         trained?;
         if run.history.best_epoch.is_some() && run.early_stopping.is_some_and(|e| e.restore_best_weights) {
             self.restore(&run)?;
         }
-        self.network.parameters.refresh(&self.backend)?;
-        self.network.statistics.refresh(&self.backend)?;
+        self.refresh()?;
         Ok(run.history)
+    }
+
+    /// Brings up to date what the host shows of the weights.
+    fn refresh(&mut self) -> Result<()> {
+        self.network.parameters.refresh(&self.device)?;
+        self.network.statistics.refresh(&self.device)
     }
 
     /// One step on one batch, Keras's `train_on_batch`; the loss before it.
@@ -218,11 +216,11 @@ where
     /// # Errors
     ///
     /// Those of [`fit`](Self::fit).
-    pub fn train_on_batch<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<f64> {
-        let (x, y) = (x.arrays(), y.arrays());
+    pub fn train_on_batch<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<f64> {
+        let (x, y) = (any(x), any(y));
         let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
         let options = FitOptions { batch_size: samples.max(1), shuffle: false, ..FitOptions::default() };
-        let history = self.fit(x, y, options)?;
+        let history = self.fit_any(x, y, options)?;
         Ok(history.loss[0])
     }
 
@@ -231,10 +229,19 @@ where
     /// # Errors
     ///
     /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, and those of the backend.
-    pub fn evaluate<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<f64> {
-        let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
-        let placed = Placed::new(&self.backend, "", &data)?;
-        mean_loss(self, &placed, &mut [])
+    pub fn evaluate<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<f64> {
+        self.evaluate_any(any(x), any(y), &mut [])
+    }
+
+    fn evaluate_any(
+        &mut self,
+        x: Vec<AnyArray<'_>>,
+        y: Vec<AnyArray<'_>>,
+        metrics: &mut [Vec<MetricAccumulator>],
+    ) -> Result<f64> {
+        let data = self.check_data("", x, Some(y))?;
+        let placed = data.part(0..data.samples)?.place(&self.device, "")?;
+        mean_loss(self, &placed, metrics)
     }
 
     /// The loss over all samples, named `loss`, and the metrics, without training.
@@ -242,16 +249,14 @@ where
     /// # Errors
     ///
     /// Those of [`evaluate`](Self::evaluate) and of the metrics.
-    pub fn evaluate_metrics<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<Vec<(String, f64)>> {
-        let data = self.check_data("", x.arrays(), Some(y.arrays()))?;
-        let placed = Placed::new(&self.backend, "", &data)?;
+    pub fn evaluate_metrics<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<Vec<(String, f64)>> {
         let mut metrics = self.accumulators()?;
-        let loss = mean_loss(self, &placed, &mut metrics)?;
+        let loss = self.evaluate_any(any(x), any(y), &mut metrics)?;
         Ok(std::iter::once(("loss".to_owned(), loss)).chain(results(&metrics, "")).collect())
     }
 
     /// Sets the metrics that [`fit`](Self::fit) and [`evaluate_metrics`](Self::evaluate_metrics) tell, of every output. They need the
-    /// predictions on the host: on a device each batch copies its own there, and is waited for.
+    /// predictions on the host: on a GPU each batch copies its own there, and is waited for.
     pub fn metrics(&mut self, metrics: &[Metric]) -> &mut Self {
         self.metrics = metrics.to_vec();
         self
@@ -260,7 +265,7 @@ where
     /// The metrics of nothing yet, for each output. Those of several outputs have their layers' names in front.
     fn accumulators(&self) -> Result<Vec<Vec<MetricAccumulator>>> {
         let several = self.outputs.len() > 1;
-        let of_output = |output: &Output<B>| {
+        let of_output = |output: &Output| {
             let named = |metric: &Metric| {
                 let accumulator = MetricAccumulator::for_loss(*metric, output.loss, output.columns())?;
                 let name = format!("{}_{}", self.topology.name_of(output.source), accumulator.name());
@@ -274,33 +279,24 @@ where
     /// Adds the batch whose outputs and targets are there to the metrics.
     fn measure(&self, batch: usize, weighted: bool, metrics: &mut [Vec<MetricAccumulator>]) -> Result<()> {
         for (output, metrics) in self.outputs.iter().zip(metrics).filter(|(_, metrics)| !metrics.is_empty()) {
-            let backend = &self.backend;
-            let on_host = |tensor: &B::Buffer| -> Result<Vec<E>> {
-                let mut values = Vec::new();
-                grow(&mut values, tensor.elements(), "predictions")?;
-                backend.download(tensor, &mut values)?;
-                Ok(values)
-            };
-            let y = on_host(&*self.network.value(backend, &output.value, batch)?)?;
-            let targets = on_host(&*output.targets.get(backend, batch * output.target_size())?)?;
-            let weights = match output.weights(backend, batch, weighted)? {
-                Some(weights) => Some(on_host(&weights)?),
-                None => None,
-            };
-            for metric in metrics {
-                metric.update(&targets, &y, output.columns(), weights.as_deref())?;
+            let y = self.network.value(&output.value, batch)?;
+            let targets = output.targets.get(batch * output.target_size())?;
+            let weights = output.weights(batch, weighted)?;
+            match self.dtype() {
+                DType::F64 => update::<f64>(&self.device, metrics, output.columns(), targets, y, weights)?,
+                _ => update::<f32>(&self.device, metrics, output.columns(), targets, y, weights)?,
             }
         }
         Ok(())
     }
 
     /// The best weights so far, and what belongs to them.
-    fn restore(&mut self, run: &Run<'_, '_, B>) -> Result<()> {
-        self.backend.copy(run.best.borrow(), self.network.parameters.get_mut())?;
-        self.backend.copy(run.best_statistics.borrow(), self.network.statistics.get_mut())
+    fn restore(&mut self, run: &Run<'_, '_>) -> Result<()> {
+        self.device.copy(run.best.view(), self.network.parameters.get_mut())?;
+        self.device.copy(run.best_statistics.view(), self.network.statistics.get_mut())
     }
 
-    fn train_epochs(&mut self, run: &mut Run<'_, '_, B>) -> Result<()> {
+    fn train_epochs(&mut self, run: &mut Run<'_, '_>) -> Result<()> {
         for epoch in 1..=run.epochs {
             let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
             for callback in &mut run.callbacks {
@@ -336,8 +332,8 @@ where
             let best = score > run.best_score + min_delta;
             if best {
                 run.best_score = score;
-                self.backend.copy(self.network.parameters.get(), run.best.borrow_mut())?;
-                self.backend.copy(self.network.statistics.get(), run.best_statistics.borrow_mut())?;
+                self.device.copy(self.network.parameters.get(), run.best.view_mut())?;
+                self.device.copy(self.network.statistics.get(), run.best_statistics.view_mut())?;
                 run.history.best_epoch = Some(epoch);
             }
             let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, metrics, score, best };
@@ -359,15 +355,15 @@ where
     }
 
     /// One pass over the data; the mean loss, or `None` where a callback stopped it.
-    fn train_epoch(&mut self, run: &mut Run<'_, '_, B>, epoch: usize) -> Result<Option<f64>> {
+    fn train_epoch(&mut self, run: &mut Run<'_, '_>, epoch: usize) -> Result<Option<f64>> {
         if run.shuffle {
             // From the same order every time, so that training that goes on from a file does so with the same bits.
             (0..).zip(&mut run.order).for_each(|(number, sample)| *sample = number);
             Random::new(self.seed, SHUFFLE_STREAM | self.epochs_trained).shuffle(&mut run.order);
-            self.backend.upload(&run.order, run.placed_order.borrow_mut())?;
+            self.device.upload(&run.order, run.placed_order.view_mut())?;
         }
         self.epochs_trained = (self.epochs_trained + 1) % SHUFFLE_STREAM;
-        self.record.clear(&self.backend)?;
+        self.status.clear(&self.device)?;
         run.metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
         let batches = run.order.len().div_ceil(run.batch_size);
         let (mut seen, mut loss) = (0usize, 0.0);
@@ -375,10 +371,10 @@ where
             let size = run.batch_size.min(run.order.len() - seen);
             self.train_batch(run, epoch, batch, seen, size)?;
             seen += size;
-            if self.record.is_on_host() || (batch - 1).is_multiple_of(run.loss_every) || batch == batches {
-                let report = self.record.read(&self.backend)?;
-                self.network.check(&self.backend)?;
-                diverged(run, epoch, &report, self.record.is_on_host())?;
+            if self.status.is_on_host() || (batch - 1).is_multiple_of(run.loss_every) || batch == batches {
+                let report = self.status.read(&self.device)?;
+                self.network.check(&self.device)?;
+                diverged(run, epoch, &report, self.status.is_on_host())?;
                 loss = report.total / seen as f64;
             }
             let state = BatchEnd { epoch, batch, batches, loss, accumulators: &run.metrics };
@@ -393,10 +389,10 @@ where
         Ok(Some(loss))
     }
 
-    /// One step on `size` samples, from number `first` of the epoch's order on. Its code in the record is the batch's number.
+    /// One step on `size` samples, from number `first` of the epoch's order on. Its code in the status is the batch's number.
     fn train_batch(
         &mut self,
-        run: &mut Run<'_, '_, B>,
+        run: &mut Run<'_, '_>,
         epoch: usize,
         batch: usize,
         first: usize,
@@ -406,53 +402,52 @@ where
         let code = batch as u32;
         let weighted = !run.placed.weights.is_empty();
         {
-            let Model { backend, topology, network, outputs, record, .. } = &mut *self;
-            let picked = backend.view(run.placed_order.borrow(), first..first + size)?;
+            let Model { device, topology, network, outputs, status, .. } = &mut *self;
+            let picked = run.placed_order.view().part(first..first + size)?;
             for ((_, value), from) in topology.inputs.iter().zip(&run.placed.x) {
-                let mut to = network.value_mut(backend, value, size)?;
-                backend.gather(value.size(), from, &picked, &mut to, code, record.get_mut())?;
+                let status = Some(IndexStatus { code, status: status.get_mut() });
+                device.gather(value.size(), from.view(), picked, network.value_mut(value, size)?, status)?;
             }
             for (index, output) in outputs.iter_mut().enumerate() {
                 let (width, rows) = (output.target_size(), output.rows());
-                let mut to = output.targets.get_mut(backend, size * width)?;
-                backend.gather(width, &run.placed.y[index], &picked, &mut to, code, record.get_mut())?;
-                drop(to);
+                let (to, from) = (output.targets.get_mut(size * width)?, run.placed.y[index].view());
+                device.gather(width, from, picked, to, Some(IndexStatus { code, status: status.get_mut() }))?;
                 if weighted {
-                    output.sample_weights.grow(backend, "weights of rows", size * rows)?;
-                    let mut to = output.sample_weights.get_mut(backend, size * rows)?;
-                    backend.gather(rows, &run.placed.weights[index], &picked, &mut to, code, record.get_mut())?;
+                    output.sample_weights.grow(device, "weights of rows", size * rows)?;
+                    let (to, from) = (output.sample_weights.get_mut(size * rows)?, run.placed.weights[index].view());
+                    device.gather(rows, from, picked, to, Some(IndexStatus { code, status: status.get_mut() }))?;
                 }
             }
         }
         let seed = self.step_seed();
         self.batches_trained += 1;
         self.run_training(size, LossEntry { weight: size as f64, code }, weighted, seed, false)?;
-        let on_host = self.record.is_on_host();
+        let on_host = self.status.is_on_host();
         if on_host {
-            diverged(run, epoch, &self.record.read(&self.backend)?, true)?;
+            diverged(run, epoch, &self.status.read(&self.device)?, true)?;
         }
         self.measure(size, weighted, &mut run.metrics)?;
-        let Model { backend, network, optimizer, states, steps, record, workspace, loss_scale, schedule, .. } = self;
+        let Model { device, network, optimizer, states, steps, status, workspace, loss_scale, schedule, .. } = self;
         if let (Some(scale), Some(overflow)) = (loss_scale, &mut run.overflow) {
             // What a step does next depends on it: a device is waited for.
-            overflow.clear(backend)?;
-            backend.check_finite(network.gradients.get(), code, overflow.get_mut())?;
-            if overflow.read(backend)?.bad_gradient.is_none() {
+            overflow.clear(device)?;
+            device.check_finite(network.gradients.get(), code, overflow.get_mut())?;
+            if overflow.read(device)?.bad_gradient.is_none() {
                 scale.grow();
             } else if scale.shrink() {
                 return Ok(());
             }
         }
-        backend.check_finite(network.gradients.get(), code, record.get_mut())?;
+        device.check_finite(network.gradients.get(), code, status.get_mut())?;
         if on_host {
-            diverged(run, epoch, &record.read(backend)?, true)?;
+            diverged(run, epoch, &status.read(device)?, true)?;
         }
         match run.clip {
             None => {}
-            Some(Clip::Value(most)) => backend.clip_by_value(most, network.gradients.get_mut())?,
+            Some(Clip::Value(most)) => device.clip_by_value(most, network.gradients.get_mut())?,
             Some(Clip::Norm(most)) => {
-                backend.sum_of_squares(network.gradients.get(), run.norm.borrow_mut(), workspace.all()?)?;
-                backend.clip_by_norm(most, run.norm.borrow(), network.gradients.get_mut())?;
+                device.sum_of_squares(network.gradients.get(), run.norm.view_mut(), workspace.all()?)?;
+                device.clip_by_norm(most, run.norm.view(), network.gradients.get_mut())?;
             }
         }
         if let Some(schedule) = schedule {
@@ -461,8 +456,25 @@ where
             optimizer.set_learning_rate(if rate == 0.0 { f64::MIN_POSITIVE } else { rate })?;
         }
         *steps += 1;
-        optimizer.update(backend, *steps, network.parameters.get_mut(), network.gradients.get(), states)
+        optimizer.update(device, *steps, network.parameters.get_mut(), network.gradients.get(), states)
     }
+}
+
+/// Adds a batch to the metrics of an output.
+fn update<E: Scalar>(
+    device: &Device,
+    metrics: &mut [MetricAccumulator],
+    columns: usize,
+    targets: TensorRef<'_>,
+    predictions: TensorRef<'_>,
+    weights: Option<TensorRef<'_>>,
+) -> Result<()> {
+    fn on_host<'a, E: Scalar>(device: &Device, tensor: TensorRef<'a>) -> Result<Cow<'a, [E]>> {
+        Ok(if tensor.is_on_host() { Cow::Borrowed(tensor.host()?) } else { Cow::Owned(device.read(tensor)?) })
+    }
+    let (targets, predictions) = (on_host::<E>(device, targets)?, on_host::<E>(device, predictions)?);
+    let weights = weights.map(|weights| on_host::<E>(device, weights)).transpose()?;
+    metrics.iter_mut().try_for_each(|metric| metric.update(&targets, &predictions, columns, weights.as_deref()))
 }
 
 /// What metrics say, with a prefix before their names.
@@ -470,51 +482,41 @@ fn results(metrics: &[Vec<MetricAccumulator>], prefix: &str) -> Vec<(String, f64
     metrics.iter().flatten().map(|metric| (format!("{prefix}{}", metric.name()), metric.result())).collect()
 }
 
-/// Mean loss of samples that stand where the backend computes, and their metrics.
-fn mean_loss<E: Scalar, B: DenseBackend<Elem = E> + 'static>(
-    model: &mut Model<E, B>,
-    data: &Placed<'_, B>,
-    metrics: &mut [Vec<MetricAccumulator>],
-) -> Result<f64>
-where
-    B::Plan: 'static,
-{
+/// Mean loss of samples that stand where the device computes, and their metrics.
+fn mean_loss(model: &mut Model, data: &PlacedData<'_>, metrics: &mut [Vec<MetricAccumulator>]) -> Result<f64> {
     let most = model.inference_batch(data.samples);
     model.allocate(most, false)?;
-    model.record.clear(&model.backend)?;
+    model.status.clear(&model.device)?;
     metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
     let weighted = !data.weights.is_empty();
     for first in (0..data.samples).step_by(most) {
         let batch = most.min(data.samples - first);
-        let Model { backend, topology, network, outputs, .. } = model;
-        let part = |from: &B::Buffer, size: usize, to: &mut B::Buffer| {
-            backend.copy(&*backend.view(from, first * size..(first + batch) * size)?, to)
+        let Model { device, topology, network, outputs, .. } = model;
+        let part = |from: TensorRef<'_>, size: usize, to: TensorMut<'_>| {
+            device.copy(from.part(first * size..(first + batch) * size)?, to)
         };
         for ((_, value), from) in topology.inputs.iter().zip(&data.x) {
-            part(from, value.size(), &mut *network.value_mut(backend, value, batch)?)?;
+            part(from.view(), value.size(), network.value_mut(value, batch)?)?;
         }
         for (index, output) in outputs.iter_mut().enumerate() {
             let (width, rows) = (output.target_size(), output.rows());
-            part(&data.y[index], width, &mut *output.targets.get_mut(backend, batch * width)?)?;
+            part(data.y[index].view(), width, output.targets.get_mut(batch * width)?)?;
             if weighted {
-                output.sample_weights.grow(backend, "weights of rows", batch * rows)?;
-                part(&data.weights[index], rows, &mut *output.sample_weights.get_mut(backend, batch * rows)?)?;
+                output.sample_weights.grow(device, "weights of rows", batch * rows)?;
+                part(data.weights[index].view(), rows, output.sample_weights.get_mut(batch * rows)?)?;
             }
         }
-        network.forward(backend, batch, false, 0)?;
+        network.forward(device, batch, false, 0)?;
         model.run_losses(batch, LossEntry { weight: batch as f64, code: 1 }, weighted, false)?;
         model.measure(batch, weighted, metrics)?;
     }
-    let total = model.record.read(&model.backend)?.total;
-    model.network.check(&model.backend)?;
+    let total = model.status.read(&model.device)?.total;
+    model.network.check(&model.device)?;
     Ok(total / data.samples as f64)
 }
 
-/// The error of a record that tells of a loss or gradient that is not finite.
-fn diverged<B: DenseBackend>(run: &Run<'_, '_, B>, epoch: usize, report: &Report, on_host: bool) -> Result<()>
-where
-    B::Elem: Scalar,
-{
+/// The error of a status that tells of a loss or gradient that is not finite.
+fn diverged(run: &Run<'_, '_>, epoch: usize, report: &Report, on_host: bool) -> Result<()> {
     // In a batch the loss comes first.
     let (batch, quantity) = match (report.bad_loss, report.bad_gradient) {
         (Some(loss), Some(gradient)) if gradient < loss => (gradient, "gradient"),
@@ -524,11 +526,7 @@ where
     };
     let batch = batch as usize;
     let picked = run.order.chunks(run.batch_size).nth(batch - 1).unwrap_or_default();
-    let is_bad = |sample: usize| {
-        let arrays = run.data.x.iter().chain(&run.data.y);
-        arrays.into_iter().any(|a| a.index_axis(Axis(0), sample).iter().any(|v| !num_traits::Float::is_finite(*v)))
-    };
-    let sample = picked.iter().find(|sample| is_bad(**sample as usize));
+    let sample = picked.iter().find(|sample| run.data.is_bad(**sample as usize));
     let cause = sample.map(|s| format!(" (sample {s} of the data has a NaN or infinite value)")).unwrap_or_default();
     let value = match quantity {
         // A device does not say which of the two a gradient was.
@@ -578,22 +576,19 @@ impl Monitor {
 }
 
 /// What one call of `fit` works with.
-struct Run<'a, 'c, B: DenseBackend + 'a>
-where
-    B::Elem: Scalar,
-{
+struct Run<'a, 'c> {
     /// The data on the host, to name a sample in errors.
-    data: &'a Data<'a, B::Elem>,
-    placed: Placed<'a, B>,
-    validation: Option<Placed<'a, B>>,
+    data: Part<'a>,
+    placed: PlacedData<'a>,
+    validation: Option<PlacedData<'a>>,
     order: Vec<u32>,
-    placed_order: B::Owned<u32>,
+    placed_order: Tensor,
     /// The gradient's sum of squares.
-    norm: B::Owned<f64>,
+    norm: Tensor,
     /// Whether gradients of a scaled loss are finite.
-    overflow: Option<Record<B>>,
-    best: B::Owned<B::Elem>,
-    best_statistics: B::Owned<B::Elem>,
+    overflow: Option<Status>,
+    best: Tensor,
+    best_statistics: Tensor,
     best_score: f64,
     monitor: Monitor,
     history: History,

@@ -6,7 +6,7 @@ use std::path::Path;
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::Device;
 use crate::data::{Gaps, Scaler};
 use crate::error::{Error, Result};
 use crate::model::{Model, Sequential, Task, file};
@@ -172,9 +172,9 @@ fn differences(values: &[f64]) -> Vec<f64> {
 }
 
 /// A recurrent layer and a dense one on a window of a series, which together give the values that follow it.
-pub struct Forecaster<B: DenseBackend<Elem = f32>> {
+pub struct Forecaster {
     config: ForecastConfig,
-    model: Sequential<f32, B>,
+    model: Sequential,
 }
 
 /// Forecasts of values that are known, `[n, horizon]` each; row `i` starts at value `start + i` of the series.
@@ -190,17 +190,14 @@ pub struct Backtest {
     pub naive: Array2<f64>,
 }
 
-impl<B: DenseBackend<Elem = f32> + 'static> Forecaster<B>
-where
-    B::Plan: 'static,
-{
+impl Forecaster {
     /// A model not yet trained: `layer` on `[window, columns]`, then `Dense(horizon)`.
     ///
     /// # Errors
     ///
     /// Those of [`Sequential::add`], and of a configuration with a window or horizon of zero.
-    pub fn new(backend: B, config: ForecastConfig, layer: impl Into<LayerConfig>, seed: u64) -> Result<Self> {
-        Self::with_layers(backend, config, [layer.into()], seed)
+    pub fn new(device: Device, config: ForecastConfig, layer: impl Into<LayerConfig>, seed: u64) -> Result<Self> {
+        Self::with_layers(device, config, [layer.into()], seed)
     }
 
     /// The same with several layers below the `Dense(horizon)`.
@@ -209,13 +206,13 @@ where
     ///
     /// Those of [`new`](Self::new).
     pub fn with_layers(
-        backend: B,
+        device: Device,
         config: ForecastConfig,
         layers: impl IntoIterator<Item = LayerConfig>,
         seed: u64,
     ) -> Result<Self> {
         config.validate()?;
-        let mut model = Sequential::new(backend, &[config.window, config.columns().len()], seed)?;
+        let mut model = Sequential::new(device, &[config.window, config.columns().len()], seed)?;
         for layer in layers {
             model.add(layer)?;
         }
@@ -231,7 +228,7 @@ where
     }
 
     /// The model itself, to train it.
-    pub fn model(&mut self) -> &mut Sequential<f32, B> {
+    pub fn model(&mut self) -> &mut Sequential {
         &mut self.model
     }
 
@@ -275,7 +272,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`samples`](Self::samples), and of the backend.
+    /// Those of [`samples`](Self::samples), and of the device.
     pub fn backtest(&mut self, values: &(impl SeriesValues + ?Sized), targets: Range<usize>) -> Result<Backtest> {
         let (x, _) = self.samples(values, targets.clone())?;
         let values = values.columns();
@@ -362,8 +359,8 @@ where
     /// # Errors
     ///
     /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about a series or does not fit the model.
-    pub fn load(backend: B, path: &Path) -> Result<Self> {
-        let (model, task) = file::load(backend, path)?;
+    pub fn load(device: Device, path: &Path) -> Result<Self> {
+        let (model, task) = file::load(device, path)?;
         match task {
             Some(Task::Forecast(config)) => Self::from_parts(model, config, path),
             Some(Task::Sequences(_)) => {
@@ -374,7 +371,7 @@ where
     }
 
     /// Puts together what a file says.
-    pub(super) fn from_parts(model: Model<f32, B>, config: ForecastConfig, path: &Path) -> Result<Self> {
+    pub(super) fn from_parts(model: Model, config: ForecastConfig, path: &Path) -> Result<Self> {
         let model = Sequential::from_model(model)?;
         config.validate().map_err(|e| file::format_error(path, e.to_string()))?;
         let forecaster = Forecaster { config, model };

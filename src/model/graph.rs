@@ -1,13 +1,12 @@
 //! Layers and how they are connected: [`Graph`], and [`GraphConfig`], which a model file holds.
 
 use std::collections::HashSet;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::dtype::Scalar;
+use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::nn::{Builder, Layer, LayerConfig, Value};
@@ -68,12 +67,12 @@ pub struct GraphConfig {
 
 /// A tensor of a [`Graph`]: an input, or an output of a layer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
+pub struct GraphTensor {
     pub(super) source: Source,
     pub(super) value: Value,
 }
 
-impl Tensor {
+impl GraphTensor {
     /// Its shape without the batch.
     pub fn shape(&self) -> &[usize] {
         self.value.shape()
@@ -87,31 +86,31 @@ pub struct LayerId {
     index: usize,
 }
 
-pub(super) struct NamedLayer<B: DenseBackend> {
+pub(super) struct NamedLayer {
     pub name: String,
-    pub layer: Rc<dyn Layer<B>>,
+    pub layer: Arc<dyn Layer>,
 }
 
-pub(super) struct Call {
+pub(super) struct LayerCall {
     pub layer: usize,
     pub inputs: Vec<Source>,
     pub outputs: Vec<Value>,
 }
 
 /// Inputs, layers and their uses, as far as they have been built.
-pub(super) struct Topology<B: DenseBackend> {
+pub(super) struct Topology {
     pub inputs: Vec<(String, Value)>,
-    pub layers: Vec<NamedLayer<B>>,
-    pub calls: Vec<Call>,
+    pub layers: Vec<NamedLayer>,
+    pub calls: Vec<LayerCall>,
 }
 
-impl<B: DenseBackend> Topology<B> {
+impl Topology {
     pub fn new() -> Self {
         Topology { inputs: Vec::new(), layers: Vec::new(), calls: Vec::new() }
     }
 
     /// A new input.
-    pub fn input(&mut self, builder: &mut Builder<B>, name: &str, shape: &[usize]) -> Result<Tensor> {
+    pub fn input(&mut self, builder: &mut Builder, name: &str, shape: &[usize]) -> Result<GraphTensor> {
         if shape.contains(&0) || shape.is_empty() {
             return Err(Error::ZeroSize { name: "input_shape" });
         }
@@ -120,11 +119,11 @@ impl<B: DenseBackend> Topology<B> {
         }
         let value = builder.input(name, shape)?;
         self.inputs.push((name.to_owned(), value.clone()));
-        Ok(Tensor { source: Source::Input(self.inputs.len() - 1), value })
+        Ok(GraphTensor { source: Source::Input(self.inputs.len() - 1), value })
     }
 
     /// A new layer, with Keras's name for it if it is given none.
-    pub fn layer(&mut self, builder: &mut Builder<B>, layer: Rc<dyn Layer<B>>, name: Option<&str>) -> Result<usize> {
+    pub fn layer(&mut self, builder: &mut Builder, layer: Arc<dyn Layer>, name: Option<&str>) -> Result<usize> {
         let name = match name {
             Some(name) => name.to_owned(),
             None => {
@@ -143,7 +142,7 @@ impl<B: DenseBackend> Topology<B> {
     }
 
     /// A use of a layer.
-    pub fn call(&mut self, builder: &mut Builder<B>, layer: usize, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    pub fn call(&mut self, builder: &mut Builder, layer: usize, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         let Some(named) = self.layers.get(layer) else {
             return Err(Error::option("layer", format!("a number below the {} layers", self.layers.len()), layer));
         };
@@ -152,12 +151,12 @@ impl<B: DenseBackend> Topology<B> {
         values.iter().try_for_each(|value| builder.check(value))?;
         let outputs = named.layer.build(builder, &values)?;
         let call = self.calls.len();
-        self.calls.push(Call {
+        self.calls.push(LayerCall {
             layer,
             inputs: inputs.iter().map(|tensor| tensor.source).collect(),
             outputs: outputs.clone(),
         });
-        let tensor = |(output, value)| Tensor { source: Source::Call(call, output), value };
+        let tensor = |(output, value)| GraphTensor { source: Source::Call(call, output), value };
         Ok(outputs.into_iter().enumerate().map(tensor).collect())
     }
 
@@ -168,12 +167,12 @@ impl<B: DenseBackend> Topology<B> {
     }
 
     /// The tensor that a source names.
-    pub fn tensor(&self, source: Source) -> Option<Tensor> {
+    pub fn tensor(&self, source: Source) -> Option<GraphTensor> {
         let value = match source {
             Source::Input(index) => &self.inputs.get(index)?.1,
             Source::Call(call, output) => self.calls.get(call)?.outputs.get(output)?,
         };
-        Some(Tensor { source, value: value.clone() })
+        Some(GraphTensor { source, value: value.clone() })
     }
 
     /// Name of what gives a tensor.
@@ -186,7 +185,7 @@ impl<B: DenseBackend> Topology<B> {
 
     /// What of it a file can hold.
     pub fn config(&self, outputs: &[Source]) -> Result<GraphConfig> {
-        let config = |named: &NamedLayer<B>| match named.layer.config() {
+        let config = |named: &NamedLayer| match named.layer.config() {
             Some(layer) => Ok(NamedConfig { name: named.name.clone(), layer }),
             None => Err(Error::unsupported(
                 format!("layer {} in a model file", named.name),
@@ -213,44 +212,37 @@ impl<B: DenseBackend> Topology<B> {
 static NETWORKS: AtomicU64 = AtomicU64::new(1);
 
 /// A builder for a network of its own.
-pub(super) fn builder<B: DenseBackend>() -> Builder<B> {
+pub(super) fn builder() -> Builder {
     Builder::new(NETWORKS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A model being put together, with any number of inputs, outputs, and uses of each layer:
 ///
 /// ```
-/// use fused_rnn::backend::cpu::CpuBackend;
+/// use fused_rnn::Device;
 /// use fused_rnn::model::Graph;
 /// use fused_rnn::nn::{Dense, Lstm};
-/// let mut graph = Graph::new();
+/// let mut graph = Graph::new(Device::cpu(), 7);
 /// let (left, right) = (graph.input("left", &[10, 1])?, graph.input("right", &[10, 1])?);
 /// let shared = graph.layer(Lstm::new(8))?;
 /// let (a, b) = (graph.call(shared, &[&left])?, graph.call(shared, &[&right])?);
 /// let y = graph.add(Dense::new(2), &[&a])?;
 /// let z = graph.add(Dense::new(3), &[&b])?;
-/// let model = graph.model(CpuBackend::<f32>::new(), &[&y, &z], 7)?;
+/// let model = graph.model(&[&y, &z])?;
 /// assert_eq!(model.count_params(), 4 * 8 * (1 + 8 + 1) + 2 * 9 + 3 * 9);
 /// # Ok::<(), fused_rnn::Error>(())
 /// ```
-pub struct Graph<B: DenseBackend> {
-    builder: Builder<B>,
-    topology: Topology<B>,
+pub struct Graph {
+    device: Device,
+    builder: Builder,
+    topology: Topology,
+    seed: u64,
 }
 
-impl<B: DenseBackend> Default for Graph<B> {
-    fn default() -> Self {
-        Graph { builder: builder(), topology: Topology::new() }
-    }
-}
-
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Graph<B>
-where
-    B::Plan: 'static,
-{
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+impl Graph {
+    /// Nothing yet. Everything random in the model comes from `seed`.
+    pub fn new(device: Device, seed: u64) -> Self {
+        Graph { device, builder: builder(), topology: Topology::new(), seed }
     }
 
     /// An input for samples of this shape.
@@ -258,7 +250,7 @@ where
     /// # Errors
     ///
     /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::InvalidOption`] for a name that another input has.
-    pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<GraphTensor> {
         self.topology.input(&mut self.builder, name, shape)
     }
 
@@ -285,8 +277,8 @@ where
     /// # Errors
     ///
     /// [`Error::InvalidOption`] for a name that another layer has.
-    pub fn own_layer(&mut self, layer: impl Layer<B> + 'static, name: Option<&str>) -> Result<LayerId> {
-        let index = self.topology.layer(&mut self.builder, Rc::new(layer), name)?;
+    pub fn own_layer(&mut self, layer: impl Layer + 'static, name: Option<&str>) -> Result<LayerId> {
+        let index = self.topology.layer(&mut self.builder, Arc::new(layer), name)?;
         Ok(LayerId { network: self.builder.network(), index })
     }
 
@@ -296,7 +288,7 @@ where
     ///
     /// [`Error::Shape`] naming the layer where it cannot take such inputs, or where it has several outputs; [`Error::ZeroSize`];
     /// [`Error::SizeOverflow`]; [`Error::Presence`] for tensors or layers of another graph.
-    pub fn call(&mut self, layer: LayerId, inputs: &[&Tensor]) -> Result<Tensor> {
+    pub fn call(&mut self, layer: LayerId, inputs: &[&GraphTensor]) -> Result<GraphTensor> {
         let mut outputs = self.call_all(layer, inputs)?;
         match outputs.len() {
             1 => Ok(outputs.remove(0)),
@@ -313,7 +305,7 @@ where
     /// # Errors
     ///
     /// Those of [`call`](Self::call).
-    pub fn call_all(&mut self, layer: LayerId, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    pub fn call_all(&mut self, layer: LayerId, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         if layer.network != self.builder.network() {
             return Err(Error::Presence {
                 tensor: "layer".to_owned(),
@@ -328,7 +320,7 @@ where
     /// # Errors
     ///
     /// Those of [`call`](Self::call).
-    pub fn add(&mut self, layer: impl Into<LayerConfig>, inputs: &[&Tensor]) -> Result<Tensor> {
+    pub fn add(&mut self, layer: impl Into<LayerConfig>, inputs: &[&GraphTensor]) -> Result<GraphTensor> {
         let layer = self.layer(layer)?;
         self.call(layer, inputs)
     }
@@ -338,7 +330,7 @@ where
     /// # Errors
     ///
     /// Those of [`call`](Self::call).
-    pub fn add_all(&mut self, layer: impl Into<LayerConfig>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    pub fn add_all(&mut self, layer: impl Into<LayerConfig>, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         let layer = self.layer(layer)?;
         self.call_all(layer, inputs)
     }
@@ -348,11 +340,11 @@ where
     /// # Errors
     ///
     /// [`Error::Presence`] where there are no outputs, or an input or a layer leads to none (naming it); those of the device.
-    pub fn model(self, backend: B, outputs: &[&Tensor], seed: u64) -> Result<Model<E, B>> {
+    pub fn model(self, outputs: &[&GraphTensor]) -> Result<Model> {
         outputs.iter().try_for_each(|tensor| self.builder.check(&tensor.value))?;
         let outputs: Vec<Source> = outputs.iter().map(|tensor| tensor.source).collect();
         check_connected(&self.topology, &outputs)?;
-        let mut model = Model::from_parts(backend, self.builder, self.topology, &outputs, seed)?;
+        let mut model = Model::from_parts(self.device, self.builder, self.topology, &outputs, self.seed)?;
         model.initialize()?;
         Ok(model)
     }
@@ -363,13 +355,13 @@ where
     ///
     /// Those of [`model`](Self::model) and [`call`](Self::call); [`Error::InvalidOption`] for a number that names nothing, or for layers
     /// that wait for each other in a cycle, which it names.
-    pub(super) fn from_config(config: &GraphConfig) -> Result<(Builder<B>, Topology<B>)> {
+    pub(super) fn from_config(config: &GraphConfig) -> Result<(Builder, Topology)> {
         let (mut builder, mut topology) = (builder(), Topology::new());
         for input in &config.inputs {
             topology.input(&mut builder, &input.name, &input.shape)?;
         }
         for named in &config.layers {
-            topology.layer(&mut builder, Rc::new(named.layer.clone()), Some(&named.name))?;
+            topology.layer(&mut builder, Arc::new(named.layer.clone()), Some(&named.name))?;
         }
         for (index, call) in config.calls.iter().enumerate() {
             let name = |call: &CallConfig| config.layers.get(call.layer).map_or("?", |l| l.name.as_str());
@@ -395,7 +387,7 @@ where
 }
 
 /// Refuses a model some of whose parts lead nowhere.
-pub(super) fn check_connected<B: DenseBackend>(topology: &Topology<B>, outputs: &[Source]) -> Result<()> {
+pub(super) fn check_connected(topology: &Topology, outputs: &[Source]) -> Result<()> {
     if outputs.is_empty() {
         return Err(Error::Presence {
             tensor: "outputs".to_owned(),

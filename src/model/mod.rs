@@ -3,13 +3,13 @@
 //! series; [`SequenceModel`], one that says a class or a number of a whole series; and [`Trained`], whatever a file holds.
 //!
 //! ```
-//! use fused_rnn::backend::reference::ReferenceBackend;
+//! use fused_rnn::Device;
 //! use fused_rnn::data::windows;
 //! use fused_rnn::model::{FitOptions, Sequential};
 //! use fused_rnn::nn::{Dense, Lstm};
 //! let sine: Vec<f32> = (0..60).map(|t| (t as f32 * 0.3).sin()).collect();
 //! let (x, y) = windows(&sine, 10, 1)?;
-//! let mut model = Sequential::new(ReferenceBackend::<f32>::new(), &[10, 1], 7)?;
+//! let mut model = Sequential::new(Device::cpu(), &[10, 1], 7)?;
 //! model.add(Lstm::new(8))?.add(Dense::new(1))?;
 //! let history = model.fit(x.view(), y.view(), FitOptions { epochs: 3, batch_size: 10, ..FitOptions::default() })?;
 //! assert!(history.loss[2] < history.loss[0]);
@@ -35,14 +35,14 @@ pub mod sequential;
 mod summary;
 pub mod task;
 
-pub use arrays::Arrays;
+pub use arrays::{AnyArray, Arrays};
 pub use callbacks::{
     BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
     ReduceLearningRate, Training,
 };
 pub use fit::{Clip, FitOptions};
 pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
-pub use graph::{Graph, GraphConfig, LayerId, Tensor};
+pub use graph::{Graph, GraphConfig, GraphTensor, LayerId};
 pub use history::{History, Outcome};
 pub use loss_scale::LossScale;
 pub use model::Model;

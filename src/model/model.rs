@@ -1,41 +1,42 @@
 //! Layers, weights and how to train them: [`Model`].
 
-use std::borrow::BorrowMut;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 
-use crate::backend::dense::{DenseCall, LossEntry};
-use crate::backend::{DenseBackend, WeightGrad};
-use crate::dtype::Scalar;
+use crate::backend::ops::{LossEntry, Workspace};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
+use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
-use crate::model::arrays::{Arrays, Data, check_arrays, flat};
-use crate::model::graph::{GraphConfig, Source, Tensor, Topology};
+use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, download, read_as, zeros};
+use crate::model::graph::{GraphConfig, GraphTensor, Source, Topology};
 use crate::model::loss_scale::LossScale;
-use crate::model::output::{Output, Record};
+use crate::model::output::{Output, Status};
 use crate::nn::network::{Mirrored, Network};
-use crate::nn::{Builder, Layer, Loss, Scratch, grow};
-use crate::optim::{Adam, Optimizer, Schedule, State};
+use crate::nn::{Builder, Layer, Loss, Parameter, Scratch};
+use crate::optim::{Adam, Optimizer, Schedule};
 use crate::rnn::dropout::philox4x32;
+use crate::rnn::shape::check_len;
 
-/// A model on one backend: Keras's [`Model`](https://keras.io/api/models/model/), made by a [`Graph`](crate::model::Graph) or a
+/// A model on one device: Keras's [`Model`](https://keras.io/api/models/model/), made by a [`Graph`](crate::model::Graph) or a
 /// [`Sequential`](crate::model::Sequential).
 ///
-/// Weights, activations, gradients and the optimizer's memory stand where the backend computes; arrays go in and come out on the
-/// host. On a device [`flat_weights`](Self::flat_weights) and [`weights`](Self::weights) show a copy, which whatever changes the
-/// weights brings up to date.
+/// Weights, activations, gradients and the optimizer's memory stand where the device computes, in its element type. Arrays of `f32` or
+/// `f64` go in and come out on the host; what is computed in the other type is rounded to the nearest on the way. On a GPU
+/// [`flat_weights`](Self::flat_weights) and [`weights`](Self::weights) show a copy, which whatever changes the weights brings up to
+/// date.
 ///
 /// Everything random comes from the seed the model is made with: the same seed, data and options give the same bits.
 /// Until [`compile`](Self::compile) says otherwise, training uses [`Adam`] with its defaults on the mean squared error.
-pub struct Model<E: Scalar, B: DenseBackend<Elem = E>> {
-    pub(super) backend: B,
-    pub(super) topology: Topology<B>,
-    pub(super) network: Network<B>,
-    pub(super) outputs: Vec<Output<B>>,
-    pub(super) optimizer: Box<dyn Optimizer<B>>,
+pub struct Model {
+    pub(super) device: Device,
+    pub(super) topology: Topology,
+    pub(super) network: Network,
+    pub(super) outputs: Vec<Output>,
+    pub(super) optimizer: Box<dyn Optimizer>,
     pub(super) metrics: Vec<crate::metrics::Metric>,
     /// What the optimizer remembers, and the steps it has done.
-    pub(super) states: Vec<State<B>>,
+    pub(super) states: Vec<Tensor>,
     pub(super) steps: u64,
     pub(super) seed: u64,
     /// Epochs trained so far; each has its own order of samples.
@@ -47,33 +48,30 @@ pub struct Model<E: Scalar, B: DenseBackend<Elem = E>> {
     /// What losses are multiplied with before they are differentiated, where they are.
     pub(super) loss_scale: Option<LossScale>,
     /// Scratch space of losses and of norms.
-    pub(super) workspace: Scratch<B>,
-    pub(super) record: Record<B>,
+    pub(super) workspace: Scratch,
+    pub(super) status: Status,
 }
 
 /// Samples of one batch of [`Model::predict`] and [`Model::evaluate`].
 const INFERENCE_BATCH: usize = 128;
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
-where
-    B::Plan: 'static,
-{
+impl Model {
     /// A model of what has been built, without weights yet.
     pub(super) fn from_parts(
-        backend: B,
-        builder: Builder<B>,
-        topology: Topology<B>,
+        device: Device,
+        builder: Builder,
+        topology: Topology,
         outputs: &[Source],
         seed: u64,
     ) -> Result<Self> {
-        backend.prepare_dense()?;
+        device.prepare()?;
         let output = |source: &Source| match topology.tensor(*source) {
             Some(tensor) => Ok(Output::new(*source, tensor.value)),
             None => Err(Error::option("outputs", "tensors of the model", format!("{source:?}"))),
         };
         Ok(Model {
             outputs: outputs.iter().map(output).collect::<Result<_>>()?,
-            network: Network::new(&backend, builder)?,
+            network: Network::new(&device, builder)?,
             topology,
             optimizer: Box::new(Adam::default()),
             metrics: Vec::new(),
@@ -83,30 +81,42 @@ where
             epochs_trained: 0,
             batches_trained: 0,
             schedule: None,
-            loss_scale: backend.needs_loss_scale().then(LossScale::default),
+            loss_scale: device.needs_loss_scale().then(LossScale::default),
             workspace: Scratch::new(),
-            record: Record::new(&backend)?,
-            backend,
+            status: Status::new(&device)?,
+            device,
         })
     }
 
     /// Draws the weights of layers that have none yet.
     pub(super) fn initialize(&mut self) -> Result<()> {
-        self.network.initialize(&self.backend, self.seed)?;
+        self.network.initialize(&self.device, self.seed)?;
         self.forget();
         Ok(())
     }
 
-    /// Takes as many weights as the layers have.
-    pub(super) fn replace_weights(&mut self, parameters: Vec<E>, statistics: Vec<E>) -> Result<()> {
-        self.network.parameters = Mirrored::new(&self.backend, "weights", parameters)?;
-        self.network.statistics = Mirrored::new(&self.backend, "statistics", statistics)?;
+    /// Takes as many weights as the layers have: `read` gives those of a tensor, named as [`weights`](Self::weights) does.
+    pub(super) fn read_weights(&mut self, read: impl Fn(&str, TensorMut<'_>) -> Result<()>) -> Result<()> {
+        let Network { builder, parameters, statistics, .. } = &mut self.network;
+        *parameters = Mirrored::new(&self.device, "weights", builder.parameters)?;
+        *statistics = Mirrored::new(&self.device, "statistics", builder.statistics)?;
+        for (mirrored, trainable) in [(parameters, true), (statistics, false)] {
+            mirrored.change(&self.device, |mut values| {
+                for layer in &builder.layers {
+                    for parameter in layer.parameters.iter().filter(|parameter| parameter.trainable == trainable) {
+                        let name = format!("{}.{}", layer.name, parameter.name);
+                        read(&name, values.reborrow().part(parameter.range.clone())?)?;
+                    }
+                }
+                Ok(())
+            })?;
+        }
         self.forget();
         Ok(())
     }
 
     /// Puts a layer on top of the only output, or of the only input.
-    pub(super) fn stack(&mut self, layer: Rc<dyn Layer<B>>) -> Result<()> {
+    pub(super) fn stack(&mut self, layer: Arc<dyn Layer>) -> Result<()> {
         let below = self.outputs.first().map_or(Source::Input(0), |output| output.source);
         let Some(below) = self.topology.tensor(below) else {
             return Err(Error::Presence { tensor: "input".to_owned(), problem: "the model has none".to_owned() });
@@ -130,7 +140,7 @@ where
                 format!("{} outputs; use a graph", outputs.len()),
             ));
         };
-        let Tensor { source, value } = output.clone();
+        let GraphTensor { source, value } = output.clone();
         let loss = self.outputs.first().map_or(Loss::default(), |output| output.loss);
         self.outputs = vec![Output { loss, ..Output::new(source, value) }];
         self.initialize()
@@ -147,7 +157,7 @@ where
 
     /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small. The optimizer starts without
     /// memory of earlier steps, and with the learning rate it has.
-    pub fn compile(&mut self, optimizer: impl Optimizer<B> + 'static, loss: Loss) -> &mut Self {
+    pub fn compile(&mut self, optimizer: impl Optimizer + 'static, loss: Loss) -> &mut Self {
         self.optimizer = Box::new(optimizer);
         self.schedule = None;
         self.outputs.iter_mut().for_each(|output| (output.loss, output.loss_weight) = (loss, 1.0));
@@ -189,8 +199,8 @@ where
         Ok(self)
     }
 
-    /// What the loss is multiplied with before it is differentiated: `None` where it is not. A backend that computes in f16
-    /// ([`Compute::F16`](crate::backend::cuda::Compute::F16)) begins with the default scale, others with none.
+    /// What the loss is multiplied with before it is differentiated: `None` where it is not. A device that computes in f16
+    /// (`backend::cuda::Compute::F16`) begins with the default scale, others with none.
     pub fn loss_scale(&self) -> Option<LossScale> {
         self.loss_scale
     }
@@ -210,6 +220,16 @@ where
         self.topology.config(&self.outputs.iter().map(|output| output.source).collect::<Vec<_>>())
     }
 
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The element type that it computes in.
+    pub fn dtype(&self) -> DType {
+        self.device.dtype()
+    }
+
     /// Sample shapes of the inputs.
     pub fn input_shapes(&self) -> impl Iterator<Item = &[usize]> {
         self.topology.inputs.iter().map(|(_, value)| value.shape())
@@ -225,52 +245,83 @@ where
         self.network.builder.parameters
     }
 
-    /// Every weight tensor: name (`lstm.weight_ih_l0`), shape, values; those that training does not change by their gradient too.
-    pub fn weights(&self) -> impl Iterator<Item = (String, &[usize], &[E])> {
-        self.network.tensors().map(|(layer, p)| {
-            let tensors = if p.trainable { &self.network.parameters } else { &self.network.statistics };
-            (format!("{layer}.{}", p.name), p.shape.as_slice(), &tensors.host()[p.range.clone()])
+    /// Every weight tensor: name (`lstm.weight_ih_l0`), shape, and values in the host's memory
+    /// ([`host::<f32>()`](TensorRef::host) gives the slice); those that training does not change by their gradient too.
+    pub fn weights(&self) -> impl Iterator<Item = (String, &[usize], TensorRef<'_>)> {
+        self.network.tensors().map(|(layer, parameter)| {
+            // The range is the builder's own; it lies in the tensor as soon as that is there.
+            let values = self.mirrored(parameter).host();
+            let values = values.part(parameter.range.clone()).unwrap_or(values);
+            (format!("{layer}.{}", parameter.name), parameter.shape.as_slice(), values)
+        })
+    }
+
+    fn mirrored(&self, parameter: &Parameter) -> &Mirrored {
+        if parameter.trainable { &self.network.parameters } else { &self.network.statistics }
+    }
+
+    /// The elements of one weight tensor, named as [`weights`](Self::weights) does, row-major.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] where the model has no such tensor; [`Error::NonFinite`] for an `f64` beyond the range of `f32`, where
+    /// that is asked for.
+    pub fn weight<E: Scalar>(&self, name: &str) -> Result<Vec<E>> {
+        let parameter = self.parameter(name)?;
+        let values = self.mirrored(parameter).host().part(parameter.range.clone())?;
+        read_as(&self.device, name, &parameter.shape, values)
+    }
+
+    fn parameter(&self, name: &str) -> Result<&Parameter> {
+        let found = self.network.tensors().find(|(layer, p)| {
+            name.strip_prefix(*layer).and_then(|rest| rest.strip_prefix('.')).is_some_and(|rest| rest == p.name)
+        });
+        found.map(|(_, parameter)| parameter).ok_or_else(|| {
+            let names: Vec<_> = self.weights().map(|(name, ..)| name).collect();
+            Error::option("weight", format!("one of {}", names.join(", ")), name)
         })
     }
 
     /// Whether training changes a weight tensor by its gradient.
     pub fn is_trained(&self, name: &str) -> bool {
-        self.network.tensors().any(|(layer, p)| p.trainable && format!("{layer}.{}", p.name) == name)
+        self.parameter(name).is_ok_and(|parameter| parameter.trainable)
     }
 
-    /// All weights that training changes as one flat slice, in the order of [`weights`](Self::weights).
-    pub fn flat_weights(&self) -> &[E] {
-        self.network.parameters.host()
+    /// All weights that training changes, one after the other, in the order of [`weights`](Self::weights).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] for an `f64` beyond the range of `f32`, where that is asked for.
+    pub fn flat_weights<E: Scalar>(&self) -> Result<Vec<E>> {
+        read_as(&self.device, "weights", &[self.count_params()], self.network.parameters.host())
     }
 
     /// Replaces all weights that training changes.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where `weights` has another length than [`flat_weights`](Self::flat_weights).
-    pub fn set_flat_weights(&mut self, weights: &[E]) -> Result<()> {
-        crate::rnn::shape::check_len("weights", &[self.count_params()], weights.len())?;
-        self.network.parameters.set(&self.backend, weights)
+    /// [`Error::Shape`] where `weights` has another length than [`flat_weights`](Self::flat_weights); [`Error::NonFinite`] for an `f64`
+    /// beyond the range of the device's `f32`.
+    pub fn set_flat_weights<E: Scalar>(&mut self, weights: &[E]) -> Result<()> {
+        check_len("weights", &[self.count_params()], weights.len())?;
+        self.network
+            .parameters
+            .change(&self.device, |to| convert("weights", &[weights.len()], TensorRef::of(weights), to))
     }
 
     /// Replaces one weight tensor, named as [`weights`](Self::weights) does.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] where the model has no such tensor, [`Error::Shape`] where it has another number of elements.
-    pub fn set_weight(&mut self, name: &str, values: &[E]) -> Result<()> {
-        let found = self.network.tensors().find(|(layer, p)| {
-            name.strip_prefix(*layer).and_then(|rest| rest.strip_prefix('.')).is_some_and(|rest| rest == p.name)
-        });
-        let Some((_, parameter)) = found else {
-            let names: Vec<_> = self.weights().map(|(name, ..)| name).collect();
-            return Err(Error::option("weight", format!("one of {}", names.join(", ")), name));
-        };
-        crate::rnn::shape::check_len(name, &parameter.shape, values.len())?;
-        let (range, trainable) = (parameter.range.clone(), parameter.trainable);
+    /// [`Error::InvalidOption`] where the model has no such tensor, [`Error::Shape`] where it has another number of elements;
+    /// [`Error::NonFinite`] as for [`set_flat_weights`](Self::set_flat_weights).
+    pub fn set_weight<E: Scalar>(&mut self, name: &str, values: &[E]) -> Result<()> {
+        let Parameter { range, shape, trainable, .. } = self.parameter(name)?.clone();
+        check_len(name, &shape, values.len())?;
         let tensors = if trainable { &mut self.network.parameters } else { &mut self.network.statistics };
-        self.backend.upload(values, &mut *self.backend.view_mut(tensors.get_mut(), range)?)?;
-        tensors.refresh(&self.backend)
+        // Passes may have changed statistics since.
+        tensors.refresh(&self.device)?;
+        tensors.change(&self.device, |to| convert(name, &shape, TensorRef::of(values), to.part(range)?))
     }
 
     /// The weights of the layer called `layer` as Keras's `layer.get_weights()` would give them; see
@@ -279,12 +330,12 @@ where
     /// # Errors
     ///
     /// [`Error::InvalidOption`] where the model has no such layer, [`Error::Unsupported`] where Keras has none.
-    pub fn keras_weights(&self, layer: &str) -> Result<Vec<ArrayD<E>>> {
+    pub fn keras_weights<E: Scalar>(&self, layer: &str) -> Result<Vec<ArrayD<E>>> {
         let config = self.layer_config(layer)?;
         let mut arrays = Vec::new();
         for (_, parameter) in self.network.tensors().filter(|(name, _)| *name == layer) {
-            let tensors = if parameter.trainable { &self.network.parameters } else { &self.network.statistics };
-            let values = tensors.host()[parameter.range.clone()].to_vec();
+            let values = self.mirrored(parameter).host().part(parameter.range.clone())?;
+            let values = read_as(&self.device, &parameter.name, &parameter.shape, values)?;
             let array = ArrayD::from_shape_vec(IxDyn(&parameter.shape), values);
             arrays.push(array.map_err(|e| Error::shape(&parameter.name, "its own shape", e.to_string()))?);
         }
@@ -296,7 +347,7 @@ where
     /// # Errors
     ///
     /// Those of [`keras_weights`](Self::keras_weights); [`Error::Shape`] where the arrays are not those of such a layer.
-    pub fn set_keras_weights(&mut self, layer: &str, weights: &[ArrayD<E>]) -> Result<()> {
+    pub fn set_keras_weights<E: Scalar>(&mut self, layer: &str, weights: &[ArrayD<E>]) -> Result<()> {
         let arrays = crate::interop::keras::import_layer(&self.layer_config(layer)?, weights)?;
         let tensors = self.network.tensors().filter(|(name, _)| *name == layer);
         let names: Vec<_> = tensors.map(|(layer, p)| (format!("{layer}.{}", p.name), p.shape.clone())).collect();
@@ -330,13 +381,13 @@ where
         self.network.reset_states();
     }
 
-    /// The output for each sample of `x` `[samples, input shape…]`: `[samples, output shape…]`.
+    /// The output for each sample of `x` `[samples, input shape…]`: `[samples, output shape…]`, in the type of `x`.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`], [`Error::ZeroSize`] without samples, and those of the backend; [`Error::Unsupported`] for a model with several
-    /// outputs.
-    pub fn predict<'a>(&mut self, x: impl Arrays<'a, E>) -> Result<ArrayD<E>> {
+    /// [`Error::Shape`], [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for a finite number beyond the range of the type that
+    /// it is converted to, and those of the device; [`Error::Unsupported`] for a model with several outputs.
+    pub fn predict<'a, A: Arrays<'a>>(&mut self, x: A) -> Result<ArrayD<A::Elem>> {
         let mut outputs = self.predict_all(x)?;
         match outputs.len() {
             1 => Ok(outputs.remove(0)),
@@ -349,37 +400,40 @@ where
     /// # Errors
     ///
     /// Those of [`predict`](Self::predict).
-    pub fn predict_all<'a>(&mut self, x: impl Arrays<'a, E>) -> Result<Vec<ArrayD<E>>> {
-        let data = self.check_data("", x.arrays(), None)?;
-        let samples = data.samples;
-        let most = self.inference_batch(samples);
-        self.allocate(most, false)?;
+    pub fn predict_all<'a, A: Arrays<'a>>(&mut self, x: A) -> Result<Vec<ArrayD<A::Elem>>> {
+        let data = self.check_data("", any(x), None)?;
         let mut outputs = Vec::new();
         for output in &self.outputs {
-            let mut values = Vec::new();
-            grow(&mut values, samples * output.value.size(), "output")?;
-            outputs.push(values);
+            outputs.push(zeros::<A::Elem>("output", data.samples * output.value.size())?);
         }
-        for first in (0..samples).step_by(most) {
-            let batch = most.min(samples - first);
-            for (index, x) in data.x.iter().enumerate() {
-                let (value, x) = (self.topology.inputs[index].1.clone(), flat("x", x)?);
-                let x = &x[first * value.size()..][..batch * value.size()];
-                self.backend.upload(x, &mut *self.network.value_mut(&self.backend, &value, batch)?)?;
-            }
-            self.network.forward(&self.backend, batch, false, 0)?;
-            for (output, to) in self.outputs.iter().zip(&mut outputs) {
-                let to = &mut to[first * output.value.size()..][..batch * output.value.size()];
-                self.backend.download(&*self.network.value(&self.backend, &output.value, batch)?, to)?;
-            }
-        }
-        self.network.check(&self.backend)?;
-        let array = |(output, values): (&Output<B>, Vec<E>)| {
-            let shape: Vec<usize> = std::iter::once(samples).chain(output.value.shape().iter().copied()).collect();
+        self.predict_to(&data, outputs.iter_mut().map(|values| TensorMut::of(values)).collect())?;
+        let array = |(output, values): (&Output, Vec<A::Elem>)| {
+            let shape = with_samples(data.samples, output.value.shape());
             ArrayD::from_shape_vec(IxDyn(&shape), values)
                 .map_err(|e| Error::shape("output", format!("{shape:?}"), e.to_string()))
         };
         self.outputs.iter().zip(outputs).map(array).collect()
+    }
+
+    fn predict_to(&mut self, data: &Data<'_>, mut to: Vec<TensorMut<'_>>) -> Result<()> {
+        let most = self.inference_batch(data.samples);
+        self.allocate(most, false)?;
+        let Model { device, topology, network, outputs, .. } = self;
+        for first in (0..data.samples).step_by(most) {
+            let batch = most.min(data.samples - first);
+            let samples = first..first + batch;
+            for ((_, value), x) in topology.inputs.iter().zip(data.part(samples)?.x) {
+                device.upload_tensor(x, network.value_mut(value, batch)?)?;
+            }
+            network.forward(device, batch, false, 0)?;
+            for (output, to) in outputs.iter().zip(&mut to) {
+                let size = output.value.size();
+                let to = to.reborrow().part(first * size..(first + batch) * size)?;
+                let shape = with_samples(batch, output.value.shape());
+                download(device, "output", &shape, network.value(&output.value, batch)?, to)?;
+            }
+        }
+        network.check(device)
     }
 
     /// Samples of a batch without training. What goes on from batch to batch takes all at once.
@@ -387,35 +441,36 @@ where
         if self.network.is_stateful() { samples } else { samples.min(INFERENCE_BATCH) }
     }
 
-    /// The loss of a batch and its gradient by all weights, laid out as [`flat_weights`](Self::flat_weights); weights stay.
+    /// The loss of a batch and its gradient by all weights, laid out as [`flat_weights`](Self::flat_weights), in the type of `x`; weights
+    /// stay.
     ///
     /// # Errors
     ///
     /// Those of [`evaluate`](Self::evaluate).
-    pub fn loss_gradient<'a>(&mut self, x: impl Arrays<'a, E>, y: impl Arrays<'a, E>) -> Result<(f64, &[E])> {
-        let loss = self.differentiate(x.arrays(), y.arrays(), false)?;
-        self.network.gradients.refresh(&self.backend)?;
-        Ok((loss, self.network.gradients.host()))
+    pub fn loss_gradient<'a, A: Arrays<'a>>(&mut self, x: A, y: impl Arrays<'a>) -> Result<(f64, Vec<A::Elem>)> {
+        let loss = self.differentiate(any(x), any(y), false)?;
+        let gradients = self.network.gradients.get();
+        Ok((loss, read_as(&self.device, "gradient", &[gradients.len()], gradients)?))
     }
 
-    /// The loss of a batch and its gradient by each input.
+    /// The loss of a batch and its gradient by each input, in the type of `x`.
     ///
     /// # Errors
     ///
     /// Those of [`evaluate`](Self::evaluate).
-    pub fn input_gradients<'a>(
+    pub fn input_gradients<'a, A: Arrays<'a>>(
         &mut self,
-        x: impl Arrays<'a, E>,
-        y: impl Arrays<'a, E>,
-    ) -> Result<(f64, Vec<ArrayD<E>>)> {
-        let x = x.arrays();
+        x: A,
+        y: impl Arrays<'a>,
+    ) -> Result<(f64, Vec<ArrayD<A::Elem>>)> {
+        let x = any(x);
         let shapes: Vec<Vec<usize>> = x.iter().map(|x| x.shape().to_vec()).collect();
-        let loss = self.differentiate(x, y.arrays(), true)?;
+        let loss = self.differentiate(x, any(y), true)?;
+        let factor = A::Elem::of(1.0 / self.scale());
         let mut gradients = Vec::new();
         for (shape, (_, value)) in shapes.iter().zip(&self.topology.inputs) {
-            let mut gradient = vec![E::zero(); shape.iter().product()];
-            self.backend.download(&*self.network.gradient(&self.backend, value, shape[0])?, &mut gradient)?;
-            let factor = E::of(1.0 / self.scale());
+            let gradient = self.network.gradient(value, shape[0])?;
+            let mut gradient: Vec<A::Elem> = read_as(&self.device, "gradient", shape, gradient)?;
             gradient.iter_mut().for_each(|g| *g *= factor);
             gradients.push(
                 ArrayD::from_shape_vec(IxDyn(shape), gradient)
@@ -425,32 +480,31 @@ where
         Ok((loss, gradients))
     }
 
-    fn differentiate(&mut self, x: Vec<ArrayViewD<'_, E>>, y: Vec<ArrayViewD<'_, E>>, inputs: bool) -> Result<f64> {
+    fn differentiate(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, of_inputs: bool) -> Result<f64> {
         let data = self.check_data("", x, Some(y))?;
         self.allocate(data.samples, true)?;
-        for (index, x) in data.x.iter().enumerate() {
-            let value = self.topology.inputs[index].1.clone();
-            let mut to = self.network.value_mut(&self.backend, &value, data.samples)?;
-            self.backend.upload(flat("x", x)?, &mut to)?;
+        let Model { device, topology, network, outputs, status, .. } = self;
+        for ((_, value), x) in topology.inputs.iter().zip(&data.x) {
+            device.upload_tensor(x.values(), network.value_mut(value, data.samples)?)?;
         }
-        for (output, y) in self.outputs.iter_mut().zip(&data.y) {
-            let y = flat("y", y)?;
-            self.backend.upload(y, &mut *output.targets.get_mut(&self.backend, y.len())?)?;
+        for (output, y) in outputs.iter_mut().zip(&data.y) {
+            device.upload_tensor(y.values(), output.targets.get_mut(y.values().len())?)?;
         }
-        self.record.clear(&self.backend)?;
+        status.clear(device)?;
         let seed = self.step_seed();
-        self.run_training(data.samples, LossEntry { weight: 1.0, code: 1 }, false, seed, inputs)?;
-        self.network.check(&self.backend)?;
-        Ok(self.record.read(&self.backend)?.total)
+        self.run_training(data.samples, LossEntry { weight: 1.0, code: 1 }, false, seed, of_inputs)?;
+        self.network.check(&self.device)?;
+        Ok(self.status.read(&self.device)?.total)
     }
 
-    /// Checks arrays against the model. `prefix` names them in errors: `"validation "`, or nothing.
+    /// Checks arrays against the model, and converts them to its device's type. `prefix` names them in errors: `"validation "`, or
+    /// nothing.
     pub(super) fn check_data<'a>(
         &self,
         prefix: &str,
-        x: Vec<ArrayViewD<'a, E>>,
-        y: Option<Vec<ArrayViewD<'a, E>>>,
-    ) -> Result<Data<'a, E>> {
+        x: Vec<AnyArray<'a>>,
+        y: Option<Vec<AnyArray<'a>>>,
+    ) -> Result<Data<'a>> {
         if self.topology.layers.is_empty() || self.outputs.is_empty() {
             return Err(Error::Presence {
                 tensor: "layers".to_owned(),
@@ -458,16 +512,17 @@ where
             });
         }
         let inputs: Vec<_> = self.topology.inputs.iter().map(|(name, value)| (name.as_str(), value.shape())).collect();
-        let (samples, x) = check_arrays(&format!("{prefix}x"), "the model's input shape", x, &inputs)?;
+        let (samples, x) = check_arrays(&format!("{prefix}x"), "the model's input shape", x, &inputs, self.dtype())?;
         let y = match y {
             None => Vec::new(),
             Some(y) => {
-                let name = |output: &Output<B>| self.topology.name_of(output.source);
+                let name = |output: &Output| self.topology.name_of(output.source);
                 let shapes: Vec<_> = self.outputs.iter().map(|o| (name(o), o.target_shape())).collect();
-                let (targets, y) = check_arrays(&format!("{prefix}y"), "the model's output shape", y, &shapes)?;
+                let (tensor, what) = (format!("{prefix}y"), "the model's output shape");
+                let (targets, y) = check_arrays(&tensor, what, y, &shapes, self.dtype())?;
                 if samples != targets {
                     return Err(Error::shape(
-                        format!("{prefix}y"),
+                        tensor,
                         format!("{samples} samples, as {prefix}x has"),
                         format!("{targets} samples"),
                     ));
@@ -480,25 +535,25 @@ where
 
     /// Makes the buffers large enough for `batch` samples.
     pub(super) fn allocate(&mut self, batch: usize, training: bool) -> Result<()> {
-        let backend = &self.backend;
-        self.network.allocate(backend, batch, training)?;
-        let scratch = [DenseCall::Loss, DenseCall::SumOfSquares].map(|call| backend.dense_workspace(call));
-        self.workspace.grow(backend, "workspace", scratch[0].max(scratch[1]))?;
+        let device = &self.device;
+        self.network.allocate(device, batch, training)?;
+        let scratch = [Workspace::Loss, Workspace::SumOfSquares].map(|call| device.workspace(call));
+        self.workspace.grow(device, "workspace", scratch[0].max(scratch[1]))?;
         for output in &mut self.outputs {
-            output.targets.grow(backend, "targets", batch * output.target_size())?;
+            output.targets.grow(device, "targets", batch * output.target_size())?;
             if output.mask().is_some() {
-                output.mask_weights.grow(backend, "weights of rows", batch * output.rows())?;
-                output.row_weights.grow(backend, "weights of rows", batch * output.rows())?;
-                output.valid.grow(backend, "mean of a mask", 1)?;
+                output.mask_weights.grow(device, "weights of rows", batch * output.rows())?;
+                output.row_weights.grow(device, "weights of rows", batch * output.rows())?;
+                output.valid.grow(device, "mean of a mask", 1)?;
             }
         }
         if training {
             let weights = self.network.builder.parameters;
             for index in self.states.len()..self.optimizer.states() {
-                let mut state = backend.allocate("optimizer's memory", weights)?;
+                let mut state = device.allocate("optimizer's memory", weights)?;
                 let initial = self.optimizer.initial(index);
                 if initial != 0.0 {
-                    backend.fill(state.borrow_mut(), initial)?;
+                    device.fill(state.view_mut(), initial)?;
                 }
                 self.states.push(state);
             }
@@ -519,56 +574,48 @@ where
         self.loss_scale.map_or(1.0, |scale| scale.scale())
     }
 
-    /// The losses of a batch whose outputs and targets are there, into the record; with `gradients` their gradients too, times the scale.
+    /// The losses of a batch whose outputs and targets are there, into the status; with `gradients` their gradients too, times the scale.
     pub(super) fn run_losses(&mut self, batch: usize, entry: LossEntry, weighted: bool, gradients: bool) -> Result<()> {
         let scale = self.scale();
-        let Model { backend, network, outputs, record, workspace, .. } = self;
+        let Model { device, network, outputs, status, workspace, .. } = self;
+        let device = &*device;
         for output in outputs {
             let (columns, rows, loss, factor) = (output.columns(), output.rows(), output.loss, output.loss_weight);
             let len = batch * rows;
-            if let Some(mask) = output.mask() {
+            if let Some(mask) = output.value.mask().filter(|mask| mask.size() == rows) {
                 // As Keras has it: a mean over the valid rows.
-                let mask = network.value(backend, mask, batch)?;
-                let mut weights = output.mask_weights.get_mut(backend, len)?;
-                let mut valid = output.valid.get_mut(backend, 1)?;
-                backend.sum_axis([1, len, 1], 1.0 / len as f64, &mask, &mut valid, WeightGrad::Set)?;
-                backend.scale_rows(&valid, true, &mask, &mut weights)?;
+                let mask = network.value(mask, batch)?;
+                let sizes = [1, len, 1];
+                workspace.grow(device, "workspace", device.workspace(Workspace::SumAxis(sizes)))?;
+                let valid = output.valid.get_mut(1)?;
+                device.sum_axis(sizes, 1.0 / len as f64, mask, valid, WeightGrad::Set, workspace.all()?)?;
+                device.scale_rows(output.valid.get(1)?, true, mask, output.mask_weights.get_mut(len)?)?;
                 if weighted {
-                    let given = output.sample_weights.get(backend, len)?;
-                    backend.multiply(&weights, &given, &mut *output.row_weights.get_mut(backend, len)?)?;
+                    let (of_mask, given) = (output.mask_weights.get(len)?, output.sample_weights.get(len)?);
+                    device.multiply(of_mask, given, output.row_weights.get_mut(len)?)?;
                 }
             }
-            let weights = output.weights(backend, batch, weighted)?;
-            let targets = output.targets.get(backend, batch * output.target_size())?;
+            let weights = output.weights(batch, weighted)?;
+            let targets = output.targets.get(batch * output.target_size())?;
             let entry = LossEntry { weight: entry.weight * factor, ..entry };
-            let workspace = workspace.all()?;
-            let record = record.get_mut();
+            let (workspace, status) = (workspace.all()?, status.get_mut());
             if gradients {
-                network.give_gradient(backend, &output.value, batch, |y, dy| {
-                    backend.loss(
-                        loss,
-                        columns,
-                        &targets,
-                        y,
-                        weights.as_deref(),
-                        Some(&mut *dy),
-                        entry,
-                        record,
-                        workspace,
-                    )?;
+                network.give_gradient(device, &output.value, batch, |y, mut dy| {
+                    let gradient = Some(dy.reborrow());
+                    device.loss(loss, columns, targets, y, weights, gradient, entry, status, workspace)?;
                     let factor = factor * scale;
-                    if factor == 1.0 { Ok(()) } else { backend.scale(factor, dy) }
+                    if factor == 1.0 { Ok(()) } else { device.scale(factor, dy) }
                 })?;
             } else {
-                let y = network.value(backend, &output.value, batch)?;
-                backend.loss(loss, columns, &targets, &y, weights.as_deref(), None, entry, record, workspace)?;
+                let y = network.value(&output.value, batch)?;
+                device.loss(loss, columns, targets, y, weights, None, entry, status, workspace)?;
             }
         }
         Ok(())
     }
 
-    /// Loss and gradients of a batch whose inputs and targets are there; those of values between layers are still scaled. Where the loss is not finite and the host knows, the gradients
-    /// are not computed; [`Record::read`] tells.
+    /// Loss and gradients of a batch whose inputs and targets are there; those of values between layers are still scaled. Where the loss
+    /// is not finite and the host knows, the gradients are not computed; [`Status::read`] tells.
     pub(super) fn run_training(
         &mut self,
         batch: usize,
@@ -577,16 +624,37 @@ where
         seed: u64,
         of_inputs: bool,
     ) -> Result<()> {
-        self.network.forward(&self.backend, batch, true, seed)?;
+        self.network.forward(&self.device, batch, true, seed)?;
         self.network.start_backward();
         self.run_losses(batch, entry, weighted, true)?;
-        if self.record.is_on_host() && self.record.read(&self.backend)?.bad_loss.is_some() {
+        if self.status.is_on_host() && self.status.read(&self.device)?.bad_loss.is_some() {
             return Ok(());
         }
-        self.network.backward(&self.backend, batch, seed, of_inputs)?;
+        self.network.backward(&self.device, batch, seed, of_inputs)?;
         match self.scale() {
             1.0 => Ok(()),
-            scale => self.backend.scale(1.0 / scale, self.network.gradients.get_mut()),
+            scale => self.device.scale(1.0 / scale, self.network.gradients.get_mut()),
         }
+    }
+}
+
+/// A shape with the samples in front.
+fn with_samples(samples: usize, shape: &[usize]) -> Vec<usize> {
+    std::iter::once(samples).chain(shape.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model may be trained on another thread than it was made on.
+    #[test]
+    fn models_are_send() {
+        fn is_send<T: Send>() {}
+        is_send::<Model>();
+        is_send::<crate::model::Sequential>();
+        is_send::<crate::model::Graph>();
+        is_send::<Box<dyn Layer>>();
+        is_send::<Box<dyn Optimizer>>();
     }
 }

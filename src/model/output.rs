@@ -1,66 +1,64 @@
 //! What a model keeps of each output to train it, and what training tells of itself.
 
-use std::borrow::{Borrow, BorrowMut};
-
-use crate::backend::dense::{RECORD_LEN, Report};
-use crate::backend::{DenseBackend, Memory, Storage};
+use crate::backend::ops::{Report, STATUS_LEN};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::model::graph::Source;
 use crate::nn::{Loss, Scratch, Value};
 
-/// What training tells about itself, where it computes.
-pub(super) struct Record<B: Memory> {
-    tensor: B::Owned<f64>,
+/// A status, in which [operations](crate::backend::Operations) say how training goes, where they compute.
+pub(super) struct Status {
+    tensor: Tensor,
 }
 
-impl<B: Memory> Record<B> {
-    pub fn new(backend: &B) -> Result<Self> {
-        Ok(Record { tensor: backend.allocate("record", RECORD_LEN)? })
+impl Status {
+    pub fn new(device: &Device) -> Result<Self> {
+        Ok(Status { tensor: device.allocate_as("status", DType::F64, STATUS_LEN)? })
     }
 
-    pub fn get_mut(&mut self) -> &mut B::Tensor<f64> {
-        self.tensor.borrow_mut()
+    pub fn get_mut(&mut self) -> TensorMut<'_> {
+        self.tensor.view_mut()
     }
 
     /// Whether reading costs nothing.
     pub fn is_on_host(&self) -> bool {
-        let tensor: &B::Tensor<f64> = self.tensor.borrow();
-        tensor.on_host().is_some()
+        self.tensor.is_on_host()
     }
 
     /// Waits for all work given so far, and tells.
-    pub fn read(&self, backend: &B) -> Result<Report> {
-        let mut numbers = [0.0; RECORD_LEN];
-        backend.download(self.tensor.borrow(), &mut numbers)?;
+    pub fn read(&self, device: &Device) -> Result<Report> {
+        let mut numbers = [0.0; STATUS_LEN];
+        device.download(self.tensor.view(), &mut numbers)?;
         Ok(Report::new(&numbers))
     }
 
     /// Everything zero.
-    pub fn clear(&mut self, backend: &B) -> Result<()> {
-        backend.upload(&[0.0; RECORD_LEN], self.tensor.borrow_mut())
+    pub fn clear(&mut self, device: &Device) -> Result<()> {
+        device.upload(&[0.0; STATUS_LEN], self.tensor.view_mut())
     }
 }
 
 /// An output with its part of the loss.
-pub(super) struct Output<B: DenseBackend> {
+pub(super) struct Output {
     pub source: Source,
     pub value: Value,
     pub loss: Loss,
     /// What its loss is multiplied with in the sum.
     pub loss_weight: f64,
     /// Targets of a batch.
-    pub targets: Scratch<B>,
+    pub targets: Scratch,
     /// Weights of the rows of a batch, where samples have some.
-    pub sample_weights: Scratch<B>,
+    pub sample_weights: Scratch,
     /// What the mask says of the rows of a batch.
-    pub mask_weights: Scratch<B>,
+    pub mask_weights: Scratch,
     /// The product of both.
-    pub row_weights: Scratch<B>,
+    pub row_weights: Scratch,
     /// Mean of the mask.
-    pub valid: Scratch<B>,
+    pub valid: Scratch,
 }
 
-impl<B: DenseBackend> Output<B> {
+impl Output {
     pub fn new(source: Source, value: Value) -> Self {
         Output {
             source,
@@ -96,23 +94,14 @@ impl<B: DenseBackend> Output<B> {
     }
 
     /// Weights of the rows of a batch, as its loss has them.
-    #[allow(clippy::type_complexity)]
-    pub fn weights<'a>(
-        &'a self,
-        backend: &B,
-        batch: usize,
-        weighted: bool,
-    ) -> Result<Option<<B as Memory>::View<'a, B::Elem>>>
-    where
-        B: 'a,
-    {
+    pub fn weights(&self, batch: usize, weighted: bool) -> Result<Option<TensorRef<'_>>> {
         let weights = match (self.mask().is_some(), weighted) {
             (true, true) => &self.row_weights,
             (false, true) => &self.sample_weights,
             (true, false) => &self.mask_weights,
             (false, false) => return Ok(None),
         };
-        weights.get(backend, batch * self.rows()).map(Some)
+        weights.get(batch * self.rows()).map(Some)
     }
 
     /// The mask, where it says something about each row.

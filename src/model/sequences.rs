@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView2, Axis, Ix2, s};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::Device;
 use crate::data::encode::filled;
 use crate::data::{ColumnScaler, Gaps, Scaler, TimeSeriesSet};
 use crate::error::{Error, Result};
@@ -172,15 +172,12 @@ pub enum SequencePredictions {
 }
 
 /// Recurrent layers on whole sequences, which say a class or a number of each.
-pub struct SequenceModel<B: DenseBackend<Elem = f32>> {
+pub struct SequenceModel {
     config: SequenceConfig,
-    model: Sequential<f32, B>,
+    model: Sequential,
 }
 
-impl<B: DenseBackend<Elem = f32> + 'static> SequenceModel<B>
-where
-    B::Plan: 'static,
-{
+impl SequenceModel {
     /// A model not yet trained: a [`Masking`] of what is filled up, `layers`, the last of which gives one output for a sequence, and a
     /// [`Dense`] with a softmax over the classes, or one linear unit for a number. Its loss is to be [`loss`](Self::loss).
     ///
@@ -188,13 +185,13 @@ where
     ///
     /// Those of [`Sequential::add`]; of a configuration without steps, features or classes.
     pub fn new(
-        backend: B,
+        device: Device,
         config: SequenceConfig,
         layers: impl IntoIterator<Item = LayerConfig>,
         seed: u64,
     ) -> Result<Self> {
         config.validate()?;
-        let mut model = Sequential::new(backend, &[config.steps, config.features()], seed)?;
+        let mut model = Sequential::new(device, &[config.steps, config.features()], seed)?;
         model.add(Masking::new(ABSENT))?;
         for layer in layers {
             model.add(layer)?;
@@ -215,7 +212,7 @@ where
     }
 
     /// The model itself, to train it.
-    pub fn model(&mut self) -> &mut Sequential<f32, B> {
+    pub fn model(&mut self) -> &mut Sequential {
         &mut self.model
     }
 
@@ -328,7 +325,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`inputs`](Self::inputs) and of the backend; [`Error::NonFinite`] where an output is NaN or infinite.
+    /// Those of [`inputs`](Self::inputs) and of the device; [`Error::NonFinite`] where an output is NaN or infinite.
     pub fn predict(&mut self, sequences: &[Array2<f32>]) -> Result<SequencePredictions> {
         let x = self.inputs(sequences)?;
         let outputs = self.model.predict(x.view())?;
@@ -377,8 +374,8 @@ where
     /// # Errors
     ///
     /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about sequences or does not fit the model.
-    pub fn load(backend: B, path: &Path) -> Result<Self> {
-        match file::load(backend, path)? {
+    pub fn load(device: Device, path: &Path) -> Result<Self> {
+        match file::load(device, path)? {
             (model, Some(Task::Sequences(config))) => Self::from_parts(model, config, path),
             (_, Some(Task::Forecast(_))) => {
                 Err(file::format_error(path, "its model forecasts a series; it is not one of whole sequences"))
@@ -388,7 +385,7 @@ where
     }
 
     /// Puts together what a file says.
-    pub(super) fn from_parts(model: Model<f32, B>, config: SequenceConfig, path: &Path) -> Result<Self> {
+    pub(super) fn from_parts(model: Model, config: SequenceConfig, path: &Path) -> Result<Self> {
         let model = Sequential::from_model(model)?;
         config.validate().map_err(|e| file::format_error(path, e.to_string()))?;
         let model = SequenceModel { config, model };

@@ -1,34 +1,30 @@
 //! A stack of layers.
 
 use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::backend::DenseBackend;
-use crate::dtype::Scalar;
+use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::graph::{Topology, builder};
 use crate::nn::{Layer, LayerConfig};
 
-/// A stack of layers on one backend: Keras's [`Sequential`](https://keras.io/api/models/sequential/). Once it has a layer it is a
+/// A stack of layers on one device: Keras's [`Sequential`](https://keras.io/api/models/sequential/). Once it has a layer it is a
 /// [`Model`] with one input and one output.
-pub struct Sequential<E: Scalar, B: DenseBackend<Elem = E>> {
-    model: Model<E, B>,
+pub struct Sequential {
+    model: Model,
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Sequential<E, B>
-where
-    B::Plan: 'static,
-{
+impl Sequential {
     /// A model without layers, for samples of shape `input_shape` (without the batch).
     ///
     /// # Errors
     ///
     /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; those of the device, whose kernels this loads.
-    pub fn new(backend: B, input_shape: &[usize], seed: u64) -> Result<Self> {
+    pub fn new(device: Device, input_shape: &[usize], seed: u64) -> Result<Self> {
         let (mut builder, mut topology) = (builder(), Topology::new());
         topology.input(&mut builder, "input_layer", input_shape)?;
-        Ok(Sequential { model: Model::from_parts(backend, builder, topology, &[], seed)? })
+        Ok(Sequential { model: Model::from_parts(device, builder, topology, &[], seed)? })
     }
 
     /// Puts a layer on top, with freshly drawn weights.
@@ -45,13 +41,13 @@ where
     /// # Errors
     ///
     /// Those of [`add`](Self::add).
-    pub fn add_own(&mut self, layer: impl Layer<B> + 'static) -> Result<&mut Self> {
-        self.model.stack(Rc::new(layer))?;
+    pub fn add_own(&mut self, layer: impl Layer + 'static) -> Result<&mut Self> {
+        self.model.stack(Arc::new(layer))?;
         Ok(self)
     }
 
     /// The model itself.
-    pub fn into_model(self) -> Model<E, B> {
+    pub fn into_model(self) -> Model {
         self.model
     }
 
@@ -60,7 +56,7 @@ where
     /// # Errors
     ///
     /// [`Error::Unsupported`] for a model with several inputs or outputs.
-    pub fn from_model(model: Model<E, B>) -> Result<Self> {
+    pub fn from_model(model: Model) -> Result<Self> {
         if model.input_shapes().count() == 1 && model.output_shapes().count() == 1 {
             return Ok(Sequential { model });
         }
@@ -78,16 +74,16 @@ where
     }
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E>> Deref for Sequential<E, B> {
-    type Target = Model<E, B>;
+impl Deref for Sequential {
+    type Target = Model;
 
-    fn deref(&self) -> &Model<E, B> {
+    fn deref(&self) -> &Model {
         &self.model
     }
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E>> DerefMut for Sequential<E, B> {
-    fn deref_mut(&mut self) -> &mut Model<E, B> {
+impl DerefMut for Sequential {
+    fn deref_mut(&mut self) -> &mut Model {
         &mut self.model
     }
 }

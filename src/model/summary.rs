@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use crate::backend::DenseBackend;
-use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::model::Model;
 use crate::model::diagram::{DiagramNode, diagram};
@@ -35,10 +33,7 @@ fn bytes(number: usize) -> String {
     format!("{value:.2} TB")
 }
 
-impl<E: Scalar, B: DenseBackend<Elem = E> + 'static> Model<E, B>
-where
-    B::Plan: 'static,
-{
+impl Model {
     /// A picture of the model as Keras's [`plot_model`](https://keras.io/api/utils/model_plotting_utils/) draws it, with names, kinds and
     /// shapes: an SVG document.
     ///
@@ -136,7 +131,7 @@ where
         }
         text += &rule("└", "─", "┴", "┘");
         let (trainable, other) = (self.count_params(), self.network.builder.statistics);
-        let size = |count: usize| format!("{} ({})", grouped(count), bytes(count * E::DTYPE.size()));
+        let size = |count: usize| format!("{} ({})", grouped(count), bytes(count * self.dtype().size()));
         // Writing to a String cannot fail.
         let _ = writeln!(text, " Total params: {}", size(trainable + other));
         let _ = writeln!(text, " Trainable params: {}", size(trainable));

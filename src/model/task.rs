@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::Device;
 use crate::error::Result;
 use crate::model::{ForecastConfig, Forecaster, Model, SequenceConfig, SequenceModel, file};
 
@@ -19,27 +19,24 @@ pub enum Task {
 }
 
 /// A model from a file, as what it is for.
-pub enum Trained<B: DenseBackend<Elem = f32>> {
+pub enum Trained {
     /// It continues a series.
-    Forecaster(Forecaster<B>),
+    Forecaster(Forecaster),
     /// It says the class or a number of whole sequences.
-    Sequences(SequenceModel<B>),
+    Sequences(SequenceModel),
     /// The file does not say what it is for: [`Model::save`] wrote it.
-    Model(Model<f32, B>),
+    Model(Model),
 }
 
-impl<B: DenseBackend<Elem = f32> + 'static> Trained<B>
-where
-    B::Plan: 'static,
-{
+impl Trained {
     /// Reads a file that [`Model::save`], [`Forecaster::save`] or [`SequenceModel::save`] wrote. It is checked in every part before
     /// anything is allocated for it.
     ///
     /// # Errors
     ///
     /// Those of [`Model::load`], [`Forecaster::load`] and [`SequenceModel::load`].
-    pub fn load(backend: B, path: &Path) -> Result<Self> {
-        let (model, task) = file::load(backend, path)?;
+    pub fn load(device: Device, path: &Path) -> Result<Self> {
+        let (model, task) = file::load(device, path)?;
         Ok(match task {
             Some(Task::Forecast(config)) => Trained::Forecaster(Forecaster::from_parts(model, config, path)?),
             Some(Task::Sequences(config)) => Trained::Sequences(SequenceModel::from_parts(model, config, path)?),
@@ -48,7 +45,7 @@ where
     }
 
     /// The model itself.
-    pub fn model(&mut self) -> &mut Model<f32, B> {
+    pub fn model(&mut self) -> &mut Model {
         match self {
             Trained::Forecaster(forecaster) => forecaster.model(),
             Trained::Sequences(model) => model.model(),

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::tensor::SoftmaxMask;
+use crate::backend::Device;
+use crate::backend::ops::SoftmaxMask;
 use crate::cell;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
@@ -70,7 +70,7 @@ impl ActivationFunction {
     }
 
     /// Puts it behind a value; the mask stays.
-    pub(super) fn apply<B: DenseBackend + 'static>(self, builder: &mut Builder<B>, value: Value) -> Result<Value> {
+    pub(super) fn apply(self, builder: &mut Builder, value: Value) -> Result<Value> {
         if self == ActivationFunction::Linear {
             return Ok(value);
         }
@@ -103,11 +103,7 @@ impl Activation {
         Activation { activation }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         Ok(vec![self.activation.apply(builder, x.clone())?])
     }
@@ -118,17 +114,17 @@ struct Elementwise {
     function: cell::Activation,
 }
 
-impl<B: DenseBackend> Op<B> for Elementwise {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        let y = pass.outputs.get(0)?;
-        backend.copy(pass.inputs.get(0)?, y)?;
-        backend.add_bias_activate(self.function, None, y, None)
+impl Op for Elementwise {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let mut y = pass.outputs.get(0)?;
+        device.copy(pass.inputs.get(0)?, y.reborrow())?;
+        device.add_bias_activate(self.function, None, y, None)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let from_input = self.function.derivative_needs_input();
         let values = if from_input { pass.inputs.get(0)? } else { pass.outputs.get(0)? };
-        backend.activation_gradient(self.function, pass.doutputs.get(0)?, values, pass.dinputs.get(0)?)
+        device.activation_gradient(self.function, pass.doutputs.get(0)?, values, pass.dinputs.get(0)?)
     }
 }
 
@@ -137,13 +133,13 @@ struct Softmax {
     columns: usize,
 }
 
-impl<B: DenseBackend> Op<B> for Softmax {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Softmax {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let valid = SoftmaxMask { keys: None, causal: None };
-        backend.softmax(self.columns, pass.inputs.get(0)?, valid, pass.outputs.get(0)?)
+        device.softmax(self.columns, pass.inputs.get(0)?, valid, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.softmax_gradient(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        device.softmax_gradient(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }
 }

@@ -3,9 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::dense::{Orientation, Product};
-use crate::backend::tensor::{SoftmaxMask, Strides};
-use crate::backend::{DenseBackend, WeightGrad};
+use crate::backend::ops::{MatMul, Orientation, SoftmaxMask, Strides, Workspace};
+use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::dense::linear;
@@ -24,7 +23,7 @@ struct Parts<'a> {
     keys: usize,
 }
 
-fn parts<'a, B: DenseBackend>(builder: &Builder<B>, inputs: &'a [Value], same_width: bool) -> Result<Parts<'a>> {
+fn parts<'a>(builder: &Builder, inputs: &'a [Value], same_width: bool) -> Result<Parts<'a>> {
     let (query, value, key) = match inputs {
         [both] => (both, both, both),
         [query, value] => (query, value, value),
@@ -51,8 +50,8 @@ fn key_mask<'a>(parts: &Parts<'a>) -> Option<&'a Value> {
 }
 
 /// Weights of the keys from scores, and their mixture of the value.
-fn attend<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
+fn attend(
+    builder: &mut Builder,
     parts: &Parts<'_>,
     scores: &Value,
     causal: bool,
@@ -63,13 +62,8 @@ fn attend<B: DenseBackend + 'static>(
     let weights = builder.op(softmax, &[Some(scores), key_mask(parts)], &[&[queries, keys]], 0..0, 0..0)?.remove(0);
     let used = dropped(builder, &weights, dropout)?;
     let width = parts.value.shape()[1];
-    let product = Product { orientation: Orientation::Nn, m: queries, n: width, k: keys };
-    let mut y = builder.op1(
-        BatchedProduct { count: 1, product, alpha: 1.0 },
-        &[&used, parts.value],
-        &[queries, width],
-        0..0,
-    )?;
+    let op = BatchedProduct::new(1, Orientation::Nn, [queries, width, keys], 1.0);
+    let mut y = builder.op1(op, &[&used, parts.value], &[queries, width], 0..0)?;
     if let Some(mask) = parts.query.mask() {
         y = builder.op1(KeepRows, &[&y, mask], &[queries, width], 0..0)?;
     }
@@ -123,19 +117,14 @@ impl Attention {
         Attention { return_attention_scores, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let parts = parts(builder, inputs, true)?;
         let (queries, keys, width) = (parts.queries, parts.keys, parts.query.shape()[1]);
-        let product = Product { orientation: Orientation::Nt, m: queries, n: keys, k: width };
-        let op = BatchedProduct { count: 1, product, alpha: 1.0 };
+        let op = BatchedProduct::new(1, Orientation::Nt, [queries, keys, width], 1.0);
         let mut scores = builder.op1(op, &[parts.query, parts.key], &[queries, keys], 0..0)?;
         if self.use_scale {
             let scale = builder.parameter("scale", &[1], Init::Constant(1.0))?;
-            let op = ScalarProduct::<B> { size: queries * keys, products: Scratch::new() };
+            let op = ScalarProduct { size: queries * keys, products: Scratch::new(), workspace: Scratch::new() };
             scores = builder.op1(op, &[&scores], &[queries, keys], scale)?;
         }
         let (y, weights) = attend(builder, &parts, &scores, self.causal, self.dropout)?;
@@ -189,15 +178,12 @@ impl AdditiveAttention {
         AdditiveAttention { return_attention_scores, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let parts = parts(builder, inputs, true)?;
         let (queries, keys, width) = (parts.queries, parts.keys, parts.query.shape()[1]);
         let shape = [queries, keys, width];
-        let sums = builder.op1(EachPair { queries, keys, width }, &[parts.query, parts.key], &shape, 0..0)?;
+        let op = EachPair { queries, keys, width, workspace: Scratch::new() };
+        let sums = builder.op1(op, &[parts.query, parts.key], &shape, 0..0)?;
         let tanh = ActivationFunction::Tanh.apply(builder, sums)?;
         let scores = if self.use_scale {
             let init = Init::GlorotUniform { fan_in: width, fan_out: width };
@@ -205,7 +191,7 @@ impl AdditiveAttention {
             let column = linear(builder, &tanh, 1, scale)?;
             builder.reshaped(&column, &[queries, keys])?
         } else {
-            builder.op1(Sum { columns: width }, &[&tanh], &[queries, keys], 0..0)?
+            builder.op1(Sum { columns: width, workspace: Scratch::new() }, &[&tanh], &[queries, keys], 0..0)?
         };
         let (y, weights) = attend(builder, &parts, &scores, self.causal, self.dropout)?;
         Ok(if self.return_attention_scores { vec![y, weights] } else { vec![y] })
@@ -285,11 +271,7 @@ impl MultiHeadAttention {
         MultiHeadAttention { return_attention_scores, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let parts = parts(builder, inputs, false)?;
         let (heads, key_dim) = (self.num_heads, self.key_dim);
         let value_dim = self.value_dim.unwrap_or(key_dim);
@@ -310,15 +292,14 @@ impl MultiHeadAttention {
         let query = project("query", parts.query, queries, key_dim)?;
         let key = project("key", parts.key, keys, key_dim)?;
         let value = project("value", parts.value, keys, value_dim)?;
-        let product = Product { orientation: Orientation::Nt, m: queries, n: keys, k: key_dim };
-        let scores = BatchedProduct { count: heads, product, alpha: 1.0 / (key_dim as f64).sqrt() };
+        let alpha = 1.0 / (key_dim as f64).sqrt();
+        let scores = BatchedProduct::new(heads, Orientation::Nt, [queries, keys, key_dim], alpha);
         let scores = builder.op1(scores, &[&query, &key], &[heads, queries, keys], 0..0)?;
         let softmax = MaskedSoftmax { columns: keys, rows: heads * queries, causal: self.causal.then_some(queries) };
         let shape = [heads, queries, keys];
         let weights = builder.op(softmax, &[Some(&scores), key_mask(&parts)], &[&shape], 0..0, 0..0)?.remove(0);
         let used = dropped(builder, &weights, self.dropout)?;
-        let product = Product { orientation: Orientation::Nn, m: queries, n: value_dim, k: keys };
-        let mixture = BatchedProduct { count: heads, product, alpha: 1.0 };
+        let mixture = BatchedProduct::new(heads, Orientation::Nn, [queries, value_dim, keys], 1.0);
         let mixture = builder.op1(mixture, &[&used, &value], &[heads, queries, value_dim], 0..0)?;
         let mixture = permuted(builder, &mixture, &[1, 0, 2])?;
         let joined = builder.reshaped(&mixture, &[queries, heads * value_dim])?;
@@ -329,14 +310,7 @@ impl MultiHeadAttention {
         Ok(if self.return_attention_scores { vec![y, weights] } else { vec![y] })
     }
 
-    fn projection<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        name: &str,
-        x: &Value,
-        units: usize,
-        init: Init,
-    ) -> Result<Value> {
+    fn projection(&self, builder: &mut Builder, name: &str, x: &Value, units: usize, init: Init) -> Result<Value> {
         let features = x.shape()[1];
         builder.scope(name, |builder| {
             let weight = builder.parameter("weight", &[units, features], init)?;
@@ -349,43 +323,54 @@ impl MultiHeadAttention {
     }
 }
 
-/// `count` products a sample of matrices that stand one after the other: `alpha a bᵀ` or `alpha a b`.
+/// `product.count` products a sample of matrices that stand one after the other: `alpha a bᵀ` or `alpha a b`.
 struct BatchedProduct {
-    count: usize,
-    product: Product,
+    product: MatMul,
     alpha: f64,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for BatchedProduct {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        let count = pass.batch * self.count;
-        let (a, b) = (pass.inputs.get(0)?, pass.inputs.get(1)?);
-        backend.batched_gemm(count, self.product, self.alpha, a, b, pass.outputs.get(0)?, WeightGrad::Set)
+impl BatchedProduct {
+    fn new(count: usize, orientation: Orientation, [m, n, k]: [usize; 3], alpha: f64) -> Self {
+        BatchedProduct { product: MatMul { count, orientation, m, n, k }, alpha, workspace: Scratch::new() }
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        let count = pass.batch * self.count;
-        let Product { orientation, m, n, k } = self.product;
+    fn run(
+        &mut self,
+        device: &Device,
+        product: MatMul,
+        a: TensorRef<'_>,
+        b: TensorRef<'_>,
+        c: TensorMut<'_>,
+    ) -> Result<()> {
+        let workspace = self.workspace.for_call(device, Workspace::MatMul(product))?;
+        device.matmul(product, self.alpha, a, b, c, WeightGrad::Set, workspace)
+    }
+}
+
+impl Op for BatchedProduct {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let product = MatMul { count: pass.batch * self.product.count, ..self.product };
+        self.run(device, product, pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?)
+    }
+
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let MatMul { count, orientation, m, n, k } = self.product;
+        let count = pass.batch * count;
         let (a, b, dc) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.doutputs.get(0)?);
         let transposed = orientation == Orientation::Nt;
         let [da, db, ..] = pass.dinputs.each();
         if let Some(da) = da {
             let orientation = if transposed { Orientation::Nn } else { Orientation::Nt };
-            let product = Product { orientation, m, n: k, k: n };
-            backend.batched_gemm(count, product, self.alpha, dc, b, da, WeightGrad::Set)?;
+            self.run(device, MatMul { count, orientation, m, n: k, k: n }, dc, b, da)?;
         }
         let Some(db) = db else { return Ok(()) };
+        let orientation = Orientation::Tn;
         match transposed {
             // b [n, k]: dcᵀ a
-            true => {
-                let product = Product { orientation: Orientation::Tn, m: n, n: k, k: m };
-                backend.batched_gemm(count, product, self.alpha, dc, a, db, WeightGrad::Set)
-            }
+            true => self.run(device, MatMul { count, orientation, m: n, n: k, k: m }, dc, a, db),
             // b [k, n]: aᵀ dc
-            false => {
-                let product = Product { orientation: Orientation::Tn, m: k, n, k: m };
-                backend.batched_gemm(count, product, self.alpha, a, dc, db, WeightGrad::Set)
-            }
+            false => self.run(device, MatMul { count, orientation, m: k, n, k: m }, a, dc, db),
         }
     }
 }
@@ -398,38 +383,39 @@ struct MaskedSoftmax {
     causal: Option<usize>,
 }
 
-impl<B: DenseBackend> Op<B> for MaskedSoftmax {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for MaskedSoftmax {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let keys = pass.inputs.optional(1).map(|mask| (mask, self.rows));
         let valid = SoftmaxMask { keys, causal: self.causal };
-        backend.softmax(self.columns, pass.inputs.get(0)?, valid, pass.outputs.get(0)?)
+        device.softmax(self.columns, pass.inputs.get(0)?, valid, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.softmax_gradient(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        device.softmax_gradient(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }
 }
 
 /// A tensor times a weight of one element.
-struct ScalarProduct<B: DenseBackend> {
+struct ScalarProduct {
     /// Elements of a sample.
     size: usize,
-    products: Scratch<B>,
+    products: Scratch,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for ScalarProduct<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        backend.scale_rows(pass.parameters, false, pass.inputs.get(0)?, pass.outputs.get(0)?)
+impl Op for ScalarProduct {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        device.scale_rows(pass.parameters, false, pass.inputs.get(0)?, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (x, dy, len) = (pass.inputs.get(0)?, pass.doutputs.get(0)?, self.size * pass.batch);
-        self.products.grow(backend, "products", len)?;
-        let mut products = self.products.get_mut(backend, len)?;
-        backend.multiply(x, dy, &mut products)?;
-        backend.sum_axis([1, len, 1], 1.0, &products, pass.dparameters, pass.grad)?;
+        self.products.grow(device, "products", len)?;
+        device.multiply(x, dy, self.products.get_mut(len)?)?;
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis([1, len, 1]))?;
+        device.sum_axis([1, len, 1], 1.0, self.products.get(len)?, pass.dparameters, pass.grad, workspace)?;
         match pass.dinputs.optional(0) {
-            Some(dx) => backend.scale_rows(pass.parameters, false, dy, dx),
+            Some(dx) => device.scale_rows(pass.parameters, false, dy, dx),
             None => Ok(()),
         }
     }
@@ -440,53 +426,54 @@ struct EachPair {
     queries: usize,
     keys: usize,
     width: usize,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for EachPair {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for EachPair {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (q, k, w) = (self.queries as isize, self.keys as isize, self.width as isize);
         let shape = [pass.batch, self.queries, self.keys, self.width];
         let to = Strides { offset: 0, strides: [q * k * w, k * w, w, 1] };
-        let y = pass.outputs.get(0)?;
+        let mut y = pass.outputs.get(0)?;
         let a = Strides { offset: 0, strides: [q * w, w, 0, 1] };
-        backend.strided_copy(shape, pass.inputs.get(0)?, a, y, to, WeightGrad::Set)?;
+        device.strided_copy(shape, pass.inputs.get(0)?, a, y.reborrow(), to, WeightGrad::Set)?;
         let b = Strides { offset: 0, strides: [k * w, 0, w, 1] };
-        backend.strided_copy(shape, pass.inputs.get(1)?, b, y, to, WeightGrad::Add)
+        device.strided_copy(shape, pass.inputs.get(1)?, b, y, to, WeightGrad::Add)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let dy = pass.doutputs.get(0)?;
         let [da, db, ..] = pass.dinputs.each();
-        if let Some(da) = da {
-            backend.sum_axis([pass.batch * self.queries, self.keys, self.width], 1.0, dy, da, WeightGrad::Set)?;
+        let over_keys = [pass.batch * self.queries, self.keys, self.width];
+        let over_queries = [pass.batch, self.queries, self.keys * self.width];
+        for (sizes, to) in [(over_keys, da), (over_queries, db)] {
+            let Some(to) = to else { continue };
+            let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+            device.sum_axis(sizes, 1.0, dy, to, WeightGrad::Set, workspace)?;
         }
-        match db {
-            Some(db) => {
-                backend.sum_axis([pass.batch, self.queries, self.keys * self.width], 1.0, dy, db, WeightGrad::Set)
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
 /// Sums of the rows.
 struct Sum {
     columns: usize,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for Sum {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        use crate::backend::Storage;
+impl Op for Sum {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
-        backend.sum_axis([y.elements(), self.columns, 1], 1.0, x, y, WeightGrad::Set)
+        let sizes = [y.len(), self.columns, 1];
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+        device.sum_axis(sizes, 1.0, x, y, WeightGrad::Set, workspace)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        use crate::backend::Storage;
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (dy, dx) = (pass.doutputs.get(0)?, pass.dinputs.get(0)?);
-        let shape = [1, 1, dy.elements(), self.columns];
+        let shape = [1, 1, dy.len(), self.columns];
         let from = Strides { offset: 0, strides: [0, 0, 1, 0] };
         let to = Strides { offset: 0, strides: [0, 0, self.columns as isize, 1] };
-        backend.strided_copy(shape, dy, from, dx, to, WeightGrad::Set)
+        device.strided_copy(shape, dy, from, dx, to, WeightGrad::Set)
     }
 }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::backend::DenseBackend;
-use crate::dtype::Scalar;
+use crate::backend::TensorMut;
+use crate::backend::device::no_model_in;
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
 use crate::nn::{Random, init};
@@ -66,9 +67,14 @@ impl Init {
 }
 
 impl Parameter {
-    /// Draws its elements.
-    pub(crate) fn initialize<E: Scalar>(&self, weights: &mut [E], random: &mut Random) {
-        self.init.fill(&self.shape, weights, random);
+    /// Draws its elements, which stand in the host's memory.
+    pub(crate) fn initialize(&self, weights: TensorMut<'_>, random: &mut Random) -> Result<()> {
+        match weights.dtype() {
+            DType::F32 => self.init.fill(&self.shape, weights.host::<f32>()?, random),
+            DType::F64 => self.init.fill(&self.shape, weights.host::<f64>()?, random),
+            other => return Err(no_model_in(other)),
+        }
+        Ok(())
     }
 }
 
@@ -119,8 +125,8 @@ pub(crate) struct StorageInfo {
 }
 
 /// An operation in its place.
-pub(crate) struct Node<B: DenseBackend> {
-    pub op: Box<dyn Op<B>>,
+pub(crate) struct Node {
+    pub op: Box<dyn Op>,
     pub inputs: Vec<Option<usize>>,
     pub outputs: Vec<usize>,
     pub parameters: Range<usize>,
@@ -133,10 +139,10 @@ pub(crate) struct Node<B: DenseBackend> {
 
 /// The layers of a network so far, as the one being built sees them. A layer's `build` calls [`parameter`](Self::parameter) for its
 /// weights and [`op`](Self::op) for what it computes.
-pub struct Builder<B: DenseBackend> {
+pub struct Builder {
     network: u64,
     pub(super) storages: Vec<StorageInfo>,
-    pub(super) nodes: Vec<Node<B>>,
+    pub(super) nodes: Vec<Node>,
     pub(crate) layers: Vec<LayerWeights>,
     /// The layer being built.
     pub(crate) layer: usize,
@@ -153,7 +159,7 @@ pub(crate) struct LayerWeights {
     pub parameters: Vec<Parameter>,
 }
 
-impl<B: DenseBackend> Builder<B> {
+impl Builder {
     pub(crate) fn new(network: u64) -> Self {
         Builder {
             network,
@@ -276,7 +282,7 @@ impl<B: DenseBackend> Builder<B> {
     /// [`Error::SizeOverflow`]; [`Error::Shape`] for inputs of another network or with other numbers of rows.
     pub fn op(
         &mut self,
-        op: impl Op<B> + 'static,
+        op: impl Op + 'static,
         inputs: &[Option<&Value>],
         outputs: &[&[usize]],
         parameters: Range<usize>,
@@ -327,7 +333,7 @@ impl<B: DenseBackend> Builder<B> {
     /// Those of [`op`](Self::op).
     pub fn op1(
         &mut self,
-        op: impl Op<B> + 'static,
+        op: impl Op + 'static,
         inputs: &[&Value],
         output: &[usize],
         parameters: Range<usize>,
@@ -342,7 +348,7 @@ impl<B: DenseBackend> Builder<B> {
     /// # Errors
     ///
     /// Those of [`op`](Self::op).
-    pub fn constant_op(&mut self, op: impl Op<B> + 'static, inputs: &[&Value], output: &[usize]) -> Result<Value> {
+    pub fn constant_op(&mut self, op: impl Op + 'static, inputs: &[&Value], output: &[usize]) -> Result<Value> {
         let value = self.op1(op, inputs, output, 0..0)?;
         let storage = &mut self.storages[value.storage];
         (storage.differentiable, storage.constant) = (false, true);

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::dense::{DenseCall, Orientation, Product};
-use crate::backend::{DenseBackend, WeightGrad};
+use crate::backend::ops::{MatMul, Orientation, Workspace};
+use crate::backend::{Device, WeightGrad};
 use crate::cell;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
@@ -47,17 +47,13 @@ impl Dense {
         Dense { use_bias, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         Ok(vec![self.apply(builder, x)?])
     }
 
     /// The layer's output for `x`, as a part of a layer too.
-    pub(super) fn apply<B: DenseBackend + 'static>(&self, builder: &mut Builder<B>, x: &Value) -> Result<Value> {
+    pub(super) fn apply(&self, builder: &mut Builder, x: &Value) -> Result<Value> {
         let Some((&features, leading)) = x.shape().split_last() else {
             return Err(Error::shape(builder.name(), "inputs of at least one axis", "none"));
         };
@@ -88,12 +84,7 @@ impl Dense {
 }
 
 /// `x Wᵀ`, with a bias where the weights `[units, features]` are followed by one.
-pub(super) fn linear<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    x: &Value,
-    units: usize,
-    weights: std::ops::Range<usize>,
-) -> Result<Value> {
+pub(super) fn linear(builder: &mut Builder, x: &Value, units: usize, weights: std::ops::Range<usize>) -> Result<Value> {
     let (features, leading) = match x.shape().split_last() {
         Some((&features, leading)) => (features, leading),
         None => return Err(Error::shape(builder.name(), "inputs of at least one axis", "none")),
@@ -111,7 +102,7 @@ pub(super) fn linear<B: DenseBackend + 'static>(
     Ok(builder.op1(op, &[x], &shape, weights)?.with_mask(x.mask()))
 }
 
-struct DenseOp<B: DenseBackend> {
+struct DenseOp {
     features: usize,
     units: usize,
     /// Rows of `features` in one sample.
@@ -119,72 +110,64 @@ struct DenseOp<B: DenseBackend> {
     use_bias: bool,
     activation: cell::Activation,
     /// Gradient of what goes into the activation.
-    dz: Scratch<B>,
-    workspace: Scratch<B>,
+    dz: Scratch,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> DenseOp<B> {
-    fn product(&self, orientation: Orientation, batch: usize) -> Product {
+impl DenseOp {
+    fn product(&self, orientation: Orientation, batch: usize) -> MatMul {
         let (rows, units, features) = (self.rows * batch, self.units, self.features);
-        match orientation {
-            Orientation::Nt => Product { orientation, m: rows, n: units, k: features },
-            Orientation::Nn => Product { orientation, m: rows, n: features, k: units },
-            Orientation::Tn => Product { orientation, m: units, n: features, k: rows },
-        }
+        let (m, n, k) = match orientation {
+            Orientation::Nt => (rows, units, features),
+            Orientation::Nn => (rows, features, units),
+            Orientation::Tn => (units, features, rows),
+        };
+        MatMul::single(orientation, m, n, k)
     }
 }
 
-impl<B: DenseBackend> Op<B> for DenseOp<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for DenseOp {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let split = self.units * self.features;
         let product = self.product(Orientation::Nt, pass.batch);
-        self.workspace.grow(backend, "workspace", backend.dense_workspace(DenseCall::Gemm(product)))?;
-        let weight = backend.view(pass.parameters, 0..split)?;
-        let y = pass.outputs.get(0)?;
-        backend.gemm(product, pass.inputs.get(0)?, &weight, y, WeightGrad::Set, self.workspace.all()?)?;
+        let workspace = self.workspace.for_call(device, Workspace::MatMul(product))?;
+        let weight = pass.parameters.part(0..split)?;
+        let mut y = pass.outputs.get(0)?;
+        device.matmul(product, 1.0, pass.inputs.get(0)?, weight, y.reborrow(), WeightGrad::Set, workspace)?;
         if self.use_bias {
-            let bias = backend.view(pass.parameters, split..split + self.units)?;
-            backend.add_bias_activate(self.activation, Some(&bias), y, None)
+            let bias = pass.parameters.part(split..split + self.units)?;
+            device.add_bias_activate(self.activation, Some(bias), y, None)
         } else if self.activation != cell::Activation::Linear {
-            backend.add_bias_activate(self.activation, None, y, None)
+            device.add_bias_activate(self.activation, None, y, None)
         } else {
             Ok(())
         }
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let split = self.units * self.features;
         let rows = self.rows * pass.batch;
-        let of_weight = self.product(Orientation::Tn, pass.batch);
-        let of_input = self.product(Orientation::Nn, pass.batch);
-        let sums = DenseCall::ColumnSums { rows, columns: self.units };
-        let calls = [DenseCall::Gemm(of_weight), DenseCall::Gemm(of_input), sums];
-        let most = calls.into_iter().map(|call| backend.dense_workspace(call)).max().unwrap_or(0);
-        self.workspace.grow(backend, "workspace", most)?;
-        let dz;
         let dy = if self.activation == cell::Activation::Linear {
             pass.doutputs.get(0)?
         } else {
-            self.dz.grow(backend, "dz", rows * self.units)?;
-            let mut to = self.dz.get_mut(backend, rows * self.units)?;
-            backend.activation_gradient(self.activation, pass.doutputs.get(0)?, pass.outputs.get(0)?, &mut to)?;
-            drop(to);
-            dz = self.dz.get(backend, rows * self.units)?;
-            &*dz
+            self.dz.grow(device, "dz", rows * self.units)?;
+            let dz = self.dz.get_mut(rows * self.units)?;
+            device.activation_gradient(self.activation, pass.doutputs.get(0)?, pass.outputs.get(0)?, dz)?;
+            self.dz.get(rows * self.units)?
         };
-        let workspace = self.workspace.all()?;
+        let (dweight, dbias) = pass.dparameters.split_at(split)?;
         if self.use_bias {
-            let mut dbias = backend.view_mut(pass.dparameters, split..split + self.units)?;
-            backend.column_sums(dy, &mut dbias, pass.grad, workspace)?;
+            let sizes = [1, rows, self.units];
+            let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+            device.sum_axis(sizes, 1.0, dy, dbias, pass.grad, workspace)?;
         }
-        let mut dweight = backend.view_mut(pass.dparameters, 0..split)?;
-        backend.gemm(of_weight, dy, pass.inputs.get(0)?, &mut dweight, pass.grad, workspace)?;
-        match pass.dinputs.optional(0) {
-            Some(dx) => {
-                let weight = backend.view(pass.parameters, 0..split)?;
-                backend.gemm(of_input, dy, &weight, dx, WeightGrad::Set, workspace)
-            }
-            None => Ok(()),
-        }
+        let of_weight = self.product(Orientation::Tn, pass.batch);
+        let workspace = self.workspace.for_call(device, Workspace::MatMul(of_weight))?;
+        device.matmul(of_weight, 1.0, dy, pass.inputs.get(0)?, dweight, pass.grad, workspace)?;
+        let Some(dx) = pass.dinputs.optional(0) else { return Ok(()) };
+        let of_input = self.product(Orientation::Nn, pass.batch);
+        let workspace = self.workspace.for_call(device, Workspace::MatMul(of_input))?;
+        let weight = pass.parameters.part(0..split)?;
+        device.matmul(of_input, 1.0, dy, weight, dx, WeightGrad::Set, workspace)
     }
 }

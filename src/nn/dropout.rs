@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::{Device, TensorMut, TensorRef};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::one_input;
@@ -11,7 +11,7 @@ use crate::rnn::dropout::Dropout as Mask;
 
 /// In training, elements zeroed at random and the others scaled up, so that sums stay as they are: Keras's
 /// [`Dropout`](https://keras.io/api/layers/regularization_layers/dropout/) ([Srivastava et al. 2014](https://jmlr.org/papers/v15/srivastava14a.html)).
-/// Masks are drawn from the model's seed and the number of the batch: the same on every backend. Shapes and the sequence's mask pass
+/// Masks are drawn from the model's seed and the number of the batch: the same on every device. Shapes and the sequence's mask pass
 /// through.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,18 +26,14 @@ impl Dropout {
         Dropout { rate }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         Ok(vec![dropped(builder, x, self.rate)?])
     }
 }
 
 /// Refuses what is no probability of dropping.
-pub(super) fn check_rate<B: DenseBackend + 'static>(builder: &Builder<B>, option: &str, rate: f64) -> Result<()> {
+pub(super) fn check_rate(builder: &Builder, option: &str, rate: f64) -> Result<()> {
     if (0.0..1.0).contains(&rate) {
         return Ok(());
     }
@@ -45,7 +41,7 @@ pub(super) fn check_rate<B: DenseBackend + 'static>(builder: &Builder<B>, option
 }
 
 /// `x` with elements dropped in training.
-pub(super) fn dropped<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value, rate: f64) -> Result<Value> {
+pub(super) fn dropped(builder: &mut Builder, x: &Value, rate: f64) -> Result<Value> {
     check_rate(builder, "rate", rate)?;
     if rate == 0.0 {
         return Ok(x.clone());
@@ -63,29 +59,22 @@ struct DropoutOp {
 }
 
 impl DropoutOp {
-    fn apply<B: DenseBackend>(
-        &self,
-        backend: &B,
-        seed: u64,
-        batch: usize,
-        x: &B::Buffer,
-        y: &mut B::Buffer,
-    ) -> Result<()> {
+    fn apply(&self, device: &Device, seed: u64, batch: usize, x: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
         let mask = Mask::new(self.rate, seed);
-        backend.dropout(&mask, self.number as usize, batch, self.features, x, y)
+        device.dropout(&mask, self.number as usize, batch, self.features, x, y)
     }
 }
 
-impl<B: DenseBackend> Op<B> for DropoutOp {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for DropoutOp {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let y = pass.outputs.get(0)?;
         match pass.training {
-            true => self.apply(backend, pass.seed, pass.batch, pass.inputs.get(0)?, y),
-            false => backend.copy(pass.inputs.get(0)?, y),
+            true => self.apply(device, pass.seed, pass.batch, pass.inputs.get(0)?, y),
+            false => device.copy(pass.inputs.get(0)?, y),
         }
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        self.apply(backend, pass.seed, pass.batch, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        self.apply(device, pass.seed, pass.batch, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }
 }

@@ -1,16 +1,15 @@
 //! [`Embedding`].
 
-use std::borrow::{Borrow, BorrowMut};
-
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::RECORD_LEN;
+use crate::backend::ops::{IndexStatus, Report, STATUS_LEN};
+use crate::backend::{Device, TensorMut};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::masking::NotEqual;
-use crate::nn::one_input;
 use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::{Scratch, one_input};
 
 /// A vector for each whole number, Keras's [`Embedding`](https://keras.io/api/layers/core_layers/embedding/): `[…]` of numbers
 /// `0..input_dim` to `[…, output_dim]`. Weights `weight` `[input_dim, output_dim]`, uniform in ±0.05. A number outside of the table, or
@@ -39,11 +38,7 @@ impl Embedding {
         Embedding { mask_zero, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         for (size, name) in [(self.input_dim, "input_dim"), (self.output_dim, "output_dim")] {
             if size == 0 {
@@ -55,13 +50,13 @@ impl Embedding {
         }
         let weight = builder.parameter("weight", &[self.input_dim, self.output_dim], Init::Uniform(0.05))?;
         let shape: Vec<usize> = x.shape().iter().copied().chain([self.output_dim]).collect();
-        let op = EmbeddingOp::<B> {
+        let op = EmbeddingOp {
             name: builder.name(),
             rows: self.input_dim,
             width: self.output_dim,
             positions: x.size(),
-            indices: None,
-            record: None,
+            indices: Scratch::new(),
+            status: Scratch::new(),
         };
         let y = builder.op1(op, &[x], &shape, weight)?;
         let mask = match self.mask_zero {
@@ -72,57 +67,53 @@ impl Embedding {
     }
 }
 
-struct EmbeddingOp<B: DenseBackend> {
+struct EmbeddingOp {
     name: String,
     rows: usize,
     width: usize,
     /// Numbers in a sample.
     positions: usize,
-    indices: Option<(usize, B::Owned<u32>)>,
-    record: Option<B::Owned<f64>>,
+    indices: Scratch,
+    status: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for EmbeddingOp<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+/// A number outside the table, in the status.
+fn noted(status: TensorMut<'_>) -> Option<IndexStatus<'_>> {
+    Some(IndexStatus { code: 1, status })
+}
+
+impl Op for EmbeddingOp {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let len = pass.batch * self.positions;
-        if self.indices.as_ref().is_none_or(|(most, _)| *most < len) {
-            self.indices = Some((len, backend.allocate("indices", len)?));
-        }
-        if self.record.is_none() {
-            self.record = Some(backend.allocate("record", RECORD_LEN)?);
-        }
-        let (Some((_, indices)), Some(record)) = (&mut self.indices, &mut self.record) else { return Ok(()) };
-        let mut indices = backend.view_mut(indices.borrow_mut(), 0..len)?;
-        backend.indices(self.rows, pass.inputs.get(0)?, &mut indices, 1, record.borrow_mut())?;
-        backend.gather(self.width, pass.parameters, &indices, pass.outputs.get(0)?, 1, record.borrow_mut())
+        self.indices.grow_as(device, "indices", DType::U32, len)?;
+        self.status.grow_as(device, "status", DType::F64, STATUS_LEN)?;
+        let mut status = self.status.all()?;
+        let indices = self.indices.get_mut(len)?;
+        device.indices(self.rows, pass.inputs.get(0)?, indices, noted(status.reborrow()))?;
+        let indices = self.indices.get(len)?;
+        device.gather(self.width, pass.parameters, indices, pass.outputs.get(0)?, noted(status))
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         if let Some(dx) = pass.dinputs.optional(0) {
-            backend.fill(dx, 0.0)?;
+            device.fill(dx, 0.0)?;
         }
-        let len = pass.batch * self.positions;
-        let (Some((_, indices)), Some(record)) = (&self.indices, &mut self.record) else {
+        if self.indices.is_empty() {
             let problem = "backward needs a forward pass before it".to_owned();
             return Err(Error::Presence { tensor: format!("indices of {}", self.name), problem });
-        };
-        let indices = backend.view(indices.borrow(), 0..len)?;
-        backend.scatter_add(
-            self.width,
-            &indices,
-            pass.doutputs.get(0)?,
-            pass.dparameters,
-            pass.grad,
-            1,
-            record.borrow_mut(),
-        )
+        }
+        let indices = self.indices.get(pass.batch * self.positions)?;
+        let status = noted(self.status.all()?);
+        device.scatter_add(self.width, indices, pass.doutputs.get(0)?, pass.dparameters, pass.grad, status)
     }
 
-    fn check(&self, backend: &B) -> Result<()> {
-        let Some(record) = &self.record else { return Ok(()) };
-        let mut numbers = [0.0; RECORD_LEN];
-        backend.download(record.borrow(), &mut numbers)?;
-        match crate::backend::dense::Report::new(&numbers).bad_index {
+    fn check(&self, device: &Device) -> Result<()> {
+        if self.status.is_empty() {
+            return Ok(());
+        }
+        let mut numbers = [0.0; STATUS_LEN];
+        device.download(self.status.get(STATUS_LEN)?, &mut numbers)?;
+        match Report::new(&numbers).bad_index {
             None => Ok(()),
             Some(_) => Err(Error::option(
                 format!("input of {}", self.name),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::one_input;
@@ -27,11 +27,7 @@ impl Masking {
         Masking { mask_value }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let &[steps, features] = x.shape() else {
             return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{:?}", x.shape())));
@@ -51,14 +47,14 @@ pub(super) struct NotEqual {
     pub value: f64,
 }
 
-impl<B: DenseBackend> Op<B> for NotEqual {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        backend.mask_not_equal(self.columns, pass.inputs.get(0)?, self.value, pass.outputs.get(0)?)
+impl Op for NotEqual {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        device.mask_not_equal(self.columns, pass.inputs.get(0)?, self.value, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         match pass.dinputs.optional(0) {
-            Some(dx) => backend.fill(dx, 0.0),
+            Some(dx) => device.fill(dx, 0.0),
             None => Ok(()),
         }
     }
@@ -67,12 +63,12 @@ impl<B: DenseBackend> Op<B> for NotEqual {
 /// Rows that a mask names, zeros for the others.
 pub(super) struct KeepRows;
 
-impl<B: DenseBackend> Op<B> for KeepRows {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        backend.select_rows(pass.inputs.get(1)?, pass.inputs.get(0)?, None, pass.outputs.get(0)?)
+impl Op for KeepRows {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        device.select_rows(pass.inputs.get(1)?, pass.inputs.get(0)?, None, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        device.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
     }
 }

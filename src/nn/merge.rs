@@ -3,16 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::Columns;
+use crate::backend::{Device, TensorRef};
+use crate::cell;
 use crate::error::{Error, Result};
 use crate::nn::Scratch;
 use crate::nn::builder::{Builder, Value};
 use crate::nn::masking::{KeepRows, NotEqual};
 use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::shape::{Columns, copy_columns};
 
 /// At least two inputs of one shape.
-fn alike<'a, B: DenseBackend + 'static>(builder: &Builder<B>, inputs: &'a [Value]) -> Result<(&'a Value, &'a [Value])> {
+fn alike<'a>(builder: &Builder, inputs: &'a [Value]) -> Result<(&'a Value, &'a [Value])> {
     let (first, others) = match inputs {
         [first, others @ ..] if !others.is_empty() => (first, others),
         _ => return Err(Error::shape(builder.name(), "at least two inputs", inputs.len().to_string())),
@@ -28,7 +29,7 @@ fn alike<'a, B: DenseBackend + 'static>(builder: &Builder<B>, inputs: &'a [Value
 }
 
 /// The mask of several inputs, as Keras has it: steps that any of them has; none where an input has none, since it has all steps.
-fn joined<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value]) -> Result<Option<Value>> {
+fn joined(builder: &mut Builder, inputs: &[Value]) -> Result<Option<Value>> {
     let Some(masks) = inputs.iter().map(|input| input.mask().cloned()).collect::<Option<Vec<Value>>>() else {
         return Ok(None);
     };
@@ -43,7 +44,7 @@ fn joined<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value])
 }
 
 /// One after the other, two at a time.
-fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value], how: Combination) -> Result<Value> {
+fn folded(builder: &mut Builder, inputs: &[Value], how: Combination) -> Result<Value> {
     alike(builder, inputs)?;
     let mask = joined(builder, inputs)?;
     // A step that is absent from one factor leaves the others as they are.
@@ -52,8 +53,7 @@ fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value],
         for factor in &mut factors {
             if let Some(mask) = factor.mask().filter(|mask| mask.shape() == &factor.shape()[..1]).cloned() {
                 let shape = factor.shape().to_vec();
-                *factor =
-                    builder.op1(OneWhereAbsent::<B> { ones: Scratch::new() }, &[&*factor, &mask], &shape, 0..0)?;
+                *factor = builder.op1(OneWhereAbsent { ones: Scratch::new() }, &[&*factor, &mask], &shape, 0..0)?;
             }
         }
     }
@@ -62,7 +62,7 @@ fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value],
     let mut result = first.clone();
     for other in others {
         result = match how {
-            Combination::Maximum => builder.op1(Maximum2::<B>::new(), &[&result, other], &shape, 0..0)?,
+            Combination::Maximum => builder.op1(Maximum2::new(), &[&result, other], &shape, 0..0)?,
             _ => builder.op1(Pair(how), &[&result, other], &shape, 0..0)?,
         };
     }
@@ -73,22 +73,20 @@ fn folded<B: DenseBackend + 'static>(builder: &mut Builder<B>, inputs: &[Value],
 }
 
 /// Rows that a mask, input 1, names; ones for the others.
-struct OneWhereAbsent<B: DenseBackend> {
-    ones: Scratch<B>,
+struct OneWhereAbsent {
+    ones: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for OneWhereAbsent<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        use crate::backend::Storage;
+impl Op for OneWhereAbsent {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let x = pass.inputs.get(0)?;
-        self.ones.grow(backend, "ones", x.elements())?;
-        let mut ones = self.ones.get_mut(backend, x.elements())?;
-        backend.fill(&mut ones, 1.0)?;
-        backend.select_rows(pass.inputs.get(1)?, x, Some(&ones), pass.outputs.get(0)?)
+        self.ones.grow(device, "ones", x.len())?;
+        device.fill(self.ones.get_mut(x.len())?, 1.0)?;
+        device.select_rows(pass.inputs.get(1)?, x, Some(self.ones.get(x.len())?), pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        device.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
     }
 }
 
@@ -103,94 +101,90 @@ enum Combination {
 /// `a + b`, `a - b` or `a * b`.
 struct Pair(Combination);
 
-impl<B: DenseBackend> Op<B> for Pair {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        let (a, b, y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
-        match self.0 {
-            Combination::Product => backend.multiply(a, b, y),
-            Combination::Difference => {
-                backend.copy(a, y)?;
-                backend.scale_add(-1.0, b, 1.0, y)
-            }
-            _ => backend.add(a, b, y),
+impl Pair {
+    fn sign(&self) -> f64 {
+        if self.0 == Combination::Difference { -1.0 } else { 1.0 }
+    }
+}
+
+impl Op for Pair {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let (a, b, mut y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
+        if self.0 == Combination::Product {
+            return device.multiply(a, b, y);
         }
+        device.copy(a, y.reborrow())?;
+        device.scale_add(self.sign(), b, 1.0, y)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let dy = pass.doutputs.get(0)?;
         let [da, db, ..] = pass.dinputs.each();
         if self.0 == Combination::Product {
             if let Some(da) = da {
-                backend.multiply(dy, pass.inputs.get(1)?, da)?;
+                device.multiply(dy, pass.inputs.get(1)?, da)?;
             }
             return match db {
-                Some(db) => backend.multiply(dy, pass.inputs.get(0)?, db),
+                Some(db) => device.multiply(dy, pass.inputs.get(0)?, db),
                 None => Ok(()),
             };
         }
         if let Some(da) = da {
-            backend.copy(dy, da)?;
+            device.copy(dy, da)?;
         }
-        let sign = if self.0 == Combination::Difference { -1.0 } else { 1.0 };
         match db {
-            Some(db) => backend.scale_add(sign, dy, 0.0, db),
+            Some(db) => device.scale_add(self.sign(), dy, 0.0, db),
             None => Ok(()),
         }
     }
 }
 
 /// The larger of two; of equals the first, whose gradient it is.
-struct Maximum2<B: DenseBackend> {
-    difference: Scratch<B>,
-    first: Scratch<B>,
+struct Maximum2 {
+    difference: Scratch,
+    first: Scratch,
 }
 
-impl<B: DenseBackend> Maximum2<B> {
+impl Maximum2 {
     fn new() -> Self {
         Maximum2 { difference: Scratch::new(), first: Scratch::new() }
     }
 
     /// `first` becomes 1 where b is not larger.
-    fn compare(&mut self, backend: &B, a: &B::Buffer, b: &B::Buffer) -> Result<()> {
-        use crate::backend::Storage;
-        let len = a.elements();
-        self.difference.grow(backend, "difference", len)?;
-        self.first.grow(backend, "mask of maxima", len)?;
-        let mut difference = self.difference.get_mut(backend, len)?;
-        backend.copy(b, &mut difference)?;
-        backend.scale_add(-1.0, a, 1.0, &mut difference)?;
+    fn compare(&mut self, device: &Device, a: TensorRef<'_>, b: TensorRef<'_>) -> Result<()> {
+        let len = a.len();
+        self.difference.grow(device, "difference", len)?;
+        self.first.grow(device, "mask of maxima", len)?;
+        let mut difference = self.difference.get_mut(len)?;
+        device.copy(b, difference.reborrow())?;
+        device.scale_add(-1.0, a, 1.0, difference.reborrow())?;
         // max(b - a, 0) is zero exactly where a is taken.
-        backend.add_bias_activate(crate::cell::Activation::Relu, None, &mut difference, None)?;
-        drop(difference);
-        let mut first = self.first.get_mut(backend, len)?;
-        backend.mask_not_equal(1, &*self.difference.get(backend, len)?, 0.0, &mut first)?;
-        backend.add_bias_activate(crate::cell::Activation::Affine { alpha: -1.0, beta: 1.0 }, None, &mut first, None)
+        device.add_bias_activate(cell::Activation::Relu, None, difference, None)?;
+        let mut first = self.first.get_mut(len)?;
+        device.mask_not_equal(1, self.difference.get(len)?, 0.0, first.reborrow())?;
+        device.add_bias_activate(cell::Activation::Affine { alpha: -1.0, beta: 1.0 }, None, first, None)
     }
 }
 
-impl<B: DenseBackend> Op<B> for Maximum2<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        use crate::backend::Storage;
+impl Op for Maximum2 {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (a, b) = (pass.inputs.get(0)?, pass.inputs.get(1)?);
-        self.compare(backend, a, b)?;
-        let first = self.first.get(backend, a.elements())?;
-        backend.select_rows(&first, a, Some(b), pass.outputs.get(0)?)
+        self.compare(device, a, b)?;
+        device.select_rows(self.first.get(a.len())?, a, Some(b), pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        use crate::backend::Storage;
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let dy = pass.doutputs.get(0)?;
-        let len = dy.elements();
+        let first = self.first.get(dy.len())?;
         let [da, db, ..] = pass.dinputs.each();
         if let Some(da) = da {
-            backend.select_rows(&*self.first.get(backend, len)?, dy, None, da)?;
+            device.select_rows(first, dy, None, da)?;
         }
-        let Some(db) = db else { return Ok(()) };
+        let Some(mut db) = db else { return Ok(()) };
         // Where the other is taken: dy less what the first takes.
-        let mut taken = self.difference.get_mut(backend, len)?;
-        backend.select_rows(&*self.first.get(backend, len)?, dy, None, &mut taken)?;
-        backend.copy(dy, db)?;
-        backend.scale_add(-1.0, &taken, 1.0, db)
+        device.select_rows(first, dy, None, self.difference.get_mut(dy.len())?)?;
+        device.copy(dy, db.reborrow())?;
+        device.scale_add(-1.0, self.difference.get(dy.len())?, 1.0, db)
     }
 }
 
@@ -208,11 +202,7 @@ macro_rules! elementwise {
                 Self {}
             }
 
-            pub(super) fn build<B: DenseBackend + 'static>(
-                &self,
-                builder: &mut Builder<B>,
-                inputs: &[Value],
-            ) -> Result<Vec<Value>> {
+            pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
                 Ok(vec![folded(builder, inputs, Combination::$how)?])
             }
         }
@@ -245,11 +235,7 @@ impl Subtract {
         Subtract {}
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         if inputs.len() != 2 {
             return Err(Error::shape(builder.name(), "two inputs", inputs.len().to_string()));
         }
@@ -268,31 +254,27 @@ impl Average {
         Average {}
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let sum = folded(builder, inputs, Combination::Sum)?;
         Ok(vec![scaled(builder, &sum, 1.0 / inputs.len() as f64)?])
     }
 }
 
 /// `factor x`; the mask stays.
-pub(super) fn scaled<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value, factor: f64) -> Result<Value> {
+pub(super) fn scaled(builder: &mut Builder, x: &Value, factor: f64) -> Result<Value> {
     let shape = x.shape().to_vec();
     Ok(builder.op1(Scale(factor), &[x], &shape, 0..0)?.with_mask(x.mask()))
 }
 
 struct Scale(f64);
 
-impl<B: DenseBackend> Op<B> for Scale {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        backend.scale_add(self.0, pass.inputs.get(0)?, 0.0, pass.outputs.get(0)?)
+impl Op for Scale {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        device.scale_add(self.0, pass.inputs.get(0)?, 0.0, pass.outputs.get(0)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.scale_add(self.0, pass.doutputs.get(0)?, 0.0, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        device.scale_add(self.0, pass.doutputs.get(0)?, 0.0, pass.dinputs.get(0)?)
     }
 }
 
@@ -308,11 +290,7 @@ impl Concatenate {
         Concatenate {}
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let [first, others @ ..] = inputs else {
             return Err(Error::shape(builder.name(), "at least two inputs", "none"));
         };
@@ -329,7 +307,7 @@ impl Concatenate {
 }
 
 /// Two values side by side along the last axis.
-pub(super) fn concatenated<B: DenseBackend + 'static>(builder: &mut Builder<B>, a: &Value, b: &Value) -> Result<Value> {
+pub(super) fn concatenated(builder: &mut Builder, a: &Value, b: &Value) -> Result<Value> {
     let parts = (a.shape().split_last(), b.shape().split_last());
     let (Some((&first, leading)), Some((&second, other))) = parts else {
         return Err(Error::shape(builder.name(), "inputs of at least one axis", "none"));
@@ -347,25 +325,25 @@ struct Join {
     second: usize,
 }
 
-impl<B: DenseBackend> Op<B> for Join {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        let (a, b, y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
+impl Op for Join {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let (a, b, mut y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
         let (first, second) = (self.first, self.second);
         let to = |at| Columns { width: first + second, first: at };
-        backend.copy_columns(first, a, Columns { width: first, first: 0 }, y, to(0))?;
-        backend.copy_columns(second, b, Columns { width: second, first: 0 }, y, to(first))
+        copy_columns(device, first, a, Columns::all(first), y.reborrow(), to(0))?;
+        copy_columns(device, second, b, Columns::all(second), y, to(first))
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let dy = pass.doutputs.get(0)?;
         let (first, second) = (self.first, self.second);
         let from = |at| Columns { width: first + second, first: at };
         let [da, db, ..] = pass.dinputs.each();
         if let Some(da) = da {
-            backend.copy_columns(first, dy, from(0), da, Columns { width: first, first: 0 })?;
+            copy_columns(device, first, dy, from(0), da, Columns::all(first))?;
         }
         match db {
-            Some(db) => backend.copy_columns(second, dy, from(first), db, Columns { width: second, first: 0 }),
+            Some(db) => copy_columns(device, second, dy, from(first), db, Columns::all(second)),
             None => Ok(()),
         }
     }

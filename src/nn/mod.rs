@@ -14,7 +14,6 @@ pub mod dense;
 pub mod dropout;
 pub mod embedding;
 pub mod init;
-
 pub mod masking;
 pub mod merge;
 pub(crate) mod network;
@@ -33,7 +32,6 @@ pub use dense::Dense;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use init::Random;
-pub use crate::loss::Loss;
 pub use masking::Masking;
 pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use normalization::{BatchNormalization, LayerNormalization};
@@ -46,9 +44,15 @@ pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use time_distributed::TimeDistributed;
 pub use transformer::{PositionalEncoding, TransformerEncoder};
 
+pub use crate::loss::Loss;
+
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
+use crate::backend::ops::Workspace;
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// A layer: a recipe for operations. [`LayerConfig`] holds those of this crate, which a model file can hold; others may be given to a
@@ -178,12 +182,23 @@ impl Scratch {
 
     /// Makes it at least `len` long, of the device's element type.
     pub(crate) fn grow(&mut self, device: &Device, what: &str, len: usize) -> Result<()> {
+        self.grow_as(device, what, device.dtype(), len)
+    }
+
+    /// The same of another type: `u32` for indices, `f64` for a status. Its type must always be the same.
+    pub(crate) fn grow_as(&mut self, device: &Device, what: &str, dtype: DType, len: usize) -> Result<()> {
         if self.tensor.as_ref().is_none_or(|tensor| tensor.len() < len) {
             // First the old one goes, so that both need not fit.
             self.tensor = None;
-            self.tensor = Some(device.allocate(what, len)?);
+            self.tensor = Some(device.allocate_as(what, dtype, len)?);
         }
         Ok(())
+    }
+
+    /// All of it, made large enough to be the workspace of `call`.
+    pub(crate) fn for_call(&mut self, device: &Device, call: Workspace) -> Result<TensorMut<'_>> {
+        self.grow(device, "workspace", device.workspace(call))?;
+        self.all()
     }
 
     /// Whether nothing was allocated yet, or it was taken.
@@ -193,12 +208,22 @@ impl Scratch {
 
     /// The first `len` elements.
     pub(crate) fn get(&self, len: usize) -> Result<TensorRef<'_>> {
-        self.tensor.as_ref().ok_or_else(absent)?.view().part(0..len)
+        self.part(0..len)
     }
 
     /// The first `len` elements, to be written.
     pub(crate) fn get_mut(&mut self, len: usize) -> Result<TensorMut<'_>> {
-        self.tensor.as_mut().ok_or_else(absent)?.view_mut().part(0..len)
+        self.part_mut(0..len)
+    }
+
+    /// Some elements.
+    pub(crate) fn part(&self, range: Range<usize>) -> Result<TensorRef<'_>> {
+        self.tensor.as_ref().ok_or_else(absent)?.view().part(range)
+    }
+
+    /// Some elements, to be written.
+    pub(crate) fn part_mut(&mut self, range: Range<usize>) -> Result<TensorMut<'_>> {
+        self.tensor.as_mut().ok_or_else(absent)?.view_mut().part(range)
     }
 
     /// All of it.

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::DenseCall;
+use crate::backend::ops::Workspace;
+use crate::backend::{Device, TensorMut, TensorRef};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::{Scratch, one_input};
 
-fn check_epsilon<B: DenseBackend + 'static>(builder: &Builder<B>, epsilon: f64) -> Result<()> {
+fn check_epsilon(builder: &Builder, epsilon: f64) -> Result<()> {
     if epsilon.is_finite() && epsilon > 0.0 {
         return Ok(());
     }
@@ -17,7 +17,7 @@ fn check_epsilon<B: DenseBackend + 'static>(builder: &Builder<B>, epsilon: f64) 
 }
 
 /// Width of the last axis.
-fn width<B: DenseBackend + 'static>(builder: &Builder<B>, x: &Value) -> Result<usize> {
+fn width(builder: &Builder, x: &Value) -> Result<usize> {
     x.shape().last().copied().ok_or_else(|| Error::shape(builder.name(), "inputs of at least one axis", "none"))
 }
 
@@ -54,23 +54,19 @@ impl LayerNormalization {
         LayerNormalization { epsilon, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         Ok(vec![self.apply(builder, x)?])
     }
 
     /// The layer's output for `x`, as a part of a layer too.
-    pub(super) fn apply<B: DenseBackend + 'static>(&self, builder: &mut Builder<B>, x: &Value) -> Result<Value> {
+    pub(super) fn apply(&self, builder: &mut Builder, x: &Value) -> Result<Value> {
         check_epsilon(builder, self.epsilon)?;
         let columns = width(builder, x)?;
         let (gamma, beta) = (self.scale, self.center);
         let weights = scale_and_shift(builder, columns, gamma, beta)?;
         let shape = x.shape().to_vec();
-        let op = LayerNorm::<B> {
+        let op = LayerNorm {
             columns,
             rows: x.size() / columns,
             epsilon: self.epsilon,
@@ -83,12 +79,7 @@ impl LayerNormalization {
     }
 }
 
-fn scale_and_shift<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    columns: usize,
-    gamma: bool,
-    beta: bool,
-) -> Result<std::ops::Range<usize>> {
+fn scale_and_shift(builder: &mut Builder, columns: usize, gamma: bool, beta: bool) -> Result<std::ops::Range<usize>> {
     let gamma = gamma.then(|| builder.parameter("gamma", &[columns], Init::Constant(1.0))).transpose()?;
     let beta = beta.then(|| builder.parameter("beta", &[columns], Init::Constant(0.0))).transpose()?;
     Ok(match (gamma, beta) {
@@ -98,16 +89,30 @@ fn scale_and_shift<B: DenseBackend + 'static>(
     })
 }
 
-/// Gamma and beta, or their gradients, of an operation's weights.
-macro_rules! gamma_and_beta {
-    ($backend:expr, $op:expr, $view:ident, $weights:expr) => {{
-        let (columns, gamma, beta) = ($op.columns, $op.gamma, $op.beta);
-        let (first, second) = $backend.$view($weights, if gamma { columns } else { 0 })?;
-        (gamma.then_some(first), beta.then_some(second))
-    }};
+/// Gamma and beta of an operation's weights, where it has them.
+fn gamma_and_beta(
+    weights: TensorRef<'_>,
+    columns: usize,
+    gamma: bool,
+    beta: bool,
+) -> Result<(Option<TensorRef<'_>>, Option<TensorRef<'_>>)> {
+    let split = if gamma { columns } else { 0 };
+    let (first, second) = (weights.part(0..split)?, weights.part(split..weights.len())?);
+    Ok((gamma.then_some(first), beta.then_some(second)))
 }
 
-struct LayerNorm<B: DenseBackend> {
+/// Gradients of gamma and beta, where there are these.
+fn of_gamma_and_beta(
+    gradients: TensorMut<'_>,
+    columns: usize,
+    gamma: bool,
+    beta: bool,
+) -> Result<(Option<TensorMut<'_>>, Option<TensorMut<'_>>)> {
+    let (first, second) = gradients.split_at(if gamma { columns } else { 0 })?;
+    Ok((gamma.then_some(first), beta.then_some(second)))
+}
+
+struct LayerNorm {
     columns: usize,
     /// Rows of a sample.
     rows: usize,
@@ -115,43 +120,35 @@ struct LayerNorm<B: DenseBackend> {
     gamma: bool,
     beta: bool,
     /// Mean and inverse deviation of each row.
-    statistics: Scratch<B>,
-    workspace: Scratch<B>,
+    statistics: Scratch,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for LayerNorm<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for LayerNorm {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let len = 2 * self.rows * pass.batch;
-        self.statistics.grow(backend, "statistics of rows", len)?;
-        let (gamma, beta) = gamma_and_beta!(backend, self, split, pass.parameters);
-        backend.layer_norm(
-            self.columns,
-            self.epsilon,
-            pass.inputs.get(0)?,
-            gamma.as_deref(),
-            beta.as_deref(),
-            pass.outputs.get(0)?,
-            &mut *self.statistics.get_mut(backend, len)?,
-        )
+        self.statistics.grow(device, "statistics of rows", len)?;
+        let (gamma, beta) = gamma_and_beta(pass.parameters, self.columns, self.gamma, self.beta)?;
+        let statistics = self.statistics.get_mut(len)?;
+        let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
+        device.layer_norm(self.columns, self.epsilon, x, gamma, beta, y, statistics)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        let rows = self.rows * pass.batch;
-        let call = DenseCall::Normalization { rows, columns: self.columns };
-        self.workspace.grow(backend, "workspace", backend.dense_workspace(call))?;
-        let (gamma, _) = gamma_and_beta!(backend, self, split, pass.parameters);
-        let (mut dgamma, mut dbeta) = gamma_and_beta!(backend, self, split_mut, pass.dparameters);
-        backend.layer_norm_gradient(
-            self.columns,
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let (rows, columns) = (self.rows * pass.batch, self.columns);
+        let (gamma, _) = gamma_and_beta(pass.parameters, columns, self.gamma, self.beta)?;
+        let (dgamma, dbeta) = of_gamma_and_beta(pass.dparameters, columns, self.gamma, self.beta)?;
+        device.layer_norm_gradient(
+            columns,
             pass.inputs.get(0)?,
-            gamma.as_deref(),
-            &*self.statistics.get(backend, 2 * rows)?,
+            gamma,
+            self.statistics.get(2 * rows)?,
             pass.doutputs.get(0)?,
             pass.dinputs.optional(0),
-            dgamma.as_deref_mut(),
-            dbeta.as_deref_mut(),
+            dgamma,
+            dbeta,
             pass.grad,
-            self.workspace.all()?,
+            self.workspace.for_call(device, Workspace::Normalization { rows, columns })?,
         )
     }
 }
@@ -194,11 +191,7 @@ impl BatchNormalization {
         BatchNormalization { momentum, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         check_epsilon(builder, self.epsilon)?;
         if !(0.0..=1.0).contains(&self.momentum) {
@@ -209,7 +202,7 @@ impl BatchNormalization {
         let weights = scale_and_shift(builder, columns, self.scale, self.center)?;
         let mean = builder.statistic("moving_mean", &[columns], Init::Constant(0.0))?;
         let variance = builder.statistic("moving_variance", &[columns], Init::Constant(1.0))?;
-        let op = BatchNorm::<B> {
+        let op = BatchNorm {
             columns,
             rows: x.size() / columns,
             momentum: self.momentum,
@@ -226,7 +219,7 @@ impl BatchNormalization {
     }
 }
 
-struct BatchNorm<B: DenseBackend> {
+struct BatchNorm {
     columns: usize,
     /// Rows of a sample.
     rows: usize,
@@ -235,54 +228,48 @@ struct BatchNorm<B: DenseBackend> {
     gamma: bool,
     beta: bool,
     /// Mean and variance of the batch.
-    moments: Scratch<B>,
-    workspace: Scratch<B>,
+    moments: Scratch,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for BatchNorm<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for BatchNorm {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let columns = self.columns;
-        let (gamma, beta) = gamma_and_beta!(backend, self, split, pass.parameters);
+        let (gamma, beta) = gamma_and_beta(pass.parameters, columns, self.gamma, self.beta)?;
         let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
-        if pass.training {
-            self.moments.grow(backend, "moments", 2 * columns)?;
-            let mut moments = self.moments.get_mut(backend, 2 * columns)?;
-            let (mut mean, mut variance) = backend.split_mut(&mut moments, columns)?;
-            backend.column_moments(columns, x, pass.inputs.optional(1), &mut mean, &mut variance)?;
-            drop((mean, variance));
-            drop(moments);
-            let moments = self.moments.get(backend, 2 * columns)?;
-            backend.scale_add(1.0 - self.momentum, &moments, self.momentum, pass.statistics)?;
-            let (mean, variance) = backend.split(&moments, columns)?;
-            backend.batch_norm(columns, self.epsilon, x, &mean, &variance, gamma.as_deref(), beta.as_deref(), y)
+        let moments = if pass.training {
+            self.moments.grow(device, "moments", 2 * columns)?;
+            let (mean, variance) = self.moments.get_mut(2 * columns)?.split_at(columns)?;
+            device.column_moments(columns, x, pass.inputs.optional(1), mean, variance)?;
+            let moments = self.moments.get(2 * columns)?;
+            device.scale_add(1.0 - self.momentum, moments, self.momentum, pass.statistics)?;
+            moments
         } else {
-            let (mean, variance) = backend.split(pass.statistics, columns)?;
-            backend.batch_norm(columns, self.epsilon, x, &mean, &variance, gamma.as_deref(), beta.as_deref(), y)
-        }
+            pass.statistics.into_view()
+        };
+        let (mean, variance) = (moments.part(0..columns)?, moments.part(columns..2 * columns)?);
+        device.batch_norm(columns, self.epsilon, x, mean, variance, gamma, beta, y)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        let columns = self.columns;
-        let call = DenseCall::Normalization { rows: self.rows * pass.batch, columns };
-        self.workspace.grow(backend, "workspace", backend.dense_workspace(call))?;
-        let (gamma, _) = gamma_and_beta!(backend, self, split, pass.parameters);
-        let (mut dgamma, mut dbeta) = gamma_and_beta!(backend, self, split_mut, pass.dparameters);
-        let moments = self.moments.get(backend, 2 * columns)?;
-        let (mean, variance) = backend.split(&moments, columns)?;
-        backend.batch_norm_gradient(
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let (rows, columns) = (self.rows * pass.batch, self.columns);
+        let (gamma, _) = gamma_and_beta(pass.parameters, columns, self.gamma, self.beta)?;
+        let (dgamma, dbeta) = of_gamma_and_beta(pass.dparameters, columns, self.gamma, self.beta)?;
+        let moments = self.moments.get(2 * columns)?;
+        device.batch_norm_gradient(
             columns,
             self.epsilon,
             pass.inputs.get(0)?,
             pass.inputs.optional(1),
-            &mean,
-            &variance,
-            gamma.as_deref(),
+            moments.part(0..columns)?,
+            moments.part(columns..2 * columns)?,
+            gamma,
             pass.doutputs.get(0)?,
             pass.dinputs.optional(0),
-            dgamma.as_deref_mut(),
-            dbeta.as_deref_mut(),
+            dgamma,
+            dbeta,
             pass.grad,
-            self.workspace.all()?,
+            self.workspace.for_call(device, Workspace::Normalization { rows, columns })?,
         )
     }
 }

@@ -68,7 +68,7 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// What an operation's forward pass reads and writes, where the backend has its tensors.
+/// What an operation's forward pass reads and writes, where the device has its tensors.
 pub struct Forward<'a> {
     /// Weights of the operation: the range it was built with.
     pub parameters: TensorRef<'a>,

@@ -1,17 +1,16 @@
 //! Pooling over time: [`GlobalAveragePooling1D`], [`GlobalMaxPooling1D`], [`AveragePooling1D`], [`MaxPooling1D`].
 
-use std::borrow::{Borrow, BorrowMut};
-
 use serde::{Deserialize, Serialize};
 
-use crate::backend::tensor::Strides;
-use crate::backend::{DenseBackend, WeightGrad};
+use crate::backend::ops::{Strides, Workspace};
+use crate::backend::{Device, WeightGrad};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::{Scratch, one_input};
 
-fn steps_and_features<B: DenseBackend + 'static>(builder: &Builder<B>, x: &Value) -> Result<(usize, usize)> {
+fn steps_and_features(builder: &Builder, x: &Value) -> Result<(usize, usize)> {
     match x.shape() {
         &[steps, features] => Ok((steps, features)),
         shape => Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{shape:?}"))),
@@ -31,69 +30,70 @@ impl GlobalAveragePooling1D {
         Self {}
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let (steps, features) = steps_and_features(builder, x)?;
-        let op = Mean::<B> { steps, features, kept: Scratch::new(), count: Scratch::new() };
+        let (kept, count, workspace) = (Scratch::new(), Scratch::new(), Scratch::new());
+        let op = Mean { steps, features, kept, count, workspace };
         Ok(vec![builder.op(op, &[Some(x), x.mask()], &[&[features]], 0..0, 0..0)?.remove(0)])
     }
 }
 
 /// Mean over the steps; input 1, where it is there, is the mask.
-struct Mean<B: DenseBackend> {
+struct Mean {
     steps: usize,
     features: usize,
     /// Valid steps, or sums, depending on the pass; only with a mask.
-    kept: Scratch<B>,
-    count: Scratch<B>,
+    kept: Scratch,
+    count: Scratch,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for Mean<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Mean {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (batch, steps, features) = (pass.batch, self.steps, self.features);
-        let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
+        let (x, mut y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
+        let sizes = [batch, steps, features];
         let Some(mask) = pass.inputs.optional(1) else {
-            return backend.sum_axis([batch, steps, features], 1.0 / steps as f64, x, y, WeightGrad::Set);
+            let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+            return device.sum_axis(sizes, 1.0 / steps as f64, x, y, WeightGrad::Set, workspace);
         };
-        self.kept.grow(backend, "valid steps", batch * steps * features)?;
-        self.count.grow(backend, "number of valid steps", batch)?;
-        let mut count = self.count.get_mut(backend, batch)?;
-        backend.sum_axis([batch, steps, 1], 1.0, mask, &mut count, WeightGrad::Set)?;
-        let mut kept = self.kept.get_mut(backend, batch * steps * features)?;
-        backend.select_rows(mask, x, None, &mut kept)?;
+        self.kept.grow(device, "valid steps", batch * steps * features)?;
+        self.count.grow(device, "number of valid steps", batch)?;
+        let of_mask = [batch, steps, 1];
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis(of_mask))?;
+        device.sum_axis(of_mask, 1.0, mask, self.count.get_mut(batch)?, WeightGrad::Set, workspace)?;
+        device.select_rows(mask, x, None, self.kept.get_mut(batch * steps * features)?)?;
+        let kept = self.kept.get(batch * steps * features)?;
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+        device.sum_axis(sizes, 1.0, kept, y.reborrow(), WeightGrad::Set, workspace)?;
         // The first step's place is free once all are summed; a tensor of its own would be as large as y.
-        backend.sum_axis([batch, steps, features], 1.0, &kept, y, WeightGrad::Set)?;
-        drop(kept);
-        let mut sums = self.kept.get_mut(backend, batch * features)?;
-        backend.copy(y, &mut sums)?;
-        backend.scale_rows(&count, true, &sums, y)
+        device.copy(y.view(), self.kept.get_mut(batch * features)?)?;
+        device.scale_rows(self.count.get(batch)?, true, self.kept.get(batch * features)?, y)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (batch, steps, features) = (pass.batch, self.steps, self.features);
-        let (dy, dx) = (pass.doutputs.get(0)?, pass.dinputs.get(0)?);
-        let (f, size) = (features as isize, (steps * features) as isize);
-        let shape = [1, batch, steps, features];
-        let (once, every) =
-            (Strides { offset: 0, strides: [0, f, 0, 1] }, Strides { offset: 0, strides: [0, size, f, 1] });
+        let (dy, mut dx) = (pass.doutputs.get(0)?, pass.dinputs.get(0)?);
+        let (shape, once, every) = repeated_layouts(batch, steps, features);
         let Some(mask) = pass.inputs.optional(1) else {
-            backend.strided_copy(shape, dy, once, dx, every, WeightGrad::Set)?;
-            return backend.scale(1.0 / steps as f64, dx);
+            device.strided_copy(shape, dy, once, dx.reborrow(), every, WeightGrad::Set)?;
+            return device.scale(1.0 / steps as f64, dx);
         };
-        let count = self.count.get(backend, batch)?;
-        let mut part = self.kept.get_mut(backend, batch * features)?;
-        backend.scale_rows(&count, true, dy, &mut part)?;
-        drop(part);
+        device.scale_rows(self.count.get(batch)?, true, dy, self.kept.get_mut(batch * features)?)?;
         // Repeated over the steps in dx, then those that count.
-        backend.strided_copy(shape, &*self.kept.get(backend, batch * features)?, once, dx, every, WeightGrad::Set)?;
-        let mut all = self.kept.get_mut(backend, batch * steps * features)?;
-        backend.copy(dx, &mut all)?;
-        backend.select_rows(mask, &all, None, dx)
+        let part = self.kept.get(batch * features)?;
+        device.strided_copy(shape, part, once, dx.reborrow(), every, WeightGrad::Set)?;
+        device.copy(dx.view(), self.kept.get_mut(batch * steps * features)?)?;
+        device.select_rows(mask, self.kept.get(batch * steps * features)?, None, dx)
     }
+}
+
+/// How `[count, features]` is copied to each of the steps of `[count, steps, features]`.
+fn repeated_layouts(count: usize, steps: usize, features: usize) -> ([usize; 4], Strides, Strides) {
+    let (f, size) = (features as isize, (steps * features) as isize);
+    let once = Strides { offset: 0, strides: [0, f, 0, 1] };
+    ([1, count, steps, features], once, Strides { offset: 0, strides: [0, size, f, 1] })
 }
 
 /// The largest of each feature over the steps, Keras's
@@ -109,49 +109,41 @@ impl GlobalMaxPooling1D {
         Self {}
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let (steps, features) = steps_and_features(builder, x)?;
-        let op = Largest::<B> { windows: 1, steps, features, positions: None };
+        let op = Largest { windows: 1, steps, features, positions: Scratch::new() };
         Ok(vec![builder.op(op, &[Some(x), x.mask()], &[&[features]], 0..0, 0..0)?.remove(0)])
     }
 }
 
 /// The largest of each feature in each window of steps, windows standing one after the other; input 1, where it is there, is the mask.
-struct Largest<B: DenseBackend> {
+struct Largest {
     windows: usize,
     steps: usize,
     features: usize,
-    positions: Option<(usize, B::Owned<u32>)>,
+    positions: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for Largest<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Largest {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let rows = pass.batch * self.windows;
         let len = rows * self.features;
-        if self.positions.as_ref().is_none_or(|(most, _)| *most < len) {
-            self.positions = Some((len, backend.allocate("positions", len)?));
-        }
-        let Some((_, positions)) = &mut self.positions else { return Ok(()) };
-        let mut positions = backend.view_mut(positions.borrow_mut(), 0..len)?;
+        self.positions.grow_as(device, "positions", DType::U32, len)?;
         let sizes = [rows, self.steps, self.features];
         let mask = pass.inputs.optional(1);
-        backend.max_axis(sizes, pass.inputs.get(0)?, mask, pass.outputs.get(0)?, &mut positions)
+        device.max_axis(sizes, pass.inputs.get(0)?, mask, pass.outputs.get(0)?, self.positions.get_mut(len)?)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let rows = pass.batch * self.windows;
-        let Some((_, positions)) = &self.positions else {
+        if self.positions.is_empty() {
             let problem = "backward needs a forward pass before it".to_owned();
             return Err(Error::Presence { tensor: "positions of maxima".to_owned(), problem });
-        };
-        let positions = backend.view(positions.borrow(), 0..rows * self.features)?;
+        }
+        let positions = self.positions.get(rows * self.features)?;
         let sizes = [rows, self.steps, self.features];
-        backend.max_axis_gradient(sizes, pass.doutputs.get(0)?, &positions, pass.dinputs.get(0)?)
+        device.max_axis_gradient(sizes, pass.doutputs.get(0)?, positions, pass.dinputs.get(0)?)
     }
 }
 
@@ -183,11 +175,7 @@ macro_rules! windowed {
                 $layer { strides: Some(strides), ..self }
             }
 
-            pub(super) fn build<B: DenseBackend + 'static>(
-                &self,
-                builder: &mut Builder<B>,
-                inputs: &[Value],
-            ) -> Result<Vec<Value>> {
+            pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
                 let x = one_input(builder, inputs)?;
                 Ok(vec![windows(builder, x, self.pool_size, self.strides.unwrap_or(self.pool_size), $mean)?])
             }
@@ -204,13 +192,7 @@ windowed! {
     MaxPooling1D, false
 }
 
-fn windows<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    x: &Value,
-    size: usize,
-    strides: usize,
-    mean: bool,
-) -> Result<Value> {
+fn windows(builder: &mut Builder, x: &Value, size: usize, strides: usize, mean: bool) -> Result<Value> {
     let (steps, features) = steps_and_features(builder, x)?;
     for (size, name) in [(size, "pool_size"), (strides, "strides")] {
         if size == 0 {
@@ -224,9 +206,10 @@ fn windows<B: DenseBackend + 'static>(
     let all = Windows { count, size, strides, steps, features };
     let windows = builder.op1(all, &[x], &[count, size, features], 0..0)?;
     let pooled: Value = if mean {
-        builder.op1(WindowMean { count, size, features }, &[&windows], &[count, features], 0..0)?
+        let op = WindowMean { count, size, features, workspace: Scratch::new() };
+        builder.op1(op, &[&windows], &[count, features], 0..0)?
     } else {
-        let op = Largest::<B> { windows: count, steps: size, features, positions: None };
+        let op = Largest { windows: count, steps: size, features, positions: Scratch::new() };
         builder.op1(op, &[&windows], &[count, features], 0..0)?
     };
     Ok(pooled)
@@ -252,21 +235,21 @@ impl Windows {
     }
 }
 
-impl<B: DenseBackend> Op<B> for Windows {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Windows {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         for window in 0..self.count {
             let (shape, from, to) = self.layouts(pass.batch, window);
-            backend.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)?;
+            device.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)?;
         }
         Ok(())
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        let dx = pass.dinputs.get(0)?;
-        backend.fill(dx, 0.0)?;
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let mut dx = pass.dinputs.get(0)?;
+        device.fill(dx.reborrow(), 0.0)?;
         for window in 0..self.count {
             let (shape, from, to) = self.layouts(pass.batch, window);
-            backend.strided_copy(shape, pass.doutputs.get(0)?, to, dx, from, WeightGrad::Add)?;
+            device.strided_copy(shape, pass.doutputs.get(0)?, to, dx.reborrow(), from, WeightGrad::Add)?;
         }
         Ok(())
     }
@@ -277,22 +260,21 @@ struct WindowMean {
     count: usize,
     size: usize,
     features: usize,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for WindowMean {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for WindowMean {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let sizes = [pass.batch * self.count, self.size, self.features];
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
         let scale = 1.0 / self.size as f64;
-        backend.sum_axis(sizes, scale, pass.inputs.get(0)?, pass.outputs.get(0)?, WeightGrad::Set)
+        device.sum_axis(sizes, scale, pass.inputs.get(0)?, pass.outputs.get(0)?, WeightGrad::Set, workspace)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        let (f, window) = (self.features as isize, (self.size * self.features) as isize);
-        let shape = [1, pass.batch * self.count, self.size, self.features];
-        let once = Strides { offset: 0, strides: [0, f, 0, 1] };
-        let every = Strides { offset: 0, strides: [0, window, f, 1] };
-        let dx = pass.dinputs.get(0)?;
-        backend.strided_copy(shape, pass.doutputs.get(0)?, once, dx, every, WeightGrad::Set)?;
-        backend.scale(1.0 / self.size as f64, dx)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let (shape, once, every) = repeated_layouts(pass.batch * self.count, self.size, self.features);
+        let mut dx = pass.dinputs.get(0)?;
+        device.strided_copy(shape, pass.doutputs.get(0)?, once, dx.reborrow(), every, WeightGrad::Set)?;
+        device.scale(1.0 / self.size as f64, dx)
     }
 }

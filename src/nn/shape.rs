@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::tensor::Strides;
-use crate::backend::{DenseBackend, WeightGrad};
+use crate::backend::ops::{Strides, Workspace};
+use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
-use crate::nn::one_input;
 use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::{Scratch, one_input};
 
 /// Other axes for the same elements, Keras's [`Reshape`](https://keras.io/api/layers/reshaping_layers/reshape/): any sample shape to
 /// `target_shape`. A mask ends here.
@@ -24,11 +24,7 @@ impl Reshape {
         Reshape { target_shape: target_shape.to_vec() }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let wrong = || {
             Error::shape(
@@ -64,11 +60,7 @@ impl Flatten {
         Flatten {}
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         Ok(vec![builder.reshaped(x, &[x.size()])?])
     }
@@ -89,11 +81,7 @@ impl Permute {
         Permute { dims: dims.to_vec() }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let mut sorted = self.dims.clone();
         sorted.sort_unstable();
@@ -107,11 +95,7 @@ impl Permute {
 }
 
 /// The axes of a sample, at most three, in the order `order`, counted from 0.
-pub(super) fn permuted<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    x: &Value,
-    order: &[usize],
-) -> Result<Value> {
+pub(super) fn permuted(builder: &mut Builder, x: &Value, order: &[usize]) -> Result<Value> {
     let shape = x.shape();
     if shape.len() > 3 {
         return Err(Error::shape(builder.name(), "inputs of at most three axes", format!("{shape:?}")));
@@ -126,7 +110,7 @@ pub(super) fn permuted<B: DenseBackend + 'static>(
 }
 
 /// The steps of `x` `[steps, …]` in the opposite order.
-pub(super) fn reversed<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &Value) -> Result<Value> {
+pub(super) fn reversed(builder: &mut Builder, x: &Value) -> Result<Value> {
     let shape = x.shape().to_vec();
     let inner: usize = shape[1..].iter().product();
     let copy = Copy::new(&[shape[0], inner], x.size(), (shape[0] - 1) * inner, &[-(inner as isize), 1]);
@@ -134,17 +118,45 @@ pub(super) fn reversed<B: DenseBackend + 'static>(builder: &mut Builder<B>, x: &
 }
 
 /// Columns `first..first + count` of the last axis.
-pub(super) fn columns<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    x: &Value,
-    first: usize,
-    count: usize,
-) -> Result<Value> {
+pub(super) fn columns(builder: &mut Builder, x: &Value, first: usize, count: usize) -> Result<Value> {
     let width = x.shape().last().copied().unwrap_or(1);
     let rows = x.size() / width;
     let shape: Vec<usize> = x.shape()[..x.shape().len().saturating_sub(1)].iter().copied().chain([count]).collect();
     let copy = Copy::new(&[rows, count], x.size(), first, &[width as isize, 1]);
     builder.op1(copy, &[x], &shape, 0..0)
+}
+
+/// Columns of a matrix, from one on.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    /// Columns of the whole matrix.
+    pub width: usize,
+    /// The first one meant.
+    pub first: usize,
+}
+
+impl Columns {
+    /// Those of a matrix that is as wide.
+    pub fn all(width: usize) -> Self {
+        Columns { width, first: 0 }
+    }
+
+    fn layout(self) -> Strides {
+        Strides { offset: self.first, strides: [0, 0, self.width as isize, 1] }
+    }
+}
+
+/// Copies `count` columns of all rows of one matrix to those of another.
+pub(super) fn copy_columns(
+    device: &Device,
+    count: usize,
+    from: TensorRef<'_>,
+    from_columns: Columns,
+    to: TensorMut<'_>,
+    to_columns: Columns,
+) -> Result<()> {
+    let shape = [1, 1, from.len() / from_columns.width, count];
+    device.strided_copy(shape, from, from_columns.layout(), to, to_columns.layout(), WeightGrad::Set)
 }
 
 /// Elements of each sample copied from where strides say, each at most once. What is not copied has no gradient.
@@ -175,19 +187,19 @@ impl Copy {
     }
 }
 
-impl<B: DenseBackend> Op<B> for Copy {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Copy {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (shape, from, to) = self.layouts(pass.batch);
-        backend.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
+        device.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (shape, from, to) = self.layouts(pass.batch);
-        let dx = pass.dinputs.get(0)?;
+        let mut dx = pass.dinputs.get(0)?;
         if self.shape.iter().product::<usize>() < self.size {
-            backend.fill(dx, 0.0)?;
+            device.fill(dx.reborrow(), 0.0)?;
         }
-        backend.strided_copy(shape, pass.doutputs.get(0)?, to, dx, from, WeightGrad::Set)
+        device.strided_copy(shape, pass.doutputs.get(0)?, to, dx, from, WeightGrad::Set)
     }
 }
 
@@ -206,11 +218,7 @@ impl RepeatVector {
         RepeatVector { n }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let &[features] = x.shape() else {
             return Err(Error::shape(builder.name(), "inputs of shape [features]", format!("{:?}", x.shape())));
@@ -223,31 +231,28 @@ impl RepeatVector {
 }
 
 /// `x` `[features]` as `steps` steps.
-pub(super) fn repeated<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    x: &Value,
-    steps: usize,
-    features: usize,
-) -> Result<Value> {
-    builder.op1(Repeat { steps, features }, &[x], &[steps, features], 0..0)
+pub(super) fn repeated(builder: &mut Builder, x: &Value, steps: usize, features: usize) -> Result<Value> {
+    builder.op1(Repeat { steps, features, workspace: Scratch::new() }, &[x], &[steps, features], 0..0)
 }
 
 struct Repeat {
     steps: usize,
     features: usize,
+    workspace: Scratch,
 }
 
-impl<B: DenseBackend> Op<B> for Repeat {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Repeat {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (steps, features) = (self.steps, self.features);
         let shape = [1, pass.batch, steps, features];
         let from = Strides { offset: 0, strides: [0, features as isize, 0, 1] };
         let to = Strides { offset: 0, strides: [0, (steps * features) as isize, features as isize, 1] };
-        backend.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
+        device.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let sizes = [pass.batch, self.steps, self.features];
-        backend.sum_axis(sizes, 1.0, pass.doutputs.get(0)?, pass.dinputs.get(0)?, WeightGrad::Set)
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+        device.sum_axis(sizes, 1.0, pass.doutputs.get(0)?, pass.dinputs.get(0)?, WeightGrad::Set, workspace)
     }
 }

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::{Layer, LayerConfig, one_input};
@@ -23,20 +22,13 @@ impl TimeDistributed {
         TimeDistributed { layer: Box::new(layer.into()) }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>>
-    where
-        B::Plan: 'static,
-    {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let &[steps, _, ..] = x.shape() else {
             return Err(Error::shape(builder.name(), "inputs of shape [steps, …]", format!("{:?}", x.shape())));
         };
         let rows = builder.steps_as_rows(x)?;
-        let layer: &dyn Layer<B> = &*self.layer;
+        let layer: &dyn Layer = &*self.layer;
         let outputs = builder.scope(layer.stem(), |builder| layer.build(builder, &[rows]))?;
         let [y] = &outputs[..] else {
             return Err(Error::shape(builder.name(), "a layer with one output", outputs.len().to_string()));

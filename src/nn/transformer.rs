@@ -1,12 +1,11 @@
 //! [`PositionalEncoding`] and [`TransformerEncoder`].
 
-use std::borrow::Borrow;
-
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::device::no_model_in;
+use crate::backend::{Device, Tensor};
 use crate::cell;
-use crate::dtype::Element;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::dropout::dropped;
@@ -37,11 +36,7 @@ impl PositionalEncoding {
         Self::default()
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let &[steps, features] = x.shape() else {
             return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{:?}", x.shape())));
@@ -50,38 +45,51 @@ impl PositionalEncoding {
             let option = format!("max_wavelength of {}", builder.name());
             return Err(Error::option(option, "a finite number above zero", self.max_wavelength));
         }
-        let op = AddTable::<B> { steps, features, max_wavelength: self.max_wavelength, table: None };
+        let op = AddTable { steps, features, max_wavelength: self.max_wavelength, table: None };
         Ok(vec![builder.op1(op, &[x], &[steps, features], 0..0)?.with_mask(x.mask())])
     }
 }
 
 /// A table `[steps, features]` of the waves, added to every sample.
-struct AddTable<B: DenseBackend> {
+struct AddTable {
     steps: usize,
     features: usize,
     max_wavelength: f64,
-    table: Option<B::Owned<B::Elem>>,
+    table: Option<Tensor>,
 }
 
-impl<B: DenseBackend> Op<B> for AddTable<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
-        if self.table.is_none() {
-            let value = |i: usize| {
-                let (step, feature) = (i / self.features, i % self.features);
-                let power = (feature / 2 * 2) as f64 / self.features as f64;
-                let angle = step as f64 / self.max_wavelength.powf(power);
-                B::Elem::of(if feature % 2 == 0 { angle.sin() } else { angle.cos() })
-            };
-            self.table = Some(backend.take("positions", (0..self.steps * self.features).map(value).collect())?);
+impl AddTable {
+    /// The table, in the device's element type.
+    fn table(&self, device: &Device) -> Result<Tensor> {
+        let value = |i: usize| {
+            let (step, feature) = (i / self.features, i % self.features);
+            let power = (feature / 2 * 2) as f64 / self.features as f64;
+            let angle = step as f64 / self.max_wavelength.powf(power);
+            if feature % 2 == 0 { angle.sin() } else { angle.cos() }
+        };
+        let values = (0..self.steps * self.features).map(value);
+        match device.dtype() {
+            DType::F32 => device.tensor("positions", &values.map(f32::of).collect::<Vec<_>>()),
+            DType::F64 => device.tensor("positions", &values.collect::<Vec<_>>()),
+            other => Err(no_model_in(other)),
         }
-        let y = pass.outputs.get(0)?;
-        backend.copy(pass.inputs.get(0)?, y)?;
-        let table: Option<&B::Buffer> = self.table.as_ref().map(|table| table.borrow());
-        backend.add_bias_activate(cell::Activation::Linear, table, y, None)
+    }
+}
+
+impl Op for AddTable {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let table = match self.table.take() {
+            Some(table) => table,
+            None => self.table(device)?,
+        };
+        let mut y = pass.outputs.get(0)?;
+        device.copy(pass.inputs.get(0)?, y.reborrow())?;
+        let table = self.table.insert(table);
+        device.add_bias_activate(cell::Activation::Linear, Some(table.view()), y, None)
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        backend.copy(pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        device.copy(pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }
 }
 
@@ -136,18 +144,14 @@ impl TransformerEncoder {
         TransformerEncoder { causal, ..self }
     }
 
-    pub(super) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>> {
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
         let &[_, features] = x.shape() else {
             return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{:?}", x.shape())));
         };
         let norm = LayerNormalization::new().epsilon(1e-6);
         let attention = MultiHeadAttention::new(self.num_heads, self.key_dim).causal(self.causal);
-        let normalized = |builder: &mut Builder<B>, name: &str, x: &Value| builder.scope(name, |b| norm.apply(b, x));
+        let normalized = |builder: &mut Builder, name: &str, x: &Value| builder.scope(name, |b| norm.apply(b, x));
 
         let looked_at = if self.norm_first { normalized(builder, "norm_1", x)? } else { x.clone() };
         let attended = builder.scope("attention", |b| attention.build(b, &[looked_at]))?.remove(0);

@@ -1,11 +1,11 @@
 //! Adagrad.
 
-use std::borrow::BorrowMut;
+use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::AdagradStep;
+use crate::backend::ops::AdagradStep;
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::error::Result;
-use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, check_at_least_zero, check_rate, wrong_states};
 
 /// Adagrad ([Duchi et al. 2011](https://jmlr.org/papers/v12/duchi11a.html)) in
 /// [Keras's form](https://keras.io/api/optimizers/adagrad/) and with its defaults. With `g` the gradient and `s` at first
@@ -15,11 +15,15 @@ use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check
 /// s = s + g²
 /// w = w - learning_rate g / sqrt(s + epsilon)
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adagrad {
-    learning_rate: f64,
-    initial_accumulator_value: f64,
-    epsilon: f64,
+    /// Learning rate; above zero.
+    pub learning_rate: f64,
+    /// What the sums of squares are at first.
+    pub initial_accumulator_value: f64,
+    /// Added to the sum of squares.
+    pub epsilon: f64,
 }
 
 impl Adagrad {
@@ -29,8 +33,8 @@ impl Adagrad {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a learning rate that is not finite and above zero.
     pub fn new(learning_rate: f64) -> Result<Self> {
-        check_rate(learning_rate)?;
-        Ok(Adagrad { learning_rate, ..Self::default() })
+        let rule = Adagrad { learning_rate, ..Self::default() };
+        rule.validate().map(|()| rule)
     }
 
     /// The same with other constants.
@@ -39,9 +43,8 @@ impl Adagrad {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for one that is not finite or below zero.
     pub fn with(self, initial_accumulator_value: f64, epsilon: f64) -> Result<Self> {
-        check_at_least_zero("initial_accumulator_value", initial_accumulator_value)?;
-        check_at_least_zero("epsilon", epsilon)?;
-        Ok(Adagrad { initial_accumulator_value, epsilon, ..self })
+        let rule = Adagrad { initial_accumulator_value, epsilon, ..self };
+        rule.validate().map(|()| rule)
     }
 }
 
@@ -52,7 +55,7 @@ impl Default for Adagrad {
     }
 }
 
-impl<B: DenseBackend> Optimizer<B> for Adagrad {
+impl Optimizer for Adagrad {
     fn states(&self) -> usize {
         1
     }
@@ -61,46 +64,46 @@ impl<B: DenseBackend> Optimizer<B> for Adagrad {
         self.initial_accumulator_value
     }
 
-    crate::optim::learning_rate!();
+    crate::optim::constants!(Adagrad);
 
-    fn config(&self) -> OptimizerConfig {
-        let Adagrad { learning_rate, initial_accumulator_value, epsilon } = *self;
-        OptimizerConfig::Adagrad { learning_rate, initial_accumulator_value, epsilon }
+    fn validate(&self) -> Result<()> {
+        check_rate(self.learning_rate)?;
+        check_at_least_zero("initial_accumulator_value", self.initial_accumulator_value)?;
+        check_at_least_zero("epsilon", self.epsilon)
     }
 
     fn update(
         &self,
-        backend: &B,
+        device: &Device,
         _: u64,
-        parameters: &mut B::Buffer,
-        gradients: &B::Buffer,
-        states: &mut [State<B>],
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
+        states: &mut [Tensor],
     ) -> Result<()> {
         let [sums] = states else { return Err(wrong_states("Adagrad", 1, states.len())) };
         let step = AdagradStep { rate: self.learning_rate, epsilon: self.epsilon };
-        backend.adagrad(step, parameters, gradients, sums.borrow_mut())
+        device.adagrad(step, parameters, gradients, sums.view_mut())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::reference::ReferenceBackend;
+    use crate::optim::testing::{states, update};
 
     #[test]
     fn follows_the_formula() {
-        let backend = ReferenceBackend::<f64>::new();
         for (initial, epsilon) in [(0.1, 1e-7), (0.0, 0.5)] {
             let rule = Adagrad::new(0.1).unwrap().with(initial, epsilon).unwrap();
             let (mut w, mut s) = (1.0f64, initial);
             let mut parameters = [1.0f64];
-            let mut states = [vec![Optimizer::<ReferenceBackend<f64>>::initial(&rule, 0)]];
+            let mut states = states::<f64>(&rule, 1);
             for step in 1..=3 {
                 let g = 2.0 * w + 1.0;
                 s += g * g;
                 w -= 0.1 * g / (s + epsilon).sqrt();
                 let gradient = [2.0 * parameters[0] + 1.0];
-                rule.update(&backend, step, &mut parameters, &gradient, &mut states).unwrap();
+                update(&rule, step, &mut parameters, &gradient, &mut states).unwrap();
                 assert!((parameters[0] - w).abs() < 1e-14, "{initial} {step}: {} {w}", parameters[0]);
             }
         }

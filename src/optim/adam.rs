@@ -1,11 +1,11 @@
 //! Adam.
 
-use std::borrow::BorrowMut;
+use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::AdamStep;
+use crate::backend::ops::AdamStep;
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::error::Result;
-use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check_fraction, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, check_at_least_zero, check_fraction, check_rate, wrong_states};
 
 /// Adam ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) in [Keras's form](https://keras.io/api/optimizers/adam/) and with
 /// its defaults. In step `t`, counted from 1, with `g` the gradient:
@@ -15,12 +15,17 @@ use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check
 /// v = beta_2 v + (1 - beta_2) g²
 /// w = w - learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adam {
-    pub(super) learning_rate: f64,
-    pub(super) beta_1: f64,
-    pub(super) beta_2: f64,
-    pub(super) epsilon: f64,
+    /// Learning rate; above zero.
+    pub learning_rate: f64,
+    /// What the first moment keeps of itself, 0 to below 1.
+    pub beta_1: f64,
+    /// What the second moment keeps of itself, 0 to below 1.
+    pub beta_2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
 }
 
 impl Adam {
@@ -30,8 +35,8 @@ impl Adam {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a learning rate that is not finite and above zero.
     pub fn new(learning_rate: f64) -> Result<Self> {
-        check_rate(learning_rate)?;
-        Ok(Adam { learning_rate, ..Self::default() })
+        let rule = Adam { learning_rate, ..Self::default() };
+        rule.validate().map(|()| rule)
     }
 
     /// The same with other constants.
@@ -41,13 +46,11 @@ impl Adam {
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a `beta_1` or `beta_2` outside `0.0..1.0`, or an `epsilon` that is not
     /// finite or below zero.
     pub fn with(self, beta_1: f64, beta_2: f64, epsilon: f64) -> Result<Self> {
-        check_fraction("beta_1", beta_1)?;
-        check_fraction("beta_2", beta_2)?;
-        check_at_least_zero("epsilon", epsilon)?;
-        Ok(Adam { beta_1, beta_2, epsilon, ..self })
+        let rule = Adam { beta_1, beta_2, epsilon, ..self };
+        rule.validate().map(|()| rule)
     }
 
-    /// What the backend does in step `t`; `decay` is the part of themselves that the weights lose before it.
+    /// What the device does in step `t`; `decay` is the part of themselves that the weights lose before it.
     pub(super) fn step(&self, t: u64, decay: f64) -> AdamStep {
         let t = t as f64;
         let rate = self.learning_rate * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t));
@@ -62,47 +65,45 @@ impl Default for Adam {
     }
 }
 
-impl<B: DenseBackend> Optimizer<B> for Adam {
+impl Optimizer for Adam {
     fn states(&self) -> usize {
         2
     }
 
-    crate::optim::learning_rate!();
+    crate::optim::constants!(Adam);
 
-    fn config(&self) -> OptimizerConfig {
-        let Adam { learning_rate, beta_1, beta_2, epsilon } = *self;
-        OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon }
+    fn validate(&self) -> Result<()> {
+        check_rate(self.learning_rate)?;
+        check_fraction("beta_1", self.beta_1)?;
+        check_fraction("beta_2", self.beta_2)?;
+        check_at_least_zero("epsilon", self.epsilon)
     }
 
     fn update(
         &self,
-        backend: &B,
+        device: &Device,
         step: u64,
-        parameters: &mut B::Buffer,
-        gradients: &B::Buffer,
-        states: &mut [State<B>],
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
+        states: &mut [Tensor],
     ) -> Result<()> {
         let [m, v] = states else { return Err(wrong_states("Adam", 2, states.len())) };
-        backend.adam(self.step(step, 0.0), parameters, gradients, m.borrow_mut(), v.borrow_mut())
+        device.adam(self.step(step, 0.0), parameters, gradients, m.view_mut(), v.view_mut())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::reference::ReferenceBackend;
-    use crate::dtype::Scalar;
-
-    fn update<E: Scalar>(adam: Adam, step: u64, w: &mut [E], g: &[E], states: &mut [Vec<E>]) {
-        adam.update(&ReferenceBackend::<E>::new(), step, w, g, states).unwrap();
-    }
+    use crate::optim::testing::{states, update};
 
     /// Three steps on `w²/2 + 3w`, against the formula written out with Keras's bias correction.
     #[test]
     fn follows_the_formula() {
         let (mut w, mut m, mut v) = (0.5f64, 0.0, 0.0);
         let mut parameters = [0.5f64];
-        let mut states = [vec![0.0], vec![0.0]];
+        let rule = Adam::new(0.01).unwrap();
+        let mut states = states::<f64>(&rule, 1);
         for t in 1..=3 {
             let g = w + 3.0;
             m = 0.9 * m + 0.1 * g;
@@ -110,7 +111,7 @@ mod tests {
             let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.999f64.powi(t)));
             w -= 0.01 * m_hat / (v_hat.sqrt() + 1e-7 / (1.0 - 0.999f64.powi(t)).sqrt());
             let gradient = [parameters[0] + 3.0];
-            update(Adam::new(0.01).unwrap(), t as u64, &mut parameters, &gradient, &mut states);
+            update(&rule, t as u64, &mut parameters, &gradient, &mut states).unwrap();
             assert!((parameters[0] - w).abs() < 1e-15, "{t}: {} {w}", parameters[0]);
         }
     }
@@ -118,18 +119,22 @@ mod tests {
     #[test]
     fn the_first_step_is_the_learning_rate() {
         let mut parameters = [1.0f32, 1.0];
-        update(Adam::default(), 1, &mut parameters, &[250.0, -0.03], &mut [vec![0.0; 2], vec![0.0; 2]]);
+        let rule = Adam::default();
+        update(&rule, 1, &mut parameters, &[250.0, -0.03], &mut states::<f32>(&rule, 2)).unwrap();
         assert!((parameters[0] - 0.999).abs() < 1e-6 && (parameters[1] - 1.001).abs() < 1e-6, "{parameters:?}");
     }
 
     #[test]
     fn moments_do_not_stay_denormal() {
-        let mut states = [vec![0.0f32], vec![0.0]];
-        update(Adam::default(), 1, &mut [0.0], &[1e-18], &mut states);
+        let rule = Adam::default();
+        let mut states = states::<f32>(&rule, 1);
+        update(&rule, 1, &mut [0.0f32], &[1e-18], &mut states).unwrap();
         for step in 0..2000 {
-            update(Adam::default(), 2 + step, &mut [0.0], &[0.0], &mut states);
+            update(&rule, 2 + step, &mut [0.0f32], &[0.0], &mut states).unwrap();
         }
-        assert_eq!((states[0][0], states[1][0]), (0.0, 0.0));
+        for state in &states {
+            assert_eq!(state.view().host::<f32>().unwrap(), [0.0]);
+        }
     }
 
     #[test]

@@ -2,70 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
 use crate::error::Result;
 use crate::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 
 /// A rule with all its constants, as files hold it; [`Optimizer::config`] gives it, [`build`](Self::build) the rule again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "class", deny_unknown_fields)]
+#[serde(tag = "class")]
 #[non_exhaustive]
 pub enum OptimizerConfig {
     /// [`Sgd`].
-    Sgd {
-        /// Learning rate.
-        learning_rate: f64,
-        /// What the velocity keeps of itself; 0 for none.
-        momentum: f64,
-        /// Whether steps look ahead along the velocity.
-        nesterov: bool,
-    },
+    Sgd(Sgd),
     /// [`RmsProp`].
-    RmsProp {
-        /// Learning rate.
-        learning_rate: f64,
-        /// What the mean square keeps of itself.
-        rho: f64,
-        /// What the velocity keeps of itself; 0 for none.
-        momentum: f64,
-        /// Added to the mean square.
-        epsilon: f64,
-        /// Whether the variance takes the place of the mean square.
-        centered: bool,
-    },
+    RmsProp(RmsProp),
     /// [`Adam`].
-    Adam {
-        /// Learning rate.
-        learning_rate: f64,
-        /// What the first moment keeps of itself.
-        beta_1: f64,
-        /// What the second moment keeps of itself.
-        beta_2: f64,
-        /// Added to the root of the second moment.
-        epsilon: f64,
-    },
+    Adam(Adam),
     /// [`AdamW`].
-    AdamW {
-        /// Learning rate.
-        learning_rate: f64,
-        /// What the first moment keeps of itself.
-        beta_1: f64,
-        /// What the second moment keeps of itself.
-        beta_2: f64,
-        /// Added to the root of the second moment.
-        epsilon: f64,
-        /// The part of the weights, times the learning rate, that each step takes off them.
-        weight_decay: f64,
-    },
+    AdamW(AdamW),
     /// [`Adagrad`].
-    Adagrad {
-        /// Learning rate.
-        learning_rate: f64,
-        /// What the sums of squares are at first.
-        initial_accumulator_value: f64,
-        /// Added to the sum of squares.
-        epsilon: f64,
-    },
+    Adagrad(Adagrad),
 }
 
 impl OptimizerConfig {
@@ -74,34 +28,26 @@ impl OptimizerConfig {
     /// # Errors
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a constant that it cannot have.
-    pub fn build<B: DenseBackend>(self) -> Result<Box<dyn Optimizer<B>>> {
-        Ok(match self {
-            OptimizerConfig::Sgd { learning_rate, momentum, nesterov } => {
-                Box::new(Sgd::new(learning_rate)?.momentum(momentum, nesterov)?)
-            }
-            OptimizerConfig::RmsProp { learning_rate, rho, momentum, epsilon, centered } => {
-                Box::new(RmsProp::new(learning_rate)?.with(rho, momentum, centered)?.epsilon(epsilon)?)
-            }
-            OptimizerConfig::Adam { learning_rate, beta_1, beta_2, epsilon } => {
-                Box::new(Adam::new(learning_rate)?.with(beta_1, beta_2, epsilon)?)
-            }
-            OptimizerConfig::AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay } => {
-                Box::new(AdamW::new(learning_rate)?.with(beta_1, beta_2, epsilon)?.weight_decay(weight_decay)?)
-            }
-            OptimizerConfig::Adagrad { learning_rate, initial_accumulator_value, epsilon } => {
-                Box::new(Adagrad::new(learning_rate)?.with(initial_accumulator_value, epsilon)?)
-            }
-        })
+    pub fn build(self) -> Result<Box<dyn Optimizer>> {
+        let rule: Box<dyn Optimizer> = match self {
+            OptimizerConfig::Sgd(rule) => Box::new(rule),
+            OptimizerConfig::RmsProp(rule) => Box::new(rule),
+            OptimizerConfig::Adam(rule) => Box::new(rule),
+            OptimizerConfig::AdamW(rule) => Box::new(rule),
+            OptimizerConfig::Adagrad(rule) => Box::new(rule),
+        };
+        rule.validate()?;
+        Ok(rule)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::reference::ReferenceBackend;
+    use crate::optim::testing::{states, update};
 
     /// Every rule, with constants that no default has.
-    fn all() -> Vec<Box<dyn Optimizer<ReferenceBackend<f64>>>> {
+    fn all() -> Vec<Box<dyn Optimizer>> {
         // Numbers whose shortest decimal form a careless reader gets wrong in the last bit.
         let (rate, small) = (0.1 + 0.2, 1.0 / 3.0 * 1e-5);
         vec![
@@ -119,19 +65,20 @@ mod tests {
             let text = serde_json::to_string(&rule.config()).unwrap();
             let read: OptimizerConfig = serde_json::from_str(&text).unwrap();
             assert_eq!(read, rule.config(), "{text}");
-            let mut built = read.build::<ReferenceBackend<f64>>().unwrap();
+            let mut built = read.build().unwrap();
             assert_eq!(built.config(), rule.config(), "{text}");
             assert_eq!(built.states(), rule.states(), "{text}");
             built.set_learning_rate(0.625).unwrap();
             assert_eq!(built.learning_rate(), 0.625, "{text}");
             assert_ne!(built.config(), rule.config(), "{text}");
             let (mut a, mut b) = (vec![1.0], vec![1.0]);
-            let states = || (0..rule.states()).map(|s| vec![rule.initial(s)]).collect::<Vec<_>>();
-            let backend = ReferenceBackend::new();
-            rule.update(&backend, 1, &mut a, &[0.3], &mut states()).unwrap();
-            read.build().unwrap().update(&backend, 1, &mut b, &[0.3], &mut states()).unwrap();
+            let states = || states::<f64>(&*rule, 1);
+            update(&*rule, 1, &mut a, &[0.3], &mut states()).unwrap();
+            update(&*read.build().unwrap(), 1, &mut b, &[0.3], &mut states()).unwrap();
             assert!(a == b && a != [1.0], "{text}: {a:?} {b:?}");
-            assert!(rule.update(&backend, 1, &mut a, &[0.3], &mut vec![vec![0.0]; 7]).is_err(), "{text}");
+            let mut too_many = states();
+            too_many.extend((0..4).flat_map(|_| crate::optim::testing::states::<f64>(&Adam::default(), 1)));
+            assert!(update(&*rule, 1, &mut a, &[0.3], &mut too_many).is_err(), "{text}");
         }
     }
 
@@ -143,7 +90,7 @@ mod tests {
             bits = bits.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let learning_rate = f64::from_bits(bits >> 1);
             if learning_rate.is_finite() {
-                let config = OptimizerConfig::Adagrad { learning_rate, initial_accumulator_value: 0.1, epsilon: 1e-7 };
+                let config = OptimizerConfig::Adagrad(Adagrad { learning_rate, ..Adagrad::default() });
                 let text = serde_json::to_string(&config).unwrap();
                 assert_eq!(serde_json::from_str::<OptimizerConfig>(&text).unwrap(), config, "{text}");
             }
@@ -161,11 +108,14 @@ mod tests {
             r#"{"class": "Adagrad", "learning_rate": 0.1, "initial_accumulator_value": -0.1, "epsilon": 0.0}"#,
         ] {
             let config: OptimizerConfig = serde_json::from_str(text).unwrap();
-            assert!(config.build::<ReferenceBackend<f32>>().is_err(), "{text}");
+            assert!(config.build().is_err(), "{text}");
         }
-        for text in
-            [r#"{"class": "Magic"}"#, r#"{"class": "Sgd", "learning_rate": 0.1}"#, r#"{"class": "Sgd", "x": 1}"#]
-        {
+        for text in [
+            r#"{"class": "Magic"}"#,
+            r#"{"class": "Sgd", "learning_rate": 0.1}"#,
+            r#"{"class": "Sgd", "x": 1}"#,
+            r#"{"class": "Sgd", "learning_rate": 0.1, "momentum": 0.0, "nesterov": false, "x": 1}"#,
+        ] {
             assert!(serde_json::from_str::<OptimizerConfig>(text).is_err(), "{text}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! An optimizer is a rule with its constants. What it remembers from step to step, tensors as long as the weights, belongs to the
 //! model and stands where the weights stand, on the host or on a device; the arithmetic is the
-//! [backend's](crate::backend::DenseBackend).
+//! [device's](crate::backend::Operations).
 
 pub mod adagrad;
 pub mod adam;
@@ -20,15 +20,12 @@ pub use rmsprop::RmsProp;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 
-use crate::backend::{DenseBackend, Memory};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::error::{Error, Result};
 
-/// What a backend keeps of an optimizer: one of its tensors.
-pub type State<B> = <B as Memory>::Owned<<B as crate::backend::RecurrentBackend>::Elem>;
-
 /// A rule that changes weights by their gradients.
-pub trait Optimizer<B: DenseBackend> {
-    /// How many tensors as long as the weights it remembers; see [`initial`](Self::initial).
+pub trait Optimizer: Send {
+    /// Number of tensors as long as the weights that it remembers; see [`initial`](Self::initial).
     fn states(&self) -> usize;
 
     /// What the elements of tensor number `state` of those are before the first step; zero.
@@ -46,6 +43,13 @@ pub trait Optimizer<B: DenseBackend> {
     /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
 
+    /// Refuses constants that the rule cannot have. Training begins with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`].
+    fn validate(&self) -> Result<()>;
+
     /// The rule with all its constants, such as the learning rate now set.
     fn config(&self) -> OptimizerConfig;
 
@@ -53,20 +57,20 @@ pub trait Optimizer<B: DenseBackend> {
     ///
     /// # Errors
     ///
-    /// Those of the backend.
+    /// [`Error::Shape`] for another number of states than [`states`](Self::states), or of other lengths; those of the device.
     fn update(
         &self,
-        backend: &B,
+        device: &Device,
         step: u64,
-        parameters: &mut B::Buffer,
-        gradients: &B::Buffer,
-        states: &mut [State<B>],
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
+        states: &mut [Tensor],
     ) -> Result<()>;
 }
 
-/// The two methods about the learning rate, alike for all.
-macro_rules! learning_rate {
-    () => {
+/// The methods of an optimizer that are alike for all: its learning rate, and itself as data.
+macro_rules! constants {
+    ($variant:ident) => {
         fn learning_rate(&self) -> f64 {
             self.learning_rate
         }
@@ -76,9 +80,13 @@ macro_rules! learning_rate {
             self.learning_rate = learning_rate;
             Ok(())
         }
+
+        fn config(&self) -> OptimizerConfig {
+            OptimizerConfig::$variant(*self)
+        }
     };
 }
-pub(crate) use learning_rate;
+pub(crate) use constants;
 
 /// The memory of an optimizer has another number of tensors than it asked for.
 fn wrong_states(optimizer: &str, expected: usize, got: usize) -> Error {
@@ -103,5 +111,35 @@ fn check_at_least_zero(option: &str, value: f64) -> Result<()> {
         Ok(())
     } else {
         Err(Error::option(option, "a finite number, 0 or above", value))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Device, Optimizer, Tensor};
+    use crate::Scalar;
+    use crate::error::Result;
+
+    /// The oracle in an element type.
+    pub(crate) fn device<E: Scalar>() -> Device {
+        Device::reference().with_dtype(E::DTYPE).unwrap()
+    }
+
+    /// What a rule remembers of `len` weights before the first step.
+    pub(crate) fn states<E: Scalar>(rule: &dyn Optimizer, len: usize) -> Vec<Tensor> {
+        let state = |state| vec![E::of(rule.initial(state)); len];
+        (0..rule.states()).map(|i| device::<E>().tensor("state", &state(i)).unwrap()).collect()
+    }
+
+    /// One step on values of the host.
+    pub(crate) fn update<E: Scalar>(
+        rule: &dyn Optimizer,
+        step: u64,
+        parameters: &mut [E],
+        gradients: &[E],
+        states: &mut [Tensor],
+    ) -> Result<()> {
+        use crate::backend::{TensorMut, TensorRef};
+        rule.update(&device::<E>(), step, TensorMut::of(parameters), TensorRef::of(gradients), states)
     }
 }

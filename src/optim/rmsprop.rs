@@ -1,11 +1,11 @@
 //! RMSprop.
 
-use std::borrow::BorrowMut;
+use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::RmsPropStep;
+use crate::backend::ops::RmsPropStep;
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::error::Result;
-use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check_fraction, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, check_at_least_zero, check_fraction, check_rate, wrong_states};
 
 /// RMSprop ([Tieleman and Hinton 2012](https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf)) in
 /// [Keras's form](https://keras.io/api/optimizers/rmsprop/). With `g` the gradient:
@@ -16,13 +16,19 @@ use crate::optim::{Optimizer, OptimizerConfig, State, check_at_least_zero, check
 /// v = momentum v + learning_rate g / sqrt(s - a² + epsilon)
 /// w = w - v
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RmsProp {
-    learning_rate: f64,
-    rho: f64,
-    momentum: f64,
-    epsilon: f64,
-    centered: bool,
+    /// Learning rate; above zero.
+    pub learning_rate: f64,
+    /// What the mean square keeps of itself, 0 to below 1.
+    pub rho: f64,
+    /// What the velocity keeps of itself, 0 to below 1; 0 for none.
+    pub momentum: f64,
+    /// Added to the mean square.
+    pub epsilon: f64,
+    /// Whether the variance takes the place of the mean square.
+    pub centered: bool,
 }
 
 impl RmsProp {
@@ -32,8 +38,8 @@ impl RmsProp {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a learning rate that is not finite and above zero.
     pub fn new(learning_rate: f64) -> Result<Self> {
-        check_rate(learning_rate)?;
-        Ok(RmsProp { learning_rate, ..Self::default() })
+        let rule = RmsProp { learning_rate, ..Self::default() };
+        rule.validate().map(|()| rule)
     }
 
     /// The same with another `rho`, with momentum, and with the variance instead of the mean square.
@@ -42,9 +48,8 @@ impl RmsProp {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a constant that is not in `0.0..1.0`.
     pub fn with(self, rho: f64, momentum: f64, centered: bool) -> Result<Self> {
-        check_fraction("rho", rho)?;
-        check_fraction("momentum", momentum)?;
-        Ok(RmsProp { rho, momentum, centered, ..self })
+        let rule = RmsProp { rho, momentum, centered, ..self };
+        rule.validate().map(|()| rule)
     }
 
     /// The same with another `epsilon`.
@@ -53,12 +58,8 @@ impl RmsProp {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for one that is not finite or below zero.
     pub fn epsilon(self, epsilon: f64) -> Result<Self> {
-        check_at_least_zero("epsilon", epsilon)?;
-        Ok(RmsProp { epsilon, ..self })
-    }
-
-    fn states(&self) -> usize {
-        1 + usize::from(self.centered) + usize::from(self.momentum > 0.0)
+        let rule = RmsProp { epsilon, ..self };
+        rule.validate().map(|()| rule)
     }
 }
 
@@ -69,28 +70,30 @@ impl Default for RmsProp {
     }
 }
 
-impl<B: DenseBackend> Optimizer<B> for RmsProp {
+impl Optimizer for RmsProp {
     fn states(&self) -> usize {
-        RmsProp::states(self)
+        1 + usize::from(self.centered) + usize::from(self.momentum > 0.0)
     }
 
-    crate::optim::learning_rate!();
+    crate::optim::constants!(RmsProp);
 
-    fn config(&self) -> OptimizerConfig {
-        let RmsProp { learning_rate, rho, momentum, epsilon, centered } = *self;
-        OptimizerConfig::RmsProp { learning_rate, rho, momentum, epsilon, centered }
+    fn validate(&self) -> Result<()> {
+        check_rate(self.learning_rate)?;
+        check_fraction("rho", self.rho)?;
+        check_fraction("momentum", self.momentum)?;
+        check_at_least_zero("epsilon", self.epsilon)
     }
 
     fn update(
         &self,
-        backend: &B,
+        device: &Device,
         _: u64,
-        parameters: &mut B::Buffer,
-        gradients: &B::Buffer,
-        states: &mut [State<B>],
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
+        states: &mut [Tensor],
     ) -> Result<()> {
-        if states.len() != RmsProp::states(self) {
-            return Err(wrong_states("RMSprop", RmsProp::states(self), states.len()));
+        if states.len() != self.states() {
+            return Err(wrong_states("RMSprop", self.states(), states.len()));
         }
         let mut states = states.iter_mut();
         let mut next = |wanted: bool| if wanted { states.next() } else { None };
@@ -98,13 +101,13 @@ impl<B: DenseBackend> Optimizer<B> for RmsProp {
         let (mean, velocity) = (next(self.centered), next(self.momentum > 0.0));
         let step =
             RmsPropStep { rate: self.learning_rate, rho: self.rho, momentum: self.momentum, epsilon: self.epsilon };
-        backend.rmsprop(
+        device.rmsprop(
             step,
             parameters,
             gradients,
-            mean_square.borrow_mut(),
-            mean.map(|m| m.borrow_mut()),
-            velocity.map(|v| v.borrow_mut()),
+            mean_square.view_mut(),
+            mean.map(Tensor::view_mut),
+            velocity.map(Tensor::view_mut),
         )
     }
 }
@@ -112,16 +115,15 @@ impl<B: DenseBackend> Optimizer<B> for RmsProp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::reference::ReferenceBackend;
+    use crate::optim::testing::{states, update};
 
     #[test]
     fn follows_the_formula() {
-        let backend = ReferenceBackend::<f64>::new();
         for (momentum, centered) in [(0.0, false), (0.5, false), (0.0, true), (0.5, true)] {
             let rule = RmsProp::new(0.1).unwrap().with(0.8, momentum, centered).unwrap();
             let (mut w, mut s, mut a, mut v) = (1.0f64, 0.0, 0.0, 0.0);
             let mut parameters = [1.0f64];
-            let mut states = vec![vec![0.0]; rule.states()];
+            let mut states = states::<f64>(&rule, 1);
             for step in 1..=3 {
                 let g: f64 = 2.0 * w + 1.0;
                 s = 0.8 * s + 0.2 * g * g;
@@ -129,7 +131,7 @@ mod tests {
                 v = momentum * v + 0.1 * g / (s - a * a + 1e-7).sqrt();
                 w -= v;
                 let gradient = [2.0 * parameters[0] + 1.0];
-                rule.update(&backend, step, &mut parameters, &gradient, &mut states).unwrap();
+                update(&rule, step, &mut parameters, &gradient, &mut states).unwrap();
                 assert!((parameters[0] - w).abs() < 1e-14, "{momentum} {centered} {step}: {} {w}", parameters[0]);
             }
         }

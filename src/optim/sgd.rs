@@ -1,11 +1,11 @@
 //! Gradient descent.
 
-use std::borrow::BorrowMut;
+use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
-use crate::backend::dense::SgdStep;
+use crate::backend::ops::SgdStep;
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::error::Result;
-use crate::optim::{Optimizer, OptimizerConfig, State, check_fraction, check_rate, wrong_states};
+use crate::optim::{Optimizer, OptimizerConfig, check_fraction, check_rate, wrong_states};
 
 /// Stochastic gradient descent with momentum, in [Keras's form](https://keras.io/api/optimizers/sgd/). With `g` the gradient:
 ///
@@ -14,11 +14,15 @@ use crate::optim::{Optimizer, OptimizerConfig, State, check_fraction, check_rate
 /// with momentum:     v = momentum v - learning_rate g;  w = w + v
 /// Nesterov:          v = momentum v - learning_rate g;  w = w + momentum v - learning_rate g
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sgd {
-    learning_rate: f64,
-    momentum: f64,
-    nesterov: bool,
+    /// Learning rate; above zero.
+    pub learning_rate: f64,
+    /// What the velocity keeps of itself, 0 to below 1; 0 for none.
+    pub momentum: f64,
+    /// Whether steps look ahead along the velocity.
+    pub nesterov: bool,
 }
 
 impl Sgd {
@@ -28,8 +32,8 @@ impl Sgd {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a learning rate that is not finite and above zero.
     pub fn new(learning_rate: f64) -> Result<Self> {
-        check_rate(learning_rate)?;
-        Ok(Sgd { learning_rate, ..Self::default() })
+        let rule = Sgd { learning_rate, ..Self::default() };
+        rule.validate().map(|()| rule)
     }
 
     /// The same with momentum, and whether it looks ahead
@@ -39,8 +43,8 @@ impl Sgd {
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a momentum that is not in `0.0..1.0`.
     pub fn momentum(self, momentum: f64, nesterov: bool) -> Result<Self> {
-        check_fraction("momentum", momentum)?;
-        Ok(Sgd { momentum, nesterov, ..self })
+        let rule = Sgd { momentum, nesterov, ..self };
+        rule.validate().map(|()| rule)
     }
 }
 
@@ -51,30 +55,30 @@ impl Default for Sgd {
     }
 }
 
-impl<B: DenseBackend> Optimizer<B> for Sgd {
+impl Optimizer for Sgd {
     fn states(&self) -> usize {
         usize::from(self.momentum > 0.0)
     }
 
-    crate::optim::learning_rate!();
+    crate::optim::constants!(Sgd);
 
-    fn config(&self) -> OptimizerConfig {
-        let Sgd { learning_rate, momentum, nesterov } = *self;
-        OptimizerConfig::Sgd { learning_rate, momentum, nesterov }
+    fn validate(&self) -> Result<()> {
+        check_rate(self.learning_rate)?;
+        check_fraction("momentum", self.momentum)
     }
 
     fn update(
         &self,
-        backend: &B,
+        device: &Device,
         _: u64,
-        parameters: &mut B::Buffer,
-        gradients: &B::Buffer,
-        states: &mut [State<B>],
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
+        states: &mut [Tensor],
     ) -> Result<()> {
         let step = SgdStep { rate: self.learning_rate, momentum: self.momentum, nesterov: self.nesterov };
         match states {
-            [] if self.momentum == 0.0 => backend.sgd(step, parameters, gradients, None),
-            [velocity] if self.momentum > 0.0 => backend.sgd(step, parameters, gradients, Some(velocity.borrow_mut())),
+            [] if self.momentum == 0.0 => device.sgd(step, parameters, gradients, None),
+            [velocity] if self.momentum > 0.0 => device.sgd(step, parameters, gradients, Some(velocity.view_mut())),
             _ => Err(wrong_states("SGD", usize::from(self.momentum > 0.0), states.len())),
         }
     }
@@ -83,22 +87,21 @@ impl<B: DenseBackend> Optimizer<B> for Sgd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::reference::ReferenceBackend;
+    use crate::optim::testing::{states, update};
 
     #[test]
     fn follows_the_formula() {
-        let backend = ReferenceBackend::<f64>::new();
         for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
             let sgd = Sgd::new(0.1).unwrap().momentum(momentum, nesterov).unwrap();
             let (mut w, mut v) = (1.0f64, 0.0);
             let mut parameters = [1.0f64];
-            let mut states = vec![vec![0.0]; Optimizer::<ReferenceBackend<f64>>::states(&sgd)];
+            let mut states = states::<f64>(&sgd, 1);
             for step in 1..=3 {
                 let g = 2.0 * w + 1.0;
                 v = momentum * v - 0.1 * g;
                 w += if nesterov { momentum * v - 0.1 * g } else { v };
                 let gradient = [2.0 * parameters[0] + 1.0];
-                sgd.update(&backend, step, &mut parameters, &gradient, &mut states).unwrap();
+                update(&sgd, step, &mut parameters, &gradient, &mut states).unwrap();
                 assert!((parameters[0] - w).abs() < 1e-15, "{momentum} {nesterov} {step}");
             }
         }

@@ -2,6 +2,7 @@
 //! numbers. Both follow from a seed alone, so a failure is reported as one line and repeated with `FUSED_RNN_SEED`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod cases;
 pub mod damage;
 #[cfg(feature = "cuda")]
 pub mod gpu;
@@ -18,7 +19,7 @@ use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::{
     Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout,
 };
-use fused_rnn::{DType, Element};
+use fused_rnn::{DType, Device, Element};
 
 /// SplitMix64 ([Steele et al. 2014](https://doi.org/10.1145/2660193.2660195)): any seed is a good one.
 pub struct Rng(u64);
@@ -61,6 +62,16 @@ impl Rng {
     pub fn vector(&mut self, len: usize, bound: f64) -> Vec<f64> {
         (0..len).map(|_| self.uniform(-bound, bound)).collect()
     }
+}
+
+/// The CPU, in a type of element.
+pub fn cpu(dtype: DType) -> Device {
+    Device::cpu().with_dtype(dtype).expect("a type that the CPU computes in")
+}
+
+/// The oracle, in a type of element.
+pub fn reference(dtype: DType) -> Device {
+    Device::reference().with_dtype(dtype).expect("a type that the oracle computes in")
 }
 
 /// What tests need of an element type.
@@ -478,7 +489,7 @@ fn judge(recipe: &Recipe, property: &dyn Fn(&Problem) -> Verdict) -> Verdict {
 
 /// Checks a property on `count` random problems, their recipes first changed by `adapt` to what the property is about.
 /// A failure is simplified as far as it stays one, and reported with the seed that repeats it:
-/// `FUSED_RNN_SEED=17 cargo test --test backends cpu_f32::agrees`. `FUSED_RNN_CASES=10` draws ten times as many problems.
+/// `FUSED_RNN_SEED=17 cargo test --test operator cpu_f32::agrees`. `FUSED_RNN_CASES=10` draws ten times as many problems.
 pub fn for_random_problems<E: Element>(
     count: u64,
     adapt: impl Fn(&mut Recipe),

@@ -4,9 +4,9 @@
 //! place of the exact result: f32 sigmoid 2.5, tanh 2.5; f64 sigmoid 2.5, tanh 3 (the tests below measure them). Results that
 //! would be subnormal are zero. NaN stays NaN, and infinities give the limits.
 
-use crate::simd::{MAX_LANES, Simd};
-use crate::cell::{Activation, Activations};
 use crate::backend::cpu::CpuElement;
+use crate::cell::{Activation, Activations};
+use crate::simd::{MAX_LANES, Simd};
 
 /// `e^y - 1` for `|y|` up to [`ExpConstants::limit`](crate::simd::ExpConstants).
 #[inline(always)]
@@ -16,6 +16,7 @@ pub(crate) fn expm1<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> S::V {
     s.mul_add(scale, q, s.sub(scale, s.splat(E::one())))
 }
 
+#[cfg(feature = "model")]
 /// `e^y` for y up to 0 and minus infinity: results that would be subnormal are zero, NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp_of_negative<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> S::V {
@@ -149,8 +150,8 @@ pub(crate) fn is_standard(activations: Activations) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::simd::{Isa, Kernel};
     use super::*;
+    use crate::simd::{Isa, Kernel};
 
     struct Map<'a, E>(Activation, &'a [E], &'a mut [E]);
 

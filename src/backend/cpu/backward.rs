@@ -10,13 +10,14 @@ use super::forward::{
 use super::gemm::{self, Start};
 use super::gemv::Operand;
 use super::geometry::{Parts, Recurrent};
-use super::sequences::{Rows, Sequences, Steps};
-use crate::simd::Isa;
+use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, divide, share};
+use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, HostBackend, WeightGrad};
 use crate::cell::CellKind;
-use crate::backend::cpu::CpuElement;
 use crate::rnn::{LayerWeights, PaddedOutput};
+use crate::simd::Isa;
 
 /// Workspace of backward-data that every layer and direction uses in turn.
 struct Workspace<'a, E> {
@@ -479,7 +480,7 @@ impl<'a, E: CpuElement, F: Fn(usize) -> Option<&'a [E]> + Sync> Divide for Weigh
             gemm::sum_rows(isa, k, a_part, weight, total, &mut block[..rows]);
             begin(c, total, start);
         } else {
-            gemm::multiply_transposed(isa, (rows, n, k), column, a_row, b, c, start, scratch);
+            gemm::multiply_transposed(isa, (rows, n, k), column, E::one(), a_row, b, c, start, scratch);
         }
         if biases.iter().all(|bias| bias.is_empty()) {
             return;

@@ -13,9 +13,9 @@
 //! so that the GRU's operands of `W` (n, r, z) and of `R` (r, z, q) are both in one piece.
 
 use super::activation::{Function, Sigmoid, Tanh, is_standard};
-use crate::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
-use crate::cell::Activations;
 use crate::backend::cpu::CpuElement;
+use crate::cell::Activations;
+use crate::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
 
 /// What a cell's loops need to know of the descriptor.
 #[derive(Clone, Copy)]

@@ -7,13 +7,14 @@ use super::cells::{GruForward, GruPart, LstmForward, Options, RnnForward};
 use super::gemm::{self, Panels, Start};
 use super::gemv::Operand;
 use super::geometry::{Geometry, Parts, Recurrent, SavedLen, take};
-use super::sequences::{Rows, Sequences, Steps};
-use crate::simd::Isa;
+use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, divide, share};
 use crate::backend::ForwardArgs;
-use crate::cell::CellKind;
 use crate::backend::cpu::CpuElement;
+use crate::cell::CellKind;
 use crate::rnn::{LayerWeights, PaddedOutput};
+use crate::simd::Isa;
 
 /// The parts of a reserve: what each layer and direction saves, then the outputs of every layer below another.
 pub(super) struct Kept<'a, E> {

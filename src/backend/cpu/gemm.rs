@@ -11,9 +11,9 @@
 use std::ops::Range;
 
 use super::outer::{FEW, OuterProducts};
-use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 use super::threads::{Divide, divide, share};
 use crate::backend::cpu::CpuElement;
+use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 
 /// Products that are summed in a register before the sum is added to the output.
 pub(crate) const DEPTH: usize = 512;
@@ -351,13 +351,14 @@ pub(crate) fn multiply_transposed_scratch<E: CpuElement>(isa: Isa, m: usize, n: 
     depth * (rows + n.next_multiple_of(width).min(BLOCK_COLUMNS))
 }
 
-/// `c = start + a^T b` where `a` is `[k, m]` and `b` `[k, n]`, given by rows; `b` may lack rows, which are zero. `c` is
+/// `c = start + a^T alpha b` where `a` is `[k, m]` and `b` `[k, n]`, given by rows; `b` may lack rows, which are zero. `c` is
 /// `[m, n]`; the columns of `a` are those from `first` on.
 #[allow(clippy::too_many_arguments)] // as above
 pub(crate) fn multiply_transposed<'s, E: CpuElement>(
     isa: Isa,
     (m, n, k): (usize, usize, usize),
     first: usize,
+    alpha: E,
     a_row: impl Fn(usize) -> &'s [E],
     b_row: impl Fn(usize) -> Option<&'s [E]>,
     c: &mut [E],
@@ -375,6 +376,9 @@ pub(crate) fn multiply_transposed<'s, E: CpuElement>(
             let (b_packed, a_packed) = scratch.split_at_mut(panels * width * depth);
             let b_part = |kk: usize| b_row(k0 + kk).map(|row| &row[n0..n0 + columns]);
             pack_rows(isa, depth, columns, 0..panels, b_part, b_packed);
+            if alpha != E::one() {
+                b_packed.iter_mut().for_each(|b| *b *= alpha);
+            }
             if k <= FEW {
                 let none: &[E] = &[];
                 let mut a = [none; FEW];

@@ -7,8 +7,8 @@
 
 use super::Call;
 use super::gemm::{self, DEPTH, Panels, Start, finish};
-use crate::simd::{Isa, Kernel, Simd, load_part};
 use crate::backend::cpu::CpuElement;
+use crate::simd::{Isa, Kernel, Simd, load_part};
 
 /// Bytes of the rows that are read where they lie, at most.
 const ROW_BYTES: usize = 256;

@@ -2,12 +2,12 @@
 //! reserve can be read by a backend with another number of threads or other vectors.
 
 use super::gemm;
-use crate::simd::Isa;
 use super::threads::Threads;
+use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
-use crate::backend::cpu::CpuElement;
 use crate::rnn::GruReset;
+use crate::simd::Isa;
 
 /// Weights that a thread reads in a few microseconds.
 const ROW_WEIGHTS: usize = 100_000;

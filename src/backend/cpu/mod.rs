@@ -14,7 +14,9 @@
 //! | `outer` | the weights' gradient over few steps |
 //! | `cells` | the gates, forward and backward |
 //! | `sequences` | lengths, resets, and where rows stand |
+//! | `steps` | a tensor that threads write, some sequences each |
 //! | `geometry` | sizes of operands, reserve and workspace |
+//! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
 //! | `forward`, `backward` | the walks through time |
 //!
@@ -32,8 +34,11 @@ mod forward;
 mod gemm;
 mod gemv;
 mod geometry;
+#[cfg(feature = "model")]
+mod ops;
 mod outer;
 mod sequences;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -43,7 +48,6 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
@@ -51,8 +55,8 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
-use geometry::Geometry;
 use crate::simd::{Isa, SimdElement};
+use geometry::Geometry;
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
@@ -92,11 +96,6 @@ impl<E: CpuElement> CpuBackend<E> {
     /// The instruction set in use: `avx512`, `avx2` or `portable`.
     pub fn instruction_set(&self) -> &'static str {
         self.isa.name()
-    }
-
-    /// The same threads and instruction set for another element type.
-    pub(crate) fn cast<F: CpuElement>(&self) -> CpuBackend<F> {
-        CpuBackend { isa: self.isa, threads: self.threads.clone(), element: PhantomData }
     }
 
     #[cfg(test)]

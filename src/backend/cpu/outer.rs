@@ -5,8 +5,8 @@
 //! [`gemm`](super::gemm), in the same order.
 
 use super::gemm::{Start, finish};
-use crate::simd::{Kernel, Simd};
 use crate::backend::cpu::CpuElement;
+use crate::simd::{Kernel, Simd};
 
 /// Steps that are few.
 pub(super) const FEW: usize = 32;
@@ -115,7 +115,7 @@ mod tests {
                     let mut scratch = vec![f32::NAN; multiply_transposed_scratch::<f32>(isa, m, n, k)];
                     let a_row = |kk: usize| &a[kk * width..][..width];
                     let b_row = |kk: usize| (kk != 1).then(|| &b[kk * n..][..n]);
-                    multiply_transposed(isa, (m, n, k), first, a_row, b_row, &mut c, start, &mut scratch);
+                    multiply_transposed(isa, (m, n, k), first, 1.0, a_row, b_row, &mut c, start, &mut scratch);
                     assert_eq!(c, expected, "{m} x {n} over {k} on {}", isa.name());
                 }
             }

@@ -4,15 +4,16 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use super::CpuBackend;
-use crate::simd::Isa;
+use crate::Scalar;
+use crate::backend::cpu::CpuElement;
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs, infer, train};
 use crate::backend::reference::ReferenceBackend;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad,
 };
 use crate::cell::{Activation, Activations, CellKind};
-use crate::backend::cpu::CpuElement;
 use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use crate::simd::Isa;
 
 /// Numbers that look random and are the same everywhere.
 struct Numbers(u64);
@@ -140,7 +141,7 @@ fn widen<E: CpuElement>(values: &[E]) -> Vec<f64> {
 
 type Pass<E> = (Outputs<E>, InputGradients<E>);
 
-fn worst<E: CpuElement, F: Scalar>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
+fn worst<E: CpuElement, F: CpuElement>(got: &Pass<E>, wanted: &Pass<F>) -> (f64, &'static str) {
     let mut worst = (0.0, "");
     let none: Vec<E> = vec![];
     let none_wide: Vec<F> = vec![];

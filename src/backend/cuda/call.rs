@@ -2,10 +2,10 @@
 
 use super::device::memory::DeviceBuffer;
 use super::device::{Device, DevicePtr};
-use crate::backend::call::Convert;
+use crate::backend::convert::Convert;
 use crate::backend::device::OnDevice;
 use crate::backend::tensor::{DeviceId, TensorRef};
-use crate::backend::{Extent, RecurrentBackend, Tensors};
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, RecurrentBackend, Tensors};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 
@@ -44,6 +44,21 @@ impl Tensors for Raw {
         None
     }
 }
+
+/// Calls on addresses are nothing but numbers.
+macro_rules! copied {
+    ($($args:ident),*) => {$(
+        impl Clone for $args<'_, Raw> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl Copy for $args<'_, Raw> {}
+    )*};
+}
+
+copied!(ForwardArgs, BackwardDataArgs, BackwardWeightsArgs);
 
 /// The address of a tensor that may be absent.
 pub(super) fn address(tensor: Option<RawTensor>) -> DevicePtr {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::cpu::{CpuBackend, CpuElement};
 use fused_rnn::backend::pass::{Inputs, OutputGradients, Pass};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{ForwardMode, HostBackend, TempSpace};
@@ -126,7 +126,7 @@ impl Args {
         print(&if self.json { report.json(self) } else { report.table(self) })
     }
 
-    fn cpu<E: Scalar>(&self) -> Result<CpuBackend<E>> {
+    fn cpu<E: CpuElement>(&self) -> Result<CpuBackend<E>> {
         match self.threads {
             Some(threads) => CpuBackend::with_threads(threads),
             None => Ok(CpuBackend::new()),

@@ -1,18 +1,18 @@
-//! Where models are trained and run: `--device`.
+//! Where models are trained and run: `--device` and `--precision`.
 
-use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::{Device, Error, Result};
 
 /// The machine that computes.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum Device {
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceKind {
     /// The processor.
     Cpu,
     /// The first NVIDIA GPU.
     Cuda,
     /// A GPU emulated on the processor, for tests: very slow.
     Emulated,
+    /// The processor by plain loops, to compare with: slow.
+    Reference,
 }
 
 /// What a GPU multiplies. Weights and sums are f32 whatever it is.
@@ -28,23 +28,14 @@ pub enum Precision {
     F16,
 }
 
-/// What is to be done on the machine chosen.
-pub trait Work {
-    /// What it gives.
-    type Output;
-
-    /// Does it.
-    fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<Self::Output>;
-}
-
-impl Device {
-    /// Opens the device and does the work there. Never on another: where there is no such device, that is the error.
-    pub fn run<W: Work>(self, work: W) -> Result<W::Output> {
-        self.run_in(Precision::F32, work)
+impl DeviceKind {
+    /// Opens the device. Never another: where there is no such device, that is the error.
+    pub fn open(self) -> Result<Device> {
+        self.open_in(Precision::F32)
     }
 
     /// The same, multiplying in another precision, which the processor refuses.
-    pub fn run_in<W: Work>(self, precision: Precision, work: W) -> Result<W::Output> {
+    pub fn open_in(self, precision: Precision) -> Result<Device> {
         #[cfg(feature = "cuda")]
         let options = {
             use fused_rnn::backend::cuda::{Compute, CudaOptions};
@@ -57,37 +48,38 @@ impl Device {
             CudaOptions { compute, ..CudaOptions::default() }
         };
         match self {
-            Device::Cpu if precision != Precision::F32 => Err(fused_rnn::Error::Unsupported {
+            DeviceKind::Cpu | DeviceKind::Reference if precision != Precision::F32 => Err(Error::Unsupported {
                 what: format!("--precision {} on the processor", format!("{precision:?}").to_lowercase()),
                 why: "it computes in f32; choose --device cuda, or leave the option out".to_owned(),
             }),
-            Device::Cpu => work.on(CpuBackend::<f32>::new()),
+            DeviceKind::Cpu => Ok(Device::cpu()),
+            DeviceKind::Reference => Ok(Device::reference()),
             #[cfg(feature = "cuda")]
-            Device::Cuda => {
+            DeviceKind::Cuda => {
                 use fused_rnn::backend::cuda::CudaBackend;
                 use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
                 let driver = Driver::open(0)?;
                 let stream = DriverStream::new(&driver)?;
-                work.on(CudaBackend::<f32, _>::with_options(driver, stream, options))
+                Ok(Device::from(CudaBackend::<f32, _>::with_options(driver, stream, options)))
             }
             #[cfg(feature = "emulated")]
-            Device::Emulated => {
+            DeviceKind::Emulated => {
                 use fused_rnn::backend::cuda::CudaBackend;
                 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-                let device = std::sync::Arc::new(Emulated::new(Schedule::default())?);
-                work.on(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options))
+                let emulated = std::sync::Arc::new(Emulated::new(Schedule::default())?);
+                Ok(Device::from(CudaBackend::<f32, _>::with_options(emulated, EmulatedStream, options)))
             }
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda => Err(missing("cuda")),
+            DeviceKind::Cuda => Err(missing("cuda")),
             #[cfg(not(feature = "emulated"))]
-            Device::Emulated => Err(missing("emulated")),
+            DeviceKind::Emulated => Err(missing("emulated")),
         }
     }
 }
 
 #[cfg(not(all(feature = "cuda", feature = "emulated")))]
-fn missing(feature: &str) -> fused_rnn::Error {
-    fused_rnn::Error::Unsupported {
+fn missing(feature: &str) -> Error {
+    Error::Unsupported {
         what: format!("--device {feature}"),
         why: format!("this build lacks the feature `{feature}`; build with `--features {feature}`"),
     }

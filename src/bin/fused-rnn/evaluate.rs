@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Gaps, TimeSeriesSet, TimeSplit};
 use fused_rnn::model::{Forecaster, RowsConfig, SequenceModel, Trained};
 use fused_rnn::{Error, Result, files};
 
 use crate::classified;
-use crate::device::{Device, Work};
+use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, wrong_data};
+use crate::device::DeviceKind;
+use crate::errors::{Errors, LAST_VALUE};
 use crate::output::{listed, print};
+use crate::pictures::forecast_plot;
+use crate::report::Report;
 use crate::rows::Rows;
-use crate::sequences::{Report, in_file, is_file_of_them, read};
-use crate::train::{Errors, NAIVE, forecast_plot};
 
 /// Measures a model that `train` wrote: forecasts of a series beside what came, or classes or numbers of sequences, or classes of the
 /// rows of a CSV file, beside the true ones.
@@ -32,9 +33,9 @@ pub struct Args {
     /// Last part of the series to forecast, or of the rows whose windows are measured [default: all, but for the first window].
     #[arg(long, value_name = "FRACTION")]
     test_fraction: Option<f64>,
-    /// Where to run the model: cpu, cuda or emulated.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    /// Where to run the model: cpu, cuda, emulated or reference.
+    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
+    device: DeviceKind,
     /// SVG file to write, of the forecasts beside the truth, or of classes the confusion matrix [default: none].
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -44,50 +45,18 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let device = args.device;
-    device.run(args)
-}
-
-/// The error of data of another kind than a model is for.
-pub fn wrong_data(model: &std::path::Path, data: &std::path::Path, is_for: &str) -> Error {
-    Error::Unsupported {
-        what: format!("{} with the model {}", data.display(), model.display()),
-        why: format!("the model is for {is_for}"),
+    if let Some(plot) = &args.plot {
+        files::check_writable(plot)?;
+    }
+    match Trained::load(args.device.open()?, &args.model)? {
+        Trained::Forecaster(forecaster) => of_series(forecaster, args),
+        Trained::Sequences(model) => of_sequences(model, args),
+        Trained::Model(_) => Err(no_task(&args.model)),
     }
 }
 
-/// What a model of rows with classes is for.
-pub const ROWS: &str = "rows of a CSV file, not sequences";
-
-/// A file that does not say what its model is for.
-pub fn no_task(path: &std::path::Path) -> Error {
-    Error::Format {
-        path: path.to_owned(),
-        format: "model",
-        problem: "it holds a model, but not what its inputs and outputs mean; use it from a program".to_owned(),
-    }
-}
-
-impl Work for Args {
-    type Output = ExitCode;
-
-    fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
-        if let Some(plot) = &self.plot {
-            files::check_writable(plot)?;
-        }
-        match Trained::load(backend, &self.model)? {
-            Trained::Forecaster(forecaster) => of_series(forecaster, self),
-            Trained::Sequences(model) => of_sequences(model, self),
-            Trained::Model(_) => Err(no_task(&self.model)),
-        }
-    }
-}
-
-fn of_series<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    mut forecaster: Forecaster<B>,
-    args: Args,
-) -> Result<ExitCode> {
-    if is_file_of_them(&args.data) {
+fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
+    if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
     }
     let rows = Rows::of_model(&args.data, forecaster.config(), args.column, args.gaps)?;
@@ -98,7 +67,7 @@ fn of_series<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     };
     let backtest = forecaster.backtest(&rows.values, part).map_err(in_file(&args.data))?;
     let errors = Errors::of(&backtest)?;
-    print(&errors.table(&format!("error, {} forecasts", backtest.truth.nrows()), "model", NAIVE))?;
+    print(&errors.table(&format!("error, {} forecasts", backtest.truth.nrows()), "model", LAST_VALUE))?;
     if let Some(plot) = &args.plot {
         forecast_plot("The model", "these data", &rows, &backtest, &errors).save(plot)?;
         print(&format!("\nwrote {}\n", plot.display()))?;
@@ -106,14 +75,11 @@ fn of_series<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    model: SequenceModel<B>,
-    args: Args,
-) -> Result<ExitCode> {
+fn of_sequences(model: SequenceModel, args: Args) -> Result<ExitCode> {
     if let Some(rows) = model.config().rows.clone() {
         return of_rows(model, &rows, args);
     }
-    if !is_file_of_them(&args.data) {
+    if !holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "sequences in a .ts file, not a series"));
     }
     for (option, given) in [
@@ -128,16 +94,12 @@ fn of_sequences<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
             });
         }
     }
-    let set = read(&args.data)?;
+    let set = read_sequences(&args.data)?;
     report(model, &set, "all", &args)
 }
 
-fn of_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    model: SequenceModel<B>,
-    config: &RowsConfig,
-    args: Args,
-) -> Result<ExitCode> {
-    if is_file_of_them(&args.data) {
+fn of_rows(model: SequenceModel, config: &RowsConfig, args: Args) -> Result<ExitCode> {
+    if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, ROWS));
     }
     if args.column.is_some() {
@@ -156,12 +118,7 @@ fn of_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     report(model, &set, name, &args)
 }
 
-fn report<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    mut model: SequenceModel<B>,
-    set: &TimeSeriesSet,
-    part: &str,
-    args: &Args,
-) -> Result<ExitCode> {
+fn report(mut model: SequenceModel, set: &TimeSeriesSet, part: &str, args: &Args) -> Result<ExitCode> {
     let report = Report::of(&mut model, set).map_err(in_file(&args.data))?;
     print(&report.text(part, "model", args.quiet)?)?;
     if let Some(plot) = &args.plot {

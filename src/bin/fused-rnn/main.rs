@@ -2,19 +2,22 @@
 
 mod bench;
 mod classified;
+mod data_file;
 mod descriptor_args;
 mod device;
+mod errors;
 mod evaluate;
 mod gradcheck;
 mod info;
 mod network;
 mod output;
 mod parity;
+mod pictures;
 mod plot;
 mod predict;
 mod progress;
+mod report;
 mod rows;
-mod sequences;
 mod summary;
 mod train;
 

@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use fused_rnn::backend::HostBackend;
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::cpu::{CpuBackend, CpuElement};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::parity::{Case, Report, check_tolerance};
-use fused_rnn::{DType, Element, Error, Result, Scalar};
+use fused_rnn::{DType, Element, Error, Result};
 
 use crate::output::print;
 
@@ -121,7 +121,7 @@ fn checker<E: Element>(backend: impl HostBackend<E> + 'static) -> Checker {
 }
 
 /// How to run a case, on a backend that is made once.
-fn on_any<E: Scalar>(args: &Args) -> Result<Checker> {
+fn on_any<E: CpuElement>(args: &Args) -> Result<Checker> {
     Ok(match args.backend {
         Backend::Reference => checker::<E>(ReferenceBackend::new()),
         Backend::Cpu => checker::<E>(CpuBackend::new()),

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::model::Trained;
-use fused_rnn::{Result, files};
+use fused_rnn::{Device, Result, files};
 
 use crate::output::print;
 
@@ -21,7 +20,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let out = args.out.unwrap_or_else(|| args.model.with_extension("svg"));
-    let mut trained = Trained::load(CpuBackend::<f32>::new(), &args.model)?;
+    let mut trained = Trained::load(Device::cpu(), &args.model)?;
     let picture = trained.model().diagram()?;
     files::write_atomic(&out, picture.as_bytes())?;
     print(&format!("wrote {}\n", out.display()))?;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use fused_rnn::backend::DenseBackend;
 use fused_rnn::data::{Gaps, TimeAxis};
 use fused_rnn::metrics::argmax_rows;
 use fused_rnn::model::{Forecaster, RowsConfig, SequenceModel, SequencePredictions, SequenceTarget, Trained};
@@ -11,12 +10,11 @@ use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
 use crate::classified;
-use crate::device::{Device, Work};
-use crate::evaluate::{ROWS, no_task, wrong_data};
+use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, wrong_data};
+use crate::device::DeviceKind;
 use crate::output::{listed, print};
+use crate::pictures::{PLOT_SIZE, x_label};
 use crate::rows::Rows;
-use crate::sequences::{in_file, is_file_of_them, read};
-use crate::train::{PLOT_SIZE, x_label};
 
 /// Continues a column of a CSV file with a model that `train` wrote: into a CSV file with the dates going on where there are any,
 /// and a plot. Steps beyond the model's own horizon are forecast from its earlier forecasts, unless it reads several columns. With a model
@@ -37,9 +35,9 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
-    /// Where to run the model: cpu, cuda or emulated.
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    /// Where to run the model: cpu, cuda, emulated or reference.
+    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
+    device: DeviceKind,
     /// CSV file to write [default: prediction.csv beside the model].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -59,19 +57,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
             got: horizon.to_string(),
         });
     }
-    let device = args.device;
-    device.run(args)
-}
-
-impl Work for Args {
-    type Output = ExitCode;
-
-    fn on<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(self, backend: B) -> Result<ExitCode> {
-        match Trained::load(backend, &self.model)? {
-            Trained::Forecaster(forecaster) => forecast(forecaster, self),
-            Trained::Sequences(model) => say(model, self),
-            Trained::Model(_) => Err(no_task(&self.model)),
-        }
+    match Trained::load(args.device.open()?, &args.model)? {
+        Trained::Forecaster(forecaster) => forecast(forecaster, args),
+        Trained::Sequences(model) => say(model, args),
+        Trained::Model(_) => Err(no_task(&args.model)),
     }
 }
 
@@ -94,14 +83,11 @@ fn write_csv(path: &Path, header: &[&str], rows: impl IntoIterator<Item = Vec<St
 }
 
 /// The classes or numbers of sequences.
-fn say<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    mut model: SequenceModel<B>,
-    args: Args,
-) -> Result<ExitCode> {
+fn say(mut model: SequenceModel, args: Args) -> Result<ExitCode> {
     if let Some(rows) = model.config().rows.clone() {
         return say_rows(model, &rows, args);
     }
-    if !is_file_of_them(&args.data) {
+    if !holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "sequences in a .ts file, not a series"));
     }
     for (option, given) in [
@@ -119,7 +105,7 @@ fn say<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
     }
     let out = args.out();
     files::check_writable(&out)?;
-    let set = read(&args.data)?;
+    let set = read_sequences(&args.data)?;
     let predictions = model.predict(&set.sequences).map_err(in_file(&args.data))?;
     match (predictions, &model.config().target) {
         (SequencePredictions::Classes(probabilities), SequenceTarget::Classes(names)) => {
@@ -142,12 +128,8 @@ fn say<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
 }
 
 /// The classes of rows.
-fn say_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    mut model: SequenceModel<B>,
-    config: &RowsConfig,
-    args: Args,
-) -> Result<ExitCode> {
-    if is_file_of_them(&args.data) {
+fn say_rows(mut model: SequenceModel, config: &RowsConfig, args: Args) -> Result<ExitCode> {
+    if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, ROWS));
     }
     for (option, given) in
@@ -192,11 +174,8 @@ fn say_rows<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
 }
 
 /// What follows a series.
-fn forecast<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(
-    mut forecaster: Forecaster<B>,
-    args: Args,
-) -> Result<ExitCode> {
-    if is_file_of_them(&args.data) {
+fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
+    if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
     }
     let out = args.out();

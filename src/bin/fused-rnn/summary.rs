@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::Result;
-use fused_rnn::backend::DenseBackend;
-use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::model::{ForecastConfig, SequenceConfig, SequenceTarget, Trained};
+use fused_rnn::{Device, Result};
 
 use crate::output::{listed, plain, print};
 
@@ -18,12 +16,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let mut trained = Trained::load(CpuBackend::<f32>::new(), &args.model)?;
+    let mut trained = Trained::load(Device::cpu(), &args.model)?;
     print(&format!("{}\n{}\n", trained.model().summary(), described(&trained)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn described<B: DenseBackend<Elem = f32, Plan: 'static> + 'static>(trained: &Trained<B>) -> String {
+fn described(trained: &Trained) -> String {
     match trained {
         Trained::Forecaster(forecaster) => forecast(forecaster.config()),
         Trained::Sequences(model) => sequences(model.config()),

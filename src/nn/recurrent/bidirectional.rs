@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::masking::KeepRows;
@@ -51,14 +50,7 @@ impl Bidirectional {
         Bidirectional { merge_mode, ..self }
     }
 
-    pub(in crate::nn) fn build<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        inputs: &[Value],
-    ) -> Result<Vec<Value>>
-    where
-        B::Plan: 'static,
-    {
+    pub(in crate::nn) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let Some((x, states)) = inputs.split_first() else {
             return Err(Error::shape(builder.name(), "inputs of shape [seq_len, features]", "none"));
         };
@@ -92,16 +84,7 @@ impl Bidirectional {
     }
 
     /// One direction: the layer as it is, or the other way round.
-    fn direction<B: DenseBackend + 'static>(
-        &self,
-        builder: &mut Builder<B>,
-        name: &str,
-        inputs: &[Value],
-        opposite: bool,
-    ) -> Result<Vec<Value>>
-    where
-        B::Plan: 'static,
-    {
+    fn direction(&self, builder: &mut Builder, name: &str, inputs: &[Value], opposite: bool) -> Result<Vec<Value>> {
         let mut layer = (*self.layer).clone();
         let options = match &mut layer {
             LayerConfig::SimpleRnn(SimpleRnn { options, .. })

@@ -3,27 +3,27 @@
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-use crate::backend::tensor::Strides;
-use crate::backend::{DenseBackend, WeightGrad};
+use crate::backend::ops::Strides;
+use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::recurrent::{Carried, RecurrentOptions};
-use crate::nn::shape::reversed;
+use crate::nn::shape::{Columns, copy_columns, reversed};
 use crate::nn::{Layer, LayerConfig, Scratch};
 
 /// A step forward. Tensors are row-major with the batch first.
-pub struct CellForward<'a, B: DenseBackend> {
+pub struct CellForward<'a> {
     /// The cell's weights, in the order of [`Cell::parameters`].
-    pub parameters: &'a B::Buffer,
+    pub parameters: TensorRef<'a>,
     /// Input of the step, `[batch, input_size]`.
-    pub x: &'a B::Buffer,
+    pub x: TensorRef<'a>,
     /// State before it, `[batch, state_size]`.
-    pub state: &'a B::Buffer,
+    pub state: TensorRef<'a>,
     /// State after it, every element to be written; its first `output_size` columns are the step's output.
-    pub new_state: &'a mut B::Buffer,
+    pub new_state: TensorMut<'a>,
     /// Room for what the step backward needs besides, `[batch, saved_size]`.
-    pub saved: &'a mut B::Buffer,
+    pub saved: TensorMut<'a>,
     /// Sequences.
     pub batch: usize,
     /// Number of the step, in the order of processing.
@@ -35,25 +35,25 @@ pub struct CellForward<'a, B: DenseBackend> {
 }
 
 /// A step backward. What it has in common with the step forward is as it was there.
-pub struct CellBackward<'a, B: DenseBackend> {
+pub struct CellBackward<'a> {
     /// The cell's weights.
-    pub parameters: &'a B::Buffer,
+    pub parameters: TensorRef<'a>,
     /// Input of the step.
-    pub x: &'a B::Buffer,
+    pub x: TensorRef<'a>,
     /// State before it.
-    pub state: &'a B::Buffer,
+    pub state: TensorRef<'a>,
     /// State after it.
-    pub new_state: &'a B::Buffer,
+    pub new_state: TensorRef<'a>,
     /// What the step forward has saved.
-    pub saved: &'a B::Buffer,
+    pub saved: TensorRef<'a>,
     /// Gradient of the state after the step; that of the output is already in it.
-    pub dnew_state: &'a B::Buffer,
+    pub dnew_state: TensorRef<'a>,
     /// Gradient of the input, to be set (`=`).
-    pub dx: &'a mut B::Buffer,
+    pub dx: TensorMut<'a>,
     /// Gradient of the state before the step, to be set (`=`).
-    pub dstate: &'a mut B::Buffer,
+    pub dstate: TensorMut<'a>,
     /// Gradient of the weights, to be added to (`+=`).
-    pub dparameters: &'a mut B::Buffer,
+    pub dparameters: TensorMut<'a>,
     /// Sequences.
     pub batch: usize,
     /// Number of the step.
@@ -62,51 +62,56 @@ pub struct CellBackward<'a, B: DenseBackend> {
     pub seed: u64,
 }
 
-/// One step of a recurrence with its derivative. Written once, for one backend or for any, it is a layer by [`Rnn`] with everything a
-/// layer has, and [`gradcheck::cell`](crate::gradcheck::cell) says whether the derivative is right.
+/// One step of a recurrence with its derivative. By [`Rnn`] it is a layer with everything a layer has, and
+/// [`gradcheck::cell`](crate::gradcheck::cell) says whether the derivative is right.
 ///
-/// Where the backend computes on the host, buffers are slices. A leaky accumulator, `h = a h + (1 - a) w x`:
+/// Written with the device's [operations](crate::backend::Operations) it computes on every device. One for the host alone may look at
+/// the elements instead. A leaky accumulator, `h = a h + (1 - a) w x`, in `f64`:
 ///
 /// ```
-/// use fused_rnn::backend::reference::ReferenceBackend;
 /// use fused_rnn::nn::{Cell, CellBackward, CellForward, Init};
+/// use fused_rnn::{DType, Device};
 /// #[derive(Clone)]
 /// struct Leaky { units: usize, keep: f64 }
-/// type B = ReferenceBackend<f64>;
-/// impl Cell<B> for Leaky {
+/// impl Cell for Leaky {
 ///     fn output_size(&self) -> usize { self.units }
 ///     fn parameters(&self, input_size: usize) -> Vec<(String, Vec<usize>, Init)> {
 ///         let init = Init::GlorotUniform { fan_in: input_size, fan_out: self.units };
 ///         vec![("weight".to_owned(), vec![self.units, input_size], init)]
 ///     }
-///     fn forward(&mut self, _: &B, s: CellForward<'_, B>) -> fused_rnn::Result<()> {
-///         let inputs = s.x.len() / s.batch;
-///         for (i, new) in s.new_state.iter_mut().enumerate() {
+///     fn forward(&mut self, _: &Device, s: CellForward<'_>) -> fused_rnn::Result<()> {
+///         let (w, x, state): (&[f64], &[f64], &[f64]) = (s.parameters.host()?, s.x.host()?, s.state.host()?);
+///         let inputs = x.len() / s.batch;
+///         for (i, new) in s.new_state.host::<f64>()?.iter_mut().enumerate() {
 ///             let (b, u) = (i / self.units, i % self.units);
-///             let wx: f64 = (0..inputs).map(|k| s.parameters[u * inputs + k] * s.x[b * inputs + k]).sum();
-///             *new = self.keep * s.state[i] + (1.0 - self.keep) * wx;
+///             let wx: f64 = (0..inputs).map(|k| w[u * inputs + k] * x[b * inputs + k]).sum();
+///             *new = self.keep * state[i] + (1.0 - self.keep) * wx;
 ///         }
 ///         Ok(())
 ///     }
-///     fn backward(&mut self, _: &B, s: CellBackward<'_, B>) -> fused_rnn::Result<()> {
-///         let inputs = s.x.len() / s.batch;
-///         s.dx.fill(0.0);
-///         for (i, d) in s.dnew_state.iter().enumerate() {
+///     fn backward(&mut self, _: &Device, s: CellBackward<'_>) -> fused_rnn::Result<()> {
+///         let (w, x): (&[f64], &[f64]) = (s.parameters.host()?, s.x.host()?);
+///         let (dw, dx): (&mut [f64], &mut [f64]) = (s.dparameters.host()?, s.dx.host()?);
+///         let dstate: &mut [f64] = s.dstate.host()?;
+///         let inputs = x.len() / s.batch;
+///         dx.fill(0.0);
+///         for (i, d) in s.dnew_state.host::<f64>()?.iter().enumerate() {
 ///             let (b, u) = (i / self.units, i % self.units);
-///             s.dstate[i] = self.keep * d;
+///             dstate[i] = self.keep * d;
 ///             for k in 0..inputs {
-///                 s.dx[b * inputs + k] += (1.0 - self.keep) * d * s.parameters[u * inputs + k];
-///                 s.dparameters[u * inputs + k] += (1.0 - self.keep) * d * s.x[b * inputs + k];
+///                 dx[b * inputs + k] += (1.0 - self.keep) * d * w[u * inputs + k];
+///                 dw[u * inputs + k] += (1.0 - self.keep) * d * x[b * inputs + k];
 ///             }
 ///         }
 ///         Ok(())
 ///     }
 /// }
-/// let report = fused_rnn::gradcheck::cell(B::new(), Leaky { units: 3, keep: 0.7 }, 2)?;
+/// let device = Device::reference().with_dtype(DType::F64)?;
+/// let report = fused_rnn::gradcheck::cell(&device, Leaky { units: 3, keep: 0.7 }, 2)?;
 /// assert!(report.worst < 1e-7, "{report:?}");
 /// # Ok::<(), fused_rnn::Error>(())
 /// ```
-pub trait Cell<B: DenseBackend> {
+pub trait Cell: Send {
     /// Width of the output.
     fn output_size(&self) -> usize;
 
@@ -127,22 +132,22 @@ pub trait Cell<B: DenseBackend> {
     ///
     /// # Errors
     ///
-    /// Those of the backend.
-    fn forward(&mut self, backend: &B, step: CellForward<'_, B>) -> Result<()>;
+    /// Those of the device.
+    fn forward(&mut self, device: &Device, step: CellForward<'_>) -> Result<()>;
 
     /// Its derivative.
     ///
     /// # Errors
     ///
-    /// Those of the backend.
-    fn backward(&mut self, backend: &B, step: CellBackward<'_, B>) -> Result<()>;
+    /// Those of the device.
+    fn backward(&mut self, device: &Device, step: CellBackward<'_>) -> Result<()>;
 
     /// Waits for the steps given so far, and says whether they have ended as they should.
     ///
     /// # Errors
     ///
-    /// Those of the backend.
-    fn check(&self, _backend: &B) -> Result<()> {
+    /// Those of the device.
+    fn check(&self, _device: &Device) -> Result<()> {
         Ok(())
     }
 }
@@ -156,7 +161,7 @@ pub struct Rnn<C> {
     options: RnnOptions,
 }
 
-/// What an [`Rnn`] can be told.
+/// Options of an [`Rnn`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct RnnOptions {
     return_sequences: bool,
@@ -200,7 +205,7 @@ impl<C> Rnn<C> {
     }
 }
 
-impl<B: DenseBackend + 'static, C: Cell<B> + Clone + 'static> Layer<B> for Rnn<C> {
+impl<C: Cell + Clone + Sync + 'static> Layer for Rnn<C> {
     fn class_name(&self) -> &str {
         "RNN"
     }
@@ -209,9 +214,9 @@ impl<B: DenseBackend + 'static, C: Cell<B> + Clone + 'static> Layer<B> for Rnn<C
         "rnn"
     }
 
-    fn build(&self, builder: &mut Builder<B>, inputs: &[Value]) -> Result<Vec<Value>> {
+    fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let (_, features) = super::sequence_shape(builder, inputs)?;
-        let cell: Box<dyn Cell<B>> = Box::new(self.cell.clone());
+        let cell: Box<dyn Cell> = Box::new(self.cell.clone());
         if inputs.len() > 2 {
             let expected = "the sequence, and then none or one initial state";
             return Err(Error::shape(builder.name(), expected, format!("{} inputs", inputs.len())));
@@ -240,11 +245,7 @@ impl<B: DenseBackend + 'static, C: Cell<B> + Clone + 'static> Layer<B> for Rnn<C
 }
 
 /// The weights of a cell; a range of all.
-pub(super) fn parameters<B: DenseBackend>(
-    builder: &mut Builder<B>,
-    cell: &dyn Cell<B>,
-    input_size: usize,
-) -> Result<Range<usize>> {
+pub(super) fn parameters(builder: &mut Builder, cell: &dyn Cell, input_size: usize) -> Result<Range<usize>> {
     let mut range = 0..0;
     for (i, (name, shape, init)) in cell.parameters(input_size).into_iter().enumerate() {
         let part = builder.parameter(&name, &shape, init)?;
@@ -254,9 +255,9 @@ pub(super) fn parameters<B: DenseBackend>(
 }
 
 /// The output of a cell of this crate, whose states may be given one by one, and its last states one by one.
-pub(super) fn steps<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    cell: Box<dyn Cell<B>>,
+pub(super) fn steps(
+    builder: &mut Builder,
+    cell: Box<dyn Cell>,
     x: &Value,
     mask: Option<&Value>,
     states: &[Value],
@@ -280,9 +281,9 @@ pub(super) fn steps<B: DenseBackend + 'static>(
     Ok(outputs)
 }
 
-fn steps_with<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
-    cell: Box<dyn Cell<B>>,
+fn steps_with(
+    builder: &mut Builder,
+    cell: Box<dyn Cell>,
     x: &Value,
     mask: Option<&Value>,
     initial: Option<&Value>,
@@ -331,9 +332,9 @@ fn steps_with<B: DenseBackend + 'static>(
 
 /// Inputs: x `[seq_len, features]`, mask `[seq_len]` or none, initial state `[state]` or none. Outputs: of every step or the last; with
 /// `return_state` the state.
-struct Steps<B: DenseBackend> {
+struct Steps {
     name: String,
-    cell: Box<dyn Cell<B>>,
+    cell: Box<dyn Cell>,
     seq_len: usize,
     features: usize,
     output: usize,
@@ -343,26 +344,26 @@ struct Steps<B: DenseBackend> {
     go_backwards: bool,
     stateful: bool,
     /// `[seq_len, batch, features]`, in the order of processing.
-    inputs: Scratch<B>,
-    dinputs: Scratch<B>,
+    inputs: Scratch,
+    dinputs: Scratch,
     /// `[seq_len + 1, batch, state]`: the initial state, then that after each step.
-    states: Scratch<B>,
+    states: Scratch,
     /// `[seq_len, batch, state]`: what the cell gave, before absent steps keep the state.
-    computed: Scratch<B>,
+    computed: Scratch,
     /// `[seq_len, batch, saved]`
-    saves: Scratch<B>,
+    saves: Scratch,
     /// `[2, batch, output]`: the last output, and the one before.
-    outputs: Scratch<B>,
+    outputs: Scratch,
     /// `[seq_len, batch]`
-    masks: Scratch<B>,
-    dstate: Scratch<B>,
-    dnew: Scratch<B>,
-    part: Scratch<B>,
-    dout: Scratch<B>,
-    carried: Carried<B>,
+    masks: Scratch,
+    dstate: Scratch,
+    dnew: Scratch,
+    part: Scratch,
+    dout: Scratch,
+    carried: Carried,
 }
 
-impl<B: DenseBackend> Steps<B> {
+impl Steps {
     /// Layouts of `[batch, seq_len, width]` in memory and of `[seq_len, batch, width]` in the order of processing.
     fn layouts(&self, batch: usize, width: usize) -> ([usize; 4], Strides, Strides) {
         let (w, t) = (width as isize, self.seq_len as isize);
@@ -373,223 +374,185 @@ impl<B: DenseBackend> Steps<B> {
     }
 }
 
-impl<B: DenseBackend> Op<B> for Steps<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for Steps {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (batch, steps, width) = (pass.batch, self.seq_len, self.state * pass.batch);
         let (len_x, len_out, len_saved) = (batch * self.features, batch * self.output, batch * self.saved);
-        self.inputs.grow(backend, "inputs of steps", steps * len_x)?;
-        self.states.grow(backend, "states", (steps + 1) * width)?;
-        self.computed.grow(backend, "states", steps * width)?;
-        self.saves.grow(backend, "saved", steps * len_saved)?;
-        self.outputs.grow(backend, "outputs", 2 * len_out)?;
-        self.masks.grow(backend, "masks of steps", steps * batch)?;
+        self.inputs.grow(device, "inputs of steps", steps * len_x)?;
+        self.states.grow(device, "states", (steps + 1) * width)?;
+        self.computed.grow(device, "states", steps * width)?;
+        self.saves.grow(device, "saved", steps * len_saved)?;
+        self.outputs.grow(device, "outputs", 2 * len_out)?;
         let (shape, there, here) = self.layouts(batch, self.features);
-        let x = pass.inputs.get(0)?;
-        backend.strided_copy(
-            shape,
-            x,
-            there,
-            &mut *self.inputs.get_mut(backend, steps * len_x)?,
-            here,
-            WeightGrad::Set,
-        )?;
+        let inputs = self.inputs.get_mut(steps * len_x)?;
+        device.strided_copy(shape, pass.inputs.get(0)?, there, inputs, here, WeightGrad::Set)?;
         let mask = pass.inputs.optional(1);
         if let Some(mask) = mask {
             let (shape, there, here) = self.layouts(batch, 1);
-            let mut to = self.masks.get_mut(backend, steps * batch)?;
-            backend.strided_copy(shape, mask, there, &mut to, here, WeightGrad::Set)?;
+            self.masks.grow(device, "masks of steps", steps * batch)?;
+            let masks = self.masks.get_mut(steps * batch)?;
+            device.strided_copy(shape, mask, there, masks, here, WeightGrad::Set)?;
+            self.part.grow(device, "output", len_out)?;
         }
         if self.stateful {
-            self.carried.prepare(backend, &self.name, batch, self.state)?;
+            self.carried.prepare(device, &self.name, batch, self.state)?;
         }
-        {
-            let mut states = self.states.get_mut(backend, (steps + 1) * width)?;
-            let mut first = backend.view_mut(&mut states, 0..width)?;
-            match pass.inputs.optional(2) {
-                Some(initial) => backend.copy(initial, &mut first)?,
-                None if self.stateful => backend.copy(&*self.carried.tensor.get(backend, width)?, &mut first)?,
-                None => backend.fill(&mut first, 0.0)?,
-            }
+        let first = self.states.get_mut(width)?;
+        match pass.inputs.optional(2) {
+            Some(initial) => device.copy(initial, first)?,
+            None if self.stateful => device.copy(self.carried.tensor.get(width)?, first)?,
+            None => device.fill(first, 0.0)?,
         }
-        backend.fill(&mut *self.outputs.get_mut(backend, 2 * len_out)?, 0.0)?;
-        let columns = |width| crate::backend::dense::Columns { width, first: 0 };
+        let (mut current, mut previous) = self.outputs.get_mut(2 * len_out)?.split_at(len_out)?;
+        if mask.is_some() {
+            device.fill(current.reborrow(), 0.0)?;
+        }
+        let (of_state, of_output) = (Columns::all(self.state), Columns::all(self.output));
         for step in 0..steps {
-            let inputs = self.inputs.get(backend, steps * len_x)?;
-            let mut states = self.states.get_mut(backend, (step + 2) * width)?;
-            let (before, mut after) = backend.split_mut(&mut states, (step + 1) * width)?;
-            let before = backend.view(&before, step * width..(step + 1) * width)?;
-            let mut computed = self.computed.get_mut(backend, steps * width)?;
-            let mut new_state = backend.view_mut(&mut computed, step * width..(step + 1) * width)?;
-            let mut saves = self.saves.get_mut(backend, steps * len_saved)?;
+            let (before, after) = self.states.part_mut(step * width..(step + 2) * width)?.split_at(width)?;
+            let mut new_state = self.computed.part_mut(step * width..(step + 1) * width)?;
             self.cell.forward(
-                backend,
+                device,
                 CellForward {
                     parameters: pass.parameters,
-                    x: &*backend.view(&inputs, step * len_x..(step + 1) * len_x)?,
-                    state: &before,
-                    new_state: &mut new_state,
-                    saved: &mut *backend.view_mut(&mut saves, step * len_saved..(step + 1) * len_saved)?,
+                    x: self.inputs.part(step * len_x..(step + 1) * len_x)?,
+                    state: before.view(),
+                    new_state: new_state.reborrow(),
+                    saved: self.saves.part_mut(step * len_saved..(step + 1) * len_saved)?,
                     batch,
                     step,
                     training: pass.training,
                     seed: pass.seed,
                 },
             )?;
-            // An absent step keeps the state, and repeats the output before it.
-            let mut outputs = self.outputs.get_mut(backend, 2 * len_out)?;
-            let (mut current, mut previous) = backend.split_mut(&mut outputs, len_out)?;
+            let new_state = new_state.view();
             if mask.is_some() {
-                let masks = self.masks.get(backend, steps * batch)?;
-                let valid = backend.view(&masks, step * batch..(step + 1) * batch)?;
-                backend.select_rows(&valid, &new_state, Some(&before), &mut after)?;
-                backend.copy(&current, &mut previous)?;
-                self.part.grow(backend, "output", len_out)?;
-                let mut out = self.part.get_mut(backend, len_out)?;
-                backend.copy_columns(self.output, &new_state, columns(self.state), &mut out, columns(self.output))?;
-                backend.select_rows(&valid, &out, Some(&previous), &mut current)?;
+                // An absent step keeps the state, and repeats the output before it.
+                let valid = self.masks.part(step * batch..(step + 1) * batch)?;
+                device.select_rows(valid, new_state, Some(before.view()), after)?;
+                device.copy(current.view(), previous.reborrow())?;
+                copy_columns(device, self.output, new_state, of_state, self.part.get_mut(len_out)?, of_output)?;
+                device.select_rows(valid, self.part.get(len_out)?, Some(previous.view()), current.reborrow())?;
             } else {
-                backend.copy(&new_state, &mut after)?;
-                backend.copy_columns(
-                    self.output,
-                    &new_state,
-                    columns(self.state),
-                    &mut current,
-                    columns(self.output),
-                )?;
+                device.copy(new_state, after)?;
+                copy_columns(device, self.output, new_state, of_state, current.reborrow(), of_output)?;
             }
             if self.return_sequences {
                 let at = if self.go_backwards { steps - 1 - step } else { step };
-                let (w, t) = (self.output as isize, steps as isize);
-                let from = Strides { offset: 0, strides: [0, 0, w, 1] };
-                let to = Strides { offset: at * self.output, strides: [0, 0, t * w, 1] };
-                let shape = [1, 1, batch, self.output];
-                backend.strided_copy(shape, &current, from, pass.outputs.get(0)?, to, WeightGrad::Set)?;
+                let to = Columns { width: steps * self.output, first: at * self.output };
+                copy_columns(device, self.output, current.view(), of_output, pass.outputs.get(0)?, to)?;
             } else if step + 1 == steps {
-                backend.copy(&current, pass.outputs.get(0)?)?;
+                device.copy(current.view(), pass.outputs.get(0)?)?;
             }
         }
-        let states = self.states.get(backend, (steps + 1) * width)?;
-        let last = backend.view(&states, steps * width..(steps + 1) * width)?;
+        let last = self.states.part(steps * width..(steps + 1) * width)?;
         if let Some(state) = pass.outputs.optional(1) {
-            backend.copy(&last, state)?;
+            device.copy(last, state)?;
         }
         if self.stateful {
-            backend.copy(&last, &mut *self.carried.tensor.get_mut(backend, width)?)?;
+            device.copy(last, self.carried.tensor.get_mut(width)?)?;
         }
         Ok(())
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (batch, steps, width) = (pass.batch, self.seq_len, self.state * pass.batch);
         let (len_x, len_out, len_saved) = (batch * self.features, batch * self.output, batch * self.saved);
-        self.dinputs.grow(backend, "dx", steps * len_x)?;
+        self.dinputs.grow(device, "dx", steps * len_x)?;
         for (scratch, len) in [
             (&mut self.dstate, width),
             (&mut self.dnew, width),
             (&mut self.part, width.max(len_out)),
-            (&mut self.dout, 2 * len_out),
+            (&mut self.dout, len_out),
         ] {
-            scratch.grow(backend, "gradients of states", len)?;
+            scratch.grow(device, "gradients of states", len)?;
         }
         if pass.grad == WeightGrad::Set {
-            backend.fill(pass.dparameters, 0.0)?;
+            device.fill(pass.dparameters.reborrow(), 0.0)?;
         }
         let layouts = self.layouts(batch, self.features);
-        let mut dstate = self.dstate.get_mut(backend, width)?;
+        let mut dstate = self.dstate.get_mut(width)?;
         match pass.doutputs.optional(1) {
-            Some(given) => backend.copy(given, &mut dstate)?,
-            None => backend.fill(&mut dstate, 0.0)?,
+            Some(given) => device.copy(given, dstate.reborrow())?,
+            None => device.fill(dstate.reborrow(), 0.0)?,
         }
         // The gradient of the output of a step: its own, and that of absent steps after it, which repeat it.
-        let mut douts = self.dout.get_mut(backend, 2 * len_out)?;
-        let (mut dout, mut spare) = backend.split_mut(&mut douts, len_out)?;
-        backend.fill(&mut dout, 0.0)?;
+        let mut dout = self.dout.get_mut(len_out)?;
         let dy = pass.doutputs.optional(0);
-        if let (Some(dy), false) = (dy, self.return_sequences) {
-            backend.copy(dy, &mut dout)?;
+        match dy {
+            Some(dy) if !self.return_sequences => device.copy(dy, dout.reborrow())?,
+            _ => device.fill(dout.reborrow(), 0.0)?,
         }
         let masked = pass.inputs.optional(1).is_some();
+        let plain = |offset: usize, width: usize| Strides { offset, strides: [0, 0, width as isize, 1] };
+        let shape = [1, 1, batch, self.output];
         for step in (0..steps).rev() {
             if let (Some(dy), true) = (dy, self.return_sequences) {
                 let at = if self.go_backwards { steps - 1 - step } else { step };
-                let (w, t) = (self.output as isize, steps as isize);
-                let from = Strides { offset: at * self.output, strides: [0, 0, t * w, 1] };
-                let to = Strides { offset: 0, strides: [0, 0, w, 1] };
-                backend.strided_copy([1, 1, batch, self.output], dy, from, &mut dout, to, WeightGrad::Add)?;
+                let (from, to) = (plain(at * self.output, steps * self.output), plain(0, self.output));
+                device.strided_copy(shape, dy, from, dout.reborrow(), to, WeightGrad::Add)?;
             }
-            let inputs = self.inputs.get(backend, steps * len_x)?;
-            let states = self.states.get(backend, (steps + 1) * width)?;
-            let computed = self.computed.get(backend, steps * width)?;
-            let saves = self.saves.get(backend, steps * len_saved)?;
-            let masks = self.masks.get(backend, steps * batch)?;
             let valid = match masked {
-                true => Some(backend.view(&masks, step * batch..(step + 1) * batch)?),
+                true => Some(self.masks.part(step * batch..(step + 1) * batch)?),
                 false => None,
             };
             // What the cell gave is the state, and its first columns the output.
-            let mut dnew = self.dnew.get_mut(backend, width)?;
-            match &valid {
-                Some(valid) => backend.select_rows(valid, &dstate, None, &mut dnew)?,
-                None => backend.copy(&dstate, &mut dnew)?,
-            }
-            let mut taken = self.part.get_mut(backend, width.max(len_out))?;
-            {
-                let mut taken = backend.view_mut(&mut taken, 0..len_out)?;
-                match &valid {
-                    Some(valid) => backend.select_rows(valid, &dout, None, &mut taken)?,
-                    None => backend.copy(&dout, &mut taken)?,
+            let mut dnew = self.dnew.get_mut(width)?;
+            let (from, to) = (plain(0, self.output), plain(0, self.state));
+            match valid {
+                Some(valid) => {
+                    device.select_rows(valid, dstate.view(), None, dnew.reborrow())?;
+                    let mut taken = self.part.get_mut(len_out)?;
+                    device.select_rows(valid, dout.view(), None, taken.reborrow())?;
+                    device.strided_copy(shape, taken.view(), from, dnew.reborrow(), to, WeightGrad::Add)?;
+                    // What absent steps leave for the step before.
+                    device.scale_add(-1.0, taken.view(), 1.0, dout.reborrow())?;
                 }
-                let shape = [1, 1, batch, self.output];
-                let from = Strides { offset: 0, strides: [0, 0, self.output as isize, 1] };
-                let to = Strides { offset: 0, strides: [0, 0, self.state as isize, 1] };
-                backend.strided_copy(shape, &taken, from, &mut dnew, to, WeightGrad::Add)?;
-                // What absent steps leave for the step before: of the output and of the state.
-                backend.copy(&dout, &mut spare)?;
-                backend.scale_add(-1.0, &taken, 1.0, &mut spare)?;
-                backend.copy(&spare, &mut dout)?;
+                None => {
+                    device.copy(dstate.view(), dnew.reborrow())?;
+                    device.strided_copy(shape, dout.view(), from, dnew.reborrow(), to, WeightGrad::Add)?;
+                    device.fill(dout.reborrow(), 0.0)?;
+                }
             }
-            let mut before = backend.view_mut(&mut taken, 0..width)?;
-            let mut dinputs = self.dinputs.get_mut(backend, steps * len_x)?;
-            let mut dx = backend.view_mut(&mut dinputs, step * len_x..(step + 1) * len_x)?;
+            let mut before = self.part.get_mut(width)?;
             self.cell.backward(
-                backend,
+                device,
                 CellBackward {
                     parameters: pass.parameters,
-                    x: &*backend.view(&inputs, step * len_x..(step + 1) * len_x)?,
-                    state: &*backend.view(&states, step * width..(step + 1) * width)?,
-                    new_state: &*backend.view(&computed, step * width..(step + 1) * width)?,
-                    saved: &*backend.view(&saves, step * len_saved..(step + 1) * len_saved)?,
-                    dnew_state: &dnew,
-                    dx: &mut dx,
-                    dstate: &mut before,
-                    dparameters: pass.dparameters,
+                    x: self.inputs.part(step * len_x..(step + 1) * len_x)?,
+                    state: self.states.part(step * width..(step + 1) * width)?,
+                    new_state: self.computed.part(step * width..(step + 1) * width)?,
+                    saved: self.saves.part(step * len_saved..(step + 1) * len_saved)?,
+                    dnew_state: dnew.view(),
+                    dx: self.dinputs.part_mut(step * len_x..(step + 1) * len_x)?,
+                    dstate: before.reborrow(),
+                    dparameters: pass.dparameters.reborrow(),
                     batch,
                     step,
                     seed: pass.seed,
                 },
             )?;
-            match &valid {
+            match valid {
                 // Where the step was absent the gradient of the state passes by the cell, which was given none.
                 Some(valid) => {
-                    backend.copy(&dstate, &mut dnew)?;
-                    backend.select_rows(valid, &before, Some(&dnew), &mut dstate)?;
+                    device.copy(dstate.view(), dnew.reborrow())?;
+                    device.select_rows(valid, before.view(), Some(dnew.view()), dstate.reborrow())?;
                 }
-                None => backend.copy(&before, &mut dstate)?,
+                None => device.copy(before.view(), dstate.reborrow())?,
             }
         }
         if let Some(initial) = pass.dinputs.optional(2) {
-            backend.copy(&dstate, initial)?;
+            device.copy(dstate.view(), initial)?;
         }
         if let Some(dx) = pass.dinputs.optional(0) {
             let (shape, there, here) = layouts;
-            let from = self.dinputs.get(backend, steps * len_x)?;
-            backend.strided_copy(shape, &from, here, dx, there, WeightGrad::Set)?;
+            device.strided_copy(shape, self.dinputs.get(steps * len_x)?, here, dx, there, WeightGrad::Set)?;
         }
         Ok(())
     }
 
-    fn check(&self, backend: &B) -> Result<()> {
-        self.cell.check(backend)
+    fn check(&self, device: &Device) -> Result<()> {
+        self.cell.check(device)
     }
 
     fn is_stateful(&self) -> bool {

@@ -19,7 +19,7 @@ pub use cell::{Cell, CellBackward, CellForward, Rnn};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::DenseBackend;
+use crate::backend::Device;
 use crate::cell::{Activations, CellKind};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
@@ -32,7 +32,7 @@ use crate::nn::shape::reversed;
 use crate::nn::{ActivationFunction, Scratch};
 use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout};
 
-/// What all recurrent layers of this crate can be told besides what their cell can.
+/// Options of all recurrent layers of this crate, besides those of their cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecurrentOptions {
@@ -118,27 +118,17 @@ macro_rules! recurrent_layer {
                 layer_norm: bool,
             }
 
-            pub(super) fn build<B: DenseBackend + 'static>(
-                &self,
-                builder: &mut Builder<B>,
-                inputs: &[Value],
-            ) -> Result<Vec<Value>>
-            where
-                B::Plan: 'static,
-            {
+            pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
                 self.in_direction(builder, inputs, false)
             }
 
             /// The same, or as the second direction of a bidirectional layer: then the output stays at the steps it belongs to.
-            pub(super) fn in_direction<B: DenseBackend + 'static>(
+            pub(super) fn in_direction(
                 &self,
-                builder: &mut Builder<B>,
+                builder: &mut Builder,
                 inputs: &[Value],
                 in_place: bool,
-            ) -> Result<Vec<Value>>
-            where
-                B::Plan: 'static,
-            {
+            ) -> Result<Vec<Value>> {
                 let descriptor = self.descriptor(builder, inputs)?;
                 let unit_forget_bias = self.unit_forget_bias();
                 recurrent(builder, inputs, descriptor, &self.options, unit_forget_bias, in_place)
@@ -184,7 +174,7 @@ impl SimpleRnn {
         false
     }
 
-    fn descriptor<B: DenseBackend>(&self, builder: &Builder<B>, inputs: &[Value]) -> Result<RnnDescriptor> {
+    fn descriptor(&self, builder: &Builder, inputs: &[Value]) -> Result<RnnDescriptor> {
         let mut descriptor = plain(builder, inputs, CellKind::Rnn, self.units)?;
         descriptor.bias = if self.use_bias { Bias::Single } else { Bias::None };
         descriptor.activations.state = self.activation.of_elements(&builder.name(), "activation")?;
@@ -231,7 +221,7 @@ impl Lstm {
         self.unit_forget_bias
     }
 
-    fn descriptor<B: DenseBackend>(&self, builder: &Builder<B>, inputs: &[Value]) -> Result<RnnDescriptor> {
+    fn descriptor(&self, builder: &Builder, inputs: &[Value]) -> Result<RnnDescriptor> {
         let mut descriptor = plain(builder, inputs, CellKind::Lstm, self.units)?;
         descriptor.bias = if self.use_bias { Bias::Single } else { Bias::None };
         let state = self.activation.of_elements(&builder.name(), "activation")?;
@@ -280,7 +270,7 @@ impl Gru {
         false
     }
 
-    fn descriptor<B: DenseBackend>(&self, builder: &Builder<B>, inputs: &[Value]) -> Result<RnnDescriptor> {
+    fn descriptor(&self, builder: &Builder, inputs: &[Value]) -> Result<RnnDescriptor> {
         let mut descriptor = plain(builder, inputs, CellKind::Gru, self.units)?;
         descriptor.bias = crate::interop::keras::bias_of(CellKind::Gru, self.use_bias, self.reset_after);
         descriptor.reset = if self.reset_after { GruReset::After } else { GruReset::Before };
@@ -291,12 +281,7 @@ impl Gru {
 }
 
 /// The operator of one layer for these inputs.
-fn plain<B: DenseBackend>(
-    builder: &Builder<B>,
-    inputs: &[Value],
-    cell: CellKind,
-    units: usize,
-) -> Result<RnnDescriptor> {
+fn plain(builder: &Builder, inputs: &[Value], cell: CellKind, units: usize) -> Result<RnnDescriptor> {
     let (_, features) = sequence_shape(builder, inputs)?;
     let mut descriptor = RnnDescriptor::new(cell, features, units);
     descriptor.layout = Layout::BatchMajor;
@@ -305,7 +290,7 @@ fn plain<B: DenseBackend>(
 }
 
 /// Steps and features of the first input.
-fn sequence_shape<B: DenseBackend>(builder: &Builder<B>, inputs: &[Value]) -> Result<(usize, usize)> {
+fn sequence_shape(builder: &Builder, inputs: &[Value]) -> Result<(usize, usize)> {
     match inputs.first().map(Value::shape) {
         Some(&[seq_len, features]) => Ok((seq_len, features)),
         other => Err(Error::shape(
@@ -317,8 +302,8 @@ fn sequence_shape<B: DenseBackend>(builder: &Builder<B>, inputs: &[Value]) -> Re
 }
 
 /// The weights of the operator, each with its name; a range of all.
-fn weights<B: DenseBackend>(
-    builder: &mut Builder<B>,
+fn weights(
+    builder: &mut Builder,
     descriptor: &RnnDescriptor,
     unit_forget_bias: bool,
 ) -> Result<std::ops::Range<usize>> {
@@ -339,17 +324,14 @@ fn weights<B: DenseBackend>(
 }
 
 /// A layer of one of the three cells: its output, and with `return_state` its last states.
-fn recurrent<B: DenseBackend + 'static>(
-    builder: &mut Builder<B>,
+fn recurrent(
+    builder: &mut Builder,
     inputs: &[Value],
     mut descriptor: RnnDescriptor,
     options: &RecurrentOptions,
     unit_forget_bias: bool,
     in_place: bool,
-) -> Result<Vec<Value>>
-where
-    B::Plan: 'static,
-{
+) -> Result<Vec<Value>> {
     let (seq_len, features) = sequence_shape(builder, inputs)?;
     let units = descriptor.hidden_size;
     for (option, rate) in
@@ -368,16 +350,16 @@ where
     let mut x = inputs[0].clone();
     if options.dropout > 0.0 {
         let number = builder.op_number();
-        let op = regularized::StepDropout::<B>::new(options.dropout, number, seq_len, features);
+        let op = regularized::StepDropout::new(options.dropout, number, seq_len, features);
         x = builder.op1(op, &[&x], &[seq_len, features], 0..0)?;
     }
     let outputs = if options.layer_norm || options.recurrent_dropout > 0.0 || options.zoneout > 0.0 {
-        let (cell, range): (Box<dyn Cell<B>>, _) = if options.layer_norm {
+        let (cell, range): (Box<dyn Cell>, _) = if options.layer_norm {
             let (cell, range) = Normalized::build(builder, &descriptor, unit_forget_bias)?;
             (Box::new(cell), range)
         } else {
             let range = weights(builder, &descriptor, unit_forget_bias)?;
-            (Box::new(regularized::Operator::<B>::new(&descriptor)), range)
+            (Box::new(regularized::Operator::new(&descriptor)), range)
         };
         let cell = Regularized::new(cell, options.recurrent_dropout, options.zoneout, builder);
         steps(builder, Box::new(cell), &x, mask.as_ref(), &states, range, options)?
@@ -394,7 +376,7 @@ where
                 shapes.push(&last);
             }
         }
-        let op = Sequence::<B>::new(builder.name(), descriptor, seq_len, options);
+        let op = Sequence::new(builder.name(), descriptor, seq_len, options);
         let inputs = [Some(&x), mask.as_ref(), states.first(), states.get(1)];
         builder.op(op, &inputs, &shapes, range, 0..0)?
     };
@@ -415,8 +397,8 @@ where
 }
 
 /// The initial states given behind the input, checked.
-fn initial_states<B: DenseBackend>(
-    builder: &Builder<B>,
+fn initial_states(
+    builder: &Builder,
     given: &[Value],
     descriptor: &RnnDescriptor,
     options: &RecurrentOptions,
@@ -445,18 +427,18 @@ fn initial_states<B: DenseBackend>(
 }
 
 /// A tensor that is kept from batch to batch, zeros before the first.
-pub(super) struct Carried<B: DenseBackend> {
-    pub tensor: Scratch<B>,
+pub(super) struct Carried {
+    pub tensor: Scratch,
     pub batch: Option<usize>,
 }
 
-impl<B: DenseBackend> Carried<B> {
+impl Carried {
     pub fn new() -> Self {
         Carried { tensor: Scratch::new(), batch: None }
     }
 
     /// Makes it ready for a batch of this size, `width` elements a sample.
-    pub fn prepare(&mut self, backend: &B, layer: &str, batch: usize, width: usize) -> Result<()> {
+    pub fn prepare(&mut self, device: &Device, layer: &str, batch: usize, width: usize) -> Result<()> {
         match self.batch {
             Some(known) if known == batch => Ok(()),
             Some(known) => Err(Error::shape(
@@ -465,8 +447,8 @@ impl<B: DenseBackend> Carried<B> {
                 format!("{batch} samples"),
             )),
             None => {
-                self.tensor.grow(backend, "states", batch * width)?;
-                backend.fill(&mut *self.tensor.get_mut(backend, batch * width)?, 0.0)?;
+                self.tensor.grow(device, "states", batch * width)?;
+                device.fill(self.tensor.get_mut(batch * width)?, 0.0)?;
                 self.batch = Some(batch);
                 Ok(())
             }

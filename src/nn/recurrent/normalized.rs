@@ -1,14 +1,16 @@
 //! Layer-normalised cells.
 
+use std::array::from_fn;
 use std::ops::Range;
 
-use crate::backend::dense::{Columns, DenseCall, Orientation, Product};
-use crate::backend::{DenseBackend, WeightGrad};
+use crate::backend::ops::{MatMul, Orientation, Workspace};
+use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::cell::{Activation, CellKind};
 use crate::error::{Error, Result};
 use crate::nn::Scratch;
 use crate::nn::builder::{Builder, Init};
 use crate::nn::recurrent::cell::{self, Cell, CellBackward, CellForward};
+use crate::nn::shape::{Columns, copy_columns};
 use crate::rnn::{Bias, GruReset, RnnDescriptor};
 
 /// Added to variances, as Keras's LayerNormalization does.
@@ -25,7 +27,7 @@ const EPSILON: f64 = 1e-3;
 /// ```
 ///
 /// State: h, and of an LSTM c behind it. Nothing is saved in the layer's room: what a step needs again stays here, by its number.
-pub(super) struct Normalized<B: DenseBackend> {
+pub(super) struct Normalized {
     kind: CellKind,
     units: usize,
     features: usize,
@@ -33,31 +35,31 @@ pub(super) struct Normalized<B: DenseBackend> {
     state: Activation,
     bias: Bias,
     unit_forget_bias: bool,
-    steps: Vec<Step<B>>,
-    spare: Vec<Scratch<B>>,
-    workspace: Scratch<B>,
+    steps: Vec<Step>,
+    spare: Vec<Scratch>,
+    workspace: Scratch,
 }
 
 /// Tensors of one step, `[batch, …]`.
-struct Step<B: DenseBackend> {
+struct Step {
     /// `W x` and `R h`, with mean and inverse deviation of their rows.
-    px: Scratch<B>,
-    ph: Scratch<B>,
-    statistics_x: Scratch<B>,
-    statistics_h: Scratch<B>,
-    statistics_c: Scratch<B>,
+    px: Scratch,
+    ph: Scratch,
+    statistics_x: Scratch,
+    statistics_h: Scratch,
+    statistics_c: Scratch,
     /// h and c before the step, as tensors of their own; c after it.
-    h: Scratch<B>,
-    c: Scratch<B>,
-    new_c: Scratch<B>,
+    h: Scratch,
+    c: Scratch,
+    new_c: Scratch,
     /// What went into each gate's activation, and what came out; last of an LSTM the normalised c.
-    before: Vec<Scratch<B>>,
-    after: Vec<Scratch<B>>,
+    before: Vec<Scratch>,
+    after: Vec<Scratch>,
     /// The GRU's product with the state for its candidate.
-    q: Scratch<B>,
+    q: Scratch,
 }
 
-impl<B: DenseBackend> Step<B> {
+impl Step {
     fn new() -> Self {
         Step {
             px: Scratch::new(),
@@ -87,9 +89,9 @@ struct Places {
     beta_c: Range<usize>,
 }
 
-impl<B: DenseBackend + 'static> Normalized<B> {
+impl Normalized {
     pub fn build(
-        builder: &mut Builder<B>,
+        builder: &mut Builder,
         descriptor: &RnnDescriptor,
         unit_forget_bias: bool,
     ) -> Result<(Self, Range<usize>)> {
@@ -116,7 +118,7 @@ impl<B: DenseBackend + 'static> Normalized<B> {
     }
 }
 
-impl<B: DenseBackend> Normalized<B> {
+impl Normalized {
     fn gates(&self) -> usize {
         self.kind.gates()
     }
@@ -147,29 +149,22 @@ impl<B: DenseBackend> Normalized<B> {
     }
 
     /// Products with the weights: `[batch, width] [rows, width]ᵀ`, and its two derivatives.
-    fn products(&self, batch: usize, width: usize) -> [Product; 3] {
+    fn products(&self, batch: usize, width: usize) -> [MatMul; 3] {
         let rows = self.gates() * self.units;
         [
-            Product { orientation: Orientation::Nt, m: batch, n: rows, k: width },
-            Product { orientation: Orientation::Tn, m: rows, n: width, k: batch },
-            Product { orientation: Orientation::Nn, m: batch, n: width, k: rows },
+            MatMul::single(Orientation::Nt, batch, rows, width),
+            MatMul::single(Orientation::Tn, rows, width, batch),
+            MatMul::single(Orientation::Nn, batch, width, rows),
         ]
     }
 
-    fn prepare(&mut self, backend: &B, batch: usize, step: usize) -> Result<()> {
+    fn prepare(&mut self, device: &Device, batch: usize, step: usize) -> Result<()> {
         let (rows, units) = (self.gates() * self.units, self.units);
         while self.steps.len() <= step {
             self.steps.push(Step::new());
         }
-        let mut most = backend.dense_workspace(DenseCall::Normalization { rows: batch, columns: rows });
-        for width in [self.features, units] {
-            for product in self.products(batch, width) {
-                most = most.max(backend.dense_workspace(DenseCall::Gemm(product)));
-            }
-        }
-        self.workspace.grow(backend, "workspace", most)?;
         for spare in &mut self.spare {
-            spare.grow(backend, "scratch of a step", batch * rows.max(2))?;
+            spare.grow(device, "scratch of a step", batch * rows.max(2))?;
         }
         let s = &mut self.steps[step];
         for (scratch, len) in [
@@ -183,10 +178,10 @@ impl<B: DenseBackend> Normalized<B> {
             (&mut s.new_c, units),
             (&mut s.q, units),
         ] {
-            scratch.grow(backend, "scratch of a step", batch * len)?;
+            scratch.grow(device, "scratch of a step", batch * len)?;
         }
         for scratch in s.before.iter_mut().chain(&mut s.after) {
-            scratch.grow(backend, "gates of a step", batch * units)?;
+            scratch.grow(device, "gates of a step", batch * units)?;
         }
         Ok(())
     }
@@ -200,14 +195,21 @@ impl<B: DenseBackend> Normalized<B> {
     }
 }
 
-/// A part of the weights, or none where it is empty.
-macro_rules! weights {
-    ($backend:expr, $view:ident, $tensor:expr, $range:expr) => {
-        if $range.is_empty() { None } else { Some($backend.$view($tensor, $range.clone())?) }
-    };
+/// A product with its workspace.
+fn matmul(
+    device: &Device,
+    product: MatMul,
+    a: TensorRef<'_>,
+    b: TensorRef<'_>,
+    c: TensorMut<'_>,
+    grad: WeightGrad,
+    workspace: &mut Scratch,
+) -> Result<()> {
+    let workspace = workspace.for_call(device, Workspace::MatMul(product))?;
+    device.matmul(product, 1.0, a, b, c, grad, workspace)
 }
 
-impl<B: DenseBackend> Cell<B> for Normalized<B> {
+impl Cell for Normalized {
     fn output_size(&self) -> usize {
         self.units
     }
@@ -242,255 +244,205 @@ impl<B: DenseBackend> Cell<B> for Normalized<B> {
         all
     }
 
-    fn forward(&mut self, backend: &B, step: CellForward<'_, B>) -> Result<()> {
+    fn forward(&mut self, device: &Device, mut step: CellForward<'_>) -> Result<()> {
         let batch = step.batch;
-        self.prepare(backend, batch, step.step)?;
+        self.prepare(device, batch, step.step)?;
         let (rows, units, places) = (self.gates() * self.units, self.units, self.places());
         let (len, whole) = (batch * units, batch * rows);
-        let (own, has_c) = (Columns { width: units, first: 0 }, self.has_c());
-        let functions: Vec<Activation> = (0..5).map(|gate| self.function(gate)).collect();
+        let (own, has_c) = (Columns::all(units), self.has_c());
+        let functions: [Activation; 5] = from_fn(|gate| self.function(gate));
         let [products_x, products_h] = [self.products(batch, self.features), self.products(batch, units)];
         let (kind, gates, state_size) = (self.kind, self.gates(), self.state_size());
         let state = |part: usize| Columns { width: state_size, first: part * units };
+        let weight = |range: &Range<usize>| step.parameters.part(range.clone());
+        let bias = |range: &Range<usize>| if range.is_empty() { Ok(None) } else { weight(range).map(Some) };
         let Normalized { steps, spare, workspace, .. } = self;
         let s = &mut steps[step.step];
-        backend.copy_columns(units, step.state, state(0), &mut *s.h.get_mut(backend, len)?, own)?;
+        copy_columns(device, units, step.state, state(0), s.h.get_mut(len)?, own)?;
         if has_c {
-            backend.copy_columns(units, step.state, state(1), &mut *s.c.get_mut(backend, len)?, own)?;
+            copy_columns(device, units, step.state, state(1), s.c.get_mut(len)?, own)?;
         }
-        let h = s.h.get(backend, len)?;
-        let weight = |range: &Range<usize>| backend.view(step.parameters, range.clone());
-        backend.gemm(
-            products_x[0],
-            step.x,
-            &*weight(&places.weight_ih)?,
-            &mut *s.px.get_mut(backend, whole)?,
-            WeightGrad::Set,
-            workspace.all()?,
-        )?;
-        backend.gemm(
-            products_h[0],
-            &h,
-            &*weight(&places.weight_hh)?,
-            &mut *s.ph.get_mut(backend, whole)?,
-            WeightGrad::Set,
-            workspace.all()?,
-        )?;
+        let h = s.h.get(len)?;
+        let (weight_ih, weight_hh) = (weight(&places.weight_ih)?, weight(&places.weight_hh)?);
+        matmul(device, products_x[0], step.x, weight_ih, s.px.get_mut(whole)?, WeightGrad::Set, workspace)?;
+        matmul(device, products_h[0], h, weight_hh, s.ph.get_mut(whole)?, WeightGrad::Set, workspace)?;
         let [p, q, sum, n, ..] = &mut spare[..] else { return Ok(()) };
-        let bias_x = weights!(backend, view, step.parameters, places.bias_ih);
-        let bias_h = weights!(backend, view, step.parameters, places.bias_hh);
-        backend.layer_norm(
-            rows,
-            EPSILON,
-            &*s.px.get(backend, whole)?,
-            Some(&*weight(&places.gamma_x)?),
-            bias_x.as_deref(),
-            &mut *p.get_mut(backend, whole)?,
-            &mut *s.statistics_x.get_mut(backend, 2 * batch)?,
-        )?;
-        backend.layer_norm(
-            rows,
-            EPSILON,
-            &*s.ph.get(backend, whole)?,
-            Some(&*weight(&places.gamma_h)?),
-            bias_h.as_deref(),
-            &mut *q.get_mut(backend, whole)?,
-            &mut *s.statistics_h.get_mut(backend, 2 * batch)?,
-        )?;
-        let (p, q) = (p.get(backend, whole)?, q.get(backend, whole)?);
-        backend.add(&p, &q, &mut *sum.get_mut(backend, whole)?)?;
+        for (product, gamma, beta, normal, statistics) in [
+            (&s.px, &places.gamma_x, &places.bias_ih, &mut *p, &mut s.statistics_x),
+            (&s.ph, &places.gamma_h, &places.bias_hh, &mut *q, &mut s.statistics_h),
+        ] {
+            let (gamma, beta) = (Some(weight(gamma)?), bias(beta)?);
+            let (product, normal, statistics) =
+                (product.get(whole)?, normal.get_mut(whole)?, statistics.get_mut(2 * batch)?);
+            device.layer_norm(rows, EPSILON, product, gamma, beta, normal, statistics)?;
+        }
+        let (p, q) = (p.get(whole)?, q.get(whole)?);
+        device.copy(p, sum.get_mut(whole)?)?;
+        device.scale_add(1.0, q, 1.0, sum.get_mut(whole)?)?;
         let block = |gate: usize| Columns { width: rows, first: gate * units };
         for gate in 0..gates {
             if (kind, gate) == (CellKind::Gru, 2) {
                 // p_n + r q_n, r being there by now.
-                backend.copy_columns(units, &q, block(2), &mut *s.q.get_mut(backend, len)?, own)?;
-                let mut product = s.before[2].get_mut(backend, len)?;
-                backend.multiply(&*s.after[0].get(backend, len)?, &*s.q.get(backend, len)?, &mut product)?;
-                let mut own_p = n.get_mut(backend, len)?;
-                backend.copy_columns(units, &p, block(2), &mut own_p, own)?;
-                backend.scale_add(1.0, &own_p, 1.0, &mut product)?;
+                copy_columns(device, units, q, block(2), s.q.get_mut(len)?, own)?;
+                device.multiply(s.after[0].get(len)?, s.q.get(len)?, s.before[2].get_mut(len)?)?;
+                copy_columns(device, units, p, block(2), n.get_mut(len)?, own)?;
+                device.scale_add(1.0, n.get(len)?, 1.0, s.before[2].get_mut(len)?)?;
             } else {
-                let sum = sum.get(backend, whole)?;
-                backend.copy_columns(units, &sum, block(gate), &mut *s.before[gate].get_mut(backend, len)?, own)?;
+                copy_columns(device, units, sum.get(whole)?, block(gate), s.before[gate].get_mut(len)?, own)?;
             }
-            let mut after = s.after[gate].get_mut(backend, len)?;
-            backend.copy(&*s.before[gate].get(backend, len)?, &mut after)?;
-            backend.add_bias_activate(functions[gate], None, &mut after, None)?;
+            let mut after = s.after[gate].get_mut(len)?;
+            device.copy(s.before[gate].get(len)?, after.reborrow())?;
+            device.add_bias_activate(functions[gate], None, after, None)?;
         }
-        let mut new_h = n.get_mut(backend, len)?;
+        let mut new_h = n.get_mut(len)?;
         match kind {
-            CellKind::Rnn => backend.copy(&*s.after[0].get(backend, len)?, &mut new_h)?,
+            CellKind::Rnn => device.copy(s.after[0].get(len)?, new_h.reborrow())?,
             CellKind::Gru => {
                 // n + z (h - n)
-                let candidate = s.after[2].get(backend, len)?;
-                let mut difference = s.before[3].get_mut(backend, len)?;
-                backend.copy(&h, &mut difference)?;
-                backend.scale_add(-1.0, &candidate, 1.0, &mut difference)?;
-                drop(difference);
-                backend.multiply(&*s.after[1].get(backend, len)?, &*s.before[3].get(backend, len)?, &mut new_h)?;
-                backend.scale_add(1.0, &candidate, 1.0, &mut new_h)?;
+                let candidate = s.after[2].get(len)?;
+                let mut difference = s.before[3].get_mut(len)?;
+                device.copy(h, difference.reborrow())?;
+                device.scale_add(-1.0, candidate, 1.0, difference.reborrow())?;
+                device.multiply(s.after[1].get(len)?, difference.view(), new_h.reborrow())?;
+                device.scale_add(1.0, candidate, 1.0, new_h.reborrow())?;
             }
             CellKind::Lstm => {
-                let c = s.c.get(backend, len)?;
-                let mut new_c = s.new_c.get_mut(backend, len)?;
-                backend.multiply(&*s.after[1].get(backend, len)?, &c, &mut new_c)?;
-                let mut product = sum.get_mut(backend, len)?;
-                let (i, g) = (s.after[0].get(backend, len)?, s.after[2].get(backend, len)?);
-                backend.multiply(&i, &g, &mut product)?;
-                backend.scale_add(1.0, &product, 1.0, &mut new_c)?;
-                drop((product, new_c, i, g));
-                let new_c = s.new_c.get(backend, len)?;
-                backend.layer_norm(
-                    units,
-                    EPSILON,
-                    &new_c,
-                    Some(&*weight(&places.gamma_c)?),
-                    Some(&*weight(&places.beta_c)?),
-                    &mut *s.before[4].get_mut(backend, len)?,
-                    &mut *s.statistics_c.get_mut(backend, 2 * batch)?,
-                )?;
-                let mut after = s.after[4].get_mut(backend, len)?;
-                backend.copy(&*s.before[4].get(backend, len)?, &mut after)?;
-                backend.add_bias_activate(functions[4], None, &mut after, None)?;
-                drop(after);
-                backend.multiply(&*s.after[3].get(backend, len)?, &*s.after[4].get(backend, len)?, &mut new_h)?;
-                backend.copy_columns(units, &new_c, own, step.new_state, state(1))?;
+                let (mut new_c, mut product) = (s.new_c.get_mut(len)?, sum.get_mut(len)?);
+                device.multiply(s.after[1].get(len)?, s.c.get(len)?, new_c.reborrow())?;
+                device.multiply(s.after[0].get(len)?, s.after[2].get(len)?, product.reborrow())?;
+                device.scale_add(1.0, product.view(), 1.0, new_c)?;
+                let new_c = s.new_c.get(len)?;
+                let (gamma, beta) = (Some(weight(&places.gamma_c)?), Some(weight(&places.beta_c)?));
+                let (mut normal, statistics) = (s.before[4].get_mut(len)?, s.statistics_c.get_mut(2 * batch)?);
+                device.layer_norm(units, EPSILON, new_c, gamma, beta, normal.reborrow(), statistics)?;
+                let mut after = s.after[4].get_mut(len)?;
+                device.copy(normal.view(), after.reborrow())?;
+                device.add_bias_activate(functions[4], None, after, None)?;
+                device.multiply(s.after[3].get(len)?, s.after[4].get(len)?, new_h.reborrow())?;
+                copy_columns(device, units, new_c, own, step.new_state.reborrow(), state(1))?;
             }
         }
-        backend.copy_columns(units, &new_h, own, step.new_state, state(0))
+        copy_columns(device, units, new_h.view(), own, step.new_state, state(0))
     }
 
-    fn backward(&mut self, backend: &B, step: CellBackward<'_, B>) -> Result<()> {
+    fn backward(&mut self, device: &Device, mut step: CellBackward<'_>) -> Result<()> {
         let batch = step.batch;
-        self.prepare(backend, batch, step.step)?;
+        self.prepare(device, batch, step.step)?;
         let (rows, units, places) = (self.gates() * self.units, self.units, self.places());
         let (len, whole) = (batch * units, batch * rows);
         let (kind, state_size) = (self.kind, self.state_size());
-        let functions: Vec<Activation> = (0..5).map(|gate| self.function(gate)).collect();
+        let functions: [Activation; 5] = from_fn(|gate| self.function(gate));
         let [products_x, products_h] = [self.products(batch, self.features), self.products(batch, units)];
         let state = |part: usize| Columns { width: state_size, first: part * units };
-        let own = Columns { width: units, first: 0 };
+        let own = Columns::all(units);
         let block = |gate: usize| Columns { width: rows, first: gate * units };
         let Normalized { steps, spare, workspace, .. } = self;
         let s = &steps[step.step];
         let [dh, dc, da, part, dp, dq, dpx, dph, dh0, dc0, ..] = &mut spare[..] else { return Ok(()) };
-        backend.copy_columns(units, step.dnew_state, state(0), &mut *dh.get_mut(backend, len)?, own)?;
-        let dh = dh.get(backend, len)?;
-        backend.fill(&mut *dh0.get_mut(backend, len)?, 0.0)?;
+        copy_columns(device, units, step.dnew_state, state(0), dh.get_mut(len)?, own)?;
+        let dh = dh.get(len)?;
+        device.fill(dh0.get_mut(len)?, 0.0)?;
         // The derivative of an activation, from what went in or came out.
-        let slope = |gate: usize, dy: &B::Buffer, dx: &mut B::Buffer| {
+        let slope = |gate: usize, dy: TensorRef<'_>, dx: TensorMut<'_>| {
             let from = if functions[gate].derivative_needs_input() { &s.before[gate] } else { &s.after[gate] };
-            backend.activation_gradient(functions[gate], dy, &*from.get(backend, len)?, dx)
+            device.activation_gradient(functions[gate], dy, from.get(len)?, dx)
         };
-        let after = |gate: usize| s.after[gate].get(backend, len);
+        let after = |gate: usize| s.after[gate].get(len);
         // Gradients of p + q, gate by gate, into dp; dq is the same but for the GRU's candidate.
-        macro_rules! gate {
-            ($gate:expr, $dy:expr) => {{
-                let mut da = da.get_mut(backend, len)?;
-                slope($gate, $dy, &mut da)?;
-                backend.copy_columns(units, &da, own, &mut *dp.get_mut(backend, whole)?, block($gate))?;
-            }};
-        }
+        let mut of_gate = |gate: usize, dy: TensorRef<'_>, da: &mut Scratch| {
+            slope(gate, dy, da.get_mut(len)?)?;
+            copy_columns(device, units, da.get(len)?, own, dp.get_mut(whole)?, block(gate))
+        };
+        let mut product = part.get_mut(len)?;
         match kind {
-            CellKind::Rnn => gate!(0, &dh),
+            CellKind::Rnn => of_gate(0, dh, da)?,
             CellKind::Gru => {
                 // h' = n + z (h - n), a_n = p_n + r q_n; h - n stands in before[3].
-                let mut product = part.get_mut(backend, len)?;
-                backend.multiply(&dh, &*s.before[3].get(backend, len)?, &mut product)?;
-                gate!(1, &product);
-                backend.multiply(&dh, &*after(1)?, &mut *dh0.get_mut(backend, len)?)?;
+                device.multiply(dh, s.before[3].get(len)?, product.reborrow())?;
+                of_gate(1, product.view(), da)?;
+                device.multiply(dh, after(1)?, dh0.get_mut(len)?)?;
                 // dn = dh - dh z
-                backend.copy(&dh, &mut product)?;
-                backend.scale_add(-1.0, &*dh0.get(backend, len)?, 1.0, &mut product)?;
-                gate!(2, &product);
-                let dan = da.get(backend, len)?;
+                device.copy(dh, product.reborrow())?;
+                device.scale_add(-1.0, dh0.get(len)?, 1.0, product.reborrow())?;
+                of_gate(2, product.view(), da)?;
                 // What da_n gives r, and q_n.
-                backend.multiply(&dan, &*s.q.get(backend, len)?, &mut product)?;
-                let mut dqn = dc.get_mut(backend, len)?;
-                backend.multiply(&dan, &*after(0)?, &mut dqn)?;
-                drop(dan);
-                gate!(0, &product);
+                let dan = da.get(len)?;
+                device.multiply(dan, s.q.get(len)?, product.reborrow())?;
+                device.multiply(dan, after(0)?, dc.get_mut(len)?)?;
+                of_gate(0, product.view(), da)?;
             }
             CellKind::Lstm => {
-                let mut product = part.get_mut(backend, len)?;
-                backend.multiply(&dh, &*after(4)?, &mut product)?;
-                gate!(3, &product);
+                device.multiply(dh, after(4)?, product.reborrow())?;
+                of_gate(3, product.view(), da)?;
                 // Through the output's activation and the normalisation into c.
-                backend.multiply(&dh, &*after(3)?, &mut product)?;
-                let mut dnormal = da.get_mut(backend, len)?;
-                slope(4, &product, &mut dnormal)?;
-                let mut dgamma = backend.view_mut(step.dparameters, places.gamma_c.start..places.beta_c.end)?;
-                let (mut dgamma_c, mut dbeta_c) = backend.split_mut(&mut dgamma, units)?;
-                backend.layer_norm_gradient(
+                device.multiply(dh, after(3)?, product.reborrow())?;
+                slope(4, product.view(), da.get_mut(len)?)?;
+                let range = places.gamma_c.start..places.beta_c.end;
+                let (dgamma, dbeta) = step.dparameters.reborrow().part(range)?.split_at(units)?;
+                let call = Workspace::Normalization { rows: batch, columns: units };
+                device.layer_norm_gradient(
                     units,
-                    &*s.new_c.get(backend, len)?,
-                    Some(&*backend.view(step.parameters, places.gamma_c.clone())?),
-                    &*s.statistics_c.get(backend, 2 * batch)?,
-                    &dnormal,
-                    Some(&mut *dc.get_mut(backend, len)?),
-                    Some(&mut *dgamma_c),
-                    Some(&mut *dbeta_c),
+                    s.new_c.get(len)?,
+                    Some(step.parameters.part(places.gamma_c.clone())?),
+                    s.statistics_c.get(2 * batch)?,
+                    da.get(len)?,
+                    Some(dc.get_mut(len)?),
+                    Some(dgamma),
+                    Some(dbeta),
                     WeightGrad::Add,
-                    workspace.all()?,
+                    workspace.for_call(device, call)?,
                 )?;
-                drop((dgamma_c, dbeta_c));
-                drop(dgamma);
-                drop(dnormal);
-                backend.copy_columns(units, step.dnew_state, state(1), &mut product, own)?;
-                backend.scale_add(1.0, &product, 1.0, &mut *dc.get_mut(backend, len)?)?;
-                let dc = dc.get(backend, len)?;
-                backend.multiply(&dc, &*after(2)?, &mut product)?;
-                gate!(0, &product);
-                backend.multiply(&dc, &*after(0)?, &mut product)?;
-                gate!(2, &product);
-                backend.multiply(&dc, &*s.c.get(backend, len)?, &mut product)?;
-                gate!(1, &product);
-                let mut before = dc0.get_mut(backend, len)?;
-                backend.multiply(&dc, &*after(1)?, &mut before)?;
-                backend.copy_columns(units, &before, own, step.dstate, state(1))?;
+                copy_columns(device, units, step.dnew_state, state(1), product.reborrow(), own)?;
+                device.scale_add(1.0, product.view(), 1.0, dc.get_mut(len)?)?;
+                let dc = dc.get(len)?;
+                for (gate, factor) in [(0, after(2)?), (2, after(0)?), (1, s.c.get(len)?)] {
+                    device.multiply(dc, factor, product.reborrow())?;
+                    of_gate(gate, product.view(), da)?;
+                }
+                device.multiply(dc, after(1)?, dc0.get_mut(len)?)?;
+                copy_columns(device, units, dc0.get(len)?, own, step.dstate.reborrow(), state(1))?;
             }
         }
-        let dp = dp.get(backend, whole)?;
-        backend.copy(&dp, &mut *dq.get_mut(backend, whole)?)?;
+        let dp = dp.get(whole)?;
+        device.copy(dp, dq.get_mut(whole)?)?;
         if kind == CellKind::Gru {
-            let dqn = dc.get(backend, len)?;
-            backend.copy_columns(units, &dqn, own, &mut *dq.get_mut(backend, whole)?, block(2))?;
+            copy_columns(device, units, dc.get(len)?, own, dq.get_mut(whole)?, block(2))?;
         }
-        let dq = dq.get(backend, whole)?;
+        let dq = dq.get(whole)?;
         for (x, gamma, statistics, dy, bias, dx) in [
-            (&s.px, &places.gamma_x, &s.statistics_x, &dp, &places.bias_ih, &mut *dpx),
-            (&s.ph, &places.gamma_h, &s.statistics_h, &dq, &places.bias_hh, &mut *dph),
+            (&s.px, &places.gamma_x, &s.statistics_x, dp, &places.bias_ih, &mut *dpx),
+            (&s.ph, &places.gamma_h, &s.statistics_h, dq, &places.bias_hh, &mut *dph),
         ] {
-            backend.layer_norm_gradient(
+            let call = Workspace::Normalization { rows: batch, columns: rows };
+            device.layer_norm_gradient(
                 rows,
-                &*x.get(backend, whole)?,
-                Some(&*backend.view(step.parameters, gamma.clone())?),
-                &*statistics.get(backend, 2 * batch)?,
+                x.get(whole)?,
+                Some(step.parameters.part(gamma.clone())?),
+                statistics.get(2 * batch)?,
                 dy,
-                Some(&mut *dx.get_mut(backend, whole)?),
-                Some(&mut *backend.view_mut(step.dparameters, gamma.clone())?),
+                Some(dx.get_mut(whole)?),
+                Some(step.dparameters.reborrow().part(gamma.clone())?),
                 None,
                 WeightGrad::Add,
-                workspace.all()?,
+                workspace.for_call(device, call)?,
             )?;
             if !bias.is_empty() {
-                let mut dbias = backend.view_mut(step.dparameters, bias.clone())?;
-                backend.column_sums(dy, &mut dbias, WeightGrad::Add, workspace.all()?)?;
+                let (sizes, dbias) = ([1, batch, rows], step.dparameters.reborrow().part(bias.clone())?);
+                let workspace = workspace.for_call(device, Workspace::SumAxis(sizes))?;
+                device.sum_axis(sizes, 1.0, dy, dbias, WeightGrad::Add, workspace)?;
             }
         }
-        let h = s.h.get(backend, len)?;
-        let (dpx, dph) = (dpx.get(backend, whole)?, dph.get(backend, whole)?);
-        for (d, value, products, weight) in
-            [(&dpx, step.x, products_x, &places.weight_ih), (&dph, &*h, products_h, &places.weight_hh)]
+        let (h, dpx, dph) = (s.h.get(len)?, dpx.get(whole)?, dph.get(whole)?);
+        for (d, value, products, range) in
+            [(dpx, step.x, products_x, &places.weight_ih), (dph, h, products_h, &places.weight_hh)]
         {
-            let mut dweight = backend.view_mut(step.dparameters, weight.clone())?;
-            backend.gemm(products[1], d, value, &mut dweight, WeightGrad::Add, workspace.all()?)?;
+            let dweight = step.dparameters.reborrow().part(range.clone())?;
+            matmul(device, products[1], d, value, dweight, WeightGrad::Add, workspace)?;
         }
-        let weight = backend.view(step.parameters, places.weight_ih.clone())?;
-        backend.gemm(products_x[2], &dpx, &weight, step.dx, WeightGrad::Set, workspace.all()?)?;
-        let weight = backend.view(step.parameters, places.weight_hh.clone())?;
-        let mut dh0 = dh0.get_mut(backend, len)?;
-        backend.gemm(products_h[2], &dph, &weight, &mut dh0, WeightGrad::Add, workspace.all()?)?;
-        backend.copy_columns(units, &dh0, own, step.dstate, state(0))
+        let weight_ih = step.parameters.part(places.weight_ih.clone())?;
+        matmul(device, products_x[2], dpx, weight_ih, step.dx, WeightGrad::Set, workspace)?;
+        let weight_hh = step.parameters.part(places.weight_hh.clone())?;
+        matmul(device, products_h[2], dph, weight_hh, dh0.get_mut(len)?, WeightGrad::Add, workspace)?;
+        copy_columns(device, units, dh0.get(len)?, own, step.dstate, state(0))
     }
 }

@@ -2,95 +2,95 @@
 
 use std::ops::Range;
 
-use crate::backend::dense::Columns;
-use crate::backend::tensor::Strides;
+use crate::backend::device::OnDevice;
+use crate::backend::ops::Strides;
 use crate::backend::{
-    BackwardDataArgs, BackwardWeightsArgs, DenseBackend, Filled, ForwardArgs, ForwardMode, Reserve, TempSpace,
-    WeightGrad,
+    BackwardDataArgs, BackwardWeightsArgs, Device, Filled, ForwardArgs, ForwardMode, Reserve, Tensor, TensorMut,
+    TensorRef, WeightGrad,
 };
 use crate::error::{Error, Result};
 use crate::nn::Scratch;
 use crate::nn::builder::{Builder, Init};
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::recurrent::cell::{Cell, CellBackward, CellForward};
+use crate::nn::recurrent::sequence::{Planned, planned};
+use crate::nn::shape::{Columns, copy_columns};
 use crate::rnn::dropout::Dropout;
 use crate::rnn::{Direction, RnnDescriptor, RnnShape};
 
 /// `x * mask` with one mask `[features]` for all steps of a sequence, as Keras's recurrent layers have it.
-pub(super) struct StepDropout<B: DenseBackend> {
+pub(super) struct StepDropout {
     rate: f64,
     number: u32,
     steps: usize,
     features: usize,
-    ones: Scratch<B>,
-    mask: Scratch<B>,
-    masks: Scratch<B>,
+    ones: Scratch,
+    mask: Scratch,
+    masks: Scratch,
 }
 
-impl<B: DenseBackend> StepDropout<B> {
+impl StepDropout {
     pub fn new(rate: f64, number: u32, steps: usize, features: usize) -> Self {
         let (ones, mask, masks) = (Scratch::new(), Scratch::new(), Scratch::new());
         StepDropout { rate, number, steps, features, ones, mask, masks }
     }
 
-    fn apply(&mut self, backend: &B, seed: u64, batch: usize, x: &B::Buffer, y: &mut B::Buffer) -> Result<()> {
+    fn apply(&mut self, device: &Device, seed: u64, batch: usize, x: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
         let (steps, features) = (self.steps, self.features);
-        draw(backend, &mut self.ones, &mut self.mask, self.rate, seed, self.number as usize, batch, features)?;
-        self.masks.grow(backend, "masks", batch * steps * features)?;
-        let mut masks = self.masks.get_mut(backend, batch * steps * features)?;
+        draw(device, &mut self.ones, &mut self.mask, self.rate, seed, self.number as usize, batch, features)?;
+        let len = batch * steps * features;
+        self.masks.grow(device, "masks", len)?;
         let f = features as isize;
         let from = Strides { offset: 0, strides: [0, f, 0, 1] };
         let to = Strides { offset: 0, strides: [0, steps as isize * f, f, 1] };
-        let mask = self.mask.get(backend, batch * features)?;
-        backend.strided_copy([1, batch, steps, features], &mask, from, &mut masks, to, WeightGrad::Set)?;
-        backend.multiply(x, &masks, y)
+        let (mask, masks) = (self.mask.get(batch * features)?, self.masks.get_mut(len)?);
+        device.strided_copy([1, batch, steps, features], mask, from, masks, to, WeightGrad::Set)?;
+        device.multiply(x, self.masks.get(len)?, y)
     }
 }
 
 /// A mask `[batch, width]` of zeros and `1 / (1 - rate)`.
 #[allow(clippy::too_many_arguments)]
-fn draw<B: DenseBackend>(
-    backend: &B,
-    ones: &mut Scratch<B>,
-    mask: &mut Scratch<B>,
+fn draw(
+    device: &Device,
+    ones: &mut Scratch,
+    mask: &mut Scratch,
     rate: f64,
     seed: u64,
     stream: usize,
     batch: usize,
     width: usize,
 ) -> Result<()> {
-    ones.grow(backend, "ones", batch * width)?;
-    mask.grow(backend, "mask", batch * width)?;
-    let mut all = ones.get_mut(backend, batch * width)?;
-    backend.fill(&mut all, 1.0)?;
-    let mut to = mask.get_mut(backend, batch * width)?;
-    backend.dropout(&Dropout::new(rate, seed), stream, batch, width, &all, &mut to)
+    ones.grow(device, "ones", batch * width)?;
+    mask.grow(device, "mask", batch * width)?;
+    device.fill(ones.get_mut(batch * width)?, 1.0)?;
+    let (ones, mask) = (ones.get(batch * width)?, mask.get_mut(batch * width)?);
+    device.dropout(&Dropout::new(rate, seed), stream, batch, width, ones, mask)
 }
 
-impl<B: DenseBackend> Op<B> for StepDropout<B> {
-    fn forward(&mut self, backend: &B, mut pass: Forward<'_, B>) -> Result<()> {
+impl Op for StepDropout {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
-        if pass.training { self.apply(backend, pass.seed, pass.batch, x, y) } else { backend.copy(x, y) }
+        if pass.training { self.apply(device, pass.seed, pass.batch, x, y) } else { device.copy(x, y) }
     }
 
-    fn backward(&mut self, backend: &B, mut pass: Backward<'_, B>) -> Result<()> {
-        self.apply(backend, pass.seed, pass.batch, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        self.apply(device, pass.seed, pass.batch, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }
 }
 
 /// The cell of a recurrent operator, one step by a plan for one step. State: h, and of an LSTM c behind it.
-pub(super) struct Operator<B: DenseBackend> {
+pub(super) struct Operator {
     descriptor: RnnDescriptor,
-    plans: Vec<(usize, ForwardMode, B::Plan, TempSpace)>,
+    plans: Vec<Planned>,
     /// h, c before the step; h, c after it; and gradients of all four.
-    parts: [Scratch<B>; 8],
-    workspace: Scratch<B>,
-    unused: Vec<B::Owned<B::Elem>>,
-    #[allow(clippy::type_complexity)]
-    filled: Vec<Option<Reserve<B::Owned<B::Elem>, Filled>>>,
+    parts: [Scratch; 8],
+    workspace: Scratch,
+    unused: Vec<Tensor>,
+    filled: Vec<Option<Reserve<Tensor, Filled>>>,
 }
 
-impl<B: DenseBackend> Operator<B> {
+impl Operator {
     pub fn new(descriptor: &RnnDescriptor) -> Self {
         Operator {
             descriptor: RnnDescriptor { direction: Direction::Forward, ..descriptor.clone() },
@@ -106,46 +106,35 @@ impl<B: DenseBackend> Operator<B> {
         if self.descriptor.cell.has_cell_state() { 2 } else { 1 }
     }
 
-    fn plan(&mut self, backend: &B, batch: usize, mode: ForwardMode) -> Result<usize> {
-        let known = self.plans.iter().position(|(b, m, ..)| (*b, *m) == (batch, mode));
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let plan = backend.plan(&self.descriptor, RnnShape { seq_len: 1, batch }, mode)?;
-                let space = backend.temp_space(&plan);
-                if self.plans.len() == 8 {
-                    self.plans.remove(0);
-                }
-                self.plans.push((batch, mode, plan, space));
-                self.plans.len() - 1
-            }
-        };
-        self.workspace.grow(backend, "workspace", self.plans[index].3.workspace)?;
+    /// Position of the plan among those known, and the buffers made large enough for it.
+    fn plan(&mut self, device: &Device, batch: usize, mode: ForwardMode) -> Result<usize> {
+        let shape = RnnShape { seq_len: 1, batch };
+        let index = planned(device, &mut self.plans, &self.descriptor, shape, mode)?;
+        self.workspace.grow(device, "workspace", self.plans[index].plan.temp_space().workspace)?;
         for part in &mut self.parts {
-            part.grow(backend, "states of a step", batch * self.descriptor.hidden_size)?;
+            part.grow(device, "states of a step", batch * self.descriptor.hidden_size)?;
         }
         Ok(index)
     }
 
-    /// Column block `part` of a state.
+    /// Column block `part` of a state, and how it stands alone.
     fn columns(&self, part: usize) -> (Columns, Columns, usize) {
         let units = self.descriptor.hidden_size;
-        let whole = Columns { width: units * self.states(), first: part * units };
-        (whole, Columns { width: units, first: 0 }, units)
+        (Columns { width: units * self.states(), first: part * units }, Columns::all(units), units)
     }
 
-    fn take(&mut self, backend: &B, len: usize, from: &B::Buffer, part: usize, to: usize) -> Result<()> {
+    fn take(&mut self, device: &Device, len: usize, from: TensorRef<'_>, part: usize, to: usize) -> Result<()> {
         let (whole, own, units) = self.columns(part);
-        backend.copy_columns(units, from, whole, &mut *self.parts[to].get_mut(backend, len)?, own)
+        copy_columns(device, units, from, whole, self.parts[to].get_mut(len)?, own)
     }
 
-    fn put(&mut self, backend: &B, len: usize, from: usize, to: &mut B::Buffer, part: usize) -> Result<()> {
+    fn put(&self, device: &Device, len: usize, from: usize, to: TensorMut<'_>, part: usize) -> Result<()> {
         let (whole, own, units) = self.columns(part);
-        backend.copy_columns(units, &*self.parts[from].get(backend, len)?, own, to, whole)
+        copy_columns(device, units, self.parts[from].get(len)?, own, to, whole)
     }
 }
 
-impl<B: DenseBackend> Cell<B> for Operator<B> {
+impl Cell for Operator {
     fn output_size(&self) -> usize {
         self.descriptor.hidden_size
     }
@@ -159,143 +148,130 @@ impl<B: DenseBackend> Cell<B> for Operator<B> {
         Vec::new()
     }
 
-    fn forward(&mut self, backend: &B, step: CellForward<'_, B>) -> Result<()> {
+    fn forward(&mut self, device: &Device, mut step: CellForward<'_>) -> Result<()> {
         let mode = if step.training { ForwardMode::Training } else { ForwardMode::Inference };
-        let index = self.plan(backend, step.batch, mode)?;
+        let index = self.plan(device, step.batch, mode)?;
         let len = step.batch * self.descriptor.hidden_size;
         for part in 0..self.states() {
-            self.take(backend, len, step.state, part, part)?;
+            self.take(device, len, step.state, part, part)?;
         }
-        {
-            let has_c = self.descriptor.cell.has_cell_state();
-            let Operator { plans, parts, workspace, unused, filled, .. } = self;
-            let (_, _, plan, space) = &plans[index];
-            let [h0, c0, y, cn, ..] = parts;
-            let (h0, c0) = (h0.get(backend, len)?, c0.get(backend, len)?);
-            let (mut y, mut cn) = (y.get_mut(backend, len)?, cn.get_mut(backend, len)?);
-            let args = ForwardArgs {
-                weights: step.parameters,
-                x: step.x,
-                h0: Some(&*h0),
-                c0: has_c.then_some(&*c0),
-                lengths: None,
-                resets: None,
-                y: &mut *y,
-                hn: None,
-                cn: if has_c { Some(&mut *cn) } else { None },
-                workspace: workspace.all()?,
-                dropout_seed: 0,
-            };
-            match mode {
-                ForwardMode::Inference => backend.forward(plan, args)?,
-                ForwardMode::Training => {
-                    filled.resize_with(filled.len().max(step.step + 1), || None);
-                    let storage = match filled[step.step].take() {
-                        Some(old) => Some(old.release()),
-                        None => unused.pop(),
-                    };
-                    let storage = match storage {
-                        Some(storage) if holds::<B>(&storage, space.reserve) => storage,
-                        _ => backend.allocate("reserve", space.reserve)?,
-                    };
-                    filled[step.step] = Some(backend.forward_training(plan, args, Reserve::new(storage))?);
-                }
+        let has_c = self.descriptor.cell.has_cell_state();
+        let Operator { plans, parts, workspace, unused, filled, .. } = self;
+        let plan = &plans[index].plan;
+        let [h0, c0, y, cn, ..] = parts;
+        let args = ForwardArgs::<OnDevice> {
+            weights: step.parameters,
+            x: step.x,
+            h0: Some(h0.get(len)?),
+            c0: if has_c { Some(c0.get(len)?) } else { None },
+            lengths: None,
+            resets: None,
+            y: y.get_mut(len)?,
+            hn: None,
+            cn: if has_c { Some(cn.get_mut(len)?) } else { None },
+            workspace: workspace.all()?,
+            dropout_seed: 0,
+        };
+        match mode {
+            ForwardMode::Inference => device.forward(plan, args)?,
+            ForwardMode::Training => {
+                filled.resize_with(filled.len().max(step.step + 1), || None);
+                let storage = match filled[step.step].take() {
+                    Some(old) => Some(old.release()),
+                    None => unused.pop(),
+                };
+                let needed = plan.temp_space().reserve;
+                let storage = match storage.filter(|storage| storage.len() >= needed) {
+                    Some(storage) => storage,
+                    None => device.allocate("reserve", needed)?,
+                };
+                filled[step.step] = Some(device.forward_training(plan, args, Reserve::new(storage))?);
             }
         }
         for part in 0..self.states() {
-            self.put(backend, len, 2 + part, step.new_state, part)?;
+            self.put(device, len, 2 + part, step.new_state.reborrow(), part)?;
         }
         Ok(())
     }
 
-    fn backward(&mut self, backend: &B, step: CellBackward<'_, B>) -> Result<()> {
-        let index = self.plan(backend, step.batch, ForwardMode::Training)?;
+    fn backward(&mut self, device: &Device, mut step: CellBackward<'_>) -> Result<()> {
+        let index = self.plan(device, step.batch, ForwardMode::Training)?;
         let len = step.batch * self.descriptor.hidden_size;
         for part in 0..self.states() {
-            self.take(backend, len, step.state, part, part)?;
-            self.take(backend, len, step.new_state, part, 2 + part)?;
-            self.take(backend, len, step.dnew_state, part, 4 + part)?;
+            self.take(device, len, step.state, part, part)?;
+            self.take(device, len, step.new_state, part, 2 + part)?;
+            self.take(device, len, step.dnew_state, part, 4 + part)?;
         }
         let reserve = self.filled.get_mut(step.step).and_then(Option::take).ok_or_else(|| Error::Presence {
             tensor: "reserve of a step".to_owned(),
             problem: "backward needs a forward pass in training mode before it".to_owned(),
         })?;
-        {
-            let has_c = self.descriptor.cell.has_cell_state();
-            let Operator { plans, parts, workspace, unused, .. } = self;
-            let plan = &plans[index].2;
-            let [h0, c0, y, _, dhn, dcn, dh0, dc0] = parts;
-            let (h0, c0, y) = (h0.get(backend, len)?, c0.get(backend, len)?, y.get(backend, len)?);
-            let (dhn, dcn) = (dhn.get(backend, len)?, dcn.get(backend, len)?);
-            let (mut dh0, mut dc0) = (dh0.get_mut(backend, len)?, dc0.get_mut(backend, len)?);
-            let args = BackwardDataArgs {
-                weights: step.parameters,
-                y: &*y,
-                h0: Some(&*h0),
-                c0: has_c.then_some(&*c0),
-                lengths: None,
-                resets: None,
-                dy: Some(&*dhn),
-                dhn: None,
-                dcn: has_c.then_some(&*dcn),
-                dx: Some(step.dx),
-                dh0: Some(&mut *dh0),
-                dc0: if has_c { Some(&mut *dc0) } else { None },
-                workspace: workspace.all()?,
-            };
-            let mut reserve = backend.backward_data(plan, args, reserve)?;
-            let args = BackwardWeightsArgs {
-                x: step.x,
-                y: &*y,
-                h0: Some(&*h0),
-                c0: has_c.then_some(&*c0),
-                lengths: None,
-                resets: None,
-                dweights: step.dparameters,
-                workspace: workspace.all()?,
-            };
-            backend.backward_weights(plan, args, &mut reserve, WeightGrad::Add)?;
-            unused.push(reserve.release());
-        }
+        let has_c = self.descriptor.cell.has_cell_state();
+        let Operator { plans, parts, workspace, unused, .. } = self;
+        let plan = &plans[index].plan;
+        let [h0, c0, y, _, dhn, dcn, dh0, dc0] = parts;
+        let (h0, c0) = (Some(h0.get(len)?), if has_c { Some(c0.get(len)?) } else { None });
+        let y = y.get(len)?;
+        let args = BackwardDataArgs::<OnDevice> {
+            weights: step.parameters,
+            y,
+            h0,
+            c0,
+            lengths: None,
+            resets: None,
+            dy: Some(dhn.get(len)?),
+            dhn: None,
+            dcn: if has_c { Some(dcn.get(len)?) } else { None },
+            dx: Some(step.dx),
+            dh0: Some(dh0.get_mut(len)?),
+            dc0: if has_c { Some(dc0.get_mut(len)?) } else { None },
+            workspace: workspace.all()?,
+        };
+        let mut reserve = device.backward_data(plan, args, reserve)?;
+        let args = BackwardWeightsArgs::<OnDevice> {
+            x: step.x,
+            y,
+            h0,
+            c0,
+            lengths: None,
+            resets: None,
+            dweights: step.dparameters,
+            workspace: workspace.all()?,
+        };
+        device.backward_weights(plan, args, &mut reserve, WeightGrad::Add)?;
+        unused.push(reserve.release());
         for part in 0..self.states() {
-            self.put(backend, len, 6 + part, step.dstate, part)?;
+            self.put(device, len, 6 + part, step.dstate.reborrow(), part)?;
         }
         Ok(())
     }
 
-    fn check(&self, backend: &B) -> Result<()> {
-        self.plans.iter().try_for_each(|(_, _, plan, _)| backend.check(plan))
+    fn check(&self, device: &Device) -> Result<()> {
+        self.plans.iter().try_for_each(|planned| device.check(&planned.plan))
     }
-}
-
-fn holds<B: DenseBackend>(storage: &B::Owned<B::Elem>, len: usize) -> bool {
-    use crate::backend::Storage;
-    use std::borrow::Borrow;
-    let tensor: &B::Buffer = storage.borrow();
-    tensor.elements() >= len
 }
 
 /// Another cell with recurrent dropout (the previous output times a mask that is the same at all steps) and zoneout (in training each
 /// element of the state keeps its value with a probability; else the two values are mixed in that proportion).
 ///
 /// Saved: the state that the inner cell was given, the one it gave, and what it saves.
-pub(super) struct Regularized<B: DenseBackend> {
-    cell: Box<dyn Cell<B>>,
+pub(super) struct Regularized {
+    cell: Box<dyn Cell>,
     recurrent_dropout: f64,
     zoneout: f64,
     /// Streams of both masks.
     streams: [usize; 2],
-    ones: Scratch<B>,
-    mask: Scratch<B>,
+    ones: Scratch,
+    mask: Scratch,
     /// Parts of states that masks are applied to, before and after.
-    h: Scratch<B>,
-    product: Scratch<B>,
-    change: Scratch<B>,
-    dgiven: Scratch<B>,
+    h: Scratch,
+    product: Scratch,
+    change: Scratch,
+    dgiven: Scratch,
 }
 
-impl<B: DenseBackend> Regularized<B> {
-    pub fn new(cell: Box<dyn Cell<B>>, recurrent_dropout: f64, zoneout: f64, builder: &mut Builder<B>) -> Self {
+impl Regularized {
+    pub fn new(cell: Box<dyn Cell>, recurrent_dropout: f64, zoneout: f64, builder: &mut Builder) -> Self {
         Regularized {
             cell,
             recurrent_dropout,
@@ -317,47 +293,86 @@ impl<B: DenseBackend> Regularized<B> {
     }
 
     /// Multiplies the first columns of a state by the recurrent dropout's mask.
-    fn drop_output(&mut self, backend: &B, seed: u64, batch: usize, state: &mut B::Buffer) -> Result<()> {
+    fn drop_output(&mut self, device: &Device, seed: u64, batch: usize, state: TensorMut<'_>) -> Result<()> {
         if self.recurrent_dropout == 0.0 {
             return Ok(());
         }
         let (output, width) = (self.cell.output_size(), self.cell.state_size());
         let len = batch * output;
         let rate = self.recurrent_dropout;
-        draw(backend, &mut self.ones, &mut self.mask, rate, seed, self.streams[0], batch, output)?;
-        self.h.grow(backend, "output", len)?;
-        self.product.grow(backend, "output", len)?;
-        let (whole, own) = (Columns { width, first: 0 }, Columns { width: output, first: 0 });
-        let mut h = self.h.get_mut(backend, len)?;
-        backend.copy_columns(output, state, whole, &mut h, own)?;
-        let mut product = self.product.get_mut(backend, len)?;
-        backend.multiply(&h, &*self.mask.get(backend, len)?, &mut product)?;
-        backend.copy_columns(output, &product, own, state, whole)
+        draw(device, &mut self.ones, &mut self.mask, rate, seed, self.streams[0], batch, output)?;
+        self.h.grow(device, "output", len)?;
+        self.product.grow(device, "output", len)?;
+        let (whole, own) = (Columns { width, first: 0 }, Columns::all(output));
+        copy_columns(device, output, state.view(), whole, self.h.get_mut(len)?, own)?;
+        device.multiply(self.h.get(len)?, self.mask.get(len)?, self.product.get_mut(len)?)?;
+        copy_columns(device, output, self.product.get(len)?, own, state, whole)
     }
 
     /// The share of a change that zoneout lets through: `(1 - rate) dropout(from)`, or without training `(1 - rate) from`.
     fn share(
         &self,
-        backend: &B,
+        device: &Device,
         seed: Option<u64>,
         step: usize,
         batch: usize,
-        from: &B::Buffer,
-        to: &mut B::Buffer,
+        from: TensorRef<'_>,
+        mut to: TensorMut<'_>,
     ) -> Result<()> {
         let keep = 1.0 - self.zoneout;
-        let Some(seed) = seed else { return backend.scale_add(keep, from, 0.0, to) };
+        let Some(seed) = seed else { return device.scale_add(keep, from, 0.0, to) };
         if self.zoneout == 0.0 {
-            return backend.copy(from, to);
+            return device.copy(from, to);
         }
         // Every step has a stream of its own, above those of operations.
         let stream = self.streams[1] + ((step + 1) << 16);
-        backend.dropout(&Dropout::new(self.zoneout, seed), stream, batch, self.cell.state_size(), from, to)?;
-        backend.scale(keep, to)
+        let dropout = Dropout::new(self.zoneout, seed);
+        device.dropout(&dropout, stream, batch, self.cell.state_size(), from, to.reborrow())?;
+        device.scale(keep, to)
     }
 }
 
-impl<B: DenseBackend> Cell<B> for Regularized<B> {
+impl Regularized {
+    /// The step backward, with room for the gradients of the state that the inner cell gave and of the one that it was given.
+    fn backward_with(
+        &mut self,
+        device: &Device,
+        step: CellBackward<'_>,
+        dcomputed: &mut Tensor,
+        dgiven: &mut Tensor,
+    ) -> Result<()> {
+        let [given, computed, inner] = self.saved(step.batch);
+        let len = given.len();
+        let mut dcomputed = dcomputed.view_mut().part(0..len)?;
+        let mut dgiven = dgiven.view_mut().part(0..len)?;
+        let CellBackward { dnew_state, mut dstate, batch, seed, .. } = step;
+        self.share(device, Some(seed), step.step, batch, dnew_state, dcomputed.reborrow())?;
+        self.cell.backward(
+            device,
+            CellBackward {
+                parameters: step.parameters,
+                x: step.x,
+                state: step.saved.part(given)?,
+                new_state: step.saved.part(computed)?,
+                saved: step.saved.part(inner)?,
+                dnew_state: dcomputed.view(),
+                dx: step.dx,
+                dstate: dgiven.reborrow(),
+                dparameters: step.dparameters,
+                batch,
+                step: step.step,
+                seed,
+            },
+        )?;
+        self.drop_output(device, seed, batch, dgiven.reborrow())?;
+        // What zoneout let pass by the cell, which is nothing without it.
+        device.copy(dnew_state, dstate.reborrow())?;
+        device.scale_add(-1.0, dcomputed.view(), 1.0, dstate.reborrow())?;
+        device.scale_add(1.0, dgiven.view(), 1.0, dstate)
+    }
+}
+
+impl Cell for Regularized {
     fn output_size(&self) -> usize {
         self.cell.output_size()
     }
@@ -374,78 +389,52 @@ impl<B: DenseBackend> Cell<B> for Regularized<B> {
         self.cell.parameters(input_size)
     }
 
-    fn forward(&mut self, backend: &B, step: CellForward<'_, B>) -> Result<()> {
-        let CellForward { parameters, x, state, new_state, saved, batch, step, training, seed } = step;
-        let [given, computed, _] = self.saved(batch);
-        let len = given.len();
-        {
-            let mut given = backend.view_mut(saved, given)?;
-            backend.copy(state, &mut given)?;
-            if training {
-                self.drop_output(backend, seed, batch, &mut given)?;
-            }
+    fn forward(&mut self, device: &Device, step: CellForward<'_>) -> Result<()> {
+        let CellForward { parameters, x, state, mut new_state, saved, batch, step, training, seed } = step;
+        let len = batch * self.cell.state_size();
+        let (mut given, rest) = saved.split_at(len)?;
+        let (mut computed, saved) = rest.split_at(len)?;
+        device.copy(state, given.reborrow())?;
+        if training {
+            self.drop_output(device, seed, batch, given.reborrow())?;
         }
-        {
-            let (given, mut rest) = backend.split_mut(saved, len)?;
-            let (mut computed, mut inner) = backend.split_mut(&mut rest, len)?;
-            let (state, new_state, saved) = (&*given, &mut *computed, &mut *inner);
-            let inner = CellForward { parameters, x, state, new_state, saved, batch, step, training, seed };
-            self.cell.forward(backend, inner)?;
-        }
-        let computed = backend.view(saved, computed)?;
+        let inner = CellForward {
+            parameters,
+            x,
+            state: given.view(),
+            new_state: computed.reborrow(),
+            saved,
+            batch,
+            step,
+            training,
+            seed,
+        };
+        self.cell.forward(device, inner)?;
         if self.zoneout == 0.0 {
-            return backend.copy(&computed, new_state);
+            return device.copy(computed.view(), new_state);
         }
-        self.change.grow(backend, "change of the state", len)?;
-        let mut change = self.change.get_mut(backend, len)?;
-        backend.copy(&computed, &mut change)?;
-        backend.scale_add(-1.0, state, 1.0, &mut change)?;
-        drop(change);
-        let change = self.change.get(backend, len)?;
-        self.share(backend, training.then_some(seed), step, batch, &change, new_state)?;
-        backend.scale_add(1.0, state, 1.0, new_state)
+        self.change.grow(device, "change of the state", len)?;
+        let mut change = self.change.get_mut(len)?;
+        device.copy(computed.view(), change.reborrow())?;
+        device.scale_add(-1.0, state, 1.0, change)?;
+        let change = self.change.get(len)?;
+        self.share(device, training.then_some(seed), step, batch, change, new_state.reborrow())?;
+        device.scale_add(1.0, state, 1.0, new_state)
     }
 
-    fn backward(&mut self, backend: &B, step: CellBackward<'_, B>) -> Result<()> {
-        let [given, computed, inner] = self.saved(step.batch);
-        let len = given.len();
-        self.change.grow(backend, "gradient of the state", len)?;
-        self.dgiven.grow(backend, "gradient of the state", len)?;
-        let mut change = std::mem::replace(&mut self.change, Scratch::new());
-        let mut dgiven = std::mem::replace(&mut self.dgiven, Scratch::new());
-        {
-            let mut dcomputed = change.get_mut(backend, len)?;
-            self.share(backend, Some(step.seed), step.step, step.batch, step.dnew_state, &mut dcomputed)?;
-            let mut to = dgiven.get_mut(backend, len)?;
-            self.cell.backward(
-                backend,
-                CellBackward {
-                    parameters: step.parameters,
-                    x: step.x,
-                    state: &*backend.view(step.saved, given)?,
-                    new_state: &*backend.view(step.saved, computed)?,
-                    saved: &*backend.view(step.saved, inner)?,
-                    dnew_state: &*dcomputed,
-                    dx: step.dx,
-                    dstate: &mut *to,
-                    dparameters: step.dparameters,
-                    batch: step.batch,
-                    step: step.step,
-                    seed: step.seed,
-                },
-            )?;
-            self.drop_output(backend, step.seed, step.batch, &mut to)?;
-            // What zoneout let pass by the cell, which is nothing without it.
-            backend.copy(step.dnew_state, step.dstate)?;
-            backend.scale_add(-1.0, &dcomputed, 1.0, step.dstate)?;
-            backend.scale_add(1.0, &to, 1.0, step.dstate)?;
-        }
-        self.change = change;
-        self.dgiven = dgiven;
-        Ok(())
+    fn backward(&mut self, device: &Device, step: CellBackward<'_>) -> Result<()> {
+        let len = step.batch * self.cell.state_size();
+        self.change.grow(device, "gradient of the state", len)?;
+        self.dgiven.grow(device, "gradient of the state", len)?;
+        // Taken out, since what follows changes the rest of the cell.
+        let (mut dcomputed, mut dgiven) = (self.change.take()?, self.dgiven.take()?);
+        let done = self.backward_with(device, step, &mut dcomputed, &mut dgiven);
+        self.change.put(dcomputed);
+        self.dgiven.put(dgiven);
+        done
     }
 
-    fn check(&self, backend: &B) -> Result<()> {
-        self.cell.check(backend)
+    fn check(&self, device: &Device) -> Result<()> {
+        self.cell.check(device)
     }
 }

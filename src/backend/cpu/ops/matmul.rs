@@ -1,0 +1,436 @@
+//! Products of matrices as they lie in memory, one or many.
+//!
+//! Small products are plain loops. For others the right operand is packed into panels, block by block of its columns, and the rows of
+//! the left one are divided among threads; or where there are many products, these are. Sums are those of [`gemm`](crate::backend::cpu::gemm),
+//! in an order that neither the blocks nor the threads change.
+
+use std::ops::Range;
+
+use crate::backend::WeightGrad;
+use crate::backend::cpu::CpuElement;
+use crate::backend::cpu::gemm::{self, Panels, Start};
+use crate::backend::cpu::threads::{Divide, Threads, divide, share};
+use crate::backend::ops::{MatMul, Orientation};
+use crate::dtype::Scalar;
+use crate::error::Result;
+use crate::simd::Isa;
+
+/// Up to so many products, plain loops are faster than packing.
+const SMALL: usize = 1 << 13;
+
+/// Elements of the right operand that are packed at once: what stays in a core's second cache.
+const PACKED: usize = 1 << 18;
+
+/// Rows for each thread, below which the columns of each row are divided instead.
+const ROWS_FOR_A_THREAD: usize = 4;
+
+/// A call, and how it is divided.
+#[derive(Clone, Copy)]
+pub(super) struct Products {
+    isa: Isa,
+    product: MatMul,
+    /// Threads that share the products among them.
+    across: usize,
+    /// Threads that share each product.
+    within: usize,
+}
+
+impl Products {
+    pub(super) fn new(isa: Isa, threads: &Threads, product: MatMul) -> Self {
+        let MatMul { count, m, n, k, .. } = product;
+        let operations = 2.0 * m as f64 * n as f64 * k as f64;
+        let across = threads.worth(operations * count as f64).min(count.max(1));
+        let within = threads.worth(operations);
+        // Whole products need not wait for one another.
+        let (across, within) = if across >= within { (across, 1) } else { (1, within) };
+        Products { isa, product, across, within }
+    }
+
+    fn is_small(&self) -> bool {
+        let MatMul { m, n, k, .. } = self.product;
+        m.saturating_mul(n).saturating_mul(k) <= SMALL
+    }
+
+    /// Columns of the right operand that are packed at once.
+    fn block<E: CpuElement>(&self) -> usize {
+        let width = 2 * self.isa.lanes::<E>();
+        (PACKED / self.product.k.max(1) / width * width).clamp(width, self.product.n.next_multiple_of(width).max(width))
+    }
+
+    /// Scratch of one thread within a product, beside the packed operand.
+    fn scratch_within<E: CpuElement>(&self) -> usize {
+        let MatMul { orientation, m, n, k, .. } = self.product;
+        let rows = m.div_ceil(self.within);
+        match orientation {
+            Orientation::Tn => gemm::multiply_transposed_scratch::<E>(self.isa, rows, n, k),
+            _ => gemm::multiply_scratch::<E>(self.isa, rows, k),
+        }
+    }
+
+    /// Scratch of a product.
+    fn scratch<E: CpuElement>(&self) -> usize {
+        let MatMul { orientation, m, k, .. } = self.product;
+        if self.is_small() {
+            return m.saturating_mul(k).min(SMALL);
+        }
+        let packed = match orientation {
+            Orientation::Tn => 0,
+            _ => gemm::panels_len::<E>(self.isa, k, self.block::<E>()),
+        };
+        packed.saturating_add(self.within.saturating_mul(self.scratch_within::<E>()))
+    }
+
+    /// Scratch of the call.
+    pub(super) fn workspace<E: CpuElement>(&self) -> usize {
+        self.across.saturating_mul(self.scratch::<E>())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn run<E: CpuElement>(
+        self,
+        threads: &Threads,
+        alpha: f64,
+        a: &[E],
+        b: &[E],
+        c: &mut [E],
+        grad: WeightGrad,
+        scratch: &mut [E],
+    ) -> Result<()> {
+        let MatMul { count, m, n, k, .. } = self.product;
+        if count * m * n == 0 {
+            return Ok(());
+        }
+        if k == 0 {
+            if grad == WeightGrad::Set {
+                c.fill(E::zero());
+            }
+            return Ok(());
+        }
+        let scratch = &mut scratch[..self.workspace::<E>()];
+        let batch = Batch { all: self, alpha: E::of(alpha), a, b, c, grad, scratch };
+        threads.run(self.across.max(self.within), || divide(batch, self.across))
+    }
+}
+
+/// Some products, one after the other.
+struct Batch<'a, E> {
+    all: Products,
+    alpha: E,
+    a: &'a [E],
+    b: &'a [E],
+    c: &'a mut [E],
+    grad: WeightGrad,
+    /// As much for each thread.
+    scratch: &'a mut [E],
+}
+
+impl<E: CpuElement> Divide for Batch<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let Batch { all, alpha, a, b, c, grad, scratch } = self;
+        let MatMul { m, n, k, .. } = all.product;
+        let count = share(c.len() / (m * n), left, of);
+        let (a_left, a_right) = a.split_at(count * m * k);
+        let (b_left, b_right) = b.split_at(count * n * k);
+        let (c_left, c_right) = c.split_at_mut(count * m * n);
+        let (scratch_left, scratch_right) = scratch.split_at_mut(scratch.len() / of * left);
+        let part = |a, b, c, scratch| Batch { all, alpha, a, b, c, grad, scratch };
+        (part(a_left, b_left, c_left, scratch_left), part(a_right, b_right, c_right, scratch_right))
+    }
+
+    fn run(self) {
+        let Batch { all, alpha, a, b, c, grad, scratch } = self;
+        let MatMul { m, n, k, .. } = all.product;
+        for ((a, b), c) in a.chunks_exact(m * k).zip(b.chunks_exact(n * k)).zip(c.chunks_exact_mut(m * n)) {
+            if all.is_small() {
+                small(all.product, scaled(alpha, a, scratch), b, c, grad);
+            } else {
+                Product { all, alpha, a, b, grad }.run(c, scratch);
+            }
+        }
+    }
+}
+
+/// `alpha a`, in scratch unless that is `a` itself.
+fn scaled<'s, E: Scalar>(alpha: E, a: &'s [E], scratch: &'s mut [E]) -> &'s [E] {
+    if alpha == E::one() {
+        return a;
+    }
+    let scratch = &mut scratch[..a.len()];
+    scratch.iter_mut().zip(a).for_each(|(to, a)| *to = alpha * *a);
+    scratch
+}
+
+fn dot<E: Scalar>(a: &[E], b: &[E]) -> E {
+    // Eight sums, so that the compiler may use vector registers; the order is fixed.
+    let mut sums = [E::zero(); 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: E = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| *x * *y).sum();
+    for (x, y) in a8.zip(b8) {
+        for lane in 0..8 {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.into_iter().sum::<E>() + tail
+}
+
+/// Plain loops. No size is zero.
+fn small<E: Scalar>(product: MatMul, a: &[E], b: &[E], c: &mut [E], grad: WeightGrad) {
+    let MatMul { orientation, m, n, k, .. } = product;
+    if grad == WeightGrad::Set {
+        c.fill(E::zero());
+    }
+    match orientation {
+        Orientation::Nt => {
+            for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+                c.iter_mut().zip(b.chunks_exact(k)).for_each(|(c, b)| *c += dot(a, b));
+            }
+        }
+        Orientation::Nn => {
+            for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+                for (b, a) in b.chunks_exact(n).zip(a) {
+                    c.iter_mut().zip(b).for_each(|(c, b)| *c += *a * *b);
+                }
+            }
+        }
+        Orientation::Tn => {
+            for (a, b) in a.chunks_exact(m).zip(b.chunks_exact(n)) {
+                for (c, a) in c.chunks_exact_mut(n).zip(a) {
+                    c.iter_mut().zip(b).for_each(|(c, b)| *c += *a * *b);
+                }
+            }
+        }
+    }
+}
+
+/// One product that is not small.
+#[derive(Clone, Copy)]
+struct Product<'a, E> {
+    all: Products,
+    alpha: E,
+    a: &'a [E],
+    b: &'a [E],
+    grad: WeightGrad,
+}
+
+impl<E: CpuElement> Product<'_, E> {
+    fn run(&self, c: &mut [E], scratch: &mut [E]) {
+        let Products { isa, within, product, .. } = self.all;
+        let MatMul { orientation, m, n, k, .. } = product;
+        if orientation == Orientation::Tn {
+            divide(
+                SomeRows { of: self, rows: 0..m, columns: 0..n, panels: Panels::new(&[], k, n), c, scratch },
+                within,
+            );
+            return;
+        }
+        let block = self.all.block::<E>();
+        let (packed, scratch) = scratch.split_at_mut(gemm::panels_len::<E>(isa, k, block));
+        for first in (0..n).step_by(block) {
+            let columns = first..n.min(first + block);
+            let packed = &mut packed[..gemm::panels_len::<E>(isa, k, columns.len())];
+            let panels = 0..columns.len().div_ceil(2 * isa.lanes::<E>());
+            divide(Packing { of: self, columns: columns.clone(), panels, out: &mut *packed }, within);
+            let panels = Panels::new(packed, k, columns.len());
+            if m < ROWS_FOR_A_THREAD * within {
+                for i in 0..m {
+                    self.rows(i..i + 1, &columns, panels, &mut c[i * n..][..n], scratch, within);
+                }
+            } else {
+                divide(SomeRows { of: self, rows: 0..m, columns, panels, c: &mut *c, scratch: &mut *scratch }, within);
+            }
+        }
+    }
+
+    fn start(&self) -> Start<'static, E> {
+        if self.grad == WeightGrad::Add { Start::Add } else { Start::Set }
+    }
+
+    /// Some rows of the result, which `c` begins with, by some columns.
+    fn rows(
+        &self,
+        rows: Range<usize>,
+        columns: &Range<usize>,
+        panels: Panels<'_, E>,
+        c: &mut [E],
+        scratch: &mut [E],
+        row_workers: usize,
+    ) {
+        let Products { isa, product, .. } = self.all;
+        let MatMul { orientation, m, n, k, .. } = product;
+        let first = rows.start;
+        if orientation == Orientation::Tn {
+            let a_row = |l: usize| &self.a[l * m..][..m];
+            let b_row = |l: usize| Some(&self.b[l * n..][..n]);
+            let sizes = (rows.len(), n, k);
+            gemm::multiply_transposed(isa, sizes, first, self.alpha, a_row, b_row, c, self.start(), scratch);
+        } else {
+            let row = |i: usize| &self.a[i * k..][..k];
+            let offset = |i: usize| (i - first) * n;
+            let c = &mut c[columns.start..];
+            gemm::multiply(isa, rows, row, panels, c, offset, self.start(), scratch, row_workers);
+        }
+    }
+}
+
+/// Panels of a block of columns of the right operand, packed and scaled.
+struct Packing<'a, E> {
+    of: &'a Product<'a, E>,
+    columns: Range<usize>,
+    panels: Range<usize>,
+    out: &'a mut [E],
+}
+
+impl<E: CpuElement> Divide for Packing<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let Packing { of: product, columns, panels, out } = self;
+        let count = share(panels.len(), left, of);
+        let middle = panels.start + count;
+        let panel_len = out.len() / panels.len().max(1);
+        let (out_left, out_right) = out.split_at_mut(count * panel_len);
+        let part = |panels, out| Packing { of: product, columns: columns.clone(), panels, out };
+        (part(panels.start..middle, out_left), part(middle..panels.end, out_right))
+    }
+
+    fn run(self) {
+        let Packing { of: &Product { all, alpha, b, .. }, columns, panels, out } = self;
+        let MatMul { orientation, n, k, .. } = all.product;
+        if orientation == Orientation::Nt {
+            let column = |j: usize| Some(&b[(columns.start + j) * k..][..k]);
+            gemm::pack_columns(all.isa, k, columns.len(), panels, column, out);
+        } else {
+            let row = |l: usize| Some(&b[l * n..][columns.clone()]);
+            gemm::pack_rows(all.isa, k, columns.len(), panels, row, out);
+        }
+        if alpha != E::one() {
+            out.iter_mut().for_each(|b| *b *= alpha);
+        }
+    }
+}
+
+/// Some rows of the result.
+struct SomeRows<'a, E> {
+    of: &'a Product<'a, E>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    panels: Panels<'a, E>,
+    /// Begins with these rows.
+    c: &'a mut [E],
+    /// As much for each thread.
+    scratch: &'a mut [E],
+}
+
+impl<E: CpuElement> Divide for SomeRows<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let SomeRows { of: product, rows, columns, panels, c, scratch } = self;
+        let count = share(rows.len(), left, of);
+        let middle = rows.start + count;
+        let (c_left, c_right) = c.split_at_mut(count * product.all.product.n);
+        let (scratch_left, scratch_right) = scratch.split_at_mut(scratch.len() / of * left);
+        let part = |rows, c, scratch| SomeRows { of: product, rows, columns: columns.clone(), panels, c, scratch };
+        (part(rows.start..middle, c_left, scratch_left), part(middle..rows.end, c_right, scratch_right))
+    }
+
+    fn run(self) {
+        let SomeRows { of, rows, columns, panels, c, scratch } = self;
+        if !rows.is_empty() {
+            of.rows(rows, &columns, panels, c, scratch, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::backend::host_ops::HostOperations;
+    use crate::backend::ops::Workspace;
+    use crate::backend::reference::ReferenceBackend;
+    use crate::dtype::Element;
+
+    const ORIENTATIONS: [Orientation; 3] = [Orientation::Nt, Orientation::Nn, Orientation::Tn];
+    const GRADS: [WeightGrad; 2] = [WeightGrad::Set, WeightGrad::Add];
+
+    fn numbers<E: Scalar>(len: usize, seed: usize) -> Vec<E> {
+        (0..len).map(|i| E::of(((i + seed) * 7919 % 1009) as f64 / 1009.0 - 0.4)).collect()
+    }
+
+    fn product<B: HostOperations>(
+        backend: &B,
+        product: MatMul,
+        alpha: f64,
+        grad: WeightGrad,
+    ) -> Result<Vec<B::Element>> {
+        let MatMul { count, m, n, k, .. } = product;
+        let (a, b) = (numbers(count * m * k, 1), numbers(count * n * k, 5));
+        let mut c = match grad {
+            WeightGrad::Set => vec![B::Element::of(f64::NAN); count * m * n],
+            WeightGrad::Add => numbers(count * m * n, 9),
+        };
+        let needed = HostOperations::workspace(backend, Workspace::MatMul(product));
+        let mut space = vec![B::Element::of(f64::NAN); needed];
+        HostOperations::matmul(backend, product, alpha, &a, &b, &mut c, grad, &mut space)?;
+        Ok(c)
+    }
+
+    /// The oracle's sums up to rounding, and the same bits on every instruction set and any number of threads.
+    fn agrees<E: CpuElement>(sizes: &[(usize, usize, usize, usize)], threads: &[usize]) {
+        let backends: Vec<CpuBackend<E>> = Isa::all_fused()
+            .into_iter()
+            .flat_map(|isa| threads.iter().map(move |threads| CpuBackend::with_isa(isa, *threads).unwrap()))
+            .collect();
+        for &(count, m, n, k) in sizes {
+            for orientation in ORIENTATIONS {
+                for (grad, alpha) in GRADS.into_iter().flat_map(|grad| [(grad, 1.0), (grad, 0.375)]) {
+                    let call = MatMul { count, orientation, m, n, k };
+                    let expected = product(&ReferenceBackend::<f64>::new(), call, alpha, grad).unwrap();
+                    let mut first: Option<Vec<E>> = None;
+                    for backend in &backends {
+                        let got = product(backend, call, alpha, grad).unwrap();
+                        let name = format!("{call:?} {grad:?} {alpha} {backend:?}");
+                        for (got, expected) in got.iter().zip(&expected) {
+                            let allowed = E::epsilon().wide() * (k + 4) as f64;
+                            assert!((got.wide() - expected).abs() <= allowed, "{name}: {got}, not {expected}");
+                        }
+                        match &first {
+                            None => first = Some(got),
+                            Some(first) => assert!(got == *first, "{name}: other bits than {:?}", backends[0]),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_and_large_ones_agree_with_the_oracle() {
+        let sizes = [
+            (1, 1, 1, 1),
+            (3, 2, 3, 5),
+            (1, 16, 32, 16),
+            (5, 20, 20, 64),
+            (1, 1, 257, 300),
+            (1, 3, 65, 515),
+            (1, 257, 1, 33),
+            (2, 29, 65, 31),
+            (1, 113, 33, 32),
+            (1, 40, 70, 1025),
+            (4, 0, 3, 2),
+            (2, 3, 2, 0),
+        ];
+        agrees::<f32>(&sizes, &[1, 2]);
+        agrees::<f64>(&sizes, &[1, 3]);
+    }
+
+    /// Products that are worth the threads: rows divided, columns divided, products divided.
+    #[test]
+    fn threads_do_not_change_bits() {
+        agrees::<f32>(&[(1, 130, 301, 260), (1, 5, 2100, 700), (60, 33, 40, 64), (3, 70, 280, 300)], &[1, 2, 3, 7]);
+        agrees::<f64>(&[(1, 1, 5003, 1500), (1, 67, 515, 129)], &[1, 7]);
+    }
+
+    /// A block of columns is not all of them.
+    #[test]
+    fn columns_in_blocks() {
+        agrees::<f32>(&[(1, 2, 2 * PACKED / 600, 600)], &[1, 2]);
+    }
+}

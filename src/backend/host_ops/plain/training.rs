@@ -1,0 +1,191 @@
+//! Losses, optimizers, norms of gradients.
+
+use crate::backend::host_ops::HostLoss;
+use crate::backend::ops::{
+    AdagradStep, AdamStep, BAD_GRADIENT, BAD_LOSS, BAD_VALUE, LOSS, LossEntry, RmsPropStep, SgdStep, TOTAL,
+};
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+
+/// Classes must be whole numbers below the columns.
+fn check_classes<E: Scalar>(columns: usize, targets: &[E]) -> Result<()> {
+    let is_class = |t: f64| t >= 0.0 && t < columns as f64 && t.fract() == 0.0;
+    match targets.iter().position(|t| !is_class(t.wide())) {
+        None => Ok(()),
+        Some(i) => {
+            let expected = format!("a class, a whole number below the {columns} of the output");
+            Err(Error::option(format!("target {i} of the batch"), expected, targets[i]))
+        }
+    }
+}
+
+/// See [`Operations::loss`](crate::backend::Operations::loss).
+pub(crate) fn loss<E: Scalar>(of: HostLoss<'_, E>, entry: LossEntry, status: &mut [f64]) -> Result<()> {
+    let HostLoss { loss, columns, targets, predictions, weights, gradient } = of;
+    if loss.is_sparse() {
+        check_classes(columns, targets)?;
+    }
+    let value = match (weights, gradient) {
+        (None, Some(gradient)) => loss.gradient(columns, targets, predictions, gradient),
+        (None, None) => loss.value(columns, targets, predictions),
+        (Some(weights), gradient) => loss.weighted(columns, targets, predictions, weights, gradient),
+    };
+    status[LOSS] = value;
+    status[TOTAL] += value * entry.weight;
+    if !value.is_finite() && status[BAD_LOSS] == 0.0 {
+        status[BAD_LOSS] = f64::from(entry.code);
+        status[BAD_VALUE] = value;
+    }
+    Ok(())
+}
+
+/// Zero for denormal numbers: moments of a converged model decay into them, where arithmetic is many times slower.
+#[inline(always)]
+pub(crate) fn flush<E: Scalar>(value: E) -> E {
+    if value.abs() < E::min_positive_value() { E::zero() } else { value }
+}
+
+/// See [`Operations::adam`](crate::backend::Operations::adam).
+#[inline(always)]
+pub(crate) fn adam<E: Scalar>(step: AdamStep, parameters: &mut [E], gradients: &[E], m: &mut [E], v: &mut [E]) {
+    let (rate, epsilon) = (E::of(step.rate), E::of(step.epsilon));
+    let (keep_m, take_m) = (E::of(step.beta_1), E::of(1.0 - step.beta_1));
+    let (keep_v, take_v) = (E::of(step.beta_2), E::of(1.0 - step.beta_2));
+    // Without decay a multiplication by one, which changes no bit.
+    let decayed = E::of(1.0 - step.decay);
+    for ((w, g), (m, v)) in parameters.iter_mut().zip(gradients).zip(m.iter_mut().zip(v)) {
+        // Both loads before both stores, and none after: where the tensors lie a multiple of 4 KiB apart but for a few lines, a load
+        // would wait for the stores before it.
+        let first = flush(keep_m * *m + take_m * *g);
+        let second = flush(keep_v * *v + take_v * *g * *g);
+        *w = decayed * *w - rate * first / (second.sqrt() + epsilon);
+        *m = first;
+        *v = second;
+    }
+}
+
+/// See [`Operations::sgd`](crate::backend::Operations::sgd).
+#[inline(always)]
+pub(crate) fn sgd<E: Scalar>(step: SgdStep, parameters: &mut [E], gradients: &[E], velocity: Option<&mut [E]>) {
+    let (rate, momentum) = (E::of(step.rate), E::of(step.momentum));
+    let Some(velocity) = velocity else {
+        parameters.iter_mut().zip(gradients).for_each(|(w, g)| *w -= rate * *g);
+        return;
+    };
+    for ((w, g), v) in parameters.iter_mut().zip(gradients).zip(velocity) {
+        let change = rate * *g;
+        *v = flush(momentum * *v - change);
+        *w += if step.nesterov { momentum * *v - change } else { *v };
+    }
+}
+
+/// See [`Operations::rmsprop`](crate::backend::Operations::rmsprop).
+#[inline(always)]
+pub(crate) fn rmsprop<E: Scalar>(
+    step: RmsPropStep,
+    parameters: &mut [E],
+    gradients: &[E],
+    mean_square: &mut [E],
+    mut mean: Option<&mut [E]>,
+    mut velocity: Option<&mut [E]>,
+) {
+    let (rate, momentum, epsilon) = (E::of(step.rate), E::of(step.momentum), E::of(step.epsilon));
+    let (keep, take) = (E::of(step.rho), E::of(1.0 - step.rho));
+    for (i, ((w, g), square)) in parameters.iter_mut().zip(gradients).zip(mean_square).enumerate() {
+        *square = flush(keep * *square + take * *g * *g);
+        let mut variance = *square;
+        if let Some(mean) = mean.as_deref_mut() {
+            mean[i] = flush(keep * mean[i] + take * *g);
+            variance -= mean[i] * mean[i];
+        }
+        let mut change = rate * *g / (variance + epsilon).sqrt();
+        if let Some(velocity) = velocity.as_deref_mut() {
+            change += momentum * velocity[i];
+            velocity[i] = flush(change);
+        }
+        *w -= change;
+    }
+}
+
+/// See [`Operations::adagrad`](crate::backend::Operations::adagrad).
+#[inline(always)]
+pub(crate) fn adagrad<E: Scalar>(step: AdagradStep, parameters: &mut [E], gradients: &[E], sums: &mut [E]) {
+    let (rate, epsilon) = (E::of(step.rate), E::of(step.epsilon));
+    for ((w, g), sum) in parameters.iter_mut().zip(gradients).zip(sums) {
+        *sum += *g * *g;
+        *w -= rate * *g / (*sum + epsilon).sqrt();
+    }
+}
+
+/// The sum of squares, in eight parts so that the compiler may use vectors; the order is fixed.
+#[inline(always)]
+pub(crate) fn sum_of_squares<E: Scalar>(x: &[E]) -> f64 {
+    let mut sums = [0.0; 8];
+    for chunk in x.chunks(8) {
+        sums.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v.wide() * v.wide());
+    }
+    sums.iter().sum()
+}
+
+/// What scales `x` to a norm of at most `most`; absent where it has that.
+pub(crate) fn clipping_factor(most: f64, sum_of_squares: f64) -> Option<f64> {
+    let norm = sum_of_squares.sqrt();
+    // Not `norm > most`: a NaN shall make all of it NaN.
+    if norm <= most { None } else { Some(most / norm) }
+}
+
+/// See [`Operations::clip_by_value`](crate::backend::Operations::clip_by_value).
+pub(crate) fn clip_by_value<E: Scalar>(most: f64, x: &mut [E]) {
+    let most = E::of(most);
+    for v in x {
+        if *v > most {
+            *v = most;
+        } else if *v < -most {
+            *v = -most;
+        }
+    }
+}
+
+/// Notes the first value that is NaN or infinite; see [`Operations::check_finite`](crate::backend::Operations::check_finite).
+pub(crate) fn check_finite<E: Scalar>(x: &[E], code: u32, status: &mut [f64]) {
+    if let Some(value) = non_finite(x)
+        && status[BAD_GRADIENT] == 0.0
+    {
+        status[BAD_GRADIENT] = f64::from(code);
+        if status[BAD_LOSS] == 0.0 {
+            status[BAD_VALUE] = value;
+        }
+    }
+}
+
+/// The first value that is NaN or infinite.
+fn non_finite<E: Scalar>(values: &[E]) -> Option<f64> {
+    // Zero times a finite number is zero, times any other NaN, and sums keep NaN: no branch until the end.
+    let mut sums = [E::zero(); 16];
+    let chunks = values.chunks_exact(16);
+    let tail = chunks.remainder();
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += *value * E::zero();
+        }
+    }
+    let is_clean = sums.iter().chain(tail).all(|v| v.is_finite());
+    if is_clean { None } else { values.iter().find(|v| !v.is_finite()).map(|v| v.wide()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn finds_what_is_not_finite() {
+        for len in [0, 1, 15, 16, 17, 100] {
+            assert_eq!(super::non_finite(&vec![1.5f32; len]), None);
+            for at in 0..len {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut values = vec![1.5f32; len];
+                    values[at] = bad;
+                    assert!(super::non_finite(&values).is_some_and(|v| !v.is_finite()), "{len} {at}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Files of data by their kind, and the errors of a file that a model is not for.
+
+use std::path::Path;
+
+use fused_rnn::data::{MissingValues, TimeSeriesSet, read_ts};
+use fused_rnn::{Error, Result};
+
+/// What a model of rows with classes is for.
+pub const ROWS: &str = "rows of a CSV file, not sequences";
+
+/// Whether a file's name says that it holds sequences.
+pub fn holds_sequences(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ts"))
+}
+
+/// Reads a file of sequences in which no value is missing.
+pub fn read_sequences(path: &Path) -> Result<TimeSeriesSet> {
+    read_ts(path, MissingValues::Error)
+}
+
+/// An error of a file's sequences, with the file's name.
+pub fn in_file(path: &Path) -> impl Fn(Error) -> Error {
+    let source_name = path.display().to_string();
+    move |error| match error {
+        Error::Data { .. } | Error::Io { .. } => error,
+        other => Error::Data { source_name: source_name.clone(), line: None, problem: other.to_string() },
+    }
+}
+
+/// The error of data of another kind than a model is for.
+pub fn wrong_data(model: &Path, data: &Path, is_for: &str) -> Error {
+    Error::Unsupported {
+        what: format!("{} with the model {}", data.display(), model.display()),
+        why: format!("the model is for {is_for}"),
+    }
+}
+
+/// A file that does not say what its model is for.
+pub fn no_task(path: &Path) -> Error {
+    Error::Format {
+        path: path.to_owned(),
+        format: "model",
+        problem: "it holds a model, but not what its inputs and outputs mean; use it from a program".to_owned(),
+    }
+}

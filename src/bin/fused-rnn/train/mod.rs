@@ -1,0 +1,37 @@
+//! `fused-rnn train`: from a file of data to a model, its error, and two pictures.
+//!
+//! | data | model | file |
+//! |---|---|---|
+//! | columns of a CSV file | continues a series | `series` |
+//! | rows of a CSV file with a column of classes | says the class of a row | `classified`, then `sequence_model` |
+//! | a `.ts` file of sequences | says the class or number of a sequence | `sequences`, then `sequence_model` |
+//!
+//! All are trained by `run`, with the `options` of the command line.
+
+mod classified;
+mod options;
+mod run;
+mod sequence_model;
+mod sequences;
+mod series;
+
+use std::process::ExitCode;
+
+use fused_rnn::Result;
+
+pub use options::Args;
+use options::TaskKind;
+
+use crate::data_file::holds_sequences;
+use crate::progress::interrupt_flag;
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let interrupted = interrupt_flag()?;
+    if holds_sequences(&args.data) {
+        return sequences::train(args, interrupted);
+    }
+    if args.task == Some(TaskKind::Classification) {
+        return classified::train(args, interrupted);
+    }
+    series::train(args, interrupted)
+}

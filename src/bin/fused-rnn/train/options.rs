@@ -1,0 +1,151 @@
+//! The options of `fused-rnn train`, and where its results go.
+
+use std::path::{Path, PathBuf};
+
+use fused_rnn::data::Gaps;
+use fused_rnn::{Error, Result, files};
+
+use crate::device::{DeviceKind, Precision};
+use crate::network::Network;
+
+/// Rows of a window where nothing else is asked for.
+pub const WINDOW: usize = 36;
+
+/// What the model reads and forecasts.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Learn {
+    /// Changes where the training part has a trend, else values.
+    Auto,
+    /// The values, scaled to the range from 0 to 1.
+    Values,
+    /// The changes from each value to the next, scaled to mean 0 and standard deviation 1.
+    Changes,
+}
+
+/// What a model learns to say.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TaskKind {
+    /// A number.
+    Regression,
+    /// One of several classes.
+    Classification,
+}
+
+/// Reads one column of a CSV file, or several, as a series in time order, trains recurrent layers and a dense one to say the next value
+/// from the last ones, and writes model.safetensors, loss.svg and forecast.svg. With --task classification it learns from a CSV file to
+/// say the class of a row from the window of rows that ends in it; from a .ts file of sequences, the class or the number of a whole
+/// sequence; and writes confusion.svg. The same data, options and seed give the same model file. Ctrl-C stops training and keeps the best
+/// model so far (exit code 130).
+#[derive(clap::Args)]
+pub struct Args {
+    /// CSV file, whose first line is a header unless one of its cells is a number; or .ts file of sequences, each with its class or
+    /// number.
+    pub data: PathBuf,
+    /// Column by name, or by number counted from 1 [default: the last column of numbers].
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["columns", "target"])]
+    pub column: Option<String>,
+    /// Columns that the model reads, by name or number, with commas between [default with --target: all columns of numbers, for
+    /// classes all others].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+    /// Column that it forecasts; it is read too [default: the last of --columns]. With --task classification the column of each row's
+    /// class, any text or number; it is not read.
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Missing values of a CSV file: error, drop, interpolate or forward-fill [default: error].
+    #[arg(long, value_name = "POLICY")]
+    pub gaps: Option<Gaps>,
+    /// What the model learns to say [default: what the file has; of a CSV file, a number].
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub task: Option<TaskKind>,
+    #[command(flatten)]
+    pub network: Network,
+    /// Values that the model reads to forecast the next; or rows, to say the class of the last [default: 36].
+    #[arg(long, value_name = "N")]
+    pub window: Option<usize>,
+    /// Values that it forecasts at once [default: 1].
+    #[arg(long, value_name = "N")]
+    pub horizon: Option<usize>,
+    /// What the model reads and forecasts [default: auto].
+    #[arg(long, value_enum)]
+    pub learn: Option<Learn>,
+    /// Most steps of a sequence of a .ts file [default: those of the longest].
+    #[arg(long, value_name = "N")]
+    pub length: Option<usize>,
+    /// Most passes over the training part.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub epochs: usize,
+    /// Stop after so many epochs without a lower validation loss.
+    #[arg(long, default_value_t = 10, value_name = "EPOCHS")]
+    pub patience: usize,
+    /// Windows of one training step [default: 32, or as many as there are].
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Learning rate of Adam.
+    #[arg(long, default_value_t = 1e-3, value_name = "RATE")]
+    pub learning_rate: f64,
+    /// Last part of the series, or of the sequences a random part, held back to measure the error.
+    #[arg(long, default_value_t = 0.2, value_name = "FRACTION")]
+    pub test_fraction: f64,
+    /// Part before it, held back to know when to stop.
+    #[arg(long, default_value_t = 0.1, value_name = "FRACTION")]
+    pub validation_fraction: f64,
+    /// .ts file of sequences to measure the error on, instead of a part of the first.
+    #[arg(long, value_name = "FILE", conflicts_with = "test_fraction")]
+    pub test: Option<PathBuf>,
+    /// Seed of everything random: starting weights, order of windows, random parts.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for the results, made where it does not exist; what an earlier run left there is replaced
+    /// [default: out/ and the name of the data file].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where to train: cpu, cuda, emulated or reference. The same options give the same model file on the same kind of device.
+    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
+    pub device: DeviceKind,
+    /// What a GPU multiplies: f32, f32 rounded to tf32, or in mixed precision bf16 or f16.
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
+    pub precision: Precision,
+    /// Print only the test error.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Where the results go.
+pub struct Outputs {
+    pub model: PathBuf,
+    pub loss: PathBuf,
+    /// The picture of the test part.
+    pub test: PathBuf,
+}
+
+impl Outputs {
+    /// Makes the folder and finds out whether its files can be written, before anything takes time.
+    pub fn prepare(args: &Args, test: &str) -> Result<Self> {
+        let folder =
+            args.out.clone().unwrap_or_else(|| Path::new("out").join(args.data.file_stem().unwrap_or_default()));
+        std::fs::create_dir_all(&folder).map_err(|source| Error::Io {
+            action: "create",
+            path: folder.clone(),
+            source,
+        })?;
+        let outputs =
+            Outputs { model: folder.join("model.safetensors"), loss: folder.join("loss.svg"), test: folder.join(test) };
+        for path in [&outputs.model, &outputs.loss, &outputs.test] {
+            files::check_writable(path)?;
+        }
+        Ok(outputs)
+    }
+}
+
+impl Args {
+    /// Refuses options that say nothing about such data.
+    pub fn refuse(&self, given: &[(&str, bool)], why: &str) -> Result<()> {
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((option, _)) => {
+                Err(Error::Unsupported { what: format!("--{option} for {}", self.data.display()), why: why.to_owned() })
+            }
+        }
+    }
+}

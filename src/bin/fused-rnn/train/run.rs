@@ -1,0 +1,121 @@
+//! Training itself, whatever is trained: progress, what is kept, and the picture of the loss.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use fused_rnn::model::{EarlyStopping, FitOptions, History, Outcome, Sequential};
+use fused_rnn::plot::{Colour, Curve, LinePlot};
+use fused_rnn::{Error, Result};
+use ndarray::ArrayViewD;
+
+use super::options::{Args, Outputs};
+use crate::output::{note, print};
+use crate::pictures::PLOT_SIZE;
+use crate::progress::{INTERRUPTED, Progress};
+
+/// Trains, and shows how it goes.
+pub fn fit<'a>(
+    model: &mut Sequential,
+    args: &Args,
+    x: ArrayViewD<'a, f32>,
+    y: ArrayViewD<'a, f32>,
+    validation: Option<(ArrayViewD<'a, f32>, ArrayViewD<'a, f32>)>,
+    progress: &'a mut Progress,
+) -> Result<History> {
+    let batch_size = args.batch_size.unwrap_or(32.min(x.shape()[0]));
+    model.fit(
+        x,
+        y,
+        FitOptions {
+            epochs: args.epochs,
+            batch_size,
+            validation_data: validation.map(|(x, y)| (vec![x.into()], vec![y.into()])),
+            early_stopping: Some(EarlyStopping { patience: args.patience, min_delta: 0.0, restore_best_weights: true }),
+            callbacks: vec![progress],
+            ..FitOptions::default()
+        },
+    )
+}
+
+/// Saves the best model there is, however training ended, and says so where it ended early: `None` where there is no model.
+pub fn settle(
+    trained: Result<History>,
+    progress: &Progress,
+    path: &Path,
+    save: impl FnOnce() -> Result<()>,
+) -> Result<Option<Outcome>> {
+    progress.finish();
+    let outcome = match (trained, progress.best()) {
+        (Err(error @ Error::Diverged { .. }), Some(best)) => {
+            save()?;
+            note(&format!("the model of the best epoch, {}, is kept in {}", best.epoch, path.display()));
+            return Err(error);
+        }
+        (Err(error @ Error::Diverged { .. }), None) => {
+            note("no epoch was completed: no model is saved");
+            return Err(error);
+        }
+        (Err(error), _) => return Err(error),
+        (Ok(history), None) if history.outcome == Outcome::Interrupted => {
+            note("interrupted before the first epoch was completed: no model is saved");
+            return Ok(None);
+        }
+        (Ok(history), _) => history.outcome,
+    };
+    save()?;
+    Ok(Some(outcome))
+}
+
+/// Says what was written, and where training was interrupted.
+pub fn finish(args: &Args, written: &[&PathBuf], outcome: &Outcome, outputs: &Outputs) -> Result<ExitCode> {
+    if !args.quiet {
+        let written: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
+        print(&format!("\nwrote {}\n", written.join(", ")))?;
+    }
+    if *outcome == Outcome::Interrupted {
+        note(&format!("interrupted: the best model so far is kept in {}", outputs.model.display()));
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How training ended, in a line.
+pub fn ending(outcome: &Outcome, progress: &Progress, started: Instant) -> String {
+    let epochs = progress.epochs.len();
+    let why = match outcome {
+        Outcome::Finished => "all epochs",
+        Outcome::EarlyStopped => "the validation loss no longer fell",
+        Outcome::Interrupted => "interrupted",
+    };
+    let best = progress.best().map_or(String::new(), |best| {
+        let val_loss = best.val_loss.map(|l| format!(", val_loss {l:.5}")).unwrap_or_default();
+        format!("; best epoch {} (loss {:.5}{val_loss})", best.epoch, best.loss)
+    });
+    format!("trained {epochs} epochs in {:.1} s ({why}){best}", started.elapsed().as_secs_f64())
+}
+
+/// The losses over the epochs; `loss` is what it is called, `of` what it is of.
+pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> LinePlot {
+    let curve = |name, colour, loss: fn(&fused_rnn::model::EpochEnd) -> Option<f64>| {
+        let points: Vec<_> = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
+        (!points.is_empty()).then(|| Curve::new(name, points).colour(colour))
+    };
+    let losses = progress.epochs.iter().flat_map(|e| [Some(e.loss), e.val_loss]).flatten();
+    let (least, most) = losses.fold((f64::INFINITY, 0.0f64), |(least, most), loss| (least.min(loss), most.max(loss)));
+    let mut plot = LinePlot::new("Loss")
+        .subtitle(format!("{}, {loss}{of}", args.network.described()))
+        .x_label("epoch")
+        .y_label(loss)
+        .log_y(least > 0.0 && most > 30.0 * least)
+        .size(PLOT_SIZE.0, PLOT_SIZE.1);
+    let curves =
+        [curve("training", Colour::BLUE, |e| Some(e.loss)), curve("validation", Colour::VERMILLION, |e| e.val_loss)];
+    for curve in curves.into_iter().flatten() {
+        plot = plot.curve(curve);
+    }
+    match progress.best() {
+        Some(best) => plot.mark(best.epoch as f64, "best model"),
+        None => plot,
+    }
+}

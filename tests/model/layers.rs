@@ -1,0 +1,412 @@
+//! Every layer's gradients against finite differences in `f64`, by its weights and by its inputs; and what its options mean.
+
+use crate::common::reference;
+use crate::{cpu, weights};
+use fused_rnn::gradcheck;
+use fused_rnn::model::{Graph, Model, Sequential};
+use fused_rnn::nn::*;
+use fused_rnn::{DType, Device};
+use ndarray::{ArrayD, IxDyn};
+
+fn draw(shape: &[usize], stream: u32) -> ArrayD<f64> {
+    let mut random = Random::new(11, stream);
+    let values = (0..shape.iter().product()).map(|_| random.normal()).collect();
+    ArrayD::from_shape_vec(IxDyn(shape), values).unwrap()
+}
+
+/// Weights that start as zeros and ones would hide mistakes.
+fn stir(model: &mut Model) {
+    let mut random = Random::new(5, 9);
+    let stirred: Vec<f64> = weights(model).iter().map(|w| w + 0.2 * random.normal()).collect();
+    model.set_flat_weights(&stirred).unwrap();
+}
+
+/// A batch of inputs; the second sequence ends early, the third has a hole, the last begins late.
+fn masked_input(steps: usize, features: usize) -> ArrayD<f64> {
+    let mut x = draw(&[4, steps, features], 1);
+    let absent = [(1, steps - 2), (1, steps - 1), (2, 1), (3, 0), (3, 1)];
+    for (b, t) in absent {
+        for f in 0..features {
+            x[[b, t, f]] = 0.0;
+        }
+    }
+    x
+}
+
+#[track_caller]
+fn check(name: &str, model: &mut Model, x: &[ArrayD<f64>]) {
+    stir(model);
+    let batch = x[0].shape()[0];
+    let shapes: Vec<Vec<usize>> = model.output_shapes().map(|s| [&[batch], s].concat()).collect();
+    let y: Vec<_> = shapes.iter().enumerate().map(|(i, shape)| draw(shape, 50 + i as u32)).collect();
+    let (x, y): (Vec<_>, Vec<_>) = (x.iter().map(|x| x.view()).collect(), y.iter().map(|y| y.view()).collect());
+    // Zeros are absent steps: moved, they would be there.
+    let is_there = |input: usize, element: usize| x[input].iter().nth(element).is_some_and(|v| *v != 0.0);
+    let report = gradcheck::model(model, &x, &y, is_there).unwrap();
+    assert!(report.worst < 1e-7 && report.checked > 0, "{name}: {report:?}");
+}
+
+fn stack(input_shape: &[usize], layers: &[LayerConfig]) -> Sequential {
+    let mut model = Sequential::new(cpu(), input_shape, 3).unwrap();
+    for layer in layers {
+        model.add(layer.clone()).unwrap();
+    }
+    model
+}
+
+fn check_stack(layers: &[LayerConfig], x: &ArrayD<f64>) {
+    let mut model = stack(&x.shape()[1..], layers);
+    check(&format!("{layers:?}"), &mut model, std::slice::from_ref(x));
+}
+
+/// The three recurrent layers with options set by `with`.
+fn recurrent(with: impl Fn(&mut RecurrentOptions)) -> Vec<LayerConfig> {
+    let (mut rnn, mut lstm, mut gru) = (SimpleRnn::new(3), Lstm::new(3), Gru::new(3));
+    [&mut rnn.options, &mut lstm.options, &mut gru.options].into_iter().for_each(with);
+    vec![rnn.into(), lstm.into(), gru.into()]
+}
+
+#[test]
+fn recurrent_layers_with_every_option() {
+    let x = draw(&[3, 5, 2], 1);
+    #[allow(clippy::type_complexity)]
+    #[allow(clippy::type_complexity)]
+    let options: Vec<Box<dyn Fn(&mut RecurrentOptions)>> = vec![
+        Box::new(|_| ()),
+        Box::new(|o| o.return_sequences = true),
+        Box::new(|o| o.go_backwards = true),
+        Box::new(|o| (o.go_backwards, o.return_sequences) = (true, true)),
+        Box::new(|o| o.stateful = true),
+        Box::new(|o| o.dropout = 0.4),
+        Box::new(|o| (o.recurrent_dropout, o.return_sequences) = (0.4, true)),
+        Box::new(|o| (o.zoneout, o.return_sequences) = (0.4, true)),
+        Box::new(|o| (o.zoneout, o.recurrent_dropout, o.dropout) = (0.2, 0.3, 0.4)),
+        Box::new(|o| (o.layer_norm, o.return_sequences) = (true, true)),
+        Box::new(|o| (o.layer_norm, o.go_backwards, o.zoneout) = (true, true, 0.3)),
+        Box::new(|o| (o.zoneout, o.stateful) = (0.2, true)),
+    ];
+    for with in &options {
+        for layer in recurrent(with) {
+            check_stack(std::slice::from_ref(&layer), &x);
+            // With holes and ends, and above another layer.
+            check_stack(&[Masking::new(0.0).into(), Dense::new(2).into(), layer], &masked_input(5, 2));
+        }
+    }
+    for layer in [
+        LayerConfig::from(Gru::new(3).reset_after(false)),
+        Gru::new(3).use_bias(false).into(),
+        Lstm::new(3).use_bias(false).into(),
+        Lstm::new(3)
+            .activation(ActivationFunction::Softsign)
+            .recurrent_activation(ActivationFunction::HardSigmoid)
+            .into(),
+        SimpleRnn::new(3).activation(ActivationFunction::Sigmoid).use_bias(false).into(),
+    ] {
+        check_stack(&[layer], &x);
+    }
+}
+
+#[test]
+fn states_in_and_out() {
+    for (layer, states) in [
+        (LayerConfig::from(SimpleRnn::new(3).return_state(true)), 1),
+        (Lstm::new(3).return_state(true).return_sequences(true).into(), 2),
+        (Gru::new(3).return_state(true).go_backwards(true).into(), 1),
+        (Lstm::new(3).return_state(true).zoneout(0.3).into(), 2),
+        (Gru::new(3).return_state(true).layer_norm(true).into(), 1),
+        (Bidirectional::new(Lstm::new(3).return_state(true)).into(), 4),
+    ] {
+        for masked in [false, true] {
+            let mut graph = Graph::new(cpu(), 3);
+            let mut inputs = vec![graph.input("x", &[5, 2]).unwrap()];
+            let mut x = vec![if masked { masked_input(5, 2) } else { draw(&[4, 5, 2], 1) }];
+            if masked {
+                // A sequence without any step: its last state is the one it started from.
+                x[0].index_axis_mut(ndarray::Axis(0), 0).fill(0.0);
+                inputs[0] = graph.add(Masking::new(0.0), &[&inputs[0]]).unwrap();
+            }
+            for i in 0..states {
+                inputs.push(graph.input(&format!("state {i}"), &[3]).unwrap());
+                x.push(draw(&[4, 3], 20 + i as u32));
+            }
+            let outputs = graph.add_all(layer.clone(), &inputs.iter().collect::<Vec<_>>()).unwrap();
+            assert_eq!(outputs.len(), 1 + states);
+            let mut model = graph.model(&outputs.iter().collect::<Vec<_>>()).unwrap();
+            if masked {
+                let views: Vec<_> = x.iter().map(|x| x.view()).collect();
+                let got = model.predict_all(views).unwrap();
+                for (state, initial) in got[1..].iter().zip(&x[1..]) {
+                    assert_eq!(state.index_axis(ndarray::Axis(0), 0), initial.index_axis(ndarray::Axis(0), 0));
+                }
+            }
+            check(&format!("{layer:?} masked {masked}"), &mut model, &x);
+        }
+    }
+}
+
+#[test]
+fn both_directions() {
+    for merge in [MergeMode::Concat, MergeMode::Sum, MergeMode::Mul, MergeMode::Ave] {
+        for sequences in [false, true] {
+            for layer in recurrent(|o| o.return_sequences = sequences) {
+                let layer = match layer {
+                    LayerConfig::Lstm(layer) => Bidirectional::new(layer),
+                    LayerConfig::Gru(layer) => Bidirectional::new(layer),
+                    LayerConfig::SimpleRnn(layer) => Bidirectional::new(layer),
+                    other => panic!("{other:?}"),
+                };
+                check_stack(&[layer.clone().merge_mode(merge).into()], &draw(&[3, 5, 2], 1));
+                check_stack(&[Masking::new(0.0).into(), layer.merge_mode(merge).into()], &masked_input(5, 2));
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_of_one_input() {
+    use ActivationFunction::*;
+    let sequence = draw(&[3, 6, 4], 1);
+    let vector = draw(&[5, 4], 1);
+    for function in [Linear, Tanh, Sigmoid, Softsign, Softplus, Elu, Softmax, Relu, Selu, LeakyRelu] {
+        check_stack(&[Dense::new(3).activation(function).into()], &vector);
+        check_stack(&[Activation::new(function).into(), Dense::new(3).into()], &sequence);
+    }
+    for layer in [
+        LayerConfig::from(Dense::new(3).use_bias(false)),
+        Dropout::new(0.3).into(),
+        LayerNormalization::new().into(),
+        LayerNormalization { center: false, ..LayerNormalization::new() }.into(),
+        LayerNormalization { scale: false, ..LayerNormalization::new() }.into(),
+        BatchNormalization::new().into(),
+        BatchNormalization { center: false, scale: false, ..BatchNormalization::new() }.into(),
+        Flatten::new().into(),
+        Reshape::new(&[2, -1]).into(),
+        Permute::new(&[2, 1]).into(),
+        GlobalAveragePooling1D::new().into(),
+        GlobalMaxPooling1D::new().into(),
+        AveragePooling1D::new(2).into(),
+        AveragePooling1D::new(3).strides(2).into(),
+        MaxPooling1D::new(2).into(),
+        MaxPooling1D::new(3).strides(1).into(),
+        TimeDistributed::new(Dense::new(2)).into(),
+        TimeDistributed::new(BatchNormalization::new()).into(),
+        PositionalEncoding::new().into(),
+        MultiHeadAttention::new(2, 3).into(),
+        MultiHeadAttention::new(2, 3).value_dim(5).causal(true).dropout(0.2).into(),
+        Attention::new().use_scale(true).into(),
+        AdditiveAttention::new().into(),
+        AdditiveAttention::new().use_scale(false).causal(true).into(),
+        TransformerEncoder::new(2, 3, 5).dropout(0.2).into(),
+        TransformerEncoder::new(2, 3, 5).norm_first(true).causal(true).into(),
+    ] {
+        check_stack(std::slice::from_ref(&layer), &sequence);
+        check_stack(&[layer.clone(), Dense::new(2).into()], &sequence);
+        // Below it a mask, whether it takes it or not.
+        check_stack(&[Masking::new(0.0).into(), Dense::new(3).into(), layer], &masked_input(6, 4));
+    }
+    check_stack(&[RepeatVector::new(3).into(), Lstm::new(2).into()], &vector);
+    check_stack(
+        &[Permute::new(&[3, 1, 2]).into(), Flatten::new().into(), Dense::new(2).into()],
+        &draw(&[2, 2, 3, 4], 1),
+    );
+    check_stack(&[TimeDistributed::new(Gru::new(2)).into()], &draw(&[2, 2, 3, 4], 1));
+}
+
+#[test]
+fn embeddings() {
+    let x = ArrayD::from_shape_fn(IxDyn(&[3, 5]), |i| ((i[0] * 7 + i[1] * 3) % 6) as f64);
+    for mask_zero in [false, true] {
+        let mut model = stack(&[5], &[Embedding::new(6, 3).mask_zero(mask_zero).into(), Lstm::new(2).into()]);
+        stir(&mut model);
+        let y = draw(&[3, 2], 7);
+        let (_, gradient) = model.loss_gradient(&x, &y).unwrap();
+        let gradient = gradient.to_vec();
+        let weights = weights(&model);
+        for i in 0..weights.len() {
+            let mut at = |offset: f64| {
+                let mut moved = weights.clone();
+                moved[i] += offset;
+                model.set_flat_weights(&moved).unwrap();
+                model.evaluate(&x, &y).unwrap()
+            };
+            let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((slope - gradient[i]).abs() < 1e-8, "weight {i}: {slope} {}", gradient[i]);
+        }
+    }
+    let mut model = stack(&[5], &[Embedding::new(5, 3).into()]);
+    let error = model.predict(&x).unwrap_err().to_string();
+    assert!(error.contains("below 5") && error.contains('5'), "{error}");
+}
+
+#[test]
+fn layers_of_several_inputs() {
+    let layers: Vec<(LayerConfig, usize)> = vec![
+        (Add::new().into(), 3),
+        (Multiply::new().into(), 3),
+        (Average::new().into(), 3),
+        (Maximum::new().into(), 3),
+        (Concatenate::new().into(), 3),
+        (Subtract::new().into(), 2),
+        (Attention::new().dropout(0.2).into(), 2),
+        (Attention::new().into(), 3),
+        (AdditiveAttention::new().into(), 3),
+        (MultiHeadAttention::new(2, 2).into(), 2),
+        (MultiHeadAttention::new(2, 2).into(), 3),
+    ];
+    for (layer, inputs) in layers {
+        for masked in [false, true] {
+            let mut graph = Graph::new(cpu(), 3);
+            let mut tensors = Vec::new();
+            let mut x = Vec::new();
+            for i in 0..inputs {
+                let mut input = graph.input(&format!("input {i}"), &[5, 4]).unwrap();
+                let values = draw(&[4, 5, 4], 30 + i as u32);
+                // Absent where the mask's input is zero, else values of its own: equal ones would be kinks of a maximum.
+                let absent = masked && i != 1;
+                x.push(if absent { masked_input(5, 4).mapv(|v| f64::from(v != 0.0)) * values } else { values });
+                if masked {
+                    input = graph.add(Masking::new(0.0), &[&input]).unwrap();
+                }
+                tensors.push(input);
+            }
+            let y = graph.add(layer.clone(), &tensors.iter().collect::<Vec<_>>()).unwrap();
+            let z = graph.add(Dense::new(2), &[&y]).unwrap();
+            let mut model = graph.model(&[&z, &y]).unwrap();
+            check(&format!("{layer:?} masked {masked}"), &mut model, &x);
+        }
+    }
+}
+
+/// A layer used twice has the sum of both gradients; a value used twice too.
+#[test]
+fn shared_layers_and_values() {
+    let mut graph = Graph::new(cpu(), 3);
+    let (a, b) = (graph.input("a", &[4, 2]).unwrap(), graph.input("b", &[4, 2]).unwrap());
+    let shared = graph.layer(Lstm::new(3).return_sequences(true)).unwrap();
+    let dense = graph.layer(Dense::new(3)).unwrap();
+    let (p, q) = (graph.call(shared, &[&a]).unwrap(), graph.call(shared, &[&b]).unwrap());
+    let (p, q) = (graph.call(dense, &[&p]).unwrap(), graph.call(dense, &[&q]).unwrap());
+    let product = graph.add(Multiply::new(), &[&p, &q]).unwrap();
+    let square = graph.add(Multiply::new(), &[&p, &p]).unwrap();
+    let sum = graph.add(Add::new(), &[&product, &square, &q]).unwrap();
+    let norm = graph.add(LayerNormalization::new(), &[&sum]).unwrap();
+    let mut model = graph.model(&[&norm, &product]).unwrap();
+    model.losses(&[(Loss::MeanSquaredError, 1.0), (Loss::MeanSquaredError, 0.3)]).unwrap();
+    assert_eq!(model.count_params(), 4 * 3 * (2 + 3 + 1) + 3 * 4 + 6);
+    check("shared", &mut model, &[draw(&[3, 4, 2], 1), draw(&[3, 4, 2], 2)]);
+    let mut graph = Graph::new(cpu(), 3);
+    let (a, b) = (graph.input("a", &[2]).unwrap(), graph.input("b", &[3]).unwrap());
+    let dense = graph.layer(Dense::new(3)).unwrap();
+    graph.call(dense, &[&a]).unwrap();
+    let error = graph.call(dense, &[&b]).unwrap_err().to_string();
+    assert!(error.contains("dense") && error.contains("[3, 2]") && error.contains("[3, 3]"), "{error}");
+}
+
+/// Absent steps change nothing: the output is that of the sequence without them.
+#[test]
+fn a_mask_leaves_steps_out() {
+    let x = masked_input(6, 2);
+    for layer in recurrent(|_| ())
+        .into_iter()
+        .chain(recurrent(|o| o.zoneout = 0.3))
+        .chain(recurrent(|o| o.go_backwards = true))
+        .chain([GlobalAveragePooling1D::new().into(), GlobalMaxPooling1D::new().into()])
+    {
+        let mut model = stack(&[6, 2], &[Masking::new(0.0).into(), layer.clone()]);
+        let all = model.predict(&x).unwrap();
+        for (b, steps) in [(1, vec![0, 1, 2, 3]), (2, vec![0, 2, 3, 4, 5]), (3, vec![2, 3, 4, 5])] {
+            let short =
+                x.index_axis(ndarray::Axis(0), b).select(ndarray::Axis(0), &steps).insert_axis(ndarray::Axis(0));
+            let mut alone = stack(&[steps.len(), 2], std::slice::from_ref(&layer));
+            alone.set_flat_weights(&weights(&model)).unwrap();
+            let expected = alone.predict(&short).unwrap();
+            for (a, e) in all.index_axis(ndarray::Axis(0), b).iter().zip(&expected) {
+                assert!((a - e).abs() < 1e-14, "{layer:?} sequence {b}: {a} {e}");
+            }
+        }
+    }
+}
+
+/// A stateful layer given a sequence in two parts gives what it gives for the whole.
+#[test]
+fn stateful_layers_go_on() {
+    let x = draw(&[3, 6, 2], 1);
+    for with in
+        [|o: &mut RecurrentOptions| o.stateful = true, |o: &mut RecurrentOptions| (o.stateful, o.zoneout) = (true, 0.3)]
+    {
+        for layer in recurrent(with) {
+            let mut whole = stack(&[6, 2], std::slice::from_ref(&layer));
+            let expected = whole.predict(&x).unwrap();
+            let mut parts = stack(&[3, 2], std::slice::from_ref(&layer));
+            parts.set_flat_weights(&weights(&whole)).unwrap();
+            let half = |from: usize| x.slice_axis(ndarray::Axis(1), ndarray::Slice::from(from..from + 3)).to_owned();
+            let first = parts.predict(&half(0)).unwrap();
+            let second = parts.predict(&half(3)).unwrap();
+            assert!((&second - &expected).iter().all(|d| d.abs() < 1e-14), "{layer:?}");
+            parts.reset_states();
+            assert_eq!(parts.predict(&half(0)).unwrap(), first);
+            let error = parts.predict(&draw(&[2, 3, 2], 1)).unwrap_err().to_string();
+            assert!(error.contains("3 samples") && error.contains("2 samples"), "{error}");
+        }
+    }
+}
+
+/// The oracle and the fast backend agree on layers, whole.
+#[test]
+fn both_backends_give_the_same() {
+    let x = masked_input(6, 4);
+    let layers: Vec<LayerConfig> = vec![
+        Masking::new(0.0).into(),
+        Bidirectional::new(Lstm::new(3).return_sequences(true)).into(),
+        TransformerEncoder::new(2, 3, 5).into(),
+        Gru::new(4).layer_norm(true).return_sequences(true).into(),
+        GlobalAveragePooling1D::new().into(),
+        Dense::new(2).activation(ActivationFunction::Softmax).into(),
+    ];
+    let mut fast = stack(&[6, 4], &layers);
+    let mut oracle = Sequential::new(reference(DType::F64), &[6, 4], 3).unwrap();
+    for layer in &layers {
+        oracle.add(layer.clone()).unwrap();
+    }
+    assert_eq!(weights(&fast), weights(&oracle));
+    let (a, b) = (fast.predict(&x).unwrap(), oracle.predict(&x).unwrap());
+    assert!((&a - &b).iter().all(|d| d.abs() < 1e-13), "{a} {b}");
+}
+
+#[test]
+fn a_wrong_derivative_is_found() {
+    #[derive(Clone)]
+    struct Wrong(f64);
+    impl Cell for Wrong {
+        fn output_size(&self) -> usize {
+            2
+        }
+
+        fn parameters(&self, _: usize) -> Vec<(String, Vec<usize>, Init)> {
+            vec![("bias".to_owned(), vec![2], Init::Uniform(0.5))]
+        }
+
+        fn forward(&mut self, _: &Device, step: CellForward<'_>) -> fused_rnn::Result<()> {
+            let (state, x, bias): (&[f64], &[f64], &[f64]) =
+                (step.state.host()?, step.x.host()?, step.parameters.host()?);
+            for (i, new) in step.new_state.host::<f64>()?.iter_mut().enumerate() {
+                *new = 0.5 * state[i] + x[i] * bias[i % 2];
+            }
+            Ok(())
+        }
+
+        fn backward(&mut self, _: &Device, step: CellBackward<'_>) -> fused_rnn::Result<()> {
+            let (x, bias): (&[f64], &[f64]) = (step.x.host()?, step.parameters.host()?);
+            let (dstate, dx): (&mut [f64], &mut [f64]) = (step.dstate.host()?, step.dx.host()?);
+            let dbias: &mut [f64] = step.dparameters.host()?;
+            for (i, d) in step.dnew_state.host::<f64>()?.iter().enumerate() {
+                dstate[i] = self.0 * d;
+                dx[i] = d * bias[i % 2];
+                dbias[i % 2] += d * x[i];
+            }
+            Ok(())
+        }
+    }
+    assert!(gradcheck::cell(&cpu(), Wrong(0.5), 2).unwrap().worst < 1e-9);
+    assert!(gradcheck::cell(&cpu(), Wrong(0.51), 2).unwrap().worst > 1e-4);
+}

@@ -1,0 +1,798 @@
+//! What is refused, and how: every error names what was wrong, what was expected and what was found, and nothing panics.
+
+use std::path::Path;
+
+use crate::common::run::{Buffers, Setup};
+use crate::common::{Problem, Recipe};
+use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
+use fused_rnn::backend::reference::ReferenceBackend;
+use fused_rnn::backend::tensor::TensorRef;
+use fused_rnn::backend::{Empty, Filled, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad};
+use fused_rnn::cell::{Activation, Activations, CellKind};
+use fused_rnn::interop::keras::{self, KerasWeights};
+use fused_rnn::interop::onnx::{self, OnnxWeights};
+use fused_rnn::interop::safetensors;
+use fused_rnn::rnn::{Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::{DType, Error, Result, Scalar, files};
+
+/// Runs a block for every backend in host memory.
+macro_rules! host_backends {
+    ($backend:ident => $body:expr) => {{
+        {
+            let $backend = ReferenceBackend::<f32>::new();
+            $body;
+        }
+        {
+            let $backend = ReferenceBackend::<f64>::new();
+            $body;
+        }
+        {
+            let $backend = CpuBackend::<f32>::new();
+            $body;
+        }
+        {
+            let $backend = CpuBackend::<f64>::new();
+            $body;
+        }
+    }};
+}
+
+// Options and sizes.
+
+fn all_options() -> RnnDescriptor {
+    let mut d = RnnDescriptor::lstm(3, 4);
+    d.num_layers = 2;
+    d.direction = Direction::Bidirectional;
+    d.bias = Bias::Double;
+    d.layout = Layout::BatchMajor;
+    d.reverse_activations = Some(Activations { gate: Activation::ONNX_HARD_SIGMOID, ..Activations::default() });
+    d.dropout = 0.5;
+    d.proj_size = Some(2);
+    d.peepholes = true;
+    d.coupled_input_forget = true;
+    d.gate_clip = Some(3.0);
+    d.cell_clip = Some(1.0);
+    d.padded_output = PaddedOutput::Hold;
+    d
+}
+
+/// The option that an error is about.
+fn refused_option(result: Result<()>) -> String {
+    match result.expect_err("should be refused") {
+        Error::InvalidOption { option, expected, got } => {
+            assert!(!expected.is_empty() && !got.is_empty(), "{option}: {expected}, {got}");
+            option
+        }
+        Error::ZeroSize { name } => name.to_owned(),
+        other => panic!("expected an invalid option, got {other:?}"),
+    }
+}
+
+#[test]
+fn all_options_together_are_valid() {
+    all_options().validate().expect("valid");
+    for cell in CellKind::ALL {
+        RnnDescriptor::new(cell, 1, 1).validate().expect("valid");
+    }
+}
+
+#[test]
+fn an_invalid_option_is_named_alone_and_beside_valid_ones() {
+    type Change = fn(&mut RnnDescriptor);
+    let cases: &[(&str, Change)] = &[
+        ("input_size", |d| d.input_size = 0),
+        ("hidden_size", |d| {
+            d.hidden_size = 0;
+            d.proj_size = None;
+        }),
+        ("num_layers", |d| d.num_layers = 0),
+        ("proj_size", |d| d.proj_size = Some(0)),
+        ("proj_size", |d| d.proj_size = Some(d.hidden_size)),
+        ("proj_size", |d| d.proj_size = Some(d.hidden_size + 1)),
+        ("proj_size", |d| d.proj_size = Some(usize::MAX)),
+        ("dropout", |d| d.dropout = f64::NAN),
+        ("dropout", |d| d.dropout = -1.0),
+        ("dropout", |d| d.dropout = -f64::MIN_POSITIVE),
+        ("dropout", |d| d.dropout = 1.0 + f64::EPSILON),
+        ("dropout", |d| d.dropout = 2.0),
+        ("dropout", |d| d.dropout = f64::INFINITY),
+        ("gate_clip", |d| d.gate_clip = Some(0.0)),
+        ("gate_clip", |d| d.gate_clip = Some(-1.0)),
+        ("gate_clip", |d| d.gate_clip = Some(f64::NAN)),
+        ("gate_clip", |d| d.gate_clip = Some(f64::INFINITY)),
+        ("cell_clip", |d| d.cell_clip = Some(0.0)),
+        ("cell_clip", |d| d.cell_clip = Some(-0.0)),
+        ("cell_clip", |d| d.cell_clip = Some(f64::NAN)),
+        ("cell_clip", |d| d.cell_clip = Some(f64::NEG_INFINITY)),
+        ("activations.gate.alpha", |d| d.activations.gate = Activation::HardSigmoid { alpha: f64::NAN, beta: 0.5 }),
+        ("activations.state.beta", |d| {
+            d.activations.state = Activation::ScaledTanh { alpha: 1.0, beta: f64::INFINITY }
+        }),
+        ("activations.output.alpha", |d| d.activations.output = Activation::Elu { alpha: f64::NEG_INFINITY }),
+        ("activations.output.alpha", |d| d.activations.output = Activation::LeakyRelu { alpha: f64::NAN }),
+        ("activations.output.alpha", |d| d.activations.output = Activation::ThresholdedRelu { alpha: f64::NAN }),
+        ("activations.gate.beta", |d| d.activations.gate = Activation::Affine { alpha: 1.0, beta: f64::NAN }),
+        ("reverse_activations.gate.alpha", |d| {
+            d.direction = Direction::Bidirectional;
+            d.reverse_activations =
+                Some(Activations { gate: Activation::Elu { alpha: f64::NAN }, ..Activations::default() })
+        }),
+        ("reset", |d| d.reset = GruReset::Before),
+        ("reverse_activations", |d| {
+            d.direction = Direction::Forward;
+            d.reverse_activations = Some(Activations::default());
+        }),
+        ("reverse_activations", |d| {
+            d.direction = Direction::Reverse;
+            d.reverse_activations = Some(Activations::default());
+        }),
+    ];
+    for (option, change) in cases {
+        for start in [RnnDescriptor::lstm(3, 4), all_options()] {
+            let mut d = start;
+            change(&mut d);
+            assert_eq!(&refused_option(d.validate()), option, "{d:?}");
+            // The same answer wherever a descriptor enters.
+            let shape = RnnShape { seq_len: 2, batch: 2 };
+            assert_eq!(&refused_option(shape.tensors(&d).map(drop)), option);
+            assert_eq!(&refused_option(WeightLayout::new(&d).map(drop)), option);
+            for mode in [ForwardMode::Inference, ForwardMode::Training] {
+                host_backends!(backend => assert_eq!(&refused_option(backend.plan(&d, shape, mode).map(drop)), option));
+            }
+        }
+    }
+}
+
+#[test]
+fn options_of_another_cell_are_refused() {
+    type Change = fn(&mut RnnDescriptor);
+    let lstm_only: &[(&str, Change)] = &[
+        ("proj_size", |d| d.proj_size = Some(2)),
+        ("peepholes", |d| d.peepholes = true),
+        ("coupled_input_forget", |d| d.coupled_input_forget = true),
+        ("cell_clip", |d| d.cell_clip = Some(1.0)),
+    ];
+    for cell in [CellKind::Rnn, CellKind::Gru] {
+        for (option, change) in lstm_only {
+            let mut d = RnnDescriptor::new(cell, 3, 4);
+            change(&mut d);
+            assert_eq!(&refused_option(d.validate()), option);
+            let text = d.validate().expect_err("refused").to_string();
+            assert!(text.contains(option) && text.contains(cell.spec().name), "{text}");
+        }
+    }
+    for cell in [CellKind::Rnn, CellKind::Lstm] {
+        let mut d = RnnDescriptor::new(cell, 3, 4);
+        d.reset = GruReset::Before;
+        assert_eq!(refused_option(d.validate()), "reset");
+    }
+}
+
+#[test]
+fn sizes_of_zero_are_named() {
+    for (name, seq_len, batch) in [("seq_len", 0, 1), ("batch", 1, 0), ("seq_len", 0, 0)] {
+        let shape = RnnShape { seq_len, batch };
+        let d = all_options();
+        assert!(matches!(shape.tensors(&d), Err(Error::ZeroSize { name: n }) if n == name));
+        host_backends!(backend => {
+            let refused = backend.plan(&d, shape, ForwardMode::Training).map(drop);
+            assert!(matches!(refused, Err(Error::ZeroSize { name: n }) if n == name));
+        });
+        assert_eq!(Error::ZeroSize { name: "seq_len" }.to_string(), "seq_len is 0, but must be at least 1");
+    }
+}
+
+/// Every size at values around the limits of the address space, alone, in pairs and all together: always a typed answer, and never an
+/// allocation of that size.
+#[test]
+fn sizes_that_overflow_are_refused_without_allocating() {
+    let huge = [
+        1usize << 20,
+        1 << 31,
+        (1 << 31) + 1,
+        1 << 32,
+        1 << 40,
+        1 << 58,
+        1 << 60,
+        (1 << 61) - 1,
+        1 << 62,
+        isize::MAX as usize,
+        1 << 63,
+        usize::MAX - 4,
+        usize::MAX - 1,
+        usize::MAX,
+    ];
+    let bases = {
+        let mut both = RnnDescriptor::gru(2, 3);
+        both.direction = Direction::Bidirectional;
+        [RnnDescriptor::rnn(2, 3), both, all_options()]
+    };
+    let set = |d: &mut RnnDescriptor, s: &mut RnnShape, which: usize, size: usize| match which {
+        0 => d.input_size = size,
+        1 => d.hidden_size = size,
+        2 => d.num_layers = size,
+        3 => d.proj_size = d.proj_size.map(|_| size),
+        4 => s.seq_len = size,
+        _ => s.batch = size,
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    for base in bases {
+        for size in huge {
+            for first in 0..6 {
+                for second in first..6 {
+                    let (mut d, mut shape) = (base.clone(), RnnShape { seq_len: 2, batch: 2 });
+                    set(&mut d, &mut shape, first, size);
+                    set(&mut d, &mut shape, second, size);
+                    // What the plan says, and that asking for it does not fail.
+                    let _ = (d.layer_input_size(0), d.layer_input_size(1), d.output_size(), d.num_directions());
+                    for mode in [ForwardMode::Inference, ForwardMode::Training] {
+                        host_backends!(backend => match backend.plan(&d, shape, mode) {
+                            Ok(plan) => {
+                                accepted += 1;
+                                let space = backend.temp_space(&plan);
+                                assert!(space.workspace <= isize::MAX as usize && space.reserve <= isize::MAX as usize);
+                            }
+                            Err(error) => {
+                                refused += 1;
+                                assert!(
+                                    matches!(error, Error::SizeOverflow { .. } | Error::InvalidOption { .. }),
+                                    "{error:?}"
+                                );
+                            }
+                        });
+                    }
+                }
+            }
+        }
+    }
+    assert!(accepted > 0 && refused > 100, "{accepted} accepted, {refused} refused");
+}
+
+/// Sizes that are possible, but that the tensors given do not have, are refused before anything of that size is allocated.
+#[test]
+fn sizes_that_the_data_do_not_bear_out_are_refused_without_allocating() {
+    let shape = RnnShape { seq_len: 1 << 30, batch: 1 << 20 };
+    let inputs = Inputs { weights: vec![0.0f32; 3], x: vec![0.0; 4], ..Inputs::default() };
+    for d in [RnnDescriptor::gru(2, 3), RnnDescriptor::rnn(1 << 26, 1 << 27)] {
+        for shape in [shape, RnnShape { seq_len: 1, batch: 2 }] {
+            let infer = pass::infer(&ReferenceBackend::new(), &d, shape, &inputs).map(drop);
+            let train = pass::train(&CpuBackend::new(), &d, shape, &inputs, &OutputGradients::default()).map(drop);
+            for refused in [infer, train] {
+                let error = refused.expect_err("sizes that are not there");
+                assert!(
+                    matches!(&error, Error::Shape { tensor, .. } | Error::SizeOverflow { tensor, .. }
+                        if ["x", "weights", "reserve"].contains(&tensor.as_str()))
+                        || matches!(error, Error::InvalidOption { .. }),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+    let d = RnnDescriptor::lstm(1 << 27, 1 << 28);
+    let keras = KerasWeights { kernel: vec![0.0f32; 8], recurrent_kernel: vec![0.0; 8], bias: None };
+    let error =
+        keras::import(&RnnDescriptor { bias: Bias::None, ..d.clone() }, &[keras]).map(drop).expect_err("refused");
+    assert!(error.to_string().contains("kernel: expected"), "{error}");
+    let node = OnnxWeights { w: vec![0.0f32; 8], r: vec![0.0; 8], b: None, p: None };
+    let error = onnx::import(&d, &node).map(drop).expect_err("refused");
+    assert!(error.to_string().starts_with("W: expected"), "{error}");
+}
+
+#[test]
+fn an_overflow_names_the_tensor_and_the_product() {
+    let shape = RnnShape { seq_len: usize::MAX, batch: 2 };
+    let text = shape.tensors(&RnnDescriptor::rnn(3, 4)).expect_err("overflows").to_string();
+    assert_eq!(
+        text,
+        format!(
+            "x: seq_len {} * batch 2 * input_size 3 elements overflow the address space; use smaller sizes",
+            usize::MAX
+        )
+    );
+    let refused = WeightLayout::new(&RnnDescriptor::rnn(usize::MAX, 4));
+    assert!(matches!(refused, Err(Error::SizeOverflow { tensor, .. }) if tensor == "weight_ih_l0"));
+}
+
+// Names.
+
+#[test]
+fn names_that_are_not_known_are_refused_with_those_that_are() {
+    for bad in ["", "F32", "f32 ", "float", "\u{0}", "f 32"] {
+        let error = bad.parse::<DType>().expect_err(bad).to_string();
+        assert!(error.contains("dtype") && error.contains("bf16") && error.contains(bad), "{error}");
+    }
+    for bad in ["", "LSTM", "elman", "rnn,lstm"] {
+        let error = bad.parse::<CellKind>().expect_err(bad).to_string();
+        assert!(error.contains("rnn, lstm or gru") && error.contains(bad), "{error}");
+    }
+    for bad in ["", ":", "swish", "Tanh", "tanh:", "tanh:1", "elu:", "elu:x", "elu:1:2", "affine:1:2:3", "elu::", "::"]
+    {
+        let error = bad.parse::<Activation>().expect_err(bad).to_string();
+        assert!(error.contains("activation"), "{error}");
+    }
+    for bad in ["elu:nan", "elu:inf", "affine:1:-inf", "hard_sigmoid:1e999"] {
+        let error = bad.parse::<Activation>().expect_err(bad).to_string();
+        assert!(error.contains("a finite number"), "{error}");
+    }
+}
+
+#[test]
+fn names_survive_printing_and_parsing() {
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16] {
+        assert_eq!(dtype.to_string().parse::<DType>().expect("known"), dtype);
+    }
+    for cell in CellKind::ALL {
+        assert_eq!(cell.to_string().parse::<CellKind>().expect("known"), cell);
+    }
+    let mut rng = crate::common::Rng::new(1);
+    let keras = std::iter::once(Activation::KERAS_HARD_SIGMOID);
+    let random = (0..200).map(|_| crate::common::random_activation(&mut rng));
+    for activation in Activation::ALL.into_iter().chain(keras).chain(random) {
+        assert_eq!(activation.to_string().parse::<Activation>().expect("known"), activation);
+    }
+    assert_eq!("keras_hard_sigmoid".parse::<Activation>().expect("known"), Activation::KERAS_HARD_SIGMOID);
+}
+
+#[test]
+fn a_derivative_that_needs_no_input_ignores_it() {
+    for activation in Activation::ALL.into_iter().filter(|a| !a.derivative_needs_input()) {
+        for x in [-3.0, -0.5, 0.0, 1e-300, 0.3, 2.0, 4.0f64] {
+            let y = activation.apply(x);
+            assert_eq!(activation.derivative(x, y), activation.derivative(f64::NAN, y), "{activation} at {x}");
+        }
+    }
+}
+
+#[test]
+fn dropout_takes_any_number() {
+    for (probability, kept) in
+        [(f64::NAN, 1.0), (-1.0, 1.0), (2.0, 0.0), (f64::INFINITY, 0.0), (f64::NEG_INFINITY, 1.0), (1.0, 0.0)]
+    {
+        let dropout = Dropout::new(probability, 3);
+        let mut row = [1.0f64; 9];
+        dropout.apply(&mut row, 1, 2, 3);
+        assert_eq!(row, [kept; 9], "{probability}");
+        assert_eq!(dropout.is_active(), kept == 0.0);
+    }
+    Dropout::new(0.5, u64::MAX).apply(&mut [1.0f32; 3], usize::MAX, usize::MAX, usize::MAX);
+    Dropout::new(0.5, 0).apply::<f32>(&mut [], 0, 0, 0);
+}
+
+// Buffers.
+
+/// A problem that has every tensor, for the LSTM, and one for the GRU.
+fn full_problem(cell: CellKind) -> Problem {
+    let mut descriptor = RnnDescriptor::new(cell, 3, 4);
+    descriptor.num_layers = 2;
+    descriptor.direction = Direction::Bidirectional;
+    if cell == CellKind::Lstm {
+        descriptor.proj_size = Some(2);
+    }
+    Recipe {
+        descriptor,
+        shape: RnnShape { seq_len: 5, batch: 3 },
+        lengths: true,
+        resets: true,
+        h0: true,
+        c0: true,
+        dy: true,
+        dhn: true,
+        dcn: true,
+        ..Recipe::random(7)
+    }
+    .problem()
+}
+
+/// How one call goes wrong: the tensor, changed to a length.
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    Inference,
+    Training,
+    BackwardData,
+    BackwardWeights,
+}
+
+struct Everything<E> {
+    inputs: Inputs<E>,
+    gradients: OutputGradients<E>,
+    buffers: Buffers<E>,
+    workspace: Vec<E>,
+}
+
+impl<E: Scalar> Everything<E> {
+    /// The length of a tensor, by name, and a way to change it.
+    fn resize(&mut self, tensor: &str, len: usize) {
+        fn some<T>(tensor: &mut Option<Vec<T>>) -> &mut Vec<T> {
+            tensor.as_mut().expect("the full problem has it")
+        }
+        let one = E::one();
+        match tensor {
+            "weights" => self.inputs.weights.resize(len, one),
+            "x" => self.inputs.x.resize(len, one),
+            "h0" => some(&mut self.inputs.h0).resize(len, one),
+            "c0" => some(&mut self.inputs.c0).resize(len, one),
+            "lengths" => some(&mut self.inputs.lengths).resize(len, 1),
+            "resets" => some(&mut self.inputs.resets).resize(len, 0),
+            "y" => self.buffers.y.resize(len, one),
+            "hn" => some(&mut self.buffers.hn).resize(len, one),
+            "cn" => some(&mut self.buffers.cn).resize(len, one),
+            "dy" => some(&mut self.gradients.dy).resize(len, one),
+            "dhn" => some(&mut self.gradients.dhn).resize(len, one),
+            "dcn" => some(&mut self.gradients.dcn).resize(len, one),
+            "dx" => some(&mut self.buffers.dx).resize(len, one),
+            "dh0" => some(&mut self.buffers.dh0).resize(len, one),
+            "dc0" => some(&mut self.buffers.dc0).resize(len, one),
+            "dweights" => self.buffers.dweights.resize(len, one),
+            "workspace" => self.workspace.resize(len, one),
+            other => panic!("no tensor {other}"),
+        }
+    }
+
+    fn len(&self, tensor: &str) -> usize {
+        let of = |tensor: &Option<Vec<E>>| tensor.as_ref().map_or(0, Vec::len);
+        match tensor {
+            "weights" => self.inputs.weights.len(),
+            "x" => self.inputs.x.len(),
+            "h0" => of(&self.inputs.h0),
+            "c0" => of(&self.inputs.c0),
+            "lengths" => self.inputs.lengths.as_ref().map_or(0, Vec::len),
+            "resets" => self.inputs.resets.as_ref().map_or(0, Vec::len),
+            "y" => self.buffers.y.len(),
+            "hn" => of(&self.buffers.hn),
+            "cn" => of(&self.buffers.cn),
+            "dy" => of(&self.gradients.dy),
+            "dhn" => of(&self.gradients.dhn),
+            "dcn" => of(&self.gradients.dcn),
+            "dx" => of(&self.buffers.dx),
+            "dh0" => of(&self.buffers.dh0),
+            "dc0" => of(&self.buffers.dc0),
+            "dweights" => self.buffers.dweights.len(),
+            "workspace" => self.workspace.len(),
+            other => panic!("no tensor {other}"),
+        }
+    }
+}
+
+/// Runs up to `call`, and that one after `spoil` has changed something.
+fn spoiled_call<E: Scalar, B: HostBackend<E>>(
+    backend: &B,
+    problem: &Problem,
+    call: Call,
+    spoil: impl FnOnce(&mut Everything<E>),
+) -> Result<()> {
+    let mode = if call == Call::Inference { ForwardMode::Inference } else { ForwardMode::Training };
+    let plan = backend.plan(&problem.descriptor, problem.shape, mode)?;
+    let space = backend.temp_space(&plan);
+    let mut all = Everything {
+        inputs: problem.inputs::<E>(),
+        gradients: problem.output_gradients::<E>(),
+        buffers: Buffers::new(&problem.descriptor, problem.shape, &Setup::default())?,
+        workspace: vec![E::nan(); space.workspace],
+    };
+    let mut spoil = Some(spoil);
+    let mut spoil_at = |at: Call, all: &mut Everything<E>| {
+        if at == call {
+            spoil.take().expect("once")(all);
+        }
+    };
+    if call == Call::Inference {
+        spoil_at(call, &mut all);
+        return backend.forward(&plan, all.buffers.forward::<B>(&all.inputs, &mut all.workspace));
+    }
+    let reserve = Reserve::new(vec![E::nan(); space.reserve]);
+    spoil_at(Call::Training, &mut all);
+    let reserve =
+        backend.forward_training(&plan, all.buffers.forward::<B>(&all.inputs, &mut all.workspace), reserve)?;
+    spoil_at(Call::BackwardData, &mut all);
+    let args = all.buffers.backward_data::<B>(&all.inputs, &all.gradients, &mut all.workspace);
+    let mut reserve = backend.backward_data(&plan, args, reserve)?;
+    spoil_at(Call::BackwardWeights, &mut all);
+    let args = all.buffers.backward_weights::<B>(&all.inputs, &mut all.workspace);
+    backend.backward_weights(&plan, args, &mut reserve, WeightGrad::Add)
+}
+
+fn every_wrong_length_is_named<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    let forward = &["weights", "x", "h0", "c0", "lengths", "resets", "y", "hn", "cn", "workspace"][..];
+    let backward_data =
+        &["weights", "y", "h0", "c0", "lengths", "resets", "dy", "dhn", "dcn", "dx", "dh0", "dc0", "workspace"][..];
+    let backward_weights = &["x", "y", "h0", "c0", "lengths", "resets", "dweights", "workspace"][..];
+    for cell in CellKind::ALL {
+        let problem = full_problem(cell);
+        for (call, tensors) in [
+            (Call::Inference, forward),
+            (Call::Training, forward),
+            (Call::BackwardData, backward_data),
+            (Call::BackwardWeights, backward_weights),
+        ] {
+            spoiled_call(backend, &problem, call, |_| {}).expect("an unspoiled call");
+            for tensor in tensors.iter().filter(|t| cell.has_cell_state() || !t.contains('c')) {
+                let mut len = 0;
+                spoiled_call::<E, B>(backend, &problem, call, |all| len = all.len(tensor)).expect("unspoiled");
+                // A workspace may be too large, and one that is empty cannot be too small.
+                let wrong: Vec<usize> = match *tensor {
+                    "workspace" if len == 0 => continue,
+                    "workspace" => vec![0, len / 2, len - 1],
+                    _ => vec![0, 1, len / 2, len - 1, len + 1, 2 * len],
+                };
+                for wrong in wrong.into_iter().filter(|wrong| *wrong != len) {
+                    let refused = spoiled_call::<E, B>(backend, &problem, call, |all| all.resize(tensor, wrong));
+                    let error = refused.expect_err(tensor);
+                    let text = error.to_string();
+                    let Error::Shape { tensor: named, expected, got } = error else { panic!("{tensor}: {text}") };
+                    assert_eq!(&named, tensor);
+                    assert_eq!(got, format!("{wrong} elements"));
+                    assert!(expected.contains(&format!("{len} elements")), "{text}");
+                    assert!(text.starts_with(&format!("{tensor}: expected ")), "{text}");
+                }
+            }
+        }
+    }
+}
+
+fn lengths_outside_the_sequence_are_named<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    for call in [Call::Inference, Call::Training, Call::BackwardData, Call::BackwardWeights] {
+        for (index, bad) in [(0, 0), (2, 0), (1, 6), (2, u32::MAX), (0, 1 << 31)] {
+            let spoil = |all: &mut Everything<E>| all.inputs.lengths.as_mut().expect("given")[index] = bad;
+            let error = spoiled_call(backend, &full_problem(CellKind::Gru), call, spoil).expect_err("refused");
+            assert_eq!(error.to_string(), format!("lengths[{index}]: expected 1..=5, got {bad}"));
+            assert!(matches!(error, Error::SequenceLength { seq_len: 5, .. }));
+        }
+    }
+}
+
+fn cell_states_are_only_for_the_lstm<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    for cell in [CellKind::Rnn, CellKind::Gru] {
+        let problem = full_problem(cell);
+        let len = problem.inputs.h0.as_ref().expect("given").len();
+        let state = || Some(vec![E::one(); len]);
+        let c0 = |all: &mut Everything<E>| all.inputs.c0 = state();
+        let cn = |all: &mut Everything<E>| all.buffers.cn = state();
+        let dcn = |all: &mut Everything<E>| all.gradients.dcn = state();
+        let dc0 = |all: &mut Everything<E>| all.buffers.dc0 = state();
+        type Spoil<'a, E> = &'a dyn Fn(&mut Everything<E>);
+        let cases: [(&str, Call, Spoil<'_, E>); 8] = [
+            ("c0", Call::Inference, &c0),
+            ("c0", Call::Training, &c0),
+            ("c0", Call::BackwardData, &c0),
+            ("c0", Call::BackwardWeights, &c0),
+            ("cn", Call::Inference, &cn),
+            ("cn", Call::Training, &cn),
+            ("dcn", Call::BackwardData, &dcn),
+            ("dc0", Call::BackwardData, &dc0),
+        ];
+        for (name, call, spoil) in cases {
+            let error = spoiled_call(backend, &problem, call, spoil).expect_err(name);
+            assert_eq!(error.to_string(), format!("{name}: the {cell} has no cell state; pass None"));
+        }
+    }
+}
+
+fn a_plan_is_for_its_mode_only<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    let problem = full_problem(CellKind::Lstm);
+    let (d, shape) = (&problem.descriptor, problem.shape);
+    let inputs = problem.inputs::<E>();
+    let mut buffers = Buffers::new(d, shape, &Setup::default()).expect("valid");
+    let training = backend.plan(d, shape, ForwardMode::Training).expect("valid");
+    let mut workspace = vec![E::zero(); 1 << 16];
+    let error = backend.forward(&training, buffers.forward::<B>(&inputs, &mut workspace)).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "option mode: expected a plan for Inference in forward, got Training; call forward_training"
+    );
+    let inference = backend.plan(d, shape, ForwardMode::Inference).expect("valid");
+    let reserve = Reserve::new(vec![E::zero(); 1 << 16]);
+    let args = buffers.forward::<B>(&inputs, &mut workspace);
+    let error = backend.forward_training(&inference, args, reserve).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "option mode: expected a plan for Training in forward_training, got Inference; call forward"
+    );
+}
+
+fn a_reserve_must_be_large_enough<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    for cell in CellKind::ALL {
+        let problem = full_problem(cell);
+        let (d, shape) = (&problem.descriptor, problem.shape);
+        let inputs = problem.inputs::<E>();
+        let plan = backend.plan(d, shape, ForwardMode::Training).expect("valid");
+        let space = backend.temp_space(&plan);
+        let mut workspace = vec![E::zero(); space.workspace];
+        for len in [0, 1, space.reserve / 2, space.reserve - 1] {
+            let mut buffers = Buffers::new(d, shape, &Setup::default()).expect("valid");
+            let reserve: Reserve<Vec<E>, Empty> = Reserve::new(vec![E::zero(); len]);
+            let args = buffers.forward::<B>(&inputs, &mut workspace);
+            let error = backend.forward_training(&plan, args, reserve).expect_err("too small");
+            let text = error.to_string();
+            assert!(
+                matches!(&error, Error::Shape { tensor, expected, got } if tensor == "reserve"
+                    && expected.contains(&space.reserve.to_string()) && got == &format!("{len} elements")),
+                "{text}"
+            );
+        }
+    }
+}
+
+/// The markers are public, so that backends outside this crate can be written: a reserve may claim to be what it is not.
+fn forged_reserves_are_refused_or_computed_on<E: Scalar, B>(backend: &B, fingerprint: impl Fn(&B::Plan) -> u64)
+where
+    B: HostBackend<E>,
+{
+    let problem = full_problem(CellKind::Lstm);
+    let (d, shape) = (&problem.descriptor, problem.shape);
+    let (inputs, gradients) = (problem.inputs::<E>(), problem.output_gradients::<E>());
+    for mode in [ForwardMode::Inference, ForwardMode::Training] {
+        let plan = backend.plan(d, shape, mode).expect("valid");
+        let space = backend.temp_space(&plan);
+        let mut workspace = vec![E::zero(); space.workspace + (1 << 16)];
+        for len in [0, 1, space.reserve.saturating_sub(1), space.reserve] {
+            let mut buffers = Buffers::new(d, shape, &Setup::default()).expect("valid");
+            buffers.y.fill(E::zero());
+            let forge = || Reserve::new(vec![E::nan(); len]).filled(fingerprint(&plan), 0);
+            let args = buffers.backward_data::<B>(&inputs, &gradients, &mut workspace);
+            let outcome = backend.backward_data(&plan, args, forge()).map(drop);
+            let computable = mode == ForwardMode::Training && len == space.reserve;
+            assert_eq!(outcome.is_ok(), computable, "{mode:?} {len}: {outcome:?}");
+            let mut differentiated = forge().differentiated();
+            let args = buffers.backward_weights::<B>(&inputs, &mut workspace);
+            let outcome = backend.backward_weights(&plan, args, &mut differentiated, WeightGrad::Set);
+            assert_eq!(outcome.is_ok(), computable, "{mode:?} {len}: {outcome:?}");
+        }
+    }
+}
+
+fn a_reserve_of_another_plan_is_refused<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    let problem = full_problem(CellKind::Lstm);
+    let (d, shape) = (&problem.descriptor, problem.shape);
+    let (inputs, gradients) = (problem.inputs::<E>(), problem.output_gradients::<E>());
+    let plan = backend.plan(d, shape, ForwardMode::Training).expect("valid");
+    let space = backend.temp_space(&plan);
+    type Change = fn(&mut RnnDescriptor, &mut RnnShape);
+    let others: &[Change] = &[
+        |d, _| d.dropout = 0.25,
+        |d, _| d.bias = Bias::None,
+        |d, _| d.layout = Layout::BatchMajor,
+        |d, _| d.activations.state = Activation::Softsign,
+        |d, _| d.gate_clip = Some(2.0),
+        |d, _| d.padded_output = PaddedOutput::Hold,
+        |_, s| *s = RnnShape { seq_len: s.batch, batch: s.seq_len },
+        |_, s| s.seq_len += 1,
+    ];
+    for change in others {
+        let (mut other_d, mut other_shape) = (d.clone(), shape);
+        change(&mut other_d, &mut other_shape);
+        let other = backend.plan(&other_d, other_shape, ForwardMode::Training).expect("valid");
+        let mut buffers = Buffers::new(d, shape, &Setup::default()).expect("valid");
+        let mut workspace = vec![E::zero(); space.workspace];
+        let args = buffers.forward::<B>(&inputs, &mut workspace);
+        let reserve = backend
+            .forward_training(&plan, args, Reserve::new(vec![E::zero(); 2 * space.reserve + (1 << 16)]))
+            .expect("valid");
+        // Whatever else is wrong with the other plan's sizes, the buffers are right for it.
+        let mut other_problem = full_problem(CellKind::Lstm).recipe;
+        (other_problem.descriptor, other_problem.shape) = (other_d.clone(), other_shape);
+        let other_problem = other_problem.problem();
+        let (other_inputs, other_gradients) = (other_problem.inputs::<E>(), other_problem.output_gradients::<E>());
+        let mut other_buffers = Buffers::new(&other_d, other_shape, &Setup::default()).expect("valid");
+        let mut other_workspace = vec![E::zero(); backend.temp_space(&other).workspace];
+        let args = other_buffers.backward_data::<B>(&other_inputs, &other_gradients, &mut other_workspace);
+        let error = backend.backward_data(&other, args, reserve).expect_err("another plan's");
+        assert!(matches!(error, Error::ReserveMismatch { .. }), "{error:?}");
+        assert!(error.to_string().contains("pass the plan that ran forward"), "{error}");
+
+        let args = buffers.forward::<B>(&inputs, &mut workspace);
+        let reserve = backend
+            .forward_training(&plan, args, Reserve::new(vec![E::zero(); 2 * space.reserve + (1 << 16)]))
+            .expect("valid");
+        let args = buffers.backward_data::<B>(&inputs, &gradients, &mut workspace);
+        let mut reserve = backend.backward_data(&plan, args, reserve).expect("valid");
+        let args = other_buffers.backward_weights::<B>(&other_inputs, &mut other_workspace);
+        let error = backend.backward_weights(&other, args, &mut reserve, WeightGrad::Add).expect_err("another plan's");
+        assert!(matches!(error, Error::ReserveMismatch { .. }), "{error:?}");
+    }
+    // The same operator planned again is the same plan.
+    let again = backend.plan(d, shape, ForwardMode::Training).expect("valid");
+    let mut buffers = Buffers::new(d, shape, &Setup::default()).expect("valid");
+    let mut workspace = vec![E::zero(); space.workspace];
+    let args = buffers.forward::<B>(&inputs, &mut workspace);
+    let reserve: Reserve<_, Filled> =
+        backend.forward_training(&plan, args, Reserve::new(vec![E::zero(); space.reserve])).expect("valid");
+    let args = buffers.backward_data::<B>(&inputs, &gradients, &mut workspace);
+    backend.backward_data(&again, args, reserve).expect("the same plan");
+}
+
+macro_rules! on_every_backend {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            use super::*;
+            #[test]
+            fn on_every_backend() {
+                host_backends!(backend => super::$name(&backend));
+            }
+        }
+    )*};
+}
+
+on_every_backend!(
+    every_wrong_length_is_named,
+    lengths_outside_the_sequence_are_named,
+    cell_states_are_only_for_the_lstm,
+    a_plan_is_for_its_mode_only,
+    a_reserve_must_be_large_enough,
+    a_reserve_of_another_plan_is_refused,
+);
+
+#[test]
+fn forged_reserves() {
+    host_backends!(backend => forged_reserves_are_refused_or_computed_on(&backend, |plan| plan.fingerprint()));
+}
+
+// Files.
+
+#[test]
+fn unwritable_paths_are_found_before_the_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"old").expect("written");
+    let mut bad = vec![
+        folder.path().to_owned(),
+        folder.path().join("no/such/folder/file"),
+        file.join("below a file"),
+        folder.path().join("x".repeat(300)),
+        folder.path().join("ends/"),
+        "".into(),
+        "..".into(),
+        "/".into(),
+        "nul\0byte".into(),
+    ];
+    if Path::new("/dev/null").exists() {
+        bad.push("/dev/null".into());
+    }
+    for path in bad {
+        for outcome in [files::check_writable(&path), files::write_atomic(&path, b"new")] {
+            let error = outcome.expect_err(&path.to_string_lossy());
+            assert!(matches!(&error, Error::Io { path: named, .. } if named == &path), "{error:?}");
+            assert!(error.to_string().starts_with("cannot "), "{error}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1, "nothing is left behind");
+    assert_eq!(std::fs::read(&file).expect("read"), b"old");
+    assert!(matches!(files::read(&folder.path().join("absent")), Err(Error::Io { action: "read", .. })));
+}
+
+#[test]
+fn files_are_replaced_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    for content in [&b"first"[..], b"", &[7; 100_000]] {
+        files::check_writable(&file).expect("writable");
+        files::write_atomic(&file, content).expect("written");
+        assert_eq!(files::read(&file).expect("read"), content);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let link = folder.path().join("link");
+        symlink(&file, &link).expect("linked");
+        files::write_atomic(&link, b"through the link").expect("written");
+        assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(files::read(&file).expect("read"), b"through the link");
+        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn tensors_that_disagree_with_their_shape_are_not_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("t.safetensors");
+    let values = [1.0f32; 6];
+    for shape in [vec![5], vec![2, 4], vec![], vec![0], vec![usize::MAX, 2], vec![usize::MAX, usize::MAX, 0]] {
+        let refused = safetensors::write(&path, "k", "v", &[("t", shape.clone(), TensorRef::of(&values))]).expect_err("refused");
+        assert!(matches!(refused, Error::Shape { .. } | Error::SizeOverflow { .. }), "{shape:?}: {refused:?}");
+        assert!(refused.to_string().starts_with("t: "), "{refused}");
+        assert!(!path.exists());
+    }
+    safetensors::write(&path, "k", "v", &[("t", vec![2, 3], TensorRef::of(&values))]).expect("written");
+}

@@ -1,0 +1,17 @@
+//! The recurrent operator and the operations that models need besides, on every backend.
+
+#![cfg_attr(feature = "cuda", allow(unsafe_code, reason = "tests/common launches kernels"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod backends;
+mod errors;
+mod gradcheck;
+#[cfg(feature = "emulated")]
+mod mutations;
+mod operations;
+mod parity;
+#[cfg(feature = "emulated")]
+mod raw_pointers;
+mod reference;

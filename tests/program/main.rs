@@ -1,0 +1,18 @@
+//! The `fused-rnn` program and the examples, run as a user runs them.
+
+#![cfg_attr(feature = "cuda", allow(unsafe_code, reason = "tests/common launches kernels"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "emulated")]
+mod examples_devices;
+mod g2p;
+#[cfg(feature = "cli")]
+mod gradcheck;
+#[cfg(feature = "cli")]
+mod hostile_cli;
+#[cfg(feature = "cli")]
+mod parity;
+#[cfg(feature = "cli")]
+mod train;
