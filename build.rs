@@ -31,6 +31,13 @@ mod host;
 #[path = "src/backend/cuda/images/nvrtc.rs"]
 #[allow(dead_code)]
 mod nvrtc;
+#[cfg(feature = "cuda")]
+#[path = "src/cell/spec.rs"]
+#[allow(dead_code)]
+mod spec;
+
+#[cfg(feature = "cuda")]
+use spec::for_each_cell;
 
 use std::process::ExitCode;
 

@@ -1,8 +1,11 @@
 // Every kernel entry point, once: build.rs compiles what stands here, the backend looks it up here.
 //
-// This file is included by `build.rs` and by `src/backend/cuda/images/catalog.rs`; it must not use anything but `std`.
+// This file is included by `build.rs` and by `src/backend/cuda/images/catalog.rs`; it must not use anything but `std` and the table of
+// cells, `src/cell/spec.rs`, which both have as well.
 // A `.cu` file holds templates only. Its entry points are generated from these rows, as
 // `KERNEL(name, params, threads, body)` (the macro stands in `prims.cuh`), for the GPU and for the host alike.
+
+use super::for_each_cell;
 
 /// One entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct Entry {
     pub threads: u32,
     /// Lowest compute capability, times ten, that has it.
     pub min_compute: u32,
-    /// `rnn`, `lstm`, `gru`, or empty.
+    /// The cell's name, or empty.
     pub cell: &'static str,
     /// `f32`, `f64`, `f16`, `bf16`, `tf32`, or empty.
     pub dtype: &'static str,
@@ -27,8 +30,16 @@ pub struct Entry {
     pub variant: String,
 }
 
-/// The cells: name on the command line and type in `cells/`.
-pub const CELLS: [(&str, &str); 3] = [("rnn", "Rnn"), ("lstm", "Lstm"), ("gru", "Gru")];
+/// The cells, from their table: the name, which is that of the file in `cells/`, and the type there.
+macro_rules! cells {
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => {
+        pub const CELLS: &[(&str, &str)] = &[$((stringify!($module), stringify!($kind))),*];
+    };
+}
+for_each_cell!(cells);
+
+/// The cells that have persistent kernels.
+const PERSISTENT_CELLS: [&str; 3] = ["rnn", "lstm", "gru"];
 /// Element types: name here and in `prims.cuh`.
 pub const DTYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 /// Threads of a block of every elementwise kernel.
@@ -55,7 +66,7 @@ pub fn entries() -> Vec<Entry> {
         all.push(Entry { name, source, params, body, threads, min_compute, cell, dtype, variant: variant.to_owned() });
     };
     for dtype in DTYPES {
-        for (cell, class) in CELLS {
+        for &(cell, class) in CELLS {
             for (direction, params) in [("forward", "StepForwardParams"), ("backward", "StepBackwardParams")] {
                 let (source, kernel) = match direction {
                     "forward" => ("step_forward.cu", "step_forward"),
@@ -67,6 +78,11 @@ pub fn entries() -> Vec<Entry> {
             }
         }
         for (kernel, source, params, threads) in [
+            ("head_product", "heads.cu", "HeadProductParams", ELEMENTWISE_THREADS),
+            ("head_product_transposed", "heads.cu", "HeadProductParams", ELEMENTWISE_THREADS),
+            ("head_weights", "heads.cu", "HeadWeightsParams", ELEMENTWISE_THREADS),
+            ("read_gates", "gates.cu", "GatesParams", ELEMENTWISE_THREADS),
+            ("write_gate_gradients", "gates.cu", "GatesParams", ELEMENTWISE_THREADS),
             ("begin_forward", "step_forward.cu", "ForwardParams", ELEMENTWISE_THREADS),
             ("begin_backward", "step_backward.cu", "BackwardParams", ELEMENTWISE_THREADS),
             ("finish_backward", "step_backward.cu", "BackwardParams", ELEMENTWISE_THREADS),
@@ -429,7 +445,7 @@ pub fn persistent() -> Vec<PersistentKernel> {
     let mut all = Vec::new();
     for (math, table) in [("bf16", &SIXTEEN_BITS[..]), ("f16", &SIXTEEN_BITS), ("f32", &EXACT), ("tf32", &TF32)] {
         for &(family, forward, shapes) in table {
-            for ((cell, _), shape) in CELLS.into_iter().zip(shapes) {
+            for (cell, shape) in PERSISTENT_CELLS.into_iter().zip(shapes) {
                 all.push(PersistentKernel::new(family, forward, cell, math, shape));
             }
         }

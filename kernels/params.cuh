@@ -21,7 +21,7 @@ struct CellOptions {
     Activation gate, state, output;
     double gate_clip, cell_clip;
     u32 coupled_input_forget;  // LSTM: f = 1 - i
-    u32 reset_before;          // GRU: n = g(... + R_n (r * h))
+    u32 exponential_forget;    // sLSTM: the forget gate is exp(a), else sigmoid(a)
 };
 
 // What training keeps of a gate in the buffer `gates`.
@@ -36,23 +36,23 @@ enum SavedGates : u32 {
 // What one direction of a layer reads and writes.
 struct ForwardDirection {
     CellOptions cell;
-    const void* weight_hh;  // E [G*H, P]; read by the persistent kernels, which hold it through all steps
+    const void* weight_hh;  // E [G*H, P] (heads: [G*H, H/heads]); read by the persistent kernels, which hold it through all steps
     const void* bias_ih;    // E [G*H]
     const void* bias_hh;    // E [G*H]
     const void* peephole;   // E [3*H]: i, f, o
     const void* h0;         // E [B, P]
-    const void* c0;         // E [B, H]
+    const void* c0;         // E [B, S*H], S the states beside h: one after the other
     void* gates;            // A [T, B, G*H]: holds W x; training leaves there what SavedGates says
     void* recurrent;        // A [B, G*H]: R h of this step, from the GEMM before (step family)
     void* projected;        // A [B, P]: W_hr u of this step, from the GEMM before (step family)
     void* h_prev;           // E [slots, rows, h_prev_stride]: the output each step starts from, resets applied; slot t % slots
-    void* cell_state;       // A [T, B, H] in training, [B, H] in inference: c after the step
+    void* cell_state;       // A [T, B, S*H] in training, [B, S*H] in inference: the states beside h after the step
     void* q;                // A [T, B, H]: GRU, reset after, training: R_n h + b_hn
-    void* reset_h;          // E [T, B, H] in training, [B, H] in inference: GRU, reset before: r * h
+    void* reset_h;          // E [T, B, H] in training, [B, H] in inference: q of a second product; GRU, reset before: r * h
     void* u;                // E [T, B, H] in training, [B, H] in inference: LSTM with projection: o * output(c)
     void* y;                // E, first feature of this direction
     void* hn;               // E [B, P]
-    void* cn;               // E [B, H]
+    void* cn;               // E [B, S*H]
     u32 reverse;
     u32 unused;
 };
@@ -75,7 +75,7 @@ struct ForwardParams {
 // Which part of a step a launch computes.
 enum Phase : u32 {
     PHASE_WHOLE = 0,   // no second product in this step
-    PHASE_FIRST = 1,   // up to the second product: LSTM with projection: u; GRU, reset before: r and reset_h
+    PHASE_FIRST = 1,   // up to the second product: LSTM with projection: u; GRU, reset before, and MGU: reset_h
     PHASE_SECOND = 2,  // the rest
 };
 
@@ -88,31 +88,32 @@ struct StepForwardParams {
 
 // ---- backward ---------------------------------------------------------------------------------------------------------
 
-// Gradients of gates stand in `dgates`, E [T, B, slots*H]. RNN and LSTM: the gates in the order of the weights' rows. GRU, four
-// slots: n, r, z, then what R_n and b_hn get (reset after: r * da_n), so that slots 1..3 pair with the rows of weight_hh.
+// Gradients of gates stand in `dgates`, E [T, B, slots*H], in the order of the weights' rows; those of a cell whose candidate's product
+// is not as every gate's (SPLIT): the candidate, the other gates, and where the product is apart what it gets. GRU, four slots: n, r, z,
+// then what R_n and b_hn get (reset after: r * da_n), so that slots 1..3 pair with the rows of weight_hh.
 struct BackwardDirection {
     CellOptions cell;
     const void* weight_hh;   // E [G*H, P]; read by the persistent kernels
     const void* peephole;    // E [3*H]
-    const void* c0;          // E [B, H]
+    const void* c0;          // E [B, S*H]
     const void* gates;       // A [T, B, G*H]: what forward saved
-    const void* cell_state;  // A [T, B, H]
+    const void* cell_state;  // A [T, B, S*H]
     const void* q;           // A [T, B, H]: GRU, reset after
     const void* h_prev;      // E [T, rows, h_prev_stride]
     void* dgates;            // E [T, B, slots*H]
     const void* dy;          // E, first feature of this direction
     const void* dhn;         // E [B, P]
-    const void* dcn;         // E [B, H]
+    const void* dcn;         // E [B, S*H]
     void* dh;                // A [B, P]: gradient of the output that the step leaves behind, dy aside. A step replaces it by the
                              // part of the gradient of what it started from that needs no product; the GEMM after adds R^T da
-    void* dc;                // A [B, H]: the same of the cell state, without GEMM
+    void* dc;                // A [B, S*H]: the same of the states beside h, without GEMM
     void* dh_reset;          // A [B, P]: what resets sent to h0
-    void* dc_reset;          // A [B, H]: what resets sent to c0
+    void* dc_reset;          // A [B, S*H]: what resets sent to c0
     void* dh_step;           // E [T, B, P]: LSTM with projection: gradient of h of every step
     const void* du;          // A [B, H]: LSTM with projection: W_hr^T dh of this step
-    const void* dq;          // A [B, H]: GRU, reset before: R_n^T da_n of this step
+    const void* dq;          // A [B, H]: R^T da of the candidate of this step, where it has a second product
     void* dh0;               // E [B, P]
-    void* dc0;               // E [B, H]
+    void* dc0;               // E [B, S*H]
     u32 reverse;
     u32 unused;
 };
@@ -127,7 +128,7 @@ struct BackwardParams {
     u32 rows, h_prev_stride;
     u32 save;  // SavedGates, as in forward
     u32 hold;
-    u32 unused;
+    u32 other_states;  // S
 };
 
 struct StepBackwardParams {
@@ -183,6 +184,37 @@ struct BatchedGemmParams {
     double alpha;
     u32 m, n, k;
     u32 accumulate;
+};
+
+// A product with recurrent weights in heads, see heads.cu.
+struct HeadProduct {
+    const void* vector;   // E [B, ..], rows `vector_stride` apart
+    const void* weights;  // E [gates, heads, N, N]
+    void* out;            // A [B, ..], rows `out_stride` apart
+};
+
+struct HeadProductParams {
+    HeadProduct direction[2];
+    u32 batch, hidden_size, head_size, gates;
+    u32 vector_stride, out_stride;
+    u32 accumulate;
+    u32 unused;
+};
+
+struct HeadWeightsParams {
+    Rows gradients, vector;  // E, of all times and sequences
+    void* partial;           // A [pieces, gates * H * N]
+    const u32* lengths;      // or null
+    u32 rows, batch, hidden_size, head_size, gates, pieces;
+};
+
+// Precomputed gates and their gradients, see gates.cu.
+struct GatesParams {
+    Rows x;          // E [T*B, D*G*H]; dx is written
+    void* gates[2];  // of each direction: gates A [T, B, G*H], or dgates E [T, B, slots*H]
+    u32 row_count, columns, hidden_size, slots;
+    u32 split;       // whether the candidate's gradients are the first slot
+    u32 unused;
 };
 
 // ---- reductions -------------------------------------------------------------------------------------------------------

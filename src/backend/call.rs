@@ -55,7 +55,7 @@ pub struct ForwardArgs<'a, T: Tensors + ?Sized> {
     pub x: T::Read<'a>,
     /// Initial output state; absent means zeros.
     pub h0: Option<T::Read<'a>>,
-    /// Initial cell state, LSTM only; absent means zeros.
+    /// Initial states beside h, side by side, of cells that have such (LSTM: c); absent means zeros.
     pub c0: Option<T::Read<'a>>,
     /// Valid steps of each sequence, `[B]`, each in `1..=T`; absent means `T`.
     pub lengths: Option<T::Lengths<'a>>,
@@ -65,7 +65,7 @@ pub struct ForwardArgs<'a, T: Tensors + ?Sized> {
     pub y: T::Write<'a>,
     /// Final output state, every element written; absent if not wanted.
     pub hn: Option<T::Write<'a>>,
-    /// Final cell state, LSTM only.
+    /// Final states beside h, of cells that have such.
     pub cn: Option<T::Write<'a>>,
     /// Scratch of [`TempSpace::workspace`](super::TempSpace::workspace) elements.
     pub workspace: T::Write<'a>,
@@ -92,13 +92,13 @@ pub struct BackwardDataArgs<'a, T: Tensors + ?Sized> {
     pub dy: Option<T::Read<'a>>,
     /// Gradient of `hn`; absent means zeros.
     pub dhn: Option<T::Read<'a>>,
-    /// Gradient of `cn`, LSTM only; absent means zeros.
+    /// Gradient of `cn`, of cells that have it; absent means zeros.
     pub dcn: Option<T::Read<'a>>,
     /// Gradient of `x`, set (`=`), zero at padded steps.
     pub dx: Option<T::Write<'a>>,
     /// Gradient of `h0`, set (`=`). May be asked for even where `h0` was absent.
     pub dh0: Option<T::Write<'a>>,
-    /// Gradient of `c0`, set (`=`), LSTM only.
+    /// Gradient of `c0`, set (`=`), of cells that have it.
     pub dc0: Option<T::Write<'a>>,
     /// Scratch of [`TempSpace::workspace`](super::TempSpace::workspace) elements.
     pub workspace: T::Write<'a>,

@@ -12,13 +12,15 @@
 //! | `gemm` | packing and matrix products |
 //! | `gemv` | a step's product; a single sequence reads the weights where they lie |
 //! | `outer` | the weights' gradient over few steps |
-//! | `cells` | the gates, forward and backward |
+//! | `cells` | the cells' steps, a file each |
+//! | `recurrent` | the recurrent weights in a step's products, full or in blocks |
 //! | `sequences` | lengths, resets, and where rows stand |
 //! | `steps` | a tensor that threads write, some sequences each |
 //! | `geometry` | sizes of operands, reserve and workspace |
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
 //! | `forward`, `backward` | the walks through time |
+//! | `weights` | the weights' gradients |
 //!
 //! # What it promises
 //!
@@ -37,11 +39,13 @@ mod geometry;
 #[cfg(feature = "model")]
 mod ops;
 mod outer;
+mod recurrent;
 mod sequences;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod weights;
 
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;

@@ -4,6 +4,8 @@
 //! internal buffers are `[T, B]` rows by step and *position* in that order, and a finished sequence takes part in no product. The
 //! caller's tensors keep their own order; [`Rows`] finds a row in either.
 
+use std::ops::Range;
+
 use crate::backend::cpu::CpuElement;
 use crate::rnn::{Layout, RnnShape};
 
@@ -66,11 +68,6 @@ impl<'a> Sequences<'a> {
         self.lengths.map_or(self.shape.seq_len, |lengths| lengths[self.at(position)] as usize)
     }
 
-    /// Sequences that take part in step `t`.
-    pub(crate) fn active(&self, t: usize) -> usize {
-        self.active[t] as usize
-    }
-
     /// Number of valid steps of all sequences.
     pub(crate) fn valid_rows(&self) -> usize {
         self.valid.map_or(self.shape.seq_len * self.shape.batch, <[u32]>::len)
@@ -93,6 +90,20 @@ impl<'a> Sequences<'a> {
     /// Whether the state is re-initialised before step `t`.
     pub(crate) fn is_reset(&self, t: usize, position: usize) -> bool {
         self.resets.is_some_and(|resets| resets[t * self.shape.batch + self.at(position)] != 0)
+    }
+
+    /// The time loop: each step, in time or `backwards`, that some of the `positions` reach, and how many of them.
+    pub(crate) fn steps(
+        &self,
+        backwards: bool,
+        positions: Range<usize>,
+    ) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        let (steps, active) = (self.shape.seq_len, self.active);
+        (0..steps).filter_map(move |step| {
+            let t = if backwards { steps - 1 - step } else { step };
+            let rows = (active[t] as usize).saturating_sub(positions.start).min(positions.len());
+            (rows > 0).then_some((t, rows))
+        })
     }
 
     /// The step whose state step `t` starts from; `None` where that is the initial state.

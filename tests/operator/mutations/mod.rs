@@ -66,7 +66,7 @@ fn usual(mut recipe: Recipe) -> Recipe {
     }
     d.reverse_activations = None;
     (d.gate_clip, d.cell_clip, d.proj_size) = (None, None, None);
-    (d.peepholes, d.coupled_input_forget, d.reset) = (false, false, GruReset::After);
+    (d.peepholes, d.coupled_input_forget, d.reset, d.heads) = (false, false, GruReset::After, 1);
     recipe
 }
 
@@ -336,7 +336,7 @@ impl Builder {
         for (unit, object) in baseline.units.iter().zip(&mut objects) {
             // What the other families' kernels would show stays out of it.
             let looked_at = persistent || !unit.source.starts_with("persistent");
-            if looked_at && sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file) {
+            if looked_at && unit.closure(&sources).iter().any(|(name, _)| *name == mutation.file) {
                 *object = self.compile_unit(unit, &folder, &include, sanitized)?;
                 reached += 1;
             }

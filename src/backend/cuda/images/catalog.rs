@@ -5,6 +5,7 @@ mod rows;
 
 pub use rows::*;
 
+use crate::cell::for_each_cell;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 

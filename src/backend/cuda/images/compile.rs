@@ -195,11 +195,24 @@ impl Unit {
     /// What is compiled, for the GPU and for the host: the file and these of its entries.
     pub fn text<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> String {
         let mut text = format!("#include \"{}\"\n", self.source);
+        let entries: Vec<_> = entries.into_iter().collect();
+        for header in headers(&self.source, &entries) {
+            text += &format!("#include \"{header}\"\n");
+        }
         for entry in entries {
             let Entry { name, params, threads, body, .. } = entry;
             text += &format!("KERNEL({name}, {params}, {threads}, {body};)\n");
         }
         text
+    }
+
+    /// Everything that the unit includes, see [`Sources::closure`].
+    pub fn closure<'a>(&self, sources: &'a Sources) -> BTreeMap<&'a str, String> {
+        let mut all = sources.closure(&self.source);
+        for header in headers(&self.source, &self.entries.iter().collect::<Vec<_>>()) {
+            all.extend(sources.closure(&header));
+        }
+        all
     }
 
     /// What is compiled for the host: all entries, and the sizes of their parameters.
@@ -229,6 +242,17 @@ impl Unit {
         text += &format!("extern \"C\" const unsigned fused_rnn_host_kernel_count = {};\n", entries().count());
         text
     }
+}
+
+/// The files of the cells in `entries`, where the source is one for any cell and knows none.
+fn headers(source: &str, entries: &[&Entry]) -> Vec<String> {
+    let mut cells: Vec<&str> = Vec::new();
+    for entry in entries.iter().filter(|entry| source.starts_with("step_") && !entry.cell.is_empty()) {
+        if !cells.contains(&entry.cell) {
+            cells.push(entry.cell);
+        }
+    }
+    cells.into_iter().map(|cell| format!("cells/{cell}.cuh")).collect()
 }
 
 /// What `ptxas` says of one entry point on one architecture.
@@ -302,7 +326,7 @@ impl<'a> Job<'a> {
     pub fn run(&self, nvrtc: &Nvrtc, sources: &Sources, cache: Option<&Path>) -> Result<Output, Failure> {
         let failure = |problem: String| Failure { unit: self.unit.name.clone(), arch: self.arch, problem };
         let text = self.unit.text(self.unit.entries.iter().filter(|entry| self.entries.contains(entry.name.as_str())));
-        let headers = sources.closure(&self.unit.source);
+        let headers = self.unit.closure(sources);
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, text)| (*name, text.as_str())).collect();
         if headers.is_empty() {
             return Err(failure(format!("the catalog names {}, and kernels/ has no such file", self.unit.source)));

@@ -139,7 +139,7 @@ mirrored! {
         gate_clip: f64,
         cell_clip: f64,
         coupled_input_forget: u32,
-        reset_before: u32,
+        exponential_forget: u32,
     }
     ForwardDirection {
         cell: CellOptions,
@@ -225,7 +225,7 @@ mirrored! {
         h_prev_stride: u32,
         save: u32,
         hold: u32,
-        unused: u32,
+        other_states: u32,
     }
     StepBackwardParams {
         layer: BackwardParams,
@@ -270,6 +270,40 @@ mirrored! {
         count: u32,
         accumulate: u32,
         alpha: f64,
+    }
+    HeadProduct { vector: DevicePtr, weights: DevicePtr, out: DevicePtr }
+    HeadProductParams {
+        direction: [HeadProduct; DIRECTIONS],
+        batch: u32,
+        hidden_size: u32,
+        head_size: u32,
+        gates: u32,
+        vector_stride: u32,
+        out_stride: u32,
+        accumulate: u32,
+        unused: u32,
+    }
+    HeadWeightsParams {
+        gradients: Rows,
+        vector: Rows,
+        partial: DevicePtr,
+        lengths: DevicePtr,
+        rows: u32,
+        batch: u32,
+        hidden_size: u32,
+        head_size: u32,
+        gates: u32,
+        pieces: u32,
+    }
+    GatesParams {
+        x: Rows,
+        gates: [DevicePtr; DIRECTIONS],
+        row_count: u32,
+        columns: u32,
+        hidden_size: u32,
+        slots: u32,
+        split: u32,
+        unused: u32,
     }
     BiasGradientParams {
         rows: Rows,

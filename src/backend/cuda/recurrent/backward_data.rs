@@ -5,17 +5,16 @@ use bytemuck::Zeroable;
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
 use super::super::kernel::params::{
-    BackwardDirection, BackwardParams, CellOptions, GemmProblem, PersistentBackwardParams, Phase, Rows,
+    BackwardDirection, BackwardParams, CellOptions, GemmProblem, HeadProduct, PersistentBackwardParams, Phase, Rows,
     StepBackwardParams,
 };
-use super::cell::{gradient_slots, has_second_product, input_slots};
+use super::cell::{Run, candidate_run, gradient_slots, has_second_product, input_runs, recurrent_run};
 use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
 use super::space::{DirectionScratch, DirectionSpace};
 use crate::backend::BackwardDataArgs;
 use crate::backend::ops::Orientation;
-use crate::cell::CellKind;
 use crate::error::Result;
-use crate::rnn::{GruReset, PaddedOutput};
+use crate::rnn::PaddedOutput;
 
 impl<D: Device> Engine<'_, D> {
     /// All layers, from the last to the first.
@@ -46,13 +45,19 @@ impl<D: Device> Engine<'_, D> {
     fn input_gradient(&self, layer: usize, dx: Sequences, args: &BackwardDataArgs<'_, Raw>) -> Result<()> {
         let features = self.descriptor().layer_input_size(layer);
         let h = self.hidden_size();
+        if let Some(write) = self.plan.kernels.backward()?.write_gate_gradients() {
+            let mut params = self.gates_params(dx);
+            params.gates = self.plan.layers[layer].direction.map(|own| own.dgates.of(self.reserve));
+            let rows = self.seq_len() * self.batch();
+            return self.run(write, &self.elementwise(self.gate_rows(), rows, self.directions()), &params);
+        }
         let mut terms = Vec::new();
         for direction in 0..self.directions() {
             let dgates = self.plan.layers[layer].direction[direction].dgates.of(self.reserve);
             let weight = self.weights(args.weights.address, layer, direction).input_hidden;
-            for (slot, row, gates) in input_slots(self.descriptor().cell) {
+            for Run { slot, gate, gates } in input_runs(self.descriptor().cell) {
                 let a = self.gate_gradients(dgates, slot).rows(self.batch());
-                terms.push((a, Rows::plain(self.at(weight, row * h * features), features), gates * h));
+                terms.push((a, Rows::plain(self.at(weight, gate * h * features), features), gates * h));
             }
         }
         let rows = self.seq_len() * self.batch();
@@ -77,6 +82,7 @@ impl<D: Device> Engine<'_, D> {
             h_prev_stride: layout.stride as u32,
             save: self.saved_gates() as u32,
             hold: (descriptor.padded_output == PaddedOutput::Hold).into(),
+            other_states: descriptor.cell.other_states() as u32,
             ..Zeroable::zeroed()
         };
         for direction in 0..self.directions() {
@@ -87,7 +93,7 @@ impl<D: Device> Engine<'_, D> {
                 cell: CellOptions::new(descriptor, direction),
                 weight_hh: weights.hidden_hidden,
                 peephole: weights.peephole,
-                c0: self.state(address(args.c0), layer, direction, h),
+                c0: self.state(address(args.c0), layer, direction, self.other_states()),
                 gates: own.gates.of(self.reserve),
                 cell_state: own.cell_state.of(self.reserve),
                 q: own.q.of(self.reserve),
@@ -95,7 +101,7 @@ impl<D: Device> Engine<'_, D> {
                 dgates: own.dgates.of(self.reserve),
                 dy: self.at(dy.data, direction * p),
                 dhn: self.state(address(args.dhn), layer, direction, p),
-                dcn: self.state(address(args.dcn), layer, direction, h),
+                dcn: self.state(address(args.dcn), layer, direction, self.other_states()),
                 dh: scratch.dh.of(args.workspace.address),
                 dc: scratch.dc.of(args.workspace.address),
                 dh_reset: scratch.dh_reset.of(args.workspace.address),
@@ -104,7 +110,7 @@ impl<D: Device> Engine<'_, D> {
                 du: scratch.du.of(args.workspace.address),
                 dq: scratch.dq.of(args.workspace.address),
                 dh0: self.state(address(args.dh0), layer, direction, p),
-                dc0: self.state(address(args.dc0), layer, direction, h),
+                dc0: self.state(address(args.dc0), layer, direction, self.other_states()),
                 reverse: self.is_reverse(direction).into(),
                 unused: 0,
             };
@@ -116,8 +122,6 @@ impl<D: Device> Engine<'_, D> {
         let kernels = self.plan.kernels.backward()?;
         let descriptor = self.descriptor();
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
-        let slots = gradient_slots(descriptor.cell);
-        let before = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before;
         let (outputs, units) = (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
         self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
         if let Some(persistent) = self.plan.backward_loop.as_ref().and_then(|chosen| chosen.persistent.as_ref()) {
@@ -136,44 +140,64 @@ impl<D: Device> Engine<'_, D> {
             self.run(&persistent.kernel, &persistent.launch, &params)?;
             return self.finish_backward(params.layer, args);
         }
+        let (recurrent, candidate) = (recurrent_run(descriptor), candidate_run(descriptor));
         for step in (0..self.seq_len()).rev() {
-            let each = |build: &dyn Fn(usize, &BackwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {
-                (0..self.directions()).map(|d| build(d, &params.direction[d], self.time(d, step))).collect()
-            };
-            // Gates' gradients of this step from slot `slot` on.
-            let step_gradients = |own: &BackwardDirection, t: usize, slot: usize| {
-                Rows::plain(self.at(own.dgates, (t * b * slots + slot) * h), slots * h)
-            };
             let phase = |phase: Phase| StepBackwardParams { layer: *params, step: step as u32, phase: phase as u32 };
-            if has_second_product(descriptor) {
-                self.run(&kernels.step, if before { &units } else { &outputs }, &phase(Phase::First))?;
-                let second = each(&|d, own, t| {
-                    if before {
-                        let rows = Rows::plain(self.at(own.weight_hh, 2 * h * h), h);
-                        problem(&[(step_gradients(own, t, 0), rows, h)], Rows::plain(own.dq, h), b, h)
-                    } else {
+            if let Some(candidate) = candidate {
+                self.run(&kernels.step, &units, &phase(Phase::First))?;
+                self.gradient_product(params, candidate, step, false, &|own| own.dq)?;
+                self.run(&kernels.step, &units, &phase(Phase::Second))?;
+            } else if has_second_product(descriptor) {
+                self.run(&kernels.step, &outputs, &phase(Phase::First))?;
+                let projections: Vec<_> = (0..self.directions())
+                    .map(|d| {
+                        let own = &params.direction[d];
                         let weight = Rows::plain(self.weights(args.weights.address, layer, d).projection, h);
-                        let dh = Rows::plain(self.at(own.dh_step, t * b * p), p);
+                        let dh = Rows::plain(self.at(own.dh_step, self.time(d, step) * b * p), p);
                         problem(&[(dh, weight, p)], Rows::plain(own.du, h), b, h)
-                    }
-                });
-                self.gemm(Orientation::Nn, &second, Store { wide: true, accumulate: false })?;
+                    })
+                    .collect();
+                self.gemm(Orientation::Nn, &projections, Store { wide: true, accumulate: false })?;
                 self.run(&kernels.step, &units, &phase(Phase::Second))?;
             } else {
                 self.run(&kernels.step, &units, &phase(Phase::Whole))?;
             }
-            let recurrent = each(&|_, own, t| {
-                // Slots that pair with rows 0.. of R; reset before, R_n has had its product.
-                let (slot, gates) = match descriptor.cell {
-                    CellKind::Rnn | CellKind::Lstm => (0, descriptor.cell.gates()),
-                    CellKind::Gru => (1, if before { 2 } else { 3 }),
-                };
-                let terms = [(step_gradients(own, t, slot), Rows::plain(own.weight_hh, p), gates * h)];
-                problem(&terms, Rows::plain(own.dh, p), b, p)
-            });
-            self.gemm(Orientation::Nn, &recurrent, Store { wide: true, accumulate: true })?;
+            self.gradient_product(params, recurrent, step, true, &|own| own.dh)?;
         }
         self.finish_backward(*params, args)
+    }
+
+    /// `out = R^T da` or `+=`, of a step's gradients of the gates of a run, in both directions.
+    fn gradient_product(
+        &self,
+        params: &BackwardParams,
+        run: Run,
+        step: usize,
+        accumulate: bool,
+        out: &dyn Fn(&BackwardDirection) -> DevicePtr,
+    ) -> Result<()> {
+        let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
+        let (slots, size) = (gradient_slots(self.descriptor().cell), self.descriptor().head_size());
+        let each = params.direction[..self.directions()].iter().enumerate().map(|(d, own)| {
+            let gradients = self.at(own.dgates, (self.time(d, step) * b * slots + run.slot) * h);
+            (gradients, self.at(own.weight_hh, run.gate * h * size), out(own))
+        });
+        if let Some(kernel) = self.plan.kernels.backward()?.head_product_transposed() {
+            let mut params = self.head_params(run.gates);
+            (params.vector_stride, params.out_stride) = ((slots * h) as u32, p as u32);
+            params.accumulate = accumulate.into();
+            for (direction, (vector, weights, out)) in params.direction.iter_mut().zip(each) {
+                *direction = HeadProduct { vector, weights, out };
+            }
+            return self.run(kernel, &self.head_launch(h), &params);
+        }
+        let problems: Vec<GemmProblem> = each
+            .map(|(gradients, weights, out)| {
+                let terms = [(Rows::plain(gradients, slots * h), Rows::plain(weights, size), run.gates * h)];
+                problem(&terms, Rows::plain(out, p), b, p)
+            })
+            .collect();
+        self.gemm(Orientation::Nn, &problems, Store { wide: true, accumulate })
     }
 
     /// Gradients of the initial states, where they are wanted.

@@ -4,17 +4,19 @@ use bytemuck::Zeroable;
 
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr, Launch};
+use super::super::images::catalog::ELEMENTWISE_THREADS;
 use super::super::kernel::gemm::weight_splits;
 use super::super::kernel::launch::{bias_pieces, column_reduction, partial_sums};
-use super::super::kernel::params::{BiasGradientParams, GemmParams, PeepholeGradientParams, Rows, SumPartialsParams};
-use super::cell::{gradient_slots, input_slots};
+use super::super::kernel::params::{
+    BiasGradientParams, GemmParams, HeadWeightsParams, PeepholeGradientParams, Rows, SumPartialsParams,
+};
+use super::cell::{Run, candidate_run, gradient_slots, input_runs, recurrent_run, used_slots};
 use super::engine::{Engine, Sequences, problem};
 use super::space::Workspace;
 use crate::backend::ops::Orientation;
 use crate::backend::{BackwardWeightsArgs, WeightGrad};
-use crate::cell::CellKind;
 use crate::error::Result;
-use crate::rnn::{Bias, GruReset, LayerWeights};
+use crate::rnn::{Bias, CandidateTerm, InputKind, LayerWeights};
 
 impl<D: Device> Engine<'_, D> {
     /// All layers.
@@ -53,23 +55,22 @@ impl<D: Device> Engine<'_, D> {
             batch_stride: layout.stride,
         };
         let sum = PartialSums { partial, lengths: address(args.lengths), grad };
-        for (slot, row, gates) in input_slots(descriptor.cell) {
-            let to = self.gradient_at(out.input_hidden, row * h * features);
-            self.product_gradient(&sum, self.gate_gradients(dgates, slot), gates * h, input, features, to)?;
+        if descriptor.input == InputKind::Features {
+            for Run { slot, gate, gates } in input_runs(descriptor.cell) {
+                let to = self.gradient_at(out.input_hidden, gate * h * features);
+                self.product_gradient(&sum, self.gate_gradients(dgates, slot), gates * h, input, features, to)?;
+            }
         }
-        let gate_gradients = |slot: usize| self.gate_gradients(dgates, slot);
-        match (descriptor.cell, descriptor.reset) {
-            (CellKind::Rnn | CellKind::Lstm, _) => {
-                self.product_gradient(&sum, gate_gradients(0), self.gate_rows(), h_prev, p, out.hidden_hidden)?;
-            }
-            (CellKind::Gru, GruReset::After) => {
-                self.product_gradient(&sum, gate_gradients(1), 3 * h, h_prev, h, out.hidden_hidden)?;
-            }
-            (CellKind::Gru, GruReset::Before) => {
-                self.product_gradient(&sum, gate_gradients(1), 2 * h, h_prev, h, out.hidden_hidden)?;
-                let reset_h = self.inner(own.reset_h.of(self.reserve), h);
-                let to = self.gradient_at(out.hidden_hidden, 2 * h * h);
-                self.product_gradient(&sum, gate_gradients(0), h, reset_h, h, to)?;
+        let reset_h = self.inner(own.reset_h.of(self.reserve), h);
+        for (run, vector) in [(Some(recurrent_run(descriptor)), h_prev), (candidate_run(descriptor), reset_h)] {
+            let Some(Run { slot, gate, gates }) = run else { continue };
+            let size = descriptor.head_size();
+            let to = self.gradient_at(out.hidden_hidden, gate * h * size);
+            let gradients = self.gate_gradients(dgates, slot);
+            if descriptor.heads > 1 {
+                self.head_gradient(&sum, gradients, gates, vector, to)?;
+            } else {
+                self.product_gradient(&sum, gradients, gates * h, vector, size, to)?;
             }
         }
         if descriptor.proj_size.is_some() {
@@ -86,7 +87,7 @@ impl<D: Device> Engine<'_, D> {
             let params = PeepholeGradientParams {
                 dgates,
                 cell_state: own.cell_state.of(self.reserve),
-                c0: self.state(address(args.c0), layer, direction, h),
+                c0: self.state(address(args.c0), layer, direction, self.other_states()),
                 resets: address(args.resets),
                 partial,
                 seq_len: self.seq_len() as u32,
@@ -101,6 +102,36 @@ impl<D: Device> Engine<'_, D> {
             self.sum_partials(&sum, partial, pieces, 3 * h, out.peephole, 3 * h)?;
         }
         Ok(())
+    }
+
+    /// The same of recurrent weights in heads: `[gates, heads, size, size]`.
+    fn head_gradient(
+        &self,
+        sum: &PartialSums,
+        gradients: Sequences,
+        gates: usize,
+        vector: Sequences,
+        out: DevicePtr,
+    ) -> Result<()> {
+        let Some(kernel) = self.plan.kernels.backward()?.head_weights() else { return Ok(()) };
+        let (h, size, rows) = (self.hidden_size(), self.descriptor().head_size(), self.seq_len() * self.batch());
+        let elements = gates * h * size;
+        let pieces = head_pieces(elements, rows, self.plan.multiprocessors);
+        let params = HeadWeightsParams {
+            gradients: gradients.rows(self.batch()),
+            vector: vector.rows(self.batch()),
+            partial: sum.partial,
+            lengths: sum.lengths,
+            rows: rows as u32,
+            batch: self.batch() as u32,
+            hidden_size: h as u32,
+            head_size: size as u32,
+            gates: gates as u32,
+            pieces: pieces as u32,
+        };
+        let blocks = elements.div_ceil(ELEMENTWISE_THREADS as usize) as u32;
+        self.run(kernel, &Launch::new([blocks, pieces as u32, 1], ELEMENTWISE_THREADS), &params)?;
+        self.sum_partials(sum, sum.partial, pieces, elements, out, elements)
     }
 
     /// `out (+)= left^T right`, summed over all steps and sequences: `[m, n]`.
@@ -136,16 +167,14 @@ impl<D: Device> Engine<'_, D> {
         column_reduction(columns, pieces, 1, self.plan.dtype)
     }
 
-    /// Both biases get the sums of the gates' gradients; the GRU's `b_hn` that of what `R_n` gets.
+    /// Both biases get the sums of the gates' gradients; where the candidate's product is apart, its `b_hh` that of what the product gets.
     fn bias_gradients(&self, sum: &PartialSums, dgates: DevicePtr, out: &LayerWeights<DevicePtr>) -> Result<()> {
         let descriptor = self.descriptor();
         let kernels = self.plan.kernels.backward()?;
         let (h, slots) = (self.hidden_size(), gradient_slots(descriptor.cell));
         let rows = self.seq_len() * self.batch();
         let pieces = bias_pieces(rows);
-        // Reset before has nothing in the last slot.
-        let after = descriptor.reset == GruReset::After;
-        let columns = if descriptor.cell == CellKind::Gru && !after { 3 * h } else { slots * h };
+        let columns = used_slots(descriptor) * h;
         let params = BiasGradientParams {
             rows: Rows::plain(dgates, slots * h),
             partial: sum.partial,
@@ -162,17 +191,14 @@ impl<D: Device> Engine<'_, D> {
             let from = sum.partial.offset(slot * h * self.accumulator());
             self.sum_partials(sum, from, pieces, columns, self.gradient_at(bias, row * h), gates * h)
         };
-        for (slot, row, gates) in input_slots(descriptor.cell) {
-            add(out.input_bias, slot, row, gates)?;
+        for Run { slot, gate, gates } in input_runs(descriptor.cell) {
+            add(out.input_bias, slot, gate, gates)?;
         }
-        match descriptor.cell {
-            CellKind::Rnn | CellKind::Lstm => add(out.hidden_bias, 0, 0, slots),
-            CellKind::Gru if after => add(out.hidden_bias, 1, 0, 3),
-            CellKind::Gru => {
-                add(out.hidden_bias, 1, 0, 2)?;
-                add(out.hidden_bias, 0, 2, 1)
-            }
+        if descriptor.candidate() == CandidateTerm::Apart {
+            let Run { slot, gate, gates } = recurrent_run(descriptor);
+            return add(out.hidden_bias, slot, gate, gates);
         }
+        input_runs(descriptor.cell).try_for_each(|Run { slot, gate, gates }| add(out.hidden_bias, slot, gate, gates))
     }
 
     fn sum_partials(
@@ -202,4 +228,10 @@ struct PartialSums {
     partial: DevicePtr,
     lengths: DevicePtr,
     grad: WeightGrad,
+}
+
+/// Pieces that the sum over `rows` of the gradient of recurrent weights in heads falls into, so that every multiprocessor has work.
+pub(super) fn head_pieces(elements: usize, rows: usize, multiprocessors: usize) -> usize {
+    let threads = 1024 * multiprocessors.max(1);
+    threads.div_ceil(elements).min(rows.div_ceil(64)).clamp(1, 64)
 }

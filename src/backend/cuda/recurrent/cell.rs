@@ -1,19 +1,24 @@
-//! What the kernels of a cell need to be told, and how its gates' gradients lie.
+//! What the kernels of a cell need to be told, and how its gates' gradients lie: from the cell's row of the table.
 
 use super::super::kernel::params::{CellOptions, SavedGates};
-use crate::cell::{Activations, CellKind};
-use crate::rnn::{GruReset, RnnDescriptor};
+use crate::cell::{Activations, Candidate, CellKind};
+use crate::rnn::{CandidateTerm, ForgetGate, RnnDescriptor};
 
 impl SavedGates {
     /// What training must keep for an operator's derivatives.
     pub(crate) fn of_training(descriptor: &RnnDescriptor) -> Self {
-        let needs_input = |set: Activations| match descriptor.cell {
-            CellKind::Rnn => set.state.derivative_needs_input(),
-            // The output function's input is the cell state, which is kept anyway.
-            CellKind::Lstm | CellKind::Gru => set.gate.derivative_needs_input() || set.state.derivative_needs_input(),
+        let spec = descriptor.cell.spec();
+        // The output function's input is the cell state, which is kept anyway.
+        let needs_input = |set: Activations| {
+            (spec.functions.gate && set.gate.derivative_needs_input())
+                || (spec.functions.state && set.state.derivative_needs_input())
         };
         let any = (0..descriptor.num_directions()).any(|d| needs_input(descriptor.activations_of(d)));
-        if any || descriptor.gate_clip.is_some() { SavedGates::PreActivations } else { SavedGates::Activated }
+        if any || spec.needs_inputs || descriptor.gate_clip.is_some() {
+            SavedGates::PreActivations
+        } else {
+            SavedGates::Activated
+        }
     }
 }
 
@@ -28,30 +33,62 @@ impl CellOptions {
             gate_clip: descriptor.gate_clip.unwrap_or(f64::INFINITY),
             cell_clip: descriptor.cell_clip.unwrap_or(f64::INFINITY),
             coupled_input_forget: descriptor.coupled_input_forget.into(),
-            reset_before: (descriptor.reset == GruReset::Before).into(),
+            exponential_forget: (descriptor.forget_gate == ForgetGate::Exponential).into(),
         }
     }
 }
 
-/// Slots of `dgates`, times `hidden_size`: the gates, and for the GRU what R_n gets.
+/// Whether the candidate's gradients are the first slot of `dgates`, rather than in the order of the weights' rows.
+pub(crate) fn is_split(cell: CellKind) -> bool {
+    cell.spec().candidate != Candidate::Plain
+}
+
+/// Slots of `dgates`, times `hidden_size`: the gates, and where the candidate's product may be apart what that gets.
 pub(crate) fn gradient_slots(cell: CellKind) -> usize {
-    match cell {
-        CellKind::Rnn | CellKind::Lstm => cell.gates(),
-        CellKind::Gru => cell.gates() + 1,
+    cell.gates() + usize::from(cell.spec().candidate == Candidate::Reset)
+}
+
+/// Those that are in use.
+pub(crate) fn used_slots(descriptor: &RnnDescriptor) -> usize {
+    descriptor.cell.gates() + usize::from(descriptor.candidate() == CandidateTerm::Apart)
+}
+
+/// Whether a step has a second product within it: the projection's, or that of a candidate after a gate has acted on the state.
+pub(crate) fn has_second_product(descriptor: &RnnDescriptor) -> bool {
+    descriptor.proj_size.is_some() || descriptor.candidate() == CandidateTerm::Second
+}
+
+/// Gates one after the other among the weights' rows, whose gradients are so in `dgates`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// First slot of `dgates`.
+    pub(crate) slot: usize,
+    /// First gate.
+    pub(crate) gate: usize,
+    pub(crate) gates: usize,
+}
+
+/// The gates as `weight_ih` and `bias_ih` have them.
+pub(crate) fn input_runs(cell: CellKind) -> impl Iterator<Item = Run> {
+    let gates = cell.gates();
+    let all = Run { slot: 0, gate: 0, gates };
+    let split = [Run { slot: 1, gate: 0, gates: gates - 1 }, Run { slot: 0, gate: gates - 1, gates: 1 }];
+    let (first, second) = if is_split(cell) { (split[0], Some(split[1])) } else { (all, None) };
+    std::iter::once(first).chain(second)
+}
+
+/// The gates whose recurrent product is with `h_prev`.
+pub(crate) fn recurrent_run(descriptor: &RnnDescriptor) -> Run {
+    let gates = descriptor.cell.gates();
+    match descriptor.candidate() {
+        CandidateTerm::Summed => Run { slot: 0, gate: 0, gates },
+        CandidateTerm::Apart => Run { slot: 1, gate: 0, gates },
+        CandidateTerm::Second => Run { slot: 1, gate: 0, gates: gates - 1 },
     }
 }
 
-/// Whether a step has a second product within it: LSTM with projection, GRU with the reset gate before the product.
-pub(crate) fn has_second_product(descriptor: &RnnDescriptor) -> bool {
-    descriptor.proj_size.is_some() || (descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before)
-}
-
-/// Runs of slots of `dgates` that pair with runs of rows of `weight_ih` and `bias_ih`: first slot, first gate, gates.
-pub(crate) fn input_slots(cell: CellKind) -> impl Iterator<Item = (usize, usize, usize)> {
-    let runs: &[(usize, usize, usize)] = match cell {
-        CellKind::Rnn => &[(0, 0, 1)],
-        CellKind::Lstm => &[(0, 0, 4)],
-        CellKind::Gru => &[(1, 0, 2), (0, 2, 1)],
-    };
-    runs.iter().copied()
+/// The candidate, where its product is the second one of a step.
+pub(crate) fn candidate_run(descriptor: &RnnDescriptor) -> Option<Run> {
+    let last = Run { slot: 0, gate: descriptor.cell.gates() - 1, gates: 1 };
+    (descriptor.candidate() == CandidateTerm::Second).then_some(last)
 }

@@ -3,7 +3,6 @@
 use super::super::device::Properties;
 use super::super::images::catalog::{Exchange, PERSISTENT_TILE, PersistentKernel};
 use super::cell::has_second_product;
-use crate::cell::CellKind;
 use crate::dtype::DType;
 use crate::rnn::{RnnDescriptor, RnnShape};
 
@@ -45,7 +44,7 @@ pub(super) fn persistent_ns(
     let (units, tile) = (f64::from(about.units).min(hidden), f64::from(PERSISTENT_TILE));
     let product = gates * units * hidden * tile / multiply_adds(about.math);
     let shared = f64::from(about.shared_matrix_bytes) / 128.0;
-    let functions = units * tile * if descriptor.cell == CellKind::Rnn { 2.0 } else { 10.0 } / 16.0;
+    let functions = units * tile * if descriptor.cell.spec().functions.gate { 10.0 } else { 2.0 } / 16.0;
     let exchanged = tile * hidden * element_bytes(about.math) * if about.forward { 1.0 } else { gates };
     let (exchange, sync) = match about.family {
         Exchange::Block => (exchanged / 128.0, 60.0),
@@ -60,8 +59,8 @@ pub(super) fn persistent_ns(
 pub(super) fn step_ns(properties: &Properties, descriptor: &RnnDescriptor, shape: RnnShape, math: &str) -> f64 {
     let launches = if has_second_product(descriptor) { 4.0 } else { 2.0 };
     let rows = (descriptor.cell.gates() * descriptor.hidden_size * descriptor.num_directions()) as f64;
-    let products = rows * descriptor.output_size() as f64 * shape.batch as f64;
-    let weights = rows * descriptor.output_size() as f64 * element_bytes(math);
+    let products = rows * descriptor.head_size() as f64 * shape.batch as f64;
+    let weights = rows * descriptor.head_size() as f64 * element_bytes(math);
     // L2 gives a multiprocessor about 38 bytes a clock; small products keep few of the multiply-adders busy.
     let units = f64::from(properties.multiprocessors.max(1));
     let clocks = (products / (0.4 * multiply_adds(math) * units)).max(weights / (38.0 * units));

@@ -8,8 +8,10 @@ use bytemuck::Zeroable;
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
 use super::super::kernel::launch::{Kernel, Params};
-use super::super::kernel::params::{DropoutParams, GemmParams, GemmProblem, GemmTerm, Rows, SavedGates};
-use super::cell::gradient_slots;
+use super::super::kernel::params::{
+    DropoutParams, GatesParams, GemmParams, GemmProblem, GemmTerm, HeadProductParams, Rows, SavedGates,
+};
+use super::cell::{gradient_slots, is_split};
 use super::plan::CudaPlan;
 use crate::backend::ForwardMode;
 use crate::backend::ops::Orientation;
@@ -18,6 +20,9 @@ use crate::rnn::{Dropout, LayerWeights, Layout, RnnDescriptor};
 
 /// How often a persistent kernel looks for what another block owes it before it gives up: seconds, where microseconds are usual.
 pub(super) const MOST_POLLS: u32 = 4_000_000;
+
+/// Sequences that a thread of a product in heads takes at a time.
+const HEAD_SEQUENCES: usize = 4;
 
 /// A plan about to run on a stream.
 pub(crate) struct Engine<'a, D: Device> {
@@ -250,6 +255,41 @@ impl<D: Device> Engine<'_, D> {
     /// No dropout in inference.
     pub(super) fn dropout(&self) -> Dropout {
         Dropout::new(if self.training() { self.descriptor().dropout } else { 0.0 }, self.dropout_seed)
+    }
+
+    /// Elements of the states beside h of one sequence.
+    pub(super) fn other_states(&self) -> usize {
+        self.descriptor().cell.other_states() * self.hidden_size()
+    }
+
+    /// A launch of a product with the recurrent weights in heads, of `rows` of them.
+    pub(super) fn head_launch(&self, rows: usize) -> Launch {
+        self.elementwise(rows, self.batch().div_ceil(HEAD_SEQUENCES), self.directions())
+    }
+
+    /// What such products have in common, for `gates` gates.
+    pub(super) fn head_params(&self, gates: usize) -> HeadProductParams {
+        HeadProductParams {
+            batch: self.batch() as u32,
+            hidden_size: self.hidden_size() as u32,
+            head_size: self.descriptor().head_size() as u32,
+            gates: gates as u32,
+            ..Zeroable::zeroed()
+        }
+    }
+
+    /// Where precomputed gates are, or their gradients go: `x` or `dx`.
+    pub(super) fn gates_params(&self, x: Sequences) -> GatesParams {
+        let cell = self.descriptor().cell;
+        GatesParams {
+            x: x.rows(self.batch()),
+            row_count: (self.seq_len() * self.batch()) as u32,
+            columns: self.gate_rows() as u32,
+            hidden_size: self.hidden_size() as u32,
+            slots: gradient_slots(cell) as u32,
+            split: is_split(cell).into(),
+            ..Zeroable::zeroed()
+        }
     }
 
     /// Bytes of an accumulator.

@@ -7,7 +7,7 @@ use super::super::kernel::params::{PersistentBackwardParams, PersistentForwardPa
 use super::super::options::{Family, FamilyChoice};
 use super::cell::has_second_product;
 use super::cost::{persistent_ns, step_ns};
-use crate::cell::{Activation, CellKind};
+use crate::cell::Activation;
 use crate::error::{Error, Result};
 use crate::rnn::{RnnDescriptor, RnnShape};
 
@@ -151,7 +151,7 @@ fn find<D: Device, P: Persistent>(
         .filter(|k| k.family == exchange && k.forward == P::FORWARD && k.cell == cell && k.math == math)
         .collect();
     if of_family.is_empty() {
-        return Ok(Err(format!("there is no such kernel for {math}")));
+        return Ok(Err(format!("there is no such kernel of the {cell} for {math}")));
     }
     let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
     let mut why = String::new();
@@ -249,16 +249,18 @@ fn geometry<D: Device, P: Persistent>(
 fn option_only_of_steps(descriptor: &RnnDescriptor) -> Option<&'static str> {
     let usual = (0..descriptor.num_directions()).all(|direction| {
         let set = descriptor.activations_of(direction);
-        match descriptor.cell {
-            CellKind::Rnn => matches!(set.state, Activation::Tanh | Activation::Relu),
-            CellKind::Lstm => {
-                set.gate == Activation::Sigmoid && set.state == Activation::Tanh && set.output == Activation::Tanh
-            }
-            CellKind::Gru => set.gate == Activation::Sigmoid && set.state == Activation::Tanh,
-        }
+        let used = descriptor.cell.spec().functions;
+        // Cells without gates have a path for relu.
+        let relu = !used.gate && set.state == Activation::Relu;
+        (!used.gate || set.gate == Activation::Sigmoid)
+            && (!used.state || set.state == Activation::Tanh || relu)
+            && (!used.output || set.output == Activation::Tanh)
     });
+    if descriptor.heads > 1 {
+        return Some("heads");
+    }
     if has_second_product(descriptor) {
-        return Some(if descriptor.proj_size.is_some() { "a projection" } else { "a reset before the product" });
+        return Some(if descriptor.proj_size.is_some() { "a projection" } else { "a second product within a step" });
     }
     if !usual {
         return Some("these activations");

@@ -5,16 +5,16 @@ use bytemuck::Zeroable;
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
 use super::super::kernel::params::{
-    CellOptions, ForwardDirection, ForwardParams, GemmProblem, PersistentForwardParams, Phase, Rows, StepForwardParams,
+    CellOptions, ForwardDirection, ForwardParams, GemmProblem, HeadProduct, PersistentForwardParams, Phase, Rows,
+    StepForwardParams,
 };
 use super::super::options::Family;
-use super::cell::has_second_product;
+use super::cell::{Run, candidate_run, has_second_product, recurrent_run};
 use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
 use crate::backend::ForwardArgs;
 use crate::backend::ops::Orientation;
-use crate::cell::CellKind;
 use crate::error::Result;
-use crate::rnn::{GruReset, PaddedOutput};
+use crate::rnn::PaddedOutput;
 
 impl<D: Device> Engine<'_, D> {
     /// All layers.
@@ -33,6 +33,11 @@ impl<D: Device> Engine<'_, D> {
     /// `gates = W x` of all steps, both directions.
     fn input_product(&self, layer: usize, input: Sequences, weights: DevicePtr, kept: DevicePtr) -> Result<()> {
         let (rows, gate_rows) = (self.seq_len() * self.batch(), self.gate_rows());
+        if let Some(read) = self.plan.kernels.read_gates() {
+            let mut params = self.gates_params(input);
+            params.gates = self.plan.layers[layer].direction.map(|own| own.gates.of(kept));
+            return self.run(read, &self.elementwise(gate_rows, rows, self.directions()), &params);
+        }
         let features = self.descriptor().layer_input_size(layer);
         let problems: Vec<_> = (0..self.directions())
             .map(|direction| {
@@ -79,7 +84,7 @@ impl<D: Device> Engine<'_, D> {
                 bias_hh: weights.hidden_bias,
                 peephole: weights.peephole,
                 h0: self.state(address(args.h0), layer, direction, p),
-                c0: self.state(address(args.c0), layer, direction, h),
+                c0: self.state(address(args.c0), layer, direction, self.other_states()),
                 gates: own.gates.of(kept),
                 recurrent: scratch.recurrent.of(args.workspace.address),
                 projected: scratch.projected.of(args.workspace.address),
@@ -90,7 +95,7 @@ impl<D: Device> Engine<'_, D> {
                 u: own.u.of(kept),
                 y: self.at(y.data, direction * p),
                 hn: self.state(address(args.hn), layer, direction, p),
-                cn: self.state(address(args.cn), layer, direction, h),
+                cn: self.state(address(args.cn), layer, direction, self.other_states()),
                 reverse: self.is_reverse(direction).into(),
                 unused: 0,
             };
@@ -111,7 +116,7 @@ impl<D: Device> Engine<'_, D> {
 
     fn forward_loop(&self, params: &ForwardParams, layer: usize, args: &ForwardArgs<'_, Raw>) -> Result<()> {
         let kernels = &self.plan.kernels;
-        let (b, h, p, gate_rows) = (self.batch(), self.hidden_size(), self.output_size(), self.gate_rows());
+        let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
         let layout = self.plan.h_prev;
         let begin = self.elementwise(layout.stride, layout.rows, self.directions());
         if self.plan.forward_loop.family == Family::Grid {
@@ -131,47 +136,67 @@ impl<D: Device> Engine<'_, D> {
             };
             return self.run(&persistent.kernel, &persistent.launch, &params);
         }
-        let before = self.descriptor().cell == CellKind::Gru && self.descriptor().reset == GruReset::Before;
-        // Rows of R whose product the first phase needs.
-        let first_rows = if before { 2 * h } else { gate_rows };
         let units = self.elementwise(h, b, self.directions());
+        let (recurrent, candidate) = (recurrent_run(self.descriptor()), candidate_run(self.descriptor()));
         for step in 0..self.seq_len() {
-            let each = |build: &dyn Fn(usize, &ForwardDirection, usize) -> GemmProblem| -> Vec<GemmProblem> {
-                (0..self.directions()).map(|d| build(d, &params.direction[d], self.time(d, step))).collect()
-            };
-            let wide = Store { wide: true, accumulate: false };
-            let recurrent = each(&|_, own, t| {
-                let state = Rows::plain(self.h_prev(own.h_prev, t), layout.stride);
-                problem(
-                    &[(state, Rows::plain(own.weight_hh, p), p)],
-                    Rows::plain(own.recurrent, gate_rows),
-                    b,
-                    first_rows,
-                )
-            });
-            self.gemm(Orientation::Nt, &recurrent, wide)?;
+            self.state_product(params, recurrent, step, &|own, t| (self.h_prev(own.h_prev, t), layout.stride))?;
             let phase = |phase: Phase| StepForwardParams { layer: *params, step: step as u32, phase: phase as u32 };
             if !has_second_product(self.descriptor()) {
                 self.run(&kernels.step_forward, &units, &phase(Phase::Whole))?;
                 continue;
             }
             self.run(&kernels.step_forward, &units, &phase(Phase::First))?;
-            let second = each(&|d, own, t| {
-                if before {
-                    let state = Rows::plain(self.kept_step(own.reset_h, t, h), h);
-                    let rows = Rows::plain(self.at(own.weight_hh, 2 * h * h), h);
-                    let out = Rows::plain(own.recurrent.offset(2 * h * self.accumulator()), gate_rows);
-                    problem(&[(state, rows, h)], out, b, h)
-                } else {
+            if let Some(candidate) = candidate {
+                self.state_product(params, candidate, step, &|own, t| (self.kept_step(own.reset_h, t, h), h))?;
+                self.run(&kernels.step_forward, &units, &phase(Phase::Second))?;
+                continue;
+            }
+            let projections: Vec<_> = (0..self.directions())
+                .map(|d| {
+                    let own = &params.direction[d];
                     let weight = Rows::plain(self.weights(args.weights.address, layer, d).projection, h);
-                    let u = Rows::plain(self.kept_step(own.u, t, h), h);
+                    let u = Rows::plain(self.kept_step(own.u, self.time(d, step), h), h);
                     problem(&[(u, weight, h)], Rows::plain(own.projected, p), b, p)
-                }
-            });
-            self.gemm(Orientation::Nt, &second, wide)?;
-            let columns = if before { units } else { self.elementwise(p, b, self.directions()) };
-            self.run(&kernels.step_forward, &columns, &phase(Phase::Second))?;
+                })
+                .collect();
+            self.gemm(Orientation::Nt, &projections, Store { wide: true, accumulate: false })?;
+            let outputs = self.elementwise(p, b, self.directions());
+            self.run(&kernels.step_forward, &outputs, &phase(Phase::Second))?;
         }
         Ok(())
+    }
+
+    /// `recurrent = R v` of a step, for the gates of a run in both directions; `vector` is the address of v and the distance of its rows.
+    fn state_product(
+        &self,
+        params: &ForwardParams,
+        run: Run,
+        step: usize,
+        vector: &dyn Fn(&ForwardDirection, usize) -> (DevicePtr, usize),
+    ) -> Result<()> {
+        let (b, h, gate_rows) = (self.batch(), self.hidden_size(), self.gate_rows());
+        let size = self.descriptor().head_size();
+        let each = params.direction[..self.directions()].iter().enumerate().map(|(d, own)| {
+            let (vector, stride) = vector(own, self.time(d, step));
+            let weights = self.at(own.weight_hh, run.gate * h * size);
+            let out = own.recurrent.offset(run.gate * h * self.accumulator());
+            (vector, stride, weights, out)
+        });
+        if let Some(kernel) = self.plan.kernels.head_product() {
+            let mut params = self.head_params(run.gates);
+            params.out_stride = gate_rows as u32;
+            for (direction, (vector, stride, weights, out)) in params.direction.iter_mut().zip(each) {
+                params.vector_stride = stride as u32;
+                *direction = HeadProduct { vector, weights, out };
+            }
+            return self.run(kernel, &self.head_launch(run.gates * h), &params);
+        }
+        let problems: Vec<GemmProblem> = each
+            .map(|(vector, stride, weights, out)| {
+                let terms = [(Rows::plain(vector, stride), Rows::plain(weights, size), size)];
+                problem(&terms, Rows::plain(out, gate_rows), b, run.gates * h)
+            })
+            .collect();
+        self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false })
     }
 }

@@ -10,6 +10,7 @@ use super::super::kernel::gemm::weight_splits;
 use super::super::kernel::launch::bias_pieces;
 use super::super::kernel::params::{PersistentBackwardParams, PersistentForwardParams};
 use super::super::options::{Compute, CudaOptions, Family};
+use super::backward_weights::head_pieces;
 use super::cell::gradient_slots;
 use super::copies::{Kept, Mixed, Passing};
 use super::family::TimeLoop;
@@ -19,7 +20,7 @@ use super::space::{self, HPrevLayout, LayerSpace, Sizes, Workspace};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::rnn::{RnnDescriptor, RnnShape};
+use crate::rnn::{InputKind, RnnDescriptor, RnnShape};
 
 /// How an operator of given sizes runs on a device. Holds the loaded kernels; making one may load modules, running one never does.
 #[derive(Debug)]
@@ -230,14 +231,23 @@ fn partials(descriptor: &RnnDescriptor, shape: RnnShape, properties: &Properties
         m.saturating_mul(n).saturating_mul(weight_splits(m, n, rows, 1, properties.multiprocessors as usize, math))
     };
     let mut most = bias_pieces(rows) * (gradient_slots(descriptor.cell).max(3) * hidden);
-    for layer in 0..descriptor.num_layers.min(2) {
-        // A GRU's products are of the rows of r and z and of those of n, which split differently.
-        for m in [gates, 2 * hidden, hidden] {
-            most = most.max(of_product(m, descriptor.layer_input_size(layer)));
+    // Products of the rows of a candidate and of those of the other gates split differently.
+    let runs = [gates, gates - hidden, hidden].into_iter().filter(|rows| *rows > 0);
+    if descriptor.input == InputKind::Features {
+        for layer in 0..descriptor.num_layers.min(2) {
+            for m in runs.clone() {
+                most = most.max(of_product(m, descriptor.layer_input_size(layer)));
+            }
         }
     }
-    for m in [gates, 2 * hidden, hidden] {
-        most = most.max(of_product(m, output));
+    for m in runs {
+        most = most.max(match descriptor.heads {
+            1 => of_product(m, output),
+            _ => {
+                let elements = m.saturating_mul(descriptor.head_size());
+                elements.saturating_mul(head_pieces(elements, rows, properties.multiprocessors as usize))
+            }
+        });
     }
     most.max(of_product(output, hidden))
 }

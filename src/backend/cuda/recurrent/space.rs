@@ -6,10 +6,10 @@
 //! | tensor | shape | training | inference |
 //! |---|---|---|---|
 //! | `gates` | A `[T, B, G*H]`, each layer and direction | reserve | workspace, of one layer |
-//! | `cell_state` (LSTM) | A `[T, B, H]`; inference `[B, H]` | reserve | workspace |
+//! | `cell_state` (cells with S states beside h) | A `[T, B, S*H]`; inference `[B, S*H]` | reserve | workspace |
 //! | `h_prev` | E `[slots, rows, stride]` | reserve, `T` slots | workspace |
 //! | `q` (GRU, reset after) | A `[T, B, H]` | reserve | – |
-//! | `reset_h` (GRU, reset before), `u` (projection) | E `[T, B, H]`; inference `[B, H]` | reserve | workspace |
+//! | `reset_h` (a second product's vector: GRU, reset before), `u` (projection) | E `[T, B, H]`; inference `[B, H]` | reserve | workspace |
 //! | `hidden`, outputs of all layers but the last | E `[T, B, D*P]` | reserve | workspace, two in turn |
 //! | `dgates` | E `[T, B, slots*H]` | reserve | – |
 //! | `dh_step` (projection) | E `[T, B, P]` | reserve | – |
@@ -18,10 +18,9 @@
 use super::super::device::arena::{Arena, Place};
 use super::cell::gradient_slots;
 use crate::backend::ForwardMode;
-use crate::cell::CellKind;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::rnn::{GruReset, RnnDescriptor, RnnShape};
+use crate::rnn::{CandidateTerm, RnnDescriptor, RnnShape};
 
 /// How `h_prev` is laid out, which the kernel of the time loop decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +88,9 @@ impl DirectionSpace {
         let training = sizes.mode == ForwardMode::Training;
         // Training keeps every step, inference the last.
         let kept = if training { t } else { 1 };
-        let before = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before;
-        let after = descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::After;
+        let second = descriptor.candidate() == CandidateTerm::Second;
+        let apart = descriptor.candidate() == CandidateTerm::Apart;
+        let others = descriptor.cell.other_states();
         let projection = descriptor.proj_size.is_some();
         let mut take_if = |wanted: bool, name: &str, shape: &[usize], size: usize| {
             if wanted { arena.take(name, shape, size) } else { Ok(Place::default()) }
@@ -98,10 +98,10 @@ impl DirectionSpace {
         let layout = sizes.h_prev;
         Ok(DirectionSpace {
             gates: take_if(true, "gates", &[t, b, gates, h], accumulator)?,
-            cell_state: take_if(descriptor.cell.has_cell_state(), "cell_state", &[kept, b, h], accumulator)?,
+            cell_state: take_if(others > 0, "cell_state", &[kept, b, others, h], accumulator)?,
             h_prev: take_if(true, "h_prev", &[layout.slots, layout.rows, layout.stride], element)?,
-            q: take_if(after && training, "q", &[t, b, h], accumulator)?,
-            reset_h: take_if(before, "reset_h", &[kept, b, h], element)?,
+            q: take_if(apart && training, "q", &[t, b, h], accumulator)?,
+            reset_h: take_if(second, "reset_h", &[kept, b, h], element)?,
             u: take_if(projection, "u", &[kept, b, h], element)?,
             dgates: take_if(training, "dgates", &[t, b, gradient_slots(descriptor.cell), h], element)?,
             dh_step: take_if(training && projection, "dh_step", &[t, b, descriptor.output_size()], element)?,
@@ -149,14 +149,14 @@ pub(crate) struct DirectionScratch {
     pub(crate) recurrent: Place,
     /// Forward with projection: A `[B, P]`.
     pub(crate) projected: Place,
-    /// Backward: A `[B, P]`, `[B, H]`.
+    /// Backward: A `[B, P]`, `[B, S*H]`.
     pub(crate) dh: Place,
     pub(crate) dc: Place,
     pub(crate) dh_reset: Place,
     pub(crate) dc_reset: Place,
     /// Backward with projection: A `[B, H]`.
     pub(crate) du: Place,
-    /// Backward of a GRU, reset before: A `[B, H]`.
+    /// Backward of a candidate with a second product: A `[B, H]`.
     pub(crate) dq: Place,
     /// Backward in the grid family: E `[T, B, G * stride]`.
     pub(crate) exchange: Place,
@@ -209,13 +209,14 @@ impl Workspace {
             scratch.dh = arena.take("dh", &outputs, accumulator)?;
             scratch.dh_reset = arena.take("dh_reset", &outputs, accumulator)?;
             if descriptor.cell.has_cell_state() {
-                scratch.dc = arena.take("dc", &units, accumulator)?;
-                scratch.dc_reset = arena.take("dc_reset", &units, accumulator)?;
+                let states = [b, descriptor.cell.other_states(), descriptor.hidden_size];
+                scratch.dc = arena.take("dc", &states, accumulator)?;
+                scratch.dc_reset = arena.take("dc_reset", &states, accumulator)?;
             }
             if descriptor.proj_size.is_some() {
                 scratch.du = arena.take("du", &units, accumulator)?;
             }
-            if descriptor.cell == CellKind::Gru && descriptor.reset == GruReset::Before {
+            if descriptor.candidate() == CandidateTerm::Second {
                 scratch.dq = arena.take("dq", &units, accumulator)?;
             }
             if sizes.exchange {
