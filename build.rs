@@ -1,10 +1,10 @@
 //! Compiles the kernels. Without the feature `cuda` there is nothing to do.
 //!
 //! With it, every unit of `kernels/catalog.rs` is compiled by libnvrtc for every target, and the images are embedded in the
-//! library (`src/backend/cuda/images.rs`). Without libnvrtc the sources alone are embedded, and compiled at first use. With
+//! library (`src/backend/cuda/images/mod.rs`). Without libnvrtc the sources alone are embedded, and compiled at first use. With
 //! the feature `emulated` the same units are compiled for the host as well.
 //!
-//! Variables, besides those that say where libnvrtc is (`src/backend/cuda/nvrtc.rs`):
+//! Variables, besides those that say where libnvrtc is (`src/backend/cuda/images/nvrtc.rs`):
 //!
 //! | variable | effect |
 //! |---|---|
@@ -18,7 +18,7 @@
 #[allow(dead_code)]
 mod catalog;
 #[cfg(feature = "cuda")]
-#[path = "src/backend/cuda/compile.rs"]
+#[path = "src/backend/cuda/images/compile.rs"]
 #[allow(dead_code)]
 mod compile;
 #[cfg(feature = "cuda")]
@@ -28,9 +28,16 @@ mod device;
 #[path = "build/host.rs"]
 mod host;
 #[cfg(feature = "cuda")]
-#[path = "src/backend/cuda/nvrtc.rs"]
+#[path = "src/backend/cuda/images/nvrtc.rs"]
 #[allow(dead_code)]
 mod nvrtc;
+#[cfg(feature = "cuda")]
+#[path = "src/cell/spec.rs"]
+#[allow(dead_code)]
+mod spec;
+
+#[cfg(feature = "cuda")]
+use spec::for_each_cell;
 
 use std::process::ExitCode;
 

@@ -64,7 +64,7 @@ pub fn build() -> Result<(), String> {
         let text = unit.host_text();
         let mut hash = common;
         hash.add(&text);
-        for (name, text) in sources.closure(&unit.source) {
+        for (name, text) in unit.closure(&sources) {
             hash.add(name).add(&text);
         }
         objects.push(object(&unit.name, generate(&generated, &unit.name, &text)?, hash));

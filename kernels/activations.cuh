@@ -87,6 +87,11 @@ template <class V> struct GeneralFunctions {
     DEVICE V output(V c) const { return activate(options.output, c); }
     DEVICE V clip_cell(V s) const { return clamp(s, V(options.cell_clip)); }
     DEVICE bool coupled() const { return options.coupled_input_forget; }
+    DEVICE bool exponential_forget() const { return options.exponential_forget; }
+
+    // A pre-activation as its function takes it, and the derivative of that.
+    DEVICE V clamped(V a) const { return clamp(a, V(options.gate_clip)); }
+    DEVICE V clamped_slope(V a) const { return clamp_slope(a, V(options.gate_clip)); }
 
     // A gate's value and slope, from what was saved of it.
     DEVICE void saved_gate(V saved_value, V& value, V& slope) const { restore(options.gate, saved_value, value, slope); }

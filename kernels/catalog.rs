@@ -1,8 +1,11 @@
 // Every kernel entry point, once: build.rs compiles what stands here, the backend looks it up here.
 //
-// This file is included by `build.rs` and by `src/backend/cuda/catalog.rs`; it must not use anything but `std`.
+// This file is included by `build.rs` and by `src/backend/cuda/images/catalog.rs`; it must not use anything but `std` and the table of
+// cells, `src/cell/spec.rs`, which both have as well.
 // A `.cu` file holds templates only. Its entry points are generated from these rows, as
 // `KERNEL(name, params, threads, body)` (the macro stands in `prims.cuh`), for the GPU and for the host alike.
+
+use super::for_each_cell;
 
 /// One entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct Entry {
     pub threads: u32,
     /// Lowest compute capability, times ten, that has it.
     pub min_compute: u32,
-    /// `rnn`, `lstm`, `gru`, or empty.
+    /// The cell's name, or empty.
     pub cell: &'static str,
     /// `f32`, `f64`, `f16`, `bf16`, `tf32`, or empty.
     pub dtype: &'static str,
@@ -27,8 +30,16 @@ pub struct Entry {
     pub variant: String,
 }
 
-/// The cells: name on the command line and type in `cells/`.
-pub const CELLS: [(&str, &str); 3] = [("rnn", "Rnn"), ("lstm", "Lstm"), ("gru", "Gru")];
+macro_rules! cells {
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => {
+        /// The cells, from their table: the name, which is that of the file in `cells/`, and the type there.
+        pub const CELLS: &[(&str, &str)] = &[$((stringify!($module), stringify!($kind))),*];
+    };
+}
+for_each_cell!(cells);
+
+/// The cells that have persistent kernels.
+const PERSISTENT_CELLS: [&str; 3] = ["rnn", "lstm", "gru"];
 /// Element types: name here and in `prims.cuh`.
 pub const DTYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 /// Threads of a block of every elementwise kernel.
@@ -55,7 +66,7 @@ pub fn entries() -> Vec<Entry> {
         all.push(Entry { name, source, params, body, threads, min_compute, cell, dtype, variant: variant.to_owned() });
     };
     for dtype in DTYPES {
-        for (cell, class) in CELLS {
+        for &(cell, class) in CELLS {
             for (direction, params) in [("forward", "StepForwardParams"), ("backward", "StepBackwardParams")] {
                 let (source, kernel) = match direction {
                     "forward" => ("step_forward.cu", "step_forward"),
@@ -67,6 +78,11 @@ pub fn entries() -> Vec<Entry> {
             }
         }
         for (kernel, source, params, threads) in [
+            ("head_product", "heads.cu", "HeadProductParams", ELEMENTWISE_THREADS),
+            ("head_product_transposed", "heads.cu", "HeadProductParams", ELEMENTWISE_THREADS),
+            ("head_weights", "heads.cu", "HeadWeightsParams", ELEMENTWISE_THREADS),
+            ("read_gates", "gates.cu", "GatesParams", ELEMENTWISE_THREADS),
+            ("write_gate_gradients", "gates.cu", "GatesParams", ELEMENTWISE_THREADS),
             ("begin_forward", "step_forward.cu", "ForwardParams", ELEMENTWISE_THREADS),
             ("begin_backward", "step_backward.cu", "BackwardParams", ELEMENTWISE_THREADS),
             ("finish_backward", "step_backward.cu", "BackwardParams", ELEMENTWISE_THREADS),
@@ -74,43 +90,41 @@ pub fn entries() -> Vec<Entry> {
             ("bias_gradient", "reduce.cu", "BiasGradientParams", REDUCTION_THREADS),
             ("peephole_gradient", "reduce.cu", "PeepholeGradientParams", REDUCTION_THREADS),
             ("sum_partials", "reduce.cu", "SumPartialsParams", REDUCTION_THREADS),
-            ("bias_activation", "dense.cu", "BiasActivationParams", ELEMENTWISE_THREADS),
-            ("activation_gradient", "dense.cu", "ActivationGradientParams", ELEMENTWISE_THREADS),
-            ("combine", "dense.cu", "CombineParams", ELEMENTWISE_THREADS),
-            ("copy_columns", "dense.cu", "CopyColumnsParams", ELEMENTWISE_THREADS),
-            ("fill", "dense.cu", "FillParams", ELEMENTWISE_THREADS),
-            ("adam", "dense.cu", "AdamParams", ELEMENTWISE_THREADS),
-            ("sgd", "dense.cu", "SgdParams", ELEMENTWISE_THREADS),
-            ("rmsprop", "dense.cu", "RmsPropParams", ELEMENTWISE_THREADS),
-            ("adagrad", "dense.cu", "AdagradParams", ELEMENTWISE_THREADS),
-            ("elementwise_loss", "dense.cu", "LossParams", REDUCTION_THREADS),
-            ("categorical_loss", "dense.cu", "LossParams", REDUCTION_THREADS),
-            ("sum_of_squares", "dense.cu", "SumOfSquaresParams", REDUCTION_THREADS),
-            ("clip", "dense.cu", "ClipParams", ELEMENTWISE_THREADS),
-            ("check_finite", "dense.cu", "CheckFiniteParams", ELEMENTWISE_THREADS),
-            ("gather", "dense.cu", "GatherParams", ELEMENTWISE_THREADS),
-            ("scatter_add", "dense.cu", "ScatterAddParams", ELEMENTWISE_THREADS),
-            ("scale_add", "tensor.cu", "ScaleAddParams", ELEMENTWISE_THREADS),
-            ("strided_copy", "tensor.cu", "StridedCopyParams", ELEMENTWISE_THREADS),
-            ("scale_rows", "tensor.cu", "ScaleRowsParams", ELEMENTWISE_THREADS),
-            ("select_rows", "tensor.cu", "SelectRowsParams", ELEMENTWISE_THREADS),
-            ("sum_axis", "tensor.cu", "SumAxisParams", ELEMENTWISE_THREADS),
-            ("max_axis", "tensor.cu", "MaxAxisParams", ELEMENTWISE_THREADS),
-            ("max_axis_gradient", "tensor.cu", "MaxAxisGradientParams", ELEMENTWISE_THREADS),
-            ("softmax", "tensor.cu", "SoftmaxParams", ELEMENTWISE_THREADS),
-            ("softmax_gradient", "tensor.cu", "SoftmaxGradientParams", ELEMENTWISE_THREADS),
-            ("layer_norm", "tensor.cu", "LayerNormParams", ELEMENTWISE_THREADS),
-            ("layer_norm_gradient", "tensor.cu", "NormGradientParams", ELEMENTWISE_THREADS),
-            ("column_moments", "tensor.cu", "ColumnMomentsParams", REDUCTION_THREADS),
-            ("batch_norm", "tensor.cu", "BatchNormParams", ELEMENTWISE_THREADS),
-            ("norm_sums", "tensor.cu", "NormGradientParams", REDUCTION_THREADS),
-            ("norm_totals", "tensor.cu", "NormGradientParams", ELEMENTWISE_THREADS),
-            ("batch_norm_gradient", "tensor.cu", "NormGradientParams", ELEMENTWISE_THREADS),
-            ("mask_not_equal", "tensor.cu", "MaskNotEqualParams", ELEMENTWISE_THREADS),
-            ("mask_order", "tensor.cu", "MaskOrderParams", ELEMENTWISE_THREADS),
-            ("pick_rows", "tensor.cu", "PickRowsParams", ELEMENTWISE_THREADS),
-            ("hold_gradient", "tensor.cu", "HoldGradientParams", ELEMENTWISE_THREADS),
-            ("indices", "tensor.cu", "IndicesParams", ELEMENTWISE_THREADS),
+            ("bias_activation", "elementwise.cu", "BiasActivationParams", ELEMENTWISE_THREADS),
+            ("activation_gradient", "elementwise.cu", "ActivationGradientParams", ELEMENTWISE_THREADS),
+            ("multiply", "elementwise.cu", "MultiplyParams", ELEMENTWISE_THREADS),
+            ("fill", "elementwise.cu", "FillParams", ELEMENTWISE_THREADS),
+            ("scale_add", "elementwise.cu", "ScaleAddParams", ELEMENTWISE_THREADS),
+            ("strided_copy", "elementwise.cu", "StridedCopyParams", ELEMENTWISE_THREADS),
+            ("scale_rows", "elementwise.cu", "ScaleRowsParams", ELEMENTWISE_THREADS),
+            ("select_rows", "elementwise.cu", "SelectRowsParams", ELEMENTWISE_THREADS),
+            ("gather", "rows.cu", "GatherParams", ELEMENTWISE_THREADS),
+            ("scatter_add", "rows.cu", "ScatterAddParams", ELEMENTWISE_THREADS),
+            ("sum_axis", "rows.cu", "SumAxisParams", ELEMENTWISE_THREADS),
+            ("max_axis", "rows.cu", "MaxAxisParams", ELEMENTWISE_THREADS),
+            ("max_axis_gradient", "rows.cu", "MaxAxisGradientParams", ELEMENTWISE_THREADS),
+            ("mask_not_equal", "rows.cu", "MaskNotEqualParams", ELEMENTWISE_THREADS),
+            ("mask_order", "rows.cu", "MaskOrderParams", ELEMENTWISE_THREADS),
+            ("hold_gradient", "rows.cu", "HoldGradientParams", ELEMENTWISE_THREADS),
+            ("indices", "rows.cu", "IndicesParams", ELEMENTWISE_THREADS),
+            ("softmax", "norm.cu", "SoftmaxParams", ELEMENTWISE_THREADS),
+            ("softmax_gradient", "norm.cu", "SoftmaxGradientParams", ELEMENTWISE_THREADS),
+            ("layer_norm", "norm.cu", "LayerNormParams", ELEMENTWISE_THREADS),
+            ("layer_norm_gradient", "norm.cu", "NormGradientParams", ELEMENTWISE_THREADS),
+            ("column_moments", "norm.cu", "ColumnMomentsParams", REDUCTION_THREADS),
+            ("batch_norm", "norm.cu", "BatchNormParams", ELEMENTWISE_THREADS),
+            ("norm_sums", "norm.cu", "NormGradientParams", REDUCTION_THREADS),
+            ("norm_totals", "norm.cu", "NormGradientParams", ELEMENTWISE_THREADS),
+            ("batch_norm_gradient", "norm.cu", "NormGradientParams", ELEMENTWISE_THREADS),
+            ("adam", "training.cu", "AdamParams", ELEMENTWISE_THREADS),
+            ("sgd", "training.cu", "SgdParams", ELEMENTWISE_THREADS),
+            ("rmsprop", "training.cu", "RmsPropParams", ELEMENTWISE_THREADS),
+            ("adagrad", "training.cu", "AdagradParams", ELEMENTWISE_THREADS),
+            ("elementwise_loss", "training.cu", "LossParams", REDUCTION_THREADS),
+            ("categorical_loss", "training.cu", "LossParams", REDUCTION_THREADS),
+            ("sum_of_squares", "training.cu", "SumOfSquaresParams", REDUCTION_THREADS),
+            ("clip", "training.cu", "ClipParams", ELEMENTWISE_THREADS),
+            ("check_finite", "training.cu", "CheckFiniteParams", ELEMENTWISE_THREADS),
         ] {
             let body = format!("{kernel}<{dtype}>(p)");
             add(format!("{kernel}_{dtype}"), source, params, body, threads, 75, "", dtype, "");
@@ -121,7 +135,7 @@ pub fn entries() -> Vec<Entry> {
             let body = format!("{kernel}<{dtype}>(p)");
             add(
                 format!("{kernel}_{dtype}"),
-                "tensor.cu",
+                "elementwise.cu",
                 "ConvertParams",
                 body,
                 ELEMENTWISE_THREADS,
@@ -133,11 +147,11 @@ pub fn entries() -> Vec<Entry> {
         }
     }
     for (kernel, function, params) in [
-        ("finish_loss", "loss_to_record", "FinishLossParams"),
+        ("finish_loss", "loss_to_status", "FinishLossParams"),
         ("finish_sum_of_squares", "sum_partial_squares", "SumOfSquaresParams"),
     ] {
         // On doubles, whatever the elements are; with those of f64, so that there is no unit for two kernels alone.
-        add(kernel.to_owned(), "dense.cu", params, format!("{function}(p)"), REDUCTION_THREADS, 75, "", "f64", "");
+        add(kernel.to_owned(), "training.cu", params, format!("{function}(p)"), REDUCTION_THREADS, 75, "", "f64", "");
     }
     for (math, _, class, _, min_compute) in GEMM_MATH {
         for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {
@@ -260,7 +274,7 @@ impl Exchange {
 /// - block: `threads`; dynamic shared memory: `shared_fixed + tiles * shared_per_tile`;
 /// - a group works on its tiles one after another, so more tiles cost time where there are multiprocessors left for more groups.
 ///
-/// **Parameters** beyond the layer's: `status` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
+/// **Parameters** beyond the layer's: `fault` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
 /// results are garbage), `tiles`, `polls` (of one wait; about a microsecond each).
 ///
 /// **h_prev** (forward and backward): `h_prev_stride == stride`, base aligned to 16 bytes. With `Exchange::Grid` a forward launch
@@ -431,7 +445,7 @@ pub fn persistent() -> Vec<PersistentKernel> {
     let mut all = Vec::new();
     for (math, table) in [("bf16", &SIXTEEN_BITS[..]), ("f16", &SIXTEEN_BITS), ("f32", &EXACT), ("tf32", &TF32)] {
         for &(family, forward, shapes) in table {
-            for ((cell, _), shape) in CELLS.into_iter().zip(shapes) {
+            for (cell, shape) in PERSISTENT_CELLS.into_iter().zip(shapes) {
                 all.push(PersistentKernel::new(family, forward, cell, math, shape));
             }
         }

@@ -5,7 +5,7 @@
 //            tn: c[m, n] = sum_k a[k, m] b[k, n]   da^T x and da^T h: k runs over all steps and sequences
 // Reads      Operands of E as Rows: [T, B, features] in either layout, or plain matrices. In tn, rows k at times past a sequence's
 //            length count as zero whatever they hold.
-// Writes     c, elements or accumulators, set or added to; with splits > 1 partial sums A [splits, m, n] for sum_partials.
+// Writes     c, elements or accumulators, alpha times the sum set or added; with splits > 1 partial sums A [splits, m, n] for sum_partials.
 //            batched_gemm: alpha times many products of dense matrices that stand one after the other (attention).
 // Launch     grid (ceil(m / BM), ceil(n / BN), problems * splits), one block a tile; shared memory gemm_shared_bytes.
 //            batched_gemm: the same, any grid along z; a block takes products z, z + gridDim.z, ...
@@ -196,11 +196,12 @@ template <class Math, class T, Orientation O> DEVICE void gemm(const GemmParams&
         }
         const u64 at = row_offset(problem.c, m) + n;
         void* const c = const_cast<void*>(problem.c.data);
+        const V product = V(p.alpha) * value;
         if (p.wide) {
             V& out = static_cast<V*>(c)[at];
-            out = p.accumulate ? out + value : value;
+            out = p.accumulate ? out + product : product;
         } else {
-            store<E>(c, at, p.accumulate ? load<E>(c, at) + value : value);
+            store<E>(c, at, p.accumulate ? load<E>(c, at) + product : product);
         }
     });
 }

@@ -72,6 +72,7 @@ template <class E> DEVICE void sum_partials(const SumPartialsParams& p) {
     for (u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.len; i += u64(gridDim.x) * blockDim.x) {
         V sum = V(0);
         for (u32 s = 0; s < p.count; ++s) sum += static_cast<const V*>(p.partial)[s * p.stride + i];
-        store<E>(p.out, i, p.accumulate ? load<E>(p.out, i) + sum : sum);
+        const V scaled = V(p.alpha) * sum;
+        store<E>(p.out, i, p.accumulate ? load<E>(p.out, i) + scaled : scaled);
     }
 }

@@ -3,7 +3,7 @@
 // Shared by the step kernels and the persistent ones, so that these rules stand once on the device. The oracle has them a second
 // time in src/backend/reference.rs.
 #pragma once
-#include "cells/lstm.cuh"
+#include "cell.cuh"
 
 // Time of a step.
 DEVICE u32 time_of(u32 reverse, u32 seq_len, u32 step) { return reverse ? seq_len - 1 - step : step; }
@@ -26,10 +26,13 @@ template <class E> DEVICE typename Accumulator<E>::type load_or_zero(const void*
     return tensor == nullptr ? typename Accumulator<E>::type(0) : load<E>(tensor, i);
 }
 
-// The peepholes of unit j.
-template <class E, class V> DEVICE Peephole<V> load_peephole(const void* peephole, u32 hidden_size, u32 j) {
-    return {load_or_zero<E>(peephole, j), load_or_zero<E>(peephole, u64(hidden_size) + j),
-            load_or_zero<E>(peephole, u64(hidden_size) * 2 + j)};
+// The peepholes of unit j, zero where there are none.
+template <class Cell, class E, class V>
+DEVICE void load_peepholes(const void* peephole, u32 hidden_size, u32 j, V (&out)[MOST_PEEPHOLES]) {
+    if (Cell::PEEPHOLES) {
+#pragma unroll
+        for (u32 k = 0; k < MOST_PEEPHOLES; ++k) out[k] = load_or_zero<E>(peephole, u64(hidden_size) * k + j);
+    }
 }
 
 // Element j of the output that time t of sequence b starts from.

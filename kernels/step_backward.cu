@@ -10,9 +10,6 @@
 //            A thread owns (unit or output j, sequence b) and loops over sequences b, b + gridDim.y, ...
 // Numerics   The accumulator type throughout; dgates and dh_step, which are operands of products, round once to E.
 // Oracle     src/backend/reference.rs.
-#include "cells/gru.cuh"
-#include "cells/lstm.cuh"
-#include "cells/rnn.cuh"
 #include "sequence.cuh"
 
 // dh, dc from the gradients of the final states; nothing has been sent to the initial ones yet.
@@ -26,8 +23,8 @@ template <class E> DEVICE void begin_backward(const BackwardParams& p) {
             static_cast<V*>(d.dh)[i] = load_or_zero<E>(d.dhn, i);
             static_cast<V*>(d.dh_reset)[i] = V(0);
         }
-        if (j < p.hidden_size && d.dc != nullptr) {
-            const u64 i = u64(b) * p.hidden_size + j;
+        for (u32 k = 0; j < p.hidden_size && k < p.other_states; ++k) {
+            const u64 i = (u64(b) * p.other_states + k) * p.hidden_size + j;
             static_cast<V*>(d.dc)[i] = load_or_zero<E>(d.dcn, i);
             static_cast<V*>(d.dc_reset)[i] = V(0);
         }
@@ -45,8 +42,8 @@ template <class E> DEVICE void finish_backward(const BackwardParams& p) {
             const u64 i = u64(b) * p.output_size + j;
             store<E>(d.dh0, i, static_cast<const V*>(d.dh)[i] + static_cast<const V*>(d.dh_reset)[i]);
         }
-        if (j < p.hidden_size && d.dc0 != nullptr) {
-            const u64 i = u64(b) * p.hidden_size + j;
+        for (u32 k = 0; j < p.hidden_size && d.dc0 != nullptr && k < p.other_states; ++k) {
+            const u64 i = (u64(b) * p.other_states + k) * p.hidden_size + j;
             store<E>(d.dc0, i, static_cast<const V*>(d.dc)[i] + static_cast<const V*>(d.dc_reset)[i]);
         }
     }
@@ -76,106 +73,78 @@ DEVICE typename Accumulator<E>::type take_dh(const BackwardParams& p, const Back
     return counts ? carried + load_or_zero<E>(d.dy, t * p.dy_time_stride + b * p.dy_batch_stride + j) : carried;
 }
 
-template <class E>
-DEVICE void step_cell(Rnn, const StepBackwardParams& s, const BackwardDirection& d, u32 t, u32 b, u32 j) {
+// The step of unit j (or output j, where a projection comes first) of sequence b. At a step past the sequence's length gradients of
+// gates are zero, and those of states pass on.
+template <class Cell, class E> DEVICE void step_unit(const StepBackwardParams& s, const BackwardDirection& d, u32 t, u32 b, u32 j) {
     using V = typename Accumulator<E>::type;
-    const BackwardParams& p = s.layer;
-    const u64 row = u64(t) * p.batch + b, own = u64(b) * p.hidden_size + j;
-    const V dh = take_dh<E>(p, d, s.step, t, b, j);
-    const bool valid = is_valid(p.lengths, t, b);
-    V da = V(0);
-    if (valid) {
-        const V saved = static_cast<const V*>(d.gates)[row * p.hidden_size + j];
-        da = rnn_backward(GeneralFunctions<V>{d.cell, p.save}, saved, dh);
-    }
-    store<E>(d.dgates, row * p.hidden_size + j, da);
-    static_cast<V*>(d.dh)[own] = valid ? V(0) : dh;
-}
-
-template <class E>
-DEVICE void step_cell(Lstm, const StepBackwardParams& s, const BackwardDirection& d, u32 t, u32 b, u32 j) {
-    using V = typename Accumulator<E>::type;
+    constexpr int G = Cell::GATES, S = Cell::STATES, SLOTS = Cell::GRADIENT_SLOTS, N = G - 1;
     const BackwardParams& p = s.layer;
     const u32 H = p.hidden_size;
     const u64 row = u64(t) * p.batch + b, own = u64(b) * H + j;
     const bool valid = is_valid(p.lengths, t, b);
-    if (s.phase == PHASE_FIRST) {  // j is an output; u comes after the product with W_hr
+    if (Cell::PROJECTION && s.phase == PHASE_FIRST) {  // j is an output; u comes after the product with W_hr
         const V dh = take_dh<E>(p, d, s.step, t, b, j);
         store<E>(d.dh_step, row * p.output_size + j, valid ? dh : V(0));
         static_cast<V*>(d.dh)[u64(b) * p.output_size + j] = valid ? V(0) : dh;
         return;
     }
-    V du;
-    if (s.phase == PHASE_SECOND) {
-        du = static_cast<const V*>(d.du)[own];
-    } else {
-        du = take_dh<E>(p, d, s.step, t, b, j);
-        static_cast<V*>(d.dh)[own] = valid ? V(0) : du;
-    }
-    V dc = take_carried<V>(p, d, s.step, b, d.dc, d.dc_reset, own);
-    V da[4] = {V(0), V(0), V(0), V(0)};
-    if (valid) {
-        const V* const cell_state = static_cast<const V*>(d.cell_state);
-        V saved[4], c_prev;
-#pragma unroll
-        for (u32 k = 0; k < 4; ++k) saved[k] = static_cast<const V*>(d.gates)[(row * 4 + k) * H + j];
-        if (starts_anew(p.lengths, p.resets, p.batch, s.step, t, b)) {
-            c_prev = load_or_zero<E>(d.c0, own);
-        } else {
-            c_prev = cell_state[(u64(time_of(d.reverse, p.seq_len, s.step - 1)) * p.batch + b) * H + j];
-        }
-        lstm_backward(GeneralFunctions<V>{d.cell, p.save}, saved, load_peephole<E, V>(d.peephole, H, j), c_prev,
-                      cell_state[row * H + j], du, dc, da);
-    }
-#pragma unroll
-    for (u32 k = 0; k < 4; ++k) store<E>(d.dgates, (row * 4 + k) * H + j, da[k]);
-    static_cast<V*>(d.dc)[own] = dc;
-}
-
-template <class E>
-DEVICE void step_cell(Gru, const StepBackwardParams& s, const BackwardDirection& d, u32 t, u32 b, u32 j) {
-    using V = typename Accumulator<E>::type;
-    const BackwardParams& p = s.layer;
-    const u32 H = p.hidden_size;
-    const u64 row = u64(t) * p.batch + b, own = u64(b) * H + j;
-    const V* const gates = static_cast<const V*>(d.gates) + row * 3 * H;
-    const u64 dgates = row * 4 * H + j;
-    const bool valid = is_valid(p.lengths, t, b);
+    const u64 dgates = row * SLOTS * H + j;
     const GeneralFunctions<V> functions{d.cell, p.save};
-    const V h_prev = load<E>(d.h_prev, (u64(t) * p.rows + b) * p.h_prev_stride + j);
-    V r = V(0), slope_r = V(0);
-    if (valid) functions.saved_gate(gates[Gru::R * H + j], r, slope_r);
-    if (s.phase == PHASE_SECOND) {  // reset before: dq = R_n^T da_n is known now
-        const V dq = valid ? static_cast<const V*>(d.dq)[own] : V(0);
-        store<E>(d.dgates, dgates + Gru::SLOT_R * H, valid ? h_prev * dq * slope_r : V(0));
-        static_cast<V*>(d.dh)[own] += r * dq;
+    UnitBackward<V> u{};
+    u.apart = Cell::SPLIT && s.phase == PHASE_WHOLE;
+    if (Cell::PROJECTION && s.phase == PHASE_SECOND) {
+        u.dh = static_cast<const V*>(d.du)[own];
+    } else if (Cell::SPLIT && s.phase == PHASE_SECOND) {
+        u.dh = static_cast<const V*>(d.dh)[own];  // the first phase has left it there
+        u.dq = static_cast<const V*>(d.dq)[own];
+    } else {
+        u.dh = take_dh<E>(p, d, s.step, t, b, j);
+    }
+    if (valid) {
+#pragma unroll
+        for (int k = 0; k < G; ++k) u.saved[k] = static_cast<const V*>(d.gates)[(row * G + k) * H + j];
+        if (Cell::READS_H) u.h_prev = load<E>(d.h_prev, (u64(t) * p.rows + b) * p.h_prev_stride + j);
+        if (Cell::SPLIT && u.apart) u.q = static_cast<const V*>(d.q)[row * H + j];
+    }
+    if (Cell::SPLIT && s.phase == PHASE_FIRST) {
+        store<E>(d.dgates, dgates + gradient_slot<Cell>(N) * H, valid ? Cell::candidate_gradient(functions, u) : V(0));
+        static_cast<V*>(d.dh)[own] = u.dh;
         return;
     }
-    const V dh = take_dh<E>(p, d, s.step, t, b, j);
-    GruGradient<V> g{V(0), V(0), dh};
-    V dq = V(0), da_r = V(0);
-    if (valid) {
-        g = gru_backward(functions, gates[Gru::Z * H + j], gates[Gru::N * H + j], h_prev, dh);
-        if (s.phase == PHASE_WHOLE) {
-            dq = r * g.da_n;
-            da_r = static_cast<const V*>(d.q)[row * H + j] * g.da_n * slope_r;
+    if (S > 0) {
+        const bool anew = starts_anew(p.lengths, p.resets, p.batch, s.step, t, b);
+        const u64 before = anew ? 0 : u64(time_of(d.reverse, p.seq_len, s.step - 1)) * p.batch + b;
+        const V* const states = static_cast<const V*>(d.cell_state);
+#pragma unroll
+        for (int k = 0; k < S; ++k) {
+            u.dstate[k] = take_carried<V>(p, d, s.step, b, d.dc, d.dc_reset, (u64(b) * S + k) * H + j);
+            if (!valid) continue;
+            u.state[k] = states[(row * S + k) * H + j];
+            u.state_prev[k] =
+                anew ? load_or_zero<E>(d.c0, (u64(b) * S + k) * H + j) : states[(before * S + k) * H + j];
         }
     }
-    store<E>(d.dgates, dgates + Gru::SLOT_N * H, g.da_n);
-    store<E>(d.dgates, dgates + Gru::SLOT_Z * H, g.da_z);
-    if (s.phase == PHASE_WHOLE) {
-        store<E>(d.dgates, dgates + Gru::SLOT_R * H, da_r);
-        store<E>(d.dgates, dgates + Gru::SLOT_Q * H, dq);
+    const V dh = u.dh;
+    if (valid) {
+        load_peepholes<Cell, E>(d.peephole, H, j, u.peephole);
+        Cell::backward(functions, u);
     }
-    static_cast<V*>(d.dh)[own] = g.dh_prev;
+#pragma unroll
+    for (int k = 0; k < G; ++k) store<E>(d.dgates, dgates + gradient_slot<Cell>(k) * H, u.da[k]);
+    if (Cell::SPLIT && u.apart) store<E>(d.dgates, dgates + u64(G) * H, valid ? u.dq : V(0));
+    if (!(Cell::PROJECTION && s.phase == PHASE_SECOND)) {
+        static_cast<V*>(d.dh)[own] = !valid ? dh : Cell::READS_H ? u.dh : V(0);
+    }
+#pragma unroll
+    for (int k = 0; k < S; ++k) static_cast<V*>(d.dc)[(u64(b) * S + k) * H + j] = u.dstate[k];
 }
 
 template <class Cell, class E> DEVICE void step_backward(const StepBackwardParams& s) {
     const BackwardParams& p = s.layer;
     const BackwardDirection& d = p.direction[blockIdx.z];
-    const u32 columns = Cell::CELL_STATE && s.phase == PHASE_FIRST ? p.output_size : p.hidden_size;
+    const u32 columns = Cell::PROJECTION && s.phase == PHASE_FIRST ? p.output_size : p.hidden_size;
     const u32 j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= columns) return;
     const u32 t = time_of(d.reverse, p.seq_len, s.step);
-    for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) step_cell<E>(Cell{}, s, d, t, b, j);
+    for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) step_unit<Cell, E>(s, d, t, b, j);
 }

@@ -10,9 +10,6 @@
 // Numerics   Sums and functions in the accumulator type (float; double for f64); stored outputs round once to E.
 // Backward   step_backward.cu reads what is saved here.
 // Oracle     src/backend/reference.rs.
-#include "cells/gru.cuh"
-#include "cells/lstm.cuh"
-#include "cells/rnn.cuh"
 #include "sequence.cuh"
 
 // h_prev of the first step: h0 or zeros; rows and columns beyond the batch and the output size are zero.
@@ -33,107 +30,81 @@ template <class E> DEVICE typename Accumulator<E>::type bias_of(const ForwardDir
     return load_or_zero<E>(d.bias_ih, row) + load_or_zero<E>(d.bias_hh, row);
 }
 
-// Index of (time or 0, b, unit) in a tensor that training keeps of every step and inference of the last one only.
-DEVICE u64 kept_index(const ForwardParams& p, u32 t, u32 b, u32 j) {
-    return ((p.save == SAVE_NOTHING ? 0 : u64(t) * p.batch) + b) * p.hidden_size + j;
-}
+// Row (time or 0, b) of a tensor that training keeps of every step and inference of the last one only.
+DEVICE u64 kept_row(const ForwardParams& p, u32 t, u32 b) { return (p.save == SAVE_NOTHING ? 0 : u64(t) * p.batch) + b; }
 
-template <class E> DEVICE void step_cell(Rnn, const StepForwardParams& s, const ForwardDirection& d, u32 t, u32 b, u32 j) {
+// The step of unit j (or output j, where a projection comes second) of sequence b. What a step past the sequence's length would
+// compute is not computed: the states stay as they are.
+template <class Cell, class E> DEVICE void step_unit(const StepForwardParams& s, const ForwardDirection& d, u32 t, u32 b, u32 j) {
     using V = typename Accumulator<E>::type;
-    const ForwardParams& p = s.layer;
-    const u64 gate = (u64(t) * p.batch + b) * p.hidden_size + j;
-    V* const gates = static_cast<V*>(d.gates);
-    const V recurrent = static_cast<const V*>(d.recurrent)[u64(b) * p.hidden_size + j];
-    const V a = gates[gate] + recurrent + bias_of<E>(d, j);
-    const V h = rnn_forward(GeneralFunctions<V>{d.cell, p.save}, a);
-    if (p.save != SAVE_NOTHING) gates[gate] = p.save == SAVE_ACTIVATED ? h : a;
-    store_output<E>(p, d, s.step, t, b, j, h);
-}
-
-template <class E> DEVICE void step_cell(Lstm, const StepForwardParams& s, const ForwardDirection& d, u32 t, u32 b, u32 j) {
-    using V = typename Accumulator<E>::type;
+    constexpr int G = Cell::GATES, S = Cell::STATES, N = G - 1;
     const ForwardParams& p = s.layer;
     const u32 H = p.hidden_size;
-    if (s.phase == PHASE_SECOND) {
+    if (Cell::PROJECTION && s.phase == PHASE_SECOND) {
         store_output<E>(p, d, s.step, t, b, j, static_cast<const V*>(d.projected)[u64(b) * p.output_size + j]);
         return;
     }
     const u64 row = u64(t) * p.batch + b;
-    V* const gates = static_cast<V*>(d.gates) + row * 4 * H;
-    const V* const recurrent = static_cast<const V*>(d.recurrent) + u64(b) * 4 * H;
-    V* const cell_state = static_cast<V*>(d.cell_state);
-    V c_prev;
-    if (starts_anew(p.lengths, p.resets, p.batch, s.step, t, b)) {
-        c_prev = load_or_zero<E>(d.c0, u64(b) * H + j);
-    } else {
-        c_prev = cell_state[kept_index(p, time_of(d.reverse, p.seq_len, s.step - 1), b, j)];
+    V* const gates = static_cast<V*>(d.gates) + row * G * H + j;
+    const V* const recurrent = static_cast<const V*>(d.recurrent) + u64(b) * G * H + j;
+    V* const states = static_cast<V*>(d.cell_state);
+    const GeneralFunctions<V> functions{d.cell, p.save};
+    UnitForward<V> u{};
+    u.apart = Cell::SPLIT && s.phase == PHASE_WHOLE;
+    if (S > 0) {
+        const bool anew = starts_anew(p.lengths, p.resets, p.batch, s.step, t, b);
+        const u32 before = anew ? 0 : time_of(d.reverse, p.seq_len, s.step - 1);
+#pragma unroll
+        for (int k = 0; k < S; ++k) {
+            u.state[k] = anew ? load_or_zero<E>(d.c0, (u64(b) * S + k) * H + j)
+                              : states[(kept_row(p, before, b) * S + k) * H + j];
+        }
     }
     const bool valid = is_valid(p.lengths, t, b);
-    LstmUnit<V> unit{};
-    unit.c = c_prev;
     if (valid) {
-        V a[4];
+        if (Cell::READS_H) u.h = load_h_prev<E>(p, d, t, b, j);
+        load_peepholes<Cell, E>(d.peephole, H, j, u.peephole);
 #pragma unroll
-        for (u32 k = 0; k < 4; ++k) a[k] = gates[k * H + j] + recurrent[k * H + j] + bias_of<E>(d, k * H + j);
-        unit = lstm_forward(GeneralFunctions<V>{d.cell, p.save}, a, load_peephole<E, V>(d.peephole, H, j), c_prev);
+        for (int k = 0; k < G; ++k) {
+            if (Cell::SPLIT && k == N) continue;
+            u.a[k] = gates[k * H] + recurrent[k * H] + bias_of<E>(d, k * H + j);
+        }
+        if (Cell::SPLIT && s.phase != PHASE_FIRST) {
+            const V input = gates[N * H] + load_or_zero<E>(d.bias_ih, N * H + j);
+            const V product = recurrent[N * H] + load_or_zero<E>(d.bias_hh, N * H + j);
+            u.a[N] = u.apart ? input : input + product;
+            u.q = product;
+        }
+        Cell::first(functions, u);
+        if (Cell::SPLIT && s.phase == PHASE_FIRST) {
+            store<E>(d.reset_h, kept_row(p, t, b) * H + j, u.q);
+            return;
+        }
+        if (Cell::SPLIT && u.apart && p.save != SAVE_NOTHING) static_cast<V*>(d.q)[row * H + j] = u.q;
+        Cell::rest(functions, u);
         if (p.save != SAVE_NOTHING) {
 #pragma unroll
-            for (u32 k = 0; k < 4; ++k) gates[k * H + j] = p.save == SAVE_ACTIVATED ? unit.gate[k] : unit.a[k];
+            for (int k = 0; k < G; ++k) gates[k * H] = p.save == SAVE_ACTIVATED ? u.gate[k] : u.a[k];
         }
     }
-    cell_state[kept_index(p, t, b, j)] = unit.c;
-    if (s.step + 1 == p.seq_len && d.cn != nullptr) store<E>(d.cn, u64(b) * H + j, unit.c);
-    if (s.phase == PHASE_FIRST) {
-        store<E>(d.u, kept_index(p, t, b, j), unit.u);
-    } else {
-        store_output<E>(p, d, s.step, t, b, j, unit.u);
+#pragma unroll
+    for (int k = 0; k < S; ++k) {
+        states[(kept_row(p, t, b) * S + k) * H + j] = u.state[k];
+        if (s.step + 1 == p.seq_len && d.cn != nullptr) store<E>(d.cn, (u64(b) * S + k) * H + j, u.state[k]);
     }
-}
-
-template <class E> DEVICE void step_cell(Gru, const StepForwardParams& s, const ForwardDirection& d, u32 t, u32 b, u32 j) {
-    using V = typename Accumulator<E>::type;
-    const ForwardParams& p = s.layer;
-    const u32 H = p.hidden_size;
-    const u64 row = u64(t) * p.batch + b;
-    V* const gates = static_cast<V*>(d.gates) + row * 3 * H;
-    const V* const recurrent = static_cast<const V*>(d.recurrent) + u64(b) * 3 * H;
-    const GeneralFunctions<V> functions{d.cell, p.save};
-    const V h_prev = load_h_prev<E>(p, d, t, b, j);
-    const V a_z = gates[Gru::Z * H + j] + recurrent[Gru::Z * H + j] + bias_of<E>(d, Gru::Z * H + j);
-    V a_r = gates[Gru::R * H + j];  // in a second phase r itself, which the first one left there
-    if (s.phase != PHASE_SECOND) a_r += recurrent[Gru::R * H + j] + bias_of<E>(d, Gru::R * H + j);
-    if (s.phase == PHASE_FIRST) {
-        const V r = functions.gate(a_r);
-        gates[Gru::R * H + j] = p.save == SAVE_PRE_ACTIVATIONS ? a_r : r;
-        store<E>(d.reset_h, kept_index(p, t, b, j), r * h_prev);
-        return;
+    if (Cell::PROJECTION && s.phase == PHASE_FIRST) {
+        store<E>(d.u, kept_row(p, t, b) * H + j, u.h);
+    } else if (!(Cell::SPLIT && s.phase == PHASE_FIRST)) {
+        store_output<E>(p, d, s.step, t, b, j, u.h);
     }
-    const V product = recurrent[Gru::N * H + j] + load_or_zero<E>(d.bias_hh, Gru::N * H + j);
-    V r = V(0), state_term = product;
-    if (s.phase == PHASE_WHOLE) {
-        r = functions.gate(a_r);
-        state_term = r * product;
-    }
-    const V a_n = gates[Gru::N * H + j] + load_or_zero<E>(d.bias_ih, Gru::N * H + j) + state_term;
-    const V z = functions.gate(a_z), n = functions.state(a_n);
-    if (p.save != SAVE_NOTHING) {
-        const bool activated = p.save == SAVE_ACTIVATED;
-        gates[Gru::Z * H + j] = activated ? z : a_z;
-        gates[Gru::N * H + j] = activated ? n : a_n;
-        if (s.phase == PHASE_WHOLE) {
-            gates[Gru::R * H + j] = activated ? r : a_r;
-            static_cast<V*>(d.q)[row * H + j] = product;
-        }
-    }
-    store_output<E>(p, d, s.step, t, b, j, gru_output(z, n, h_prev));
 }
 
 template <class Cell, class E> DEVICE void step_forward(const StepForwardParams& s) {
     const ForwardParams& p = s.layer;
     const ForwardDirection& d = p.direction[blockIdx.z];
-    const u32 columns = Cell::CELL_STATE && s.phase == PHASE_SECOND ? p.output_size : p.hidden_size;
+    const u32 columns = Cell::PROJECTION && s.phase == PHASE_SECOND ? p.output_size : p.hidden_size;
     const u32 j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= columns) return;
     const u32 t = time_of(d.reverse, p.seq_len, s.step);
-    for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) step_cell<E>(Cell{}, s, d, t, b, j);
+    for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) step_unit<Cell, E>(s, d, t, b, j);
 }

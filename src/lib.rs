@@ -71,24 +71,35 @@
 
 pub mod backend;
 pub mod cell;
+#[cfg(feature = "model")]
 pub mod data;
 pub mod dtype;
 pub mod error;
+#[cfg(feature = "model")]
 pub mod files;
 pub mod gradcheck;
+#[cfg(feature = "model")]
 pub mod interop;
+#[cfg(feature = "model")]
 pub mod loss;
+#[cfg(feature = "model")]
 pub mod metrics;
+#[cfg(feature = "model")]
 pub mod model;
+#[cfg(feature = "model")]
 pub mod nn;
+#[cfg(feature = "model")]
 pub mod optim;
+#[cfg(feature = "model")]
 pub mod parity;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod rnn;
 pub mod simd;
+#[cfg(feature = "model")]
 mod svg;
 
+#[cfg(feature = "model")]
 pub use backend::Device;
 pub use dtype::{DType, Element, Scalar, Stored};
 pub use error::{Error, Result};

@@ -1,13 +1,17 @@
 // gru.cuh - one unit of the GRU, in registers. Equations and derivative: src/cell/gru.rs (the oracle).
 #pragma once
-#include "activations.cuh"
+#include "cell.cuh"
 
-struct Gru {
-    static constexpr int GATES = 3;
+struct Gru : CellBase<3, 0> {
     static constexpr int GRADIENT_SLOTS = 4;
-    static constexpr bool CELL_STATE = false;
+    static constexpr bool SPLIT = true, READS_H = true;
     enum { R, Z, N };  // in the order of the weights' rows
     enum { SLOT_N, SLOT_R, SLOT_Z, SLOT_Q };  // in the order of dgates, see params.cuh
+
+    template <class F, class V> static DEVICE void first(const F& functions, UnitForward<V>& u);
+    template <class F, class V> static DEVICE void rest(const F& functions, UnitForward<V>& u);
+    template <class F, class V> static DEVICE V candidate_gradient(const F& functions, const UnitBackward<V>& u);
+    template <class F, class V> static DEVICE void backward(const F& functions, UnitBackward<V>& u);
 };
 
 // n and h, given r, z and the candidate's pre-activation.
@@ -26,4 +30,36 @@ DEVICE GruGradient<V> gru_backward(const F& functions, V saved_z, V saved_n, V h
     functions.saved_gate(saved_z, z, slope_z);
     functions.saved_state(saved_n, n, slope_n);
     return {dh * (V(1) - z) * slope_n, dh * (h_prev - n) * slope_z, dh * z};
+}
+
+template <class F, class V> DEVICE void Gru::first(const F& functions, UnitForward<V>& u) {
+    u.gate[R] = functions.gate(u.a[R]);
+    u.gate[Z] = functions.gate(u.a[Z]);
+    if (!u.apart) u.q = u.gate[R] * u.h;
+}
+
+template <class F, class V> DEVICE void Gru::rest(const F& functions, UnitForward<V>& u) {
+    if (u.apart) u.a[N] += u.gate[R] * u.q;
+    u.gate[N] = functions.state(u.a[N]);
+    u.h = gru_output(u.gate[Z], u.gate[N], u.h);
+}
+
+template <class F, class V> DEVICE V Gru::candidate_gradient(const F& functions, const UnitBackward<V>& u) {
+    return gru_backward(functions, u.saved[Z], u.saved[N], u.h_prev, u.dh).da_n;
+}
+
+template <class F, class V> DEVICE void Gru::backward(const F& functions, UnitBackward<V>& u) {
+    V r, slope_r;
+    functions.saved_gate(u.saved[R], r, slope_r);
+    const GruGradient<V> g = gru_backward(functions, u.saved[Z], u.saved[N], u.h_prev, u.dh);
+    u.da[N] = g.da_n;
+    u.da[Z] = g.da_z;
+    u.dh = g.dh_prev;
+    if (u.apart) {
+        u.dq = r * g.da_n;
+        u.da[R] = u.q * g.da_n * slope_r;
+    } else {
+        u.da[R] = u.h_prev * u.dq * slope_r;
+        u.dh += r * u.dq;
+    }
 }

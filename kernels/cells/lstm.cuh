@@ -1,12 +1,13 @@
 // lstm.cuh - one unit of the LSTM, in registers. Equations and derivative: src/cell/lstm.rs (the oracle).
 #pragma once
-#include "activations.cuh"
+#include "cell.cuh"
 
-struct Lstm {
-    static constexpr int GATES = 4;
-    static constexpr int GRADIENT_SLOTS = 4;
-    static constexpr bool CELL_STATE = true;
+struct Lstm : CellBase<4, 1> {
+    static constexpr bool PROJECTION = true, PEEPHOLES = true;
     enum { I, F, G, O };  // in the order of the weights' rows
+
+    template <class Fs, class V> static DEVICE void rest(const Fs& functions, UnitForward<V>& u);
+    template <class Fs, class V> static DEVICE void backward(const Fs& functions, UnitBackward<V>& u);
 };
 
 // The peepholes of a unit; zero where there are none.
@@ -61,4 +62,20 @@ DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const Peephol
     da[Lstm::F] = ds * c_prev * slope_f;
     da[Lstm::G] = ds * i * slope_g;
     dc = ds * f + p.i * da[Lstm::I] + p.f * da[Lstm::F];
+}
+
+template <class Fs, class V> DEVICE void Lstm::rest(const Fs& functions, UnitForward<V>& u) {
+    const LstmUnit<V> r = lstm_forward(functions, u.a, Peephole<V>{u.peephole[0], u.peephole[1], u.peephole[2]}, u.state[0]);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        u.a[k] = r.a[k];
+        u.gate[k] = r.gate[k];
+    }
+    u.state[0] = r.c;
+    u.h = r.u;
+}
+
+template <class Fs, class V> DEVICE void Lstm::backward(const Fs& functions, UnitBackward<V>& u) {
+    lstm_backward(functions, u.saved, Peephole<V>{u.peephole[0], u.peephole[1], u.peephole[2]}, u.state_prev[0], u.state[0], u.dh,
+                  u.dstate[0], u.da);
 }

@@ -1,12 +1,6 @@
 // rnn.cuh - one unit of the simple recurrence, in registers. Equations and derivative: src/cell/rnn.rs (the oracle).
 #pragma once
-#include "activations.cuh"
-
-struct Rnn {
-    static constexpr int GATES = 1;         // rows of the weights, times H
-    static constexpr int GRADIENT_SLOTS = 1;  // of dgates, times H
-    static constexpr bool CELL_STATE = false;
-};
+#include "cell.cuh"
 
 // h = state(a)
 template <class F, class V> DEVICE V rnn_forward(const F& functions, V a) { return functions.state(a); }
@@ -17,3 +11,12 @@ template <class F, class V> DEVICE V rnn_backward(const F& functions, V saved, V
     functions.saved_state(saved, value, slope);
     return dh * slope;
 }
+
+struct Rnn : CellBase<1, 0> {
+    template <class F, class V> static DEVICE void rest(const F& functions, UnitForward<V>& u) {
+        u.h = u.gate[0] = rnn_forward(functions, u.a[0]);
+    }
+    template <class F, class V> static DEVICE void backward(const F& functions, UnitBackward<V>& u) {
+        u.da[0] = rnn_backward(functions, u.saved[0], u.dh);
+    }
+};

@@ -35,7 +35,7 @@ pub struct Outputs<E> {
     pub y: Vec<E>,
     /// Final output state.
     pub hn: Vec<E>,
-    /// Final cell state, LSTM only.
+    /// Final states beside h, of cells that have such.
     pub cn: Option<Vec<E>>,
 }
 
@@ -57,7 +57,7 @@ pub struct InputGradients<E> {
     pub dx: Vec<E>,
     /// Of `h0`, whether or not it was given.
     pub dh0: Vec<E>,
-    /// Of `c0`, LSTM only.
+    /// Of `c0`, of cells that have it.
     pub dc0: Option<Vec<E>>,
     /// Of the weights, laid out as they are.
     pub dweights: Vec<E>,

@@ -40,14 +40,13 @@ enum Memory {
 
 /// Which device a tensor belongs to. Devices in one process have different ones; a device in other element types has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DeviceId(pub(crate) u64);
+pub struct DeviceId(u64);
 
 impl DeviceId {
-    /// One that no other device has.
-    pub(crate) fn new() -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        DeviceId(NEXT.fetch_add(1, Ordering::Relaxed))
+    /// That of a device which is shared under this handle. Its tensors keep the device, so that as long as there are any no other one has
+    /// the same.
+    pub(crate) fn of<D>(device: &Arc<D>) -> Self {
+        DeviceId(Arc::as_ptr(device) as u64)
     }
 }
 
@@ -332,15 +331,6 @@ impl<'a> TensorMut<'a> {
             PlaceMut::Host(bytes) => bytemuck::try_cast_slice_mut(bytes).map_err(misaligned),
             PlaceMut::Device { .. } => Err(not_on_host()),
         }
-    }
-
-    /// Where it stands in the memory of `device`, for elements of `dtype`.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`TensorRef::address`].
-    pub(crate) fn address(&self, device: DeviceId, dtype: DType) -> Result<u64> {
-        self.view().address(device, dtype)
     }
 
     /// The bytes, of a tensor in the host's memory.

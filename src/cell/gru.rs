@@ -29,11 +29,11 @@
 //!
 //! Every `gate'` and `state'` is zero where its `a` was clamped.
 
-use super::{Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed};
+use super::{Layer, Record, State, StepGradient};
 use crate::dtype::Scalar;
 use crate::rnn::{GruReset, LayerWeights};
 
-// Positions in `CellSpec::gates`, which are those in `CellSpec::saved` as well; `q` ("rn") follows them there.
+// Positions in `CellSpec::gates`, which are those in `CellSpec::saved` as well; `q` follows them there.
 const R: usize = 0;
 const Z: usize = 1;
 const N: usize = 2;
@@ -62,7 +62,7 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
         let (r, z) = (record.saved[at(R, j)], record.saved[at(Z, j)]);
         let state_term = match layer.descriptor.reset {
             GruReset::After => r * record.saved[at(Q, j)],
-            GruReset::Before => layer.state_term(N, j, &record.saved[at(Q, 0)..]),
+            GruReset::Before => layer.state_term(N, j, &record.saved[layer.rows(Q)]),
         };
         let a_n = layer.input_term(N, j, x) + state_term;
         let n = layer.activate(act.state, a_n);
@@ -76,6 +76,7 @@ pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     prev: &State<'_, E>,
     record: &mut Record<'_, E>,
+    _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     let hidden = layer.hidden_size();
@@ -90,7 +91,7 @@ pub(super) fn backward<E: Scalar>(
         record.da[at(Z, j)] = record.dh[j] * (prev.h[j] - n) * slope(record, act.gate, Z, j);
         gradient.dh[j] = record.dh[j] * z;
     }
-    let da_n = &record.da[at(N, 0)..];
+    let da_n = &record.da[layer.rows(N)];
     let mut dq = vec![E::zero(); hidden];
     let mut dr = vec![E::zero(); hidden];
     match layer.descriptor.reset {
@@ -99,10 +100,10 @@ pub(super) fn backward<E: Scalar>(
                 dq[j] = record.saved[at(R, j)] * da_n[j];
                 dr[j] = record.saved[at(Q, j)] * da_n[j];
             }
-            add_transposed(gradient.dh, layer.weights.hidden_hidden, N * hidden, &dq);
+            layer.add_state_gradient(N, &dq, gradient.dh);
         }
         GruReset::Before => {
-            add_transposed(&mut dq, layer.weights.hidden_hidden, N * hidden, da_n);
+            layer.add_state_gradient(N, da_n, &mut dq);
             for j in 0..hidden {
                 dr[j] = prev.h[j] * dq[j];
                 gradient.dh[j] += record.saved[at(R, j)] * dq[j];
@@ -113,10 +114,11 @@ pub(super) fn backward<E: Scalar>(
         record.da[at(R, j)] = dr[j] * slope(record, act.gate, R, j);
     }
     for gate in [R, Z] {
-        let da = &record.da[at(gate, 0)..at(gate + 1, 0)];
-        add_transposed(gradient.dh, layer.weights.hidden_hidden, gate * hidden, da);
+        layer.add_state_gradient(gate, &record.da[layer.rows(gate)], gradient.dh);
     }
-    add_transposed(gradient.dx, layer.weights.input_hidden, 0, record.da);
+    for gate in [R, Z, N] {
+        layer.add_input_gradient(gate, &record.da[layer.rows(gate)], gradient.dx);
+    }
 }
 
 pub(super) fn add_weight_gradient<E: Scalar>(
@@ -126,24 +128,19 @@ pub(super) fn add_weight_gradient<E: Scalar>(
     record: &Record<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
-    let hidden = layer.hidden_size();
-    add_outer(gradient.input_hidden, 0, record.da, x);
-    add_bias(gradient.input_bias, 0, record.da);
-
-    let da_rz = &record.da[..N * hidden];
-    add_outer(gradient.hidden_hidden, 0, da_rz, prev.h);
-    add_bias(gradient.hidden_bias, 0, da_rz);
-
-    let da_n = &record.da[N * hidden..];
+    for gate in [R, Z, N] {
+        layer.add_input_weights(gate, &record.da[layer.rows(gate)], x, gradient);
+    }
+    for gate in [R, Z] {
+        layer.add_state_weights(gate, &record.da[layer.rows(gate)], prev.h, gradient);
+    }
+    let (da_n, q) = (&record.da[layer.rows(N)], &record.saved[layer.rows(Q)]);
     match layer.descriptor.reset {
         GruReset::After => {
-            let dq: Vec<E> = (0..hidden).map(|j| record.saved[R * hidden + j] * da_n[j]).collect();
-            add_outer(gradient.hidden_hidden, N * hidden, &dq, prev.h);
-            add_bias(gradient.hidden_bias, N * hidden, &dq);
+            let r = &record.saved[layer.rows(R)];
+            let dq: Vec<E> = r.iter().zip(da_n).map(|(r, da_n)| *r * *da_n).collect();
+            layer.add_state_weights(N, &dq, prev.h, gradient);
         }
-        GruReset::Before => {
-            add_outer(gradient.hidden_hidden, N * hidden, da_n, &record.saved[Q * hidden..]);
-            add_bias(gradient.hidden_bias, N * hidden, da_n);
-        }
+        GruReset::Before => layer.add_state_weights(N, da_n, q, gradient),
     }
 }

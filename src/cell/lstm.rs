@@ -39,9 +39,7 @@
 //!
 //! Every `gate'` and `state'` is zero where its `a` was clamped.
 
-use super::{
-    Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed, clamp, clamp_derivative, dot, row,
-};
+use super::{Layer, Record, State, StepGradient, add_outer, add_transposed, clamp, clamp_derivative, dot, row};
 use crate::dtype::Scalar;
 use crate::rnn::LayerWeights;
 
@@ -139,9 +137,9 @@ pub(super) fn backward<E: Scalar>(
         }
     }
     for &gate in used_gates(layer) {
-        let da = &record.da[gate * hidden..(gate + 1) * hidden];
-        add_transposed(gradient.dx, layer.weights.input_hidden, gate * hidden, da);
-        add_transposed(gradient.dh, layer.weights.hidden_hidden, gate * hidden, da);
+        let da = &record.da[layer.rows(gate)];
+        layer.add_input_gradient(gate, da, gradient.dx);
+        layer.add_state_gradient(gate, da, gradient.dh);
     }
 }
 
@@ -154,11 +152,9 @@ pub(super) fn add_weight_gradient<E: Scalar>(
 ) {
     let hidden = layer.hidden_size();
     for &gate in used_gates(layer) {
-        let da = &record.da[gate * hidden..(gate + 1) * hidden];
-        add_outer(gradient.input_hidden, gate * hidden, da, x);
-        add_outer(gradient.hidden_hidden, gate * hidden, da, prev.h);
-        add_bias(gradient.input_bias, gate * hidden, da);
-        add_bias(gradient.hidden_bias, gate * hidden, da);
+        let da = &record.da[layer.rows(gate)];
+        layer.add_input_weights(gate, da, x, gradient);
+        layer.add_state_weights(gate, da, prev.h, gradient);
     }
     let c = &record.saved[C * hidden..];
     if layer.descriptor.peepholes {

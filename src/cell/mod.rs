@@ -1,5 +1,5 @@
 //! The cells: one file each with its equations, a step written to be read beside them, and that step's derivative;
-//! [`spec`] is the one arity table.
+//! [`spec`] is the one table of what else a cell is.
 //!
 //! A cell file has three functions, each for one step of one sequence in one layer and direction: `forward`, `backward`
 //! (gradients of what the step read, from those of what it gave), and `add_weight_gradient`. They are the arithmetic of
@@ -8,24 +8,54 @@
 //!
 //! Notation, here and in the cell files: `x` input (`K` elements), `h` output (`P`), `c` cell state (`H`), `prev` the step
 //! before; `W_i` the rows of gate i in `weight_ih`, `R_i` those in `weight_hh`, `b_ii` and `b_hi` those of `bias_ih` and `bias_hh`;
+//! `R_i h` is the product with a block-diagonal matrix where there are several heads, and `W_i x` a part of `x` itself where the
+//! input is gates ([`RnnDescriptor::heads`], [`RnnDescriptor::input`]);
 //! `a_i` the gate's pre-activation; `gate`, `state` and `output` the [`Activations`]; `*` between vectors is elementwise. `dv` is
 //! the gradient of the loss with respect to `v`.
 
 pub mod activation;
-pub mod gru;
-pub mod lstm;
-pub mod rnn;
 pub mod spec;
 
+/// The modules of the cells.
+macro_rules! modules {
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => { $(pub mod $module;)* };
+}
+for_each_cell!(modules);
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
 pub use activation::{Activation, Activations};
-pub use spec::{CellKind, CellSpec};
+pub(crate) use spec::for_each_cell;
+pub use spec::{Candidate, CellKind, CellOption, CellSpec, Foreign, Functions};
 
 use crate::dtype::Scalar;
-use crate::rnn::{LayerWeights, RnnDescriptor};
+use crate::error::{Error, Result};
+use crate::rnn::{InputKind, LayerWeights, RnnDescriptor};
+
+impl fmt::Display for CellKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.spec().name)
+    }
+}
+
+impl FromStr for CellKind {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        CellKind::ALL.into_iter().find(|cell| cell.spec().name == s).ok_or_else(|| {
+            let names: Vec<_> = CellKind::ALL.iter().map(|cell| cell.spec().name).collect();
+            Error::option("cell", format!("one of {}", names.join(", ")), s)
+        })
+    }
+}
 
 /// One layer in one direction: what all its steps have in common.
 pub(crate) struct Layer<'a, E> {
     pub(crate) descriptor: &'a RnnDescriptor,
+    /// Direction number, from 0.
+    pub(crate) direction: usize,
     pub(crate) activations: Activations,
     pub(crate) weights: LayerWeights<&'a [E]>,
 }
@@ -34,7 +64,7 @@ pub(crate) struct Layer<'a, E> {
 pub(crate) struct State<'a, E> {
     /// `[P]`
     pub(crate) h: &'a [E],
-    /// `[H]`, LSTM only.
+    /// `[(S - 1) * H]`: the states beside h.
     pub(crate) c: &'a [E],
 }
 
@@ -58,7 +88,7 @@ pub(crate) struct StepGradient<'a, E> {
     pub(crate) dx: &'a mut [E],
     /// `[P]`, of the previous output.
     pub(crate) dh: &'a mut [E],
-    /// `[H]`, of the previous cell state, LSTM only.
+    /// `[(S - 1) * H]`, of the previous states beside h.
     pub(crate) dc: &'a mut [E],
 }
 
@@ -94,12 +124,10 @@ fn add_outer<E: Scalar>(matrix: &mut [E], first_row: usize, left: &[E], right: &
     }
 }
 
-/// `bias[first_row..] += vector`, where there is such a bias.
-fn add_bias<E: Scalar>(bias: &mut [E], first_row: usize, vector: &[E]) {
-    if !bias.is_empty() {
-        for j in 0..vector.len() {
-            bias[first_row + j] += vector[j];
-        }
+/// `out += addend`, where there is such a vector.
+fn add_to<E: Scalar>(out: Option<&mut [E]>, addend: &[E]) {
+    for (out, addend) in out.into_iter().flatten().zip(addend) {
+        *out += *addend;
     }
 }
 
@@ -125,18 +153,77 @@ impl<E: Scalar> Layer<'_, E> {
         self.descriptor.hidden_size
     }
 
+    /// The rows of a gate.
+    fn rows(&self, gate: usize) -> Range<usize> {
+        gate * self.hidden_size()..(gate + 1) * self.hidden_size()
+    }
+
+    /// The elements of `x` that are a gate's `W x`, where the input is gates.
+    fn given(&self, gate: usize) -> Option<Range<usize>> {
+        let first = self.direction * self.descriptor.cell.gates() * self.hidden_size();
+        let rows = self.rows(gate);
+        (self.descriptor.input == InputKind::Gates).then_some(first + rows.start..first + rows.end)
+    }
+
+    /// Units of each head: elements of the state that a unit's row of `R` is multiplied with.
+    fn head_size(&self) -> usize {
+        self.descriptor.head_size()
+    }
+
     /// `W x + b_ih` of one unit of one gate.
     fn input_term(&self, gate: usize, unit: usize, x: &[E]) -> E {
         let r = gate * self.hidden_size() + unit;
         let bias = self.weights.input_bias.get(r).copied().unwrap_or(E::zero());
-        dot(row(self.weights.input_hidden, r, x.len()), x) + bias
+        match self.given(gate) {
+            Some(given) => x[given][unit] + bias,
+            None => dot(row(self.weights.input_hidden, r, x.len()), x) + bias,
+        }
     }
 
     /// `R h + b_hh` of one unit of one gate.
     fn state_term(&self, gate: usize, unit: usize, h: &[E]) -> E {
         let r = gate * self.hidden_size() + unit;
         let bias = self.weights.hidden_bias.get(r).copied().unwrap_or(E::zero());
-        dot(row(self.weights.hidden_hidden, r, h.len()), h) + bias
+        let size = self.head_size();
+        dot(row(self.weights.hidden_hidden, r, size), row(h, self.head_of(unit), size)) + bias
+    }
+
+    /// The head whose part of the state a unit sees.
+    fn head_of(&self, unit: usize) -> usize {
+        unit * self.descriptor.heads / self.hidden_size()
+    }
+
+    /// `dx += W^T da` of one gate.
+    fn add_input_gradient(&self, gate: usize, da: &[E], dx: &mut [E]) {
+        match self.given(gate) {
+            Some(given) => add_to(Some(&mut dx[given]), da),
+            None => add_transposed(dx, self.weights.input_hidden, self.rows(gate).start, da),
+        }
+    }
+
+    /// `dh += R^T da` of one gate.
+    fn add_state_gradient(&self, gate: usize, da: &[E], dh: &mut [E]) {
+        let (size, units) = (self.head_size(), self.hidden_size() / self.descriptor.heads);
+        for (head, (da, dh)) in da.chunks(units).zip(dh.chunks_mut(size)).enumerate() {
+            add_transposed(dh, self.weights.hidden_hidden, self.rows(gate).start + head * units, da);
+        }
+    }
+
+    /// `dW += da x^T` and `db_ih += da` of one gate.
+    fn add_input_weights(&self, gate: usize, da: &[E], x: &[E], gradient: &mut LayerWeights<&mut [E]>) {
+        if self.given(gate).is_none() {
+            add_outer(gradient.input_hidden, self.rows(gate).start, da, x);
+        }
+        add_to(gradient.input_bias.get_mut(self.rows(gate)), da);
+    }
+
+    /// `dR += da h^T` and `db_hh += da` of one gate.
+    fn add_state_weights(&self, gate: usize, da: &[E], h: &[E], gradient: &mut LayerWeights<&mut [E]>) {
+        let (size, units) = (self.head_size(), self.hidden_size() / self.descriptor.heads);
+        for (head, (da, h)) in da.chunks(units).zip(h.chunks(size)).enumerate() {
+            add_outer(gradient.hidden_hidden, self.rows(gate).start + head * units, da, h);
+        }
+        add_to(gradient.hidden_bias.get_mut(self.rows(gate)), da);
     }
 
     /// `activation(clamp(a))`
@@ -149,46 +236,93 @@ impl<E: Scalar> Layer<'_, E> {
         let clip = self.descriptor.gate_clip;
         activation.derivative(clamp(a, clip), y) * clamp_derivative(a, clip)
     }
+}
 
-    /// Calls the cell's `forward`.
-    pub(crate) fn forward(&self, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
-        match self.descriptor.cell {
-            CellKind::Rnn => rnn::forward(self, x, prev, record),
-            CellKind::Lstm => lstm::forward(self, x, prev, record),
-            CellKind::Gru => gru::forward(self, x, prev, record),
+/// The functions of [`Layer`] that call those of its cell.
+macro_rules! dispatch {
+    ($(($kind:ident $module:ident $($layer:tt)*))*) => {
+        impl<E: Scalar> Layer<'_, E> {
+            /// Calls the cell's `forward`.
+            pub(crate) fn forward(&self, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
+                match self.descriptor.cell {
+                    $(CellKind::$kind => $module::forward(self, x, prev, record),)*
+                }
+            }
+
+            /// Calls the cell's `backward`. `dc` is the gradient of the states beside h that the step gave, as far as the step after it knows.
+            pub(crate) fn backward(
+                &self,
+                prev: &State<'_, E>,
+                record: &mut Record<'_, E>,
+                dc: &[E],
+                gradient: &mut StepGradient<'_, E>,
+            ) {
+                gradient.dx.fill(E::zero());
+                gradient.dh.fill(E::zero());
+                gradient.dc.fill(E::zero());
+                match self.descriptor.cell {
+                    $(CellKind::$kind => $module::backward(self, prev, record, dc, gradient),)*
+                }
+            }
+
+            /// Calls the cell's `add_weight_gradient`. Needs no weights in `self`.
+            pub(crate) fn add_weight_gradient(
+                &self,
+                x: &[E],
+                prev: &State<'_, E>,
+                record: &Record<'_, E>,
+                gradient: &mut LayerWeights<&mut [E]>,
+            ) {
+                match self.descriptor.cell {
+                    $(CellKind::$kind => $module::add_weight_gradient(self, x, prev, record, gradient),)*
+                }
+            }
+        }
+    };
+}
+for_each_cell!(dispatch);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of the modules, by which build.rs knows the kernels of a cell.
+    #[test]
+    fn modules_are_called_like_their_cells() {
+        macro_rules! names {
+            ($(($kind:ident $module:ident $($layer:tt)*))*) => { [$((CellKind::$kind, stringify!($module))),*] };
+        }
+        for (cell, module) in for_each_cell!(names) {
+            assert_eq!(cell.spec().name, module);
         }
     }
 
-    /// Calls the cell's `backward`.
-    pub(crate) fn backward(
-        &self,
-        prev: &State<'_, E>,
-        record: &mut Record<'_, E>,
-        dc: &[E],
-        gradient: &mut StepGradient<'_, E>,
-    ) {
-        gradient.dx.fill(E::zero());
-        gradient.dh.fill(E::zero());
-        gradient.dc.fill(E::zero());
-        match self.descriptor.cell {
-            CellKind::Rnn => rnn::backward(self, record, gradient),
-            CellKind::Lstm => lstm::backward(self, prev, record, dc, gradient),
-            CellKind::Gru => gru::backward(self, prev, record, gradient),
+    /// What other places take for granted of every row.
+    #[test]
+    fn rows_are_consistent() {
+        for cell in CellKind::ALL {
+            let spec = cell.spec();
+            assert_eq!(spec.name.parse::<CellKind>().unwrap(), cell);
+            assert_eq!(spec.states[0], "h", "{cell}");
+            // What a step reads of the one before is found by its place.
+            assert!(spec.saved.ends_with(&spec.states[1..]), "{cell}: {:?} of {:?}", spec.states, spec.saved);
+            assert!(spec.positive.iter().all(|state| spec.states[1..].contains(state)), "{cell}");
+            assert!(spec.peepholes.iter().all(|gate| spec.gates.contains(gate)), "{cell}");
+            assert_eq!(spec.peepholes.is_empty(), !cell.has(CellOption::Peepholes), "{cell}");
+            assert_eq!(spec.candidate == Candidate::Reset, cell.has(CellOption::Reset), "{cell}");
+            for foreign in [spec.keras, spec.onnx].into_iter().flatten() {
+                let sorted = |gates: &[&'static str]| {
+                    let mut gates = gates.to_vec();
+                    gates.sort_unstable();
+                    gates
+                };
+                assert_eq!(sorted(foreign.gates), sorted(spec.gates), "{cell} as {}", foreign.name);
+                assert!(foreign.peepholes.is_empty() || sorted(foreign.peepholes) == sorted(spec.peepholes), "{cell}");
+            }
+            // The step's kernels and vectors have room for so many.
+            assert!(spec.gates.len() <= 4 && spec.states.len() <= 4 && spec.peepholes.len() <= 3, "{cell}");
         }
-    }
-
-    /// Calls the cell's `add_weight_gradient`. Needs no weights in `self`.
-    pub(crate) fn add_weight_gradient(
-        &self,
-        x: &[E],
-        prev: &State<'_, E>,
-        record: &Record<'_, E>,
-        gradient: &mut LayerWeights<&mut [E]>,
-    ) {
-        match self.descriptor.cell {
-            CellKind::Rnn => rnn::add_weight_gradient(x, prev, record, gradient),
-            CellKind::Lstm => lstm::add_weight_gradient(self, x, prev, record, gradient),
-            CellKind::Gru => gru::add_weight_gradient(self, x, prev, record, gradient),
-        }
+        let error = "lstn".parse::<CellKind>().unwrap_err().to_string();
+        assert!(error.contains("rnn, lstm, gru"), "{error}");
     }
 }

@@ -19,7 +19,7 @@
 //! dW += da x^T    dR += da h_prev^T    db_ih += da    db_hh += da
 //! ```
 
-use super::{Layer, Record, State, StepGradient, add_bias, add_outer, add_transposed};
+use super::{Layer, Record, State, StepGradient};
 use crate::dtype::Scalar;
 use crate::rnn::LayerWeights;
 
@@ -32,25 +32,26 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
+    _: &State<'_, E>,
     record: &mut Record<'_, E>,
+    _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     for j in 0..layer.hidden_size() {
         let slope = layer.activate_derivative(layer.activations.state, record.a[j], record.h[j]);
         record.da[j] = record.dh[j] * slope;
     }
-    add_transposed(gradient.dx, layer.weights.input_hidden, 0, record.da);
-    add_transposed(gradient.dh, layer.weights.hidden_hidden, 0, record.da);
+    layer.add_input_gradient(0, record.da, gradient.dx);
+    layer.add_state_gradient(0, record.da, gradient.dh);
 }
 
 pub(super) fn add_weight_gradient<E: Scalar>(
+    layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
     record: &Record<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
-    add_outer(gradient.input_hidden, 0, record.da, x);
-    add_outer(gradient.hidden_hidden, 0, record.da, prev.h);
-    add_bias(gradient.input_bias, 0, record.da);
-    add_bias(gradient.hidden_bias, 0, record.da);
+    layer.add_input_weights(0, record.da, x, gradient);
+    layer.add_state_weights(0, record.da, prev.h, gradient);
 }

@@ -29,8 +29,10 @@
 //! from 2^-9 down to 2^-21. If it is still above then, the whole problem is drawn again, which the report counts; if that does not
 //! help either, the report counts the elements and does not pass.
 
+#[cfg(feature = "model")]
 mod model;
 
+#[cfg(feature = "model")]
 pub use model::{ModelReport, cell, model};
 
 use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};
@@ -67,7 +69,7 @@ pub enum SequenceLengths {
 pub struct OptionalTensors {
     /// Initial output state. Its gradient is checked in any case; where it is absent, at zero.
     pub h0: bool,
-    /// Initial cell state; of no effect but for the LSTM. Its gradient is checked in any case.
+    /// Initial states beside h, of cells that have such. Its gradient is checked in any case.
     pub c0: bool,
     /// Lengths of the sequences.
     pub lengths: SequenceLengths,
@@ -77,7 +79,7 @@ pub struct OptionalTensors {
     pub dy: bool,
     /// Gradient of `hn`.
     pub dhn: bool,
-    /// Gradient of `cn`; of no effect but for the LSTM.
+    /// Gradient of `cn`; of no effect where the cell has none.
     pub dcn: bool,
 }
 
@@ -134,7 +136,7 @@ pub struct TensorReport {
 /// What a check found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradReport {
-    /// Each differentiated tensor: `x`, `h0`, `c0` for the LSTM, and the weights in their order.
+    /// Each differentiated tensor: `x`, `h0`, `c0` where the cell has it, and the weights in their order.
     pub tensors: Vec<TensorReport>,
     /// How many problems were drawn and thrown away because of a kink, before the one reported.
     pub redraws: usize,
@@ -161,7 +163,8 @@ impl GradCheck {
     /// Draws the problem's tensors. `draw` counts the problems of one seed.
     ///
     /// Weights are uniform with a variance of one over the row's length, other values uniform in -1..1, `x` in -1.5..1.5: small
-    /// enough that nothing saturates, large enough that clips of about one act on some elements and not on others.
+    /// enough that nothing saturates, large enough that clips of about one act on some elements and not on others. States that are
+    /// above zero are 0.5 to 1.5.
     ///
     /// # Errors
     ///
@@ -178,7 +181,7 @@ impl GradCheck {
         for entry in layout.entries() {
             let scale = match entry.kind {
                 WeightKind::InputHidden | WeightKind::HiddenHidden | WeightKind::Projection => {
-                    (3.0 / entry.shape[1] as f64).sqrt()
+                    (3.0 / entry.shape.last().copied().unwrap_or(1) as f64).sqrt()
                 }
                 WeightKind::InputBias | WeightKind::HiddenBias | WeightKind::Peephole => 0.5,
             };
@@ -186,7 +189,8 @@ impl GradCheck {
         }
         let x = random.uniform(len(&tensors.x), 1.5);
         let h0 = random.uniform(len(&tensors.h), 1.0);
-        let c0 = random.uniform(len(&tensors.c), 1.0);
+        let mut c0 = random.uniform(len(&tensors.c), 1.0);
+        self.make_positive(&mut c0);
         let lengths = match &self.optional.lengths {
             SequenceLengths::Full => None,
             SequenceLengths::Given(lengths) => Some(lengths.clone()),
@@ -214,6 +218,16 @@ impl GradCheck {
             dcn: (self.optional.dcn && has_cell_state).then(|| random.uniform(len(&tensors.c), 1.0)),
         };
         Ok((inputs, gradients))
+    }
+
+    /// Moves those of the states that are above zero there.
+    fn make_positive(&self, c: &mut [f64]) {
+        let spec = self.descriptor.cell.spec();
+        for (block, values) in c.chunks_mut(self.descriptor.hidden_size).enumerate() {
+            if spec.positive.contains(&spec.states[1 + block % self.descriptor.cell.other_states()]) {
+                values.iter_mut().for_each(|v| *v = v.abs() + 0.5);
+            }
+        }
     }
 
     /// Checks `backend`.

@@ -18,12 +18,12 @@ mod layers;
 
 pub use layers::{export_layer, import_layer};
 
-use crate::cell::CellKind;
+use crate::cell::{Candidate, CellKind};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::gate_positions;
 use crate::rnn::shape::check_len;
-use crate::rnn::{Bias, RnnDescriptor, WeightLayout};
+use crate::rnn::{Bias, InputKind, RnnDescriptor, WeightLayout};
 
 /// The weights of one Keras layer, or of one side of a `Bidirectional` one, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,31 +36,38 @@ pub struct KerasWeights<E> {
     pub bias: Option<Vec<E>>,
 }
 
-/// Keras's gate order in the arity table's names: LSTM i, f, c, o; GRU z, r, h.
-pub fn gate_order(cell: CellKind) -> &'static [&'static str] {
-    match cell {
-        CellKind::Rnn => &["h"],
-        CellKind::Lstm => &["i", "f", "g", "o"],
-        CellKind::Gru => &["z", "r", "n"],
-    }
+/// Keras's gate order by the names of the table: LSTM i, f, c, o; GRU z, r, h. `None` for cells that Keras has not.
+pub fn gate_order(cell: CellKind) -> Option<&'static [&'static str]> {
+    cell.spec().keras.map(|keras| keras.gates)
 }
 
-/// The bias vectors that the Keras layer of this cell has, given `use_bias` and the GRU's `reset_after`.
+/// The bias vectors that a layer of this cell has, given `use_bias` and the GRU's `reset_after`: two where a gate is multiplied with a
+/// product and its bias, in Keras the GRU's.
 pub fn bias_of(cell: CellKind, use_bias: bool, reset_after: bool) -> Bias {
-    match (use_bias, cell) {
+    match (use_bias, cell.spec().candidate) {
         (false, _) => Bias::None,
-        (true, CellKind::Gru) if reset_after => Bias::Double,
+        (true, Candidate::Reset) if reset_after => Bias::Double,
         (true, _) => Bias::Single,
     }
 }
 
-fn check_descriptor(descriptor: &RnnDescriptor) -> Result<()> {
-    for (option, used) in [("proj_size", descriptor.proj_size.is_some()), ("peepholes", descriptor.peepholes)] {
+/// Where Keras has our gates; refuses what Keras has not.
+fn gate_source(descriptor: &RnnDescriptor) -> Result<Vec<usize>> {
+    let cell = descriptor.cell;
+    let Some(order) = gate_order(cell) else {
+        return Err(Error::unsupported(format!("Keras's weights of the {cell}"), "Keras has no such layer"));
+    };
+    for (option, used) in [
+        ("proj_size", descriptor.proj_size.is_some()),
+        ("peepholes", descriptor.peepholes),
+        ("heads", descriptor.heads > 1),
+        ("input", descriptor.input != InputKind::Features),
+    ] {
         if used {
             return Err(Error::option(option, "off, since Keras's layers have none", "on"));
         }
     }
-    Ok(())
+    Ok(gate_positions(cell.spec().gates, order))
 }
 
 /// Native weights ([`WeightLayout`]) from those of Keras layers: one entry for each layer and direction, in the order
@@ -68,16 +75,15 @@ fn check_descriptor(descriptor: &RnnDescriptor) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] for a projection or peepholes, which Keras has not;
+/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] and [`Error::Unsupported`] for options and cells that Keras has not;
 /// [`Error::Shape`] and [`Error::Presence`] naming the tensor as `layer 0 direction 1 kernel`.
 pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>]) -> Result<Vec<E>> {
-    check_descriptor(descriptor)?;
+    let source = gate_source(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
     let directions = descriptor.num_directions();
     check_len("layers", &[descriptor.num_layers, directions], layers.len())?;
     let (hidden, gates) = (descriptor.hidden_size, descriptor.cell.gates());
     let rows = gates * hidden;
-    let source = gate_positions(descriptor.cell.spec().gates, gate_order(descriptor.cell));
 
     let name =
         |index: usize, tensor: &str| format!("layer {} direction {} {tensor}", index / directions, index % directions);
@@ -134,15 +140,14 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>])
 ///
 /// # Errors
 ///
-/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] for a projection or peepholes; [`Error::Shape`] for a
+/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] and [`Error::Unsupported`] as [`import`]; [`Error::Shape`] for a
 /// buffer of the wrong length.
 pub fn export<E: Scalar>(descriptor: &RnnDescriptor, weights: &[E]) -> Result<Vec<KerasWeights<E>>> {
-    check_descriptor(descriptor)?;
+    let source = gate_source(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
     layout.check("weights", weights.len())?;
     let (hidden, gates) = (descriptor.hidden_size, descriptor.cell.gates());
     let rows = gates * hidden;
-    let source = gate_positions(descriptor.cell.spec().gates, gate_order(descriptor.cell));
 
     let mut layers = Vec::new();
     for layer in 0..descriptor.num_layers {
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn round_trip_of_every_cell_and_bias() {
-        for cell in CellKind::ALL {
+        for cell in CellKind::ALL.into_iter().filter(|cell| gate_order(*cell).is_some()) {
             for bias in [Bias::None, Bias::Single, Bias::Double] {
                 let mut descriptor = RnnDescriptor::new(cell, 3, 5);
                 descriptor.direction = Direction::Bidirectional;

@@ -24,7 +24,7 @@ mod tests {
     use crate::cell::CellKind;
 
     #[test]
-    fn every_order_is_a_permutation_of_the_arity_table() {
+    fn every_order_is_a_permutation_of_the_table() {
         for cell in CellKind::ALL {
             let spec = cell.spec();
             for (native, source) in [
@@ -32,6 +32,7 @@ mod tests {
                 (spec.gates, super::onnx::gate_order(cell)),
                 (spec.peepholes, super::onnx::peephole_order(cell)),
             ] {
+                let Some(source) = source else { continue };
                 let mut positions = gate_positions(native, source);
                 positions.sort_unstable();
                 assert_eq!(positions, (0..native.len()).collect::<Vec<_>>(), "{cell}: {source:?}");

@@ -16,7 +16,7 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::interop::gate_positions;
 use crate::rnn::shape::check_len;
-use crate::rnn::{Bias, RnnDescriptor, WeightLayout};
+use crate::rnn::{Bias, InputKind, RnnDescriptor, WeightLayout};
 
 /// The weights of an ONNX node, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,21 +31,27 @@ pub struct OnnxWeights<E> {
     pub p: Option<Vec<E>>,
 }
 
-/// ONNX's gate order in the arity table's names: LSTM i, o, f, c; GRU z, r, h.
-pub fn gate_order(cell: CellKind) -> &'static [&'static str] {
-    match cell {
-        CellKind::Rnn => &["h"],
-        CellKind::Lstm => &["i", "o", "f", "g"],
-        CellKind::Gru => &["z", "r", "n"],
+/// ONNX's gate order by the names of the table: LSTM i, o, f, c; GRU z, r, h. `None` for cells that ONNX has not.
+pub fn gate_order(cell: CellKind) -> Option<&'static [&'static str]> {
+    cell.spec().onnx.map(|onnx| onnx.gates)
+}
+
+/// ONNX's order of the peepholes: i, o, f. `None` for cells that ONNX has not.
+pub fn peephole_order(cell: CellKind) -> Option<&'static [&'static str]> {
+    cell.spec().onnx.map(|onnx| onnx.peepholes)
+}
+
+/// Where ONNX has our gates and peepholes; refuses what ONNX has not.
+fn sources(descriptor: &RnnDescriptor) -> Result<(Vec<usize>, Vec<usize>)> {
+    let spec = descriptor.cell.spec();
+    let Some(onnx) = spec.onnx else {
+        return Err(Error::unsupported(format!("ONNX's weights of the {}", spec.name), "ONNX has no such operator"));
+    };
+    for (option, used) in [("heads", descriptor.heads > 1), ("input", descriptor.input != InputKind::Features)] {
+        if used {
+            return Err(Error::option(option, "off, since ONNX's operators have none", "on"));
+        }
     }
-}
-
-/// ONNX's order of the peepholes: i, o, f.
-pub fn peephole_order(cell: CellKind) -> &'static [&'static str] {
-    if cell == CellKind::Lstm { &["i", "o", "f"] } else { &[] }
-}
-
-fn check_descriptor(descriptor: &RnnDescriptor) -> Result<()> {
     if descriptor.num_layers != 1 {
         return Err(Error::option("num_layers", "1, since an ONNX node is one layer", descriptor.num_layers));
     }
@@ -55,7 +61,7 @@ fn check_descriptor(descriptor: &RnnDescriptor) -> Result<()> {
     if descriptor.bias == Bias::Single {
         return Err(Error::option("bias", "none or double, since ONNX's B holds both vectors", "single"));
     }
-    Ok(())
+    Ok((gate_positions(spec.gates, onnx.gates), gate_positions(spec.peepholes, onnx.peepholes)))
 }
 
 /// Calls `copy(native index, ONNX index)` for every element of tensors whose gates are blocks of `block` elements and stand
@@ -75,11 +81,11 @@ fn move_blocks(positions: &[usize], block: usize, mut copy: impl FnMut(usize, us
 /// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] for more than one layer, a projection or a single bias;
 /// [`Error::Shape`] and [`Error::Presence`] naming the tensor.
 pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> Result<Vec<E>> {
-    check_descriptor(descriptor)?;
+    let (gates, peepholes) = sources(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
     let (directions, hidden, inputs) = (descriptor.num_directions(), descriptor.hidden_size, descriptor.input_size);
     let rows = descriptor.cell.gates() * hidden;
-    let peephole = descriptor.cell.spec().peepholes.len() * hidden;
+    let peephole = peepholes.len() * hidden;
     let optional = |name: &str, tensor: &Option<Vec<E>>, used: bool, len: usize| match (tensor, used) {
         (Some(tensor), true) => check_len(name, &[directions, len], tensor.len()),
         (None, false) => Ok(()),
@@ -97,9 +103,6 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> R
     optional("B", &node.b, descriptor.bias == Bias::Double, 2 * rows)?;
     optional("P", &node.p, descriptor.peepholes, peephole)?;
 
-    let spec = descriptor.cell.spec();
-    let gates = gate_positions(spec.gates, gate_order(descriptor.cell));
-    let peepholes = gate_positions(spec.peepholes, peephole_order(descriptor.cell));
     let mut flat = vec![E::zero(); layout.len()];
     for direction in 0..directions {
         let to = layout.view_mut(&mut flat, 0, direction);
@@ -127,15 +130,12 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> R
 /// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] for what ONNX cannot say (see [`import`]);
 /// [`Error::Shape`] for a buffer of the wrong length.
 pub fn export<E: Scalar>(descriptor: &RnnDescriptor, weights: &[E]) -> Result<OnnxWeights<E>> {
-    check_descriptor(descriptor)?;
+    let (gates, peepholes) = sources(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
     layout.check("weights", weights.len())?;
     let (directions, hidden, inputs) = (descriptor.num_directions(), descriptor.hidden_size, descriptor.input_size);
     let rows = descriptor.cell.gates() * hidden;
-    let spec = descriptor.cell.spec();
-    let peephole = spec.peepholes.len() * hidden;
-    let gates = gate_positions(spec.gates, gate_order(descriptor.cell));
-    let peepholes = gate_positions(spec.peepholes, peephole_order(descriptor.cell));
+    let peephole = peepholes.len() * hidden;
 
     let zeros = |len: usize| vec![E::zero(); directions * len];
     let mut node = OnnxWeights {
@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn round_trip_of_every_cell() {
-        for cell in CellKind::ALL {
+        for cell in CellKind::ALL.into_iter().filter(|cell| gate_order(*cell).is_some()) {
             for bias in [Bias::None, Bias::Double] {
                 for direction in [Direction::Reverse, Direction::Bidirectional] {
                     let mut descriptor = RnnDescriptor::new(cell, 3, 5);
                     descriptor.direction = direction;
                     descriptor.bias = bias;
-                    descriptor.peepholes = cell == CellKind::Lstm;
+                    descriptor.peepholes = !cell.spec().peepholes.is_empty();
                     let len = WeightLayout::new(&descriptor).unwrap().len();
                     let native: Vec<f32> = (0..len).map(|i| i as f32).collect();
                     let node = export(&descriptor, &native).unwrap();

@@ -40,6 +40,8 @@ pub enum Init {
     },
     /// [`init::orthogonal`], of a matrix.
     Orthogonal,
+    /// The same of each head of recurrent weights `[gates, heads, n, n]`, as a matrix `[gates * n, n]`.
+    OrthogonalHeads,
     /// Uniform in plus or minus this.
     Uniform(f64),
 }
@@ -58,6 +60,18 @@ impl Init {
             Init::Orthogonal => {
                 let columns = shape.last().copied().unwrap_or(1);
                 init::orthogonal(weights, weights.len() / columns, columns, random);
+            }
+            Init::OrthogonalHeads => {
+                let &[gates, heads, rows, columns] = shape else { return };
+                let block = rows * columns;
+                let mut matrix = vec![E::zero(); gates * block];
+                for head in 0..heads {
+                    init::orthogonal(&mut matrix, gates * rows, columns, random);
+                    for gate in 0..gates {
+                        let to = &mut weights[(gate * heads + head) * block..][..block];
+                        to.copy_from_slice(&matrix[gate * block..][..block]);
+                    }
+                }
             }
             Init::Uniform(limit) => {
                 weights.iter_mut().for_each(|w| *w = E::of((2.0 * random.uniform() - 1.0) * limit));

@@ -37,9 +37,7 @@ pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use normalization::{BatchNormalization, LayerNormalization};
 pub use op::{Backward, Forward, Op};
 pub use pooling::{AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D};
-pub use recurrent::{
-    Bidirectional, Cell, CellBackward, CellForward, Gru, Lstm, MergeMode, RecurrentOptions, Rnn, SimpleRnn,
-};
+pub use recurrent::*;
 pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use time_distributed::TimeDistributed;
 pub use transformer::{PositionalEncoding, TransformerEncoder};
@@ -52,8 +50,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::ops::Workspace;
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};
+use crate::cell::{CellKind, for_each_cell};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::nn::recurrent::RecurrentLayer;
 
 /// A layer: a recipe for operations. [`LayerConfig`] holds those of this crate, which a model file can hold; others may be given to a
 /// model as they are.
@@ -78,9 +78,50 @@ pub trait Layer: Send + Sync {
     fn config(&self) -> Option<LayerConfig>;
 }
 
-/// The layers of this crate: variant, Keras's class name, Keras's stem of names.
+/// The layers of this crate: variant, Keras's class name, Keras's stem of names. Those of the cells follow from the table of cells;
+/// first those of the others which are recurrent.
 macro_rules! layers {
-    ($($variant:ident, $class_name:literal, $stem:literal;)*) => {
+    (
+        cells { $(($kind:ident $module:ident $layer:ident $layer_class:literal $layer_stem:literal $form:ident))* }
+        recurrent { $($recurrent:ident, $recurrent_class:literal, $recurrent_stem:literal;)* }
+        others { $($other:ident, $other_class:literal, $other_stem:literal;)* }
+    ) => {
+        layers! {
+            all {
+                $($layer, $layer_class, $layer_stem;)*
+                $($recurrent, $recurrent_class, $recurrent_stem;)*
+                $($other, $other_class, $other_stem;)*
+            }
+        }
+
+        impl LayerConfig {
+            /// The layer of a cell, with the options that all recurrent layers have.
+            pub fn of_cell(cell: CellKind, units: usize, options: RecurrentOptions) -> Self {
+                match cell {
+                    $(CellKind::$kind => LayerConfig::$layer($layer { options, ..$layer::new(units) }),)*
+                }
+            }
+
+            /// What it is as a recurrent layer, if it is one.
+            pub(crate) fn as_recurrent(&self) -> Option<&dyn RecurrentLayer> {
+                match self {
+                    $(LayerConfig::$layer(layer) => Some(layer),)*
+                    $(LayerConfig::$recurrent(layer) => Some(layer),)*
+                    _ => None,
+                }
+            }
+
+            /// The same, to be changed.
+            pub(crate) fn as_recurrent_mut(&mut self) -> Option<&mut dyn RecurrentLayer> {
+                match self {
+                    $(LayerConfig::$layer(layer) => Some(layer),)*
+                    $(LayerConfig::$recurrent(layer) => Some(layer),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+    (all { $($variant:ident, $class_name:literal, $stem:literal;)* }) => {
         /// What a layer is, apart from its inputs and its weights.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "class_name", content = "config")]
@@ -127,39 +168,46 @@ macro_rules! layers {
     };
 }
 
-layers! {
-    Activation, "Activation", "activation";
-    Add, "Add", "add";
-    AdditiveAttention, "AdditiveAttention", "additive_attention";
-    Attention, "Attention", "attention";
-    Average, "Average", "average";
-    AveragePooling1D, "AveragePooling1D", "average_pooling1d";
-    BatchNormalization, "BatchNormalization", "batch_normalization";
-    Concatenate, "Concatenate", "concatenate";
-    Bidirectional, "Bidirectional", "bidirectional";
-    Dense, "Dense", "dense";
-    Dropout, "Dropout", "dropout";
-    Embedding, "Embedding", "embedding";
-    Flatten, "Flatten", "flatten";
-    GlobalAveragePooling1D, "GlobalAveragePooling1D", "global_average_pooling1d";
-    GlobalMaxPooling1D, "GlobalMaxPooling1D", "global_max_pooling1d";
-    Gru, "GRU", "gru";
-    LayerNormalization, "LayerNormalization", "layer_normalization";
-    Lstm, "LSTM", "lstm";
-    Masking, "Masking", "masking";
-    MaxPooling1D, "MaxPooling1D", "max_pooling1d";
-    Maximum, "Maximum", "maximum";
-    MultiHeadAttention, "MultiHeadAttention", "multi_head_attention";
-    Multiply, "Multiply", "multiply";
-    Permute, "Permute", "permute";
-    PositionalEncoding, "PositionalEncoding", "positional_encoding";
-    RepeatVector, "RepeatVector", "repeat_vector";
-    Reshape, "Reshape", "reshape";
-    SimpleRnn, "SimpleRNN", "simple_rnn";
-    Subtract, "Subtract", "subtract";
-    TimeDistributed, "TimeDistributed", "time_distributed";
-    TransformerEncoder, "TransformerEncoder", "transformer_encoder";
+/// The table, with the rows of the cells.
+macro_rules! table {
+    ($($cells:tt)*) => {
+        layers! {
+            cells { $($cells)* }
+            recurrent { IndRnn, "IndRNN", "ind_rnn"; }
+            others {
+                Activation, "Activation", "activation";
+                Add, "Add", "add";
+                AdditiveAttention, "AdditiveAttention", "additive_attention";
+                Attention, "Attention", "attention";
+                Average, "Average", "average";
+                AveragePooling1D, "AveragePooling1D", "average_pooling1d";
+                BatchNormalization, "BatchNormalization", "batch_normalization";
+                Concatenate, "Concatenate", "concatenate";
+                Bidirectional, "Bidirectional", "bidirectional";
+                Dense, "Dense", "dense";
+                Dropout, "Dropout", "dropout";
+                Embedding, "Embedding", "embedding";
+                Flatten, "Flatten", "flatten";
+                GlobalAveragePooling1D, "GlobalAveragePooling1D", "global_average_pooling1d";
+                GlobalMaxPooling1D, "GlobalMaxPooling1D", "global_max_pooling1d";
+                LayerNormalization, "LayerNormalization", "layer_normalization";
+                Masking, "Masking", "masking";
+                MaxPooling1D, "MaxPooling1D", "max_pooling1d";
+                Maximum, "Maximum", "maximum";
+                MultiHeadAttention, "MultiHeadAttention", "multi_head_attention";
+                Multiply, "Multiply", "multiply";
+                Permute, "Permute", "permute";
+                PositionalEncoding, "PositionalEncoding", "positional_encoding";
+                RepeatVector, "RepeatVector", "repeat_vector";
+                Reshape, "Reshape", "reshape";
+                Subtract, "Subtract", "subtract";
+                TimeDistributed, "TimeDistributed", "time_distributed";
+                TransformerEncoder, "TransformerEncoder", "transformer_encoder";
+            }
+        }
+    };
 }
+for_each_cell!(table);
 
 /// The input of a layer that takes one.
 pub(crate) fn one_input<'a>(builder: &Builder, inputs: &'a [Value]) -> Result<&'a Value> {

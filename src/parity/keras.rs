@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::fields::{Fields, Tensors};
 use super::{Named, Problem, torch};
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs};
-use crate::cell::{Activation, Activations, CellKind};
+use crate::cell::{Activation, Activations, CellKind, CellOption};
 use crate::error::{Error, Result};
 use crate::interop::keras::{self, KerasWeights};
 use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape};
@@ -29,11 +29,9 @@ pub(super) struct Layer {
 
 pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<(Layer, Problem)> {
     let name = fields.required_text("layer")?;
-    let cell = match name.as_str() {
-        "SimpleRNN" => CellKind::Rnn,
-        "LSTM" => CellKind::Lstm,
-        "GRU" => CellKind::Gru,
-        _ => return Err(fields.error("layer", "SimpleRNN, LSTM or GRU", format!("{name:?}"))),
+    let cell = match CellKind::ALL.into_iter().find(|cell| cell.spec().keras.is_some_and(|keras| keras.name == name)) {
+        Some(cell) => cell,
+        None => return Err(fields.error("layer", "SimpleRNN, LSTM or GRU", format!("{name:?}"))),
     };
     let shape = RnnShape { seq_len: fields.required_size("T")?, batch: fields.required_size("B")? };
     let merge = match fields.text("bidirectional")?.as_deref() {
@@ -55,14 +53,14 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<(La
     let use_bias = fields.flag("use_bias", true)?;
     let state = activation(fields, "activation", Activation::Tanh)?;
     // Keras's own constructors refuse the other layers' arguments; here they are left over as unknown keys.
-    let gate = match cell {
-        CellKind::Rnn => Activation::Sigmoid,
-        _ => activation(fields, "recurrent_activation", Activation::Sigmoid)?,
+    let gate = match cell.spec().functions.gate {
+        false => Activation::Sigmoid,
+        true => activation(fields, "recurrent_activation", Activation::Sigmoid)?,
     };
     if cell == CellKind::Lstm {
         fields.flag("unit_forget_bias", true)?;
     }
-    let reset_after = cell == CellKind::Gru && fields.flag("reset_after", true)?;
+    let reset_after = cell.has(CellOption::Reset) && fields.flag("reset_after", true)?;
 
     let mut descriptor = RnnDescriptor::new(cell, fields.required_size("I")?, fields.required_size("H")?);
     descriptor.layout = Layout::BatchMajor;
@@ -73,7 +71,7 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<(La
     };
     descriptor.activations = Activations { gate, state, output: state };
     descriptor.bias = keras::bias_of(cell, use_bias, reset_after);
-    if cell == CellKind::Gru && !reset_after {
+    if cell.has(CellOption::Reset) && !reset_after {
         descriptor.reset = GruReset::Before;
     }
     // Bidirectional makes its layers return zeros at masked steps of sequences.

@@ -14,7 +14,7 @@
 //! # The file
 //!
 //! The metadata entry `case` is a JSON object that says what the operator is. Its key `source` names the implementation and,
-//! after a space, its version: `torch`, `keras`, `onnx`, or `onnxruntime` (`ort` for short). A key that is `null` counts as
+//! after a space, its version: `torch`, `keras`, `onnx`, `onnxruntime` (`ort` for short), or `equations`. A key that is `null` counts as
 //! absent, except that Keras's activation `null` is the linear one. A key, a value or a tensor that is not described here
 //! is an error: nothing is skipped.
 //!
@@ -22,12 +22,12 @@
 //! Inputs, weights and gradients of outputs (`dy`, `dhn`, `dcn`, absent means zero) go in; all other tensors are expected
 //! results. Any result may be absent, but not all. `L` layers, `D` directions, `P` is `proj` or else `H`:
 //!
-//! | tensor | shape (torch, keras) | |
+//! | tensor | shape (torch, equations, keras) | |
 //! |---|---|---|
 //! | `x`, `dx` | torch `[T, B, I]`, keras `[B, T, I]` | |
 //! | `y`, `dy` | torch `[T, B, D * P]`, keras `[B, T, H]` | see below for keras's variants |
 //! | `h0`, `hn`, `dh0`, `dhn` | `[L * D, B, P]` | `h0` absent means zero |
-//! | `c0`, `cn`, `dc0`, `dcn` | `[L * D, B, H]` | LSTM only |
+//! | `c0`, `cn`, `dc0`, `dcn` | `[L * D, B, H]` | LSTM; with more states beside h `[L * D, B, (S - 1) * H]` |
 //!
 //! ## torch
 //!
@@ -45,6 +45,23 @@
 //! | `bias` | default true |
 //! | `lengths` | list of `B` lengths in any order: the input was packed; outputs past a sequence's end are zero, and `hn`, `cn` are those of its last valid step |
 //! | `proj` | `proj_size`, LSTM only |
+//!
+//! ## equations
+//!
+//! A cell's equations, written out in some program and differentiated there: for what no framework has. Layouts are those of
+//! [`WeightLayout`](crate::rnn::WeightLayout) and [`TensorShapes`](crate::rnn::TensorShapes), weights under those names
+//! (`w.weight_hh_l0`).
+//!
+//! | key | |
+//! |---|---|
+//! | `cell` | the cell's name on the command line: `rnn`, `lstm`, … |
+//! | `T`, `B`, `I`, `H`, `L`, `bi`, `lengths` | as of torch |
+//! | `bias` | `double` (default), `single` or `none` |
+//! | `heads` | default 1 |
+//! | `input` | `features` (default) or `gates`, and then `I` is `D * G * H` |
+//! | `reset` | GRU: `after` (default) or `before` |
+//! | `forget_gate` | sLSTM: `sigmoid` (default) or `exponential` |
+//! | `activation` | of the candidate state; default `tanh` |
 //!
 //! ## keras
 //!
@@ -106,6 +123,7 @@
 //! The error of a tensor is its largest difference, relative to the largest magnitude expected: `max|ours - theirs| /
 //! max|theirs|`. See [`relative_error`] for tensors of zeros and values that are not finite.
 
+mod equations;
 mod fields;
 mod keras;
 mod onnx;
@@ -142,7 +160,8 @@ const MAX_ELEMENTS: usize = 1 << 30;
 /// The other implementation: how its tensors differ from ours.
 #[derive(Clone, Debug)]
 enum Source {
-    Torch,
+    /// PyTorch, or equations written out: not at all.
+    Native,
     Keras(keras::Layer),
     Onnx(onnx::Node),
 }
@@ -276,7 +295,8 @@ impl Case {
         let mut tensors = Tensors::new(file);
         let source = fields.required_text("source")?;
         let (source, problem) = match source.split([' ', '-', '=']).next().unwrap_or_default() {
-            "torch" | "pytorch" => (Source::Torch, torch::read(&mut fields, &mut tensors)?),
+            "torch" | "pytorch" => (Source::Native, torch::read(&mut fields, &mut tensors)?),
+            "equations" => (Source::Native, equations::read(&mut fields, &mut tensors)?),
             "keras" => {
                 let (layer, problem) = keras::read(&mut fields, &mut tensors)?;
                 (Source::Keras(layer), problem)
@@ -286,8 +306,9 @@ impl Case {
                 (Source::Onnx(node), problem)
             }
             _ => {
-                let problem =
-                    format!("case.source: expected torch, keras, onnx or onnxruntime and a version, got {source:?}");
+                let problem = format!(
+                    "case.source: expected torch, keras, onnx, onnxruntime or equations and a version, got {source:?}"
+                );
                 return Err(case_error(path, problem));
             }
         };
@@ -475,7 +496,7 @@ impl Source {
     /// Every result that the source can have, with its shape.
     fn result_shapes(&self, problem: &Problem) -> Result<Named<Vec<usize>>> {
         match self {
-            Source::Torch => torch::result_shapes(problem),
+            Source::Native => torch::result_shapes(problem),
             Source::Keras(layer) => layer.result_shapes(problem),
             Source::Onnx(node) => node.result_shapes(problem),
         }
@@ -489,7 +510,7 @@ impl Source {
         gradients: Option<&InputGradients<f64>>,
     ) -> Result<Named<Vec<f64>>> {
         match self {
-            Source::Torch => torch::results(problem, outputs, gradients),
+            Source::Native => torch::results(problem, outputs, gradients),
             Source::Keras(layer) => layer.results(problem, outputs, gradients),
             Source::Onnx(node) => Ok(node.results(problem, outputs)),
         }
@@ -503,7 +524,7 @@ impl Source {
         outputs: &Outputs<f64>,
     ) -> Result<OutputGradients<f64>> {
         match self {
-            Source::Torch | Source::Onnx(_) => Ok(gradients.clone()),
+            Source::Native | Source::Onnx(_) => Ok(gradients.clone()),
             Source::Keras(layer) => Ok(layer.output_gradients(problem, gradients, outputs)),
         }
     }

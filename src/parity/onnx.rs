@@ -3,7 +3,7 @@
 use super::fields::{Fields, Tensors};
 use super::{Named, Problem};
 use crate::backend::pass::{Inputs, Outputs};
-use crate::cell::{Activation, Activations, CellKind};
+use crate::cell::{Activation, Activations, CellKind, CellOption};
 use crate::error::{Error, Result};
 use crate::interop::onnx::{self, OnnxWeights};
 use crate::rnn::{Bias, Direction, GruReset, Layout, RnnDescriptor, RnnShape};
@@ -17,11 +17,9 @@ pub(super) struct Node {
 
 pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>, runtime: bool) -> Result<(Node, Problem)> {
     let op = fields.required_text("op")?;
-    let cell = match op.as_str() {
-        "RNN" => CellKind::Rnn,
-        "LSTM" => CellKind::Lstm,
-        "GRU" => CellKind::Gru,
-        _ => return Err(fields.error("op", "RNN, LSTM or GRU", format!("{op:?}"))),
+    let cell = match CellKind::ALL.into_iter().find(|cell| cell.spec().onnx.is_some_and(|onnx| onnx.name == op)) {
+        Some(cell) => cell,
+        None => return Err(fields.error("op", "RNN, LSTM or GRU", format!("{op:?}"))),
     };
     let mut attrs = fields.object("attrs", "case.attrs")?;
     let node = Node { batch_first: attrs.bit("layout")? };
@@ -56,15 +54,14 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>, runtime: bool
     let mut sets = activations(&mut attrs, cell, directions, runtime)?.into_iter();
     descriptor.activations = sets.next().unwrap_or_default();
     descriptor.reverse_activations = sets.next();
-    match cell {
-        CellKind::Rnn => {}
-        CellKind::Lstm => {
-            descriptor.coupled_input_forget = attrs.bit("input_forget")?;
-            descriptor.peepholes = tensors.contains("in.P");
-        }
-        CellKind::Gru => {
-            descriptor.reset = if attrs.bit("linear_before_reset")? { GruReset::After } else { GruReset::Before };
-        }
+    if cell.has(CellOption::CoupledInputForget) {
+        descriptor.coupled_input_forget = attrs.bit("input_forget")?;
+    }
+    if cell.has(CellOption::Peepholes) {
+        descriptor.peepholes = tensors.contains("in.P");
+    }
+    if cell.has(CellOption::Reset) {
+        descriptor.reset = if attrs.bit("linear_before_reset")? { GruReset::After } else { GruReset::Before };
     }
     attrs.finish()?;
 
@@ -110,11 +107,8 @@ fn activations(attrs: &mut Fields, cell: CellKind, directions: usize, runtime: b
     let mut betas = attrs.numbers("activation_beta")?.unwrap_or_default().into_iter().map(single);
     // Without names, constants have no function to belong to.
     let Some(names) = names else { return Ok(Vec::new()) };
-    let count = match cell {
-        CellKind::Rnn => 1,
-        CellKind::Gru => 2,
-        CellKind::Lstm => 3,
-    };
+    let used = cell.spec().functions;
+    let count = [used.gate, used.state, used.output].into_iter().filter(|used| *used).count();
     if names.len() != count * directions {
         let expected = format!("{count} names for each of {directions} directions");
         return Err(attrs.error("activations", &expected, names.len()));

@@ -37,6 +37,16 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<Pro
     };
     let lengths = fields.integers("lengths")?;
 
+    problem(tensors, descriptor, shape, lengths)
+}
+
+/// The tensors of an operator in native layouts.
+pub(super) fn problem(
+    tensors: &mut Tensors<'_>,
+    descriptor: RnnDescriptor,
+    shape: RnnShape,
+    lengths: Option<Vec<i64>>,
+) -> Result<Problem> {
     let native = tensors.native_shapes(&descriptor, shape)?;
     let x = tensors.floats("x", &native.x)?;
     if let Some(lengths) = lengths.as_ref().filter(|lengths| lengths.len() != shape.batch) {

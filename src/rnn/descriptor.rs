@@ -1,6 +1,6 @@
 //! What a recurrent operator computes: [`RnnDescriptor`].
 
-use crate::cell::{Activations, CellKind};
+use crate::cell::{Activations, Candidate, CellKind, CellOption};
 use crate::error::{Error, Result};
 
 /// Which way a layer walks through time.
@@ -59,6 +59,28 @@ pub enum GruReset {
     Before,
 }
 
+/// The forget gate of the sLSTM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum ForgetGate {
+    /// `sigmoid(a)`
+    #[default]
+    Sigmoid,
+    /// `exp(a)`
+    Exponential,
+}
+
+/// What `x` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum InputKind {
+    /// Features, which the operator multiplies with `weight_ih`.
+    #[default]
+    Features,
+    /// `W x` of every gate, computed elsewhere: a row of `x` holds `D * G * H` elements, direction by direction the gates in the
+    /// order of the weights' rows. There is no `weight_ih`; the biases are as [`RnnDescriptor::bias`] says. `dx` is the gradient
+    /// of the gates' pre-activations. One layer only.
+    Gates,
+}
+
 /// What `y` holds at steps past a sequence's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum PaddedOutput {
@@ -70,9 +92,20 @@ pub enum PaddedOutput {
     Hold,
 }
 
+/// What the recurrent product of the last gate is, with the descriptor's options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CandidateTerm {
+    /// `R h_prev`, added to `W x` as of every gate.
+    Summed,
+    /// `q = R h_prev + b_hh`, kept apart from `W x + b_ih`, since a gate is multiplied with it alone.
+    Apart,
+    /// `R q`, where q is `h_prev` after a gate has acted on it: a second product in every step.
+    Second,
+}
+
 /// A recurrent operator: the cell, its options, and the sizes that its weights have.
 ///
-/// Make one with [`RnnDescriptor::rnn`], [`RnnDescriptor::lstm`] or [`RnnDescriptor::gru`] and set what differs from
+/// Make one with [`RnnDescriptor::rnn`], [`RnnDescriptor::lstm`], [`RnnDescriptor::gru`] … and set what differs from
 /// PyTorch's defaults:
 ///
 /// ```
@@ -87,7 +120,7 @@ pub enum PaddedOutput {
 /// # What one layer and direction computes
 ///
 /// With `x_t` the layer's input, `h` the previous output (`proj_size` wide when there is a projection), each gate's
-/// pre-activation is `a = W x_t + b_ih + R h + b_hh`, clamped to `±gate_clip` before its activation; the cells' own
+/// pre-activation is `a = W x_t + b_ih + R h + b_hh` (`R` block-diagonal where there are several heads), clamped to `±gate_clip` before its activation; the cells' own
 /// equations stand in [`crate::cell`]. Around them:
 ///
 /// - **lengths**: sequence `b` takes part in steps `0..lengths[b]` only; its final state is that of its last valid step.
@@ -99,10 +132,16 @@ pub enum PaddedOutput {
 pub struct RnnDescriptor {
     /// The cell.
     pub cell: CellKind,
-    /// Features of `x`.
+    /// Features of `x`; where the input is gates, `D * G * H`.
     pub input_size: usize,
+    /// What `x` holds.
+    pub input: InputKind,
     /// Units of every layer and direction.
     pub hidden_size: usize,
+    /// Blocks of the recurrent weights, 1 for full ones: with more, a unit sees the previous output of its own head's
+    /// `hidden_size / heads` units alone, and `weight_hh` is `[G, heads, hidden_size / heads, hidden_size / heads]`. With as
+    /// many heads as units every unit sees only itself. Not together with a projection.
+    pub heads: usize,
     /// Stacked layers; each reads the one below (both directions of it, concatenated).
     pub num_layers: usize,
     /// Direction of every layer.
@@ -117,6 +156,8 @@ pub struct RnnDescriptor {
     pub reverse_activations: Option<Activations>,
     /// GRU only: where the reset gate acts.
     pub reset: GruReset,
+    /// sLSTM only: the function of the forget gate.
+    pub forget_gate: ForgetGate,
     /// Probability of dropping an element of a layer's input, for layers after the first, in training. `0.0..=1.0`.
     pub dropout: f64,
     /// LSTM only: the output is `weight_hr` `[proj_size, hidden_size]` times `h` ([Sak et al. 2014](https://arxiv.org/abs/1402.1128)).
@@ -139,7 +180,9 @@ impl RnnDescriptor {
         RnnDescriptor {
             cell,
             input_size,
+            input: InputKind::default(),
             hidden_size,
+            heads: 1,
             num_layers: 1,
             direction: Direction::default(),
             bias: Bias::default(),
@@ -147,6 +190,7 @@ impl RnnDescriptor {
             activations: Activations::default(),
             reverse_activations: None,
             reset: GruReset::default(),
+            forget_gate: ForgetGate::default(),
             dropout: 0.0,
             proj_size: None,
             peepholes: false,
@@ -170,6 +214,47 @@ impl RnnDescriptor {
     /// A GRU, reset gate after the recurrent product.
     pub fn gru(input_size: usize, hidden_size: usize) -> Self {
         Self::new(CellKind::Gru, input_size, hidden_size)
+    }
+
+    /// An sLSTM, whose forget gate is a sigmoid.
+    pub fn slstm(input_size: usize, hidden_size: usize) -> Self {
+        Self::new(CellKind::Slstm, input_size, hidden_size)
+    }
+
+    /// An independently recurrent network ([Li et al. 2018](https://arxiv.org/abs/1803.04831)): a simple RNN whose units see no
+    /// other's state, that is with as many heads as units; `weight_hh` is `[1, hidden_size, 1, 1]`. With tanh, as in Haste; the
+    /// paper has relu.
+    pub fn ind_rnn(input_size: usize, hidden_size: usize) -> Self {
+        let mut descriptor = Self::rnn(input_size, hidden_size);
+        descriptor.heads = hidden_size;
+        descriptor
+    }
+
+    /// The same operator on gates that are computed elsewhere, see [`InputKind::Gates`]. Set the direction before.
+    #[must_use]
+    pub fn of_gates(mut self) -> Self {
+        self.input = InputKind::Gates;
+        self.input_size = self.gates_size();
+        self
+    }
+
+    /// Width `D * G * H` of the gates of all directions.
+    pub(crate) fn gates_size(&self) -> usize {
+        self.num_directions().saturating_mul(self.cell.gates()).saturating_mul(self.hidden_size)
+    }
+
+    /// Elements of a row of `weight_hh`: the part of the previous output that a unit sees.
+    pub fn head_size(&self) -> usize {
+        self.output_size() / self.heads.max(1)
+    }
+
+    /// What the recurrent product of the last gate is.
+    pub(crate) fn candidate(&self) -> CandidateTerm {
+        match (self.cell.spec().candidate, self.reset) {
+            (Candidate::Plain, _) => CandidateTerm::Summed,
+            (Candidate::Reset, GruReset::After) => CandidateTerm::Apart,
+            (Candidate::Reset, GruReset::Before) | (Candidate::Gated, _) => CandidateTerm::Second,
+        }
     }
 
     /// Number of directions `D`.
@@ -223,24 +308,43 @@ impl RnnDescriptor {
         if let Some(proj_size) = self.proj_size.filter(|p| *p >= self.hidden_size) {
             return Err(Error::option("proj_size", format!("less than hidden_size {}", self.hidden_size), proj_size));
         }
-        if self.cell != CellKind::Lstm {
-            for (name, used) in [
-                ("proj_size", self.proj_size.is_some()),
-                ("peepholes", self.peepholes),
-                ("coupled_input_forget", self.coupled_input_forget),
-                ("cell_clip", self.cell_clip.is_some()),
-            ] {
-                if used {
-                    return Err(Error::option(
-                        name,
-                        "to be off, since only the LSTM has it",
-                        format!("{} on", self.cell),
-                    ));
-                }
+        for option in CellOption::ALL {
+            if self.uses(option) && !self.cell.has(option) {
+                let having = CellKind::ALL.into_iter().filter(|cell| cell.has(option));
+                let titles: Vec<_> = having.map(|cell| cell.spec().title).collect();
+                return Err(Error::option(
+                    option.name(),
+                    format!("the default, since only the {} has it", titles.join(" and the ")),
+                    format!("another one for the {}", self.cell),
+                ));
             }
         }
-        if self.cell != CellKind::Gru && self.reset != GruReset::default() {
-            return Err(Error::option("reset", "the default, since only the GRU has it", format!("{:?}", self.reset)));
+        if self.heads == 0 || !self.hidden_size.is_multiple_of(self.heads) {
+            return Err(Error::option("heads", format!("a divisor of hidden_size {}", self.hidden_size), self.heads));
+        }
+        if self.heads > 1 && self.proj_size.is_some() {
+            return Err(Error::option(
+                "heads",
+                "1 with a projection, whose output no head can call its own",
+                self.heads,
+            ));
+        }
+        if self.input == InputKind::Gates {
+            if self.num_layers > 1 {
+                return Err(Error::option(
+                    "num_layers",
+                    "1 where the input is gates, since a layer above needs weights of its own",
+                    self.num_layers,
+                ));
+            }
+            if self.input_size != self.gates_size() {
+                let (d, g, h) = (self.num_directions(), self.cell.gates(), self.hidden_size);
+                return Err(Error::option(
+                    "input_size",
+                    format!("directions {d} * gates {g} * hidden_size {h}, since the input is gates (see of_gates)"),
+                    self.input_size,
+                ));
+            }
         }
         if self.reverse_activations.is_some() && self.direction != Direction::Bidirectional {
             return Err(Error::option("reverse_activations", "none unless the direction is bidirectional", "some"));
@@ -255,5 +359,17 @@ impl RnnDescriptor {
             }
         }
         Ok(())
+    }
+
+    /// Whether an option that only some cells have is set to something but its default.
+    fn uses(&self, option: CellOption) -> bool {
+        match option {
+            CellOption::Projection => self.proj_size.is_some(),
+            CellOption::Peepholes => self.peepholes,
+            CellOption::CoupledInputForget => self.coupled_input_forget,
+            CellOption::CellClip => self.cell_clip.is_some(),
+            CellOption::Reset => self.reset != GruReset::default(),
+            CellOption::ForgetGate => self.forget_gate != ForgetGate::default(),
+        }
     }
 }

@@ -6,7 +6,8 @@ pub mod dropout;
 pub mod shape;
 pub mod weights;
 
-pub use descriptor::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor};
+pub(crate) use descriptor::CandidateTerm;
+pub use descriptor::{Bias, Direction, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor};
 pub use dropout::Dropout;
 pub use shape::{RnnShape, TensorShapes};
 pub(crate) use weights::LayerWeights;

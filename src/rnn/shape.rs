@@ -26,7 +26,7 @@ pub(crate) fn checked_len(tensor: &str, sizes: &[(&'static str, usize)]) -> Resu
 
 /// The shape of every tensor of a call, all products known to fit.
 ///
-/// `T` seq_len, `B` batch, `I` input_size, `H` hidden_size, `P` output_size, `L` num_layers, `D` num_directions.
+/// `T` seq_len, `B` batch, `I` input_size, `H` hidden_size, `P` output_size, `S` states, `L` num_layers, `D` num_directions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorShapes {
     /// `x`, `dx`: `[T, B, I]`, or `[B, T, I]` batch-major.
@@ -35,7 +35,8 @@ pub struct TensorShapes {
     pub y: [usize; 3],
     /// `h0`, `hn`, `dh0`, `dhn`: `[L * D, B, P]`; row `l * D + d`.
     pub h: [usize; 3],
-    /// `c0`, `cn`, `dc0`, `dcn`, LSTM only: `[L * D, B, H]`.
+    /// `c0`, `cn`, `dc0`, `dcn`: `[L * D, B, (S - 1) * H]`, a row holding the states beside h one after the other; an LSTM has one.
+    /// Cells without such states have no such tensors.
     pub c: [usize; 3],
     /// `resets`: `[T, B]`, whatever the layout of `x`.
     pub resets: [usize; 2],
@@ -62,7 +63,8 @@ impl RnnShape {
         checked_len("x", &[t, b, ("input_size", descriptor.input_size)])?;
         checked_len("y", &[t, b, d, p])?;
         checked_len("h0", &[l, d, b, p])?;
-        checked_len("c0", &[l, d, b, h])?;
+        let c = ("other states", descriptor.cell.other_states());
+        checked_len("c0", &[l, d, b, c, h])?;
         // The largest thing any backend keeps: a handful of values per unit, step, layer and direction.
         checked_len("reserve", &[t, b, l, d, h, ("saved values", 32)])?;
         let (outer, inner) = match descriptor.layout {
@@ -73,7 +75,7 @@ impl RnnShape {
             x: [outer, inner, descriptor.input_size],
             y: [outer, inner, d.1 * p.1],
             h: [l.1 * d.1, self.batch, p.1],
-            c: [l.1 * d.1, self.batch, h.1],
+            c: [l.1 * d.1, self.batch, c.1 * h.1],
             resets: [self.seq_len, self.batch],
         })
     }

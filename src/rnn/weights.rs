@@ -9,14 +9,14 @@ use std::ops::Range;
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::rnn::shape::{check_len, checked_len};
-use crate::rnn::{Bias, RnnDescriptor};
+use crate::rnn::{Bias, InputKind, RnnDescriptor};
 
 /// What a weight tensor is. `G` gates, `K` the layer's input size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightKind {
-    /// `weight_ih`, `[G * H, K]`: `W`, applied to the input.
+    /// `weight_ih`, `[G * H, K]`: `W`, applied to the input; absent where the input is gates.
     InputHidden,
-    /// `weight_hh`, `[G * H, P]`: `R`, applied to the previous output.
+    /// `weight_hh`, `[G * H, P]`: `R`, applied to the previous output; with several heads `[G, heads, H / heads, H / heads]`.
     HiddenHidden,
     /// `bias_ih`, `[G * H]`.
     InputBias,
@@ -77,6 +77,7 @@ impl WeightLayout {
         let gates = ("gates", descriptor.cell.gates());
         let hidden = ("hidden_size", descriptor.hidden_size);
         let output = ("output_size", descriptor.output_size());
+        let head = ("head_size", descriptor.head_size());
         // Bound the table itself before building it: a hostile num_layers must not exhaust memory.
         checked_len(
             "weights",
@@ -100,8 +101,14 @@ impl WeightLayout {
                     Ok(())
                 };
                 let rows = || checked_len("weights", &[gates, hidden]);
-                push(WeightKind::InputHidden, &[gates, hidden, input], vec![rows()?, input.1])?;
-                push(WeightKind::HiddenHidden, &[gates, hidden, output], vec![rows()?, output.1])?;
+                if descriptor.input == InputKind::Features {
+                    push(WeightKind::InputHidden, &[gates, hidden, input], vec![rows()?, input.1])?;
+                }
+                let recurrent = match descriptor.heads {
+                    1 => vec![rows()?, output.1],
+                    heads => vec![gates.1, heads, head.1, head.1],
+                };
+                push(WeightKind::HiddenHidden, &[gates, hidden, head], recurrent)?;
                 if descriptor.bias != Bias::None {
                     push(WeightKind::InputBias, &[gates, hidden], vec![rows()?])?;
                 }
@@ -193,9 +200,9 @@ impl WeightLayout {
 /// Views of the weights of one layer and direction; a tensor that the operator has not is empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LayerWeights<V> {
-    /// `weight_ih`, `[G * H, K]`.
+    /// `weight_ih`, `[G * H, K]`, or empty.
     pub(crate) input_hidden: V,
-    /// `weight_hh`, `[G * H, P]`.
+    /// `weight_hh`, `[G * H, head_size]`: a row for every unit of every gate.
     pub(crate) hidden_hidden: V,
     /// `bias_ih`, `[G * H]`, or empty.
     pub(crate) input_bias: V,

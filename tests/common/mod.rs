@@ -15,9 +15,10 @@ pub mod truth;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fused_rnn::backend::pass::{Inputs, OutputGradients};
-use fused_rnn::cell::{Activation, Activations, CellKind};
+use fused_rnn::cell::{Activation, Activations, CellKind, CellOption};
 use fused_rnn::rnn::{
-    Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout,
+    Bias, Direction, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind,
+    WeightLayout,
 };
 use fused_rnn::{DType, Device, Element};
 
@@ -197,11 +198,10 @@ impl Recipe {
         (0..d.num_directions())
             .flat_map(|direction| {
                 let set = d.activations_of(direction);
-                match d.cell {
-                    CellKind::Rnn => vec![set.state],
-                    CellKind::Gru => vec![set.gate, set.state],
-                    CellKind::Lstm => vec![set.gate, set.state, set.output],
-                }
+                let used = d.cell.spec().functions;
+                [(used.gate, set.gate), (used.state, set.state), (used.output, set.output)]
+                    .into_iter()
+                    .filter_map(|(used, function)| used.then_some(function))
             })
             .collect()
     }
@@ -225,7 +225,9 @@ impl Recipe {
     /// Multiply-adds of a forward pass.
     fn work(&self) -> usize {
         let d = &self.descriptor;
-        let inputs: usize = (0..d.num_layers).map(|layer| d.layer_input_size(layer) + d.output_size()).sum();
+        let of_gates = d.input == InputKind::Gates;
+        let input = |layer: usize| if of_gates { 0 } else { d.layer_input_size(layer) };
+        let inputs: usize = (0..d.num_layers).map(|layer| input(layer) + d.output_size()).sum();
         self.shape.seq_len * self.shape.batch * d.num_directions() * d.cell.gates() * d.hidden_size * inputs
     }
 
@@ -252,15 +254,18 @@ impl Recipe {
         if rng.chance(0.4) {
             d.dropout = rng.pick(&[0.1, 0.25, 0.5, 0.9, 1.0]);
         }
-        if cell == CellKind::Gru {
-            d.reset = rng.pick(&[GruReset::After, GruReset::Before]);
+        let mut with_projection = false;
+        for option in CellOption::ALL.into_iter().filter(|option| cell.has(*option)) {
+            match option {
+                CellOption::Projection => with_projection = rng.chance(0.3),
+                CellOption::Peepholes => d.peepholes = rng.chance(0.3),
+                CellOption::CoupledInputForget => d.coupled_input_forget = rng.chance(0.25),
+                CellOption::CellClip => d.cell_clip = rng.chance(0.2).then(|| rng.uniform(0.1, 0.8)),
+                CellOption::Reset => d.reset = rng.pick(&[GruReset::After, GruReset::Before]),
+                CellOption::ForgetGate => d.forget_gate = rng.pick(&[ForgetGate::Sigmoid, ForgetGate::Exponential]),
+            }
         }
-        let with_projection = cell == CellKind::Lstm && rng.chance(0.3);
-        if cell == CellKind::Lstm {
-            d.peepholes = rng.chance(0.3);
-            d.coupled_input_forget = rng.chance(0.25);
-            d.cell_clip = rng.chance(0.2).then(|| rng.uniform(0.1, 0.8));
-        }
+        let (with_heads, of_gates) = (rng.chance(0.25), rng.chance(0.2));
         d.gate_clip = rng.chance(0.2).then(|| rng.uniform(0.3, 1.5));
         d.padded_output = rng.pick(&[PaddedOutput::Zero, PaddedOutput::Zero, PaddedOutput::Hold]);
         let mut recipe = Recipe {
@@ -287,6 +292,17 @@ impl Recipe {
             recipe.descriptor.hidden_size = rng.pick(&FEATURES);
             let hidden = recipe.descriptor.hidden_size;
             recipe.descriptor.proj_size = (with_projection && hidden > 1).then(|| 1 + rng.below(hidden - 1));
+            recipe.descriptor.heads = 1;
+            if with_heads && recipe.descriptor.proj_size.is_none() {
+                // Few, as many as there are units, or any.
+                let divisors: Vec<usize> = (1..=hidden).filter(|heads| hidden.is_multiple_of(*heads)).collect();
+                recipe.descriptor.heads = rng.pick(&[divisors[divisors.len() / 2], hidden, rng.pick(&divisors)]);
+            }
+            recipe.descriptor.input = InputKind::Features;
+            if of_gates {
+                recipe.descriptor.input = InputKind::Gates;
+                recipe = recipe.fitted();
+            }
             if recipe.work() <= most_work && recipe.pre_activations() <= most_pre_activations {
                 break;
             }
@@ -314,6 +330,15 @@ impl Recipe {
         self
     }
 
+    /// Makes the input fit after a change: gates are as many as the other sizes say.
+    pub fn fitted(mut self) -> Self {
+        if self.descriptor.input == InputKind::Gates {
+            self.descriptor.num_layers = 1;
+            self.descriptor = self.descriptor.of_gates();
+        }
+        self
+    }
+
     /// Draws the numbers.
     pub fn problem(&self) -> Problem {
         let mut rng = Rng::new(self.seed ^ 0x00c0_ffee);
@@ -335,7 +360,14 @@ impl Recipe {
         }
         let x = rng.vector(len(&tensors.x), 1.5);
         let h0 = rng.vector(len(&tensors.h), 0.8);
-        let c0 = rng.vector(len(&tensors.c), 0.8);
+        let mut c0 = rng.vector(len(&tensors.c), 0.8);
+        // States that are above zero.
+        let spec = d.cell.spec();
+        for (block, values) in c0.chunks_mut(d.hidden_size).enumerate() {
+            if spec.positive.contains(&spec.states[1 + block % d.cell.other_states()]) {
+                values.iter_mut().for_each(|v| *v = f64::from((v.abs() + 0.5) as f32));
+            }
+        }
         let mut lengths: Vec<u32> = (0..shape.batch).map(|_| 1 + rng.below(shape.seq_len) as u32).collect();
         // Some data at the last step, as users have it, but not always: a fully padded end is a case as well.
         if rng.chance(0.7) {
@@ -381,6 +413,7 @@ impl Recipe {
         let mut offer = |change: &dyn Fn(&mut Recipe)| {
             let mut recipe = self.clone();
             change(&mut recipe);
+            let recipe = recipe.fitted();
             if format!("{recipe:?}") != format!("{self:?}") && recipe.descriptor.validate().is_ok() {
                 all.push(recipe);
             }
@@ -394,6 +427,7 @@ impl Recipe {
                 r.descriptor.hidden_size = r.descriptor.hidden_size.div_ceil(divisor);
                 r.descriptor.proj_size = r.descriptor.proj_size.map(|p| p.div_ceil(divisor));
             });
+            offer(&|r| r.descriptor.heads = r.descriptor.heads.div_ceil(divisor));
         }
         offer(&|r| r.shape.seq_len -= usize::from(r.shape.seq_len > 1));
         offer(&|r| r.shape.batch -= usize::from(r.shape.batch > 1));
@@ -415,6 +449,9 @@ impl Recipe {
         offer(&|r| r.descriptor.bias = Bias::None);
         offer(&|r| r.descriptor.layout = Layout::SequenceMajor);
         offer(&|r| r.descriptor.reset = plain.reset);
+        offer(&|r| r.descriptor.forget_gate = plain.forget_gate);
+        offer(&|r| r.descriptor.heads = 1);
+        offer(&|r| (r.descriptor.input, r.descriptor.input_size) = (InputKind::Features, 1));
         offer(&|r| r.descriptor.dropout = 0.0);
         offer(&|r| r.descriptor.proj_size = None);
         offer(&|r| r.descriptor.peepholes = false);
@@ -497,7 +534,7 @@ pub fn for_random_problems<E: Element>(
 ) {
     let adapt = |recipe: &mut Recipe| {
         adapt(recipe);
-        *recipe = recipe.clone().judged_in(E::DTYPE);
+        *recipe = recipe.clone().judged_in(E::DTYPE).fitted();
     };
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a whole number"));
     let seeds = match number("FUSED_RNN_SEED") {

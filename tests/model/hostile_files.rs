@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{Rng, reference};
 use crate::common::damage::{damaged, with_damaged_meaning};
+use crate::common::{Rng, reference};
 use fused_rnn::backend::TensorRef;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::cell::CellKind;
@@ -14,7 +14,7 @@ use fused_rnn::data::ts::parse_ts;
 use fused_rnn::data::{ColumnChoice, Gaps, MissingValues, Scaler, TimeSplit, windows};
 use fused_rnn::interop::safetensors::{self, TensorFile};
 use fused_rnn::model::{ForecastConfig, Forecaster, Sequential};
-use fused_rnn::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
+use fused_rnn::nn::{LayerConfig, RecurrentOptions};
 use fused_rnn::parity::Case;
 use fused_rnn::{DType, Device, Error};
 
@@ -32,8 +32,13 @@ fn small_file() -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("small.safetensors");
     let (a, b) = ([1.0f32, -2.0, 0.5, 4.0, f32::NAN, -0.0], [7.0f32]);
-    safetensors::write(&path, "case", r#"{"cell":"gru"}"#, &[("a", vec![2, 3], TensorRef::of(&a)), ("b.c", vec![], TensorRef::of(&b))])
-        .expect("written");
+    safetensors::write(
+        &path,
+        "case",
+        r#"{"cell":"gru"}"#,
+        &[("a", vec![2, 3], TensorRef::of(&a)), ("b.c", vec![], TensorRef::of(&b))],
+    )
+    .expect("written");
     std::fs::read(&path).expect("read")
 }
 
@@ -297,11 +302,7 @@ fn model_files() -> Vec<(String, Vec<u8>)> {
                 difference: cell != CellKind::Gru,
                 scaler: Scaler::standard(&[1.0, 2.0, 4.0]).expect("valid"),
             };
-            let layer: LayerConfig = match cell {
-                CellKind::Rnn => SimpleRnn::new(3).into(),
-                CellKind::Lstm => Lstm::new(3).into(),
-                CellKind::Gru => Gru::new(3).into(),
-            };
+            let layer = LayerConfig::of_cell(cell, 3, RecurrentOptions::default());
             let model = Forecaster::new(Device::reference(), config, layer, 1).expect("valid");
             model.save(&path).expect("saved");
             (format!("a model with {cell}"), std::fs::read(&path).expect("read"))

@@ -2,6 +2,7 @@
 
 use crate::common::reference;
 use crate::{cpu, weights};
+use fused_rnn::cell::CellKind;
 use fused_rnn::gradcheck;
 use fused_rnn::model::{Graph, Model, Sequential};
 use fused_rnn::nn::*;
@@ -59,11 +60,20 @@ fn check_stack(layers: &[LayerConfig], x: &ArrayD<f64>) {
     check(&format!("{layers:?}"), &mut model, std::slice::from_ref(x));
 }
 
-/// The three recurrent layers with options set by `with`.
+/// All recurrent layers that have the options set by `with`.
 fn recurrent(with: impl Fn(&mut RecurrentOptions)) -> Vec<LayerConfig> {
-    let (mut rnn, mut lstm, mut gru) = (SimpleRnn::new(3), Lstm::new(3), Gru::new(3));
-    [&mut rnn.options, &mut lstm.options, &mut gru.options].into_iter().for_each(with);
-    vec![rnn.into(), lstm.into(), gru.into()]
+    let mut options = RecurrentOptions::default();
+    with(&mut options);
+    let has = |cell: &CellKind| {
+        (!options.layer_norm || matches!(cell, CellKind::Rnn | CellKind::Lstm | CellKind::Gru))
+            && (options.zoneout == 0.0 || cell.spec().positive.is_empty())
+    };
+    let mut all: Vec<_> =
+        CellKind::ALL.into_iter().filter(has).map(|cell| LayerConfig::of_cell(cell, 3, options.clone())).collect();
+    if !options.layer_norm && options.heads == 1 {
+        all.push(IndRnn { options, ..IndRnn::new(3) }.into());
+    }
+    all
 }
 
 #[test]
@@ -84,6 +94,8 @@ fn recurrent_layers_with_every_option() {
         Box::new(|o| (o.layer_norm, o.return_sequences) = (true, true)),
         Box::new(|o| (o.layer_norm, o.go_backwards, o.zoneout) = (true, true, 0.3)),
         Box::new(|o| (o.zoneout, o.stateful) = (0.2, true)),
+        Box::new(|o| (o.heads, o.return_sequences) = (3, true)),
+        Box::new(|o| (o.heads, o.recurrent_dropout) = (3, 0.4)),
     ];
     for with in &options {
         for layer in recurrent(with) {
@@ -101,9 +113,41 @@ fn recurrent_layers_with_every_option() {
             .recurrent_activation(ActivationFunction::HardSigmoid)
             .into(),
         SimpleRnn::new(3).activation(ActivationFunction::Sigmoid).use_bias(false).into(),
+        Lstm::new(6).heads(2).into(),
+        Gru::new(6).heads(3).reset_after(false).into(),
+        IndRnn::new(3).activation(ActivationFunction::Sigmoid).use_bias(false).into(),
+        Slstm::new(4).heads(2).exponential_forget_gate(true).into(),
+        Slstm::new(3).use_bias(false).recurrent_activation(ActivationFunction::HardSigmoid).into(),
     ] {
         check_stack(&[layer], &x);
     }
+}
+
+/// What a layer has not is refused, with the way out.
+#[test]
+fn options_that_a_layer_has_not() {
+    for (layer, option) in [
+        (LayerConfig::from(Slstm::new(3).zoneout(0.1)), "zoneout"),
+        (Slstm::new(3).layer_norm(true).into(), "layer_norm"),
+        (Lstm::new(4).heads(2).layer_norm(true).into(), "layer_norm"),
+        (Lstm::new(4).heads(3).into(), "heads"),
+        (Gru::new(4).heads(0).into(), "heads"),
+        (IndRnn::new(4).heads(2).into(), "heads"),
+        (Bidirectional::new(Dense::new(3)).into(), "layer"),
+    ] {
+        let mut model = Sequential::new(cpu(), &[5, 2], 3).unwrap();
+        let text = model.add(layer.clone()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains(option), "{layer:?}: {text}");
+    }
+}
+
+/// A file says nothing of heads where there is one, as those of versions without them.
+#[test]
+fn heads_in_files() {
+    let json = |layer: LayerConfig| serde_json::to_string(&layer).unwrap();
+    assert!(!json(Lstm::new(4).into()).contains("heads"));
+    let layer = LayerConfig::from(Lstm::new(4).heads(2));
+    assert_eq!(serde_json::from_str::<LayerConfig>(&json(layer.clone())).unwrap(), layer);
 }
 
 #[test]
@@ -115,7 +159,12 @@ fn states_in_and_out() {
         (Lstm::new(3).return_state(true).zoneout(0.3).into(), 2),
         (Gru::new(3).return_state(true).layer_norm(true).into(), 1),
         (Bidirectional::new(Lstm::new(3).return_state(true)).into(), 4),
+        (IndRnn::new(3).return_state(true).into(), 1),
+        (Slstm::new(3).return_state(true).return_sequences(true).into(), 2),
+        (Slstm::new(3).return_state(true).recurrent_dropout(0.3).into(), 2),
+        (Bidirectional::new(Slstm::new(3).return_state(true)).into(), 4),
     ] {
+        let is_slstm = format!("{layer:?}").contains("Slstm");
         for masked in [false, true] {
             let mut graph = Graph::new(cpu(), 3);
             let mut inputs = vec![graph.input("x", &[5, 2]).unwrap()];
@@ -126,8 +175,14 @@ fn states_in_and_out() {
                 inputs[0] = graph.add(Masking::new(0.0), &[&inputs[0]]).unwrap();
             }
             for i in 0..states {
-                inputs.push(graph.input(&format!("state {i}"), &[3]).unwrap());
-                x.push(draw(&[4, 3], 20 + i as u32));
+                // c, n and m of the sLSTM stand side by side, and n is above zero.
+                let width = if is_slstm && i % 2 == 1 { 9 } else { 3 };
+                inputs.push(graph.input(&format!("state {i}"), &[width]).unwrap());
+                let mut state = draw(&[4, width], 20 + i as u32);
+                if width == 9 {
+                    state.slice_axis_mut(ndarray::Axis(1), (3..6).into()).mapv_inplace(|n: f64| n.abs() + 0.5);
+                }
+                x.push(state);
             }
             let outputs = graph.add_all(layer.clone(), &inputs.iter().collect::<Vec<_>>()).unwrap();
             assert_eq!(outputs.len(), 1 + states);
@@ -149,12 +204,7 @@ fn both_directions() {
     for merge in [MergeMode::Concat, MergeMode::Sum, MergeMode::Mul, MergeMode::Ave] {
         for sequences in [false, true] {
             for layer in recurrent(|o| o.return_sequences = sequences) {
-                let layer = match layer {
-                    LayerConfig::Lstm(layer) => Bidirectional::new(layer),
-                    LayerConfig::Gru(layer) => Bidirectional::new(layer),
-                    LayerConfig::SimpleRnn(layer) => Bidirectional::new(layer),
-                    other => panic!("{other:?}"),
-                };
+                let layer = Bidirectional::new(layer);
                 check_stack(&[layer.clone().merge_mode(merge).into()], &draw(&[3, 5, 2], 1));
                 check_stack(&[Masking::new(0.0).into(), layer.merge_mode(merge).into()], &masked_input(5, 2));
             }

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::common::run::{self, Setup, get, same_bits, same_bits_of};
 use crate::common::truth::{self, Named, Truth, settled};
 use crate::common::{Number, Problem, Recipe, Rng, Verdict, convert, for_random_problems};
-use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::cpu::{CpuBackend, CpuElement};
+use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::backend::{ForwardMode, HostBackend, Reserve, WeightGrad};
-use fused_rnn::cell::{Activation, CellKind};
+use fused_rnn::cell::{Activation, CellKind, CellOption};
 use fused_rnn::rnn::{
-    Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightEntry, WeightKind,
-    WeightLayout,
+    Bias, Direction, Dropout, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightEntry,
+    WeightKind, WeightLayout,
 };
 
 fn infer<E: Number, B: HostBackend<E>>(backend: &B, problem: &Problem, setup: &Setup<E>) -> Result<Named<E>, String> {
@@ -110,6 +110,11 @@ fn agrees_at_large_sizes<E: Number, B: HostBackend<E>>(backend: &B) {
                 descriptor.num_layers = num_layers;
                 descriptor.reset = reset;
                 descriptor.layout = if index % 2 == 0 { Layout::SequenceMajor } else { Layout::BatchMajor };
+                // Heads of several sizes, one and two of them the edges.
+                if index % 3 == 1 {
+                    let divisors: Vec<usize> = (1..=hidden_size).filter(|n| hidden_size.is_multiple_of(*n)).collect();
+                    descriptor.heads = divisors[index * 7 % divisors.len()];
+                }
                 let recipe = Recipe {
                     descriptor,
                     shape: RnnShape { seq_len, batch },
@@ -133,10 +138,11 @@ fn agrees_with_every_activation<E: Number, B: HostBackend<E>>(backend: &B) {
                 let mut descriptor = RnnDescriptor::new(cell, 3, 5);
                 descriptor.direction = Direction::Bidirectional;
                 let mut set = descriptor.activations;
-                match (place, cell) {
-                    (0, _) => set.state = activation,
-                    (1, CellKind::Lstm | CellKind::Gru) => set.gate = activation,
-                    (2, CellKind::Lstm) => set.output = activation,
+                let used = cell.spec().functions;
+                match place {
+                    0 if used.state => set.state = activation,
+                    1 if used.gate => set.gate = activation,
+                    2 if used.output => set.output = activation,
                     _ => continue,
                 }
                 // In the one direction alone first, so that a direction mixed up is seen.
@@ -377,9 +383,11 @@ fn weight_gradients_are_not_zero<E: Number, B: HostBackend<E>>(backend: &B) {
         let mut descriptor = RnnDescriptor::new(cell, 3, 9);
         descriptor.num_layers = 2;
         descriptor.direction = Direction::Bidirectional;
-        if cell == CellKind::Lstm {
+        if cell.has(CellOption::Projection) {
             descriptor.peepholes = true;
             descriptor.proj_size = Some(4);
+        } else {
+            descriptor.heads = 3;
         }
         let recipe = Recipe {
             descriptor,
@@ -783,6 +791,10 @@ fn directions_are_what_they_say<E: Number, B: HostBackend<E>>(backend: &B) {
         r.descriptor.num_layers = 1;
         r.descriptor.direction = Direction::Bidirectional;
         r.descriptor.padded_output = PaddedOutput::Zero;
+        if r.descriptor.input == InputKind::Gates {
+            // Each direction has its own.
+            (r.descriptor.input, r.descriptor.input_size) = (InputKind::Features, 7);
+        }
         r.dy = true;
     };
     for_random_problems::<E>(60, one_layer, |problem| {

@@ -13,7 +13,10 @@ use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::interop::keras::{self, KerasWeights};
 use fused_rnn::interop::onnx::{self, OnnxWeights};
 use fused_rnn::interop::safetensors;
-use fused_rnn::rnn::{Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::rnn::{
+    Bias, Direction, Dropout, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape,
+    WeightLayout,
+};
 use fused_rnn::{DType, Error, Result, Scalar, files};
 
 /// Runs a block for every backend in host memory.
@@ -119,6 +122,13 @@ fn an_invalid_option_is_named_alone_and_beside_valid_ones() {
                 Some(Activations { gate: Activation::Elu { alpha: f64::NAN }, ..Activations::default() })
         }),
         ("reset", |d| d.reset = GruReset::Before),
+        ("forget_gate", |d| d.forget_gate = ForgetGate::Exponential),
+        ("heads", |d| d.heads = 0),
+        ("heads", |d| d.heads = 3),
+        ("heads", |d| d.heads = usize::MAX),
+        ("heads", |d| (d.heads, d.proj_size) = (2, Some(1))),
+        ("num_layers", |d| (d.num_layers, d.input, d.proj_size) = (2, InputKind::Gates, None)),
+        ("input_size", |d| (d.num_layers, d.input, d.proj_size) = (1, InputKind::Gates, None)),
         ("reverse_activations", |d| {
             d.direction = Direction::Forward;
             d.reverse_activations = Some(Activations::default());
@@ -153,7 +163,7 @@ fn options_of_another_cell_are_refused() {
         ("coupled_input_forget", |d| d.coupled_input_forget = true),
         ("cell_clip", |d| d.cell_clip = Some(1.0)),
     ];
-    for cell in [CellKind::Rnn, CellKind::Gru] {
+    for cell in CellKind::ALL.into_iter().filter(|cell| *cell != CellKind::Lstm) {
         for (option, change) in lstm_only {
             let mut d = RnnDescriptor::new(cell, 3, 4);
             change(&mut d);
@@ -162,7 +172,7 @@ fn options_of_another_cell_are_refused() {
             assert!(text.contains(option) && text.contains(cell.spec().name), "{text}");
         }
     }
-    for cell in [CellKind::Rnn, CellKind::Lstm] {
+    for cell in CellKind::ALL.into_iter().filter(|cell| *cell != CellKind::Gru) {
         let mut d = RnnDescriptor::new(cell, 3, 4);
         d.reset = GruReset::Before;
         assert_eq!(refused_option(d.validate()), "reset");
@@ -304,7 +314,7 @@ fn names_that_are_not_known_are_refused_with_those_that_are() {
     }
     for bad in ["", "LSTM", "elman", "rnn,lstm"] {
         let error = bad.parse::<CellKind>().expect_err(bad).to_string();
-        assert!(error.contains("rnn, lstm or gru") && error.contains(bad), "{error}");
+        assert!(error.contains("rnn, lstm, gru") && error.contains(bad), "{error}");
     }
     for bad in ["", ":", "swish", "Tanh", "tanh:", "tanh:1", "elu:", "elu:x", "elu:1:2", "affine:1:2:3", "elu::", "::"]
     {
@@ -541,8 +551,8 @@ fn lengths_outside_the_sequence_are_named<E: Scalar, B: HostBackend<E>>(backend:
     }
 }
 
-fn cell_states_are_only_for_the_lstm<E: Scalar, B: HostBackend<E>>(backend: &B) {
-    for cell in [CellKind::Rnn, CellKind::Gru] {
+fn cell_states_are_only_for_cells_that_have_them<E: Scalar, B: HostBackend<E>>(backend: &B) {
+    for cell in CellKind::ALL.into_iter().filter(|cell| !cell.has_cell_state()) {
         let problem = full_problem(cell);
         let len = problem.inputs.h0.as_ref().expect("given").len();
         let state = || Some(vec![E::one(); len]);
@@ -789,7 +799,8 @@ fn tensors_that_disagree_with_their_shape_are_not_written() {
     let path = folder.path().join("t.safetensors");
     let values = [1.0f32; 6];
     for shape in [vec![5], vec![2, 4], vec![], vec![0], vec![usize::MAX, 2], vec![usize::MAX, usize::MAX, 0]] {
-        let refused = safetensors::write(&path, "k", "v", &[("t", shape.clone(), TensorRef::of(&values))]).expect_err("refused");
+        let refused =
+            safetensors::write(&path, "k", "v", &[("t", shape.clone(), TensorRef::of(&values))]).expect_err("refused");
         assert!(matches!(refused, Error::Shape { .. } | Error::SizeOverflow { .. }), "{shape:?}: {refused:?}");
         assert!(refused.to_string().starts_with("t: "), "{refused}");
         assert!(!path.exists());

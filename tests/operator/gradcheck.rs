@@ -6,9 +6,11 @@ use fused_rnn::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostBackend,
     HostPlan, RecurrentBackend, Reserve, TempSpace, WeightGrad, pass,
 };
-use fused_rnn::cell::{Activation, Activations, CellKind};
+use fused_rnn::cell::{Activation, Activations, CellKind, CellOption};
 use fused_rnn::gradcheck::{GradCheck, GradReport, SequenceLengths};
-use fused_rnn::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::rnn::{
+    Bias, Direction, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout,
+};
 use fused_rnn::{Error, Result};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -65,7 +67,7 @@ fn assert_option(cells: &[CellKind], what: &str, change: impl Fn(&mut GradCheck)
     }
 }
 
-use CellKind::{Gru, Lstm, Rnn};
+use CellKind::{Gru, Lstm, Rnn, Slstm};
 const ALL: &[CellKind] = &CellKind::ALL;
 
 /// Every activation with its default constants, and those that have some with others.
@@ -92,7 +94,8 @@ fn plain() {
 #[test]
 fn gate_activations() {
     for activation in activations().into_iter().filter(|a| *a != Activation::Sigmoid) {
-        assert_option(&[Lstm, Gru], &format!("gate {activation}"), |c| c.descriptor.activations.gate = activation);
+        let cells: Vec<_> = ALL.iter().copied().filter(|cell| cell.spec().functions.gate).collect();
+        assert_option(&cells, &format!("gate {activation}"), |c| c.descriptor.activations.gate = activation);
     }
 }
 
@@ -182,6 +185,67 @@ fn lstm_options() {
     assert_option(&[Lstm], "peepholes", |c| c.descriptor.peepholes = true);
     assert_option(&[Lstm], "coupled gates", |c| c.descriptor.coupled_input_forget = true);
     assert_option(&[Lstm], "a cell clip", |c| c.descriptor.cell_clip = Some(0.3));
+}
+
+#[test]
+fn slstm_options() {
+    assert_option(&[Slstm], "an exponential forget gate", |c| c.descriptor.forget_gate = ForgetGate::Exponential);
+    assert_option(&[Slstm], "an exponential forget gate, heads and a clip", |c| {
+        (c.descriptor.forget_gate, c.descriptor.gate_clip) = (ForgetGate::Exponential, Some(0.7));
+        (c.descriptor.hidden_size, c.descriptor.heads) = (6, 3);
+    });
+    assert_option(&[Slstm], "no c0 and resets", |c| (c.optional.c0, c.optional.resets) = (false, true));
+}
+
+#[test]
+fn heads() {
+    for (hidden_size, heads) in [(6, 2), (6, 3), (5, 5)] {
+        assert_option(ALL, "heads", |c| (c.descriptor.hidden_size, c.descriptor.heads) = (hidden_size, heads));
+        assert_option(ALL, "heads in two layers of both directions with lengths and resets", |c| {
+            let d = &mut c.descriptor;
+            (d.hidden_size, d.heads, d.num_layers, d.direction) = (hidden_size, heads, 2, Direction::Bidirectional);
+            (c.optional.lengths, c.optional.resets) = (SequenceLengths::Given(vec![5, 2, 4]), true);
+        });
+        assert_option(&[Gru], "heads and reset before", |c| {
+            (c.descriptor.hidden_size, c.descriptor.heads) = (hidden_size, heads);
+            c.descriptor.reset = GruReset::Before;
+        });
+        assert_option(&[Lstm], "heads, peepholes, coupled gates and clips", |c| {
+            (c.descriptor.hidden_size, c.descriptor.heads) = (hidden_size, heads);
+            (c.descriptor.peepholes, c.descriptor.coupled_input_forget) = (true, true);
+            (c.descriptor.gate_clip, c.descriptor.cell_clip) = (Some(1.0), Some(0.5));
+        });
+    }
+    let mut check = GradCheck::new(RnnDescriptor::ind_rnn(3, 4), 5, 3);
+    check.descriptor.activations.state = Activation::Relu;
+    assert_checked("IndRNN", &check);
+}
+
+#[test]
+fn gates_as_input() {
+    for direction in [Direction::Forward, Direction::Reverse, Direction::Bidirectional] {
+        for bias in [Bias::None, Bias::Double] {
+            assert_option(ALL, "gates as input", |c| {
+                (c.descriptor.direction, c.descriptor.bias) = (direction, bias);
+                c.descriptor = c.descriptor.clone().of_gates();
+            });
+        }
+        assert_option(ALL, "gates as input, batch-major, lengths and heads", |c| {
+            let d = &mut c.descriptor;
+            (d.direction, d.hidden_size, d.heads, d.layout) = (direction, 4, 2, Layout::BatchMajor);
+            c.descriptor = c.descriptor.clone().of_gates();
+            c.optional.lengths = SequenceLengths::Given(vec![2, 5, 3]);
+        });
+    }
+    assert_option(&[Gru], "gates as input and reset before", |c| {
+        c.descriptor.reset = GruReset::Before;
+        c.descriptor = c.descriptor.clone().of_gates();
+    });
+    // What is given of the forget gate does not count.
+    let mut check = base(Lstm);
+    check.descriptor.coupled_input_forget = true;
+    check.descriptor = check.descriptor.of_gates();
+    assert_passes("gates as input and coupled gates", &check);
 }
 
 #[test]
@@ -482,13 +546,24 @@ fn descriptors() -> impl Strategy<Value = RnnDescriptor> {
         d.reverse_activations = reverse_activations.filter(|_| direction == Direction::Bidirectional);
         (d.dropout, d.gate_clip) = (dropout.unwrap_or(0.0), gate_clip);
         let (before, proj_size, peepholes, coupled, cell_clip) = cells_own;
-        match cell {
-            Rnn => {}
-            Gru => d.reset = if before { GruReset::Before } else { GruReset::After },
-            Lstm => {
-                d.proj_size = proj_size.filter(|p| *p < hidden_size);
-                (d.peepholes, d.coupled_input_forget, d.cell_clip) = (peepholes, coupled, cell_clip);
+        for option in CellOption::ALL.into_iter().filter(|option| cell.has(*option)) {
+            match option {
+                CellOption::Reset if before => d.reset = GruReset::Before,
+                CellOption::Projection => d.proj_size = proj_size.filter(|p| *p < hidden_size),
+                CellOption::Peepholes => d.peepholes = peepholes,
+                CellOption::CoupledInputForget => d.coupled_input_forget = coupled,
+                CellOption::CellClip => d.cell_clip = cell_clip,
+                CellOption::ForgetGate if before => d.forget_gate = ForgetGate::Exponential,
+                _ => {}
             }
+        }
+        // Heads and gates as input, of some.
+        if let (true, None) = (peepholes, d.proj_size) {
+            let divisors: Vec<usize> = (1..=hidden_size).filter(|heads| hidden_size.is_multiple_of(*heads)).collect();
+            d.heads = divisors[input_size % divisors.len()];
+        }
+        if coupled && d.num_layers == 1 {
+            d = d.of_gates();
         }
         d
     })
@@ -535,6 +610,9 @@ fn make_tame(check: &mut GradCheck) {
 /// The work grows with the square of the number of weights; makes a large problem smaller until it takes a fraction of a second.
 fn make_affordable(check: &mut GradCheck) {
     loop {
+        if check.descriptor.input == InputKind::Gates {
+            check.descriptor = check.descriptor.clone().of_gates();
+        }
         let weights = WeightLayout::new(&check.descriptor).unwrap().len();
         let inputs = check.shape.seq_len * check.shape.batch * check.descriptor.input_size;
         if (weights + inputs) * weights * check.shape.seq_len * check.shape.batch <= 10_000_000 {
@@ -549,6 +627,9 @@ fn make_affordable(check: &mut GradCheck) {
         } else {
             check.descriptor.input_size = check.descriptor.input_size.div_ceil(2);
             check.descriptor.hidden_size -= 1;
+            if !check.descriptor.hidden_size.is_multiple_of(check.descriptor.heads) {
+                check.descriptor.heads = 1;
+            }
             check.descriptor.proj_size = check.descriptor.proj_size.filter(|p| *p < check.descriptor.hidden_size);
         }
     }

@@ -7,7 +7,10 @@ use fused_rnn::backend::{
 };
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::gradcheck::{GradCheck, SequenceLengths};
-use fused_rnn::rnn::{Bias, Direction, Dropout, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use fused_rnn::rnn::{
+    Bias, Direction, Dropout, ForgetGate, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind,
+    WeightLayout,
+};
 
 const T: usize = 6;
 const B: usize = 3;
@@ -74,7 +77,7 @@ fn sequence(tensor: &[f64], b: usize, outer: usize, outer_len: usize) -> Vec<f64
 /// With weights of zero every gate is a sigmoid of zero, a half, and every candidate is zero.
 #[test]
 fn zero_weights() {
-    for cell in CellKind::ALL {
+    for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
         let descriptor = RnnDescriptor::new(cell, I, H);
         let (mut inputs, _) = problem(&descriptor);
         inputs.weights.fill(0.0);
@@ -83,12 +86,144 @@ fn zero_weights() {
         let expected = match cell {
             CellKind::Rnn => vec![0.0; B * H],
             CellKind::Gru => halved(inputs.h0.as_ref().unwrap()),
-            CellKind::Lstm => halved(inputs.c0.as_ref().unwrap()).iter().map(|c| 0.5 * c.tanh()).collect(),
+            _ => halved(inputs.c0.as_ref().unwrap()).iter().map(|c| 0.5 * c.tanh()).collect(),
         };
         assert_close(&outputs.hn, &expected, "hn");
         assert_close(&outputs.y[(T - 1) * B * H..], &expected, "y");
         if let Some(cn) = &outputs.cn {
             assert_close(cn, &halved(inputs.c0.as_ref().unwrap()), "cn");
+        }
+    }
+}
+
+/// What the recurrence without a stabiliser gives, the sLSTM gives too, from any m.
+#[test]
+fn slstm_is_the_unstabilised_recurrence() {
+    let sigmoid = |a: f64| 1.0 / (1.0 + (-a).exp());
+    for exponential in [false, true] {
+        let mut descriptor = RnnDescriptor::slstm(1, 1);
+        if exponential {
+            descriptor.forget_gate = ForgetGate::Exponential;
+        }
+        let (mut inputs, _) = GradCheck::new(descriptor.clone(), 4, 1).draw(0).unwrap();
+        for m0 in [-3.0, 0.0, 2.5] {
+            let ([c0, n0], w) = ([0.4, 0.9], inputs.weights.clone());
+            inputs.c0 = Some(vec![c0, n0, m0]);
+            // What is remembered is scaled by exp(-m).
+            let (mut c, mut n, mut h) = (c0 * m0.exp(), n0 * m0.exp(), inputs.h0.as_ref().unwrap()[0]);
+            let outputs = infer(&descriptor, 4, 1, &inputs);
+            for (t, x) in inputs.x.iter().enumerate() {
+                let [i, f, z, o] = [0, 1, 2, 3].map(|k| w[k] * x + w[4 + k] * h + w[8 + k] + w[12 + k]);
+                let f = if exponential { f.exp() } else { sigmoid(f) };
+                (c, n) = (f * c + i.exp() * z.tanh(), f * n + i.exp());
+                h = sigmoid(o) * c / n;
+                assert_close(&outputs.y[t..=t], &[h], "y");
+            }
+            let cn = outputs.cn.unwrap();
+            assert_close(&[cn[0] * cn[2].exp(), cn[1] * cn[2].exp()], &[c, n], "cn");
+        }
+    }
+}
+
+/// Nothing let in, nothing there: the output is zero, not a quotient of zeros. And exponents that overflow do no harm.
+#[test]
+fn slstm_at_its_limits() {
+    let mut descriptor = RnnDescriptor::slstm(1, 1);
+    descriptor.bias = Bias::None;
+    let inputs =
+        |x: f64| Inputs { weights: vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], x: vec![x; 3], ..Inputs::default() };
+    let closed = infer(&descriptor, 3, 1, &inputs(-1e4));
+    assert_eq!(closed.y, [0.0; 3]);
+    for x in [1e4, 1e300] {
+        let open = infer(&descriptor, 3, 1, &inputs(x));
+        assert!(open.y.iter().chain(open.cn.iter().flatten()).all(|v| v.is_finite()), "{open:?}");
+    }
+}
+
+/// With `heads`, an operator is one of full weights whose blocks beside the diagonal are zero.
+#[test]
+fn heads_are_blocks() {
+    for cell in CellKind::ALL {
+        for heads in [2, 3, 6] {
+            let mut blocks = RnnDescriptor::new(cell, I, 6);
+            (blocks.heads, blocks.direction) = (heads, Direction::Bidirectional);
+            let full = RnnDescriptor { heads: 1, ..blocks.clone() };
+            let (inputs, gradients) = problem(&blocks);
+            let (from, to) = (WeightLayout::new(&blocks).unwrap(), WeightLayout::new(&full).unwrap());
+            // Where each weight of the blocks stands in the full ones.
+            let mut places = vec![0; from.len()];
+            for (block, whole) in from.entries().iter().zip(to.entries()) {
+                assert_eq!(block.name, whole.name);
+                for k in 0..block.range.len() {
+                    let size = 6 / heads;
+                    let at = if block.kind != WeightKind::HiddenHidden {
+                        k
+                    } else {
+                        k / size * 6 + k / size % 6 / size * size + k % size
+                    };
+                    places[block.range.start + k] = whole.range.start + at;
+                }
+                if block.kind == WeightKind::HiddenHidden {
+                    assert_eq!(block.shape, [cell.gates(), heads, 6 / heads, 6 / heads]);
+                }
+            }
+            let mut weights = vec![0.0; to.len()];
+            places.iter().zip(&inputs.weights).for_each(|(at, w)| weights[*at] = *w);
+            let (outputs, slopes) = train(&blocks, T, B, &inputs, &gradients);
+            let whole = Inputs { weights, ..inputs };
+            let (full_outputs, full_slopes) = train(&full, T, B, &whole, &gradients);
+            assert_close(&outputs.y, &full_outputs.y, "y");
+            assert_close(&slopes.dx, &full_slopes.dx, "dx");
+            assert_close(&slopes.dh0, &full_slopes.dh0, "dh0");
+            let picked: Vec<f64> = places.iter().map(|at| full_slopes.dweights[*at]).collect();
+            assert_close(&slopes.dweights, &picked, "dweights");
+        }
+    }
+}
+
+/// Gates computed outside give what the operator gives that computes them, and `dx` is their gradient.
+#[test]
+fn gates_as_input() {
+    for cell in CellKind::ALL {
+        for bias in [Bias::None, Bias::Double] {
+            let mut features = RnnDescriptor::new(cell, I, H);
+            (features.direction, features.bias) = (Direction::Bidirectional, bias);
+            let gates = features.clone().of_gates();
+            let (inputs, gradients) = problem(&features);
+            let layout = WeightLayout::new(&features).unwrap();
+            let (rows, width) = (cell.gates() * H, gates.input_size);
+            let (mut x, mut weights) = (vec![0.0; T * B * width], Vec::new());
+            for entry in layout.entries() {
+                let w = &inputs.weights[entry.range.clone()];
+                if entry.kind == WeightKind::InputHidden {
+                    for step in 0..T * B {
+                        for row in 0..rows {
+                            let products = (0..I).map(|k| w[row * I + k] * inputs.x[step * I + k]);
+                            x[step * width + entry.direction * rows + row] = products.sum();
+                        }
+                    }
+                } else {
+                    weights.extend_from_slice(w);
+                }
+            }
+            let (outputs, slopes) = train(&features, T, B, &inputs, &gradients);
+            let given = Inputs { weights, x, ..inputs.clone() };
+            let (same, own) = train(&gates, T, B, &given, &gradients);
+            assert_close(&same.y, &outputs.y, "y");
+            assert_close(&own.dh0, &slopes.dh0, "dh0");
+            // dx of the features follows from dx of the gates.
+            let mut dx = vec![0.0; T * B * I];
+            for entry in layout.entries().iter().filter(|entry| entry.kind == WeightKind::InputHidden) {
+                for step in 0..T * B {
+                    for row in 0..rows {
+                        for k in 0..I {
+                            dx[step * I + k] += inputs.weights[entry.range.start + row * I + k]
+                                * own.dx[step * width + entry.direction * rows + row];
+                        }
+                    }
+                }
+            }
+            assert_close(&dx, &slopes.dx, "dx");
         }
     }
 }
@@ -499,9 +634,10 @@ fn absent_is_zero() {
         let zeros = |len: usize| Some(vec![0.0; len]);
         let absent = Inputs { h0: None, c0: None, ..inputs.clone() };
         let has_cell_state = descriptor.cell.has_cell_state();
+        let others = descriptor.cell.other_states() * H;
         let zero = Inputs {
             h0: zeros(2 * B * descriptor.output_size()),
-            c0: zeros(2 * B * H).filter(|_| has_cell_state),
+            c0: zeros(2 * B * others).filter(|_| has_cell_state),
             lengths: Some(vec![T as u32; B]),
             resets: Some(vec![0; T * B]),
             ..inputs
@@ -515,7 +651,7 @@ fn absent_is_zero() {
         let zero_gradients = OutputGradients {
             dy: zeros(T * B * descriptor.output_size()),
             dhn: zeros(2 * B * descriptor.output_size()),
-            dcn: zeros(2 * B * H).filter(|_| has_cell_state),
+            dcn: zeros(2 * B * others).filter(|_| has_cell_state),
         };
         let only = |dy, dhn, dcn| OutputGradients { dy, dhn, dcn };
         let OutputGradients { dy, dhn, dcn } = gradients;

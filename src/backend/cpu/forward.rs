@@ -3,16 +3,17 @@
 use std::ops::Range;
 
 use super::Call;
-use super::cells::{GruForward, GruPart, LstmForward, Options, RnnForward};
+use super::cells::{ForwardRow, Options, Part};
 use super::gemm::{self, Panels, Start};
 use super::gemv::Operand;
-use super::geometry::{Geometry, Parts, Recurrent, SavedLen, take};
-use super::sequences::{Rows, Sequences, Steps};
+use super::geometry::{Geometry, Parts, SavedLen, take};
+use super::recurrent::RecurrentWeights;
+use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, divide, share};
-use crate::backend::ForwardArgs;
 use crate::backend::cpu::CpuElement;
-use crate::cell::CellKind;
-use crate::rnn::{LayerWeights, PaddedOutput};
+use crate::backend::{ForwardArgs, ForwardMode};
+use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput};
 use crate::simd::Isa;
 
 /// The parts of a reserve: what each layer and direction saves, then the outputs of every layer below another.
@@ -53,7 +54,7 @@ pub(super) fn output_of<'a, E: CpuElement>(geometry: &Geometry, between: &'a [E]
 pub(super) struct Saved<'a, E> {
     /// `[T, B, gate_width]`; see [`super::cells`].
     pub(super) gates: &'a mut [E],
-    /// Cell state after each step, `[T, B, H]`.
+    /// The states beside h after each step, `[T, B, (S - 1) * H]`.
     pub(super) cells: &'a mut [E],
     /// Pre-activations, `[T, B, gate_rows]`.
     pub(super) inputs: &'a mut [E],
@@ -94,11 +95,13 @@ impl<'a, E: CpuElement> Call<'a, E> {
         let d = &self.plan.descriptor;
         Options {
             hidden: d.hidden_size,
+            candidate: self.geometry.candidate,
             activations: d.activations_of(direction),
             gate_clip: d.gate_clip.map(E::of),
             cell_clip: d.cell_clip.map(E::of),
             peephole: weights.peephole,
             coupled: d.coupled_input_forget,
+            forget_gate: d.forget_gate,
         }
     }
 
@@ -119,7 +122,7 @@ impl<'a, E: CpuElement> Call<'a, E> {
     }
 
     /// Whether the weights' row belongs to the forget gate of a cell that derives it from the input gate.
-    fn is_unused_row(&self, row: usize) -> bool {
+    pub(super) fn is_unused_row(&self, row: usize) -> bool {
         let hidden = self.geometry.hidden;
         self.plan.descriptor.coupled_input_forget && (hidden..2 * hidden).contains(&row)
     }
@@ -203,8 +206,8 @@ impl<'a, E: CpuElement> Call<'a, E> {
                         hn[row * g.output..][..g.output].copy_from_slice(h);
                     }
                     if let Some(cn) = &mut cn {
-                        let c = &ws.c[position * g.hidden..][..g.hidden];
-                        cn[row * g.hidden..][..g.hidden].copy_from_slice(c);
+                        let c = &ws.c[position * g.others..][..g.others];
+                        cn[row * g.others..][..g.others].copy_from_slice(c);
                     }
                 }
             }
@@ -262,19 +265,10 @@ impl<'a, E: CpuElement> Call<'a, E> {
         let g = &self.geometry;
         let isa = self.isa;
         let width = g.layer_input(place.0);
-        let input_weights = self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
-            self.used_row(weights.input_hidden, g.input_row(column), width)
-        });
-        let pack_recurrent = |part: Recurrent, out: &mut [E]| {
-            self.pack_columns(g.output, part.rows, out, |column| {
-                self.used_row(weights.hidden_hidden, part.row + column, g.output)
-            });
-        };
-        let recurrent = g.recurrent();
-        pack_recurrent(recurrent, ws.recurrent_weights);
-        if let Some(candidate) = g.candidate() {
-            pack_recurrent(candidate, ws.candidate_weights);
-        }
+        let training = self.plan.mode == ForwardMode::Training;
+        let recurrent = self.pack_state(weights.hidden_hidden, g.recurrent(), ws.recurrent_weights);
+        let candidate =
+            g.candidate().map(|part| self.pack_state(weights.hidden_hidden, part, &mut *ws.candidate_weights));
         if g.projected {
             self.pack_columns(g.hidden, g.output, ws.projection, |column| {
                 Some(&weights.projection[column * g.hidden..][..g.hidden])
@@ -283,30 +277,35 @@ impl<'a, E: CpuElement> Call<'a, E> {
         self.add_biases(weights, ws.bias);
         let (bias, candidate_bias) = ws.bias.split_at(g.gate_rows);
 
-        divide(
-            RowsProduct {
-                isa,
-                sequences,
-                rows: 0..sequences.valid_rows(),
-                source: input,
-                panels: input_weights,
-                c: &mut *saved.gates,
-                base: 0,
-                stride: g.gate_width,
-                start: Start::Bias(bias),
-                scratch: &mut *ws.scratch,
-            },
-            g.workers(self.threads),
-        );
+        if g.of_gates {
+            self.read_gates(place.1, sequences, input, bias, &mut *saved.gates);
+        } else {
+            let panels = self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
+                self.used_row(weights.input_hidden, g.input_row(column), width)
+            });
+            divide(
+                RowsProduct {
+                    isa,
+                    sequences,
+                    rows: 0..sequences.valid_rows(),
+                    source: input,
+                    panels,
+                    c: &mut *saved.gates,
+                    base: 0,
+                    stride: g.gate_width,
+                    start: Start::Bias(bias),
+                    scratch: &mut *ws.scratch,
+                },
+                g.workers(self.threads),
+            );
+        }
 
         for position in 0..g.batch {
             let sequence = sequences.at(position);
             let h = &mut ws.h[position * g.output..][..g.output];
             copy_or_zero(h, self.initial(self.h0, g.output, place, sequence));
-            if g.has_cell_state() {
-                let c = &mut ws.c[position * g.hidden..][..g.hidden];
-                copy_or_zero(c, self.initial(self.c0, g.hidden, place, sequence));
-            }
+            let c = &mut ws.c[position * g.others..][..g.others];
+            copy_or_zero(c, self.initial(self.c0, g.others, place, sequence));
         }
         let shared = Shared {
             call: self,
@@ -314,8 +313,8 @@ impl<'a, E: CpuElement> Call<'a, E> {
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
             options: self.options(place.1, weights),
-            recurrent: Operand::Packed(Panels::new(&*ws.recurrent_weights, g.output, recurrent.rows)),
-            candidate: g.candidate().map(|c| Operand::Packed(Panels::new(&*ws.candidate_weights, g.output, c.rows))),
+            recurrent,
+            candidate,
             projection: g.projected.then(|| Operand::Packed(Panels::new(&*ws.projection, g.hidden, g.output))),
             candidate_bias,
         };
@@ -325,16 +324,34 @@ impl<'a, E: CpuElement> Call<'a, E> {
             first: 0,
             rows: g.batch,
             gates: Steps::inner(saved.gates, shape, g.gate_width),
-            cells: Steps::if_any(saved.cells, shape, g.hidden),
+            cells: Steps::if_any(saved.cells, shape, g.others),
             inputs: Steps::if_any(saved.inputs, shape, g.gate_rows),
             unprojected: Steps::if_any(saved.unprojected, shape, g.hidden),
             out,
             h: &mut *ws.h,
             c: &mut *ws.c,
             u: &mut *ws.u,
+            training,
             scratch: &mut *ws.scratch,
         };
         divide(walk, g.step_workers(self.threads));
+    }
+
+    /// `gates = x + bias`, where the input is gates: those of one direction, brought to the order of the columns.
+    fn read_gates(&self, direction: usize, sequences: &Sequences<'_>, input: Rows<'_, E>, bias: &[E], gates: &mut [E]) {
+        let g = &self.geometry;
+        let input = input.features(direction * g.gate_rows, g.gate_rows);
+        for index in 0..sequences.valid_rows() {
+            let row = sequences.valid_row(index);
+            let (from, to) = (input.at(sequences, row), &mut gates[row * g.gate_width..][..g.gate_rows]);
+            for first in (0..g.gate_rows).step_by(g.hidden) {
+                let from = &from[g.input_row(first)..][..g.hidden];
+                let bias = &bias[first..first + g.hidden];
+                for ((to, &from), &bias) in to[first..first + g.hidden].iter_mut().zip(from).zip(bias) {
+                    *to = from + bias;
+                }
+            }
+        }
     }
 
     /// Packs a right operand given by its columns.
@@ -382,7 +399,7 @@ impl<'a, E: CpuElement> Call<'a, E> {
     fn add_biases(&self, weights: &LayerWeights<&[E]>, out: &mut [E]) {
         let g = &self.geometry;
         let (sums, candidate) = out.split_at_mut(g.gate_rows);
-        let separate = g.cell == CellKind::Gru && !g.resets_before();
+        let separate = g.candidate == CandidateTerm::Apart;
         let of = |bias: &[E], row: usize| bias.get(row).copied().unwrap_or(E::zero());
         for (column, sum) in sums.iter_mut().enumerate() {
             let row = g.input_row(column);
@@ -395,7 +412,7 @@ impl<'a, E: CpuElement> Call<'a, E> {
             }
         }
         for (unit, value) in candidate.iter_mut().enumerate() {
-            *value = if separate { of(weights.hidden_bias, 2 * g.hidden + unit) } else { E::zero() };
+            *value = if separate { of(weights.hidden_bias, g.gate_rows - g.hidden + unit) } else { E::zero() };
         }
     }
 }
@@ -496,8 +513,8 @@ struct Shared<'a, E> {
     place: (usize, usize),
     reverse: bool,
     options: Options<'a, E>,
-    recurrent: Operand<'a, E>,
-    candidate: Option<Operand<'a, E>>,
+    recurrent: RecurrentWeights<'a, E>,
+    candidate: Option<RecurrentWeights<'a, E>>,
     projection: Option<Operand<'a, E>>,
     candidate_bias: &'a [E],
 }
@@ -516,8 +533,10 @@ struct Walk<'a, 'y, E> {
     /// State before and after each step.
     h: &'a mut [E],
     c: &'a mut [E],
-    /// Output before its projection.
+    /// Output before its projection; what a second product takes.
     u: &'a mut [E],
+    /// Whether backward will follow.
+    training: bool,
     scratch: &'a mut [E],
 }
 
@@ -558,7 +577,7 @@ pub(super) fn split_steps<E: CpuElement>(
 
 impl<E: CpuElement> Divide for Walk<'_, '_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let Walk { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, scratch } = self;
+        let Walk { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, training, scratch } = self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
         let (gates, cells, inputs) = (gates.split(at), split_steps(cells, at), split_steps(inputs, at));
         let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
@@ -577,6 +596,7 @@ impl<E: CpuElement> Divide for Walk<'_, '_, E> {
                 h: h.0,
                 c: c.0,
                 u: u.0,
+                training,
                 scratch: scratch.0,
             },
             Walk {
@@ -591,27 +611,19 @@ impl<E: CpuElement> Divide for Walk<'_, '_, E> {
                 h: h.1,
                 c: c.1,
                 u: u.1,
+                training,
                 scratch: scratch.1,
             },
         )
     }
 
     fn run(mut self) {
-        let steps = self.shared.call.geometry.seq_len;
-        for step in 0..steps {
-            let t = if self.shared.reverse { steps - 1 - step } else { step };
-            let rows = self.shared.sequences.active(t).saturating_sub(self.first).min(self.rows);
-            if rows > 0 {
-                self.reset(t, rows);
-                match self.shared.call.geometry.cell {
-                    CellKind::Rnn => self.rnn(t, rows),
-                    CellKind::Lstm => self.lstm(t, rows),
-                    CellKind::Gru => self.gru(t, rows),
-                }
-                let width = self.shared.call.geometry.output;
-                for row in 0..rows {
-                    self.out.row(t, row).copy_from_slice(&self.h[row * width..][..width]);
-                }
+        let (sequences, width) = (self.shared.sequences, self.shared.call.geometry.output);
+        for (t, rows) in sequences.steps(self.shared.reverse, self.first..self.first + self.rows) {
+            self.reset(t, rows);
+            self.step(t, rows);
+            for row in 0..rows {
+                self.out.row(t, row).copy_from_slice(&self.h[row * width..][..width]);
             }
         }
     }
@@ -630,52 +642,37 @@ impl<E: CpuElement> Walk<'_, '_, E> {
                 let sequence = sequences.at(self.first + row);
                 let h = &mut self.h[row * g.output..][..g.output];
                 copy_or_zero(h, call.initial(call.h0, g.output, place, sequence));
-                if g.has_cell_state() {
-                    let c = &mut self.c[row * g.hidden..][..g.hidden];
-                    copy_or_zero(c, call.initial(call.c0, g.hidden, place, sequence));
+                let c = &mut self.c[row * g.others..][..g.others];
+                copy_or_zero(c, call.initial(call.c0, g.others, place, sequence));
+            }
+        }
+    }
+
+    fn step(&mut self, t: usize, rows: usize) {
+        let Shared { call, recurrent, candidate, candidate_bias, projection, .. } = *self.shared;
+        let g = &call.geometry;
+        let (width, hidden, output) = (g.gate_width, g.hidden, g.output);
+        let gates = self.gates.block(t, rows);
+        if g.candidate == CandidateTerm::Apart {
+            for row in gates.chunks_exact_mut(width) {
+                row[g.gate_rows..].copy_from_slice(candidate_bias);
+            }
+        }
+        let h = &*self.h;
+        call.multiply_state(t, rows, |row| &h[row * output..][..output], recurrent, gates, self.scratch);
+        match candidate {
+            None => self.cells(t, rows, Part::Whole),
+            Some(candidate) => {
+                self.cells(t, rows, Part::First);
+                let gates = self.gates.block(t, rows);
+                // The product adds to the rows that hold `q`, so it reads a copy.
+                for row in 0..rows {
+                    self.u[row * hidden..][..hidden].copy_from_slice(&gates[row * width + g.gate_rows..][..hidden]);
                 }
+                let u = &*self.u;
+                call.multiply_state(t, rows, |row| &u[row * hidden..][..hidden], candidate, gates, self.scratch);
+                self.cells(t, rows, Part::Second);
             }
-        }
-    }
-
-    fn rnn(&mut self, t: usize, rows: usize) {
-        let Shared { call, options, recurrent, .. } = *self.shared;
-        let (isa, width) = (call.isa, call.geometry.gate_width);
-        let gates = self.gates.block(t, rows);
-        let h = &*self.h;
-        let add = Start::Add;
-        let h_row = |row: usize| &h[row * width..][..width];
-        call.step_product(t, rows, h_row, recurrent, gates, |row| row * width, add, self.scratch);
-        for row in 0..rows {
-            RnnForward {
-                options,
-                gates: &mut gates[row * width..][..width],
-                kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
-                h: &mut self.h[row * width..][..width],
-            }
-            .run(isa);
-        }
-    }
-
-    fn lstm(&mut self, t: usize, rows: usize) {
-        let Shared { call, options, recurrent, projection, .. } = *self.shared;
-        let isa = call.isa;
-        let (width, hidden, output) = (call.geometry.gate_width, call.geometry.hidden, call.geometry.output);
-        let gates = self.gates.block(t, rows);
-        let h = &*self.h;
-        let h_row = |row: usize| &h[row * output..][..output];
-        call.step_product(t, rows, h_row, recurrent, gates, |row| row * width, Start::Add, self.scratch);
-        for row in 0..rows {
-            let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
-            LstmForward {
-                options,
-                gates: &mut gates[row * width..][..width],
-                kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
-                c: &mut self.c[row * hidden..][..hidden],
-                c_kept: self.cells.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
-                h: &mut to[row * hidden..][..hidden],
-            }
-            .run(isa);
         }
         if let Some(projection) = projection {
             let u = &*self.u;
@@ -687,41 +684,25 @@ impl<E: CpuElement> Walk<'_, '_, E> {
         }
     }
 
-    fn gru(&mut self, t: usize, rows: usize) {
-        let Shared { call, options, recurrent, candidate, candidate_bias, .. } = *self.shared;
-        let isa = call.isa;
-        let (width, hidden) = (call.geometry.gate_width, call.geometry.hidden);
+    /// The cells' arithmetic between products.
+    fn cells(&mut self, t: usize, rows: usize, part: Part) {
+        let Shared { call, options, projection, .. } = *self.shared;
+        let g = &call.geometry;
+        let (width, hidden, others) = (g.gate_width, g.hidden, g.others);
         let gates = self.gates.block(t, rows);
-        if candidate.is_none() {
-            for row in gates.chunks_exact_mut(width) {
-                row[3 * hidden..].copy_from_slice(candidate_bias);
+        let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
+        for row in 0..rows {
+            ForwardRow {
+                options,
+                part,
+                training: self.training,
+                gates: &mut gates[row * width..][..width],
+                kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
+                h: &mut to[row * hidden..][..hidden],
+                c: &mut self.c[row * others..][..others],
+                c_kept: self.cells.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
             }
-        }
-        let h = &*self.h;
-        let h_row = |row: usize| &h[row * hidden..][..hidden];
-        let offset = |row: usize| row * width + hidden;
-        call.step_product(t, rows, h_row, recurrent, gates, offset, Start::Add, self.scratch);
-        let parts = if candidate.is_some() { &[GruPart::First, GruPart::Second][..] } else { &[GruPart::Whole] };
-        for &part in parts {
-            if let (GruPart::Second, Some(candidate)) = (part, candidate) {
-                // The product adds to the rows that hold `q`, so it reads a copy.
-                for row in 0..rows {
-                    self.u[row * hidden..][..hidden].copy_from_slice(&gates[row * width + 3 * hidden..][..hidden]);
-                }
-                let u = &*self.u;
-                let u_row = |row: usize| &u[row * hidden..][..hidden];
-                call.step_product(t, rows, u_row, candidate, gates, |row| row * width, Start::Add, self.scratch);
-            }
-            for row in 0..rows {
-                GruForward {
-                    options,
-                    part,
-                    gates: &mut gates[row * width..][..width],
-                    kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
-                    h: &mut self.h[row * hidden..][..hidden],
-                }
-                .run(isa);
-            }
+            .run(g.cell, call.isa);
         }
     }
 }

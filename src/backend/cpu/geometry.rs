@@ -1,12 +1,13 @@
 //! Sizes: of the cell's operands, of the reserve and of the workspace. Everything follows from the plan alone, so that a
 //! reserve can be read by a backend with another number of threads or other vectors.
 
+use super::cells::column;
 use super::gemm;
 use super::threads::Threads;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
-use crate::rnn::GruReset;
+use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
 /// Weights that a thread reads in a few microseconds.
@@ -16,10 +17,16 @@ const ROW_WEIGHTS: usize = 100_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
     pub(crate) cell: CellKind,
-    pub(crate) reset: GruReset,
+    pub(crate) candidate: CandidateTerm,
     pub(crate) seq_len: usize,
     pub(crate) batch: usize,
     pub(crate) hidden: usize,
+    /// Blocks of the recurrent weights.
+    pub(crate) heads: usize,
+    /// Width of the states beside h, one after the other.
+    pub(crate) others: usize,
+    /// Whether the input is gates, so that there are no input weights.
+    pub(crate) of_gates: bool,
     /// Width of one direction's output.
     pub(crate) output: usize,
     pub(crate) layers: usize,
@@ -34,18 +41,21 @@ pub(crate) struct Geometry {
     pub(crate) dropout: bool,
     /// Width of `x`.
     pub(crate) input: usize,
-    /// Widest input of any layer.
+    /// Widest input of any layer that is multiplied with weights.
     pub(crate) widest_input: usize,
     /// Whether a layer other than the first exists.
     pub(crate) deep: bool,
 }
 
-/// A product that runs at every step: the rows of `weight_hh` that it takes.
+/// A product with a state that runs at every step. Its gates stand one after another among the rows of `weight_hh` and among the
+/// columns of the gates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recurrent {
     /// First row of `weight_hh`.
     pub(crate) row: usize,
     pub(crate) rows: usize,
+    /// First column of a row of gates.
+    pub(crate) column: usize,
 }
 
 impl Geometry {
@@ -53,29 +63,36 @@ impl Geometry {
         let d = &plan.descriptor;
         let gate_rows = d.cell.gates() * d.hidden_size;
         // The function on the way out of the LSTM reads its input from the cell state, which is kept anyway.
+        let used = d.cell.spec().functions;
         let reads_input = |a: Activation| a.derivative_needs_input();
-        let keeps_inputs = d.gate_clip.is_some()
+        let keeps_inputs = d.cell.spec().needs_inputs
+            || d.gate_clip.is_some()
             || (0..d.num_directions()).any(|direction| {
                 let set = d.activations_of(direction);
-                reads_input(set.state) || (d.cell != CellKind::Rnn && reads_input(set.gate))
+                (used.state && reads_input(set.state)) || (used.gate && reads_input(set.gate))
             });
+        let candidate = d.candidate();
+        let of_gates = d.input == InputKind::Gates;
         let above = if d.num_layers > 1 { d.layer_input_size(1) } else { 0 };
         Geometry {
             cell: d.cell,
-            reset: d.reset,
+            candidate,
             seq_len: plan.shape.seq_len,
             batch: plan.shape.batch,
             hidden: d.hidden_size,
+            heads: d.heads,
+            others: d.cell.other_states() * d.hidden_size,
+            of_gates,
             output: d.output_size(),
             layers: d.num_layers,
             directions: d.num_directions(),
             gate_rows,
-            gate_width: if d.cell == CellKind::Gru { 4 * d.hidden_size } else { gate_rows },
+            gate_width: gate_rows + if candidate == CandidateTerm::Summed { 0 } else { d.hidden_size },
             projected: d.proj_size.is_some(),
             keeps_inputs,
             dropout: d.dropout > 0.0 && d.num_layers > 1,
             input: d.input_size,
-            widest_input: d.input_size.max(above),
+            widest_input: if of_gates { 0 } else { d.input_size.max(above) },
             deep: d.num_layers > 1,
         }
     }
@@ -90,40 +107,61 @@ impl Geometry {
         self.directions * self.output
     }
 
-    pub(crate) fn has_cell_state(&self) -> bool {
-        self.cell.has_cell_state()
-    }
-
     pub(crate) fn layer_input(&self, layer: usize) -> usize {
         if layer == 0 { self.input } else { self.features() }
     }
 
-    /// Whether a GRU's candidate needs a product of its own, after the reset gate.
-    pub(crate) fn resets_before(&self) -> bool {
-        self.cell == CellKind::Gru && self.reset == GruReset::Before
+    /// Elements of a row of `weight_hh`.
+    pub(crate) fn head_size(&self) -> usize {
+        self.output / self.heads
+    }
+
+    /// Whether the candidate needs a product of its own, after a gate has acted on the state.
+    pub(crate) fn has_second_product(&self) -> bool {
+        self.candidate == CandidateTerm::Second
     }
 
     /// Row of `weight_ih` whose product stands in column `column` of the gates' row.
     pub(crate) fn input_row(&self, column: usize) -> usize {
-        match self.cell {
-            CellKind::Gru if column < self.hidden => 2 * self.hidden + column,
-            CellKind::Gru => column - self.hidden,
-            _ => column,
+        let candidate = self.gate_rows - self.hidden;
+        match self.candidate {
+            CandidateTerm::Summed => column,
+            _ if column < self.hidden => candidate + column,
+            _ => column - self.hidden,
         }
     }
 
-    /// The product with `h_prev`; where the reset comes before it, that of r and z only.
+    /// Runs of rows of `weight_ih`, and the columns of the gates where their gradients begin.
+    pub(crate) fn input_runs(&self) -> impl Iterator<Item = Recurrent> + use<> {
+        let (hidden, rows) = (self.hidden, self.gate_rows);
+        let runs = match self.candidate {
+            CandidateTerm::Summed => [Recurrent { row: 0, rows, column: 0 }, Recurrent { row: 0, rows: 0, column: 0 }],
+            _ => [
+                Recurrent { row: 0, rows: rows - hidden, column: hidden },
+                Recurrent { row: rows - hidden, rows: hidden, column: 0 },
+            ],
+        };
+        runs.into_iter().filter(|run| run.rows > 0)
+    }
+
+    /// The product with `h_prev`; where the candidate has one of its own, that of the other gates.
     pub(crate) fn recurrent(&self) -> Recurrent {
-        match self.cell {
-            CellKind::Gru if self.resets_before() => Recurrent { row: 0, rows: 2 * self.hidden },
-            CellKind::Gru => Recurrent { row: 0, rows: 3 * self.hidden },
-            _ => Recurrent { row: 0, rows: self.gate_rows },
+        match self.candidate {
+            CandidateTerm::Summed => Recurrent { row: 0, rows: self.gate_rows, column: 0 },
+            CandidateTerm::Apart => Recurrent { row: 0, rows: self.gate_rows, column: self.hidden },
+            CandidateTerm::Second => Recurrent { row: 0, rows: self.gate_rows - self.hidden, column: self.hidden },
         }
     }
 
-    /// The product with `r * h_prev`, where there is one.
+    /// The product with `q`, where there is one.
     pub(crate) fn candidate(&self) -> Option<Recurrent> {
-        self.resets_before().then_some(Recurrent { row: 2 * self.hidden, rows: self.hidden })
+        let row = self.gate_rows - self.hidden;
+        self.has_second_product().then_some(Recurrent { row, rows: self.hidden, column: 0 })
+    }
+
+    /// The column of a gate's gradients in a row of gates.
+    pub(crate) fn column(&self, gate: usize) -> usize {
+        column(self.cell, gate, self.hidden)
     }
 
     /// Elements kept for one layer and direction.
@@ -131,7 +169,7 @@ impl Geometry {
         let rows = self.rows();
         SavedLen {
             gates: rows * self.gate_width,
-            cells: if self.has_cell_state() { rows * self.hidden } else { 0 },
+            cells: rows * self.others,
             inputs: if self.keeps_inputs { rows * self.gate_rows } else { 0 },
             unprojected: if self.projected { rows * self.hidden } else { 0 },
             projected_gradient: if self.projected { rows * self.output } else { 0 },
@@ -155,7 +193,7 @@ impl Geometry {
     /// Operations of one layer's and direction's product with all inputs, and of all its steps' products.
     pub(crate) fn operations(&self) -> (f64, f64) {
         let rows = self.rows() as f64 * self.gate_rows as f64 * 2.0;
-        (rows * self.widest_input as f64, rows * self.output as f64)
+        (rows * self.widest_input as f64, rows * self.head_size() as f64)
     }
 
     /// Threads for the products over all steps. A single sequence's walk stays on one thread, so that there the products
@@ -175,7 +213,7 @@ impl Geometry {
     /// enough that reading them takes a few times as long as handing over the work.
     pub(crate) fn row_workers(&self, threads: &Threads) -> usize {
         let parts = self.recurrent().rows * self.output / ROW_WEIGHTS;
-        if self.batch == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
+        if self.batch == 1 && self.heads == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
 
     pub(crate) fn temp_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> TempSpace {
@@ -197,21 +235,31 @@ impl Geometry {
         (super::sequences::index_len(shape) * size_of::<u32>()).div_ceil(size_of::<E>())
     }
 
+    /// Elements of a part of the recurrent weights, packed for the forward or the backward step.
+    fn packed_len<E: CpuElement>(&self, isa: Isa, part: Recurrent, forward: bool) -> usize {
+        let size = self.head_size();
+        match self.heads {
+            1 if forward => gemm::panels_len::<E>(isa, self.output, part.rows),
+            1 => gemm::panels_len::<E>(isa, part.rows, self.output),
+            _ if size == 1 => 0,
+            heads => gemm::panels_len::<E>(isa, size, size).saturating_mul(heads * (part.rows / self.hidden)),
+        }
+    }
+
     pub(crate) fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
         let inference = mode == ForwardMode::Inference;
-        let recurrent = self.recurrent().rows;
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
             .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden));
         Space {
             index: self.index_len::<E>(),
             input_weights: gemm::panels_len::<E>(isa, self.widest_input, self.gate_rows),
-            recurrent_weights: gemm::panels_len::<E>(isa, self.output, recurrent),
-            candidate_weights: self.candidate().map_or(0, |c| gemm::panels_len::<E>(isa, self.output, c.rows)),
+            recurrent_weights: self.packed_len::<E>(isa, self.recurrent(), true),
+            candidate_weights: self.candidate().map_or(0, |part| self.packed_len::<E>(isa, part, true)),
             projection: if self.projected { gemm::panels_len::<E>(isa, self.hidden, self.output) } else { 0 },
             bias: self.gate_rows + self.hidden,
             output_state: self.batch * self.output,
-            cell_state: if self.has_cell_state() { self.batch * self.hidden } else { 0 },
-            hidden_state: if self.projected || self.resets_before() { self.batch * self.hidden } else { 0 },
+            cell_state: self.batch * self.others,
+            hidden_state: if self.projected || self.has_second_product() { self.batch * self.hidden } else { 0 },
             gates: if inference { self.rows() * self.gate_width } else { 0 },
             // Of the top layer, where it cannot be written in place; in inference of all layers, by turns.
             outputs: self.outputs_len() * if inference && self.deep { 2 } else { 1 },
@@ -222,7 +270,6 @@ impl Geometry {
     }
 
     pub(crate) fn backward_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
-        let recurrent = self.recurrent().rows;
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows).max(gemm::multiply_scratch::<E>(
             isa,
             self.batch,
@@ -231,13 +278,14 @@ impl Geometry {
         Space {
             index: self.index_len::<E>(),
             input_weights: gemm::panels_len::<E>(isa, self.gate_rows, self.widest_input),
-            recurrent_weights: gemm::panels_len::<E>(isa, recurrent, self.output),
-            candidate_weights: self.candidate().map_or(0, |c| gemm::panels_len::<E>(isa, c.rows, self.output)),
+            recurrent_weights: self.packed_len::<E>(isa, self.recurrent(), false),
+            candidate_weights: self.candidate().map_or(0, |part| self.packed_len::<E>(isa, part, false)),
+            candidate_gradient: if self.has_second_product() { self.batch * self.hidden } else { 0 },
             projection: if self.projected { gemm::panels_len::<E>(isa, self.output, self.hidden) } else { 0 },
             output_state: self.batch * self.output,
-            cell_state: if self.has_cell_state() { self.batch * self.hidden } else { 0 },
-            hidden_state: if self.projected || self.resets_before() { self.batch * self.hidden } else { 0 },
-            initial_state: self.batch * (self.output + if self.has_cell_state() { self.hidden } else { 0 }),
+            cell_state: self.batch * self.others,
+            hidden_state: if self.projected || self.has_second_product() { self.batch * self.hidden } else { 0 },
+            initial_state: self.batch * (self.output + self.others),
             outputs: self.rows() * self.widest_input * if self.deep { 2 } else { 1 },
             workers: self.workers(threads),
             scratch,
@@ -283,11 +331,13 @@ pub(crate) struct Space {
     pub(crate) candidate_weights: usize,
     pub(crate) projection: usize,
     pub(crate) bias: usize,
+    /// `[B, H]`: gradient of a candidate that has a product of its own.
+    pub(crate) candidate_gradient: usize,
     /// `[B, P]`: h, or its gradient.
     pub(crate) output_state: usize,
-    /// `[B, H]`: c, or its gradient.
+    /// `[B, (S - 1) * H]`: the states beside h, or their gradients.
     pub(crate) cell_state: usize,
-    /// `[B, H]`: h before its projection, its gradient, or that of `r * h_prev`.
+    /// `[B, H]`: h before its projection, its gradient, or that of `q`.
     pub(crate) hidden_state: usize,
     /// Gradients of initial states, which resets add to.
     pub(crate) initial_state: usize,
@@ -313,6 +363,7 @@ impl Space {
             self.candidate_weights,
             self.projection,
             self.bias,
+            self.candidate_gradient,
             self.output_state,
             self.cell_state,
             self.hidden_state,

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use super::CpuBackend;
-use crate::Scalar;
 use crate::backend::cpu::CpuElement;
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs, infer, train};
 use crate::backend::reference::ReferenceBackend;
@@ -12,7 +11,7 @@ use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad,
 };
 use crate::cell::{Activation, Activations, CellKind};
-use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use crate::rnn::{Bias, Direction, ForgetGate, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
 use crate::simd::Isa;
 
 /// Numbers that look random and are the same everywhere.
@@ -65,7 +64,7 @@ fn inputs<E: CpuElement>(
         weights: numbers.vec(weights.len(), scale),
         x: numbers.vec(product(&tensors.x), 1.5),
         h0: numbers.chance(60).then(|| numbers.vec(product(&tensors.h), 1.0)),
-        c0: (cell_state && numbers.chance(60)).then(|| numbers.vec(product(&tensors.c), 1.5)),
+        c0: (cell_state && numbers.chance(60)).then(|| other_states(descriptor, numbers.vec(product(&tensors.c), 1.5))),
         lengths,
         resets,
         dropout_seed: numbers.bits(),
@@ -78,11 +77,22 @@ fn inputs<E: CpuElement>(
     (inputs, gradients)
 }
 
+/// Random states beside h made such that a run could have left them: those that are above zero are.
+fn other_states<E: CpuElement>(descriptor: &RnnDescriptor, mut states: Vec<E>) -> Vec<E> {
+    let spec = descriptor.cell.spec();
+    for (block, values) in states.chunks_mut(descriptor.hidden_size).enumerate() {
+        if spec.positive.contains(&spec.states[1 + block % descriptor.cell.other_states()]) {
+            values.iter_mut().for_each(|v| *v = E::of(0.2) + v.abs());
+        }
+    }
+    states
+}
+
 /// A descriptor with any options, and ugly sizes.
 fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
     let sizes = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50, 65];
     let size = |numbers: &mut Numbers, most: u64| sizes[numbers.below(most) as usize];
-    let cell = CellKind::ALL[numbers.below(3) as usize];
+    let cell = CellKind::ALL[numbers.below(CellKind::ALL.len() as u64) as usize];
     let mut d = RnnDescriptor::new(cell, size(numbers, 15), size(numbers, 15));
     d.num_layers = 1 + numbers.below(3) as usize;
     d.direction = [Direction::Forward, Direction::Reverse, Direction::Bidirectional][numbers.below(3) as usize];
@@ -103,6 +113,9 @@ fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
     if cell == CellKind::Gru && numbers.chance(50) {
         d.reset = GruReset::Before;
     }
+    if cell == CellKind::Slstm && numbers.chance(50) {
+        d.forget_gate = ForgetGate::Exponential;
+    }
     if numbers.chance(30) {
         d.dropout = [0.1, 0.5, 0.9, 1.0][numbers.below(4) as usize];
     }
@@ -121,6 +134,15 @@ fn any_descriptor(numbers: &mut Numbers) -> (RnnDescriptor, RnnShape) {
         if numbers.chance(30) {
             d.cell_clip = Some(0.2 + numbers.unit().abs());
         }
+    }
+    if d.proj_size.is_none() && numbers.chance(40) {
+        let divisors: Vec<usize> = (2..=d.hidden_size).filter(|n| d.hidden_size.is_multiple_of(*n)).collect();
+        if !divisors.is_empty() {
+            d.heads = divisors[numbers.below(divisors.len() as u64) as usize];
+        }
+    }
+    if d.num_layers == 1 && numbers.chance(30) {
+        d = d.of_gates();
     }
     (d, RnnShape { seq_len: size(numbers, 7), batch: size(numbers, 12) })
 }
@@ -238,6 +260,8 @@ fn same_bits_for_any_number_of_threads_and_every_time() {
             }
             if before && cell == CellKind::Lstm {
                 descriptor.proj_size = Some(70);
+            } else if before {
+                descriptor.heads = if cell == CellKind::Rnn { 100 } else { 4 };
             }
             let mut numbers = Numbers(7);
             let (mut inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut numbers);

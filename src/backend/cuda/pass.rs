@@ -2,9 +2,10 @@
 
 use bytemuck::Pod;
 
+use super::backend::CudaBackend;
 use super::device::Device;
-use super::memory::DeviceBuffer;
-use super::{CudaBackend, CudaPlan};
+use super::device::memory::DeviceBuffer;
+use super::recurrent::CudaPlan;
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs};
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, Reserve, WeightGrad,

@@ -2,9 +2,11 @@
 
 use std::borrow::BorrowMut;
 
+use super::backend::CudaBackend;
 use super::device::Device;
-use super::memory::DeviceBuffer;
-use super::{CudaBackend, CudaOptions, CudaPlan};
+use super::device::memory::DeviceBuffer;
+use super::options::CudaOptions;
+use super::recurrent::CudaPlan;
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, RecurrentBackend,

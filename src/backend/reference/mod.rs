@@ -21,11 +21,13 @@
 //! records, in its workspace; backward-data's workspace holds the gradients of two layers' outputs,
 //! `[2, seq_len, batch, num_directions * P]`; backward-weights needs none.
 
+#[cfg(feature = "model")]
+mod ops;
+
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
 
 use crate::backend::host::check_at_least;
-use crate::backend::host_ops::HostOperations;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
     RecurrentBackend, Reserve, TempSpace, WeightGrad,
@@ -48,22 +50,10 @@ impl<E: Scalar> ReferenceBackend<E> {
     }
 }
 
-impl<E: Scalar> ReferenceBackend<E> {
-    /// The same for another element type.
-    pub(crate) fn cast<F: Scalar>(&self) -> ReferenceBackend<F> {
-        ReferenceBackend::new()
-    }
-}
-
 impl<E: Scalar> Default for ReferenceBackend<E> {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// The defaults, which are plain loops.
-impl<E: Scalar> HostOperations for ReferenceBackend<E> {
-    type Element = E;
 }
 
 impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
@@ -211,11 +201,11 @@ struct StepInput<E> {
 
 impl<E: Scalar> StepInput<E> {
     fn new(descriptor: &RnnDescriptor, layer: usize) -> Self {
-        let cell_state = if descriptor.cell.has_cell_state() { descriptor.hidden_size } else { 0 };
+        let other_states = descriptor.cell.other_states() * descriptor.hidden_size;
         StepInput {
             x: vec![E::zero(); descriptor.layer_input_size(layer)],
             h: vec![E::zero(); descriptor.output_size()],
-            c: vec![E::zero(); cell_state],
+            c: vec![E::zero(); other_states],
         }
     }
 
@@ -295,7 +285,7 @@ impl<E: Scalar> Call<'_, E> {
             Some(previous) => {
                 let record = records.at(layer, direction, previous, b);
                 input.h.copy_from_slice(record.h);
-                input.c.copy_from_slice(self.cell_state(record.saved));
+                input.c.copy_from_slice(self.other_states(record.saved));
             }
             None => {
                 let index = self.state_row(layer, direction, b);
@@ -327,17 +317,15 @@ impl<E: Scalar> Call<'_, E> {
         self.dropout.apply(&mut input.x, layer, t, b);
     }
 
-    /// The cell state among what a record saves; empty where the cell has none.
-    fn cell_state<'s>(&self, saved: &'s [E]) -> &'s [E] {
-        match self.plan.descriptor.cell.spec().saved.iter().position(|name| *name == "c") {
-            Some(position) => row(saved, position, self.plan.descriptor.hidden_size),
-            None => &[],
-        }
+    /// The states beside h, which are the last that a record saves; empty where the cell has none.
+    fn other_states<'s>(&self, saved: &'s [E]) -> &'s [E] {
+        let descriptor = &self.plan.descriptor;
+        &saved[saved.len() - descriptor.cell.other_states() * descriptor.hidden_size..]
     }
 
     fn layer<'w>(&'w self, direction: usize, weights: LayerWeights<&'w [E]>) -> Layer<'w, E> {
         let descriptor = &self.plan.descriptor;
-        Layer { descriptor, activations: descriptor.activations_of(direction), weights }
+        Layer { descriptor, direction, activations: descriptor.activations_of(direction), weights }
     }
 
     fn forward(
@@ -408,7 +396,7 @@ impl<E: Scalar> Call<'_, E> {
                         row_mut(hn, index, descriptor.output_size()).copy_from_slice(record.h);
                     }
                     if let Some(cn) = &mut cn {
-                        row_mut(cn, index, descriptor.hidden_size).copy_from_slice(self.cell_state(record.saved));
+                        row_mut(cn, index, self.plan.tensors.c[2]).copy_from_slice(self.other_states(record.saved));
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fused_rnn::cell::{Activation, Activations, CellKind};
-use fused_rnn::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape};
+use fused_rnn::rnn::{Bias, Direction, ForgetGate, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape};
 
 /// A flag with one value for each name.
 fn choice<T: Copy + Send + Sync + 'static>(names: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
@@ -16,12 +16,14 @@ const DIRECTIONS: &[(&str, Direction)] =
     &[("forward", Direction::Forward), ("reverse", Direction::Reverse), ("bidirectional", Direction::Bidirectional)];
 const BIASES: &[(&str, Bias)] = &[("none", Bias::None), ("single", Bias::Single), ("double", Bias::Double)];
 const RESETS: &[(&str, GruReset)] = &[("after", GruReset::After), ("before", GruReset::Before)];
+const FORGET_GATES: &[(&str, ForgetGate)] =
+    &[("sigmoid", ForgetGate::Sigmoid), ("exponential", ForgetGate::Exponential)];
 
 /// An operator and its sizes.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Operator")]
 pub struct DescriptorArgs {
-    /// Cell: rnn, lstm or gru
+    /// Cell: rnn, lstm, gru or another that `info` lists
     #[arg(long, default_value = "lstm")]
     pub cell: CellKind,
     /// Time steps T
@@ -36,6 +38,12 @@ pub struct DescriptorArgs {
     /// Units H of every layer and direction
     #[arg(long, default_value_t = 5, value_name = "H")]
     pub hidden_size: usize,
+    /// Blocks of the recurrent weights; as many as units for an IndRNN
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub heads: usize,
+    /// x holds the gates W x themselves; the input size follows from the others
+    #[arg(long)]
+    pub gates_input: bool,
     /// Stacked layers L
     #[arg(long, default_value_t = 1, value_name = "L")]
     pub layers: usize,
@@ -66,6 +74,9 @@ pub struct DescriptorArgs {
     /// GRU: whether the reset gate acts after the recurrent product or before it
     #[arg(long, default_value = "after", value_parser = choice(RESETS))]
     pub reset: GruReset,
+    /// sLSTM: the function of the forget gate
+    #[arg(long, default_value = "sigmoid", value_parser = choice(FORGET_GATES))]
+    pub forget_gate: ForgetGate,
     /// Probability of dropping an element between layers, in training
     #[arg(long, default_value_t = 0.0, value_name = "PROBABILITY")]
     pub dropout: f64,
@@ -97,6 +108,7 @@ impl DescriptorArgs {
     pub fn descriptor(&self) -> RnnDescriptor {
         let mut descriptor = RnnDescriptor::new(self.cell, self.input_size, self.hidden_size);
         descriptor.num_layers = self.layers;
+        descriptor.heads = self.heads;
         descriptor.direction = self.direction;
         descriptor.bias = self.bias;
         descriptor.layout = if self.batch_major { Layout::BatchMajor } else { Layout::SequenceMajor };
@@ -112,6 +124,7 @@ impl DescriptorArgs {
             });
         }
         descriptor.reset = self.reset;
+        descriptor.forget_gate = self.forget_gate;
         descriptor.dropout = self.dropout;
         descriptor.proj_size = self.proj_size;
         descriptor.peepholes = self.peepholes;
@@ -119,7 +132,7 @@ impl DescriptorArgs {
         descriptor.gate_clip = self.gate_clip;
         descriptor.cell_clip = self.cell_clip;
         descriptor.padded_output = if self.hold { PaddedOutput::Hold } else { PaddedOutput::Zero };
-        descriptor
+        if self.gates_input { descriptor.of_gates() } else { descriptor }
     }
 
     /// How much of it.

@@ -1,7 +1,7 @@
 //! The recurrent layers that `train` puts together.
 
 use fused_rnn::cell::CellKind;
-use fused_rnn::nn::{Bidirectional, Dropout, Gru, LayerConfig, Lstm, SimpleRnn};
+use fused_rnn::nn::{Bidirectional, Dropout, Layer as _, LayerConfig, RecurrentOptions};
 use fused_rnn::{Error, Result};
 
 /// Most layers: each is slower to train than all below it, so that more are a slip of the hand.
@@ -10,7 +10,7 @@ const MOST_LAYERS: usize = 100;
 /// What the network is made of.
 #[derive(clap::Args)]
 pub struct Network {
-    /// Recurrent layer: rnn, lstm or gru.
+    /// Recurrent layer: rnn, lstm, gru or another cell that `info` lists.
     #[arg(long, default_value_t = CellKind::Lstm)]
     cell: CellKind,
     /// Units of each recurrent layer.
@@ -40,11 +40,7 @@ impl Network {
         let mut layers = Vec::new();
         for layer in 1..=self.layers {
             let sequences = layer < self.layers;
-            let recurrent: LayerConfig = match self.cell {
-                CellKind::Rnn => SimpleRnn::new(self.units).return_sequences(sequences).into(),
-                CellKind::Lstm => Lstm::new(self.units).return_sequences(sequences).into(),
-                CellKind::Gru => Gru::new(self.units).return_sequences(sequences).into(),
-            };
+            let recurrent = self.recurrent(sequences);
             layers.push(if self.bidirectional { Bidirectional::new(recurrent).into() } else { recurrent });
             if self.dropout != 0.0 {
                 layers.push(Dropout::new(self.dropout).into());
@@ -67,11 +63,11 @@ impl Network {
         format!("{layers}{both}{} and dense layer", self.class())
     }
 
-    fn class(&self) -> &'static str {
-        match self.cell {
-            CellKind::Rnn => "SimpleRNN",
-            CellKind::Lstm => "LSTM",
-            CellKind::Gru => "GRU",
-        }
+    fn recurrent(&self, return_sequences: bool) -> LayerConfig {
+        LayerConfig::of_cell(self.cell, self.units, RecurrentOptions { return_sequences, ..Default::default() })
+    }
+
+    fn class(&self) -> String {
+        self.recurrent(false).class_name().to_owned()
     }
 }

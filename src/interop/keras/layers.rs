@@ -2,11 +2,12 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use super::{KerasWeights, bias_of, export, import};
+use super::{KerasWeights, export, import};
 use crate::cell::CellKind;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
-use crate::nn::{LayerConfig, RecurrentOptions};
+use crate::nn::recurrent::RecurrentLayer;
+use crate::nn::{Layer as _, LayerConfig};
 use crate::rnn::{Bias, Direction, RnnDescriptor, WeightLayout};
 
 /// One of Keras's arrays, or those of a recurrent layer, in the order of `get_weights()`.
@@ -37,11 +38,15 @@ impl Part {
     }
 }
 
-fn recurrent(cell: CellKind, units: usize, bias: Bias, options: &RecurrentOptions) -> Result<Vec<Part>> {
+fn recurrent(layer: &dyn RecurrentLayer) -> Result<Vec<Part>> {
+    let (cell, options) = (layer.cell(), layer.options());
     if options.layer_norm {
         return Err(Error::option("layer_norm", "off, since Keras's layers have none", "on"));
     }
-    Ok(vec![Part::Recurrent { cell, units, bias }])
+    if options.heads > 1 {
+        return Err(Error::option("heads", "1, since Keras's layers have one", options.heads));
+    }
+    Ok(vec![Part::Recurrent { cell, units: layer.units(), bias: layer.bias() }])
 }
 
 fn with_bias(kernel: Part, bias: Part, use_bias: bool) -> Vec<Part> {
@@ -49,16 +54,21 @@ fn with_bias(kernel: Part, bias: Part, use_bias: bool) -> Vec<Part> {
 }
 
 fn parts(layer: &LayerConfig) -> Result<Vec<Part>> {
+    let no_such_layer = || {
+        Error::unsupported(
+            format!("weights of Keras for {layer:?}"),
+            "Keras has no such layer; set its weights by their names",
+        )
+    };
+    // A layer of a cell that Keras has is not always one of Keras's: an IndRNN is none.
+    let is_keras = |cell: CellKind| cell.spec().keras.is_some_and(|keras| keras.name == layer.class_name());
+    if let Some(recurrent_layer) = layer.as_recurrent() {
+        if !is_keras(recurrent_layer.cell()) {
+            return Err(no_such_layer());
+        }
+        return recurrent(recurrent_layer);
+    }
     Ok(match layer {
-        LayerConfig::SimpleRnn(l) => {
-            recurrent(CellKind::Rnn, l.units, bias_of(CellKind::Rnn, l.use_bias, false), &l.options)?
-        }
-        LayerConfig::Lstm(l) => {
-            recurrent(CellKind::Lstm, l.units, bias_of(CellKind::Lstm, l.use_bias, false), &l.options)?
-        }
-        LayerConfig::Gru(l) => {
-            recurrent(CellKind::Gru, l.units, bias_of(CellKind::Gru, l.use_bias, l.reset_after), &l.options)?
-        }
         LayerConfig::Bidirectional(l) => {
             let mut both = parts(&l.layer)?;
             both.extend(parts(&l.layer)?);
@@ -100,10 +110,7 @@ fn parts(layer: &LayerConfig) -> Result<Vec<Part>> {
             all
         }
         LayerConfig::TransformerEncoder(_) | LayerConfig::PositionalEncoding(_) => {
-            return Err(Error::unsupported(
-                format!("weights of Keras for {layer:?}"),
-                "Keras has no such layer; set its weights by their names",
-            ));
+            return Err(no_such_layer());
         }
         _ => Vec::new(),
     })

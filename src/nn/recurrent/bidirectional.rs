@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::nn::LayerConfig;
 use crate::nn::builder::{Builder, Value};
 use crate::nn::masking::KeepRows;
 use crate::nn::merge::{Add, Concatenate, Multiply, scaled};
-use crate::nn::{Gru, LayerConfig, Lstm, SimpleRnn};
 
 /// How the outputs of both directions become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum MergeMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bidirectional {
-    /// The layer: `SimpleRNN`, `LSTM` or `GRU`.
+    /// The layer: `SimpleRNN`, `LSTM`, `GRU` or another recurrent one.
     pub layer: Box<LayerConfig>,
     /// How outputs become one.
     #[serde(default)]
@@ -86,21 +86,16 @@ impl Bidirectional {
     /// One direction: the layer as it is, or the other way round.
     fn direction(&self, builder: &mut Builder, name: &str, inputs: &[Value], opposite: bool) -> Result<Vec<Value>> {
         let mut layer = (*self.layer).clone();
-        let options = match &mut layer {
-            LayerConfig::SimpleRnn(SimpleRnn { options, .. })
-            | LayerConfig::Lstm(Lstm { options, .. })
-            | LayerConfig::Gru(Gru { options, .. }) => options,
-            other => {
-                let expected = "a SimpleRNN, LSTM or GRU";
-                return Err(Error::option(format!("layer of {}", builder.name()), expected, format!("{other:?}")));
+        match layer.as_recurrent_mut() {
+            Some(recurrent) => recurrent.options_mut().go_backwards ^= opposite,
+            None => {
+                let expected = "a recurrent layer, as a SimpleRNN, LSTM or GRU";
+                return Err(Error::option(format!("layer of {}", builder.name()), expected, format!("{layer:?}")));
             }
-        };
-        options.go_backwards ^= opposite;
-        builder.scope(name, |builder| match &layer {
-            LayerConfig::SimpleRnn(layer) => layer.in_direction(builder, inputs, opposite),
-            LayerConfig::Lstm(layer) => layer.in_direction(builder, inputs, opposite),
-            LayerConfig::Gru(layer) => layer.in_direction(builder, inputs, opposite),
-            _ => Ok(Vec::new()),
+        }
+        builder.scope(name, |builder| match layer.as_recurrent() {
+            Some(layer) => layer.in_direction(builder, inputs, opposite),
+            None => Ok(Vec::new()),
         })
     }
 }

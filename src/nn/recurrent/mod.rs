@@ -2,7 +2,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | this | [`SimpleRnn`], [`Lstm`], [`Gru`]: their options, and which of the two operations below computes them |
+//! | this | what the layers of the crate's cells have in common, and which of the two operations below computes them; [`SimpleRnn`], [`Lstm`], [`Gru`] |
+//! | `ind_rnn`, `slstm` | [`IndRnn`], [`Slstm`] |
+//! | `usual` | the layers that follow from a row of the table of cells |
 //! | `sequence` | all steps by the fused operator of a [`RecurrentBackend`](crate::backend::RecurrentBackend) |
 //! | [`cell`] | a step at a time by a [`Cell`]: what the fused operator has not, and cells of one's own with [`Rnn`] |
 //! | `regularized`, `normalized` | cells with recurrent dropout and zoneout, and with layer normalisation |
@@ -10,18 +12,25 @@
 
 pub mod bidirectional;
 pub mod cell;
+mod ind_rnn;
 mod normalized;
 mod regularized;
 mod sequence;
+mod slstm;
+mod usual;
 
 pub use bidirectional::{Bidirectional, MergeMode};
 pub use cell::{Cell, CellBackward, CellForward, Rnn};
+pub use ind_rnn::IndRnn;
+pub use slstm::Slstm;
+pub use usual::*;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
 use crate::cell::{Activations, CellKind};
 use crate::error::{Error, Result};
+use crate::interop::keras::bias_of;
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::dropout::check_rate;
 use crate::nn::recurrent::cell::steps;
@@ -38,7 +47,7 @@ use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor,
 pub struct RecurrentOptions {
     /// Whether the output is that of every step rather than of the last; needed below another recurrent layer.
     pub return_sequences: bool,
-    /// Whether the last states are outputs too: h, and of an LSTM c.
+    /// Whether the last states are outputs too: h, and of a cell with more states the others side by side (of an LSTM c).
     pub return_state: bool,
     /// Whether time runs backwards: the last step comes first, in the output too.
     pub go_backwards: bool,
@@ -53,8 +62,18 @@ pub struct RecurrentOptions {
     /// proportion ([Krueger et al. 2017](https://arxiv.org/abs/1606.01305)).
     pub zoneout: f64,
     /// Whether products with the input and with the state, and an LSTM's cell state on its way out, are brought to mean 0 and variance 1
-    /// over the units, then scaled and shifted ([Ba et al. 2016](https://arxiv.org/abs/1607.06450), supplement).
+    /// over the units, then scaled and shifted ([Ba et al. 2016](https://arxiv.org/abs/1607.06450), supplement). SimpleRNN, LSTM and GRU.
     pub layer_norm: bool,
+    /// Blocks of the recurrent weights, 1 for full ones: with more, a unit sees the previous output of its own head's
+    /// `units / heads` units alone ([`RnnDescriptor::heads`]).
+    #[serde(skip_serializing_if = "is_one")]
+    pub heads: usize,
+}
+
+/// Whether there is one head: files then say nothing of heads, as those of versions without them.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(heads: &usize) -> bool {
+    *heads == 1
 }
 
 impl Default for RecurrentOptions {
@@ -68,19 +87,35 @@ impl Default for RecurrentOptions {
             recurrent_dropout: 0.0,
             zoneout: 0.0,
             layer_norm: false,
+            heads: 1,
         }
     }
 }
 
-/// The words that all three layers have.
+/// What the layers of the crate's cells have in common.
+pub(crate) trait RecurrentLayer {
+    fn cell(&self) -> CellKind;
+    fn units(&self) -> usize;
+    /// The biases that the operator has.
+    fn bias(&self) -> Bias;
+    fn options(&self) -> &RecurrentOptions;
+    fn options_mut(&mut self) -> &mut RecurrentOptions;
+
+    /// Puts the layer behind its inputs; as the second direction of a bidirectional layer `in_place`: then the output stays at the
+    /// steps it belongs to.
+    fn in_direction(&self, builder: &mut Builder, inputs: &[Value], in_place: bool) -> Result<Vec<Value>>;
+}
+
+/// The words that all layers have. Besides, a layer has `configure`, which sets what its descriptor has besides sizes and biases,
+/// and `operator_bias`.
 macro_rules! recurrent_layer {
-    ($layer:ident { $($field:ident: $value:expr),* }) => {
+    ($layer:ident of $cell:ident { $($field:ident: $value:expr),* }) => {
         impl $layer {
             /// A layer with `units` units that returns the output of the last step.
             pub fn new(units: usize) -> Self {
                 $layer {
                     units,
-                    activation: ActivationFunction::Tanh,
+                    activation: $crate::nn::ActivationFunction::Tanh,
                     use_bias: true,
                     $($field: $value,)*
                     options: RecurrentOptions::default(),
@@ -89,7 +124,7 @@ macro_rules! recurrent_layer {
 
             /// Sets the function of the candidate state, and of an LSTM's output.
             #[must_use]
-            pub fn activation(self, activation: ActivationFunction) -> Self {
+            pub fn activation(self, activation: $crate::nn::ActivationFunction) -> Self {
                 $layer { activation, ..self }
             }
 
@@ -116,22 +151,49 @@ macro_rules! recurrent_layer {
                 zoneout: f64,
                 /// Sets whether the cell is normalised.
                 layer_norm: bool,
+                /// Sets the number of blocks of the recurrent weights.
+                heads: usize,
             }
 
-            pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
-                self.in_direction(builder, inputs, false)
-            }
-
-            /// The same, or as the second direction of a bidirectional layer: then the output stays at the steps it belongs to.
-            pub(super) fn in_direction(
+            pub(in crate::nn) fn build(
                 &self,
-                builder: &mut Builder,
-                inputs: &[Value],
+                builder: &mut $crate::nn::Builder,
+                inputs: &[$crate::nn::Value],
+            ) -> $crate::error::Result<Vec<$crate::nn::Value>> {
+                $crate::nn::recurrent::RecurrentLayer::in_direction(self, builder, inputs, false)
+            }
+        }
+
+        impl $crate::nn::recurrent::RecurrentLayer for $layer {
+            fn cell(&self) -> $crate::cell::CellKind {
+                $crate::cell::CellKind::$cell
+            }
+
+            fn units(&self) -> usize {
+                self.units
+            }
+
+            fn bias(&self) -> $crate::rnn::Bias {
+                self.operator_bias()
+            }
+
+            fn options(&self) -> &RecurrentOptions {
+                &self.options
+            }
+
+            fn options_mut(&mut self) -> &mut RecurrentOptions {
+                &mut self.options
+            }
+
+            fn in_direction(
+                &self,
+                builder: &mut $crate::nn::Builder,
+                inputs: &[$crate::nn::Value],
                 in_place: bool,
-            ) -> Result<Vec<Value>> {
-                let descriptor = self.descriptor(builder, inputs)?;
-                let unit_forget_bias = self.unit_forget_bias();
-                recurrent(builder, inputs, descriptor, &self.options, unit_forget_bias, in_place)
+            ) -> $crate::error::Result<Vec<$crate::nn::Value>> {
+                let mut descriptor = $crate::nn::recurrent::plain(builder, inputs, self)?;
+                let unit_forget_bias = self.configure(&builder.name(), &mut descriptor)?;
+                $crate::nn::recurrent::recurrent(builder, inputs, descriptor, &self.options, unit_forget_bias, in_place)
             }
         }
     };
@@ -146,6 +208,8 @@ macro_rules! recurrent_layer {
         )*
     };
 }
+
+use recurrent_layer;
 
 /// The simple recurrence, Keras's [`SimpleRNN`](https://keras.io/api/layers/recurrent_layers/simple_rnn/): `h = f(W x + R h + b)`.
 ///
@@ -167,18 +231,16 @@ pub struct SimpleRnn {
     pub options: RecurrentOptions,
 }
 
-recurrent_layer!(SimpleRnn {});
+recurrent_layer!(SimpleRnn of Rnn {});
 
 impl SimpleRnn {
-    fn unit_forget_bias(&self) -> bool {
-        false
+    fn operator_bias(&self) -> Bias {
+        bias_of(CellKind::Rnn, self.use_bias, false)
     }
 
-    fn descriptor(&self, builder: &Builder, inputs: &[Value]) -> Result<RnnDescriptor> {
-        let mut descriptor = plain(builder, inputs, CellKind::Rnn, self.units)?;
-        descriptor.bias = if self.use_bias { Bias::Single } else { Bias::None };
-        descriptor.activations.state = self.activation.of_elements(&builder.name(), "activation")?;
-        Ok(descriptor)
+    fn configure(&self, layer: &str, descriptor: &mut RnnDescriptor) -> Result<bool> {
+        descriptor.activations.state = self.activation.of_elements(layer, "activation")?;
+        Ok(false)
     }
 }
 
@@ -202,7 +264,7 @@ pub struct Lstm {
     pub options: RecurrentOptions,
 }
 
-recurrent_layer!(Lstm { recurrent_activation: ActivationFunction::Sigmoid, unit_forget_bias: true });
+recurrent_layer!(Lstm of Lstm { recurrent_activation: ActivationFunction::Sigmoid, unit_forget_bias: true });
 
 impl Lstm {
     /// Sets the function of the gates.
@@ -217,17 +279,15 @@ impl Lstm {
         Lstm { unit_forget_bias, ..self }
     }
 
-    fn unit_forget_bias(&self) -> bool {
-        self.unit_forget_bias
+    fn operator_bias(&self) -> Bias {
+        bias_of(CellKind::Lstm, self.use_bias, false)
     }
 
-    fn descriptor(&self, builder: &Builder, inputs: &[Value]) -> Result<RnnDescriptor> {
-        let mut descriptor = plain(builder, inputs, CellKind::Lstm, self.units)?;
-        descriptor.bias = if self.use_bias { Bias::Single } else { Bias::None };
-        let state = self.activation.of_elements(&builder.name(), "activation")?;
-        let gate = self.recurrent_activation.of_elements(&builder.name(), "recurrent_activation")?;
+    fn configure(&self, layer: &str, descriptor: &mut RnnDescriptor) -> Result<bool> {
+        let state = self.activation.of_elements(layer, "activation")?;
+        let gate = self.recurrent_activation.of_elements(layer, "recurrent_activation")?;
         descriptor.activations = Activations { gate, state, output: state };
-        Ok(descriptor)
+        Ok(self.unit_forget_bias)
     }
 }
 
@@ -251,7 +311,7 @@ pub struct Gru {
     pub options: RecurrentOptions,
 }
 
-recurrent_layer!(Gru { recurrent_activation: ActivationFunction::Sigmoid, reset_after: true });
+recurrent_layer!(Gru of Gru { recurrent_activation: ActivationFunction::Sigmoid, reset_after: true });
 
 impl Gru {
     /// Sets the function of the gates.
@@ -266,26 +326,26 @@ impl Gru {
         Gru { reset_after, ..self }
     }
 
-    fn unit_forget_bias(&self) -> bool {
-        false
+    fn operator_bias(&self) -> Bias {
+        bias_of(CellKind::Gru, self.use_bias, self.reset_after)
     }
 
-    fn descriptor(&self, builder: &Builder, inputs: &[Value]) -> Result<RnnDescriptor> {
-        let mut descriptor = plain(builder, inputs, CellKind::Gru, self.units)?;
-        descriptor.bias = crate::interop::keras::bias_of(CellKind::Gru, self.use_bias, self.reset_after);
+    fn configure(&self, layer: &str, descriptor: &mut RnnDescriptor) -> Result<bool> {
         descriptor.reset = if self.reset_after { GruReset::After } else { GruReset::Before };
-        descriptor.activations.state = self.activation.of_elements(&builder.name(), "activation")?;
-        descriptor.activations.gate = self.recurrent_activation.of_elements(&builder.name(), "recurrent_activation")?;
-        Ok(descriptor)
+        descriptor.activations.state = self.activation.of_elements(layer, "activation")?;
+        descriptor.activations.gate = self.recurrent_activation.of_elements(layer, "recurrent_activation")?;
+        Ok(false)
     }
 }
 
-/// The operator of one layer for these inputs.
-fn plain(builder: &Builder, inputs: &[Value], cell: CellKind, units: usize) -> Result<RnnDescriptor> {
+/// The operator of one layer for these inputs, with the usual functions.
+fn plain(builder: &Builder, inputs: &[Value], layer: &dyn RecurrentLayer) -> Result<RnnDescriptor> {
     let (_, features) = sequence_shape(builder, inputs)?;
-    let mut descriptor = RnnDescriptor::new(cell, features, units);
+    let mut descriptor = RnnDescriptor::new(layer.cell(), features, layer.units());
     descriptor.layout = Layout::BatchMajor;
     descriptor.padded_output = PaddedOutput::Zero;
+    descriptor.heads = layer.options().heads;
+    descriptor.bias = layer.bias();
     Ok(descriptor)
 }
 
@@ -312,8 +372,11 @@ fn weights(
     for (i, entry) in WeightLayout::new(descriptor)?.entries().iter().enumerate() {
         let init = match entry.kind {
             WeightKind::InputHidden => Init::GlorotUniform { fan_in: entry.shape[1], fan_out: entry.shape[0] },
-            WeightKind::HiddenHidden => Init::Orthogonal,
-            // Gate order i, f, g, o.
+            WeightKind::HiddenHidden if descriptor.heads == 1 => Init::Orthogonal,
+            // A unit of its own, with a weight of its own.
+            WeightKind::HiddenHidden if descriptor.head_size() == 1 => Init::Uniform(1.0),
+            WeightKind::HiddenHidden => Init::OrthogonalHeads,
+            // The gates begin with i, f.
             WeightKind::InputBias if unit_forget_bias => Init::OnesIn(units..2 * units),
             _ => Init::Constant(0.0),
         };
@@ -323,7 +386,7 @@ fn weights(
     Ok(range)
 }
 
-/// A layer of one of the three cells: its output, and with `return_state` its last states.
+/// A layer of a cell: its output, and with `return_state` its last states.
 fn recurrent(
     builder: &mut Builder,
     inputs: &[Value],
@@ -341,6 +404,12 @@ fn recurrent(
     }
     if options.go_backwards {
         descriptor.direction = Direction::Reverse;
+    }
+    if options.zoneout > 0.0 && !descriptor.cell.spec().positive.is_empty() {
+        return Err(Error::unsupported(
+            format!("zoneout of {}", builder.name()),
+            "this cell's states are scaled together, and mean nothing where some are kept; leave it at 0",
+        ));
     }
     // The weights first: a size that is too large for them is named as itself.
     WeightLayout::new(&descriptor)?;
@@ -365,15 +434,15 @@ fn recurrent(
         steps(builder, Box::new(cell), &x, mask.as_ref(), &states, range, options)?
     } else {
         let range = weights(builder, &descriptor, unit_forget_bias)?;
-        let h_and_c = descriptor.cell.has_cell_state();
+        let others = [descriptor.cell.other_states() * units];
         let states_wanted = options.return_state;
         let mut shapes: Vec<&[usize]> = Vec::new();
         let (every, last) = ([seq_len, units], [units]);
         shapes.push(if options.return_sequences { &every } else { &last });
         if states_wanted {
             shapes.push(&last);
-            if h_and_c {
-                shapes.push(&last);
+            if descriptor.cell.has_cell_state() {
+                shapes.push(&others);
             }
         }
         let op = Sequence::new(builder.name(), descriptor, seq_len, options);
@@ -419,9 +488,11 @@ fn initial_states(
         ));
     }
     let units = descriptor.hidden_size;
-    if let Some(state) = given.iter().find(|state| state.shape() != [units]) {
-        let expected = format!("initial states of shape [{units}]");
-        return Err(Error::shape(builder.name(), expected, format!("{:?}", state.shape())));
+    for (state, width) in given.iter().zip([units, descriptor.cell.other_states() * units]) {
+        if state.shape() != [width] {
+            let expected = format!("initial states of shape [{width}]");
+            return Err(Error::shape(builder.name(), expected, format!("{:?}", state.shape())));
+        }
     }
     Ok(given.to_vec())
 }

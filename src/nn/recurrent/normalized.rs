@@ -28,7 +28,8 @@ const EPSILON: f64 = 1e-3;
 ///
 /// State: h, and of an LSTM c behind it. Nothing is saved in the layer's room: what a step needs again stays here, by its number.
 pub(super) struct Normalized {
-    kind: CellKind,
+    cell: CellKind,
+    kind: Formula,
     units: usize,
     features: usize,
     gate: Activation,
@@ -38,6 +39,14 @@ pub(super) struct Normalized {
     steps: Vec<Step>,
     spare: Vec<Scratch>,
     workspace: Scratch,
+}
+
+/// The cells that have a normalised form here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Formula {
+    Rnn,
+    Lstm,
+    Gru,
 }
 
 /// Tensors of one step, `[batch, …]`.
@@ -101,8 +110,20 @@ impl Normalized {
                 "the normalised GRU resets the product with the state; set reset_after",
             ));
         }
+        let formula = match descriptor.cell {
+            CellKind::Rnn if descriptor.heads == 1 => Formula::Rnn,
+            CellKind::Lstm if descriptor.heads == 1 => Formula::Lstm,
+            CellKind::Gru if descriptor.heads == 1 => Formula::Gru,
+            _ => {
+                return Err(Error::unsupported(
+                    format!("layer_norm of {}", builder.name()),
+                    "only the SimpleRNN, the LSTM and the GRU with one head have a normalised form",
+                ));
+            }
+        };
         let cell = Normalized {
-            kind: descriptor.cell,
+            cell: descriptor.cell,
+            kind: formula,
             units: descriptor.hidden_size,
             features: descriptor.input_size,
             gate: descriptor.activations.gate,
@@ -120,11 +141,11 @@ impl Normalized {
 
 impl Normalized {
     fn gates(&self) -> usize {
-        self.kind.gates()
+        self.cell.gates()
     }
 
     fn has_c(&self) -> bool {
-        self.kind.has_cell_state()
+        self.cell.has_cell_state()
     }
 
     fn places(&self) -> Places {
@@ -189,7 +210,7 @@ impl Normalized {
     /// The function of gate number `gate`, in the operator's order.
     fn function(&self, gate: usize) -> Activation {
         match (self.kind, gate) {
-            (CellKind::Rnn, _) | (CellKind::Lstm, 2 | 4) | (CellKind::Gru, 2) => self.state,
+            (Formula::Rnn, _) | (Formula::Lstm, 2 | 4) | (Formula::Gru, 2) => self.state,
             _ => self.gate,
         }
     }
@@ -281,7 +302,7 @@ impl Cell for Normalized {
         device.scale_add(1.0, q, 1.0, sum.get_mut(whole)?)?;
         let block = |gate: usize| Columns { width: rows, first: gate * units };
         for gate in 0..gates {
-            if (kind, gate) == (CellKind::Gru, 2) {
+            if (kind, gate) == (Formula::Gru, 2) {
                 // p_n + r q_n, r being there by now.
                 copy_columns(device, units, q, block(2), s.q.get_mut(len)?, own)?;
                 device.multiply(s.after[0].get(len)?, s.q.get(len)?, s.before[2].get_mut(len)?)?;
@@ -296,8 +317,8 @@ impl Cell for Normalized {
         }
         let mut new_h = n.get_mut(len)?;
         match kind {
-            CellKind::Rnn => device.copy(s.after[0].get(len)?, new_h.reborrow())?,
-            CellKind::Gru => {
+            Formula::Rnn => device.copy(s.after[0].get(len)?, new_h.reborrow())?,
+            Formula::Gru => {
                 // n + z (h - n)
                 let candidate = s.after[2].get(len)?;
                 let mut difference = s.before[3].get_mut(len)?;
@@ -306,7 +327,7 @@ impl Cell for Normalized {
                 device.multiply(s.after[1].get(len)?, difference.view(), new_h.reborrow())?;
                 device.scale_add(1.0, candidate, 1.0, new_h.reborrow())?;
             }
-            CellKind::Lstm => {
+            Formula::Lstm => {
                 let (mut new_c, mut product) = (s.new_c.get_mut(len)?, sum.get_mut(len)?);
                 device.multiply(s.after[1].get(len)?, s.c.get(len)?, new_c.reborrow())?;
                 device.multiply(s.after[0].get(len)?, s.after[2].get(len)?, product.reborrow())?;
@@ -355,8 +376,8 @@ impl Cell for Normalized {
         };
         let mut product = part.get_mut(len)?;
         match kind {
-            CellKind::Rnn => of_gate(0, dh, da)?,
-            CellKind::Gru => {
+            Formula::Rnn => of_gate(0, dh, da)?,
+            Formula::Gru => {
                 // h' = n + z (h - n), a_n = p_n + r q_n; h - n stands in before[3].
                 device.multiply(dh, s.before[3].get(len)?, product.reborrow())?;
                 of_gate(1, product.view(), da)?;
@@ -371,7 +392,7 @@ impl Cell for Normalized {
                 device.multiply(dan, after(0)?, dc.get_mut(len)?)?;
                 of_gate(0, product.view(), da)?;
             }
-            CellKind::Lstm => {
+            Formula::Lstm => {
                 device.multiply(dh, after(4)?, product.reborrow())?;
                 of_gate(3, product.view(), da)?;
                 // Through the output's activation and the normalisation into c.
@@ -405,7 +426,7 @@ impl Cell for Normalized {
         }
         let dp = dp.get(whole)?;
         device.copy(dp, dq.get_mut(whole)?)?;
-        if kind == CellKind::Gru {
+        if kind == Formula::Gru {
             copy_columns(device, units, dc.get(len)?, own, dq.get_mut(whole)?, block(2))?;
         }
         let dq = dq.get(whole)?;

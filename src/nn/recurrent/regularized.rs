@@ -79,7 +79,7 @@ impl Op for StepDropout {
     }
 }
 
-/// The cell of a recurrent operator, one step by a plan for one step. State: h, and of an LSTM c behind it.
+/// The cell of a recurrent operator, one step by a plan for one step. State: h, and the other states behind it.
 pub(super) struct Operator {
     descriptor: RnnDescriptor,
     plans: Vec<Planned>,
@@ -102,8 +102,15 @@ impl Operator {
         }
     }
 
+    /// Parts of a state: h, and where there are others those.
     fn states(&self) -> usize {
         if self.descriptor.cell.has_cell_state() { 2 } else { 1 }
+    }
+
+    /// Elements of a part of a sample's state.
+    fn width(&self, part: usize) -> usize {
+        let units = self.descriptor.hidden_size;
+        if part == 0 { units } else { self.descriptor.cell.other_states() * units }
     }
 
     /// Position of the plan among those known, and the buffers made large enough for it.
@@ -111,26 +118,27 @@ impl Operator {
         let shape = RnnShape { seq_len: 1, batch };
         let index = planned(device, &mut self.plans, &self.descriptor, shape, mode)?;
         self.workspace.grow(device, "workspace", self.plans[index].plan.temp_space().workspace)?;
+        let width = self.width(0).max(self.width(1));
         for part in &mut self.parts {
-            part.grow(device, "states of a step", batch * self.descriptor.hidden_size)?;
+            part.grow(device, "states of a step", batch * width)?;
         }
         Ok(index)
     }
 
-    /// Column block `part` of a state, and how it stands alone.
+    /// Column block `part` of a state, how it stands alone, and its width.
     fn columns(&self, part: usize) -> (Columns, Columns, usize) {
-        let units = self.descriptor.hidden_size;
-        (Columns { width: units * self.states(), first: part * units }, Columns::all(units), units)
+        let (whole, width) = (self.width(0) + self.width(1), self.width(part));
+        (Columns { width: whole, first: part * self.width(0) }, Columns::all(width), width)
     }
 
-    fn take(&mut self, device: &Device, len: usize, from: TensorRef<'_>, part: usize, to: usize) -> Result<()> {
-        let (whole, own, units) = self.columns(part);
-        copy_columns(device, units, from, whole, self.parts[to].get_mut(len)?, own)
+    fn take(&mut self, device: &Device, batch: usize, from: TensorRef<'_>, part: usize, to: usize) -> Result<()> {
+        let (whole, own, width) = self.columns(part);
+        copy_columns(device, width, from, whole, self.parts[to].get_mut(batch * width)?, own)
     }
 
-    fn put(&self, device: &Device, len: usize, from: usize, to: TensorMut<'_>, part: usize) -> Result<()> {
-        let (whole, own, units) = self.columns(part);
-        copy_columns(device, units, self.parts[from].get(len)?, own, to, whole)
+    fn put(&self, device: &Device, batch: usize, from: usize, to: TensorMut<'_>, part: usize) -> Result<()> {
+        let (whole, own, width) = self.columns(part);
+        copy_columns(device, width, self.parts[from].get(batch * width)?, own, to, whole)
     }
 }
 
@@ -140,7 +148,7 @@ impl Cell for Operator {
     }
 
     fn state_size(&self) -> usize {
-        self.states() * self.descriptor.hidden_size
+        self.width(0) + self.width(1)
     }
 
     fn parameters(&self, _: usize) -> Vec<(String, Vec<usize>, Init)> {
@@ -151,9 +159,9 @@ impl Cell for Operator {
     fn forward(&mut self, device: &Device, mut step: CellForward<'_>) -> Result<()> {
         let mode = if step.training { ForwardMode::Training } else { ForwardMode::Inference };
         let index = self.plan(device, step.batch, mode)?;
-        let len = step.batch * self.descriptor.hidden_size;
+        let (len, len_c) = (step.batch * self.width(0), step.batch * self.width(1));
         for part in 0..self.states() {
-            self.take(device, len, step.state, part, part)?;
+            self.take(device, step.batch, step.state, part, part)?;
         }
         let has_c = self.descriptor.cell.has_cell_state();
         let Operator { plans, parts, workspace, unused, filled, .. } = self;
@@ -163,12 +171,12 @@ impl Cell for Operator {
             weights: step.parameters,
             x: step.x,
             h0: Some(h0.get(len)?),
-            c0: if has_c { Some(c0.get(len)?) } else { None },
+            c0: if has_c { Some(c0.get(len_c)?) } else { None },
             lengths: None,
             resets: None,
             y: y.get_mut(len)?,
             hn: None,
-            cn: if has_c { Some(cn.get_mut(len)?) } else { None },
+            cn: if has_c { Some(cn.get_mut(len_c)?) } else { None },
             workspace: workspace.all()?,
             dropout_seed: 0,
         };
@@ -189,18 +197,18 @@ impl Cell for Operator {
             }
         }
         for part in 0..self.states() {
-            self.put(device, len, 2 + part, step.new_state.reborrow(), part)?;
+            self.put(device, step.batch, 2 + part, step.new_state.reborrow(), part)?;
         }
         Ok(())
     }
 
     fn backward(&mut self, device: &Device, mut step: CellBackward<'_>) -> Result<()> {
         let index = self.plan(device, step.batch, ForwardMode::Training)?;
-        let len = step.batch * self.descriptor.hidden_size;
+        let (len, len_c) = (step.batch * self.width(0), step.batch * self.width(1));
         for part in 0..self.states() {
-            self.take(device, len, step.state, part, part)?;
-            self.take(device, len, step.new_state, part, 2 + part)?;
-            self.take(device, len, step.dnew_state, part, 4 + part)?;
+            self.take(device, step.batch, step.state, part, part)?;
+            self.take(device, step.batch, step.new_state, part, 2 + part)?;
+            self.take(device, step.batch, step.dnew_state, part, 4 + part)?;
         }
         let reserve = self.filled.get_mut(step.step).and_then(Option::take).ok_or_else(|| Error::Presence {
             tensor: "reserve of a step".to_owned(),
@@ -210,7 +218,7 @@ impl Cell for Operator {
         let Operator { plans, parts, workspace, unused, .. } = self;
         let plan = &plans[index].plan;
         let [h0, c0, y, _, dhn, dcn, dh0, dc0] = parts;
-        let (h0, c0) = (Some(h0.get(len)?), if has_c { Some(c0.get(len)?) } else { None });
+        let (h0, c0) = (Some(h0.get(len)?), if has_c { Some(c0.get(len_c)?) } else { None });
         let y = y.get(len)?;
         let args = BackwardDataArgs::<OnDevice> {
             weights: step.parameters,
@@ -221,10 +229,10 @@ impl Cell for Operator {
             resets: None,
             dy: Some(dhn.get(len)?),
             dhn: None,
-            dcn: if has_c { Some(dcn.get(len)?) } else { None },
+            dcn: if has_c { Some(dcn.get(len_c)?) } else { None },
             dx: Some(step.dx),
             dh0: Some(dh0.get_mut(len)?),
-            dc0: if has_c { Some(dc0.get_mut(len)?) } else { None },
+            dc0: if has_c { Some(dc0.get_mut(len_c)?) } else { None },
             workspace: workspace.all()?,
         };
         let mut reserve = device.backward_data(plan, args, reserve)?;
@@ -241,7 +249,7 @@ impl Cell for Operator {
         device.backward_weights(plan, args, &mut reserve, WeightGrad::Add)?;
         unused.push(reserve.release());
         for part in 0..self.states() {
-            self.put(device, len, 6 + part, step.dstate.reborrow(), part)?;
+            self.put(device, step.batch, 6 + part, step.dstate.reborrow(), part)?;
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Order {
     }
 }
 
-/// Inputs: x `[seq_len, features]`, mask `[seq_len]` or none, h0 and c0 `[units]` or none. Outputs: y of every step or of the last; with
+/// Inputs: x `[seq_len, features]`, mask `[seq_len]` or none, h0 `[units]` and the other states side by side or none. Outputs: y of every step or of the last; with
 /// `return_state` h and c.
 ///
 /// With a mask the valid steps are brought to the front, in their order, and computed with lengths; the output at every step is then
@@ -142,10 +142,16 @@ impl Sequence {
         self.descriptor.cell.has_cell_state()
     }
 
-    /// Elements of a batch of: x, y, a state.
-    fn sizes(&self, batch: usize) -> (usize, usize, usize) {
-        let (steps, units) = (batch * self.seq_len, self.descriptor.hidden_size);
-        (steps * self.descriptor.input_size, steps * units, batch * units)
+    /// Elements of a sample's state h, and of the others side by side.
+    fn state_sizes(&self) -> [usize; 2] {
+        let units = self.descriptor.hidden_size;
+        [units, self.descriptor.cell.other_states() * units]
+    }
+
+    /// Elements of a batch of: x, y, h, the other states.
+    fn sizes(&self, batch: usize) -> (usize, usize, usize, usize) {
+        let (steps, [h, c]) = (batch * self.seq_len, self.state_sizes());
+        (steps * self.descriptor.input_size, steps * h, batch * h, batch * c)
     }
 
     /// Position of the plan among those known, and the buffers made large enough for it.
@@ -157,7 +163,7 @@ impl Sequence {
         if mode == ForwardMode::Training {
             self.reserve.grow(device, "reserve", space.reserve)?;
         }
-        let (x, y, state) = self.sizes(batch);
+        let (x, y, h, c) = self.sizes(batch);
         if masked || !self.return_sequences {
             self.sequence.grow(device, "y", y)?;
         }
@@ -166,17 +172,17 @@ impl Sequence {
             self.any.grow(device, "sequences with steps", batch)?;
             self.order.grow(device, batch, self.seq_len)?;
         }
-        self.hn.grow(device, "hn", state)?;
+        self.hn.grow(device, "hn", h)?;
         if self.has_c() {
-            self.cn.grow(device, "cn", state)?;
+            self.cn.grow(device, "cn", c)?;
         }
         if self.stateful {
-            let (name, units) = (&self.name, self.descriptor.hidden_size);
-            self.carried_h.prepare(device, name, batch, units)?;
-            self.started_h.grow(device, "h0", state)?;
+            let (name, [width, other_width]) = (&self.name, self.state_sizes());
+            self.carried_h.prepare(device, name, batch, width)?;
+            self.started_h.grow(device, "h0", h)?;
             if self.descriptor.cell.has_cell_state() {
-                self.carried_c.prepare(device, name, batch, units)?;
-                self.started_c.grow(device, "c0", state)?;
+                self.carried_c.prepare(device, name, batch, other_width)?;
+                self.started_c.grow(device, "c0", c)?;
             }
         }
         Ok(index)
@@ -199,7 +205,7 @@ impl Op for Sequence {
         let batch = pass.batch;
         let mask = pass.inputs.optional(1);
         let index = self.prepare(device, batch, mode, mask.is_some())?;
-        let (len_x, len_y, len_state) = self.sizes(batch);
+        let (len_x, len_y, len_state, len_c) = self.sizes(batch);
         let (has_c, all_steps) = (self.has_c(), batch * self.seq_len);
         let Sequence { descriptor, plans, sequence, compact, order, any, hn, cn, workspace, reserve, filled, .. } =
             self;
@@ -226,8 +232,8 @@ impl Op for Sequence {
             device.copy(self.carried_h.tensor.get(len_state)?, self.started_h.get_mut(len_state)?)?;
             h0 = Some(self.started_h.get(len_state)?);
             if has_c {
-                device.copy(self.carried_c.tensor.get(len_state)?, self.started_c.get_mut(len_state)?)?;
-                c0 = Some(self.started_c.get(len_state)?);
+                device.copy(self.carried_c.tensor.get(len_c)?, self.started_c.get_mut(len_c)?)?;
+                c0 = Some(self.started_c.get(len_c)?);
             }
         }
 
@@ -250,7 +256,7 @@ impl Op for Sequence {
             resets: None,
             y,
             hn: Some(last),
-            cn: if has_c { Some(cn.get_mut(len_state)?) } else { None },
+            cn: if has_c { Some(cn.get_mut(len_c)?) } else { None },
             workspace: workspace.all()?,
             dropout_seed: 0,
         };
@@ -280,12 +286,12 @@ impl Op for Sequence {
             state(last_h, h0, h)?;
         }
         if let Some(c) = c {
-            state(cn.get(len_state)?, c0, c)?;
+            state(cn.get(len_c)?, c0, c)?;
         }
         if self.stateful {
             state(last_h, h0, self.carried_h.tensor.get_mut(len_state)?)?;
             if has_c {
-                state(cn.get(len_state)?, c0, self.carried_c.tensor.get_mut(len_state)?)?;
+                state(cn.get(len_c)?, c0, self.carried_c.tensor.get_mut(len_c)?)?;
             }
         }
         Ok(())
@@ -309,18 +315,18 @@ impl Op for Sequence {
         let batch = pass.batch;
         let shape = RnnShape { seq_len: self.seq_len, batch };
         let index = known(&self.plans, shape, ForwardMode::Training).ok_or_else(|| self.no_forward())?;
-        let (len_x, len_y, len_state) = self.sizes(batch);
+        let (len_x, len_y, len_state, len_c) = self.sizes(batch);
         let (has_c, all_steps) = (self.has_c(), batch * self.seq_len);
         let masked = pass.inputs.optional(1).is_some();
         // Gradients of the last states that reach the operator.
         let (dy_first, dh_out, dc_out) =
             (pass.doutputs.optional(0), pass.doutputs.optional(1), pass.doutputs.optional(2));
-        self.spare.grow(device, "gradient of a state", len_state)?;
+        self.spare.grow(device, "gradient of a state", len_state.max(len_c))?;
         if masked {
             self.dsequence.grow(device, "dy", len_y)?;
             self.dcompact.grow(device, "dx", len_x)?;
             self.dh.grow(device, "dhn", len_state)?;
-            self.dc.grow(device, "dcn", len_state)?;
+            self.dc.grow(device, "dcn", len_c)?;
         }
         let Sequence { descriptor, plans, sequence, compact, order, any, spare, workspace, .. } = self;
         let (dsequence, dcompact, dh, dc) = (&mut self.dsequence, &mut self.dcompact, &mut self.dh, &mut self.dc);
@@ -338,10 +344,10 @@ impl Op for Sequence {
         };
         let mut dcn = dc_out;
         if let Some(valid) = valid {
-            for (gradient, kept) in [(&mut dhn, dh), (&mut dcn, dc)] {
+            for (gradient, kept, len) in [(&mut dhn, dh, len_state), (&mut dcn, dc, len_c)] {
                 let Some(given) = *gradient else { continue };
-                device.select_rows(valid, given, None, kept.get_mut(len_state)?)?;
-                *gradient = Some(kept.get(len_state)?);
+                device.select_rows(valid, given, None, kept.get_mut(len)?)?;
+                *gradient = Some(kept.get(len)?);
             }
         }
 
@@ -360,7 +366,7 @@ impl Op for Sequence {
         if self.stateful {
             h0 = Some(self.started_h.get(len_state)?);
             if has_c {
-                c0 = Some(self.started_c.get(len_state)?);
+                c0 = Some(self.started_c.get(len_c)?);
             }
         }
         let [mut dx, _, mut dh0, mut dc0] = pass.dinputs.each();
@@ -403,10 +409,10 @@ impl Op for Sequence {
             device.gather(descriptor.input_size, dcompact.get(len_x)?, inverse, dx, None)?;
         }
         // The last state of a sequence without steps is the initial one, and so is its gradient.
-        for (initial, out) in [(dh0, dh_out), (dc0, dc_out)] {
+        for (initial, out, len) in [(dh0, dh_out, len_state), (dc0, dc_out, len_c)] {
             let Some(initial) = initial else { continue };
-            device.copy(initial.view(), spare.get_mut(len_state)?)?;
-            device.select_rows(valid, spare.get(len_state)?, out, initial)?;
+            device.copy(initial.view(), spare.get_mut(len)?)?;
+            device.select_rows(valid, spare.get(len)?, out, initial)?;
         }
         Ok(())
     }

@@ -96,14 +96,14 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "gemm.cu",
         "accumulators are set where they are to be added to",
-        "out = p.accumulate ? out + value : value;",
-        "out = value;",
+        "out = p.accumulate ? out + product : product;",
+        "out = product;",
     ),
     bug(
         "gemm.cu",
         "elements are set where they are to be added to",
-        "p.accumulate ? load<E>(c, at) + value : value",
-        "value",
+        "p.accumulate ? load<E>(c, at) + product : product",
+        "product",
     ),
     bug("gemm.cu", "only the first term of a sum of products", "i < problem.terms;", "i < 1;"),
     bug(
@@ -340,8 +340,8 @@ pub const MUTATIONS: &[Mutation] = &[
     bug(
         "reduce.cu",
         "gradients of biases are set where they are to be added to",
-        "p.accumulate ? load<E>(p.out, i) + sum : sum",
-        "sum",
+        "p.accumulate ? load<E>(p.out, i) + scaled : scaled",
+        "scaled",
     ),
     bug(
         "reduce.cu",
@@ -547,82 +547,82 @@ pub const MUTATIONS: &[Mutation] = &[
     .family("block"),
     // Tensor operations.
     bug(
-        "tensor.cu",
+        "elementwise.cu",
         "y is read where it does not count",
         "p.beta == 0.0 ? x : x + beta * load<E>(p.y, i)",
         "x + beta * load<E>(p.y, i)",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "elementwise.cu",
         "strides of one side for both",
         "from += index * p.from_stride[axis];",
         "from += index * p.to_stride[axis];",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "elementwise.cu",
         "a strided copy that sets instead of adding",
         "*target = p.accumulate ? round_to<E>(to_float(*target) + to_float(*source)) : *source;",
         "*target = *source;",
     )
     .family("tensor"),
-    bug("tensor.cu", "division by a factor of zero", "factor == V(0) ? V(0) : x / factor", "x / factor")
+    bug("elementwise.cu", "division by a factor of zero", "factor == V(0) ? V(0) : x / factor", "x / factor")
         .family("tensor"),
     bug(
-        "tensor.cu",
+        "elementwise.cu",
         "what is not selected shines through",
         "first ? a[i] : b == nullptr ? zero<E>() : b[i]",
         "first || b == nullptr ? a[i] : b[i]",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "rows.cu",
         "the last term of a sum is left out",
         "for (u64 c = lane; c < p.count; c += p.lanes) sum +=",
         "for (u64 c = lane; c + 1 < p.count; c += p.lanes) sum +=",
     )
     .family("tensor"),
-    bug("tensor.cu", "every lane its own sum", "if (warps) sum = warp_sum(sum);", "").family("tensor"),
-    bug("tensor.cu", "the last of equals", "value > largest || is_nan", "value >= largest || is_nan").family("tensor"),
-    bug("tensor.cu", "NaN loses", "value > largest || is_nan", "value > largest").family("tensor"),
+    bug("rows.cu", "every lane its own sum", "if (warps) sum = warp_sum(sum);", "").family("tensor"),
+    bug("rows.cu", "the last of equals", "value > largest || is_nan", "value >= largest || is_nan").family("tensor"),
+    bug("rows.cu", "NaN loses", "value > largest || is_nan", "value > largest").family("tensor"),
     bug(
-        "tensor.cu",
+        "rows.cu",
         "a maximum under the first row's mask",
         "load<E>(p.mask, row + c) == V(0)",
         "load<E>(p.mask, c) == V(0)",
     )
     .family("tensor"),
-    bug("tensor.cu", "the gradient of a maximum at all before it", "p.position[at] == c ?", "p.position[at] >= c ?")
+    bug("rows.cu", "the gradient of a maximum at all before it", "p.position[at] == c ?", "p.position[at] >= c ?")
         .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "a query does not see itself",
         "min(p.columns, row % p.queries + 1)",
         "min(p.columns, row % p.queries)",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "rows do not share the mask's row",
         "row / p.rows_per_key * p.columns",
         "row % p.rows_per_key * p.columns",
     )
     .family("tensor"),
-    bug("tensor.cu", "every lane takes off its own largest", "        largest = warp_max(largest);\n", "")
+    bug("norm.cu", "every lane takes off its own largest", "        largest = warp_max(largest);\n", "")
         .family("tensor"),
-    bug("tensor.cu", "hidden columns count in the total", "if (valid(c)) total +=", "total +=").family("tensor"),
-    bug("tensor.cu", "softmax's gradient without the mean", "* (load<E>(p.dy, i) - sum)", "* load<E>(p.dy, i)")
+    bug("norm.cu", "hidden columns count in the total", "if (valid(c)) total +=", "total +=").family("tensor"),
+    bug("norm.cu", "softmax's gradient without the mean", "* (load<E>(p.dy, i) - sum)", "* load<E>(p.dy, i)")
         .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "the sample's variance",
         "warp_sum(squares) / count + V(p.epsilon)",
         "warp_sum(squares) / (count - V(1)) + V(p.epsilon)",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "the deviation itself is kept",
         "store<E>(p.statistics, 2 * row + 1, inverse)",
         "store<E>(p.statistics, 2 * row + 1, V(1) / inverse)",
@@ -630,100 +630,117 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "no gradient through the mean of a row",
         "(slope(c) - first - normal(c) * second)",
         "(slope(c) - normal(c) * second)",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "no barrier between two sums over groups",
         "        __syncthreads();\n        sums[threadIdx.x] = value;",
         "        sums[threadIdx.x] = value;",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "no barrier before groups are added",
         "        sums[threadIdx.x] = value;\n        __syncthreads();",
         "        sums[threadIdx.x] = value;",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "a variance without weights",
         "squares += load_or<E>(p.weights, r, V(1)) * d * d;",
         "squares += d * d;",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "the last row of a run is left out",
         "const u64 end = p.rows * (blockIdx.y + 1) / p.pieces;",
         "const u64 end = p.rows * (blockIdx.y + 1) / p.pieces - 1;",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "no barrier before warps are added",
         "    weights[threadIdx.x] = weight;\n    __syncthreads();",
         "    weights[threadIdx.x] = weight;",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "only the first run of rows",
         "for (u32 piece = 1; piece < p.pieces; ++piece) total",
         "for (u32 piece = p.pieces; piece < p.pieces; ++piece) total",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "gradients of gamma and beta exchanged",
         "i < p.columns ? p.dbeta : p.dgamma",
         "i < p.columns ? p.dgamma : p.dbeta",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "norm.cu",
         "rows that do not count get a share of the gradient",
         "share = all == V(0) ? V(0) : weight / all",
         "share = all == V(0) ? V(0) : V(1) / all",
     )
     .family("tensor"),
     bug(
-        "tensor.cu",
+        "rows.cu",
         "only the first lane's columns are compared",
         "if (warps) differs = __any_sync(FULL_WARP, differs);",
         "",
     )
     .family("tensor"),
-    bug("tensor.cu", "steps before a chunk are forgotten", "            before += __popc(valid);\n", "")
-        .family("tensor"),
-    bug("tensor.cu", "in reverse the step before is held", "p.reverse ? place < count : place > 0", "place > 0")
+    bug("rows.cu", "steps before a chunk are forgotten", "            before += __popc(valid);\n", "").family("tensor"),
+    bug("rows.cu", "in reverse the step before is held", "p.reverse ? place < count : place > 0", "place > 0")
         .family("tensor"),
     bug(
-        "tensor.cu",
+        "rows.cu",
         "the end of the list keeps what was there",
         "for (u64 t = count + lane_id(); t < p.steps; t += 32) p.rows[begin + t] = NO_ROW;",
         "",
     )
     .family("tensor"),
-    bug("tensor.cu", "no row reads as NaN", "row == NO_ROW ? accumulator_t<E>(0) :", "false ? accumulator_t<E>(0) :")
+    bug("rows.cu", "no row reads as NaN", "row == NO_ROW ? accumulator_t<E>(0) :", "false ? accumulator_t<E>(0) :")
         .family("tensor"),
     bug(
-        "tensor.cu",
+        "rows.cu",
         "the sum of the last run goes on",
         "load<E>(p.dx, at) + sum);\n                sum = V(0);",
         "load<E>(p.dx, at) + sum);",
     )
     .family("tensor"),
-    bug("tensor.cu", "a fraction is an index", "x < double(p.rows) && double(u64(x)) == x", "x < double(p.rows)")
+    bug("rows.cu", "a fraction is an index", "x < double(p.rows) && double(u64(x)) == x", "x < double(p.rows)")
         .family("tensor"),
-    bug("tensor.cu", "one row too many", "x < double(p.rows) &&", "x <= double(p.rows) &&").family("tensor"),
+    bug("rows.cu", "one row too many", "x < double(p.rows) &&", "x <= double(p.rows) &&").family("tensor"),
     bug("gemm.cu", "all products of the first b", "(p.b) + product * p.n * p.k", "(p.b)").family("tensor"),
-    bug("gemm.cu", "the factor is left out", "V(p.alpha) * value", "value").bf16().family("tensor"),
+    bug("gemm.cu", "the factor is left out", "const V scaled = V(p.alpha) * value", "const V scaled = value")
+        .bf16()
+        .family("tensor"),
+    bug(
+        "gemm.cu",
+        "a single product without the factor",
+        "const V product = V(p.alpha) * value",
+        "const V product = value",
+    )
+    .family("tensor"),
+    bug("reduce.cu", "a sum of parts without the factor", "const V scaled = V(p.alpha) * sum", "const V scaled = sum")
+        .family("tensor"),
+    bug(
+        "rows.cu",
+        "no row is outside of a table",
+        "p.indices[i] >= p.rows && p.indices[i] != NO_ROW",
+        "p.indices[i] >= p.rows",
+    )
+    .family("tensor"),
     bug(
         "gemm.cu",
         "no barrier between loading a tile of many and multiplying it",

@@ -31,6 +31,10 @@ use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::GruReset;
 use list::{MUTATIONS, Mutation, Place};
 
+/// Files of the kernels that the suite of the operations runs.
+const OPERATIONS: [&str; 7] =
+    ["elementwise.cu", "rows.cu", "norm.cu", "training.cu", "gemm.cu", "reduce.cu", "dropout.cu"];
+
 /// How long the search for a bug may take before it counts as one that keeps the kernels from ending.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
@@ -62,7 +66,7 @@ fn usual(mut recipe: Recipe) -> Recipe {
     }
     d.reverse_activations = None;
     (d.gate_clip, d.cell_clip, d.proj_size) = (None, None, None);
-    (d.peepholes, d.coupled_input_forget, d.reset) = (false, false, GruReset::After);
+    (d.peepholes, d.coupled_input_forget, d.reset, d.heads) = (false, false, GruReset::After, 1);
     recipe
 }
 
@@ -292,7 +296,7 @@ impl Builder {
 
     fn baseline(&self, kind: Kind) -> Baseline {
         let (dtype, sanitized, operations) = kind;
-        let is_wanted = |source: &str| !operations || ["tensor.cu", "gemm.cu"].contains(&source);
+        let is_wanted = |source: &str| !operations || OPERATIONS.contains(&source);
         let entries = catalog::entries().into_iter();
         let units = Unit::all(entries.filter(|entry| entry.dtype == dtype && is_wanted(entry.source)));
         let folder = self.folder.join(format!("{dtype}-{sanitized}-{operations}"));
@@ -332,7 +336,7 @@ impl Builder {
         for (unit, object) in baseline.units.iter().zip(&mut objects) {
             // What the other families' kernels would show stays out of it.
             let looked_at = persistent || !unit.source.starts_with("persistent");
-            if looked_at && sources.closure(&unit.source).iter().any(|(name, _)| *name == mutation.file) {
+            if looked_at && unit.closure(&sources).iter().any(|(name, _)| *name == mutation.file) {
                 *object = self.compile_unit(unit, &folder, &include, sanitized)?;
                 reached += 1;
             }

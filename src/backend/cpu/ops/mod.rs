@@ -70,3 +70,10 @@ impl<E: CpuElement> Kernel<E> for Adam<'_, E> {
         training::adam(self.step, self.parameters, self.gradients, self.m, self.v);
     }
 }
+
+impl<E: CpuElement> CpuBackend<E> {
+    /// The same threads and instruction set for another element type.
+    pub(crate) fn cast<F: CpuElement>(&self) -> CpuBackend<F> {
+        CpuBackend { isa: self.isa, threads: self.threads.clone(), element: std::marker::PhantomData }
+    }
+}

@@ -1,0 +1,117 @@
+//! What may be chosen about how the backend computes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::images::catalog::Exchange;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// What may be chosen about how a backend computes; nothing of it changes what is computed, but for rounding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CudaOptions {
+    /// f32 only: what operands of products are rounded to, for the tensor cores.
+    pub compute: Compute,
+    /// Which kernels walk through time.
+    pub family: FamilyChoice,
+}
+
+/// What operands of f32 products are rounded to before they are multiplied. Sums are floats whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compute {
+    /// Not at all; of another element type too.
+    #[default]
+    Exact,
+    /// To tf32, 10 bits of mantissa and f32's range: tensors stay as they are, products use the tensor cores.
+    Tf32,
+    /// Mixed precision in bf16, 7 bits of mantissa and f32's range: recurrent passes and
+    /// [single products](crate::backend::ops::MatMul) compute on copies in bf16; weights, gradients of weights, everything between layers,
+    /// norms, losses, batches of products (those of attention) and optimizers stay f32.
+    Bf16,
+    /// The same in f16, 10 bits of mantissa but numbers from 6e-8 to 65504 alone: train with a
+    /// [scaled loss](crate::model::LossScale), as models do by themselves.
+    F16,
+}
+
+impl Compute {
+    /// The elements of a pass on tensors of `dtype`, and how they are multiplied.
+    pub(crate) fn of(self, dtype: DType) -> (DType, &'static str) {
+        match (self, dtype) {
+            (Compute::Tf32, DType::F32) => (DType::F32, "tf32"),
+            (Compute::Bf16, DType::F32) => (DType::Bf16, "bf16"),
+            (Compute::F16, DType::F32) => (DType::F16, "f16"),
+            _ => (dtype, dtype.name()),
+        }
+    }
+}
+
+/// Which kernels run the time loop.
+///
+/// In all but [`Step`](Family::Step) one launch computes all steps of a layer with the recurrent weights resident in
+/// registers and shared memory; they differ in how the blocks that share a sequence's state exchange it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// A: one block has all units; shared memory.
+    Block,
+    /// B: a cluster of blocks (compute capability 9.0 and later); distributed shared memory.
+    Cluster,
+    /// C: any blocks of the GPU, all resident together; L2.
+    Grid,
+    /// D: a product and an elementwise kernel every step: any size, every option, any GPU.
+    Step,
+}
+
+impl Family {
+    /// All families, in the order of the design's letters.
+    pub const ALL: [Family; 4] = [Family::Block, Family::Cluster, Family::Grid, Family::Step];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Block => "block",
+            Family::Cluster => "cluster",
+            Family::Grid => "grid",
+            Family::Step => "step",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Family {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        Family::ALL
+            .into_iter()
+            .find(|family| family.name() == s)
+            .ok_or_else(|| Error::option("family", "block, cluster, grid or step", s))
+    }
+}
+
+impl From<Exchange> for Family {
+    fn from(exchange: Exchange) -> Self {
+        match exchange {
+            Exchange::Block => Family::Block,
+            Exchange::Cluster => Family::Cluster,
+            Exchange::Grid => Family::Grid,
+        }
+    }
+}
+
+/// How a plan chooses the family of a time loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FamilyChoice {
+    /// The one that is predicted to be fastest.
+    #[default]
+    Fastest,
+    /// This one where it can take the operator, else the fastest; the plan says which.
+    Prefer(Family),
+    /// This one, or planning fails and says why.
+    Require(Family),
+}
