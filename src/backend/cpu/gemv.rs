@@ -73,15 +73,32 @@ impl<E: CpuElement> Call<'_, E> {
 
 /// `c = start + a b`, where `b` is `[k, n]` by rows.
 fn multiply<E: CpuElement>(isa: Isa, a: &[E], b: &[E], c: &mut [E], start: Start<'_, E>) {
-    for (block, (a, b)) in a.chunks(DEPTH).zip(b.chunks(DEPTH * c.len())).enumerate() {
+    multiply_columns(isa, a, b, c.len(), 0, c, start);
+}
+
+/// The same for the columns from `first` on that `c` has room for.
+pub(super) fn multiply_columns<E: CpuElement>(
+    isa: Isa,
+    a: &[E],
+    b: &[E],
+    n: usize,
+    first: usize,
+    c: &mut [E],
+    start: Start<'_, E>,
+) {
+    for (block, (a, b)) in a.chunks(DEPTH).zip(b.chunks(DEPTH * n)).enumerate() {
         let start = if block == 0 { start } else { Start::Add };
-        isa.run(RowTimesRows { a, b, c: &mut *c, start });
+        isa.run(RowTimesRows { a, b, n, first, c: &mut *c, start });
     }
 }
 
 struct RowTimesRows<'a, E> {
     a: &'a [E],
     b: &'a [E],
+    /// Columns of `b`.
+    n: usize,
+    /// Column where `c` begins.
+    first: usize,
     c: &'a mut [E],
     start: Start<'a, E>,
 }
@@ -91,11 +108,11 @@ impl<E: CpuElement> Kernel<E> for RowTimesRows<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
-        let RowTimesRows { a, b, c, start } = self;
-        let n = c.len();
-        for first in (0..n).step_by(VECTORS * S::LANES) {
-            let c = &mut c[first..n.min(first + VECTORS * S::LANES)];
-            let part = Part { a, b, n, first, start };
+        let RowTimesRows { a, b, n, first, c, start } = self;
+        let columns = c.len();
+        for at in (0..columns).step_by(VECTORS * S::LANES) {
+            let c = &mut c[at..columns.min(at + VECTORS * S::LANES)];
+            let part = Part { a, b, n, first: first + at, start };
             match c.len().div_ceil(S::LANES) {
                 1 => part.in_vectors::<S, 1>(s, c),
                 2 => part.in_vectors::<S, 2>(s, c),

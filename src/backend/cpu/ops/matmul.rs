@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::gemm::{self, Panels, Start};
+use crate::backend::cpu::gemv;
 use crate::backend::cpu::threads::{Divide, Threads, divide, share};
 use crate::backend::ops::{MatMul, Orientation};
 use crate::dtype::Scalar;
@@ -23,6 +24,12 @@ const PACKED: usize = 1 << 18;
 
 /// Rows for each thread, below which the columns of each row are divided instead.
 const ROWS_FOR_A_THREAD: usize = 4;
+
+/// Rows up to which the right operand is read where it lies, if it is given by rows.
+const FEW_ROWS: usize = 2;
+
+/// Rows of a small product with one column whose sums are taken at once.
+const ROWS_AT_ONCE: usize = 8;
 
 /// A call, and how it is divided.
 #[derive(Clone, Copy)]
@@ -44,6 +51,11 @@ impl Products {
         // Whole products need not wait for one another.
         let (across, within) = if across >= within { (across, 1) } else { (1, within) };
         Products { isa, product, across, within }
+    }
+
+    /// Whether the right operand is not packed.
+    fn is_in_place(&self) -> bool {
+        self.product.orientation == Orientation::Nn && self.product.m <= FEW_ROWS
     }
 
     fn is_small(&self) -> bool {
@@ -72,6 +84,9 @@ impl Products {
         let MatMul { orientation, m, k, .. } = self.product;
         if self.is_small() {
             return m.saturating_mul(k).min(SMALL);
+        }
+        if self.is_in_place() {
+            return m.saturating_mul(k);
         }
         let packed = match orientation {
             Orientation::Tn => 0,
@@ -143,10 +158,45 @@ impl<E: CpuElement> Divide for Batch<'_, E> {
         for ((a, b), c) in a.chunks_exact(m * k).zip(b.chunks_exact(n * k)).zip(c.chunks_exact_mut(m * n)) {
             if all.is_small() {
                 small(all.product, scaled(alpha, a, scratch), b, c, grad);
+            } else if all.is_in_place() {
+                let a = scaled(alpha, a, scratch);
+                for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+                    divide(SomeColumns { isa: all.isa, a, b, n, first: 0, c, start: start(grad) }, all.within);
+                }
             } else {
                 Product { all, alpha, a, b, grad }.run(c, scratch);
             }
         }
+    }
+}
+
+fn start<'a, E>(grad: WeightGrad) -> Start<'a, E> {
+    if grad == WeightGrad::Add { Start::Add } else { Start::Set }
+}
+
+/// Some columns of a row times a matrix as it lies.
+struct SomeColumns<'a, E> {
+    isa: Isa,
+    a: &'a [E],
+    b: &'a [E],
+    n: usize,
+    first: usize,
+    c: &'a mut [E],
+    start: Start<'a, E>,
+}
+
+impl<E: CpuElement> Divide for SomeColumns<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let SomeColumns { isa, a, b, n, first, c, start } = self;
+        let count = share(c.len(), left, of);
+        let (c_left, c_right) = c.split_at_mut(count);
+        let part = |first, c| SomeColumns { isa, a, b, n, first, c, start };
+        (part(first, c_left), part(first + count, c_right))
+    }
+
+    fn run(self) {
+        let SomeColumns { isa, a, b, n, first, c, start } = self;
+        gemv::multiply_columns(isa, a, b, n, first, c, start);
     }
 }
 
@@ -180,6 +230,28 @@ fn small<E: Scalar>(product: MatMul, a: &[E], b: &[E], c: &mut [E], grad: Weight
         c.fill(E::zero());
     }
     match orientation {
+        // One column, with the additions of several rows at once: the order is the same.
+        Orientation::Nn if n == 1 => {
+            let blocks = m / ROWS_AT_ONCE * ROWS_AT_ONCE;
+            for (a, c) in a.chunks_exact(ROWS_AT_ONCE * k).zip(c.chunks_exact_mut(ROWS_AT_ONCE)) {
+                let mut sums = [E::zero(); ROWS_AT_ONCE];
+                sums.copy_from_slice(c);
+                for (l, b) in b.iter().enumerate() {
+                    for r in 0..ROWS_AT_ONCE {
+                        sums[r] += a[r * k + l] * *b;
+                    }
+                }
+                c.copy_from_slice(&sums);
+            }
+            for (a, c) in a[blocks * k..].chunks_exact(k).zip(&mut c[blocks..]) {
+                a.iter().zip(b).for_each(|(a, b)| *c += *a * *b);
+            }
+        }
+        Orientation::Tn if n == 1 => {
+            for (a, b) in a.chunks_exact(m).zip(b) {
+                c.iter_mut().zip(a).for_each(|(c, a)| *c += *a * *b);
+            }
+        }
         Orientation::Nt => {
             for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
                 c.iter_mut().zip(b.chunks_exact(k)).for_each(|(c, b)| *c += dot(a, b));
@@ -241,10 +313,6 @@ impl<E: CpuElement> Product<'_, E> {
         }
     }
 
-    fn start(&self) -> Start<'static, E> {
-        if self.grad == WeightGrad::Add { Start::Add } else { Start::Set }
-    }
-
     /// Some rows of the result, which `c` begins with, by some columns.
     fn rows(
         &self,
@@ -262,12 +330,12 @@ impl<E: CpuElement> Product<'_, E> {
             let a_row = |l: usize| &self.a[l * m..][..m];
             let b_row = |l: usize| Some(&self.b[l * n..][..n]);
             let sizes = (rows.len(), n, k);
-            gemm::multiply_transposed(isa, sizes, first, self.alpha, a_row, b_row, c, self.start(), scratch);
+            gemm::multiply_transposed(isa, sizes, first, self.alpha, a_row, b_row, c, start(self.grad), scratch);
         } else {
             let row = |i: usize| &self.a[i * k..][..k];
             let offset = |i: usize| (i - first) * n;
             let c = &mut c[columns.start..];
-            gemm::multiply(isa, rows, row, panels, c, offset, self.start(), scratch, row_workers);
+            gemm::multiply(isa, rows, row, panels, c, offset, start(self.grad), scratch, row_workers);
         }
     }
 }
@@ -409,6 +477,8 @@ mod tests {
             (1, 16, 32, 16),
             (5, 20, 20, 64),
             (1, 1, 257, 300),
+            (1, 2, 130, 700),
+            (1, 29, 1, 40),
             (1, 3, 65, 515),
             (1, 257, 1, 33),
             (2, 29, 65, 31),
