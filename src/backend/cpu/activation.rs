@@ -16,7 +16,6 @@ pub(crate) fn expm1<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> S::V {
     s.mul_add(scale, q, s.sub(scale, s.splat(E::one())))
 }
 
-#[cfg(feature = "model")]
 /// `e^y` for y up to 0 and minus infinity: results that would be subnormal are zero, NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp_of_negative<E: CpuElement, S: Simd<E>>(s: S, y: S::V) -> S::V {

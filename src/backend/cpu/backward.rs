@@ -6,7 +6,7 @@ use super::forward::{
     Kept, RowsProduct, Saved, copy_or_zero, output_of, share_scratch, share_steps, split_state, split_steps,
 };
 use super::gemm::Start;
-use super::gemv::Operand;
+use super::gemm::gemv::Operand;
 use super::geometry::Parts;
 use super::recurrent::RecurrentWeights;
 use super::sequences::{Rows, Sequences};

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::Call;
 use super::cells::{ForwardRow, Options, Part};
+use super::gemm::gemv::Operand;
 use super::gemm::{self, Panels, Start};
-use super::gemv::Operand;
 use super::geometry::{Geometry, Parts, SavedLen, take};
 use super::recurrent::RecurrentWeights;
 use super::sequences::{Rows, Sequences};

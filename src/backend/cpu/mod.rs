@@ -10,8 +10,6 @@
 //! |---|---|
 //! | `activation` | sigmoid, tanh and the others on vectors |
 //! | `gemm` | packing and matrix products |
-//! | `gemv` | a step's product; a single sequence reads the weights where they lie |
-//! | `outer` | the weights' gradient over few steps |
 //! | `cells` | the cells' steps, a file each |
 //! | `recurrent` | the recurrent weights in a step's products, full or in blocks |
 //! | `sequences` | lengths, resets, and where rows stand |
@@ -34,11 +32,11 @@ mod backward;
 mod cells;
 mod forward;
 mod gemm;
-mod gemv;
+
 mod geometry;
 #[cfg(feature = "model")]
 mod ops;
-mod outer;
+
 mod recurrent;
 mod sequences;
 mod steps;

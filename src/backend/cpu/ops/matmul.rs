@@ -8,8 +8,7 @@ use std::ops::Range;
 
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuElement;
-use crate::backend::cpu::gemm::{self, Panels, Start};
-use crate::backend::cpu::gemv;
+use crate::backend::cpu::gemm::{self, Panels, Start, gemv};
 use crate::backend::cpu::threads::{Divide, Threads, divide, share};
 use crate::backend::ops::{MatMul, Orientation};
 use crate::dtype::Scalar;

@@ -9,8 +9,6 @@ use bytemuck::Pod;
 
 use super::{Device, DevicePtr};
 use crate::backend::Storage;
-use crate::backend::tensor::{DeviceId, Tensor};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// A tensor in a device's memory: owned, or the caller's under an address.
@@ -64,9 +62,10 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
         Ok(buffer)
     }
 
-    /// The memory as that of a tensor without a type, of `len` elements, which this has room for.
-    pub(crate) fn into_tensor(self, device: DeviceId, dtype: DType, len: usize) -> Tensor {
-        Tensor::on_device(device, dtype, self.pointer.0, len, Arc::new(self.allocation))
+    /// What gives the memory back when it is dropped.
+    #[cfg(feature = "model")]
+    pub(crate) fn into_owner(self) -> Arc<dyn std::any::Any + Send + Sync> {
+        Arc::new(self.allocation)
     }
 
     /// Memory that someone else owns.
