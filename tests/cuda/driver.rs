@@ -9,7 +9,7 @@ use super::passes::{
     KERNEL, Memory, capture_and_replay, copies_and_fills, refused_launches, threads, too_little_memory,
 };
 use fused_rnn::Error;
-use fused_rnn::backend::cuda::device::Launch;
+use fused_rnn::backend::cuda::device::{Device, Launch};
 use fused_rnn::backend::cuda::driver::{self, Driver, DriverStream, Graph, Timer};
 
 /// Runs `scenario` in a process of its own that finds `library` as libcuda; returns the stand-in's log.
