@@ -415,7 +415,6 @@ mod tests {
     use crate::dtype::Element;
 
     const ORIENTATIONS: [Orientation; 3] = [Orientation::Nt, Orientation::Nn, Orientation::Tn];
-    const GRADS: [WeightGrad; 2] = [WeightGrad::Set, WeightGrad::Add];
 
     fn numbers<E: Scalar>(len: usize, seed: usize) -> Vec<E> {
         (0..len).map(|i| E::of(((i + seed) * 7919 % 1009) as f64 / 1009.0 - 0.4)).collect()
@@ -441,13 +440,14 @@ mod tests {
 
     /// The oracle's sums up to rounding, and the same bits on every instruction set and any number of threads.
     fn agrees<E: CpuElement>(sizes: &[(usize, usize, usize, usize)], threads: &[usize]) {
-        let backends: Vec<CpuBackend<E>> = Isa::all_fused()
-            .into_iter()
-            .flat_map(|isa| threads.iter().map(move |threads| CpuBackend::with_isa(isa, *threads).unwrap()))
-            .collect();
+        // The instruction set that only tests have is slow, and listed first: once is enough.
+        let (slow, sets) = Isa::all_fused().split_first().map(|(slow, sets)| (*slow, sets.to_vec())).unwrap();
+        let all = sets.into_iter().flat_map(|isa| threads.iter().map(move |threads| (isa, *threads)));
+        let backends: Vec<CpuBackend<E>> =
+            all.chain([(slow, 2)]).map(|(isa, threads)| CpuBackend::with_isa(isa, threads).unwrap()).collect();
         for &(count, m, n, k) in sizes {
             for orientation in ORIENTATIONS {
-                for (grad, alpha) in GRADS.into_iter().flat_map(|grad| [(grad, 1.0), (grad, 0.375)]) {
+                for (grad, alpha) in [(WeightGrad::Set, 1.0), (WeightGrad::Add, 0.375)] {
                     let call = MatMul { count, orientation, m, n, k };
                     let expected = product(&ReferenceBackend::<f64>::new(), call, alpha, grad).unwrap();
                     let mut first: Option<Vec<E>> = None;
@@ -493,8 +493,8 @@ mod tests {
     /// Products that are worth the threads: rows divided, columns divided, products divided.
     #[test]
     fn threads_do_not_change_bits() {
-        agrees::<f32>(&[(1, 130, 301, 260), (1, 5, 2100, 700), (60, 33, 40, 64), (3, 70, 280, 300)], &[1, 2, 3, 7]);
-        agrees::<f64>(&[(1, 1, 5003, 1500), (1, 67, 515, 129)], &[1, 7]);
+        agrees::<f32>(&[(1, 130, 301, 260), (1, 5, 2100, 700), (60, 33, 40, 64), (3, 70, 180, 200)], &[1, 2, 3, 7]);
+        agrees::<f64>(&[(1, 1, 4003, 1000), (1, 67, 515, 129)], &[1, 7]);
     }
 
     /// A block of columns is not all of them.
