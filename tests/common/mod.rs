@@ -303,7 +303,8 @@ impl Recipe {
             if with_heads && recipe.descriptor.proj_size.is_none() {
                 // Few, as many as there are units, or any.
                 let divisors: Vec<usize> = (1..=hidden).filter(|heads| hidden.is_multiple_of(*heads)).collect();
-                recipe.descriptor.heads = rng.pick(&[divisors[divisors.len() / 2], hidden, rng.pick(&divisors)]);
+                let any = rng.pick(&divisors);
+                recipe.descriptor.heads = rng.pick(&[divisors[divisors.len() / 2], hidden, any]);
             }
             recipe.descriptor.input = InputKind::Features;
             if of_gates {

@@ -253,6 +253,28 @@ fn sizes_that_overflow_are_refused_without_allocating() {
     assert!(accepted > 0 && refused > 100, "{accepted} accepted, {refused} refused");
 }
 
+/// Sizes that are possible, but that the tensors given do not have, are refused before anything of that size is allocated.
+#[test]
+fn sizes_that_the_data_do_not_bear_out_are_refused_without_allocating() {
+    let shape = RnnShape { seq_len: 1 << 30, batch: 1 << 20 };
+    let inputs = Inputs { weights: vec![0.0f32; 3], x: vec![0.0; 4], ..Inputs::default() };
+    for d in [RnnDescriptor::gru(2, 3), RnnDescriptor::rnn(1 << 26, 1 << 27)] {
+        for shape in [shape, RnnShape { seq_len: 1, batch: 2 }] {
+            let infer = pass::infer(&ReferenceBackend::new(), &d, shape, &inputs).map(drop);
+            let train = pass::train(&CpuBackend::new(), &d, shape, &inputs, &OutputGradients::default()).map(drop);
+            for refused in [infer, train] {
+                let error = refused.expect_err("sizes that are not there");
+                assert!(
+                    matches!(&error, Error::Shape { tensor, .. } | Error::SizeOverflow { tensor, .. }
+                        if ["x", "weights", "reserve"].contains(&tensor.as_str()))
+                        || matches!(error, Error::InvalidOption { .. }),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn an_overflow_names_the_tensor_and_the_product() {
     let shape = RnnShape { seq_len: usize::MAX, batch: 2 };
@@ -690,7 +712,7 @@ macro_rules! on_every_backend {
 on_every_backend!(
     every_wrong_length_is_named,
     lengths_outside_the_sequence_are_named,
-    cell_states_are_only_for_the_lstm,
+    cell_states_are_only_for_cells_that_have_them,
     a_plan_is_for_its_mode_only,
     a_reserve_must_be_large_enough,
     a_reserve_of_another_plan_is_refused,
