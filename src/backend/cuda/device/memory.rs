@@ -17,7 +17,7 @@ pub struct DeviceBuffer<E, D: Device> {
     pointer: DevicePtr,
     len: usize,
     /// What keeps the memory from being given back.
-    allocation: Option<Arc<Allocation<D>>>,
+    _allocation: Option<Arc<Allocation<D>>>,
     element: PhantomData<E>,
 }
 
@@ -47,8 +47,8 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
             expression: format!("{len} * {} bytes", size_of::<E>()),
         })?;
         let pointer = if bytes == 0 { DevicePtr::NULL } else { device.allocate(what, bytes)? };
-        let allocation = (bytes > 0).then(|| Arc::new(Allocation { device: device.clone(), pointer, bytes }));
-        Ok(DeviceBuffer { device: device.clone(), pointer, len, allocation, element: PhantomData })
+        let _allocation = (bytes > 0).then(|| Arc::new(Allocation { device: device.clone(), pointer, bytes }));
+        Ok(DeviceBuffer { device: device.clone(), pointer, len, _allocation, element: PhantomData })
     }
 
     /// The same with a copy of `values`, in the order of `stream`.
@@ -65,7 +65,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// What gives the memory back when it is dropped.
     #[cfg(feature = "model")]
     pub(crate) fn into_owner(self) -> Arc<dyn std::any::Any + Send + Sync> {
-        Arc::new(self.allocation)
+        Arc::new(self._allocation)
     }
 
     /// Memory that someone else owns.
@@ -75,7 +75,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// `pointer` must be valid on `device` for `len` elements as long as this value lives, aligned to the element, and not
     /// be used otherwise at the same time.
     pub unsafe fn from_raw(device: &Arc<D>, pointer: DevicePtr, len: usize) -> Self {
-        DeviceBuffer { device: device.clone(), pointer, len, allocation: None, element: PhantomData }
+        DeviceBuffer { device: device.clone(), pointer, len, _allocation: None, element: PhantomData }
     }
 
     /// Where it stands.
