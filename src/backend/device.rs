@@ -19,7 +19,7 @@ use super::tensor::{Tensor, TensorMut, TensorRef};
 use super::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, TempSpace, Tensors, WeightGrad,
 };
-use crate::dtype::{DType, Stored};
+use crate::dtype::{DType, Element, Stored};
 use crate::error::{Error, Result};
 use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape};
@@ -53,11 +53,12 @@ impl Device {
         Device::from(ReferenceBackend::<f32>::new())
     }
 
-    /// The same in another element type.
+    /// The same in another element type: `f32` or `f64`; on a GPU `f16` and `bf16` too, for the recurrent operator alone: models are
+    /// in `f32` or `f64`.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for a type other than `f32` and `f64`.
+    /// [`Error::Unsupported`] for a type that the device does not compute in.
     pub fn with_dtype(&self, dtype: DType) -> Result<Self> {
         Ok(Device { runtime: self.runtime.with_dtype(dtype)? })
     }
@@ -176,6 +177,71 @@ impl Device {
         values.resize(from.len(), T::zeroed());
         self.download(from, &mut values)?;
         Ok(values)
+    }
+
+    /// A tensor of `len` elements of the device's type, the nearest to these values.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tensor`](Self::tensor); [`Error::Shape`] where there are fewer or more values than `len`.
+    pub fn rounded(&self, what: &str, len: usize, values: impl IntoIterator<Item = f64>) -> Result<Tensor> {
+        let mut tensor = self.allocate(what, len)?;
+        let (values, to) = (values.into_iter(), tensor.view_mut());
+        let written = match self.dtype() {
+            DType::F32 => self.upload_rounded::<f32>(values, to),
+            DType::F64 => self.upload_rounded::<f64>(values, to),
+            DType::F16 => self.upload_rounded::<half::f16>(values, to),
+            DType::Bf16 => self.upload_rounded::<half::bf16>(values, to),
+            other @ (DType::U32 | DType::U8) => Err(no_device_in(other)),
+        }?;
+        check_len(what, &[len], written)?;
+        Ok(tensor)
+    }
+
+    fn upload_rounded<E: Element>(
+        &self,
+        mut values: impl Iterator<Item = f64>,
+        mut to: TensorMut<'_>,
+    ) -> Result<usize> {
+        // In pieces, so that a large tensor does not stand in memory twice.
+        const PIECE: usize = 1 << 16;
+        let (mut piece, mut at) = (Vec::with_capacity(PIECE.min(to.len())), 0);
+        loop {
+            piece.clear();
+            piece.extend(values.by_ref().take(PIECE).map(E::of));
+            if piece.is_empty() {
+                return Ok(at);
+            }
+            let end = at + piece.len();
+            self.upload(&piece, to.reborrow().part(at..end)?)?;
+            at = end;
+        }
+    }
+
+    /// The values of a tensor of floating-point numbers, exactly, when all work given before is done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub fn read_wide(&self, from: TensorRef<'_>) -> Result<Vec<f64>> {
+        fn wide<E: Element>(values: Vec<E>) -> Vec<f64> {
+            values.into_iter().map(E::wide).collect()
+        }
+        match from.dtype() {
+            DType::F32 => self.read(from).map(wide::<f32>),
+            DType::F16 => self.read(from).map(wide::<half::f16>),
+            DType::Bf16 => self.read(from).map(wide::<half::bf16>),
+            _ => self.read(from),
+        }
+    }
+
+    /// Sets every bit, which makes a NaN of every floating-point element, so that it is seen what is written afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device.
+    pub(crate) fn forget(&self, tensor: TensorMut<'_>) -> Result<()> {
+        self.runtime.forget(tensor)
     }
 
     /// Decides how to compute the recurrent operator; see [`RecurrentBackend::plan`].
@@ -361,6 +427,14 @@ pub trait Runtime: Operations {
     fn allocate(&self, what: &str, dtype: DType, len: usize) -> Result<Tensor> {
         Tensor::on_host(what, dtype, len)
     }
+    /// See [`Device::forget`].
+    #[doc(hidden)]
+    fn forget(&self, tensor: TensorMut<'_>) -> Result<()> {
+        let bytes =
+            tensor.into_bytes().ok_or_else(|| Error::unsupported("another device's tensor", "use that device"))?;
+        bytes.fill(0xff);
+        Ok(())
+    }
     /// From the host.
     #[doc(hidden)]
     fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
@@ -431,7 +505,7 @@ pub(crate) fn copy_on_host(from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()>
 /// Tensors of the host as slices.
 struct Slices<E>(PhantomData<E>);
 
-impl<E: crate::Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]>> Convert<OnDevice, B>
+impl<E: Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]>> Convert<OnDevice, B>
     for Slices<E>
 {
     fn read<'a>(&self, tensor: <OnDevice as Tensors>::Read<'a>) -> Result<<B as Tensors>::Read<'a>> {
@@ -539,6 +613,19 @@ macro_rules! host_runtime {
 
 host_runtime!(ReferenceBackend<E: crate::Scalar>);
 host_runtime!(CpuBackend<E: super::cpu::CpuElement>);
+
+/// The error of a device in a type that nothing is computed in.
+pub(crate) fn no_device_in(dtype: DType) -> Error {
+    Error::unsupported(format!("a device in {dtype}"), "numbers are f32, f64, f16 or bf16")
+}
+
+/// Checks that models are computed in the element type of a device.
+pub(crate) fn check_model_dtype(device: &Device) -> Result<()> {
+    match device.dtype() {
+        DType::F32 | DType::F64 => Ok(()),
+        other => Err(no_model_in(other)),
+    }
+}
 
 /// The error of a device in a type that models are not computed in.
 pub(crate) fn no_model_in(dtype: DType) -> Error {

@@ -26,6 +26,8 @@ pub mod cpu;
 pub mod cuda;
 #[cfg(feature = "model")]
 pub mod device;
+#[cfg(feature = "model")]
+pub mod device_pass;
 pub(crate) mod host;
 #[cfg(feature = "model")]
 mod host_ops;

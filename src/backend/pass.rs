@@ -51,7 +51,7 @@ pub struct OutputGradients<E> {
 }
 
 /// Gradients of everything a pass reads.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct InputGradients<E> {
     /// Of `x`.
     pub dx: Vec<E>,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 
+use crate::backend::device::check_model_dtype;
 use crate::backend::ops::{LossEntry, Workspace};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
@@ -64,6 +65,7 @@ impl Model {
         outputs: &[Source],
         seed: u64,
     ) -> Result<Self> {
+        check_model_dtype(&device)?;
         device.prepare()?;
         let output = |source: &Source| match topology.tensor(*source) {
             Some(tensor) => Ok(Output::new(*source, tensor.value)),

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::backend::TensorMut;
 use crate::backend::device::no_model_in;
-use crate::dtype::{DType, Scalar};
+use crate::backend::{Tensor, TensorMut};
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
 use crate::nn::{Random, init};
@@ -47,13 +47,13 @@ pub enum Init {
 }
 
 impl Init {
-    fn fill<E: Scalar>(&self, shape: &[usize], weights: &mut [E], random: &mut Random) {
+    fn fill(&self, shape: &[usize], weights: &mut [f64], random: &mut Random) {
         match self {
-            Init::Constant(value) => weights.fill(E::of(*value)),
+            Init::Constant(value) => weights.fill(*value),
             Init::OnesIn(range) => {
-                weights.fill(E::zero());
+                weights.fill(0.0);
                 if let Some(ones) = weights.get_mut(range.clone()) {
-                    ones.fill(E::one());
+                    ones.fill(1.0);
                 }
             }
             Init::GlorotUniform { fan_in, fan_out } => init::glorot_uniform(weights, *fan_in, *fan_out, random),
@@ -64,7 +64,7 @@ impl Init {
             Init::OrthogonalHeads => {
                 let &[gates, heads, rows, columns] = shape else { return };
                 let block = rows * columns;
-                let mut matrix = vec![E::zero(); gates * block];
+                let mut matrix = vec![0.0; gates * block];
                 for head in 0..heads {
                     init::orthogonal(&mut matrix, gates * rows, columns, random);
                     for gate in 0..gates {
@@ -74,17 +74,22 @@ impl Init {
                 }
             }
             Init::Uniform(limit) => {
-                weights.iter_mut().for_each(|w| *w = E::of((2.0 * random.uniform() - 1.0) * limit));
+                weights.iter_mut().for_each(|w| *w = (2.0 * random.uniform() - 1.0) * limit);
             }
         }
     }
 }
 
 impl Parameter {
-    /// Draws its elements, which stand in the host's memory.
+    /// Draws its elements, which stand in the host's memory: in `f64`, then rounded, so that a seed gives the same numbers in every type.
     pub(crate) fn initialize(&self, weights: TensorMut<'_>, random: &mut Random) -> Result<()> {
         match weights.dtype() {
-            DType::F32 => self.init.fill(&self.shape, weights.host::<f32>()?, random),
+            DType::F32 => {
+                let mut drawn = Tensor::on_host(&self.name, DType::F64, weights.len())?;
+                let drawn = drawn.view_mut().host::<f64>()?;
+                self.init.fill(&self.shape, drawn, random);
+                weights.host::<f32>()?.iter_mut().zip(drawn).for_each(|(weight, drawn)| *weight = f32::of(*drawn));
+            }
             DType::F64 => self.init.fill(&self.shape, weights.host::<f64>()?, random),
             other => return Err(no_model_in(other)),
         }

@@ -1,6 +1,5 @@
 //! Where training starts: Keras's initialisers, drawn from Philox so that a seed gives the same weights everywhere.
 
-use crate::dtype::Scalar;
 use crate::rnn::dropout::philox4x32;
 
 /// A stream of random numbers: [Philox4x32](crate::rnn::dropout::philox4x32) keyed by a seed. Streams of one seed are independent.
@@ -59,15 +58,15 @@ impl Random {
 
 /// Keras's [`GlorotUniform`](https://keras.io/api/layers/initializers/#glorotuniform-class): uniform in `±sqrt(6 / (fan_in + fan_out))`
 /// ([Glorot and Bengio 2010](https://proceedings.mlr.press/v9/glorot10a.html)).
-pub fn glorot_uniform<E: Scalar>(weights: &mut [E], fan_in: usize, fan_out: usize, random: &mut Random) {
+pub fn glorot_uniform(weights: &mut [f64], fan_in: usize, fan_out: usize, random: &mut Random) {
     let limit = (6.0 / (fan_in as f64 + fan_out as f64)).sqrt();
-    weights.iter_mut().for_each(|w| *w = E::of((2.0 * random.uniform() - 1.0) * limit));
+    weights.iter_mut().for_each(|w| *w = (2.0 * random.uniform() - 1.0) * limit);
 }
 
 /// Keras's [`Orthogonal`](https://keras.io/api/layers/initializers/#orthogonal-class) ([Saxe et al. 2014](https://arxiv.org/abs/1312.6120)):
 /// `weights` `[rows, columns]` gets orthonormal columns, or rows where those are fewer. They are the Q of a QR decomposition of a normal
 /// matrix with R's diagonal made positive, which is what Gram–Schmidt gives.
-pub fn orthogonal<E: Scalar>(weights: &mut [E], rows: usize, columns: usize, random: &mut Random) {
+pub fn orthogonal(weights: &mut [f64], rows: usize, columns: usize, random: &mut Random) {
     let (count, len) = (rows.min(columns), rows.max(columns));
     let mut vectors = vec![0.0f64; count * len];
     for i in 0..count {
@@ -95,7 +94,7 @@ pub fn orthogonal<E: Scalar>(weights: &mut [E], rows: usize, columns: usize, ran
     for row in 0..rows {
         for column in 0..columns {
             let at = if rows >= columns { column * len + row } else { row * len + column };
-            weights[row * columns + column] = E::of(vectors[at]);
+            weights[row * columns + column] = vectors[at];
         }
     }
 }

@@ -89,6 +89,7 @@ impl Optimizer for Adagrad {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::optim::testing::{states, update};
 
     #[test]
@@ -97,13 +98,13 @@ mod tests {
             let rule = Adagrad::new(0.1).unwrap().with(initial, epsilon).unwrap();
             let (mut w, mut s) = (1.0f64, initial);
             let mut parameters = [1.0f64];
-            let mut states = states::<f64>(&rule, 1);
+            let mut states = states(&rule, DType::F64, 1);
             for step in 1..=3 {
                 let g = 2.0 * w + 1.0;
                 s += g * g;
                 w -= 0.1 * g / (s + epsilon).sqrt();
                 let gradient = [2.0 * parameters[0] + 1.0];
-                update(&rule, step, &mut parameters, &gradient, &mut states).unwrap();
+                update(&rule, step, TensorMut::of(&mut parameters), TensorRef::of(&gradient), &mut states).unwrap();
                 assert!((parameters[0] - w).abs() < 1e-14, "{initial} {step}: {} {w}", parameters[0]);
             }
         }

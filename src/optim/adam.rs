@@ -95,6 +95,7 @@ impl Optimizer for Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::optim::testing::{states, update};
 
     /// Three steps on `w²/2 + 3w`, against the formula written out with Keras's bias correction.
@@ -103,7 +104,7 @@ mod tests {
         let (mut w, mut m, mut v) = (0.5f64, 0.0, 0.0);
         let mut parameters = [0.5f64];
         let rule = Adam::new(0.01).unwrap();
-        let mut states = states::<f64>(&rule, 1);
+        let mut states = states(&rule, DType::F64, 1);
         for t in 1..=3 {
             let g = w + 3.0;
             m = 0.9 * m + 0.1 * g;
@@ -111,7 +112,7 @@ mod tests {
             let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.999f64.powi(t)));
             w -= 0.01 * m_hat / (v_hat.sqrt() + 1e-7 / (1.0 - 0.999f64.powi(t)).sqrt());
             let gradient = [parameters[0] + 3.0];
-            update(&rule, t as u64, &mut parameters, &gradient, &mut states).unwrap();
+            update(&rule, t as u64, TensorMut::of(&mut parameters), TensorRef::of(&gradient), &mut states).unwrap();
             assert!((parameters[0] - w).abs() < 1e-15, "{t}: {} {w}", parameters[0]);
         }
     }
@@ -120,17 +121,24 @@ mod tests {
     fn the_first_step_is_the_learning_rate() {
         let mut parameters = [1.0f32, 1.0];
         let rule = Adam::default();
-        update(&rule, 1, &mut parameters, &[250.0, -0.03], &mut states::<f32>(&rule, 2)).unwrap();
+        update(
+            &rule,
+            1,
+            TensorMut::of(&mut parameters),
+            TensorRef::of(&[250.0f32, -0.03]),
+            &mut states(&rule, DType::F32, 2),
+        )
+        .unwrap();
         assert!((parameters[0] - 0.999).abs() < 1e-6 && (parameters[1] - 1.001).abs() < 1e-6, "{parameters:?}");
     }
 
     #[test]
     fn moments_do_not_stay_denormal() {
         let rule = Adam::default();
-        let mut states = states::<f32>(&rule, 1);
-        update(&rule, 1, &mut [0.0f32], &[1e-18], &mut states).unwrap();
+        let mut states = states(&rule, DType::F32, 1);
+        update(&rule, 1, TensorMut::of(&mut [0.0f32]), TensorRef::of(&[1e-18f32]), &mut states).unwrap();
         for step in 0..2000 {
-            update(&rule, 2 + step, &mut [0.0f32], &[0.0], &mut states).unwrap();
+            update(&rule, 2 + step, TensorMut::of(&mut [0.0f32]), TensorRef::of(&[0.0f32]), &mut states).unwrap();
         }
         for state in &states {
             assert_eq!(state.view().host::<f32>().unwrap(), [0.0]);

@@ -104,6 +104,7 @@ impl Optimizer for AdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::optim::testing::{states, update};
 
     /// Three steps on `w²/2 + 3w`, against the formulas of the paper written out.
@@ -112,7 +113,7 @@ mod tests {
         let rule = AdamW::new(0.01).unwrap().weight_decay(0.3).unwrap().with(0.8, 0.95, 1e-5).unwrap();
         let (mut w, mut m, mut v) = (0.5f64, 0.0, 0.0);
         let mut parameters = [0.5f64];
-        let mut states = states::<f64>(&rule, 1);
+        let mut states = states(&rule, DType::F64, 1);
         for t in 1..=3 {
             let g = w + 3.0;
             m = 0.8 * m + 0.2 * g;
@@ -121,7 +122,7 @@ mod tests {
             w -= 0.01 * 0.3 * w;
             w -= 0.01 * correction / (1.0 - 0.8f64.powi(t)) * m / (v.sqrt() + 1e-5);
             let gradient = [parameters[0] + 3.0];
-            update(&rule, t as u64, &mut parameters, &gradient, &mut states).unwrap();
+            update(&rule, t as u64, TensorMut::of(&mut parameters), TensorRef::of(&gradient), &mut states).unwrap();
             assert!((parameters[0] - w).abs() < 1e-15, "{t}: {} {w}", parameters[0]);
         }
     }
@@ -130,10 +131,10 @@ mod tests {
     fn without_decay_it_is_adam() {
         let (mut a, mut b) = ([0.7f32, -1.3], [0.7f32, -1.3]);
         let (rule, adam) = (AdamW::default().weight_decay(0.0).unwrap(), Adam::default());
-        let (mut states, mut others) = (states::<f32>(&rule, 2), states::<f32>(&adam, 2));
+        let (mut states, mut others) = (states(&rule, DType::F32, 2), states(&adam, DType::F32, 2));
         for step in 1..=3 {
-            update(&rule, step, &mut a, &[0.3, -2.0], &mut states).unwrap();
-            update(&adam, step, &mut b, &[0.3, -2.0], &mut others).unwrap();
+            update(&rule, step, TensorMut::of(&mut a), TensorRef::of(&[0.3f32, -2.0]), &mut states).unwrap();
+            update(&adam, step, TensorMut::of(&mut b), TensorRef::of(&[0.3f32, -2.0]), &mut others).unwrap();
             assert_eq!(a, b);
         }
     }

@@ -44,6 +44,8 @@ impl OptimizerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::{TensorMut, TensorRef};
+    use crate::dtype::DType;
     use crate::optim::testing::{states, update};
 
     /// Every rule, with constants that no default has.
@@ -71,14 +73,17 @@ mod tests {
             built.set_learning_rate(0.625).unwrap();
             assert_eq!(built.learning_rate(), 0.625, "{text}");
             assert_ne!(built.config(), rule.config(), "{text}");
-            let (mut a, mut b) = (vec![1.0], vec![1.0]);
-            let states = || states::<f64>(&*rule, 1);
-            update(&*rule, 1, &mut a, &[0.3], &mut states()).unwrap();
-            update(&*read.build().unwrap(), 1, &mut b, &[0.3], &mut states()).unwrap();
+            let (mut a, mut b) = (vec![1.0f64], vec![1.0f64]);
+            let states = || states(&*rule, DType::F64, 1);
+            update(&*rule, 1, TensorMut::of(&mut a), TensorRef::of(&[0.3f64]), &mut states()).unwrap();
+            update(&*read.build().unwrap(), 1, TensorMut::of(&mut b), TensorRef::of(&[0.3f64]), &mut states()).unwrap();
             assert!(a == b && a != [1.0], "{text}: {a:?} {b:?}");
             let mut too_many = states();
-            too_many.extend((0..4).flat_map(|_| crate::optim::testing::states::<f64>(&Adam::default(), 1)));
-            assert!(update(&*rule, 1, &mut a, &[0.3], &mut too_many).is_err(), "{text}");
+            too_many.extend((0..4).flat_map(|_| crate::optim::testing::states(&Adam::default(), DType::F64, 1)));
+            assert!(
+                update(&*rule, 1, TensorMut::of(&mut a), TensorRef::of(&[0.3f64]), &mut too_many).is_err(),
+                "{text}"
+            );
         }
     }
 

@@ -117,29 +117,29 @@ fn check_at_least_zero(option: &str, value: f64) -> Result<()> {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::{Device, Optimizer, Tensor};
-    use crate::Scalar;
+    use crate::backend::{TensorMut, TensorRef};
+    use crate::dtype::DType;
     use crate::error::Result;
 
     /// The oracle in an element type.
-    pub(crate) fn device<E: Scalar>() -> Device {
-        Device::reference().with_dtype(E::DTYPE).unwrap()
+    fn device(dtype: DType) -> Device {
+        Device::reference().with_dtype(dtype).unwrap()
     }
 
     /// What a rule remembers of `len` weights before the first step.
-    pub(crate) fn states<E: Scalar>(rule: &dyn Optimizer, len: usize) -> Vec<Tensor> {
-        let state = |state| vec![E::of(rule.initial(state)); len];
-        (0..rule.states()).map(|i| device::<E>().tensor("state", &state(i)).unwrap()).collect()
+    pub(crate) fn states(rule: &dyn Optimizer, dtype: DType, len: usize) -> Vec<Tensor> {
+        let state = |i| device(dtype).rounded("state", len, vec![rule.initial(i); len]).unwrap();
+        (0..rule.states()).map(state).collect()
     }
 
     /// One step on values of the host.
-    pub(crate) fn update<E: Scalar>(
+    pub(crate) fn update(
         rule: &dyn Optimizer,
         step: u64,
-        parameters: &mut [E],
-        gradients: &[E],
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
         states: &mut [Tensor],
     ) -> Result<()> {
-        use crate::backend::{TensorMut, TensorRef};
-        rule.update(&device::<E>(), step, TensorMut::of(parameters), TensorRef::of(gradients), states)
+        rule.update(&device(parameters.dtype()), step, parameters, gradients, states)
     }
 }

@@ -115,6 +115,7 @@ impl Optimizer for RmsProp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::optim::testing::{states, update};
 
     #[test]
@@ -123,7 +124,7 @@ mod tests {
             let rule = RmsProp::new(0.1).unwrap().with(0.8, momentum, centered).unwrap();
             let (mut w, mut s, mut a, mut v) = (1.0f64, 0.0, 0.0, 0.0);
             let mut parameters = [1.0f64];
-            let mut states = states::<f64>(&rule, 1);
+            let mut states = states(&rule, DType::F64, 1);
             for step in 1..=3 {
                 let g: f64 = 2.0 * w + 1.0;
                 s = 0.8 * s + 0.2 * g * g;
@@ -131,7 +132,7 @@ mod tests {
                 v = momentum * v + 0.1 * g / (s - a * a + 1e-7).sqrt();
                 w -= v;
                 let gradient = [2.0 * parameters[0] + 1.0];
-                update(&rule, step, &mut parameters, &gradient, &mut states).unwrap();
+                update(&rule, step, TensorMut::of(&mut parameters), TensorRef::of(&gradient), &mut states).unwrap();
                 assert!((parameters[0] - w).abs() < 1e-14, "{momentum} {centered} {step}: {} {w}", parameters[0]);
             }
         }

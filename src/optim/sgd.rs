@@ -87,6 +87,7 @@ impl Optimizer for Sgd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::optim::testing::{states, update};
 
     #[test]
@@ -95,13 +96,13 @@ mod tests {
             let sgd = Sgd::new(0.1).unwrap().momentum(momentum, nesterov).unwrap();
             let (mut w, mut v) = (1.0f64, 0.0);
             let mut parameters = [1.0f64];
-            let mut states = states::<f64>(&sgd, 1);
+            let mut states = states(&sgd, DType::F64, 1);
             for step in 1..=3 {
                 let g = 2.0 * w + 1.0;
                 v = momentum * v - 0.1 * g;
                 w += if nesterov { momentum * v - 0.1 * g } else { v };
                 let gradient = [2.0 * parameters[0] + 1.0];
-                update(&sgd, step, &mut parameters, &gradient, &mut states).unwrap();
+                update(&sgd, step, TensorMut::of(&mut parameters), TensorRef::of(&gradient), &mut states).unwrap();
                 assert!((parameters[0] - w).abs() < 1e-15, "{momentum} {nesterov} {step}");
             }
         }

@@ -130,11 +130,13 @@ mod onnx;
 mod torch;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::Path;
 
-use crate::backend::HostBackend;
+use crate::backend::device_pass;
 use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};
 use crate::backend::reference::ReferenceBackend;
+use crate::backend::{Device, HostBackend};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::interop::safetensors::TensorFile;
@@ -374,16 +376,29 @@ impl Case {
     ///
     /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; those of the backend.
     pub fn run<E: Element, B: HostBackend<E>>(&self, backend: &B, tolerance: Option<f64>) -> Result<Report> {
-        let given = tolerance.map(check_tolerance).transpose()?;
-        let results = self.results_on(backend, &self.problem.inputs)?;
-        let errors = self.errors(&results, E::DTYPE);
-        let derived = match (given, E::DTYPE) {
-            (None, DType::F16 | DType::Bf16) => Some(self.derived_tolerances(E::DTYPE)?),
+        self.run_by(&OnSlices::new(backend), tolerance)
+    }
+
+    /// The same on a device, in its element type.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run), and those of the device.
+    pub fn run_on(&self, device: &Device, tolerance: Option<f64>) -> Result<Report> {
+        self.run_by(device, tolerance)
+    }
+
+    fn run_by(&self, by: &dyn Computes, tolerance: Option<f64>) -> Result<Report> {
+        let (given, dtype) = (tolerance.map(check_tolerance).transpose()?, by.dtype());
+        let results = self.results(by, &self.problem.inputs)?;
+        let errors = self.errors(&results, dtype);
+        let derived = match (given, dtype) {
+            (None, DType::F16 | DType::Bf16) => Some(self.derived_tolerances(dtype)?),
             _ => None,
         };
         let tolerance_of = |name: &String| match &derived {
             Some(derived) => derived.get(name).copied().unwrap_or(0.0),
-            None => given.unwrap_or_else(|| self.tolerance(E::DTYPE)),
+            None => given.unwrap_or_else(|| self.tolerance(dtype)),
         };
         let tensors: Vec<_> = errors
             .into_iter()
@@ -392,44 +407,15 @@ impl Case {
         Ok(Report { tensors })
     }
 
-    /// All results of a backend, in the source's layout: of inference, then of training.
-    fn results_on<E: Element, B: HostBackend<E>>(
-        &self,
-        backend: &B,
-        inputs: &Inputs<f64>,
-    ) -> Result<Vec<Named<Vec<f64>>>> {
+    /// All results of who computes, in the source's layout: of inference, then of training.
+    fn results(&self, by: &dyn Computes, inputs: &Inputs<f64>) -> Result<Vec<Named<Vec<f64>>>> {
         let Problem { descriptor, shape, gradients, .. } = &self.problem;
-        let inputs = Inputs::<E> {
-            weights: convert(&inputs.weights),
-            x: convert(&inputs.x),
-            h0: convert_some(&inputs.h0),
-            c0: convert_some(&inputs.c0),
-            lengths: inputs.lengths.clone(),
-            resets: inputs.resets.clone(),
-            dropout_seed: inputs.dropout_seed,
-        };
-        let widen = |outputs: &Outputs<E>| Outputs::<f64> {
-            y: convert(&outputs.y),
-            hn: convert(&outputs.hn),
-            cn: convert_some(&outputs.cn),
-        };
-        let outputs = widen(&pass::infer(backend, descriptor, *shape, &inputs)?);
+        let outputs = by.infer(descriptor, *shape, inputs)?;
         let mut results = vec![self.source.results(&self.problem, &outputs, None)?];
         if let Some(gradients) = gradients {
             let native = self.source.output_gradients(&self.problem, gradients, &outputs)?;
-            let native = OutputGradients::<E> {
-                dy: convert_some(&native.dy),
-                dhn: convert_some(&native.dhn),
-                dcn: convert_some(&native.dcn),
-            };
-            let (outputs, gradients) = pass::train(backend, descriptor, *shape, &inputs, &native)?;
-            let gradients = InputGradients::<f64> {
-                dx: convert(&gradients.dx),
-                dh0: convert(&gradients.dh0),
-                dc0: convert_some(&gradients.dc0),
-                dweights: convert(&gradients.dweights),
-            };
-            results.push(self.source.results(&self.problem, &widen(&outputs), Some(&gradients))?);
+            let (outputs, gradients) = by.train(descriptor, *shape, inputs, &native)?;
+            results.push(self.source.results(&self.problem, &outputs, Some(&gradients))?);
         }
         Ok(results)
     }
@@ -464,7 +450,7 @@ impl Case {
                     }
                 }
             }
-            let errors = self.errors(&self.results_on(&oracle, &inputs)?, dtype);
+            let errors = self.errors(&self.results(&OnSlices::new(&oracle), &inputs)?, dtype);
             for (name, tolerance) in &mut tolerances {
                 *tolerance = errors[name].max(*tolerance);
             }
@@ -472,6 +458,101 @@ impl Case {
         tolerances.values_mut().for_each(|tolerance| *tolerance *= ROUNDINGS);
         Ok(tolerances)
     }
+}
+
+/// Who computes a case: values are rounded to its element type on the way in.
+trait Computes {
+    fn dtype(&self) -> DType;
+
+    fn infer(&self, descriptor: &RnnDescriptor, shape: RnnShape, inputs: &Inputs<f64>) -> Result<Outputs<f64>>;
+
+    fn train(
+        &self,
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        inputs: &Inputs<f64>,
+        gradients: &OutputGradients<f64>,
+    ) -> Result<(Outputs<f64>, InputGradients<f64>)>;
+}
+
+impl Computes for Device {
+    fn dtype(&self) -> DType {
+        Device::dtype(self)
+    }
+
+    fn infer(&self, descriptor: &RnnDescriptor, shape: RnnShape, inputs: &Inputs<f64>) -> Result<Outputs<f64>> {
+        device_pass::infer(self, descriptor, shape, inputs)
+    }
+
+    fn train(
+        &self,
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        inputs: &Inputs<f64>,
+        gradients: &OutputGradients<f64>,
+    ) -> Result<(Outputs<f64>, InputGradients<f64>)> {
+        device_pass::train(self, descriptor, shape, inputs, gradients)
+    }
+}
+
+/// A backend on slices of the host.
+struct OnSlices<'a, E, B> {
+    backend: &'a B,
+    element: PhantomData<E>,
+}
+
+impl<'a, E: Element, B: HostBackend<E>> OnSlices<'a, E, B> {
+    fn new(backend: &'a B) -> Self {
+        OnSlices { backend, element: PhantomData }
+    }
+}
+
+impl<E: Element, B: HostBackend<E>> Computes for OnSlices<'_, E, B> {
+    fn dtype(&self) -> DType {
+        E::DTYPE
+    }
+
+    fn infer(&self, descriptor: &RnnDescriptor, shape: RnnShape, inputs: &Inputs<f64>) -> Result<Outputs<f64>> {
+        Ok(widen(&pass::infer(self.backend, descriptor, shape, &round::<E>(inputs))?))
+    }
+
+    fn train(
+        &self,
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        inputs: &Inputs<f64>,
+        gradients: &OutputGradients<f64>,
+    ) -> Result<(Outputs<f64>, InputGradients<f64>)> {
+        let gradients = OutputGradients::<E> {
+            dy: convert_some(&gradients.dy),
+            dhn: convert_some(&gradients.dhn),
+            dcn: convert_some(&gradients.dcn),
+        };
+        let (outputs, gradients) = pass::train(self.backend, descriptor, shape, &round(inputs), &gradients)?;
+        let gradients = InputGradients::<f64> {
+            dx: convert(&gradients.dx),
+            dh0: convert(&gradients.dh0),
+            dc0: convert_some(&gradients.dc0),
+            dweights: convert(&gradients.dweights),
+        };
+        Ok((widen(&outputs), gradients))
+    }
+}
+
+fn round<E: Element>(inputs: &Inputs<f64>) -> Inputs<E> {
+    Inputs {
+        weights: convert(&inputs.weights),
+        x: convert(&inputs.x),
+        h0: convert_some(&inputs.h0),
+        c0: convert_some(&inputs.c0),
+        lengths: inputs.lengths.clone(),
+        resets: inputs.resets.clone(),
+        dropout_seed: inputs.dropout_seed,
+    }
+}
+
+fn widen<E: Element>(outputs: &Outputs<E>) -> Outputs<f64> {
+    Outputs { y: convert(&outputs.y), hn: convert(&outputs.hn), cn: convert_some(&outputs.cn) }
 }
 
 /// Returns a tolerance that is usable.

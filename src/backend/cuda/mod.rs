@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! backend     CudaBackend: the operator on device memory, safe and raw        runtime   the same as a `Device` holds it
-//! staged      the same on slices of the host, which it copies back and forth  pass      whole passes in a device's memory
-//! call        a call on raw memory, which every way of giving tensors becomes  tensors   addresses of tensors without types
+//! staged      the same on slices of the host, which it copies back and forth  tensors   addresses of tensors without types
+//! call        a call on raw memory, which every way of giving tensors becomes
 //! ops/        what models need besides: products, losses, optimizers and so on, as launches
 //! recurrent/  the operator as launches: plan, families of kernels and their cost, layout of workspace and reserve, passes
 //! kernel/     a kernel with its parameter struct, the structs, products' tiles, geometries
@@ -27,7 +27,6 @@ mod kernel;
 #[cfg(feature = "model")]
 mod ops;
 mod options;
-mod pass;
 mod recurrent;
 #[cfg(feature = "model")]
 mod runtime;
@@ -43,6 +42,5 @@ pub use device::memory::DeviceBuffer;
 pub use device::{driver, paper};
 pub use images::{catalog, compile, nvrtc};
 pub use options::{Compute, CudaOptions, Family, FamilyChoice};
-pub use pass::DevicePass;
 pub use recurrent::{CudaPlan, PersistentReport, TimeLoopReport};
 pub use staged::Staged;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::backend::CudaBackend;
 use super::device::Device;
 use super::device::memory::DeviceBuffer;
-use super::recurrent::CudaPlan;
-use crate::backend::device::{OnDevice, Plan, Runtime, check_copy, no_model_in};
+use super::recurrent::{CudaPlan, TimeLoopReport};
+use crate::backend::device::{OnDevice, Plan, Runtime, check_copy, no_device_in};
 use crate::backend::tensor::{Tensor, TensorMut, TensorRef};
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, RecurrentBackend,
@@ -41,7 +41,9 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
             _ if dtype == E::DTYPE => Ok(Arc::new(self.clone())),
             DType::F32 => Ok(Arc::new(cast::<E, f32, D>(self))),
             DType::F64 => Ok(Arc::new(cast::<E, f64, D>(self))),
-            _ => Err(no_model_in(dtype)),
+            DType::F16 => Ok(Arc::new(cast::<E, half::f16, D>(self))),
+            DType::Bf16 => Ok(Arc::new(cast::<E, half::bf16, D>(self))),
+            DType::U32 | DType::U8 => Err(no_device_in(dtype)),
         }
     }
 
@@ -63,6 +65,15 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         memory.fill_bytes(self.stream(), 0)?;
         let address = memory.pointer().0;
         Ok(Tensor::on_device(self.addresses().device, dtype, address, len, memory.into_owner()))
+    }
+
+    fn forget(&self, tensor: TensorMut<'_>) -> Result<()> {
+        if tensor.is_empty() {
+            return Ok(());
+        }
+        let address = self.addresses().raw(tensor.view(), tensor.dtype())?.address;
+        // SAFETY: the tensor is this device's, borrowed for the call, and has that many bytes.
+        unsafe { self.device().fill(self.stream(), address, 0xff, tensor.len() * tensor.dtype().size()) }
     }
 
     fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
@@ -135,6 +146,19 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
 
     fn check(&self, plan: &Plan) -> Result<()> {
         plan.get::<CudaPlan<D>>()?.check(self.stream())
+    }
+}
+
+impl Plan {
+    /// How each pass through time runs, forward first; nothing of a plan that is not for a GPU.
+    pub fn time_loops(&self) -> Vec<TimeLoopReport> {
+        fn of<D: Device>(plan: &Plan) -> Option<Vec<TimeLoopReport>> {
+            plan.get::<CudaPlan<D>>().ok().map(CudaPlan::time_loops)
+        }
+        let found = of::<super::driver::Driver>(self).or_else(|| of::<super::paper::Paper>(self));
+        #[cfg(feature = "emulated")]
+        let found = found.or_else(|| of::<super::emulated::Emulated>(self));
+        found.unwrap_or_default()
     }
 }
 

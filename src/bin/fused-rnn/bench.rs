@@ -5,13 +5,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use fused_rnn::backend::cpu::{CpuBackend, CpuElement};
-use fused_rnn::backend::pass::{Inputs, OutputGradients, Pass};
-use fused_rnn::backend::reference::ReferenceBackend;
-use fused_rnn::backend::{ForwardMode, HostBackend, TempSpace};
+use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::device_pass::{DeviceGradients, DeviceInputs, DevicePass};
+use fused_rnn::backend::{ForwardMode, TempSpace, Tensor};
+use fused_rnn::rnn::WeightLayout;
 use fused_rnn::rnn::dropout::philox4x32;
-use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
-use fused_rnn::{DType, Element, Error, Result, Scalar};
+use fused_rnn::{DType, Device, Error, Result};
 
 use crate::descriptor_args::DescriptorArgs;
 use crate::output::print;
@@ -110,14 +109,9 @@ impl Args {
             });
         }
         let report = match (self.backend, self.dtype) {
-            (Backend::Reference, DType::F32) => self.on_host(&ReferenceBackend::<f32>::new()),
-            (Backend::Reference, DType::F64) => self.on_host(&ReferenceBackend::<f64>::new()),
-            (Backend::Cpu, DType::F32) => self.on_host(&self.cpu::<f32>()?),
-            (Backend::Cpu, DType::F64) => self.on_host(&self.cpu::<f64>()?),
-            (Backend::Cuda, DType::F32) => gpu.time::<f32>(self),
-            (Backend::Cuda, DType::F64) => gpu.time::<f64>(self),
-            (Backend::Cuda, DType::F16) => gpu.time::<half::f16>(self),
-            (Backend::Cuda, DType::Bf16) => gpu.time::<half::bf16>(self),
+            (Backend::Cuda, _) => gpu.time(self),
+            (Backend::Reference, DType::F32 | DType::F64) => self.on_host(&Device::reference()),
+            (Backend::Cpu, DType::F32 | DType::F64) => self.on_host(&self.cpu()?),
             (_, other) => Err(Error::Unsupported {
                 what: format!("element type {other}"),
                 why: "the host backends compute in f32 and f64".into(),
@@ -126,10 +120,10 @@ impl Args {
         print(&if self.json { report.json(self) } else { report.table(self) })
     }
 
-    fn cpu<E: CpuElement>(&self) -> Result<CpuBackend<E>> {
+    fn cpu(&self) -> Result<Device> {
         match self.threads {
-            Some(threads) => CpuBackend::with_threads(threads),
-            None => Ok(CpuBackend::new()),
+            Some(threads) => Ok(Device::from(CpuBackend::<f32>::with_threads(threads)?)),
+            None => Ok(Device::cpu()),
         }
     }
 
@@ -143,21 +137,71 @@ impl Args {
         if self.inference { ForwardMode::Inference } else { ForwardMode::Training }
     }
 
-    fn on_host<E: Scalar, B: HostBackend<E>>(&self, backend: &B) -> Result<Report> {
+    fn on_host(&self, device: &Device) -> Result<Report> {
+        let device = device.with_dtype(self.dtype)?;
         let (descriptor, shape) = (self.operator.descriptor(), self.operator.shape());
-        let space = backend.temp_space(&backend.plan(&descriptor, shape, self.last_mode())?);
-        let (inputs, gradients) = problem::<E>(&descriptor, shape, self.last_mode(), space)?;
+        let space = device.plan(&descriptor, shape, self.last_mode())?.temp_space();
+        self.check_sizes(space)?;
         let mut times = Vec::new();
         for mode in self.modes() {
-            let mut pass = Pass::new(backend, &descriptor, shape, mode, &inputs, &gradients)?;
+            let mut pass = self.pass(&device, mode)?;
             times.push(sample(self.seconds, || {
                 let before = Instant::now();
                 pass.run()?;
                 Ok(microseconds(before.elapsed()))
             })?);
         }
-        Ok(Report { backend: backend.name(), kernels: None, space, times })
+        Ok(Report { backend: device.name(), kernels: None, space, times })
     }
+
+    /// Checks that what passes read fits into memory together with `space`.
+    fn check_sizes(&self, space: TempSpace) -> Result<()> {
+        let descriptor = self.operator.descriptor();
+        let tensors = self.operator.shape().tensors(&descriptor)?;
+        let weights = WeightLayout::new(&descriptor)?.len();
+        let sizes = [
+            weights,
+            len(&tensors.x),
+            len(&tensors.y),
+            len(&tensors.h),
+            len(&tensors.c),
+            space.workspace,
+            space.reserve,
+        ];
+        let elements = sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
+        if elements <= MOST_ELEMENTS {
+            return Ok(());
+        }
+        Err(Error::InvalidOption {
+            option: "sizes".into(),
+            expected: format!("at most {MOST_ELEMENTS} elements of all buffers together"),
+            got: elements.to_string(),
+        })
+    }
+
+    /// A pass with values that are the same every time.
+    fn pass(&self, device: &Device, mode: ForwardMode) -> Result<DevicePass> {
+        let (descriptor, shape) = (self.operator.descriptor(), self.operator.shape());
+        let tensors = shape.tensors(&descriptor)?;
+        let weights = WeightLayout::new(&descriptor)?.len();
+        let has_c = descriptor.cell.has_cell_state();
+        let inputs = DeviceInputs {
+            weights: values(device, "weights", weights, 1.0 / (descriptor.hidden_size as f64).sqrt())?,
+            x: values(device, "x", len(&tensors.x), 1.0)?,
+            h0: Some(device.allocate("h0", len(&tensors.h))?),
+            c0: has_c.then(|| device.allocate("c0", len(&tensors.c))).transpose()?,
+            lengths: None,
+            resets: None,
+            dropout_seed: 0,
+        };
+        let dy = (mode == ForwardMode::Training).then(|| values(device, "dy", len(&tensors.y), 1.0)).transpose()?;
+        let gradients = DeviceGradients { dy, ..DeviceGradients::default() };
+        DevicePass::new(device, &descriptor, shape, mode, inputs, gradients)
+    }
+}
+
+fn len(sizes: &[usize]) -> usize {
+    sizes.iter().product()
 }
 
 /// Elements of all buffers together: 8 GiB of f32. More is refused before anything is allocated.
@@ -165,43 +209,10 @@ const MOST_ELEMENTS: usize = 1 << 31;
 
 /// Uniform values in `-scale..scale`, the same every time. They repeat after a prime number of them, since drawing many would
 /// take longer than what is timed.
-fn values<E: Element>(len: usize, scale: f64) -> Vec<E> {
-    let draw = |i: u32| E::of((f64::from(philox4x32([i, 0, 0, 0], 1)[0]) / 2_147_483_648.0 - 1.0) * scale);
-    let drawn: Vec<E> = (0..65_521.min(len) as u32).map(draw).collect();
-    drawn.iter().copied().cycle().take(len).collect()
-}
-
-/// What passes up to `mode` read, for sizes that fit into memory together with `space`.
-fn problem<E: Element>(
-    descriptor: &RnnDescriptor,
-    shape: RnnShape,
-    mode: ForwardMode,
-    space: TempSpace,
-) -> Result<(Inputs<E>, OutputGradients<E>)> {
-    let tensors = shape.tensors(descriptor)?;
-    let len = |shape: &[usize]| shape.iter().product::<usize>();
-    let weights = WeightLayout::new(descriptor)?.len();
-    let sizes =
-        [weights, len(&tensors.x), len(&tensors.y), len(&tensors.h), len(&tensors.c), space.workspace, space.reserve];
-    let elements = sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
-    if elements > MOST_ELEMENTS {
-        return Err(Error::InvalidOption {
-            option: "sizes".into(),
-            expected: format!("at most {MOST_ELEMENTS} elements of all buffers together"),
-            got: elements.to_string(),
-        });
-    }
-    let zeros = |sizes: &[usize]| vec![E::of(0.0); len(sizes)];
-    let inputs = Inputs {
-        weights: values(weights, 1.0 / (descriptor.hidden_size as f64).sqrt()),
-        x: values(len(&tensors.x), 1.0),
-        h0: Some(zeros(&tensors.h)),
-        c0: descriptor.cell.has_cell_state().then(|| zeros(&tensors.c)),
-        ..Inputs::default()
-    };
-    let dy = (mode == ForwardMode::Training).then(|| values(len(&tensors.y), 1.0));
-    let gradients = OutputGradients { dy, ..OutputGradients::default() };
-    Ok((inputs, gradients))
+fn values(device: &Device, what: &str, len: usize, scale: f64) -> Result<Tensor> {
+    let draw = |i: u32| (f64::from(philox4x32([i, 0, 0, 0], 1)[0]) / 2_147_483_648.0 - 1.0) * scale;
+    let drawn: Vec<f64> = (0..65_521.min(len) as u32).map(draw).collect();
+    device.rounded(what, len, drawn.iter().copied().cycle().take(len))
 }
 
 fn microseconds(time: Duration) -> f64 {
@@ -300,11 +311,11 @@ impl Report {
 mod cuda {
     use std::sync::Arc;
 
+    use fused_rnn::backend::TempSpace;
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream, Graph, Timer};
-    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, DevicePass};
-    use fused_rnn::backend::{RecurrentBackend, TempSpace};
+    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions};
 
-    use super::{Args, Element, Report, Result, problem, sample};
+    use super::{Args, Device, Report, Result, sample};
 
     /// Short calls are timed together: as many as take about this long.
     const SAMPLE_US: f64 = 1000.0;
@@ -323,23 +334,21 @@ mod cuda {
             }
         }
 
-        pub fn time<E: Element>(&mut self, args: &Args) -> Result<Report> {
+        pub fn time(&mut self, args: &Args) -> Result<Report> {
             let driver = self.open(args.device)?;
             let (stream, timer) = (DriverStream::new(&driver)?, Timer::new(&driver)?);
             let options = CudaOptions {
                 compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact },
                 ..CudaOptions::default()
             };
-            let backend = CudaBackend::<E, Driver>::with_options(Arc::clone(&driver), stream.clone(), options);
-            let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
-            let plan = backend.plan(&descriptor, shape, args.last_mode())?;
-            let space = backend.temp_space(&plan);
+            let backend = CudaBackend::<f32, _>::with_options(Arc::clone(&driver), stream.clone(), options);
+            let device = Device::from(backend).with_dtype(args.dtype)?;
+            let plan = device.plan(&args.operator.descriptor(), args.operator.shape(), args.last_mode())?;
             // Workspace and reserve are the device's, which says itself when there is too little.
-            let none = TempSpace { workspace: 0, reserve: 0 };
-            let (inputs, gradients) = problem::<E>(&descriptor, shape, args.last_mode(), none)?;
+            args.check_sizes(TempSpace { workspace: 0, reserve: 0 })?;
             let mut times = Vec::new();
             for mode in args.modes() {
-                let mut pass = DevicePass::new(&backend, &descriptor, shape, mode, &inputs, &gradients)?;
+                let mut pass = args.pass(&device, mode)?;
                 let graph = if args.graph { Some(Graph::capture(&driver, &stream, || pass.run())?) } else { None };
                 let mut call = || match &graph {
                     // SAFETY: the pass, which owns all memory of the graph, is alive until the stream is done below.
@@ -357,8 +366,8 @@ mod cuda {
                 let calls = (SAMPLE_US / timed(1)?.max(1.0)).clamp(1.0, MOST_CALLS).round() as usize;
                 times.push(sample(args.seconds, || timed(calls))?);
             }
-            let kernels = Some((plan.family().to_string(), plan.why().to_owned()));
-            Ok(Report { backend: backend.name(), kernels, space, times })
+            let kernels = plan.time_loops().into_iter().next().map(|forward| (forward.family.to_string(), forward.why));
+            Ok(Report { backend: device.name(), kernels, space: plan.temp_space(), times })
         }
     }
 }
@@ -372,7 +381,7 @@ mod cuda {
     pub struct Gpu;
 
     impl Gpu {
-        pub fn time<E>(&mut self, _: &Args) -> Result<Report> {
+        pub fn time(&mut self, _: &Args) -> Result<Report> {
             Err(Error::Unsupported {
                 what: "the cuda backend".into(),
                 why: "this build lacks the feature `cuda`; build with `--features cuda`".into(),

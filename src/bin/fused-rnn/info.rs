@@ -101,13 +101,13 @@ mod cuda {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fmt::Write as _;
 
+    use fused_rnn::backend::ForwardMode;
     use fused_rnn::backend::cuda::compile::Arch;
-    use fused_rnn::backend::cuda::device::{Device, Properties};
+    use fused_rnn::backend::cuda::device::{Device as _, Properties};
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
     use fused_rnn::backend::cuda::paper::Paper;
     use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, TimeLoopReport, driver, images};
-    use fused_rnn::backend::{ForwardMode, RecurrentBackend};
-    use fused_rnn::{DType, Element, Error, Result};
+    use fused_rnn::{Device, Error, Result};
 
     use super::Args;
 
@@ -181,8 +181,8 @@ mod cuda {
         match args.gpu {
             Some(ordinal) => {
                 let driver = Driver::open(ordinal)?;
-                let stream = DriverStream::new(&driver)?;
-                on_device(args, driver, stream)
+                let (properties, stream) = (driver.properties().clone(), DriverStream::new(&driver)?);
+                describe(args, &CudaBackend::<f32, _>::with_options(driver, stream, options(args)?).into(), &properties)
             }
             None => {
                 let parts: Vec<u32> = args.compute.split('.').filter_map(|part| part.parse().ok()).collect();
@@ -193,37 +193,25 @@ mod cuda {
                         got: args.compute.clone(),
                     });
                 };
-                on_device(args, Paper::new(Properties::usual((major, minor))?).into(), ())
+                let properties = Properties::usual((major, minor))?;
+                let paper = Paper::new(properties.clone()).into();
+                describe(args, &CudaBackend::<f32, _>::with_options(paper, (), options(args)?).into(), &properties)
             }
         }
     }
 
-    fn on_device<D: Device>(args: &Args, device: std::sync::Arc<D>, stream: D::Stream) -> Result<String> {
-        match args.dtype {
-            DType::F64 => describe::<f64, D>(args, device, stream),
-            DType::F32 => describe::<f32, D>(args, device, stream),
-            DType::F16 => describe::<half::f16, D>(args, device, stream),
-            DType::Bf16 => describe::<half::bf16, D>(args, device, stream),
-            other => Err(Error::Unsupported {
-                what: format!("--dtype {other}"),
-                why: "use f32, f64, f16 or bf16".to_owned(),
-            }),
-        }
-    }
-
-    fn describe<E: Element, D: Device>(args: &Args, device: std::sync::Arc<D>, stream: D::Stream) -> Result<String> {
+    fn options(args: &Args) -> Result<CudaOptions> {
         let family = match &args.family {
             Some(name) => FamilyChoice::Prefer(name.parse()?),
             None => FamilyChoice::Fastest,
         };
-        let properties = device.properties().clone();
-        let backend = CudaBackend::<E, D>::with_options(
-            device,
-            stream,
-            CudaOptions { compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact }, family },
-        );
+        Ok(CudaOptions { compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact }, family })
+    }
+
+    fn describe(args: &Args, device: &Device, properties: &Properties) -> Result<String> {
+        let device = device.with_dtype(args.dtype)?;
         let (descriptor, shape) = (args.operator.descriptor(), args.operator.shape());
-        let math = if args.tf32 { "tf32".to_owned() } else { E::DTYPE.to_string() };
+        let math = if args.tf32 { "tf32".to_owned() } else { args.dtype.to_string() };
         let mut text = format!(
             "\nplan for {} {}, {} steps, batch {}, {} to {} units, {math}, on {} (compute capability {}.{}, {} multiprocessors)\n",
             if descriptor.direction.count() == 2 { "bidirectional" } else { "one-directional" },
@@ -238,9 +226,9 @@ mod cuda {
             properties.multiprocessors,
         );
         for (name, mode) in [("inference", ForwardMode::Inference), ("training", ForwardMode::Training)] {
-            let plan = backend.plan(&descriptor, shape, mode)?;
-            let space = backend.temp_space(&plan);
-            let bytes = |elements: usize| elements * E::DTYPE.size();
+            let plan = device.plan(&descriptor, shape, mode)?;
+            let space = plan.temp_space();
+            let bytes = |elements: usize| elements * args.dtype.size();
             let _ = writeln!(
                 text,
                 "{name}: workspace {} bytes, reserve {} bytes",

@@ -6,11 +6,8 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use fused_rnn::backend::HostBackend;
-use fused_rnn::backend::cpu::{CpuBackend, CpuElement};
-use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::parity::{Case, Report, check_tolerance};
-use fused_rnn::{DType, Element, Error, Result};
+use fused_rnn::{DType, Device, Error, Result};
 
 use crate::output::print;
 
@@ -98,67 +95,45 @@ pub fn run(args: Args) -> Result<ExitCode> {
             got: "a backend on the host".to_owned(),
         });
     }
-    let check = match args.dtype {
-        DType::F64 => on_any::<f64>(&args)?,
-        DType::F32 => on_any::<f32>(&args)?,
-        DType::F16 => on_device::<half::f16>(&args)?,
-        DType::Bf16 => on_device::<half::bf16>(&args)?,
-        other => {
-            return Err(Error::Unsupported {
-                what: format!("--dtype {other}"),
-                why: "use f64, f32, f16 or bf16".to_owned(),
-            });
-        }
-    };
-    let failed = check_files(&args, &*check)?;
+    let device = open(&args)?;
+    let failed = check_files(&args, &device)?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-type Checker = Box<dyn Fn(&Case, Option<f64>) -> Result<Report>>;
-
-fn checker<E: Element>(backend: impl HostBackend<E> + 'static) -> Checker {
-    Box::new(move |case, tolerance| case.run(&backend, tolerance))
-}
-
-/// How to run a case, on a backend that is made once.
-fn on_any<E: CpuElement>(args: &Args) -> Result<Checker> {
-    Ok(match args.backend {
-        Backend::Reference => checker::<E>(ReferenceBackend::new()),
-        Backend::Cpu => checker::<E>(CpuBackend::new()),
-        Backend::Cuda | Backend::Emulated => on_device::<E>(args)?,
-    })
-}
-
-/// The same for the backends that have all element types.
-fn on_device<E: Element>(args: &Args) -> Result<Checker> {
-    match args.backend {
-        Backend::Reference | Backend::Cpu => Err(Error::Unsupported {
-            what: format!("--dtype {} on the host", args.dtype),
-            why: "the host computes in f64 and f32; use one of them, or --backend cuda or emulated".to_owned(),
-        }),
+/// The device that the arguments name, in their element type.
+fn open(args: &Args) -> Result<Device> {
+    let device = match args.backend {
+        Backend::Reference | Backend::Cpu if !matches!(args.dtype, DType::F64 | DType::F32) => {
+            return Err(Error::Unsupported {
+                what: format!("--dtype {} on the host", args.dtype),
+                why: "the host computes in f64 and f32; use one of them, or --backend cuda or emulated".to_owned(),
+            });
+        }
+        Backend::Reference => Device::reference(),
+        Backend::Cpu => Device::cpu(),
         #[cfg(feature = "cuda")]
         Backend::Cuda => {
-            use fused_rnn::backend::cuda::{CudaBackend, Staged};
-            Ok(checker::<E>(Staged::new(CudaBackend::<E, _>::open(args.device, options(args)?)?)))
+            use fused_rnn::backend::cuda::CudaBackend;
+            Device::from(CudaBackend::<f32, _>::open(args.device, options(args)?)?)
         }
         #[cfg(feature = "emulated")]
         Backend::Emulated => {
+            use fused_rnn::backend::cuda::CudaBackend;
             use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-            use fused_rnn::backend::cuda::{CudaBackend, Staged};
             let device = Emulated::new(Schedule { seed: args.schedule, starve: args.schedule != 0 })?;
-            let backend = CudaBackend::with_options(device.into(), EmulatedStream, options(args)?);
-            Ok(checker::<E>(Staged::new(backend)))
+            Device::from(CudaBackend::<f32, _>::with_options(device.into(), EmulatedStream, options(args)?))
         }
         #[cfg(not(all(feature = "cuda", feature = "emulated")))]
         _ => {
             let (name, feature) =
                 if matches!(args.backend, Backend::Cuda) { ("cuda", "cuda") } else { ("emulated", "emulated") };
-            Err(Error::Unsupported {
+            return Err(Error::Unsupported {
                 what: format!("--backend {name}"),
                 why: format!("this build lacks the feature `{feature}`; build with `--features {feature}`"),
-            })
+            });
         }
-    }
+    };
+    device.with_dtype(args.dtype)
 }
 
 #[cfg(feature = "cuda")]
@@ -172,12 +147,12 @@ fn options(args: &Args) -> Result<fused_rnn::backend::cuda::CudaOptions> {
 }
 
 /// Checks every file, prints as it goes, and returns how many failed.
-fn check_files(args: &Args, check: &dyn Fn(&Case, Option<f64>) -> Result<Report>) -> Result<usize> {
+fn check_files(args: &Args, device: &Device) -> Result<usize> {
     let names: Vec<String> = args.files.iter().map(|file| name_of(file)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut failed = 0;
     for (file, name) in args.files.iter().zip(&names) {
-        let report = Case::read(file).and_then(|case| check(&case, args.tolerance));
+        let report = Case::read(file).and_then(|case| case.run_on(device, args.tolerance));
         let passed = report.as_ref().is_ok_and(Report::passed);
         failed += usize::from(!passed);
         let result = if passed { "PASS" } else { "FAIL" };
