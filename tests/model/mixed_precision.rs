@@ -347,6 +347,17 @@ mod emulated {
         kit(FamilyChoice::Fastest)
     }
 
+    /// Operators have tensors of 16 bits, models have not.
+    #[test]
+    fn no_model_on_a_device_in_16_bits() {
+        for dtype in [DType::F16, DType::Bf16] {
+            let device = Device::emulated().unwrap().with_dtype(dtype).unwrap();
+            let error = Sequential::new(device, &[3, 1], 0).err().expect("a refusal");
+            assert!(matches!(&error, Error::Unsupported { what, .. } if what.contains(dtype.name())), "{error:?}");
+        }
+        assert!(Device::emulated().unwrap().with_dtype(DType::U32).is_err());
+    }
+
     #[test]
     fn passes() {
         a_pass_is_that_of_16_bits::<half::f16, _>(&usual(), 60);

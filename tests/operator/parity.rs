@@ -5,7 +5,7 @@ use fused_rnn::backend::HostBackend;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::parity::Case;
-use fused_rnn::{DType, Error, Scalar};
+use fused_rnn::{DType, Device, Error, Scalar};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
@@ -310,6 +310,19 @@ fn wrong_dtypes_and_metadata_are_errors() {
     let views = [("x", TensorView::new(Dtype::F64, vec![1], &[0; 8]).unwrap())];
     let error = parse(&safetensors::serialize(views, None).unwrap()).unwrap_err().to_string();
     assert!(error.contains("its metadata has no entry case"), "{error}");
+}
+
+/// To the bit.
+#[test]
+fn a_device_gives_what_its_backend_gives() {
+    for name in ["torch_lstm", "keras_gru", "onnx_rnn"] {
+        let file = fixtures().into_iter().find(|file| file.file_name().unwrap().to_string_lossy().starts_with(name));
+        let case = Case::read(&file.unwrap()).unwrap();
+        let device = Device::cpu();
+        assert_eq!(case.run_on(&device, None).unwrap(), case.run(&CpuBackend::<f32>::new(), None).unwrap(), "{name}");
+        let wide = device.with_dtype(DType::F64).unwrap();
+        assert_eq!(case.run_on(&wide, None).unwrap(), case.run(&CpuBackend::<f64>::new(), None).unwrap(), "{name}");
+    }
 }
 
 /// Half precision is stored by some exporters; such a case is read, and counts as single precision.
