@@ -205,7 +205,7 @@ impl Device {
     ) -> Result<usize> {
         // In pieces, so that a large tensor does not stand in memory twice.
         const PIECE: usize = 1 << 16;
-        let (mut piece, mut at) = (Vec::with_capacity(PIECE.min(to.len())), 0);
+        let (mut piece, mut at) = (Vec::<E>::with_capacity(PIECE.min(to.len())), 0);
         loop {
             piece.clear();
             piece.extend(values.by_ref().take(PIECE).map(E::of));
@@ -427,7 +427,7 @@ pub trait Runtime: Operations {
     fn allocate(&self, what: &str, dtype: DType, len: usize) -> Result<Tensor> {
         Tensor::on_host(what, dtype, len)
     }
-    /// See [`Device::forget`].
+    /// Sets every bit.
     #[doc(hidden)]
     fn forget(&self, tensor: TensorMut<'_>) -> Result<()> {
         let bytes =

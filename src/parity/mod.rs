@@ -376,7 +376,7 @@ impl Case {
     ///
     /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; those of the backend.
     pub fn run<E: Element, B: HostBackend<E>>(&self, backend: &B, tolerance: Option<f64>) -> Result<Report> {
-        self.run_by(&OnSlices::new(backend), tolerance)
+        self.run_by(&OnSlices::<E, B>::new(backend), tolerance)
     }
 
     /// The same on a device, in its element type.
@@ -450,7 +450,7 @@ impl Case {
                     }
                 }
             }
-            let errors = self.errors(&self.results(&OnSlices::new(&oracle), &inputs)?, dtype);
+            let errors = self.errors(&self.results(&OnSlices::<f64, _>::new(&oracle), &inputs)?, dtype);
             for (name, tolerance) in &mut tolerances {
                 *tolerance = errors[name].max(*tolerance);
             }

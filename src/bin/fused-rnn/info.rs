@@ -100,6 +100,7 @@ mod cuda {
 mod cuda {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fmt::Write as _;
+    use std::sync::Arc;
 
     use fused_rnn::backend::ForwardMode;
     use fused_rnn::backend::cuda::compile::Arch;
@@ -182,7 +183,8 @@ mod cuda {
             Some(ordinal) => {
                 let driver = Driver::open(ordinal)?;
                 let (properties, stream) = (driver.properties().clone(), DriverStream::new(&driver)?);
-                describe(args, &CudaBackend::<f32, _>::with_options(driver, stream, options(args)?).into(), &properties)
+                let backend = CudaBackend::<f32, _>::with_options(driver, stream, options(args)?);
+                describe(args, &Device::from(backend), &properties)
             }
             None => {
                 let parts: Vec<u32> = args.compute.split('.').filter_map(|part| part.parse().ok()).collect();
@@ -194,8 +196,9 @@ mod cuda {
                     });
                 };
                 let properties = Properties::usual((major, minor))?;
-                let paper = Paper::new(properties.clone()).into();
-                describe(args, &CudaBackend::<f32, _>::with_options(paper, (), options(args)?).into(), &properties)
+                let paper = Arc::new(Paper::new(properties.clone()));
+                let backend = CudaBackend::<f32, _>::with_options(paper, (), options(args)?);
+                describe(args, &Device::from(backend), &properties)
             }
         }
     }

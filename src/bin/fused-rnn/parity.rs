@@ -120,8 +120,9 @@ fn open(args: &Args) -> Result<Device> {
         Backend::Emulated => {
             use fused_rnn::backend::cuda::CudaBackend;
             use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-            let device = Emulated::new(Schedule { seed: args.schedule, starve: args.schedule != 0 })?;
-            Device::from(CudaBackend::<f32, _>::with_options(device.into(), EmulatedStream, options(args)?))
+            let schedule = Schedule { seed: args.schedule, starve: args.schedule != 0 };
+            let device = std::sync::Arc::new(Emulated::new(schedule)?);
+            Device::from(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options(args)?))
         }
         #[cfg(not(all(feature = "cuda", feature = "emulated")))]
         _ => {
