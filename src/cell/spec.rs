@@ -252,6 +252,10 @@ cells! { $
     };
 }
 
+#[allow(
+    clippy::single_component_path_imports,
+    reason = "in the build script, which has this file too, the path is short"
+)]
 pub(crate) use for_each_cell;
 
 impl CellKind {
