@@ -209,7 +209,15 @@ impl Recipe {
     /// Whether some derivative of the operator jumps.
     pub fn is_kinked(&self) -> bool {
         let d = &self.descriptor;
-        d.gate_clip.is_some() || d.cell_clip.is_some() || self.used_activations().into_iter().any(is_kinked)
+        d.gate_clip.is_some()
+            || d.cell_clip.is_some()
+            || self.used_activations().into_iter().any(is_kinked)
+            || (self.dcn && self.has_a_maximum())
+    }
+
+    /// Whether a state is a maximum: the output does not depend on which side of it is the larger, but that state does.
+    fn has_a_maximum(&self) -> bool {
+        self.descriptor.cell == CellKind::Slstm
     }
 
     fn is_bounded(&self) -> bool {
@@ -296,7 +304,8 @@ impl Recipe {
             if with_heads && recipe.descriptor.proj_size.is_none() {
                 // Few, as many as there are units, or any.
                 let divisors: Vec<usize> = (1..=hidden).filter(|heads| hidden.is_multiple_of(*heads)).collect();
-                recipe.descriptor.heads = rng.pick(&[divisors[divisors.len() / 2], hidden, rng.pick(&divisors)]);
+                let any = rng.pick(&divisors);
+                recipe.descriptor.heads = rng.pick(&[divisors[divisors.len() / 2], hidden, any]);
             }
             recipe.descriptor.input = InputKind::Features;
             if of_gates {
@@ -320,6 +329,7 @@ impl Recipe {
             self.drawn_in = dtype;
             self.shape.seq_len = self.shape.seq_len.min(6);
             self.descriptor.num_layers = self.descriptor.num_layers.min(2);
+            self.dcn &= !self.has_a_maximum();
             if self.is_kinked() || !self.is_bounded() {
                 (self.descriptor.gate_clip, self.descriptor.cell_clip) = (None, None);
                 self.descriptor.activations = Activations::default();

@@ -726,7 +726,7 @@ macro_rules! on_every_backend {
 on_every_backend!(
     every_wrong_length_is_named,
     lengths_outside_the_sequence_are_named,
-    cell_states_are_only_for_the_lstm,
+    cell_states_are_only_for_cells_that_have_them,
     a_plan_is_for_its_mode_only,
     a_reserve_must_be_large_enough,
     a_reserve_of_another_plan_is_refused,

@@ -184,7 +184,7 @@ fn malformed_cases_name_what_is_wrong() {
     let table: Vec<(&str, Change, &str)> = vec![
         // Keys.
         (torch, no_key("source"), "case.source: expected a string, got nothing"),
-        (torch, key("/source", json!("mxnet 1")), "expected torch, keras, onnx or onnxruntime"),
+        (torch, key("/source", json!("mxnet 1")), "expected torch, keras, onnx, onnxruntime or equations"),
         (torch, key("/source", json!(1)), "case.source: expected a string, got 1"),
         (torch, key("/cell", json!("rwkv")), "case.cell: expected rnn_tanh, rnn_relu, lstm or gru, got \"rwkv\""),
         (torch, no_key("T"), "case.T: expected a whole number of at least 1, got nothing"),
