@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Every fixture on one backend.
 fn all_pass<E: Scalar, B: HostBackend<E>>(backend: &B) {
     let files = fixtures();
-    for prefix in ["torch_", "keras_", "onnx_", "ort_"] {
+    for prefix in ["torch_", "keras_", "onnx_", "ort_", "equations_"] {
         let count = files.iter().filter(|f| f.file_name().unwrap().to_string_lossy().starts_with(prefix)).count();
         assert!(count >= 15, "only {count} cases of {prefix}");
     }
