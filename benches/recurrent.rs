@@ -29,10 +29,10 @@ const GRID: [(CellKind, usize, usize, usize, usize); 12] = [
     (CellKind::Lstm, 64, 128, 1024, 1024),
 ];
 
-/// Multiplications of a forward pass up to which the oracle is worth waiting for.
+/// Multiplications of a forward pass up to which the oracle is timed too.
 const SMALL: usize = 20_000_000;
 
-/// Numbers in -1..1, the same every time.
+/// Numbers in -scale..scale, the same every time.
 fn numbers(len: usize, scale: f32) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let next = |_| {
@@ -42,7 +42,7 @@ fn numbers(len: usize, scale: f32) -> Vec<f32> {
     (0..len).map(next).collect()
 }
 
-/// What one point of the grid reads.
+/// Inputs of one point of the grid.
 struct Point {
     descriptor: RnnDescriptor,
     shape: RnnShape,

@@ -30,9 +30,9 @@ pub struct Entry {
     pub variant: String,
 }
 
-/// The cells, from their table: the name, which is that of the file in `cells/`, and the type there.
 macro_rules! cells {
     ($(($kind:ident $module:ident $($layer:tt)*))*) => {
+        /// The cells, from their table: the name, which is that of the file in `cells/`, and the type there.
         pub const CELLS: &[(&str, &str)] = &[$((stringify!($module), stringify!($kind))),*];
     };
 }

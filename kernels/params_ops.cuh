@@ -1,5 +1,5 @@
 // params_ops.cuh - the parameter structs of the kernels of a model's operations, mirrored field by field by
-// src/backend/cuda/kernel/params.rs.
+// src/backend/cuda/ops/params.rs.
 //
 // E is the element type, A the type of its accumulators (float; double for f64). A null pointer is a tensor that is absent.
 #pragma once

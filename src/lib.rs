@@ -1,29 +1,29 @@
-//! Recurrent operators (RNN, LSTM, GRU: the loop over time and its backward pass) behind one trait.
+//! Recurrent operators (RNN, LSTM, GRU, sLSTM, MGU: the time loop and its backward pass) behind one trait, and models on top of them.
 //!
 //! # The map
 //!
-//! | where | what |
+//! | module | what |
 //! |---|---|
-//! | [`cell`] | one file a cell: its equations, a step to be read beside them, the step's derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
+//! | [`cell`] | the cells, one file each: equations, a step to be read beside them, its derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
 //! | [`rnn`] | the operator apart from who computes it: [`RnnDescriptor`](rnn::RnnDescriptor) (what), [`RnnShape`](rnn::RnnShape) (how much), [`WeightLayout`](rnn::WeightLayout) (PyTorch's names, shapes and gate order in one flat buffer), [`rnn::dropout`] (masks from counters) |
-//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; [`dense`](backend::dense) and [`tensor`](backend::tensor), what else a model needs |
-//! | [`interop`] | other frameworks' weights: safetensors, Keras, ONNX |
-//! | [`parity`] | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
-//! | [`gradcheck`] | a backend's gradients against finite differences |
-//! | [`nn`] | layers, one file each: recipes for operations ([`nn::op`]) that a network runs forwards and backwards; initialisers, losses |
-//! | [`model`] | models with Keras's words: [`Sequential`](model::Sequential), [`Graph`](model::Graph), fit, callbacks, files |
-//! | [`optim`], [`metrics`] | optimizers, metrics |
-//! | [`data`] | CSV columns, gaps, scalers, windows, splits, padding, `.ts` sets of series, characters |
+//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; `backend::ops`, the operations that models need besides |
+//! | `Device` | a backend without its types: where a model runs |
+//! | `nn` | layers, one file a family: recipes for operations (`nn::op`) that a network runs forwards and backwards; initialisers |
+//! | `model` | `Sequential`, `Graph`, training, callbacks, files, with Keras's words |
+//! | `optim`, `metrics` | optimizers and learning-rate schedules; metrics |
+//! | `data` | CSV columns, gaps, scalers, windows, splits, padding, `.ts` files of sequences, characters |
 //! | `plot` | pictures: curves, training histories, heat maps |
-//! | [`files`] | files are written whole or not at all |
-//! | [`Error`] | everything that can go wrong, in one enum |
+//! | `interop` | weights of other frameworks: safetensors, Keras, ONNX |
+//! | `parity` | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
+//! | [`gradcheck`] | gradients against finite differences |
+//! | [`Error`] | all errors, one enum |
 //!
 //! The equations are written twice on purpose, in the oracle and in each fast backend: if both ran the same text, comparing
-//! them could not find a wrong equation. Everything else (gate order, arity, layouts) stands in one place.
+//! them could not find a wrong equation. Everything else (gate order, arity, layouts) is in one place.
 //!
 //! # Computing an LSTM
 //!
-//! Shapes are given once, to a plan; the plan says how much temporary space a call needs; all buffers are the caller's.
+//! Shapes are given once, to a plan, which determines the temporary space of a call; all buffers are the caller's.
 //!
 //! ```
 //! use fused_rnn::backend::cpu::CpuBackend;
@@ -65,30 +65,56 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the `fused-rnn` program and what only it needs. `plot` (comes with `cli`): pictures as SVG. `cuda` (default):
-//! the CUDA backend; it needs neither a GPU nor CUDA to build, see `backend::cuda`. `emulated`: the CUDA kernels compiled for the
-//! host as well, for tests. An embedder writes `default-features = false, features = ["cuda"]`, or leaves `cuda` away.
+//! | feature | what it adds |
+//! |---|---|
+//! | `operator` | [`backend`], [`cell`], [`rnn`], [`gradcheck`] of operators |
+//! | `model` | `Device`, `nn`, `model`, `optim`, `metrics`, `data`, `interop`, `parity` |
+//! | `plot` | `plot` |
+//! | `cli` (default) | the `fused-rnn` program |
+//! | `cuda` (default) | the CUDA backend, which needs neither a GPU nor CUDA to build |
+//! | `emulated` | the CUDA kernels on an emulated GPU, for tests |
+//!
+//! An embedder of the operator writes `default-features = false, features = ["operator", "cuda"]`, or leaves `cuda` out.
 
 pub mod backend;
 pub mod cell;
+#[cfg(feature = "model")]
 pub mod data;
 pub mod dtype;
 pub mod error;
+#[cfg(feature = "model")]
 pub mod files;
 pub mod gradcheck;
+#[cfg(feature = "model")]
 pub mod interop;
+#[cfg(feature = "model")]
 pub mod loss;
+#[cfg(feature = "model")]
 pub mod metrics;
+#[cfg(feature = "model")]
 pub mod model;
+#[cfg(feature = "model")]
 pub mod nn;
+#[cfg(feature = "model")]
 pub mod optim;
+#[cfg(feature = "model")]
 pub mod parity;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod rnn;
 pub mod simd;
+#[cfg(feature = "model")]
 mod svg;
 
+#[cfg(feature = "model")]
 pub use backend::Device;
 pub use dtype::{DType, Element, Scalar, Stored};
 pub use error::{Error, Result};
+
+/// The code of the pages for readers, so that tests compile and run it.
+#[cfg(all(doctest, feature = "model"))]
+mod pages {
+    #![doc = include_str!("../README.md")]
+    #![doc = include_str!("../docs/models.md")]
+    #![doc = include_str!("../docs/operator.md")]
+}

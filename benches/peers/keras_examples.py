@@ -96,7 +96,7 @@ def stacked_random(run):
 
 
 def two_features(run):
-    # The tutorial has Dense(1) and this target, over which Keras stretches the one output. This is what its prose says.
+    # The tutorial has Dense(1) and this target, to which Keras broadcasts the one output. This is what its text describes.
     x = np.array([[1, 2], [2, 3], [3, 4], [4, 5], [5, 6]], np.float32)[None]
     y = np.array([[6, 7]], np.float32)
     model = keras.Sequential([keras.Input((5, 2)), LSTM(50, activation="relu"), Dense(2)])

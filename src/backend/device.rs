@@ -10,14 +10,14 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::call::{Convert, Tensors};
+use super::convert::Convert;
 use super::cpu::CpuBackend;
 use super::ops::Operations;
 use super::reference::ReferenceBackend;
 use super::reserve::{Differentiated, Empty, Filled, Reserve};
 use super::tensor::{Tensor, TensorMut, TensorRef};
 use super::{
-    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, TempSpace, WeightGrad,
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, TempSpace, Tensors, WeightGrad,
 };
 use crate::dtype::{DType, Stored};
 use crate::error::{Error, Result};
@@ -127,7 +127,11 @@ impl Device {
     ///
     /// Those of [`tensor`](Self::tensor).
     pub fn place<'a, T: Stored>(&self, what: &str, values: &'a [T]) -> Result<Placed<'a>> {
-        if self.is_host() { Ok(Placed::Here(TensorRef::of(values))) } else { Ok(Placed::Copied(self.tensor(what, values)?)) }
+        if self.is_host() {
+            Ok(Placed::Here(TensorRef::of(values)))
+        } else {
+            Ok(Placed::Copied(self.tensor(what, values)?))
+        }
     }
 
     /// Copies values from the host.
@@ -405,7 +409,11 @@ pub(crate) fn check_copy(from: TensorRef<'_>, to: &TensorMut<'_>) -> Result<()> 
     if from.dtype() == to.dtype() {
         return Ok(());
     }
-    Err(Error::shape("tensor", format!("elements of {}, as what is copied to it", from.dtype()), to.dtype().to_string()))
+    Err(Error::shape(
+        "tensor",
+        format!("elements of {}, as what is copied to it", from.dtype()),
+        to.dtype().to_string(),
+    ))
 }
 
 /// Copies between tensors in the host's memory.
@@ -423,7 +431,9 @@ pub(crate) fn copy_on_host(from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()>
 /// Tensors of the host as slices.
 struct Slices<E>(PhantomData<E>);
 
-impl<E: crate::Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]>> Convert<OnDevice, B> for Slices<E> {
+impl<E: crate::Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Mask = [u8]>> Convert<OnDevice, B>
+    for Slices<E>
+{
     fn read<'a>(&self, tensor: <OnDevice as Tensors>::Read<'a>) -> Result<<B as Tensors>::Read<'a>> {
         tensor.host()
     }
@@ -479,7 +489,12 @@ macro_rules! host_runtime {
             ) -> Result<Reserve<Tensor, Filled>> {
                 let (mut storage, reserve) = reserve.take_storage();
                 let reserve = reserve.with_storage(storage.view_mut().host::<$element>()?);
-                let filled = RecurrentBackend::forward_training(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?, reserve)?;
+                let filled = RecurrentBackend::forward_training(
+                    self,
+                    plan.get()?,
+                    args.convert(&Slices::<$element>(PhantomData))?,
+                    reserve,
+                )?;
                 let (_, filled) = filled.take_storage();
                 Ok(filled.with_storage(storage))
             }
@@ -492,7 +507,12 @@ macro_rules! host_runtime {
             ) -> Result<Reserve<Tensor, Differentiated>> {
                 let (mut storage, reserve) = reserve.take_storage();
                 let reserve = reserve.with_storage(storage.view_mut().host::<$element>()?);
-                let ready = RecurrentBackend::backward_data(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?, reserve)?;
+                let ready = RecurrentBackend::backward_data(
+                    self,
+                    plan.get()?,
+                    args.convert(&Slices::<$element>(PhantomData))?,
+                    reserve,
+                )?;
                 let (_, ready) = ready.take_storage();
                 Ok(ready.with_storage(storage))
             }
@@ -505,7 +525,13 @@ macro_rules! host_runtime {
                 grad: WeightGrad,
             ) -> Result<()> {
                 let mut reserve = reserve.map_mut(|storage| storage.view_mut().host::<$element>())?;
-                RecurrentBackend::backward_weights(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?, &mut reserve, grad)
+                RecurrentBackend::backward_weights(
+                    self,
+                    plan.get()?,
+                    args.convert(&Slices::<$element>(PhantomData))?,
+                    &mut reserve,
+                    grad,
+                )
             }
         }
     };

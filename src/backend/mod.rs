@@ -19,23 +19,32 @@
 //! change from forward to the last backward call.
 
 pub mod call;
+#[cfg(any(feature = "model", feature = "cuda"))]
+pub(crate) mod convert;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "model")]
 pub mod device;
 pub(crate) mod host;
+#[cfg(feature = "model")]
 mod host_ops;
+#[cfg(feature = "model")]
 pub mod ops;
 pub mod pass;
 pub mod reference;
 pub mod reserve;
+#[cfg(feature = "model")]
 pub mod tensor;
 
 pub use call::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, Tensors};
+#[cfg(feature = "model")]
 pub use device::Device;
 pub use host::{HostBackend, HostPlan};
+#[cfg(feature = "model")]
 pub use ops::Operations;
 pub use reserve::{Differentiated, Empty, Filled, Reserve};
+#[cfg(feature = "model")]
 pub use tensor::{Tensor, TensorMut, TensorRef};
 
 use std::borrow::BorrowMut;

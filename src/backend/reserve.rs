@@ -59,22 +59,6 @@ impl<S, Stage> Reserve<S, Stage> {
         self.storage
     }
 
-    /// The storage, and the mark that it carried. For backends.
-    pub(crate) fn take_storage(self) -> (S, Reserve<(), Stage>) {
-        let mark = Reserve { storage: (), plan: self.plan, dropout_seed: self.dropout_seed, stage: PhantomData };
-        (self.storage, mark)
-    }
-
-    /// The storage seen in another way, under the same mark. For backends.
-    ///
-    /// # Errors
-    ///
-    /// Those of `see`.
-    pub(crate) fn map_mut<'s, T>(&'s mut self, see: impl FnOnce(&'s mut S) -> Result<T>) -> Result<Reserve<T, Stage>> {
-        let (plan, dropout_seed) = (self.plan, self.dropout_seed);
-        Ok(Reserve { storage: see(&mut self.storage)?, plan, dropout_seed, stage: PhantomData })
-    }
-
     /// The storage. For backends.
     pub fn storage_mut(&mut self) -> &mut S {
         &mut self.storage
@@ -95,6 +79,26 @@ impl<S, Stage> Reserve<S, Stage> {
     }
 }
 
+#[cfg(feature = "model")]
+impl<S, Stage> Reserve<S, Stage> {
+    /// The storage, and the mark that it carried. For backends.
+    pub(crate) fn take_storage(self) -> (S, Reserve<(), Stage>) {
+        let mark = Reserve { storage: (), plan: self.plan, dropout_seed: self.dropout_seed, stage: PhantomData };
+        (self.storage, mark)
+    }
+
+    /// The storage seen in another way, under the same mark. For backends.
+    ///
+    /// # Errors
+    ///
+    /// Those of `see`.
+    pub(crate) fn map_mut<'s, T>(&'s mut self, see: impl FnOnce(&'s mut S) -> Result<T>) -> Result<Reserve<T, Stage>> {
+        let (plan, dropout_seed) = (self.plan, self.dropout_seed);
+        Ok(Reserve { storage: see(&mut self.storage)?, plan, dropout_seed, stage: PhantomData })
+    }
+}
+
+#[cfg(feature = "model")]
 impl<Stage> Reserve<(), Stage> {
     /// A mark from [`take_storage`](Reserve::take_storage) on storage again: the same, or the same seen in another way. For backends.
     pub(crate) fn with_storage<S>(self, storage: S) -> Reserve<S, Stage> {

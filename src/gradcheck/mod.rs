@@ -29,8 +29,10 @@
 //! from 2^-9 down to 2^-21. If it is still above then, the whole problem is drawn again, which the report counts; if that does not
 //! help either, the report counts the elements and does not pass.
 
+#[cfg(feature = "model")]
 mod model;
 
+#[cfg(feature = "model")]
 pub use model::{ModelReport, cell, model};
 
 use crate::backend::pass::{self, InputGradients, Inputs, OutputGradients, Outputs};

@@ -2,25 +2,30 @@
 //! numbers. Both follow from a seed alone, so a failure is reported as one line and repeated with `FUSED_RNN_SEED`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[cfg(feature = "model")]
 pub mod cases;
+#[cfg(feature = "model")]
 pub mod damage;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod primitives;
 pub mod run;
+#[cfg(feature = "model")]
 pub mod tensors;
 pub mod truth;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+#[cfg(feature = "model")]
+use fused_rnn::Device;
 use fused_rnn::backend::pass::{Inputs, OutputGradients};
 use fused_rnn::cell::{Activation, Activations, CellKind, CellOption};
 use fused_rnn::rnn::{
     Bias, Direction, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind,
     WeightLayout,
 };
-use fused_rnn::{DType, Device, Element};
+use fused_rnn::{DType, Element};
 
 /// SplitMix64 ([Steele et al. 2014](https://doi.org/10.1145/2660193.2660195)): any seed is a good one.
 pub struct Rng(u64);
@@ -66,11 +71,13 @@ impl Rng {
 }
 
 /// The CPU, in a type of element.
+#[cfg(feature = "model")]
 pub fn cpu(dtype: DType) -> Device {
     Device::cpu().with_dtype(dtype).expect("a type that the CPU computes in")
 }
 
 /// The oracle, in a type of element.
+#[cfg(feature = "model")]
 pub fn reference(dtype: DType) -> Device {
     Device::reference().with_dtype(dtype).expect("a type that the oracle computes in")
 }

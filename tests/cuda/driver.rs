@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::passes::{KERNEL, Memory, capture_and_replay, copies_and_fills, refused_launches, threads, too_little_memory};
+use super::passes::{
+    KERNEL, Memory, capture_and_replay, copies_and_fills, refused_launches, threads, too_little_memory,
+};
 use fused_rnn::Error;
-use fused_rnn::backend::cuda::device::Launch;
+use fused_rnn::backend::cuda::device::{Device, Launch};
 use fused_rnn::backend::cuda::driver::{self, Driver, DriverStream, Graph, Timer};
 
 /// Runs `scenario` in a process of its own that finds `library` as libcuda; returns the stand-in's log.
@@ -182,8 +184,8 @@ fn engine() {
     use std::sync::Arc;
 
     use super::passes::{bits, each_pass, on, passes_on_threads, primitives, repeats, replays};
-    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions};
     use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions};
 
     unsafe extern "C" {
         static fused_rnn_host_kernels: u8;

@@ -231,8 +231,13 @@ fn every_layer_and_optimizer() {
 fn the_same_bits_whatever_the_schedule() {
     let [lstm, ..] = stacks();
     let run = |seed, starve| {
-        let t =
-            trained(emulated(DType::F32, seed, starve), &lstm, Adam::default(), Loss::MeanSquaredError, Some(Clip::Norm(0.1)));
+        let t = trained(
+            emulated(DType::F32, seed, starve),
+            &lstm,
+            Adam::default(),
+            Loss::MeanSquaredError,
+            Some(Clip::Norm(0.1)),
+        );
         (t.history, t.weights, t.predictions)
     };
     let first = run(0, false);

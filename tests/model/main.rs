@@ -9,6 +9,7 @@ mod data;
 #[cfg(feature = "emulated")]
 mod device_training;
 mod diagram;
+mod files;
 mod hostile_files;
 mod keras;
 mod layers;

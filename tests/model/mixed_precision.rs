@@ -194,13 +194,11 @@ fn other_elements_are_refused<D: device::Device>(kit: &Kit<D>) {
         let plan = kit.backend::<half::f16>(compute).plan(&descriptor, shape, ForwardMode::Inference).map(drop);
         assert!(matches!(&plan, Err(Error::InvalidOption { option, .. }) if option == "compute"), "{plan:?}");
     }
-    assert!(
-        kit.backend::<f32>(Compute::F16).needs_loss_scale()
-            && kit.backend::<half::f16>(Compute::Exact).needs_loss_scale()
-    );
-    assert!(
-        !kit.backend::<f32>(Compute::Bf16).needs_loss_scale() && !kit.backend::<f32>(Compute::Exact).needs_loss_scale()
-    );
+    assert!(Device::from(kit.backend::<f32>(Compute::F16)).needs_loss_scale());
+    assert!(Device::from(kit.backend::<half::f16>(Compute::Exact)).needs_loss_scale());
+    for compute in [Compute::Bf16, Compute::Exact] {
+        assert!(!Device::from(kit.backend::<f32>(compute)).needs_loss_scale(), "{compute:?}");
+    }
 }
 
 /// All recurrent layers and both kinds of product.

@@ -48,7 +48,9 @@ fn parameter_counts_are_kerass() {
 
 #[test]
 fn summary_is_kerass_table() {
-    let model = model(DType::F32, &[10, 1],
+    let model = model(
+        DType::F32,
+        &[10, 1],
         &[Lstm::new(50).return_sequences(true).into(), Lstm::new(50).into(), Dense::new(5).into()],
     );
     let expected = "\

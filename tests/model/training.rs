@@ -38,12 +38,7 @@ fn training_goes_on_from_a_file() {
     let (x, y) = data();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    fn check(
-        optimizer: impl Optimizer + Clone + 'static,
-        path: &std::path::Path,
-        x: &ArrayD<f64>,
-        y: &ArrayD<f64>,
-    ) {
+    fn check(optimizer: impl Optimizer + Clone + 'static, path: &std::path::Path, x: &ArrayD<f64>, y: &ArrayD<f64>) {
         let mut whole = model(7);
         whole.compile(optimizer.clone(), Loss::HUBER);
         let expected = whole.fit(x, y, epochs(5)).unwrap();

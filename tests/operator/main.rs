@@ -8,9 +8,11 @@ mod common;
 mod backends;
 mod errors;
 mod gradcheck;
-#[cfg(feature = "emulated")]
+#[cfg(all(feature = "emulated", feature = "model"))]
 mod mutations;
+#[cfg(feature = "model")]
 mod operations;
+#[cfg(feature = "model")]
 mod parity;
 #[cfg(feature = "emulated")]
 mod raw_pointers;

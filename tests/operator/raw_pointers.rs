@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use fused_rnn::backend::cuda::device::DevicePtr;
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-use fused_rnn::backend::cuda::{
-    CudaBackend, CudaOptions, DeviceBuffer, RawBackwardData, RawBackwardWeights, RawForward, Staged,
-};
+use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DeviceBuffer, Raw, RawTensor, Staged};
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
-use fused_rnn::backend::{ForwardMode, RecurrentBackend, WeightGrad};
+use fused_rnn::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, WeightGrad,
+};
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 use fused_rnn::{Element, Error};
 
@@ -41,12 +41,12 @@ impl<E: Element> Fixture<E> {
     }
 
     /// Values on the device, `shift` elements into an allocation.
-    fn up(&self, values: &[E], shift: usize) -> (Buffer<E>, DevicePtr) {
+    fn up(&self, values: &[E], shift: usize) -> (Buffer<E>, RawTensor) {
         let mut all = vec![E::of(f64::NAN); shift];
         all.extend_from_slice(values);
         let buffer = Buffer::from_slice(&self.device, &EmulatedStream, "tensor", &all).unwrap();
         let pointer = buffer.pointer().offset(shift * size_of::<E>());
-        (buffer, pointer)
+        (buffer, RawTensor::new(pointer, values.len()))
     }
 
     fn down(buffer: &Buffer<E>, shift: usize) -> Vec<E> {
@@ -54,6 +54,12 @@ impl<E: Element> Fixture<E> {
         buffer.read(&EmulatedStream, &mut all).unwrap();
         all.split_off(shift)
     }
+}
+
+/// A forward call without states.
+fn forward([weights, x, y, workspace]: [RawTensor; 4]) -> ForwardArgs<'static, Raw> {
+    let (h0, c0, hn, cn, lengths, resets) = Default::default();
+    ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed: 0 }
 }
 
 /// Tensors may begin anywhere in an allocation, as slices of an engine's tensors do: the results are those of the safe door.
@@ -74,14 +80,28 @@ fn unaligned_tensors_give_the_same<E: Element>() {
         let (dw_buffer, dweights) = f.up(&nan(f.inputs.weights.len()), shift);
         let (_workspace, workspace) = f.up(&nan(space.workspace), 0);
         let (_reserve, reserve) = f.up(&nan(space.reserve), 0);
-        let forward = RawForward { weights, x, y, workspace, reserve, ..RawForward::default() };
-        let data = RawBackwardData { weights, dy, dx, workspace, reserve, ..RawBackwardData::default() };
-        let grads = RawBackwardWeights { x, dweights, workspace, reserve, ..RawBackwardWeights::default() };
+        let (h0, c0, lengths, resets) = (None, None, None, None);
+        let data = BackwardDataArgs::<Raw> {
+            weights,
+            y,
+            h0,
+            c0,
+            lengths,
+            resets,
+            dy: Some(dy),
+            dhn: None,
+            dcn: None,
+            dx: Some(dx),
+            dh0: None,
+            dc0: None,
+            workspace,
+        };
+        let grads = BackwardWeightsArgs::<Raw> { x, y, h0, c0, lengths, resets, dweights, workspace };
         // SAFETY: every address is that of a live buffer of the size that the plan says, and none overlap.
         unsafe {
-            f.backend.forward_raw(&plan, &forward).unwrap();
-            f.backend.backward_data_raw(&plan, &data).unwrap();
-            f.backend.backward_weights_raw(&plan, &grads, WeightGrad::Set).unwrap();
+            f.backend.forward_raw(&plan, forward([weights, x, y, workspace]), Some(reserve)).unwrap();
+            f.backend.backward_data_raw(&plan, data, reserve, 0).unwrap();
+            f.backend.backward_weights_raw(&plan, grads, reserve, 0, WeightGrad::Set).unwrap();
         }
         f.backend.check(&plan).unwrap();
         assert_eq!(Fixture::down(&y_buffer, shift), outputs.y, "{} y, shift {shift}", E::DTYPE);
@@ -107,23 +127,34 @@ fn null_and_crooked_addresses_are_named() {
     let (_x, x) = f.up(&f.inputs.x, 0);
     let (_y, y) = f.up(&f.dy, 0);
     let (_workspace, workspace) = f.up(&vec![0.0; space.workspace + 1], 0);
-    let whole = RawForward { weights, x, y, workspace, ..RawForward::default() };
-    let call = |args: RawForward| {
+    let whole = forward([weights, x, y, workspace]);
+    let call = |args: ForwardArgs<'static, Raw>, reserve: Option<RawTensor>| {
         // SAFETY: every address is null, refused for its alignment, or that of a live buffer of the size that the plan says.
-        unsafe { f.backend.forward_raw(&plan, &args) }
+        unsafe { f.backend.forward_raw(&plan, args, reserve) }
     };
-    call(whole).unwrap();
+    call(whole, None).unwrap();
+    let null = |tensor: RawTensor| RawTensor { address: DevicePtr::NULL, ..tensor };
     for (name, args) in [
-        ("weights", RawForward { weights: DevicePtr::NULL, ..whole }),
-        ("x", RawForward { x: DevicePtr::NULL, ..whole }),
-        ("y", RawForward { y: DevicePtr::NULL, ..whole }),
-        ("workspace", RawForward { workspace: DevicePtr::NULL, ..whole }),
+        ("weights", ForwardArgs { weights: null(weights), ..whole }),
+        ("x", ForwardArgs { x: null(x), ..whole }),
+        ("y", ForwardArgs { y: null(y), ..whole }),
+        ("hn", ForwardArgs { hn: Some(RawTensor::new(DevicePtr::NULL, 3 * 13)), ..whole }),
+        ("workspace", ForwardArgs { workspace: null(workspace), ..whole }),
     ] {
-        let error = call(args).unwrap_err();
+        let error = call(args, None).unwrap_err();
         assert!(matches!(&error, Error::Presence { tensor, .. } if tensor == name), "{name}: {error}");
     }
-    let error = call(RawForward { workspace: workspace.offset(4), ..whole }).unwrap_err();
-    assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == "workspace"), "{error}");
+    let crooked = RawTensor::new(workspace.address.offset(4), space.workspace);
+    for (name, args) in [
+        ("workspace", ForwardArgs { workspace: crooked, ..whole }),
+        ("x", ForwardArgs { x: RawTensor { len: x.len - 1, ..x }, ..whole }),
+    ] {
+        let error = call(args, None).unwrap_err();
+        assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == name), "{name}: {error}");
+    }
+    // A plan for inference has no reserve.
+    let error = call(whole, Some(workspace)).unwrap_err();
+    assert!(matches!(&error, Error::InvalidOption { .. }), "{error}");
 }
 
 /// Plans and backends may be used by several threads at once.

@@ -4,8 +4,8 @@
 #[path = "../../examples/g2p.rs"]
 mod example;
 
-use fused_rnn::Device;
 use example::{Speller, common};
+use fused_rnn::Device;
 
 /// The phonemes that g2p_en's own code predicts, for all words at once and, whatever else is in the batch, for one at a time.
 #[test]

@@ -6,10 +6,11 @@ use super::forward::{
     Kept, RowsProduct, Saved, copy_or_zero, output_of, share_scratch, share_steps, split_state, split_steps,
 };
 use super::gemm::Start;
-use super::gemv::Operand;
+use super::gemm::gemv::Operand;
 use super::geometry::Parts;
 use super::recurrent::RecurrentWeights;
-use super::sequences::{Rows, Sequences, Steps};
+use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, divide};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use super::Call;
 use super::cells::{ForwardRow, Options, Part};
+use super::gemm::gemv::Operand;
 use super::gemm::{self, Panels, Start};
-use super::gemv::Operand;
 use super::geometry::{Geometry, Parts, SavedLen, take};
 use super::recurrent::RecurrentWeights;
-use super::sequences::{Rows, Sequences, Steps};
+use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, divide, share};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};

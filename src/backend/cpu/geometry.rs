@@ -159,11 +159,6 @@ impl Geometry {
         self.has_second_product().then_some(Recurrent { row, rows: self.hidden, column: 0 })
     }
 
-    /// The column of a gate's gradients in a row of gates.
-    pub(crate) fn column(&self, gate: usize) -> usize {
-        column(self.cell, gate, self.hidden)
-    }
-
     /// Elements kept for one layer and direction.
     pub(crate) fn saved(&self) -> SavedLen {
         let rows = self.rows();

@@ -10,11 +10,10 @@
 //! |---|---|
 //! | `activation` | sigmoid, tanh and the others on vectors |
 //! | `gemm` | packing and matrix products |
-//! | `gemv` | a step's product; a single sequence reads the weights where they lie |
-//! | `outer` | the weights' gradient over few steps |
 //! | `cells` | the cells' steps, a file each |
 //! | `recurrent` | the recurrent weights in a step's products, full or in blocks |
 //! | `sequences` | lengths, resets, and where rows stand |
+//! | `steps` | a tensor that threads write, some sequences each |
 //! | `geometry` | sizes of operands, reserve and workspace |
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
@@ -33,12 +32,14 @@ mod backward;
 mod cells;
 mod forward;
 mod gemm;
-mod gemv;
+
 mod geometry;
+#[cfg(feature = "model")]
 mod ops;
-mod outer;
+
 mod recurrent;
 mod sequences;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -97,11 +98,6 @@ impl<E: CpuElement> CpuBackend<E> {
     /// The instruction set in use: `avx512`, `avx2` or `portable`.
     pub fn instruction_set(&self) -> &'static str {
         self.isa.name()
-    }
-
-    /// The same threads and instruction set for another element type.
-    pub(crate) fn cast<F: CpuElement>(&self) -> CpuBackend<F> {
-        CpuBackend { isa: self.isa, threads: self.threads.clone(), element: PhantomData }
     }
 
     #[cfg(test)]

@@ -4,8 +4,8 @@
 //! like any other; blocks of one element are a multiplication of vectors, which reads the weights where they lie.
 
 use super::Call;
+use super::gemm::gemv::Operand;
 use super::gemm::{self, Panels, Start};
-use super::gemv::Operand;
 use super::geometry::Recurrent;
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Kernel, Simd, load_part, store_part};

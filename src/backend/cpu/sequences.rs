@@ -6,8 +6,6 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayViewMut3, Axis, s};
-
 use crate::backend::cpu::CpuElement;
 use crate::rnn::{Layout, RnnShape};
 
@@ -167,62 +165,5 @@ impl<'a, E: CpuElement> Rows<'a, E> {
             None => &self.data[row * self.stride + self.first..][..self.width],
             Some(_) => self.row(sequences, row / sequences.shape.batch, row % sequences.shape.batch),
         }
-    }
-}
-
-/// A tensor `[T, positions, width]` to write, of which threads take some positions each.
-pub(crate) struct Steps<'a, E>(ArrayViewMut3<'a, E>);
-
-impl<'a, E: CpuElement> Steps<'a, E> {
-    /// An internal tensor.
-    pub(crate) fn inner(data: &'a mut [E], shape: RnnShape, width: usize) -> Self {
-        Steps::outer(data, shape, width, Layout::SequenceMajor)
-    }
-
-    /// An internal tensor that may be absent, and then is empty.
-    pub(crate) fn if_any(data: &'a mut [E], shape: RnnShape, width: usize) -> Option<Self> {
-        (!data.is_empty()).then(|| Steps::inner(data, shape, width))
-    }
-
-    /// A tensor of the caller, whose order of sequences must be that of the positions.
-    pub(crate) fn outer(data: &'a mut [E], shape: RnnShape, width: usize, layout: Layout) -> Self {
-        let (outer, inner) = match layout {
-            Layout::SequenceMajor => (shape.seq_len, shape.batch),
-            Layout::BatchMajor => (shape.batch, shape.seq_len),
-        };
-        let mut view = ArrayViewMut3::from_shape((outer, inner, width), &mut data[..outer * inner * width])
-            .expect("a slice of the product of the sizes has the shape");
-        if layout == Layout::BatchMajor {
-            view.swap_axes(0, 1);
-        }
-        Steps(view)
-    }
-
-    /// Some of the features.
-    pub(crate) fn features(self, first: usize, width: usize) -> Self {
-        Steps(self.0.slice_move(s![.., .., first..first + width]))
-    }
-
-    pub(crate) fn split(self, positions: usize) -> (Self, Self) {
-        let (a, b) = self.0.split_at(Axis(1), positions);
-        (Steps(a), Steps(b))
-    }
-
-    /// The first `rows` positions of step `t` of an internal tensor, one after the other.
-    pub(crate) fn block(&mut self, t: usize, rows: usize) -> &mut [E] {
-        self.0
-            .index_axis_mut(Axis(0), t)
-            .slice_axis_move(Axis(0), (0..rows).into())
-            .into_slice()
-            .expect("rows of an internal tensor lie one after the other")
-    }
-
-    /// The features of one step at one position.
-    pub(crate) fn row(&mut self, t: usize, position: usize) -> &mut [E] {
-        self.0
-            .index_axis_mut(Axis(0), t)
-            .index_axis_move(Axis(0), position)
-            .into_slice()
-            .expect("features lie one after the other")
     }
 }

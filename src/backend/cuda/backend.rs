@@ -5,16 +5,15 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::call::{Addresses, Buffers, Raw, RawTensor, address, check_alignment, check_present};
+use super::call::{Buffers, Raw, RawTensor, address, check_alignment, check_present};
+use super::device::Device;
 use super::device::driver::{Driver, DriverStream};
 use super::device::memory::DeviceBuffer;
-use super::device::{Device, Launch};
-use super::kernel::launch::{Kernel, Params};
+#[cfg(feature = "model")]
 use super::kernel::sets::KernelSets;
 use super::options::CudaOptions;
 use super::recurrent::{self, CudaPlan, Engine};
 use crate::backend::host::check_at_least;
-use crate::backend::tensor::DeviceId;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, RecurrentBackend,
     Reserve, TempSpace, WeightGrad,
@@ -29,14 +28,22 @@ pub struct CudaBackend<E, D: Device> {
     stream: D::Stream,
     options: CudaOptions,
     /// Kernels on `E` that are loaded.
-    kernels: Arc<KernelSets>,
+    #[cfg(feature = "model")]
+    pub(super) kernels: Arc<KernelSets>,
     element: PhantomData<E>,
 }
 
 impl<E: Element, D: Device> CudaBackend<E, D> {
     /// The backend on a device and a stream of its.
     pub fn with_options(device: Arc<D>, stream: D::Stream, options: CudaOptions) -> Self {
-        CudaBackend { device, stream, options, kernels: Arc::default(), element: PhantomData }
+        CudaBackend {
+            device,
+            stream,
+            options,
+            #[cfg(feature = "model")]
+            kernels: Arc::default(),
+            element: PhantomData,
+        }
     }
 
     /// The same on another stream of the same device.
@@ -45,14 +52,10 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
             device: self.device.clone(),
             stream,
             options: self.options.clone(),
+            #[cfg(feature = "model")]
             kernels: self.kernels.clone(),
             element: PhantomData,
         }
-    }
-
-    /// The same on elements of another type.
-    pub(super) fn cast<F: Element>(&self) -> CudaBackend<F, D> {
-        CudaBackend::with_options(self.device.clone(), self.stream.clone(), self.options.clone())
     }
 
     /// The device.
@@ -72,21 +75,6 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
 
     fn engine<'a>(&'a self, plan: &'a CudaPlan<D>, reserve: Option<RawTensor>, dropout_seed: u64) -> Engine<'a, D> {
         Engine { device: &self.device, stream: &self.stream, plan, reserve: address(reserve), dropout_seed }
-    }
-
-    /// A set of kernels, loaded if it is the first time.
-    pub(super) fn kernels<T: Send + Sync + 'static>(&self, load: impl FnOnce(&D) -> Result<T>) -> Result<Arc<T>> {
-        self.kernels.get(|| load(&self.device))
-    }
-
-    /// What tensors in its device's memory must be.
-    pub(super) fn addresses(&self) -> Addresses {
-        Addresses { device: DeviceId::of(&self.device), dtype: E::DTYPE }
-    }
-
-    /// Gives a launch to the stream.
-    pub(super) fn launch<P: Params>(&self, kernel: &Kernel<D, P>, launch: &Launch, params: &P) -> Result<()> {
-        kernel.launch(&self.device, &self.stream, launch, params)
     }
 
     /// Inference, or with a reserve, which it fills, training.

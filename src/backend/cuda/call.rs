@@ -2,11 +2,9 @@
 
 use super::device::memory::DeviceBuffer;
 use super::device::{Device, DevicePtr};
-use crate::backend::call::Convert;
-use crate::backend::device::OnDevice;
-use crate::backend::tensor::{DeviceId, TensorRef};
-use crate::backend::{Extent, RecurrentBackend, Tensors};
-use crate::dtype::{DType, Element};
+use crate::backend::convert::Convert;
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, RecurrentBackend, Tensors};
+use crate::dtype::Element;
 use crate::error::{Error, Result};
 
 /// A tensor in a device's memory by its address.
@@ -44,6 +42,21 @@ impl Tensors for Raw {
         None
     }
 }
+
+/// Calls on addresses are nothing but numbers.
+macro_rules! copied {
+    ($($args:ident),*) => {$(
+        impl Clone for $args<'_, Raw> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl Copy for $args<'_, Raw> {}
+    )*};
+}
+
+copied!(ForwardArgs, BackwardDataArgs, BackwardWeightsArgs);
 
 /// The address of a tensor that may be absent.
 pub(super) fn address(tensor: Option<RawTensor>) -> DevicePtr {
@@ -111,35 +124,5 @@ where
 
     fn mask<'a>(&self, mask: <B as Tensors>::Mask<'a>) -> Result<<Raw as Tensors>::Mask<'a>> {
         Ok(mask.into())
-    }
-}
-
-/// Addresses of tensors that must belong to one device and hold one type of element.
-pub(super) struct Addresses {
-    pub(super) device: DeviceId,
-    pub(super) dtype: DType,
-}
-
-impl Addresses {
-    pub(super) fn raw(&self, tensor: TensorRef<'_>, dtype: DType) -> Result<RawTensor> {
-        Ok(RawTensor::new(DevicePtr(tensor.address(self.device, dtype)?), tensor.len()))
-    }
-}
-
-impl Convert<OnDevice, Raw> for Addresses {
-    fn read<'a>(&self, tensor: <OnDevice as Tensors>::Read<'a>) -> Result<<Raw as Tensors>::Read<'a>> {
-        self.raw(tensor, self.dtype)
-    }
-
-    fn write<'a>(&self, tensor: <OnDevice as Tensors>::Write<'a>) -> Result<<Raw as Tensors>::Write<'a>> {
-        self.raw(tensor.view(), self.dtype)
-    }
-
-    fn lengths<'a>(&self, lengths: <OnDevice as Tensors>::Lengths<'a>) -> Result<<Raw as Tensors>::Lengths<'a>> {
-        self.raw(lengths, DType::U32)
-    }
-
-    fn mask<'a>(&self, mask: <OnDevice as Tensors>::Mask<'a>) -> Result<<Raw as Tensors>::Mask<'a>> {
-        self.raw(mask, DType::U8)
     }
 }

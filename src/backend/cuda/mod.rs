@@ -3,7 +3,7 @@
 //! ```text
 //! backend     CudaBackend: the operator on device memory, safe and raw        runtime   the same as a `Device` holds it
 //! staged      the same on slices of the host, which it copies back and forth  pass      whole passes in a device's memory
-//! call        a call on raw memory, which every way of giving tensors becomes
+//! call        a call on raw memory, which every way of giving tensors becomes  tensors   addresses of tensors without types
 //! ops/        what models need besides: products, losses, optimizers and so on, as launches
 //! recurrent/  the operator as launches: plan, families of kernels and their cost, layout of workspace and reserve, passes
 //! kernel/     a kernel with its parameter struct, the structs, products' tiles, geometries
@@ -24,12 +24,16 @@ mod call;
 pub mod device;
 pub mod images;
 mod kernel;
+#[cfg(feature = "model")]
 mod ops;
 mod options;
 mod pass;
 mod recurrent;
+#[cfg(feature = "model")]
 mod runtime;
 mod staged;
+#[cfg(feature = "model")]
+mod tensors;
 
 pub use backend::CudaBackend;
 pub use call::{Raw, RawTensor};

@@ -17,6 +17,11 @@ use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::rnn::{RnnDescriptor, RnnShape};
 
+/// The same backend on elements of another type.
+fn cast<E: Element, F: Element, D: Device>(backend: &CudaBackend<E, D>) -> CudaBackend<F, D> {
+    CudaBackend::with_options(backend.device().clone(), backend.stream().clone(), backend.options().clone())
+}
+
 /// The bytes of what is copied from or to the host.
 fn bytes<T>(bytes: Option<T>) -> Result<T> {
     bytes.ok_or_else(|| Error::unsupported("a copy from one device to another", "copy through the host"))
@@ -34,8 +39,8 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
     fn with_dtype(&self, dtype: DType) -> Result<Arc<dyn Runtime>> {
         match dtype {
             _ if dtype == E::DTYPE => Ok(Arc::new(self.clone())),
-            DType::F32 => Ok(Arc::new(self.cast::<f32>())),
-            DType::F64 => Ok(Arc::new(self.cast::<f64>())),
+            DType::F32 => Ok(Arc::new(cast::<E, f32, D>(self))),
+            DType::F64 => Ok(Arc::new(cast::<E, f64, D>(self))),
             _ => Err(no_model_in(dtype)),
         }
     }
@@ -56,7 +61,8 @@ impl<E: Element, D: Device> Runtime for CudaBackend<E, D> {
         let bytes = crate::backend::tensor::byte_count(what, dtype, len)?;
         let mut memory = DeviceBuffer::<u8, D>::new(self.device(), what, bytes)?;
         memory.fill_bytes(self.stream(), 0)?;
-        Ok(memory.into_tensor(self.addresses().device, dtype, len))
+        let address = memory.pointer().0;
+        Ok(Tensor::on_device(self.addresses().device, dtype, address, len, memory.into_owner()))
     }
 
     fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Operations in the host's memory: [`HostOperations`], which the host's backends implement on slices, and through it
 //! [`Operations`](super::Operations) for them.
 //!
-//! Its methods are those of [`Operations`](super::Operations), on slices whose lengths have been checked. All but the first have a
+//! Its methods are those of [`Operations`](super::Operations), on slices whose lengths have been checked. Each has a
 //! default, the plain loops of [`plain`]: they are the oracle, and a faster backend replaces those for which it has something better.
 
 mod operations;
@@ -53,15 +53,12 @@ pub struct HostLoss<'a, E> {
 /// [`Operations`](super::Operations) on slices. See the [module](self).
 #[allow(clippy::too_many_arguments)]
 pub trait HostOperations: Send + Sync {
-    #[doc(hidden)]
     type Element: Scalar;
 
-    #[doc(hidden)]
     fn workspace(&self, _: Workspace) -> usize {
         0
     }
 
-    #[doc(hidden)]
     fn matmul(
         &self,
         product: MatMul,
@@ -76,7 +73,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn sum_axis(
         &self,
         sizes: [usize; 3],
@@ -89,19 +85,16 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn scale_add(&self, alpha: f64, x: &[Self::Element], beta: f64, y: &mut [Self::Element]) -> Result<()> {
         elements::scale_add(alpha, x, beta, y);
         Ok(())
     }
 
-    #[doc(hidden)]
     fn scale(&self, alpha: f64, x: &mut [Self::Element]) -> Result<()> {
         elements::scale(alpha, x);
         Ok(())
     }
 
-    #[doc(hidden)]
     fn strided_copy(
         &self,
         shape: [usize; 4],
@@ -115,13 +108,11 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn multiply(&self, a: &[Self::Element], b: &[Self::Element], out: &mut [Self::Element]) -> Result<()> {
         elements::multiply(a, b, out);
         Ok(())
     }
 
-    #[doc(hidden)]
     fn add_bias_activate(
         &self,
         activation: Activation,
@@ -133,7 +124,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn activation_gradient(
         &self,
         activation: Activation,
@@ -145,12 +135,10 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn gather(&self, width: usize, table: &[Self::Element], of: &[u32], out: &mut [Self::Element]) -> Result<()> {
         rows::gather(width, table, of, out)
     }
 
-    #[doc(hidden)]
     fn scatter_add(
         &self,
         width: usize,
@@ -162,7 +150,6 @@ pub trait HostOperations: Send + Sync {
         rows::scatter_add(width, of, dout, dtable, grad)
     }
 
-    #[doc(hidden)]
     fn max_axis(
         &self,
         sizes: [usize; 3],
@@ -175,7 +162,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn max_axis_gradient(
         &self,
         sizes: [usize; 3],
@@ -187,7 +173,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn scale_rows(
         &self,
         columns: usize,
@@ -200,7 +185,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn select_rows(
         &self,
         columns: usize,
@@ -213,7 +197,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn softmax(
         &self,
         columns: usize,
@@ -225,7 +208,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn softmax_gradient(
         &self,
         columns: usize,
@@ -237,7 +219,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn layer_norm(
         &self,
         columns: usize,
@@ -252,7 +233,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn layer_norm_gradient(
         &self,
         columns: usize,
@@ -266,7 +246,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn column_moments(
         &self,
         columns: usize,
@@ -279,7 +258,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn batch_norm(
         &self,
         x: &[Self::Element],
@@ -292,7 +270,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn batch_norm_gradient(
         &self,
         x: &[Self::Element],
@@ -306,7 +283,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn mask_not_equal(
         &self,
         columns: usize,
@@ -318,7 +294,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn mask_order(
         &self,
         steps: usize,
@@ -330,17 +305,14 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn hold_gradient(&self, width: usize, hold: &[u32], dy: &[Self::Element], dx: &mut [Self::Element]) -> Result<()> {
         rows::hold_gradient(width, hold, dy, dx)
     }
 
-    #[doc(hidden)]
     fn indices(&self, rows: usize, x: &[Self::Element], out: &mut [u32]) -> Result<()> {
         rows::indices(rows, x, out)
     }
 
-    #[doc(hidden)]
     fn dropout(
         &self,
         dropout: &Dropout,
@@ -354,12 +326,10 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn loss(&self, of: HostLoss<'_, Self::Element>, entry: LossEntry, status: &mut [f64]) -> Result<()> {
         training::loss(of, entry, status)
     }
 
-    #[doc(hidden)]
     fn adam(
         &self,
         step: AdamStep,
@@ -372,7 +342,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn sgd(
         &self,
         step: SgdStep,
@@ -384,7 +353,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn rmsprop(
         &self,
         step: RmsPropStep,
@@ -398,7 +366,6 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn adagrad(
         &self,
         step: AdagradStep,
@@ -410,18 +377,15 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
-    #[doc(hidden)]
     fn sum_of_squares(&self, x: &[Self::Element]) -> f64 {
         training::sum_of_squares(x)
     }
 
-    #[doc(hidden)]
     fn clip_by_value(&self, most: f64, x: &mut [Self::Element]) -> Result<()> {
         training::clip_by_value(most, x);
         Ok(())
     }
 
-    #[doc(hidden)]
     fn check_finite(&self, x: &[Self::Element], code: u32, status: &mut [f64]) -> Result<()> {
         training::check_finite(x, code, status);
         Ok(())

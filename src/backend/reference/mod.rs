@@ -21,11 +21,13 @@
 //! records, in its workspace; backward-data's workspace holds the gradients of two layers' outputs,
 //! `[2, seq_len, batch, num_directions * P]`; backward-weights needs none.
 
+#[cfg(feature = "model")]
+mod ops;
+
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
 
 use crate::backend::host::check_at_least;
-use crate::backend::host_ops::HostOperations;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
     RecurrentBackend, Reserve, TempSpace, WeightGrad,
@@ -48,22 +50,10 @@ impl<E: Scalar> ReferenceBackend<E> {
     }
 }
 
-impl<E: Scalar> ReferenceBackend<E> {
-    /// The same for another element type.
-    pub(crate) fn cast<F: Scalar>(&self) -> ReferenceBackend<F> {
-        ReferenceBackend::new()
-    }
-}
-
 impl<E: Scalar> Default for ReferenceBackend<E> {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// The defaults, which are plain loops.
-impl<E: Scalar> HostOperations for ReferenceBackend<E> {
-    type Element = E;
 }
 
 impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {

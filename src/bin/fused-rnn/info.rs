@@ -105,7 +105,7 @@ mod cuda {
     use fused_rnn::backend::cuda::device::{Device, Properties};
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
     use fused_rnn::backend::cuda::paper::Paper;
-    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, WalkReport, driver, images};
+    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, TimeLoopReport, driver, images};
     use fused_rnn::backend::{ForwardMode, RecurrentBackend};
     use fused_rnn::{DType, Element, Error, Result};
 
@@ -247,23 +247,23 @@ mod cuda {
                 bytes(space.workspace),
                 bytes(space.reserve)
             );
-            for walk in plan.walks() {
-                text += &describe_walk(&walk);
+            for time_loop in plan.time_loops() {
+                text += &describe_loop(&time_loop);
             }
         }
         text += "Predicted times come from a model whose constants have not been measured.\n";
         Ok(text)
     }
 
-    fn describe_walk(walk: &WalkReport) -> String {
+    fn describe_loop(time_loop: &TimeLoopReport) -> String {
         let mut text = format!(
             "  {:<9}{} family, {:.0} ns a step predicted\n           {}\n",
-            walk.pass,
-            walk.family,
-            walk.predicted_ns,
-            walk.why.replace("; ", "\n           ")
+            time_loop.pass,
+            time_loop.family,
+            time_loop.predicted_ns,
+            time_loop.why.replace("; ", "\n           ")
         );
-        if let Some(launch) = &walk.persistent {
+        if let Some(launch) = &time_loop.persistent {
             let _ = writeln!(
                 text,
                 "           {}: {} blocks of {} threads{} (the GPU holds {}), {} tile{} of 8 sequences each; a block keeps {} KiB of \

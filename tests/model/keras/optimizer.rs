@@ -22,7 +22,9 @@ fn translate(case: &Case) -> Result<(OptimizerConfig, Option<Clip>), String> {
         _ => return Err("clipnorm, a norm for each tensor".to_owned()),
     };
     let config = match class {
-        "SGD" => OptimizerConfig::Sgd(Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") }),
+        "SGD" => {
+            OptimizerConfig::Sgd(Sgd { learning_rate, momentum: o.number("momentum"), nesterov: o.flag("nesterov") })
+        }
         "RMSprop" => OptimizerConfig::RmsProp(RmsProp {
             learning_rate,
             rho: o.number("rho"),
@@ -89,7 +91,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
             let target: Vec<f64> = w.iter().zip(&gradient).map(|(w, g)| w - n * g / 2.0).collect();
             let target = ArrayD::from_shape_vec(vec![1, 1, target.len()], target).map_err(|e| e.to_string())?;
             let options = FitOptions { batch_size: 1, clip: Some(clip), ..FitOptions::default() };
-            model.fit(Array2::zeros((1, 1)).view(), target.view(), options).map_err(text)?;
+            model.fit(Array2::<f64>::zeros((1, 1)).view(), target.view(), options).map_err(text)?;
             weights = model.flat_weights().map_err(text)?;
             // Rounding of the subtraction, as a part of the weight; and Keras's betas, which differ in the sixth digit of a step.
             let constants = match config {

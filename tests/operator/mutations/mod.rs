@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::run::{self, Setup, same_bits};
+use crate::common::tensors::emulated;
 use crate::common::truth::settled;
 use crate::common::{Number, Recipe};
 use crate::operations;
@@ -70,33 +71,14 @@ fn usual(mut recipe: Recipe) -> Recipe {
     recipe
 }
 
-/// The suite of the tensor operations.
+/// The suite of the operations.
 fn look_at_operations<E: Number>() -> Result<(), String> {
-    type Backend<E> = CudaBackend<E, Emulated>;
-    let suite: [fn(Backend<E>); 14] = [
-        operations::scaling,
-        operations::strided_copies,
-        operations::rows_of_a_matrix,
-        operations::sums_along_an_axis,
-        operations::maxima_along_an_axis,
-        operations::softmaxes,
-        operations::batched_products,
-        operations::layer_normalization,
-        operations::batch_normalization,
-        operations::masks_of_a_value,
-        operations::orders_of_masks,
-        operations::rows_outside,
-        operations::numbers_as_indices,
-        operations::wrong_lengths,
-    ];
     for (seed, starve) in SCHEDULES {
-        for test in suite {
-            let device = Emulated::new(Schedule { seed, starve }).map_err(|e| e.to_string())?;
-            let backend = Backend::<E>::with_options(device.into(), EmulatedStream, CudaOptions::default());
+        for (name, test) in operations::ALL {
             // The suite panics, with what is wrong.
-            catch_unwind(AssertUnwindSafe(|| test(backend))).map_err(|what| {
+            catch_unwind(AssertUnwindSafe(|| test(&emulated::<E>(seed, starve)))).map_err(|what| {
                 let text = what.downcast_ref::<String>().cloned();
-                text.unwrap_or_else(|| "a panic".to_owned()).replace('\n', " ")
+                format!("{name}: {}", text.unwrap_or_else(|| "a panic".to_owned()).replace('\n', " "))
             })?;
         }
     }

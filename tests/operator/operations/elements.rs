@@ -31,9 +31,7 @@ pub fn activations(device: &Device) {
             };
             let expected: Vec<f64> = (0..len).map(|i| dy[i] * slope(i)).collect();
             let mut dx = Tensor::poisoned(device, len);
-            device
-                .activation_gradient(activation, Tensor::new(device, &dy).get(), given.get(), dx.get_mut())
-                .unwrap();
+            device.activation_gradient(activation, Tensor::new(device, &dy).get(), given.get(), dx.get_mut()).unwrap();
             close(device, &dx.values(), &expected, |_| 16.0 * sum_unit(device), &format!("gradient of {what}"));
         }
     }

@@ -60,8 +60,24 @@ pub fn wrong_lengths(device: &Device) {
     }
     is_shape(device.softmax_gradient(3, a.get(), out.get(), other.get_mut()));
     let product = MatMul::single(Orientation::Nn, 1, 3, 2);
-    is_shape(device.matmul(MatMul { count: 3, ..product }, 1.0, a.get(), a.get(), other.get_mut(), set, space.get_mut()));
-    is_shape(device.matmul(MatMul { count: 2, ..product }, 1.0, tensor(4).get(), tensor(12).get(), out.get_mut(), set, space.get_mut()));
+    is_shape(device.matmul(
+        MatMul { count: 3, ..product },
+        1.0,
+        a.get(),
+        a.get(),
+        other.get_mut(),
+        set,
+        space.get_mut(),
+    ));
+    is_shape(device.matmul(
+        MatMul { count: 2, ..product },
+        1.0,
+        tensor(4).get(),
+        tensor(12).get(),
+        out.get_mut(),
+        set,
+        space.get_mut(),
+    ));
     is_shape(device.layer_norm(3, 0.1, a.get(), Some(out.get()), None, other.get_mut(), tensor(4).get_mut()));
     is_shape(device.layer_norm(3, 0.1, a.get(), None, None, out.get_mut(), tensor(4).get_mut()));
     is_shape(device.layer_norm(3, 0.1, a.get(), None, None, other.get_mut(), tensor(5).get_mut()));
@@ -75,7 +91,21 @@ pub fn wrong_lengths(device: &Device) {
     let (m, v) = (mean.get(), three.get());
     is_shape(device.batch_norm(3, 0.1, a.get(), m, v, None, Some(s.get()), other.get_mut()));
     let dx = Some(out.get_mut());
-    is_shape(device.batch_norm_gradient(3, 0.1, a.get(), None, m, v, None, a.get(), dx, None, None, set, space.get_mut()));
+    is_shape(device.batch_norm_gradient(
+        3,
+        0.1,
+        a.get(),
+        None,
+        m,
+        v,
+        None,
+        a.get(),
+        dx,
+        None,
+        None,
+        set,
+        space.get_mut(),
+    ));
     is_shape(device.mask_not_equal(3, a.get(), 0.0, out.get_mut()));
     is_zero(device.mask_not_equal(0, a.get(), 0.0, out.get_mut()));
     let (mut r, mut i, mut h, mut l, mut any) = (six(), six(), six(), Rows::new(device, &[9; 3]), tensor(2));
@@ -345,7 +375,8 @@ const CALLS: &[(&str, Call)] = &[
         d.adagrad(AdagradStep { rate: 0.1, epsilon: 0.1 }, w.view_mut(), dw.view(), sums.view_mut())
     }),
     ("sum_of_squares", |d, g| {
-        let (x, mut sum, mut space) = (g.element(7), g.double(1), g.element(d.workspace(Workspace::SumOfSquares).max(1)));
+        let (x, mut sum, mut space) =
+            (g.element(7), g.double(1), g.element(d.workspace(Workspace::SumOfSquares).max(1)));
         d.sum_of_squares(x.view(), sum.view_mut(), space.view_mut())
     }),
     ("clip_by_norm", |d, g| {

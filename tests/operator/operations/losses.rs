@@ -195,7 +195,10 @@ pub fn weighted_and_sparse_losses(device: &Device) {
                 numbers[rows - 1] = bad;
                 match run(sparse, columns, &numbers, &predictions, None, true) {
                     Ok((report, gradient)) => {
-                        assert!(!device.is_host() && report.loss.is_nan() && report.bad_loss == Some(3), "{what} {bad}");
+                        assert!(
+                            !device.is_host() && report.loss.is_nan() && report.bad_loss == Some(3),
+                            "{what} {bad}"
+                        );
                         // A probability of one is clipped, which has no slope.
                         let clipped = columns == 1 && !from_logits;
                         let all_nan = gradient[len - columns..].iter().all(|g| g.is_nan());

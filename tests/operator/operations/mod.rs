@@ -17,8 +17,8 @@ use crate::common::tensors::{
 use fused_rnn::backend::WeightGrad;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::ops::{
-    AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, NO_ROW, Orientation, Report, RmsPropStep, SgdStep,
-    STATUS_LEN, SoftmaxMask, Strides, Workspace,
+    AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, NO_ROW, Orientation, Report, RmsPropStep,
+    STATUS_LEN, SgdStep, SoftmaxMask, Strides, Workspace,
 };
 use fused_rnn::backend::tensor;
 use fused_rnn::cell::Activation;
@@ -126,9 +126,8 @@ with_all!(gpu_tests!(cuda_bf16 half::bf16));
 #[test]
 fn cpu_threads_do_not_change_bits() {
     for dtype in [DType::F32, DType::F64] {
-        let on = |threads: usize| {
-            Device::from(CpuBackend::<f32>::with_threads(threads).unwrap()).with_dtype(dtype).unwrap()
-        };
+        let on =
+            |threads: usize| Device::from(CpuBackend::<f32>::with_threads(threads).unwrap()).with_dtype(dtype).unwrap();
         for (name, test) in ALL {
             let alone = bits_seen(|| test(&on(1)));
             for threads in [2, 3, 7] {

@@ -387,9 +387,7 @@ pub fn batch_normalization(device: &Device) {
         let (m, v) = (mean.get(), variance.get());
         let (w, out, of_gamma) = (Some(weights.get()), Some(dx.get_mut()), Some(dgamma.get_mut()));
         let (grad, space) = (WeightGrad::Set, space.get_mut());
-        device
-            .batch_norm_gradient(2, 0.25, x.get(), w, m, v, None, x.get(), out, of_gamma, None, grad, space)
-            .unwrap();
+        device.batch_norm_gradient(2, 0.25, x.get(), w, m, v, None, x.get(), out, of_gamma, None, grad, space).unwrap();
         // dy / sqrt(0.25), and the sum of 1.5 * 1.5 / 0.5.
         assert_eq!(dx.values(), vec![3.0; rows * 2]);
         assert_eq!(dgamma.values(), vec![4.5 * rows as f64; 2]);

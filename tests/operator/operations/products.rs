@@ -81,7 +81,9 @@ pub fn sums_of_columns(device: &Device) {
                 sums.values()
             };
             let slack = |j: usize| {
-                (rows + 2) as f64 * sum_unit(device) * (column(j).iter().map(|v| v.abs()).sum::<f64>() + before[j].abs())
+                (rows + 2) as f64
+                    * sum_unit(device)
+                    * (column(j).iter().map(|v| v.abs()).sum::<f64>() + before[j].abs())
             };
             close(device, &run(), &expected, slack, &format!("{rows} x {columns} {grad:?}"));
             assert_eq!(run(), run(), "{rows} x {columns} again");
@@ -151,9 +153,7 @@ pub fn sums_along_an_axis(device: &Device) {
                 let mut y = Tensor::new(device, &start(grad, &before));
                 let x = Tensor::new(device, &x);
                 let mut space = workspace(device, Workspace::SumAxis([outer, count, inner]));
-                device
-                    .sum_axis([outer, count, inner], alpha, x.get(), y.get_mut(), grad, space.get_mut())
-                    .unwrap();
+                device.sum_axis([outer, count, inner], alpha, x.get(), y.get_mut(), grad, space.get_mut()).unwrap();
                 y.values()
             };
             let slack = |at: usize| {

@@ -9,8 +9,6 @@ use bytemuck::Pod;
 
 use super::{Device, DevicePtr};
 use crate::backend::Storage;
-use crate::backend::tensor::{DeviceId, Tensor};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// A tensor in a device's memory: owned, or the caller's under an address.
@@ -19,7 +17,7 @@ pub struct DeviceBuffer<E, D: Device> {
     pointer: DevicePtr,
     len: usize,
     /// What keeps the memory from being given back.
-    allocation: Option<Arc<Allocation<D>>>,
+    _allocation: Option<Arc<Allocation<D>>>,
     element: PhantomData<E>,
 }
 
@@ -49,8 +47,8 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
             expression: format!("{len} * {} bytes", size_of::<E>()),
         })?;
         let pointer = if bytes == 0 { DevicePtr::NULL } else { device.allocate(what, bytes)? };
-        let allocation = (bytes > 0).then(|| Arc::new(Allocation { device: device.clone(), pointer, bytes }));
-        Ok(DeviceBuffer { device: device.clone(), pointer, len, allocation, element: PhantomData })
+        let _allocation = (bytes > 0).then(|| Arc::new(Allocation { device: device.clone(), pointer, bytes }));
+        Ok(DeviceBuffer { device: device.clone(), pointer, len, _allocation, element: PhantomData })
     }
 
     /// The same with a copy of `values`, in the order of `stream`.
@@ -64,9 +62,10 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
         Ok(buffer)
     }
 
-    /// The memory as that of a tensor without a type, of `len` elements, which this has room for.
-    pub(crate) fn into_tensor(self, device: DeviceId, dtype: DType, len: usize) -> Tensor {
-        Tensor::on_device(device, dtype, self.pointer.0, len, Arc::new(self.allocation))
+    /// What gives the memory back when it is dropped.
+    #[cfg(feature = "model")]
+    pub(crate) fn into_owner(self) -> Arc<dyn std::any::Any + Send + Sync> {
+        Arc::new(self._allocation)
     }
 
     /// Memory that someone else owns.
@@ -76,7 +75,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     /// `pointer` must be valid on `device` for `len` elements as long as this value lives, aligned to the element, and not
     /// be used otherwise at the same time.
     pub unsafe fn from_raw(device: &Arc<D>, pointer: DevicePtr, len: usize) -> Self {
-        DeviceBuffer { device: device.clone(), pointer, len, allocation: None, element: PhantomData }
+        DeviceBuffer { device: device.clone(), pointer, len, _allocation: None, element: PhantomData }
     }
 
     /// Where it stands.

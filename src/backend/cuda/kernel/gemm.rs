@@ -3,13 +3,20 @@
 use super::super::device::{Device, Launch};
 use super::super::images::catalog;
 use super::launch::{Kernel, Params};
-use super::params::{BatchedGemmParams, GemmParams};
 use crate::error::Result;
 
 /// Rows of a product from which on the large tile is used.
 pub(crate) const LARGE_TILE_ROWS: usize = 33;
 /// Most pieces that the sum over steps and sequences of a weight gradient falls into.
 const MOST_SPLITS: usize = 32;
+
+/// Which way the operands of a product lie, see `kernels/gemm.cu`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orientation {
+    Nt,
+    Nn,
+    Tn,
+}
 
 /// A product's kernel with its tile.
 #[derive(Clone, Debug)]
@@ -21,22 +28,9 @@ pub(crate) struct GemmKernel<D: Device, P: Params> {
     shared_bytes: u32,
 }
 
-impl<D: Device> GemmKernel<D, GemmParams> {
-    /// The one for a tile of [`catalog::GEMM_TILES`].
-    pub(crate) fn single(device: &D, orientation: &str, math: &str, tile: usize) -> Result<Self> {
-        Self::load(device, "gemm", orientation, math, tile)
-    }
-}
-
-impl<D: Device> GemmKernel<D, BatchedGemmParams> {
-    /// The same for many products of the same size.
-    pub(crate) fn batched(device: &D, orientation: &str, math: &str, tile: usize) -> Result<Self> {
-        Self::load(device, "batched_gemm", orientation, math, tile)
-    }
-}
-
 impl<D: Device, P: Params> GemmKernel<D, P> {
-    fn load(device: &D, kernel: &str, orientation: &str, math: &str, tile: usize) -> Result<Self> {
+    /// The one for a tile of [`catalog::GEMM_TILES`]; `kernel` is `gemm`, or `batched_gemm` for many products of the same size.
+    pub(crate) fn load(device: &D, kernel: &str, orientation: &str, math: &str, tile: usize) -> Result<Self> {
         let (name, _, rows, columns, threads) = catalog::GEMM_TILES[tile];
         Ok(GemmKernel {
             kernel: Kernel::load(device, &format!("{kernel}_{orientation}_{math}_{name}"))?,

@@ -93,25 +93,18 @@ pub(crate) fn elementwise(len: u64) -> Launch {
     Launch::new([blocks as u32, 1, 1], ELEMENTWISE_THREADS)
 }
 
-/// A launch in which a warp has a row.
-pub(crate) fn by_warp(rows: usize) -> Launch {
-    elementwise((rows as u64).saturating_mul(32))
-}
-
-/// From so many terms on, a warp adds up where otherwise a thread does.
-pub(crate) const WARP_TERMS: usize = 32;
-
-/// The lanes that share a sum of `terms` terms, and the launch for `sums` of them. A function of sizes alone, as the order of sums is.
-pub(crate) fn shared_sums(sums: usize, terms: usize) -> (u32, Launch) {
-    if terms >= WARP_TERMS { (32, by_warp(sums)) } else { (1, elementwise(sums as u64)) }
-}
-
 /// Rows that a piece of a sum over rows has at least.
 const PIECE_ROWS: usize = 256;
 
 /// Pieces that a sum over rows, the gradient of a bias, falls into.
 pub(crate) fn bias_pieces(rows: usize) -> usize {
     rows.div_ceil(PIECE_ROWS).clamp(1, 64)
+}
+
+/// Pieces that the sum over `rows` of the gradient of recurrent weights in heads falls into, so that every multiprocessor has work.
+pub(crate) fn head_pieces(elements: usize, rows: usize, multiprocessors: usize) -> usize {
+    let threads = 1024 * multiprocessors.max(1);
+    threads.div_ceil(elements).min(rows.div_ceil(64)).clamp(1, 64)
 }
 
 /// A reduction of `columns` columns, each in `pieces` runs of rows; every thread of a block has `numbers` accumulators in shared memory.

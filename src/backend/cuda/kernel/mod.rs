@@ -3,5 +3,7 @@
 pub(crate) mod convert;
 pub(crate) mod gemm;
 pub(crate) mod launch;
+pub(crate) mod mirrored;
 pub(crate) mod params;
+#[cfg(feature = "model")]
 pub(crate) mod sets;

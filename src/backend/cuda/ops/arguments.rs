@@ -1,8 +1,11 @@
-//! What calls are given: addresses of tensors, sizes as kernels count them.
+//! What calls are given: addresses of tensors, sizes as kernels count them; and how they launch.
+
+use std::sync::Arc;
 
 use super::super::backend::CudaBackend;
 use super::super::call::check_alignment;
-use super::super::device::{Device, DevicePtr};
+use super::super::device::{Device, DevicePtr, Launch};
+use super::super::kernel::launch::{Kernel, Params, elementwise};
 use crate::backend::WeightGrad;
 use crate::backend::host::check_at_least;
 use crate::backend::ops::{IndexStatus, check};
@@ -55,6 +58,16 @@ pub(super) fn narrow(what: &str, size: usize) -> Result<u32> {
 }
 
 impl<E: Element, D: Device> CudaBackend<E, D> {
+    /// A set of kernels, loaded if it is the first time.
+    pub(super) fn kernels<T: Send + Sync + 'static>(&self, load: impl FnOnce(&D) -> Result<T>) -> Result<Arc<T>> {
+        self.kernels.get(|| load(self.device()))
+    }
+
+    /// Gives a launch to the stream.
+    pub(super) fn launch<P: Params>(&self, kernel: &Kernel<D, P>, launch: &Launch, params: &P) -> Result<()> {
+        kernel.launch(self.device(), self.stream(), launch, params)
+    }
+
     /// The address of a tensor of elements; null for none.
     pub(super) fn at(&self, tensor: &impl Given) -> Result<DevicePtr> {
         self.at_as(E::DTYPE, tensor)
@@ -85,4 +98,17 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         check_alignment("workspace", address)?;
         Ok(address)
     }
+}
+
+/// A launch in which a warp has a row.
+pub(super) fn by_warp(rows: usize) -> Launch {
+    elementwise((rows as u64).saturating_mul(32))
+}
+
+/// From so many terms on, a warp adds up where otherwise a thread does.
+pub(super) const WARP_TERMS: usize = 32;
+
+/// The lanes that share a sum of `terms` terms, and the launch for `sums` of them. A function of sizes alone, as the order of sums is.
+pub(super) fn shared_sums(sums: usize, terms: usize) -> (u32, Launch) {
+    if terms >= WARP_TERMS { (32, by_warp(sums)) } else { (1, elementwise(sums as u64)) }
 }

@@ -6,11 +6,12 @@ use super::super::backend::CudaBackend;
 use super::super::device::{Device, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
 use super::super::kernel::launch::{GRID, Kernel, elementwise};
-use super::super::kernel::params::{
-    ActivationGradientParams, BiasActivationParams, DropoutParams, FillParams, MultiplyParams, Rows, ScaleAddParams,
-    ScaleRowsParams, SelectRowsParams, StridedCopyParams,
-};
+use super::super::kernel::params::{DropoutParams, Rows};
 use super::arguments::{accumulates, len_of, narrow};
+use super::params::{
+    ActivationGradientParams, BiasActivationParams, FillParams, MultiplyParams, ScaleAddParams, ScaleRowsParams,
+    SelectRowsParams, StridedCopyParams,
+};
 use crate::backend::WeightGrad;
 use crate::backend::ops::{Strides, check};
 use crate::backend::tensor::{TensorMut, TensorRef};

@@ -11,11 +11,10 @@ use super::super::images::catalog::GEMM_TILES;
 use super::super::kernel::convert::Converters;
 use super::super::kernel::gemm::{GemmKernel, LARGE_TILE_ROWS, weight_splits};
 use super::super::kernel::launch::{GRID, Kernel, accumulator, elementwise, partial_sums};
-use super::super::kernel::params::{
-    BatchedGemmParams, ConvertParams, GemmParams, GemmProblem, GemmTerm, Rows, SumPartialsParams,
-};
+use super::super::kernel::params::{ConvertParams, GemmParams, GemmProblem, GemmTerm, Rows, SumPartialsParams};
 use super::super::options::Compute;
 use super::arguments::{accumulates, elements, narrow};
+use super::params::BatchedGemmParams;
 use crate::backend::WeightGrad;
 use crate::backend::ops::{MatMul, Orientation, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
@@ -40,11 +39,11 @@ pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<
     gpu.kernels(|device| {
         let compute = gpu.options().compute;
         let (multiplied, math) = compute.of(E::DTYPE);
-        let gemm = |orientation: &str, tile: usize| GemmKernel::single(device, orientation, math, tile);
+        let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, "gemm", orientation, math, tile);
         // Batches of products, those of attention, stay f32 in mixed precision.
         let exact = if compute == Compute::Tf32 { compute } else { Compute::Exact }.of(E::DTYPE).1;
         let batched = |orientation: &str| -> Result<[GemmKernel<D, BatchedGemmParams>; 2]> {
-            let tile = |tile: usize| GemmKernel::batched(device, orientation, exact, tile);
+            let tile = |tile: usize| GemmKernel::load(device, "batched_gemm", orientation, exact, tile);
             Ok([tile(0)?, tile(1)?])
         };
         Ok(Kernels {

@@ -6,6 +6,7 @@ mod loss;
 mod matmul;
 mod norm;
 mod optimizer;
+mod params;
 mod rows;
 #[cfg(all(test, feature = "emulated"))]
 mod tests;

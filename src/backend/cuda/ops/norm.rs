@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::super::backend::CudaBackend;
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::REDUCTION_THREADS;
-use super::super::kernel::launch::{Kernel, accumulator, bias_pieces, by_warp, column_reduction, elementwise};
-use super::super::kernel::params::{
+use super::super::kernel::launch::{Kernel, accumulator, bias_pieces, column_reduction, elementwise};
+use super::arguments::{accumulates, by_warp, elements, len_of, narrow};
+use super::params::{
     BatchNormParams, ColumnMomentsParams, LayerNormParams, NormGradientParams, SoftmaxGradientParams, SoftmaxParams,
 };
-use super::arguments::{accumulates, elements, len_of, narrow};
 use crate::backend::WeightGrad;
 use crate::backend::ops::{SoftmaxMask, check};
 use crate::backend::tensor::{TensorMut, TensorRef};

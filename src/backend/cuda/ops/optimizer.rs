@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::super::backend::CudaBackend;
 use super::super::device::{Device, DevicePtr};
 use super::super::kernel::launch::{Kernel, elementwise};
-use super::super::kernel::params::{
-    AdagradParams, AdamParams, CheckFiniteParams, ClipParams, RmsPropParams, SgdParams, SumOfSquaresParams,
-};
 use super::arguments::len_of;
 use super::loss::{reduction, reduction_of, reduction_workspace};
+use super::params::{
+    AdagradParams, AdamParams, CheckFiniteParams, ClipParams, RmsPropParams, SgdParams, SumOfSquaresParams,
+};
 use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::{DType, Element};

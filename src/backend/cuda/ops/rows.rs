@@ -5,15 +5,14 @@ use std::sync::Arc;
 use super::super::backend::CudaBackend;
 use super::super::device::{Device, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
-use super::super::kernel::launch::{
-    Kernel, WARP_TERMS, accumulator, bias_pieces, by_warp, column_reduction, elementwise, shared_sums,
-};
-use super::super::kernel::params::{
-    BiasGradientParams, GatherParams, HoldGradientParams, IndicesParams, MaskNotEqualParams, MaskOrderParams,
-    MaxAxisGradientParams, MaxAxisParams, Rows, ScatterAddParams, SumAxisParams,
-};
-use super::arguments::{accumulates, elements, narrow};
+use super::super::kernel::launch::{Kernel, accumulator, bias_pieces, column_reduction, elementwise};
+use super::super::kernel::params::{BiasGradientParams, Rows};
+use super::arguments::{WARP_TERMS, accumulates, by_warp, elements, narrow, shared_sums};
 use super::matmul;
+use super::params::{
+    GatherParams, HoldGradientParams, IndicesParams, MaskNotEqualParams, MaskOrderParams, MaxAxisGradientParams,
+    MaxAxisParams, ScatterAddParams, SumAxisParams,
+};
 use crate::backend::WeightGrad;
 use crate::backend::ops::{IndexStatus, MaskOrder, check};
 use crate::backend::tensor::{TensorMut, TensorRef};

@@ -4,6 +4,7 @@ use bytemuck::Zeroable;
 
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
+use super::super::kernel::gemm::Orientation;
 use super::super::kernel::params::{
     BackwardDirection, BackwardParams, CellOptions, GemmProblem, HeadProduct, PersistentBackwardParams, Phase, Rows,
     StepBackwardParams,
@@ -12,7 +13,6 @@ use super::cell::{Run, candidate_run, gradient_slots, has_second_product, input_
 use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
 use super::space::{DirectionScratch, DirectionSpace};
 use crate::backend::BackwardDataArgs;
-use crate::backend::ops::Orientation;
 use crate::error::Result;
 use crate::rnn::PaddedOutput;
 

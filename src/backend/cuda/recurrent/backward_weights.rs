@@ -5,15 +5,14 @@ use bytemuck::Zeroable;
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
-use super::super::kernel::gemm::weight_splits;
-use super::super::kernel::launch::{bias_pieces, column_reduction, partial_sums};
+use super::super::kernel::gemm::{Orientation, weight_splits};
+use super::super::kernel::launch::{bias_pieces, column_reduction, head_pieces, partial_sums};
 use super::super::kernel::params::{
     BiasGradientParams, GemmParams, HeadWeightsParams, PeepholeGradientParams, Rows, SumPartialsParams,
 };
 use super::cell::{Run, candidate_run, gradient_slots, input_runs, recurrent_run, used_slots};
 use super::engine::{Engine, Sequences, problem};
 use super::space::Workspace;
-use crate::backend::ops::Orientation;
 use crate::backend::{BackwardWeightsArgs, WeightGrad};
 use crate::error::Result;
 use crate::rnn::{Bias, CandidateTerm, InputKind, LayerWeights};
@@ -228,10 +227,4 @@ struct PartialSums {
     partial: DevicePtr,
     lengths: DevicePtr,
     grad: WeightGrad,
-}
-
-/// Pieces that the sum over `rows` of the gradient of recurrent weights in heads falls into, so that every multiprocessor has work.
-pub(super) fn head_pieces(elements: usize, rows: usize, multiprocessors: usize) -> usize {
-    let threads = 1024 * multiprocessors.max(1);
-    threads.div_ceil(elements).min(rows.div_ceil(64)).clamp(1, 64)
 }

@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
+use super::super::kernel::gemm::Orientation;
 use super::super::kernel::launch::{Kernel, Params};
 use super::super::kernel::params::{
     DropoutParams, GatesParams, GemmParams, GemmProblem, GemmTerm, HeadProductParams, Rows, SavedGates,
@@ -14,7 +15,6 @@ use super::super::kernel::params::{
 use super::cell::{gradient_slots, is_split};
 use super::plan::CudaPlan;
 use crate::backend::ForwardMode;
-use crate::backend::ops::Orientation;
 use crate::error::Result;
 use crate::rnn::{Dropout, LayerWeights, Layout, RnnDescriptor};
 

@@ -4,6 +4,7 @@ use bytemuck::Zeroable;
 
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
+use super::super::kernel::gemm::Orientation;
 use super::super::kernel::params::{
     CellOptions, ForwardDirection, ForwardParams, GemmProblem, HeadProduct, PersistentForwardParams, Phase, Rows,
     StepForwardParams,
@@ -12,7 +13,6 @@ use super::super::options::Family;
 use super::cell::{Run, candidate_run, has_second_product, recurrent_run};
 use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
 use crate::backend::ForwardArgs;
-use crate::backend::ops::Orientation;
 use crate::error::Result;
 use crate::rnn::PaddedOutput;
 

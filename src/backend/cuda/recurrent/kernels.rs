@@ -1,7 +1,7 @@
 //! The kernels of a plan.
 
 use super::super::device::Device;
-use super::super::kernel::gemm::{GemmKernel, LARGE_TILE_ROWS};
+use super::super::kernel::gemm::{GemmKernel, LARGE_TILE_ROWS, Orientation};
 use super::super::kernel::launch::Kernel;
 use super::super::kernel::launch::Params;
 use super::super::kernel::params::{
@@ -9,7 +9,6 @@ use super::super::kernel::params::{
     HeadWeightsParams, PeepholeGradientParams, StepBackwardParams, StepForwardParams, SumPartialsParams,
 };
 use crate::backend::ForwardMode;
-use crate::backend::ops::Orientation;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::rnn::{InputKind, RnnDescriptor};
@@ -51,7 +50,7 @@ impl<D: Device> Kernels<D> {
     ) -> Result<Self> {
         let cell = descriptor.cell.spec().name;
         let (heads, of_gates) = (descriptor.heads > 1, descriptor.input == InputKind::Gates);
-        let gemm = |orientation: &str, tile: usize| GemmKernel::single(device, orientation, math, tile);
+        let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, "gemm", orientation, math, tile);
         let backward = || -> Result<BackwardKernels<D>> {
             Ok(BackwardKernels {
                 begin: Kernel::load(device, &format!("begin_backward_{dtype}"))?,

@@ -3,11 +3,11 @@
 //! Packing a matrix costs about as much as a few products of one row with it, and a short sequence does not make many
 //! more. A product whose right operand is given by rows needs no other layout. While rows are short, what their reads
 //! across cache lines cost hides behind the latency of the additions; longer ones are packed, which a step repays. The
-//! sums are those of [`gemm`], in the same order, so that nothing but the time depends on which path is taken.
+//! sums are those of [`gemm`](super), in the same order, so that nothing but the time depends on which path is taken.
 
-use super::Call;
-use super::gemm::{self, DEPTH, Panels, Start, finish};
-use crate::backend::cpu::CpuElement;
+use super::tile::finish;
+use super::{DEPTH, Panels, Start, product};
+use crate::backend::cpu::{Call, CpuElement};
 use crate::simd::{Isa, Kernel, Simd, load_part};
 
 /// Bytes of the rows that are read where they lie, at most.
@@ -18,7 +18,7 @@ const VECTORS: usize = 8;
 
 /// The right operand of a step's product.
 #[derive(Clone, Copy)]
-pub(super) enum Operand<'a, E> {
+pub(crate) enum Operand<'a, E> {
     Packed(Panels<'a, E>),
     /// `[k, n]` as it lies.
     ByRows {
@@ -29,7 +29,7 @@ pub(super) enum Operand<'a, E> {
 
 impl<E: CpuElement> Call<'_, E> {
     /// The rows `first..first + k` of a matrix with `n` columns, packed into `out` unless they can be read where they lie.
-    pub(super) fn step_operand<'o>(
+    pub(crate) fn step_operand<'o>(
         &self,
         matrix: &'o [E],
         first: usize,
@@ -47,7 +47,7 @@ impl<E: CpuElement> Call<'_, E> {
 
     /// The product of step `t` of a walk, `c = start + a b`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
     #[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
-    pub(super) fn step_product<'s>(
+    pub(crate) fn step_product<'s>(
         &self,
         t: usize,
         rows: usize,
@@ -60,7 +60,7 @@ impl<E: CpuElement> Call<'_, E> {
     ) {
         match b {
             Operand::Packed(b) => {
-                gemm::multiply(self.isa, 0..rows, row, b.at_step(t), c, offset, start, scratch, self.row_workers);
+                product::multiply(self.isa, 0..rows, row, b.at_step(t), c, offset, start, scratch, self.row_workers);
             }
             Operand::ByRows { data, n } => {
                 for i in 0..rows {
@@ -73,15 +73,32 @@ impl<E: CpuElement> Call<'_, E> {
 
 /// `c = start + a b`, where `b` is `[k, n]` by rows.
 fn multiply<E: CpuElement>(isa: Isa, a: &[E], b: &[E], c: &mut [E], start: Start<'_, E>) {
-    for (block, (a, b)) in a.chunks(DEPTH).zip(b.chunks(DEPTH * c.len())).enumerate() {
+    multiply_columns(isa, a, b, c.len(), 0, c, start);
+}
+
+/// The same for the columns from `first` on that `c` has room for.
+pub(crate) fn multiply_columns<E: CpuElement>(
+    isa: Isa,
+    a: &[E],
+    b: &[E],
+    n: usize,
+    first: usize,
+    c: &mut [E],
+    start: Start<'_, E>,
+) {
+    for (block, (a, b)) in a.chunks(DEPTH).zip(b.chunks(DEPTH * n)).enumerate() {
         let start = if block == 0 { start } else { Start::Add };
-        isa.run(RowTimesRows { a, b, c: &mut *c, start });
+        isa.run(RowTimesRows { a, b, n, first, c: &mut *c, start });
     }
 }
 
 struct RowTimesRows<'a, E> {
     a: &'a [E],
     b: &'a [E],
+    /// Columns of `b`.
+    n: usize,
+    /// Column where `c` begins.
+    first: usize,
     c: &'a mut [E],
     start: Start<'a, E>,
 }
@@ -91,11 +108,11 @@ impl<E: CpuElement> Kernel<E> for RowTimesRows<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
-        let RowTimesRows { a, b, c, start } = self;
-        let n = c.len();
-        for first in (0..n).step_by(VECTORS * S::LANES) {
-            let c = &mut c[first..n.min(first + VECTORS * S::LANES)];
-            let part = Part { a, b, n, first, start };
+        let RowTimesRows { a, b, n, first, c, start } = self;
+        let columns = c.len();
+        for at in (0..columns).step_by(VECTORS * S::LANES) {
+            let c = &mut c[at..columns.min(at + VECTORS * S::LANES)];
+            let part = Part { a, b, n, first: first + at, start };
             match c.len().div_ceil(S::LANES) {
                 1 => part.in_vectors::<S, 1>(s, c),
                 2 => part.in_vectors::<S, 2>(s, c),

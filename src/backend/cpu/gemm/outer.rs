@@ -2,9 +2,9 @@
 //!
 //! Packing pays for itself by how often an element is used. Here an element of the left operand, the gates' gradients, is
 //! used once for every few columns, and with few steps all of it stays in the nearest cache. The sums are those of
-//! [`gemm`](super::gemm), in the same order.
+//! [`gemm`](super), in the same order.
 
-use super::gemm::{Start, finish};
+use super::tile::{Start, finish};
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Kernel, Simd};
 

@@ -1,0 +1,175 @@
+//! Elements and optimizers, compiled for the widest vectors of the machine. No operation is fused, so that the bits are the plain loops'
+//! on every instruction set.
+
+use crate::backend::cpu::CpuElement;
+use crate::backend::host_ops::plain::training;
+use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep};
+use crate::cell::Activation;
+use crate::simd::{Kernel, Simd};
+
+/// `y = alpha x + beta y`, or `y = alpha x` where `beta` is absent.
+pub(super) struct ScaleAdd<'a, E> {
+    pub alpha: E,
+    pub x: &'a [E],
+    pub beta: Option<E>,
+    pub y: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for ScaleAdd<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let ScaleAdd { alpha, x, beta, y } = self;
+        match beta {
+            None => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * *x),
+            Some(beta) => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * *x + beta * *y),
+        }
+    }
+}
+
+/// `values = activation(values + bias)`.
+pub(super) struct AddBiasActivate<'a, E> {
+    pub activation: Activation,
+    pub bias: Option<&'a [E]>,
+    pub values: &'a mut [E],
+    pub inputs: Option<&'a mut [E]>,
+}
+
+impl<E: CpuElement> Kernel<E> for AddBiasActivate<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let AddBiasActivate { activation, bias, values, inputs } = self;
+        if let Some(bias) = bias {
+            for row in values.chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(bias).for_each(|(v, b)| *v += *b);
+            }
+        }
+        if let Some(inputs) = inputs {
+            inputs.copy_from_slice(values);
+        }
+        // The cheap ones each have a loop of their own, which becomes vectors.
+        match activation {
+            Activation::Linear => {}
+            Activation::Relu => values.iter_mut().for_each(|v| *v = Activation::Relu.apply(*v)),
+            Activation::LeakyRelu { alpha } => {
+                values.iter_mut().for_each(|v| *v = Activation::LeakyRelu { alpha }.apply(*v));
+            }
+            other => values.iter_mut().for_each(|v| *v = other.apply(*v)),
+        }
+    }
+}
+
+/// `dx = dy activation'`.
+pub(super) struct ActivationGradient<'a, E> {
+    pub activation: Activation,
+    pub dy: &'a [E],
+    pub values: &'a [E],
+    pub dx: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for ActivationGradient<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let ActivationGradient { activation, dy, values, dx } = self;
+        let all = dx.iter_mut().zip(dy).zip(values);
+        match activation {
+            Activation::Linear => dx.copy_from_slice(dy),
+            Activation::Relu => all.for_each(|((dx, dy), y)| *dx = *dy * Activation::Relu.derivative(*y, *y)),
+            Activation::Tanh => all.for_each(|((dx, dy), y)| *dx = *dy * Activation::Tanh.derivative(*y, *y)),
+            Activation::Sigmoid => all.for_each(|((dx, dy), y)| *dx = *dy * Activation::Sigmoid.derivative(*y, *y)),
+            other if other.derivative_needs_input() => {
+                all.for_each(|((dx, dy), x)| *dx = *dy * other.derivative(*x, other.apply(*x)));
+            }
+            other => all.for_each(|((dx, dy), y)| *dx = *dy * other.derivative(*y, *y)),
+        }
+    }
+}
+
+/// The plain loops.
+pub(super) struct Adam<'a, E> {
+    pub step: AdamStep,
+    pub parameters: &'a mut [E],
+    pub gradients: &'a [E],
+    pub m: &'a mut [E],
+    pub v: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for Adam<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        training::adam(self.step, self.parameters, self.gradients, self.m, self.v);
+    }
+}
+
+/// The plain loops.
+pub(super) struct Sgd<'a, E> {
+    pub step: SgdStep,
+    pub parameters: &'a mut [E],
+    pub gradients: &'a [E],
+    pub velocity: Option<&'a mut [E]>,
+}
+
+impl<E: CpuElement> Kernel<E> for Sgd<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        training::sgd(self.step, self.parameters, self.gradients, self.velocity);
+    }
+}
+
+/// The plain loops.
+pub(super) struct RmsProp<'a, E> {
+    pub step: RmsPropStep,
+    pub parameters: &'a mut [E],
+    pub gradients: &'a [E],
+    pub mean_square: &'a mut [E],
+    pub mean: Option<&'a mut [E]>,
+    pub velocity: Option<&'a mut [E]>,
+}
+
+impl<E: CpuElement> Kernel<E> for RmsProp<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let RmsProp { step, parameters, gradients, mean_square, mean, velocity } = self;
+        training::rmsprop(step, parameters, gradients, mean_square, mean, velocity);
+    }
+}
+
+/// The plain loops.
+pub(super) struct Adagrad<'a, E> {
+    pub step: AdagradStep,
+    pub parameters: &'a mut [E],
+    pub gradients: &'a [E],
+    pub sums: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for Adagrad<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        training::adagrad(self.step, self.parameters, self.gradients, self.sums);
+    }
+}
+
+/// The plain loops; the sum.
+pub(super) struct SumOfSquares<'a, E>(pub &'a [E]);
+
+impl<E: CpuElement> Kernel<E> for SumOfSquares<'_, E> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) -> f64 {
+        training::sum_of_squares(self.0)
+    }
+}

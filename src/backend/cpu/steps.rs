@@ -1,0 +1,83 @@
+//! A tensor of steps that threads write, some positions each: [`Steps`].
+//!
+//! The rows of one position lie far apart, between those of the others, so what a thread writes is no slice. This is a view of three
+//! axes that can be split along the positions; its parts never share an element.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use crate::backend::cpu::CpuElement;
+use crate::rnn::{Layout, RnnShape};
+
+/// A tensor `[T, positions, width]` to write: element `(t, position, k)` stands at `t * step + position * row + k` from the first.
+///
+/// Invariant: every such element lies inside of the borrowed slice, and no other view has it.
+pub(crate) struct Steps<'a, E> {
+    first: *mut E,
+    steps: usize,
+    positions: usize,
+    width: usize,
+    step: usize,
+    row: usize,
+    tensor: PhantomData<&'a mut [E]>,
+}
+
+// SAFETY: a view is the only way to its elements, as `&mut [E]` is, which may be sent where `E` may.
+unsafe impl<E: Send> Send for Steps<'_, E> {}
+
+impl<'a, E: CpuElement> Steps<'a, E> {
+    /// An internal tensor.
+    pub(crate) fn inner(data: &'a mut [E], shape: RnnShape, width: usize) -> Self {
+        Steps::outer(data, shape, width, Layout::SequenceMajor)
+    }
+
+    /// An internal tensor that may be absent, and then is empty.
+    pub(crate) fn if_any(data: &'a mut [E], shape: RnnShape, width: usize) -> Option<Self> {
+        (!data.is_empty()).then(|| Steps::inner(data, shape, width))
+    }
+
+    /// A tensor of the caller, whose order of sequences must be that of the positions.
+    pub(crate) fn outer(data: &'a mut [E], shape: RnnShape, width: usize, layout: Layout) -> Self {
+        let (steps, positions) = (shape.seq_len, shape.batch);
+        // As many elements as the view has, or a panic: the invariant rests on it.
+        let data = &mut data[..steps * positions * width];
+        let (step, row) = match layout {
+            Layout::SequenceMajor => (positions * width, width),
+            Layout::BatchMajor => (width, steps * width),
+        };
+        Steps { first: data.as_mut_ptr(), steps, positions, width, step, row, tensor: PhantomData }
+    }
+
+    /// Some of the features.
+    pub(crate) fn features(self, first: usize, width: usize) -> Self {
+        assert!(first <= self.width && width <= self.width - first, "features within the tensor's");
+        Steps { first: self.first.wrapping_add(first), width, ..self }
+    }
+
+    /// The first positions, and the others.
+    pub(crate) fn split(self, positions: usize) -> (Self, Self) {
+        assert!(positions <= self.positions, "positions within the tensor's");
+        let others = Steps {
+            first: self.first.wrapping_add(positions * self.row),
+            positions: self.positions - positions,
+            ..self
+        };
+        (Steps { positions, ..self }, others)
+    }
+
+    /// The first `rows` positions of step `t` of an internal tensor, one after the other.
+    pub(crate) fn block(&mut self, t: usize, rows: usize) -> &mut [E] {
+        assert!(t < self.steps && rows <= self.positions && self.row == self.width, "rows of an internal tensor");
+        // SAFETY: the rows are one after the other (`row == width`), inside of the tensor and of this view alone (the invariant); the
+        // borrow of `self` keeps others from being made meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(t * self.step), rows * self.width) }
+    }
+
+    /// The features of one step at one position.
+    pub(crate) fn row(&mut self, t: usize, position: usize) -> &mut [E] {
+        assert!(t < self.steps && position < self.positions, "a row of the tensor");
+        // SAFETY: the row is inside of the tensor and of this view alone (the invariant); the borrow of `self` keeps others from being
+        // made meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(t * self.step + position * self.row), self.width) }
+    }
+}
