@@ -51,6 +51,6 @@ fn main() -> Result<()> {
     let next = model.predict(&array![[[70.0], [80.0], [90.0]]])?[[0, 0]];
     println!("loss: {:.4} after the first epoch, {:.4} after the last", history.loss[0], history.loss[epochs - 1]);
     println!("after 70, 80, 90: {next:.2} (Keras: 100 to 103); trained in {seconds:.3} s");
-    common::result("univariate", "LSTM", "next_value", next.into(), seconds);
+    common::result("univariate", "LSTM", "next_value", next, seconds);
     Ok(())
 }

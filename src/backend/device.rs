@@ -53,6 +53,11 @@ impl Device {
         Device::from(ReferenceBackend::<f32>::new())
     }
 
+    /// The device of a backend that has no [`From`] of its own, such as a CUDA backend on a machine that its user describes.
+    pub fn of(backend: impl Runtime + 'static) -> Self {
+        Device { runtime: Arc::new(backend) }
+    }
+
     /// The same in another element type: `f32` or `f64`; on a GPU `f16` and `bf16` too, for the recurrent operator alone: models are
     /// in `f32` or `f64`.
     ///
@@ -323,11 +328,40 @@ impl Deref for Device {
     }
 }
 
-impl<R: Runtime + 'static> From<R> for Device {
-    fn from(runtime: R) -> Self {
-        Device { runtime: Arc::new(runtime) }
-    }
+/// Backends as devices. Not generic, and not inlined: a backend is compiled here once, and not again in every crate that uses it.
+macro_rules! devices {
+    ($($(#[$feature:meta])? $backend:ty;)*) => {
+        $(
+            $(#[$feature])?
+            impl From<$backend> for Device {
+                #[inline(never)]
+                fn from(backend: $backend) -> Self {
+                    Device { runtime: Arc::new(backend) }
+                }
+            }
+        )*
+    };
 }
+
+devices! {
+    ReferenceBackend<f32>;
+    ReferenceBackend<f64>;
+    CpuBackend<f32>;
+    CpuBackend<f64>;
+    #[cfg(feature = "cuda")] OnGpu<f32>;
+    #[cfg(feature = "cuda")] OnGpu<f64>;
+    #[cfg(feature = "cuda")] OnGpu<half::f16>;
+    #[cfg(feature = "cuda")] OnGpu<half::bf16>;
+    #[cfg(feature = "emulated")] OnEmulatedGpu<f32>;
+    #[cfg(feature = "emulated")] OnEmulatedGpu<f64>;
+    #[cfg(feature = "emulated")] OnEmulatedGpu<half::f16>;
+    #[cfg(feature = "emulated")] OnEmulatedGpu<half::bf16>;
+}
+
+#[cfg(feature = "cuda")]
+type OnGpu<E> = super::cuda::CudaBackend<E, super::cuda::driver::Driver>;
+#[cfg(feature = "emulated")]
+type OnEmulatedGpu<E> = super::cuda::CudaBackend<E, super::cuda::emulated::Emulated>;
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

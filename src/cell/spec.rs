@@ -233,8 +233,29 @@ cells! { $
         needs_inputs: true,
         options: &[CellOption::ForgetGate],
     };
+
+    /// Minimal gated unit, [`crate::cell::mgu`].
+    Mgu in mgu, usual layer Mgu "MGU" "mgu": CellSpec {
+        name: "mgu",
+        title: "MGU",
+        gates: &["f", "n"],
+        keras: None,
+        onnx: None,
+        peepholes: &[],
+        candidate: Candidate::Gated,
+        states: &["h"],
+        positive: &[],
+        saved: &["f", "n", "q"],
+        functions: GATE_AND_STATE,
+        needs_inputs: false,
+        options: &[],
+    };
 }
 
+#[allow(
+    clippy::single_component_path_imports,
+    reason = "in the build script, which has this file too, the path is short"
+)]
 pub(crate) use for_each_cell;
 
 impl CellKind {

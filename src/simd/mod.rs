@@ -1,6 +1,6 @@
 //! Vectors of `f32` or `f64`, whose instruction set is chosen at run time. A leaf: it knows no backend. All of the CPU's `unsafe` is here.
 //!
-//! A [`Kernel`] is a leaf computation written once over the trait [`Simd`]; [`Isa::run`] compiles it for each instruction
+//! A [`Kernel`] is a leaf computation written once over the trait [`Simd`]; `Isa::run` compiles it for each instruction
 //! set and calls the best that the machine has. Everything a kernel calls must be `#[inline(always)]`, so that it is
 //! compiled with the instruction set's features.
 //!
@@ -30,7 +30,7 @@ pub trait Kernel<E: Scalar> {
 pub trait Simd<E: Scalar>: Copy {
     /// One vector.
     type V: Copy;
-    /// Elements of a vector, at most [`MAX_LANES`].
+    /// Elements of a vector, at most 16.
     const LANES: usize;
     /// Most rows of a matrix tile two vectors wide that fit the registers.
     const ROWS: usize;

@@ -216,7 +216,15 @@ impl Recipe {
     /// Whether some derivative of the operator jumps.
     pub fn is_kinked(&self) -> bool {
         let d = &self.descriptor;
-        d.gate_clip.is_some() || d.cell_clip.is_some() || self.used_activations().into_iter().any(is_kinked)
+        d.gate_clip.is_some()
+            || d.cell_clip.is_some()
+            || self.used_activations().into_iter().any(is_kinked)
+            || (self.dcn && self.has_a_maximum())
+    }
+
+    /// Whether a state is a maximum: the output does not depend on which side of it is the larger, but that state does.
+    fn has_a_maximum(&self) -> bool {
+        self.descriptor.cell == CellKind::Slstm
     }
 
     fn is_bounded(&self) -> bool {
@@ -328,6 +336,7 @@ impl Recipe {
             self.drawn_in = dtype;
             self.shape.seq_len = self.shape.seq_len.min(6);
             self.descriptor.num_layers = self.descriptor.num_layers.min(2);
+            self.dcn &= !self.has_a_maximum();
             if self.is_kinked() || !self.is_bounded() {
                 (self.descriptor.gate_clip, self.descriptor.cell_clip) = (None, None);
                 self.descriptor.activations = Activations::default();

@@ -3,6 +3,11 @@
 use std::cell::RefCell;
 
 use fused_rnn::backend::WeightGrad;
+#[cfg(feature = "emulated")]
+use fused_rnn::backend::cuda::{
+    CudaBackend,
+    emulated::{Emulated, EmulatedStream, Schedule},
+};
 use fused_rnn::backend::ops::{IndexStatus, Report, STATUS_LEN, Workspace};
 use fused_rnn::backend::tensor::{self, TensorMut, TensorRef};
 use fused_rnn::{DType, Device, Element};
@@ -227,9 +232,10 @@ pub const GRADS: [WeightGrad; 2] = [WeightGrad::Set, WeightGrad::Add];
 
 /// The kernels on the emulated GPU, under a schedule.
 #[cfg(feature = "emulated")]
-pub fn emulated<E: Element>(seed: u64, starve: bool) -> Device {
-    use fused_rnn::backend::cuda::CudaBackend;
-    use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
+pub fn emulated<E: Element>(seed: u64, starve: bool) -> Device
+where
+    Device: From<CudaBackend<E, Emulated>>,
+{
     let device = Emulated::new(Schedule { seed, starve }).expect("there is such a device");
     Device::from(CudaBackend::<E, _>::with_options(device.into(), EmulatedStream, Default::default()))
 }

@@ -218,7 +218,7 @@ pub fn bits(pass: &DevicePass) -> Vec<u8> {
 }
 
 pub fn each_pass<E: Element, D: Device>(backend: &CudaBackend<E, D>, mut check: impl FnMut(&str, DevicePass)) {
-    let device = fused_rnn::Device::from(backend.clone());
+    let device = fused_rnn::Device::of(backend.clone());
     for cell in CellKind::ALL {
         for mode in [ForwardMode::Inference, ForwardMode::Training] {
             check(&format!("{cell}, {}, {mode:?}", E::DTYPE), pass(&device, cell, mode));

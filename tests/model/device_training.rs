@@ -115,7 +115,7 @@ fn emulated(dtype: DType, seed: u64, starve: bool) -> Device {
 }
 
 fn on(counting: Arc<Counting>) -> Device {
-    Device::from(CudaBackend::<f32, _>::with_options(counting, EmulatedStream, Default::default()))
+    Device::of(CudaBackend::<f32, _>::with_options(counting, EmulatedStream, Default::default()))
 }
 
 fn stacks() -> [Vec<LayerConfig>; 3] {

@@ -46,7 +46,7 @@ impl<D: device::Device> Kit<D> {
     where
         D: 'static,
     {
-        Device::from(self.backend::<f32>(compute))
+        Device::of(self.backend::<f32>(compute))
     }
 
     fn backend<E: Element>(&self, compute: Compute) -> CudaBackend<E, D> {
@@ -194,10 +194,10 @@ fn other_elements_are_refused<D: device::Device>(kit: &Kit<D>) {
         let plan = kit.backend::<half::f16>(compute).plan(&descriptor, shape, ForwardMode::Inference).map(drop);
         assert!(matches!(&plan, Err(Error::InvalidOption { option, .. }) if option == "compute"), "{plan:?}");
     }
-    assert!(Device::from(kit.backend::<f32>(Compute::F16)).needs_loss_scale());
-    assert!(Device::from(kit.backend::<half::f16>(Compute::Exact)).needs_loss_scale());
+    assert!(Device::of(kit.backend::<f32>(Compute::F16)).needs_loss_scale());
+    assert!(Device::of(kit.backend::<half::f16>(Compute::Exact)).needs_loss_scale());
     for compute in [Compute::Bf16, Compute::Exact] {
-        assert!(!Device::from(kit.backend::<f32>(compute)).needs_loss_scale(), "{compute:?}");
+        assert!(!Device::of(kit.backend::<f32>(compute)).needs_loss_scale(), "{compute:?}");
     }
 }
 

@@ -399,6 +399,10 @@ fn weight_gradients_are_not_zero<E: Number, B: HostBackend<E>>(backend: &B) {
             ..Recipe::random(11)
         };
         for (name, values) in default_training(backend, &recipe.problem()).expect("valid") {
+            // Of a maximum, one side has no gradient.
+            if name == "dc0" && cell.other_states() > 1 {
+                continue;
+            }
             let zeros = values.iter().filter(|v| **v == E::zero()).count();
             assert_eq!(zeros, 0, "{}: {zeros} of {} elements of {name} are zero", label(backend), values.len());
         }
@@ -967,6 +971,7 @@ fn tolerances_are_tight() {
     for seed in 0..60 {
         let mut recipe = Recipe::random(seed);
         recipe.descriptor.direction = Direction::Forward;
+        (recipe.descriptor.input, recipe.descriptor.input_size) = (InputKind::Features, 17);
         recipe.descriptor.activations = RnnDescriptor::rnn(1, 1).activations;
         recipe.descriptor.reverse_activations = None;
         (recipe.descriptor.gate_clip, recipe.descriptor.cell_clip, recipe.gain) = (None, None, 1.0);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Every fixture on one backend.
 fn all_pass<E: Scalar, B: HostBackend<E>>(backend: &B) {
     let files = fixtures();
-    for prefix in ["torch_", "keras_", "onnx_", "ort_"] {
+    for prefix in ["torch_", "keras_", "onnx_", "ort_", "equations_"] {
         let count = files.iter().filter(|f| f.file_name().unwrap().to_string_lossy().starts_with(prefix)).count();
         assert!(count >= 15, "only {count} cases of {prefix}");
     }
@@ -184,7 +184,7 @@ fn malformed_cases_name_what_is_wrong() {
     let table: Vec<(&str, Change, &str)> = vec![
         // Keys.
         (torch, no_key("source"), "case.source: expected a string, got nothing"),
-        (torch, key("/source", json!("mxnet 1")), "expected torch, keras, onnx or onnxruntime"),
+        (torch, key("/source", json!("mxnet 1")), "expected torch, keras, onnx, onnxruntime or equations"),
         (torch, key("/source", json!(1)), "case.source: expected a string, got 1"),
         (torch, key("/cell", json!("rwkv")), "case.cell: expected rnn_tanh, rnn_relu, lstm or gru, got \"rwkv\""),
         (torch, no_key("T"), "case.T: expected a whole number of at least 1, got nothing"),

@@ -188,7 +188,7 @@ fn options_that_cannot_be() {
         (&["--learning-rate=-1"], "learning_rate"),
         (&["--test-fraction", "1"], "test_fraction"),
         (&["--test-fraction", "0.5", "--validation-fraction", "0.5"], "test_fraction"),
-        (&["--cell", "cnn"], "rnn, lstm or gru"),
+        (&["--cell", "cnn"], "one of rnn, lstm, gru, slstm, mgu"),
         (&["--gaps", "ignore"], "forward-fill"),
     ] {
         let output = train(&data, folder.path(), options);

@@ -1,7 +1,6 @@
 //! Sizes: of the cell's operands, of the reserve and of the workspace. Everything follows from the plan alone, so that a
 //! reserve can be read by a backend with another number of threads or other vectors.
 
-use super::cells::column;
 use super::gemm;
 use super::threads::Threads;
 use crate::backend::cpu::CpuElement;

@@ -38,7 +38,7 @@ impl Tensors for Raw {
     type Lengths<'a> = RawTensor;
     type Mask<'a> = RawTensor;
 
-    fn lengths_on_host<'l>(_: &'l RawTensor) -> Option<&'l [u32]> {
+    fn lengths_on_host(_: &RawTensor) -> Option<&[u32]> {
         None
     }
 }

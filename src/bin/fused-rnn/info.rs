@@ -198,7 +198,7 @@ mod cuda {
                 let properties = Properties::usual((major, minor))?;
                 let paper = Arc::new(Paper::new(properties.clone()));
                 let backend = CudaBackend::<f32, _>::with_options(paper, (), options(args)?);
-                describe(args, &Device::from(backend), &properties)
+                describe(args, &Device::of(backend), &properties)
             }
         }
     }

@@ -254,7 +254,7 @@ pub(super) fn parameters(builder: &mut Builder, cell: &dyn Cell, input_size: usi
     Ok(range)
 }
 
-/// The output of a cell of this crate, whose states may be given one by one, and its last states one by one.
+/// The output of a cell of this crate, whose states may be given as h and the others, and its last states likewise.
 pub(super) fn steps(
     builder: &mut Builder,
     cell: Box<dyn Cell>,
@@ -270,13 +270,12 @@ pub(super) fn steps(
         [h, c, ..] => Some(crate::nn::merge::concatenated(builder, h, c)?),
     };
     let units = cell.output_size();
-    let states = cell.state_size() / units;
+    let others = cell.state_size() - units;
     let mut outputs = steps_with(builder, cell, x, mask, initial.as_ref(), range, options)?;
-    if options.return_state && states > 1 {
+    if options.return_state && others > 0 {
         let state = outputs.remove(1);
-        for part in 0..states {
-            outputs.push(crate::nn::shape::columns(builder, &state, part * units, units)?);
-        }
+        outputs.push(crate::nn::shape::columns(builder, &state, 0, units)?);
+        outputs.push(crate::nn::shape::columns(builder, &state, units, others)?);
     }
     Ok(outputs)
 }

@@ -25,6 +25,7 @@ use crate::common::tensors::emulated;
 use crate::common::truth::settled;
 use crate::common::{Number, Recipe};
 use crate::operations;
+use fused_rnn::Device;
 use fused_rnn::backend::cuda::compile::{Sources, Unit};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
 use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, FamilyChoice, Staged, catalog};
@@ -72,7 +73,10 @@ fn usual(mut recipe: Recipe) -> Recipe {
 }
 
 /// The suite of the operations.
-fn look_at_operations<E: Number>() -> Result<(), String> {
+fn look_at_operations<E: Number>() -> Result<(), String>
+where
+    Device: From<CudaBackend<E, Emulated>>,
+{
     for (seed, starve) in SCHEDULES {
         for (name, test) in operations::ALL {
             // The suite panics, with what is wrong.
@@ -85,7 +89,10 @@ fn look_at_operations<E: Number>() -> Result<(), String> {
     Ok(())
 }
 
-fn look<E: Number>(family: &str) -> Result<(), String> {
+fn look<E: Number>(family: &str) -> Result<(), String>
+where
+    Device: From<CudaBackend<E, Emulated>>,
+{
     if family == "tensor" {
         return look_at_operations::<E>();
     }

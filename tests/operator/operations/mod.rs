@@ -16,6 +16,11 @@ use crate::common::tensors::{
 };
 use fused_rnn::backend::WeightGrad;
 use fused_rnn::backend::cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+use fused_rnn::backend::cuda::{
+    CudaBackend,
+    driver::{Driver, DriverStream},
+};
 use fused_rnn::backend::ops::{
     AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, NO_ROW, Orientation, Report, RmsPropStep,
     STATUS_LEN, SgdStep, SoftmaxMask, Strides, Workspace,
@@ -105,9 +110,10 @@ macro_rules! gpu_tests {
 }
 
 #[cfg(feature = "cuda")]
-fn on_gpu<E: fused_rnn::Element>() -> Device {
-    use fused_rnn::backend::cuda::CudaBackend;
-    use fused_rnn::backend::cuda::driver::DriverStream;
+fn on_gpu<E: fused_rnn::Element>() -> Device
+where
+    Device: From<CudaBackend<E, Driver>>,
+{
     let driver = crate::common::gpu::gpu();
     let stream = DriverStream::new(&driver).expect("a stream");
     Device::from(CudaBackend::<E, _>::with_options(driver, stream, Default::default()))

@@ -50,12 +50,14 @@ impl<E: CpuElement> Kernel<E> for AddBiasActivate<'_, E> {
         if let Some(inputs) = inputs {
             inputs.copy_from_slice(values);
         }
-        // The cheap ones each have a loop of their own, which becomes vectors.
+        // What is `Activation::apply` but for its call stands here, and becomes vectors.
+        let zero = E::zero();
         match activation {
             Activation::Linear => {}
-            Activation::Relu => values.iter_mut().for_each(|v| *v = Activation::Relu.apply(*v)),
+            Activation::Relu => values.iter_mut().for_each(|v| *v = if *v <= zero { zero } else { *v }),
             Activation::LeakyRelu { alpha } => {
-                values.iter_mut().for_each(|v| *v = Activation::LeakyRelu { alpha }.apply(*v));
+                let alpha = E::of(alpha);
+                values.iter_mut().for_each(|v| *v = if *v > zero { *v } else { alpha * *v });
             }
             other => values.iter_mut().for_each(|v| *v = other.apply(*v)),
         }
@@ -76,12 +78,14 @@ impl<E: CpuElement> Kernel<E> for ActivationGradient<'_, E> {
     #[inline(always)]
     fn run<S: Simd<E>>(self, _: S) {
         let ActivationGradient { activation, dy, values, dx } = self;
+        let (zero, one) = (E::zero(), E::one());
         let all = dx.iter_mut().zip(dy).zip(values);
+        // As above, for `Activation::derivative`.
         match activation {
             Activation::Linear => dx.copy_from_slice(dy),
-            Activation::Relu => all.for_each(|((dx, dy), y)| *dx = *dy * Activation::Relu.derivative(*y, *y)),
-            Activation::Tanh => all.for_each(|((dx, dy), y)| *dx = *dy * Activation::Tanh.derivative(*y, *y)),
-            Activation::Sigmoid => all.for_each(|((dx, dy), y)| *dx = *dy * Activation::Sigmoid.derivative(*y, *y)),
+            Activation::Relu => all.for_each(|((dx, dy), y)| *dx = *dy * if *y > zero { one } else { zero }),
+            Activation::Tanh => all.for_each(|((dx, dy), y)| *dx = *dy * (one - *y * *y)),
+            Activation::Sigmoid => all.for_each(|((dx, dy), y)| *dx = *dy * (*y * (one - *y))),
             other if other.derivative_needs_input() => {
                 all.for_each(|((dx, dy), x)| *dx = *dy * other.derivative(*x, other.apply(*x)));
             }

@@ -65,7 +65,7 @@ pub(crate) fn weight_splits(
     math: &str,
 ) -> usize {
     let (_, _, tile_rows, tile_columns, _) = catalog::GEMM_TILES[0];
-    let tiles = m.div_ceil(tile_rows as usize) * n.div_ceil(tile_columns as usize) * problems;
+    let tiles = (m.div_ceil(tile_rows as usize) * n.div_ceil(tile_columns as usize) * problems).max(1);
     let deep = rows.div_ceil(8 * catalog::gemm_depth(math) as usize);
     (2 * multiprocessors).div_ceil(tiles).min(deep).clamp(1, MOST_SPLITS)
 }
