@@ -395,6 +395,8 @@ fn weight_gradients_are_not_zero<E: Number, B: HostBackend<E>>(backend: &B) {
             lengths: false,
             resets: false,
             dy: true,
+            // Without it the bias of the sLSTM's input gate would scale c and n alike, and have no gradient.
+            c0: cell.has_cell_state(),
             gain: 1.0,
             ..Recipe::random(11)
         };
