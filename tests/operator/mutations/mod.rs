@@ -285,9 +285,16 @@ impl Builder {
 
     fn baseline(&self, kind: Kind) -> Baseline {
         let (dtype, sanitized, operations) = kind;
-        let is_wanted = |source: &str| !operations || OPERATIONS.contains(&source);
-        let entries = catalog::entries().into_iter();
-        let units = Unit::all(entries.filter(|entry| entry.dtype == dtype && is_wanted(entry.source)));
+        let is_wanted = |entry: &catalog::Entry| {
+            // Those of doubles, whatever the elements are, count as f64's.
+            let of_any_type = ["finish_loss", "finish_sum_of_squares"].contains(&&*entry.name);
+            if operations {
+                OPERATIONS.contains(&entry.source) && (entry.dtype == dtype || of_any_type)
+            } else {
+                entry.dtype == dtype
+            }
+        };
+        let units = Unit::all(catalog::entries().into_iter().filter(is_wanted));
         let folder = self.folder.join(format!("{dtype}-{sanitized}-{operations}"));
         fs::create_dir_all(&folder).expect("a folder for the kernels");
         let objects = parallel(&units, |unit| self.compile_unit(unit, &folder, &kernels(), sanitized));
