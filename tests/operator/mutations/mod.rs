@@ -25,12 +25,12 @@ use crate::common::tensors::emulated;
 use crate::common::truth::settled;
 use crate::common::{Number, Recipe};
 use crate::operations;
-use fused_rnn::Device;
 use fused_rnn::backend::cuda::compile::{Sources, Unit};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
 use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, FamilyChoice, Staged, catalog};
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::GruReset;
+use fused_rnn::{DType, Device};
 use list::{MUTATIONS, Mutation, Place};
 
 /// Files of the kernels that the suite of the operations runs.
@@ -50,8 +50,8 @@ fn kernels() -> PathBuf {
 const SCHEDULES: [(u64, bool); 4] = [(0, false), (1, false), (2, true), (3, true)];
 
 /// Small problems with every option among them, and some around the edges of tiles.
-fn recipes() -> Vec<Recipe> {
-    let mut all: Vec<Recipe> = (0..70).map(Recipe::random).collect();
+fn recipes(count: u64) -> Vec<Recipe> {
+    let mut all: Vec<Recipe> = (0..count).map(Recipe::random).collect();
     // Short first: most bugs show in any of them.
     all.sort_by_key(|recipe| {
         let d = &recipe.descriptor;
@@ -96,7 +96,9 @@ where
     if family == "tensor" {
         return look_at_operations::<E>();
     }
-    for (index, recipe) in recipes().into_iter().enumerate() {
+    // Where every option is there: enough for each cell to meet each of its own.
+    let count = if family == "step" && E::DTYPE == DType::F32 { 160 } else { 70 };
+    for (index, recipe) in recipes(count).into_iter().enumerate() {
         let (seed, starve) = SCHEDULES[index % SCHEDULES.len()];
         // Each problem has seeds of its own, so that a race gets many chances.
         let schedule = Schedule { seed: if seed == 0 { 0 } else { seed + 4 * index as u64 }, starve };
