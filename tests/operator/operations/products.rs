@@ -106,9 +106,12 @@ pub fn batched_products(device: &Device) {
     ];
     for (m, n, k) in sizes {
         for orientation in [Orientation::Nt, Orientation::Nn, Orientation::Tn] {
-            for (count, alpha, grad) in
-                [(1, 1.0, WeightGrad::Set), (3, 0.3, WeightGrad::Set), (2, -1.5, WeightGrad::Add)]
-            {
+            for (count, alpha, grad) in [
+                (1, 1.0, WeightGrad::Set),
+                (1, 0.7, WeightGrad::Add),
+                (3, 0.3, WeightGrad::Set),
+                (2, -1.5, WeightGrad::Add),
+            ] {
                 let a = numbers(device, &mut rng, count * m * k, 1.0);
                 let b = numbers(device, &mut rng, count * k * n, 1.0);
                 let before = numbers(device, &mut rng, count * m * n, 1.0);
