@@ -147,7 +147,8 @@ pub(crate) struct StorageInfo {
 pub(crate) struct Node {
     pub op: Box<dyn Op>,
     pub inputs: Vec<Option<usize>>,
-    pub outputs: Vec<usize>,
+    /// Each storage is the output of one operation, which comes behind its inputs.
+    pub outputs: Range<usize>,
     pub parameters: Range<usize>,
     pub statistics: Range<usize>,
     /// Rows of its tensors in one sample.
@@ -331,12 +332,13 @@ impl Builder {
         }
         let differentiable =
             !parameters.is_empty() || inputs.iter().flatten().any(|value| self.storages[value.storage].differentiable);
+        let first = self.storages.len();
         let values =
             outputs.iter().map(|shape| self.value(&name, shape, rows, differentiable)).collect::<Result<Vec<_>>>()?;
         self.nodes.push(Node {
             op: Box::new(op),
             inputs: inputs.iter().map(|value| value.map(|v| v.storage)).collect(),
-            outputs: values.iter().map(|value| value.storage).collect(),
+            outputs: first..self.storages.len(),
             parameters,
             statistics,
             rows,

@@ -229,17 +229,25 @@ impl Scratch {
     }
 
     /// Makes it at least `len` long, of the device's element type.
+    #[inline]
     pub(crate) fn grow(&mut self, device: &Device, what: &str, len: usize) -> Result<()> {
-        self.grow_as(device, what, device.dtype(), len)
+        if self.holds(len) { Ok(()) } else { self.replace(device, what, device.dtype(), len) }
     }
 
     /// The same of another type: `u32` for indices, `f64` for a status. Its type must always be the same.
     pub(crate) fn grow_as(&mut self, device: &Device, what: &str, dtype: DType, len: usize) -> Result<()> {
-        if self.tensor.as_ref().is_none_or(|tensor| tensor.len() < len) {
-            // First the old one goes, so that both need not fit.
-            self.tensor = None;
-            self.tensor = Some(device.allocate_as(what, dtype, len)?);
-        }
+        if self.holds(len) { Ok(()) } else { self.replace(device, what, dtype, len) }
+    }
+
+    fn holds(&self, len: usize) -> bool {
+        self.tensor.as_ref().is_some_and(|tensor| tensor.len() >= len)
+    }
+
+    #[cold]
+    fn replace(&mut self, device: &Device, what: &str, dtype: DType, len: usize) -> Result<()> {
+        // First the old one goes, so that both need not fit.
+        self.tensor = None;
+        self.tensor = Some(device.allocate_as(what, dtype, len)?);
         Ok(())
     }
 

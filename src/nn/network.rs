@@ -7,7 +7,7 @@ use crate::backend::device::copy_on_host;
 use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
-use crate::nn::op::{Backward, Forward, Inputs, MOST_INPUTS, MOST_OUTPUTS, Outputs};
+use crate::nn::op::{Backward, Forward, Inputs, MOST_INPUTS, Outputs};
 use crate::nn::{Parameter, Random, Scratch};
 
 /// A tensor where the device computes, with a copy on the host where that cannot read it.
@@ -68,18 +68,18 @@ impl Mirrored {
     }
 }
 
-/// A tensor between operations, for one batch.
-struct Slot {
-    value: Scratch,
-    gradient: Scratch,
-    /// Whether the gradient has been given a part of itself in this pass.
-    given: bool,
+/// Tensors between operations, for one batch, each by the number of its storage.
+struct Tensors {
+    values: Vec<Scratch>,
+    gradients: Vec<Scratch>,
+    /// Which gradients have been given a part of themselves in this pass.
+    given: Vec<bool>,
 }
 
 /// Layers as operations, their weights, and the tensors between them, where the device computes.
 pub(crate) struct Network {
     pub builder: Builder,
-    slots: Vec<Slot>,
+    tensors: Tensors,
     pub parameters: Mirrored,
     pub gradients: Mirrored,
     pub statistics: Mirrored,
@@ -89,15 +89,11 @@ pub(crate) struct Network {
     differentiated: Vec<Range<usize>>,
 }
 
-fn replaced(scratch: &mut Scratch) -> Scratch {
-    std::mem::replace(scratch, Scratch::new())
-}
-
 impl Network {
     pub fn new(device: &Device, builder: Builder) -> Result<Self> {
         Ok(Network {
             builder,
-            slots: Vec::new(),
+            tensors: Tensors { values: Vec::new(), gradients: Vec::new(), given: Vec::new() },
             parameters: Mirrored::new(device, "weights", 0)?,
             gradients: Mirrored::new(device, "gradients", 0)?,
             statistics: Mirrored::new(device, "statistics", 0)?,
@@ -158,16 +154,16 @@ impl Network {
 
     /// Makes the tensors large enough for a batch.
     pub fn allocate(&mut self, device: &Device, samples: usize, training: bool) -> Result<()> {
-        self.slots.resize_with(self.builder.storages.len(), || Slot {
-            value: Scratch::new(),
-            gradient: Scratch::new(),
-            given: false,
-        });
-        for (slot, storage) in self.slots.iter_mut().zip(&self.builder.storages) {
+        let Tensors { values, gradients, given } = &mut self.tensors;
+        let count = self.builder.storages.len();
+        values.resize_with(count, Scratch::new);
+        gradients.resize_with(count, Scratch::new);
+        given.resize(count, false);
+        for ((value, gradient), storage) in values.iter_mut().zip(gradients).zip(&self.builder.storages) {
             let len = crate::rnn::shape::checked_len("batch", &[("samples", samples), ("elements", storage.size)])?;
-            slot.value.grow(device, "batch", len)?;
+            value.grow(device, "batch", len)?;
             if training && storage.differentiable {
-                slot.gradient.grow(device, "gradients of a batch", len)?;
+                gradient.grow(device, "gradients of a batch", len)?;
             }
         }
         if training && self.gradients.len() != self.builder.parameters {
@@ -178,64 +174,58 @@ impl Network {
 
     /// The tensor of a value, of so many samples.
     pub fn value(&self, value: &Value, samples: usize) -> Result<TensorRef<'_>> {
-        self.slot(value)?.value.get(samples * self.builder.storages[value.storage].size)
+        self.tensors.values.get(value.storage).ok_or_else(not_allocated)?.get(self.len(value, samples))
     }
 
     /// The tensor of an input, to be written.
     pub fn value_mut(&mut self, value: &Value, samples: usize) -> Result<TensorMut<'_>> {
-        let len = samples * self.builder.storages[value.storage].size;
-        self.slots.get_mut(value.storage).ok_or_else(not_allocated)?.value.get_mut(len)
+        let len = self.len(value, samples);
+        self.tensors.values.get_mut(value.storage).ok_or_else(not_allocated)?.get_mut(len)
     }
 
     /// The gradient of a value, after a backward pass.
     pub fn gradient(&self, value: &Value, samples: usize) -> Result<TensorRef<'_>> {
-        self.slot(value)?.gradient.get(samples * self.builder.storages[value.storage].size)
+        self.tensors.gradients.get(value.storage).ok_or_else(not_allocated)?.get(self.len(value, samples))
     }
 
-    fn slot(&self, value: &Value) -> Result<&Slot> {
-        self.slots.get(value.storage).ok_or_else(not_allocated)
+    /// Elements of a value of so many samples.
+    fn len(&self, value: &Value, samples: usize) -> usize {
+        samples * self.builder.storages[value.storage].size
     }
 
     /// Forward of so many samples, whose inputs are there.
     pub fn forward(&mut self, device: &Device, samples: usize, training: bool, seed: u64) -> Result<()> {
-        let Network { builder, slots, parameters, statistics, .. } = self;
+        let Network { builder, tensors, parameters, statistics, .. } = self;
         let Builder { nodes, storages, .. } = builder;
         for node in nodes {
-            let mut taken: [Scratch; MOST_OUTPUTS] = from_fn(|_| Scratch::new());
-            for (scratch, output) in taken.iter_mut().zip(&node.outputs) {
-                *scratch = replaced(&mut slots[*output].value);
-            }
-            let done = {
-                let parameters = parameters.get().part(node.parameters.clone())?;
-                let statistics = statistics.get_mut().part(node.statistics.clone())?;
-                let mut outputs = Outputs::none();
-                for ((view, scratch), output) in outputs.0.iter_mut().zip(&mut taken).zip(&node.outputs) {
-                    *view = Some(scratch.get_mut(samples * storages[*output].size)?);
+            let (below, own) = tensors.values.split_at_mut(node.outputs.start);
+            let mut inputs = Inputs::none();
+            for (view, input) in inputs.0.iter_mut().zip(&node.inputs) {
+                if let Some(input) = *input {
+                    *view = Some(below[input].get(samples * storages[input].size)?);
                 }
-                let pass = Forward {
-                    parameters,
-                    statistics,
-                    inputs: views(slots, node.inputs.iter().copied(), |slot, storage| {
-                        slot.value.get(samples * storages[storage].size)
-                    })?,
-                    outputs,
-                    batch: samples * node.rows,
-                    training,
-                    seed,
-                };
-                node.op.forward(device, pass)
-            };
-            for (scratch, output) in taken.iter_mut().zip(&node.outputs) {
-                slots[*output].value = replaced(scratch);
             }
-            done?;
+            let mut outputs = Outputs::none();
+            for ((view, value), storage) in outputs.0.iter_mut().zip(own).zip(&storages[node.outputs.clone()]) {
+                *view = Some(value.get_mut(samples * storage.size)?);
+            }
+            let pass = Forward {
+                parameters: parameters.get().part(node.parameters.clone())?,
+                statistics: statistics.get_mut().part(node.statistics.clone())?,
+                inputs,
+                outputs,
+                batch: samples * node.rows,
+                training,
+                seed,
+            };
+            node.op.forward(device, pass)?;
         }
         Ok(())
     }
 
     /// Starts a backward pass: no value has a gradient yet.
     pub fn start_backward(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.given = false);
+        self.tensors.given.fill(false);
         self.differentiated.clear();
     }
 
@@ -247,105 +237,118 @@ impl Network {
         samples: usize,
         write: impl FnOnce(TensorRef<'_>, TensorMut<'_>) -> Result<()>,
     ) -> Result<()> {
-        let len = samples * self.builder.storages[value.storage].size;
-        let Network { slots, parts, .. } = self;
-        let slot = slots.get_mut(value.storage).ok_or_else(not_allocated)?;
-        let Slot { value, gradient, given } = slot;
+        let (len, at) = (self.len(value, samples), value.storage);
+        let Network { tensors: Tensors { values, gradients, given }, parts, .. } = self;
+        let (value, gradient, part) = (values.get(at).ok_or_else(not_allocated)?, &mut gradients[at], &mut parts[0]);
         gradient.grow(device, "gradients of a batch", len)?;
-        if *given {
-            parts[0].grow(device, "gradients of a batch", len)?;
-            write(value.get(len)?, parts[0].get_mut(len)?)?;
-            return device.scale_add(1.0, parts[0].get(len)?, 1.0, gradient.get_mut(len)?);
+        if given[at] {
+            part.grow(device, "gradients of a batch", len)?;
+            write(value.get(len)?, part.get_mut(len)?)?;
+            return device.scale_add(1.0, part.get(len)?, 1.0, gradient.get_mut(len)?);
         }
-        *given = true;
+        given[at] = true;
         write(value.get(len)?, gradient.get_mut(len)?)
     }
 
     /// Backward from the gradients given, through all operations. With `of_inputs` the network's inputs get theirs too.
     pub fn backward(&mut self, device: &Device, samples: usize, seed: u64, of_inputs: bool) -> Result<()> {
-        let Network { builder, slots, parameters, gradients, statistics, parts, differentiated } = self;
+        let Network { builder, tensors, parameters, gradients: of_weights, statistics, parts, differentiated } = self;
         let Builder { nodes, storages, .. } = builder;
+        let Tensors { values, gradients, given } = tensors;
+        let len = |storage: usize| samples * storages[storage].size;
         for node in nodes.iter_mut().rev() {
-            if !node.outputs.iter().any(|output| slots[*output].given) {
+            if !given[node.outputs.clone()].contains(&true) {
                 continue;
             }
             // Where a gradient of an input goes: to its place if it is the first part of it, else to be added to it.
-            let mut taken: [Scratch; MOST_INPUTS] = from_fn(|_| Scratch::new());
             let mut target = [Target::None; MOST_INPUTS];
             for (i, input) in node.inputs.iter().enumerate() {
                 let Some(input) = *input else { continue };
-                let storage = &storages[input];
-                if !(storage.differentiable || of_inputs && !storage.constant) {
-                    continue;
+                if storages[input].differentiable || of_inputs && !storages[input].constant {
+                    let first = !given[input] && !node.inputs[..i].contains(&Some(input));
+                    target[i] = if first { Target::Place(input) } else { Target::Add(input) };
                 }
-                let first = !slots[input].given && !node.inputs[..i].contains(&Some(input));
-                target[i] = if first { Target::Place(input) } else { Target::Add(input) };
-                taken[i] = replaced(if first { &mut slots[input].gradient } else { &mut parts[i] });
-                taken[i].grow(device, "gradients of a batch", samples * storage.size)?;
             }
             if node.parameters.is_empty() && target.iter().all(|target| matches!(target, Target::None)) {
                 continue;
             }
+            // Several of these are written at once, so those in their places are taken out of them.
+            let mut taken: [Scratch; MOST_INPUTS] = from_fn(|_| Scratch::new());
+            for ((target, taken), part) in target.iter().zip(&mut taken).zip(parts.iter_mut()) {
+                match *target {
+                    Target::None => {}
+                    Target::Place(input) => {
+                        std::mem::swap(taken, &mut gradients[input]);
+                        taken.grow(device, "gradients of a batch", len(input))?;
+                    }
+                    Target::Add(input) => part.grow(device, "gradients of a batch", len(input))?,
+                }
+            }
             let again = differentiated.contains(&node.parameters);
             let done = {
-                let parameters = parameters.get().part(node.parameters.clone())?;
-                let statistics = statistics.get().part(node.statistics.clone())?;
-                let dparameters = gradients.get_mut().part(node.parameters.clone())?;
-                let mut dinputs = Outputs::none();
-                for ((view, scratch), input) in dinputs.0.iter_mut().zip(&mut taken).zip(&node.inputs) {
-                    if let (Some(input), false) = (input, scratch.is_empty()) {
-                        *view = Some(scratch.get_mut(samples * storages[*input].size)?);
+                let (mut inputs, mut outputs, mut doutputs) = (Inputs::none(), Inputs::none(), Inputs::none());
+                for (view, input) in inputs.0.iter_mut().zip(&node.inputs) {
+                    if let Some(input) = *input {
+                        *view = Some(values[input].get(len(input))?);
                     }
                 }
-                let written = node.outputs.iter().map(|output| Some(*output));
-                let given = node.outputs.iter().map(|output| slots[*output].given.then_some(*output));
+                for ((value, gradient), output) in outputs.0.iter_mut().zip(&mut doutputs.0).zip(node.outputs.clone()) {
+                    *value = Some(values[output].get(len(output))?);
+                    if given[output] {
+                        *gradient = Some(gradients[output].get(len(output))?);
+                    }
+                }
+                let mut dinputs = Outputs::none();
+                let places = target.iter().zip(&mut taken).zip(parts.iter_mut());
+                for (view, ((target, taken), part)) in dinputs.0.iter_mut().zip(places) {
+                    *view = match *target {
+                        Target::None => None,
+                        Target::Place(input) => Some(taken.get_mut(len(input))?),
+                        Target::Add(input) => Some(part.get_mut(len(input))?),
+                    };
+                }
                 let pass = Backward {
-                    parameters,
-                    statistics,
-                    inputs: views(slots, node.inputs.iter().copied(), |slot, storage| {
-                        slot.value.get(samples * storages[storage].size)
-                    })?,
-                    outputs: views(slots, written, |slot, storage| slot.value.get(samples * storages[storage].size))?,
-                    doutputs: views(slots, given, |slot, storage| slot.gradient.get(samples * storages[storage].size))?,
+                    parameters: parameters.get().part(node.parameters.clone())?,
+                    statistics: statistics.get().part(node.statistics.clone())?,
+                    inputs,
+                    outputs,
+                    doutputs,
                     dinputs,
-                    dparameters,
+                    dparameters: of_weights.get_mut().part(node.parameters.clone())?,
                     grad: if again { WeightGrad::Add } else { WeightGrad::Set },
                     batch: samples * node.rows,
                     seed,
                 };
                 node.op.backward(device, pass)
             };
-            if !again && !node.parameters.is_empty() {
-                differentiated.push(node.parameters.clone());
-            }
-            for (i, scratch) in taken.iter_mut().enumerate() {
-                if let Target::Place(input) = target[i] {
-                    slots[input].gradient = replaced(scratch);
-                    slots[input].given = true;
-                }
-            }
-            for (i, scratch) in taken.iter_mut().enumerate() {
-                if let Target::Add(input) = target[i] {
-                    let len = samples * storages[input].size;
-                    device.scale_add(1.0, scratch.get(len)?, 1.0, slots[input].gradient.get_mut(len)?)?;
-                    parts[i] = replaced(scratch);
+            for (target, taken) in target.iter().zip(&mut taken) {
+                if let Target::Place(input) = *target {
+                    std::mem::swap(taken, &mut gradients[input]);
+                    given[input] = true;
                 }
             }
             done?;
+            if !again && !node.parameters.is_empty() {
+                differentiated.push(node.parameters.clone());
+            }
+            for (target, part) in target.iter().zip(parts.iter()) {
+                if let Target::Add(input) = *target {
+                    device.scale_add(1.0, part.get(len(input))?, 1.0, gradients[input].get_mut(len(input))?)?;
+                }
+            }
         }
         // Weights that no loss reaches.
         for node in nodes.iter().filter(|node| !node.parameters.is_empty()) {
             if !differentiated.contains(&node.parameters) {
-                device.fill(gradients.get_mut().part(node.parameters.clone())?, 0.0)?;
+                device.fill(of_weights.get_mut().part(node.parameters.clone())?, 0.0)?;
                 differentiated.push(node.parameters.clone());
             }
         }
         if of_inputs {
             // Values that no operation has given a gradient have none: it is zero.
-            for (slot, storage) in slots.iter_mut().zip(storages.iter()).filter(|(slot, _)| !slot.given) {
-                let len = samples * storage.size;
-                slot.gradient.grow(device, "gradients of a batch", len)?;
-                device.fill(slot.gradient.get_mut(len)?, 0.0)?;
+            for (storage, gradient) in gradients.iter_mut().enumerate().filter(|(storage, _)| !given[*storage]) {
+                gradient.grow(device, "gradients of a batch", len(storage))?;
+                device.fill(gradient.get_mut(len(storage))?, 0.0)?;
             }
         }
         Ok(())
@@ -361,19 +364,4 @@ enum Target {
 
 fn not_allocated() -> Error {
     Error::Presence { tensor: "values".to_owned(), problem: "they were not allocated before the pass".to_owned() }
-}
-
-/// Views of the tensors of some storages.
-fn views<'a>(
-    slots: &'a [Slot],
-    storages: impl Iterator<Item = Option<usize>>,
-    view: impl Fn(&'a Slot, usize) -> Result<TensorRef<'a>>,
-) -> Result<Inputs<'a>> {
-    let mut inputs = Inputs::none();
-    for (to, storage) in inputs.0.iter_mut().zip(storages) {
-        if let Some(storage) = storage {
-            *to = Some(view(&slots[storage], storage)?);
-        }
-    }
-    Ok(inputs)
 }
