@@ -308,6 +308,17 @@ impl Builder {
         parameters: Range<usize>,
         statistics: Range<usize>,
     ) -> Result<Vec<Value>> {
+        self.boxed_op(Box::new(op), inputs, outputs, parameters, statistics)
+    }
+
+    fn boxed_op(
+        &mut self,
+        op: Box<dyn Op>,
+        inputs: &[Option<&Value>],
+        outputs: &[&[usize]],
+        parameters: Range<usize>,
+        statistics: Range<usize>,
+    ) -> Result<Vec<Value>> {
         let name = self.name();
         if inputs.len() > MOST_INPUTS || outputs.len() > MOST_OUTPUTS {
             return Err(Error::unsupported(
@@ -336,7 +347,7 @@ impl Builder {
         let values =
             outputs.iter().map(|shape| self.value(&name, shape, rows, differentiable)).collect::<Result<Vec<_>>>()?;
         self.nodes.push(Node {
-            op: Box::new(op),
+            op,
             inputs: inputs.iter().map(|value| value.map(|v| v.storage)).collect(),
             outputs: first..self.storages.len(),
             parameters,

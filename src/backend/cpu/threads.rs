@@ -53,8 +53,20 @@ impl Threads {
                 self.pool.get_or_init(|| pool)
             }
         };
-        Ok(pool.install(work))
+        let (mut work, mut result) = (Some(work), None);
+        install(pool, &mut || result = work.take().map(|work| work()));
+        Ok(result.expect("install has run the work"))
     }
+}
+
+/// What the pool runs is compiled once, not for each kind of work.
+fn install(pool: &ThreadPool, work: &mut (dyn FnMut() + Send)) {
+    pool.install(work);
+}
+
+/// The same for what is divided.
+fn join(a: &mut (dyn FnMut() + Send), b: &mut (dyn FnMut() + Send)) {
+    rayon_core::join(a, b);
 }
 
 /// Work that can be split in two. However it is split, the results are the same bits.
@@ -72,7 +84,10 @@ pub(crate) fn divide<W: Divide>(work: W, workers: usize) {
     } else {
         let left = workers / 2;
         let (a, b) = work.split(left, workers);
-        rayon_core::join(|| divide(a, left), || divide(b, workers - left));
+        let (mut a, mut b) = (Some(a), Some(b));
+        let divide_part =
+            |part: &mut Option<W>, workers| part.take().into_iter().for_each(|part| divide(part, workers));
+        join(&mut || divide_part(&mut a, left), &mut || divide_part(&mut b, workers - left));
     }
 }
 

@@ -22,6 +22,15 @@ pub(crate) trait Params: Pod {
     const NAME: &'static str;
 }
 
+/// That the entry point `name` takes the struct `params`.
+fn check_params(name: &str, params: &str) -> Result<()> {
+    match params_of(name) {
+        Some(taken) if taken == params => Ok(()),
+        Some(taken) => Err(Error::unsupported(format!("kernel {name} with {params}"), format!("it takes {taken}"))),
+        None => Err(Error::unsupported(format!("kernel {name}"), "the catalog has no such entry")),
+    }
+}
+
 /// A kernel that takes a `P`, loaded.
 pub(crate) struct Kernel<D: Device, P> {
     kernel: D::Kernel,
@@ -35,13 +44,8 @@ impl<D: Device, P: Params> Kernel<D, P> {
     ///
     /// [`Error::Unsupported`] where the device has no such kernel, or it takes another struct.
     pub(crate) fn load(device: &D, name: &str) -> Result<Self> {
-        match params_of(name) {
-            Some(params) if params == P::NAME => Ok(Kernel { kernel: device.kernel(name)?, params: PhantomData }),
-            Some(params) => {
-                Err(Error::unsupported(format!("kernel {name} with {}", P::NAME), format!("it takes {params}")))
-            }
-            None => Err(Error::unsupported(format!("kernel {name}"), "the catalog has no such entry")),
-        }
+        check_params(name, P::NAME)?;
+        Ok(Kernel { kernel: device.kernel(name)?, params: PhantomData })
     }
 
     /// The one on elements of a type.
