@@ -81,16 +81,19 @@ impl Tensor {
     }
 
     /// Elements.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it has none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The type of its elements.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -101,6 +104,7 @@ impl Tensor {
     }
 
     /// All of it, to be read.
+    #[inline]
     pub fn view(&self) -> TensorRef<'_> {
         let place = match &self.memory {
             Memory::Host(lines) => Place::Host(&bytemuck::cast_slice(lines)[..self.len * self.dtype.size()]),
@@ -112,6 +116,7 @@ impl Tensor {
     }
 
     /// All of it, to be written.
+    #[inline]
     pub fn view_mut(&mut self) -> TensorMut<'_> {
         let place = match &mut self.memory {
             Memory::Host(lines) => PlaceMut::Host(&mut bytemuck::cast_slice_mut(lines)[..self.len * self.dtype.size()]),
@@ -144,16 +149,19 @@ impl<'a> TensorRef<'a> {
     }
 
     /// Elements.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it has none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The type of its elements.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -168,6 +176,7 @@ impl<'a> TensorRef<'a> {
     /// # Errors
     ///
     /// [`Error::Shape`] where it ends before the range does.
+    #[inline]
     pub fn part(self, range: Range<usize>) -> Result<TensorRef<'a>> {
         check_range(&range, self.len)?;
         let size = self.dtype.size();
@@ -185,6 +194,7 @@ impl<'a> TensorRef<'a> {
     /// # Errors
     ///
     /// [`Error::Unsupported`] for a device's tensor, [`Error::Shape`] for another element type.
+    #[inline]
     pub fn host<T: Stored>(self) -> Result<&'a [T]> {
         self.check_dtype(T::DTYPE)?;
         match self.place {
@@ -214,6 +224,7 @@ impl<'a> TensorRef<'a> {
         }
     }
 
+    #[inline]
     fn check_dtype(self, dtype: DType) -> Result<()> {
         if self.dtype == dtype { Ok(()) } else { Err(wrong_dtype(dtype, self.dtype)) }
     }
@@ -239,21 +250,25 @@ impl<'a> TensorMut<'a> {
     }
 
     /// Elements.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it has none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The type of its elements.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// The same to be read, while this is not written.
+    #[inline]
     pub fn view(&self) -> TensorRef<'_> {
         let place = match &self.place {
             PlaceMut::Host(bytes) => Place::Host(bytes),
@@ -265,6 +280,7 @@ impl<'a> TensorMut<'a> {
     }
 
     /// The same to be read from now on.
+    #[inline]
     pub fn into_view(self) -> TensorRef<'a> {
         let place = match self.place {
             PlaceMut::Host(bytes) => Place::Host(bytes),
@@ -274,6 +290,7 @@ impl<'a> TensorMut<'a> {
     }
 
     /// The same for a call.
+    #[inline]
     pub fn reborrow(&mut self) -> TensorMut<'_> {
         let place = match &mut self.place {
             PlaceMut::Host(bytes) => PlaceMut::Host(bytes),
@@ -289,6 +306,7 @@ impl<'a> TensorMut<'a> {
     /// # Errors
     ///
     /// [`Error::Shape`] where it ends before the range does.
+    #[inline]
     pub fn part(self, range: Range<usize>) -> Result<TensorMut<'a>> {
         check_range(&range, self.len)?;
         let size = self.dtype.size();
@@ -306,6 +324,7 @@ impl<'a> TensorMut<'a> {
     /// # Errors
     ///
     /// [`Error::Shape`] where there are fewer.
+    #[inline]
     pub fn split_at(self, at: usize) -> Result<(TensorMut<'a>, TensorMut<'a>)> {
         check_range(&(0..at), self.len)?;
         let (dtype, size, rest) = (self.dtype, self.dtype.size(), self.len - at);
@@ -327,6 +346,7 @@ impl<'a> TensorMut<'a> {
     /// # Errors
     ///
     /// Those of [`TensorRef::host`].
+    #[inline]
     pub fn host<T: Stored>(self) -> Result<&'a mut [T]> {
         self.check_dtype(T::DTYPE)?;
         match self.place {
@@ -343,6 +363,7 @@ impl<'a> TensorMut<'a> {
         }
     }
 
+    #[inline]
     fn check_dtype(&self, dtype: DType) -> Result<()> {
         if self.dtype == dtype { Ok(()) } else { Err(wrong_dtype(dtype, self.dtype)) }
     }
@@ -357,21 +378,27 @@ pub(crate) fn byte_count(what: &str, dtype: DType, len: usize) -> Result<usize> 
 }
 
 /// The address `bytes` further on; that of an empty tensor, null, stays what it is.
+#[inline]
 fn advanced(address: u64, bytes: usize) -> u64 {
     if address == 0 { 0 } else { address + bytes as u64 }
 }
 
+#[inline]
 fn check_range(range: &Range<usize>, len: usize) -> Result<()> {
-    if range.start <= range.end && range.end <= len {
-        return Ok(());
-    }
-    Err(Error::shape("view", format!("a tensor with elements {range:?}"), format!("{len} elements")))
+    if range.start <= range.end && range.end <= len { Ok(()) } else { Err(out_of_range(range, len)) }
 }
 
+#[cold]
+fn out_of_range(range: &Range<usize>, len: usize) -> Error {
+    Error::shape("view", format!("a tensor with elements {range:?}"), format!("{len} elements"))
+}
+
+#[cold]
 fn wrong_dtype(expected: DType, got: DType) -> Error {
     Error::shape("tensor", format!("elements of {expected}"), got.to_string())
 }
 
+#[cold]
 fn not_on_host() -> Error {
     Error::unsupported("reading a device's tensor where it stands", "download it first")
 }
@@ -380,6 +407,7 @@ fn elsewhere() -> Error {
     Error::unsupported("a tensor of another device or of the host", "copy it to this device first")
 }
 
+#[cold]
 fn misaligned(error: bytemuck::PodCastError) -> Error {
     Error::shape("tensor", "memory aligned to its elements", error.to_string())
 }

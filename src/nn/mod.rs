@@ -235,10 +235,12 @@ impl Scratch {
     }
 
     /// The same of another type: `u32` for indices, `f64` for a status. Its type must always be the same.
+    #[inline]
     pub(crate) fn grow_as(&mut self, device: &Device, what: &str, dtype: DType, len: usize) -> Result<()> {
         if self.holds(len) { Ok(()) } else { self.replace(device, what, dtype, len) }
     }
 
+    #[inline]
     fn holds(&self, len: usize) -> bool {
         self.tensor.as_ref().is_some_and(|tensor| tensor.len() >= len)
     }
@@ -252,6 +254,7 @@ impl Scratch {
     }
 
     /// All of it, made large enough to be the workspace of `call`.
+    #[inline]
     pub(crate) fn for_call(&mut self, device: &Device, call: Workspace) -> Result<TensorMut<'_>> {
         self.grow(device, "workspace", device.workspace(call))?;
         self.all()
@@ -263,26 +266,31 @@ impl Scratch {
     }
 
     /// The first `len` elements.
+    #[inline]
     pub(crate) fn get(&self, len: usize) -> Result<TensorRef<'_>> {
         self.part(0..len)
     }
 
     /// The first `len` elements, to be written.
+    #[inline]
     pub(crate) fn get_mut(&mut self, len: usize) -> Result<TensorMut<'_>> {
         self.part_mut(0..len)
     }
 
     /// Some elements.
+    #[inline]
     pub(crate) fn part(&self, range: Range<usize>) -> Result<TensorRef<'_>> {
         self.tensor.as_ref().ok_or_else(absent)?.view().part(range)
     }
 
     /// Some elements, to be written.
+    #[inline]
     pub(crate) fn part_mut(&mut self, range: Range<usize>) -> Result<TensorMut<'_>> {
         self.tensor.as_mut().ok_or_else(absent)?.view_mut().part(range)
     }
 
     /// All of it.
+    #[inline]
     pub(crate) fn all(&mut self) -> Result<TensorMut<'_>> {
         Ok(self.tensor.as_mut().ok_or_else(absent)?.view_mut())
     }
@@ -298,6 +306,7 @@ impl Scratch {
     }
 }
 
+#[cold]
 fn absent() -> Error {
     Error::Presence { tensor: "scratch".to_owned(), problem: "it was not allocated before the pass".to_owned() }
 }

@@ -50,7 +50,7 @@ impl<E: CpuElement> Call<'_, E> {
         let g = &self.geometry;
         let d = &self.plan.descriptor;
         let BackwardDataArgs { weights, y, dy, dhn, dcn, mut dx, mut dh0, mut dc0, workspace, .. } = args;
-        let space = g.backward_space::<E>(self.isa, self.threads);
+        let space = &self.sizes.backward;
         let mut parts = Parts::aligned(workspace);
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = Sequences::new(self.plan.shape, self.lengths, self.resets, index);
@@ -144,7 +144,7 @@ impl<E: CpuElement> Call<'_, E> {
                         start: if direction == 0 { Start::Set } else { Start::Add },
                         scratch: &mut *ws.scratch,
                     },
-                    g.workers(self.threads),
+                    self.sizes.workers,
                 );
             }
             if layer > 0 && self.dropout.is_active() {

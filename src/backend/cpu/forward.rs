@@ -140,7 +140,7 @@ impl<'a, E: CpuElement> Call<'a, E> {
         let shape = self.plan.shape;
         let layout = self.plan.descriptor.layout;
         let ForwardArgs { weights, x, y, mut hn, mut cn, workspace, .. } = args;
-        let space = g.forward_space::<E>(self.plan.mode, self.isa, self.threads);
+        let space = &self.sizes.forward;
         let mut parts = Parts::aligned(workspace);
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = Sequences::new(shape, self.lengths, self.resets, index);
@@ -296,7 +296,7 @@ impl<'a, E: CpuElement> Call<'a, E> {
                     start: Start::Bias(bias),
                     scratch: &mut *ws.scratch,
                 },
-                g.workers(self.threads),
+                self.sizes.workers,
             );
         }
 
@@ -389,7 +389,7 @@ impl<'a, E: CpuElement> Call<'a, E> {
         let panels = n.div_ceil(width);
         let out = &mut out[..panels * width * k];
         // Moving an element costs about as much as ten operations of a product.
-        let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.geometry.workers(self.threads));
+        let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.sizes.workers);
         divide(Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack }, workers);
         Panels::new(out, k, n)
     }

@@ -58,7 +58,7 @@ pub(crate) struct Recurrent {
 }
 
 impl Geometry {
-    pub(crate) fn new(plan: &HostPlan) -> Self {
+    fn new(plan: &HostPlan) -> Self {
         let d = &plan.descriptor;
         let gate_rows = d.cell.gates() * d.hidden_size;
         // The function on the way out of the LSTM reads its input from the cell state, which is kept anyway.
@@ -192,7 +192,7 @@ impl Geometry {
 
     /// Threads for the products over all steps. A single sequence's walk stays on one thread, so that there the products
     /// alone must be worth the move to the pool.
-    pub(crate) fn workers(&self, threads: &Threads) -> usize {
+    fn workers(&self, threads: &Threads) -> usize {
         let (input, steps) = self.operations();
         threads.worth(if self.batch == 1 { input / 4.0 } else { input.max(steps) })
     }
@@ -205,22 +205,9 @@ impl Geometry {
 
     /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
     /// enough that reading them takes a few times as long as handing over the work.
-    pub(crate) fn row_workers(&self, threads: &Threads) -> usize {
+    fn row_workers(&self, threads: &Threads) -> usize {
         let parts = self.recurrent().rows * self.output / ROW_WEIGHTS;
         if self.batch == 1 && self.heads == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
-    }
-
-    pub(crate) fn temp_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> TempSpace {
-        let forward = self.forward_space::<E>(mode, isa, threads).total();
-        match mode {
-            ForwardMode::Inference => TempSpace { workspace: forward, reserve: 0 },
-            ForwardMode::Training => TempSpace {
-                workspace: forward
-                    .max(self.backward_space::<E>(isa, threads).total())
-                    .max(self.weights_space::<E>(isa, threads).total()),
-                reserve: self.reserve(),
-            },
-        }
     }
 
     /// `u32` numbers in elements of `E`.
@@ -240,7 +227,7 @@ impl Geometry {
         }
     }
 
-    pub(crate) fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
+    fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
         let inference = mode == ForwardMode::Inference;
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
             .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden));
@@ -263,7 +250,7 @@ impl Geometry {
         }
     }
 
-    pub(crate) fn backward_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
+    fn backward_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.gate_rows).max(gemm::multiply_scratch::<E>(
             isa,
             self.batch,
@@ -287,7 +274,7 @@ impl Geometry {
         }
     }
 
-    pub(crate) fn weights_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
+    fn weights_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
         let wide = self.widest_input.max(self.hidden);
         let scratch = gemm::multiply_transposed_scratch::<E>(isa, self.gate_rows, wide, self.rows());
         Space {
@@ -297,6 +284,52 @@ impl Geometry {
             scratch: scratch + 2 * self.gate_rows,
             ..Space::default()
         }
+    }
+}
+
+/// All sizes of a plan on a backend, computed once: a call for one small sequence takes a few microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) geometry: Geometry,
+    pub(crate) temp: TempSpace,
+    pub(crate) forward: Space,
+    pub(crate) backward: Space,
+    pub(crate) weights: Space,
+    pub(crate) workers: usize,
+    pub(crate) row_workers: usize,
+    isa: Isa,
+    threads: usize,
+}
+
+impl Sizes {
+    pub(crate) fn new<E: CpuElement>(plan: &HostPlan, isa: Isa, threads: &Threads) -> Self {
+        let geometry = Geometry::new(plan);
+        let forward = geometry.forward_space::<E>(plan.mode, isa, threads);
+        let backward = geometry.backward_space::<E>(isa, threads);
+        let weights = geometry.weights_space::<E>(isa, threads);
+        let temp = match plan.mode {
+            ForwardMode::Inference => TempSpace { workspace: forward.total(), reserve: 0 },
+            ForwardMode::Training => TempSpace {
+                workspace: forward.total().max(backward.total()).max(weights.total()),
+                reserve: geometry.reserve(),
+            },
+        };
+        Sizes {
+            geometry,
+            temp,
+            forward,
+            backward,
+            weights,
+            workers: geometry.workers(threads),
+            row_workers: geometry.row_workers(threads),
+            isa,
+            threads: threads.count(),
+        }
+    }
+
+    /// Whether they are those of a backend with these vectors and threads.
+    pub(crate) fn are_of(&self, isa: Isa, threads: &Threads) -> bool {
+        (self.isa, self.threads) == (isa, threads.count())
     }
 }
 

@@ -45,9 +45,10 @@ mod tests;
 mod threads;
 mod weights;
 
-use std::borrow::BorrowMut;
+use std::borrow::{BorrowMut, Cow};
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::backend::host::check_at_least;
@@ -58,7 +59,7 @@ use crate::backend::{
 use crate::error::{Error, Result};
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
 use crate::simd::{Isa, SimdElement};
-use geometry::Geometry;
+use geometry::{Geometry, Sizes};
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
@@ -112,15 +113,29 @@ impl<E: CpuElement> Default for CpuBackend<E> {
     }
 }
 
+/// The plan of the CPU backend: that of any host backend, which it derefs to, and the sizes of its buffers.
+#[derive(Clone, Debug)]
+pub struct CpuPlan {
+    host: HostPlan,
+    sizes: Sizes,
+}
+
+impl Deref for CpuPlan {
+    type Target = HostPlan;
+
+    fn deref(&self) -> &HostPlan {
+        &self.host
+    }
+}
+
 /// What all passes of a call have in common.
 #[derive(Clone, Copy)]
 struct Call<'a, E> {
     plan: &'a HostPlan,
-    geometry: Geometry,
+    sizes: &'a Sizes,
+    geometry: &'a Geometry,
     isa: Isa,
     threads: &'a Threads,
-    /// Threads for one step's product, where there is one sequence.
-    row_workers: usize,
     h0: Option<&'a [E]>,
     c0: Option<&'a [E]>,
     lengths: Option<&'a [u32]>,
@@ -177,107 +192,113 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
     type Buffer = [E];
     type Lengths = [u32];
     type Mask = [u8];
-    type Plan = HostPlan;
+    type Plan = CpuPlan;
 
     fn name(&self) -> &'static str {
         "cpu"
     }
 
-    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<HostPlan> {
-        let plan = HostPlan::new("cpu", descriptor, shape, mode)?;
+    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<CpuPlan> {
+        let host = HostPlan::new("cpu", descriptor, shape, mode)?;
         for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)]
         {
             if size > u32::MAX as usize {
                 return Err(Error::option(name, format!("at most {} on this backend", u32::MAX), size));
             }
         }
-        let workspace = self.temp_space(&plan).workspace;
-        if workspace > isize::MAX as usize / size_of::<E>() {
+        let sizes = Sizes::new::<E>(&host, self.isa, &self.threads);
+        if sizes.temp.workspace > isize::MAX as usize / size_of::<E>() {
             return Err(Error::SizeOverflow {
                 tensor: "workspace".to_owned(),
                 expression: format!("packed weights and buffers of {descriptor:?}"),
             });
         }
-        Ok(plan)
+        Ok(CpuPlan { host, sizes })
     }
 
-    fn temp_space(&self, plan: &HostPlan) -> TempSpace {
-        Geometry::new(plan).temp_space::<E>(plan.mode, self.isa, &self.threads)
+    fn temp_space(&self, plan: &CpuPlan) -> TempSpace {
+        self.sizes(plan).temp
     }
 
-    fn forward(&self, plan: &HostPlan, args: ForwardArgs<'_, Self>) -> Result<()> {
-        plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
-        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
-        let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || (E::passes().forward)(&call, args, None))
+    fn forward(&self, plan: &CpuPlan, args: ForwardArgs<'_, Self>) -> Result<()> {
+        let sizes = &*self.sizes(plan);
+        plan.check_forward(ForwardMode::Inference, sizes.temp.workspace, &args)?;
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
+        self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, None))
     }
 
     fn forward_training<S: BorrowMut<[E]>>(
         &self,
-        plan: &HostPlan,
+        plan: &CpuPlan,
         args: ForwardArgs<'_, Self>,
         mut reserve: Reserve<S, Empty>,
     ) -> Result<Reserve<S, Filled>> {
-        let space = self.temp_space(plan);
-        plan.check_forward(ForwardMode::Training, space.workspace, &args)?;
+        let sizes = &*self.sizes(plan);
+        plan.check_forward(ForwardMode::Training, sizes.temp.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", space.reserve, storage.len())?;
+        check_at_least("reserve", sizes.temp.reserve, storage.len())?;
         let dropout_seed = args.dropout_seed;
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
-        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || (E::passes().forward)(&call, args, Some(storage)))?;
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, Some(storage)))?;
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
 
     fn backward_data<S: BorrowMut<[E]>>(
         &self,
-        plan: &HostPlan,
+        plan: &CpuPlan,
         args: BackwardDataArgs<'_, Self>,
         mut reserve: Reserve<S, Filled>,
     ) -> Result<Reserve<S, Differentiated>> {
         reserve.check_plan(plan.fingerprint())?;
-        let space = self.temp_space(plan);
-        plan.check_backward_data(space.workspace, &args)?;
+        let sizes = &*self.sizes(plan);
+        plan.check_backward_data(sizes.temp.workspace, &args)?;
         let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", space.reserve, storage.len())?;
-        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || (E::passes().backward_data)(&call, args, storage))?;
+        check_at_least("reserve", sizes.temp.reserve, storage.len())?;
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        self.threads.run(sizes.workers, || (E::passes().backward_data)(&call, args, storage))?;
         Ok(reserve.differentiated())
     }
 
     fn backward_weights<S: BorrowMut<[E]>>(
         &self,
-        plan: &HostPlan,
+        plan: &CpuPlan,
         args: BackwardWeightsArgs<'_, Self>,
         reserve: &mut Reserve<S, Differentiated>,
         grad: WeightGrad,
     ) -> Result<()> {
         reserve.check_plan(plan.fingerprint())?;
-        let space = self.temp_space(plan);
-        plan.check_backward_weights(space.workspace, &args)?;
+        let sizes = &*self.sizes(plan);
+        plan.check_backward_weights(sizes.temp.workspace, &args)?;
         let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", space.reserve, storage.len())?;
-        let call = self.call(plan, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        let workers = call.geometry.workers(&self.threads);
-        self.threads.run(workers, || (E::passes().backward_weights)(&call, args, storage, grad))
+        check_at_least("reserve", sizes.temp.reserve, storage.len())?;
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        self.threads.run(sizes.workers, || (E::passes().backward_weights)(&call, args, storage, grad))
     }
 }
 
 impl<E: CpuElement> CpuBackend<E> {
+    /// The sizes of a plan, which may be another backend's, with other vectors or threads.
+    fn sizes<'a>(&self, plan: &'a CpuPlan) -> Cow<'a, Sizes> {
+        if plan.sizes.are_of(self.isa, &self.threads) {
+            Cow::Borrowed(&plan.sizes)
+        } else {
+            Cow::Owned(Sizes::new::<E>(&plan.host, self.isa, &self.threads))
+        }
+    }
+
     fn call<'a>(
         &'a self,
-        plan: &'a HostPlan,
+        plan: &'a CpuPlan,
+        sizes: &'a Sizes,
         (h0, c0): (Option<&'a [E]>, Option<&'a [E]>),
         lengths: Option<&'a [u32]>,
         resets: Option<&'a [u8]>,
         dropout: Dropout,
     ) -> Call<'a, E> {
-        let geometry = Geometry::new(plan);
-        let (threads, row_workers) = (&self.threads, geometry.row_workers(&self.threads));
-        Call { plan, geometry, isa: self.isa, threads, row_workers, h0, c0, lengths, resets, dropout }
+        let (isa, threads) = (self.isa, &self.threads);
+        Call { plan: &plan.host, sizes, geometry: &sizes.geometry, isa, threads, h0, c0, lengths, resets, dropout }
     }
 }

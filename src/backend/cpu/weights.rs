@@ -25,7 +25,7 @@ impl<E: CpuElement> Call<'_, E> {
         let g = &self.geometry;
         let d = &self.plan.descriptor;
         let BackwardWeightsArgs { x, y, dweights, workspace, .. } = args;
-        let space = g.weights_space::<E>(self.isa, self.threads);
+        let space = &self.sizes.weights;
         let mut parts = Parts::aligned(workspace);
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = &Sequences::new(self.plan.shape, self.lengths, self.resets, index);
@@ -80,7 +80,7 @@ impl<E: CpuElement> Call<'_, E> {
                     zero(gradient.hidden_bias, 1);
                 }
                 let k = sequences.valid_rows();
-                let workers = g.workers(self.threads);
+                let workers = self.sizes.workers;
                 let isa = self.isa;
                 // Both biases have the same gradient, save where a gate acts on one of them.
                 let same_bias = g.candidate != CandidateTerm::Apart;

@@ -60,7 +60,17 @@ impl<E: CpuElement> Call<'_, E> {
     ) {
         match b {
             Operand::Packed(b) => {
-                product::multiply(self.isa, 0..rows, row, b.at_step(t), c, offset, start, scratch, self.row_workers);
+                product::multiply(
+                    self.isa,
+                    0..rows,
+                    row,
+                    b.at_step(t),
+                    c,
+                    offset,
+                    start,
+                    scratch,
+                    self.sizes.row_workers,
+                );
             }
             Operand::ByRows { data, n } => {
                 for i in 0..rows {

@@ -5,7 +5,7 @@ use crate::backend::cpu::CpuElement;
 use crate::backend::host_ops::plain::training;
 use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep};
 use crate::cell::Activation;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// `y = alpha x + beta y`, or `y = alpha x` where `beta` is absent.
 pub(super) struct ScaleAdd<'a, E> {
@@ -25,6 +25,33 @@ impl<E: CpuElement> Kernel<E> for ScaleAdd<'_, E> {
             None => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * *x),
             Some(beta) => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * *x + beta * *y),
         }
+    }
+}
+
+/// Whether all are numbers, none of them infinite.
+pub(super) struct AllFinite<'a, E>(pub &'a [E]);
+
+impl<E: CpuElement> Kernel<E> for AllFinite<'_, E> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) -> bool {
+        /// Sums side by side, so that none waits for its addition.
+        const SUMS: usize = 8;
+        // Zero times a finite number is zero, times any other NaN, and sums keep NaN: no branch until the end.
+        let zero = s.splat(E::zero());
+        let mut sums = [zero; SUMS];
+        let blocks = self.0.len() / (SUMS * S::LANES);
+        for block in 0..blocks {
+            for i in 0..SUMS {
+                sums[i] = s.mul_add(s.load(&self.0[(block * SUMS + i) * S::LANES..]), zero, sums[i]);
+            }
+        }
+        let mut lanes = [E::zero(); MAX_LANES];
+        sums.into_iter().all(|sum| {
+            s.store(&mut lanes, sum);
+            lanes.iter().all(|v| v.is_finite())
+        }) && self.0[blocks * SUMS * S::LANES..].iter().all(|v| v.is_finite())
     }
 }
 

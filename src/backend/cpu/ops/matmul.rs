@@ -30,6 +30,12 @@ const FEW_ROWS: usize = 2;
 /// Rows of a small product with one column whose sums are taken at once.
 const ROWS_AT_ONCE: usize = 8;
 
+/// Whether a product is not worth a plan.
+pub(super) fn is_small(product: &MatMul) -> bool {
+    let MatMul { count, m, n, k, .. } = *product;
+    count.saturating_mul(m).saturating_mul(n).saturating_mul(k) <= SMALL
+}
+
 /// A call, and how it is divided.
 #[derive(Clone, Copy)]
 pub(super) struct Products {
@@ -57,11 +63,6 @@ impl Products {
         self.product.orientation == Orientation::Nn && self.product.m <= FEW_ROWS
     }
 
-    fn is_small(&self) -> bool {
-        let MatMul { m, n, k, .. } = self.product;
-        m.saturating_mul(n).saturating_mul(k) <= SMALL
-    }
-
     /// Columns of the right operand that are packed at once.
     fn block<E: CpuElement>(&self) -> usize {
         let width = 2 * self.isa.lanes::<E>();
@@ -80,9 +81,9 @@ impl Products {
 
     /// Scratch of a product.
     fn scratch<E: CpuElement>(&self) -> usize {
-        let MatMul { orientation, m, k, .. } = self.product;
-        if self.is_small() {
-            return m.saturating_mul(k).min(SMALL);
+        let MatMul { orientation, m, n, k, .. } = self.product;
+        if is_small(&MatMul::single(orientation, m, n, k)) {
+            return 0;
         }
         if self.is_in_place() {
             return m.saturating_mul(k);
@@ -153,11 +154,13 @@ impl<E: CpuElement> Divide for Batch<'_, E> {
 
     fn run(self) {
         let Batch { all, alpha, a, b, c, grad, scratch } = self;
-        let MatMul { m, n, k, .. } = all.product;
+        let MatMul { orientation, m, n, k, .. } = all.product;
+        let single = MatMul::single(orientation, m, n, k);
+        if is_small(&single) {
+            return small(&MatMul { count: c.len() / (m * n), ..single }, alpha, a, b, c, grad);
+        }
         for ((a, b), c) in a.chunks_exact(m * k).zip(b.chunks_exact(n * k)).zip(c.chunks_exact_mut(m * n)) {
-            if all.is_small() {
-                small(all.product, scaled(alpha, a, scratch), b, c, grad);
-            } else if all.is_in_place() {
+            if all.is_in_place() {
                 let a = scaled(alpha, a, scratch);
                 for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
                     divide(SomeColumns { isa: all.isa, a, b, n, first: 0, c, start: start(grad) }, all.within);
@@ -209,25 +212,36 @@ fn scaled<'s, E: Scalar>(alpha: E, a: &'s [E], scratch: &'s mut [E]) -> &'s [E] 
     scratch
 }
 
-fn dot<E: Scalar>(a: &[E], b: &[E]) -> E {
+/// The sum of `alpha a b`.
+fn dot<E: Scalar>(alpha: E, a: &[E], b: &[E]) -> E {
     // Eight sums, so that the compiler may use vector registers; the order is fixed.
     let mut sums = [E::zero(); 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: E = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| *x * *y).sum();
+    let tail: E = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| alpha * *x * *y).sum();
     for (x, y) in a8.zip(b8) {
         for lane in 0..8 {
-            sums[lane] += x[lane] * y[lane];
+            sums[lane] += alpha * x[lane] * y[lane];
         }
     }
     sums.into_iter().sum::<E>() + tail
 }
 
-/// Plain loops. No size is zero.
-fn small<E: Scalar>(product: MatMul, a: &[E], b: &[E], c: &mut [E], grad: WeightGrad) {
-    let MatMul { orientation, m, n, k, .. } = product;
+/// Plain loops, without scratch.
+pub(super) fn small<E: Scalar>(product: &MatMul, alpha: E, a: &[E], b: &[E], c: &mut [E], grad: WeightGrad) {
+    let MatMul { orientation, m, n, k, .. } = *product;
     if grad == WeightGrad::Set {
         c.fill(E::zero());
     }
+    if m * n * k == 0 {
+        return;
+    }
+    for ((a, b), c) in a.chunks_exact(m * k).zip(b.chunks_exact(n * k)).zip(c.chunks_exact_mut(m * n)) {
+        small_one(orientation, [m, n, k], alpha, a, b, c);
+    }
+}
+
+/// `c += alpha op(a) op(b)`. No size is zero.
+fn small_one<E: Scalar>(orientation: Orientation, [m, n, k]: [usize; 3], alpha: E, a: &[E], b: &[E], c: &mut [E]) {
     match orientation {
         // One column, with the additions of several rows at once: the order is the same.
         Orientation::Nn if n == 1 => {
@@ -237,36 +251,36 @@ fn small<E: Scalar>(product: MatMul, a: &[E], b: &[E], c: &mut [E], grad: Weight
                 sums.copy_from_slice(c);
                 for (l, b) in b.iter().enumerate() {
                     for r in 0..ROWS_AT_ONCE {
-                        sums[r] += a[r * k + l] * *b;
+                        sums[r] += alpha * a[r * k + l] * *b;
                     }
                 }
                 c.copy_from_slice(&sums);
             }
             for (a, c) in a[blocks * k..].chunks_exact(k).zip(&mut c[blocks..]) {
-                a.iter().zip(b).for_each(|(a, b)| *c += *a * *b);
+                a.iter().zip(b).for_each(|(a, b)| *c += alpha * *a * *b);
             }
         }
         Orientation::Tn if n == 1 => {
             for (a, b) in a.chunks_exact(m).zip(b) {
-                c.iter_mut().zip(a).for_each(|(c, a)| *c += *a * *b);
+                c.iter_mut().zip(a).for_each(|(c, a)| *c += alpha * *a * *b);
             }
         }
         Orientation::Nt => {
             for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
-                c.iter_mut().zip(b.chunks_exact(k)).for_each(|(c, b)| *c += dot(a, b));
+                c.iter_mut().zip(b.chunks_exact(k)).for_each(|(c, b)| *c += dot(alpha, a, b));
             }
         }
         Orientation::Nn => {
             for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
                 for (b, a) in b.chunks_exact(n).zip(a) {
-                    c.iter_mut().zip(b).for_each(|(c, b)| *c += *a * *b);
+                    c.iter_mut().zip(b).for_each(|(c, b)| *c += alpha * *a * *b);
                 }
             }
         }
         Orientation::Tn => {
             for (a, b) in a.chunks_exact(m).zip(b.chunks_exact(n)) {
                 for (c, a) in c.chunks_exact_mut(n).zip(a) {
-                    c.iter_mut().zip(b).for_each(|(c, b)| *c += *a * *b);
+                    c.iter_mut().zip(b).for_each(|(c, b)| *c += alpha * *a * *b);
                 }
             }
         }

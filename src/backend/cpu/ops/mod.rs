@@ -56,6 +56,7 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
 
     fn workspace(&self, call: Workspace) -> usize {
         match call {
+            Workspace::MatMul(product) if matmul::is_small(&product) => 0,
             Workspace::MatMul(product) => Products::new(self.isa, &self.threads, product).workspace::<E>(),
             _ => 0,
         }
@@ -71,6 +72,10 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         grad: WeightGrad,
         workspace: &mut [E],
     ) -> Result<()> {
+        if matmul::is_small(&product) {
+            matmul::small(&product, E::of(alpha), a, b, c, grad);
+            return Ok(());
+        }
         Products::new(self.isa, &self.threads, product).run(&self.threads, alpha, a, b, c, grad, workspace)
     }
 
@@ -319,6 +324,13 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
 
     fn sum_of_squares(&self, x: &[E]) -> f64 {
         self.isa.run(elements::SumOfSquares(x))
+    }
+
+    fn check_finite(&self, x: &[E], code: u32, status: &mut [f64]) -> Result<()> {
+        if !self.isa.run(elements::AllFinite(x)) {
+            training::check_finite(x, code, status);
+        }
+        Ok(())
     }
 
     fn clip_by_value(&self, most: f64, x: &mut [E]) -> Result<()> {

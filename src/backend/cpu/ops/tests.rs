@@ -2,6 +2,7 @@
 //! threads. The exponential of softmax and large matrix products have tests of their own.
 
 use super::CpuElement;
+use super::elements::AllFinite;
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::host_ops::plain::norms::{Moments, NormGradients};
@@ -183,4 +184,26 @@ fn softmax_agrees_with_the_oracle() {
             }
         }
     }
+}
+
+/// At every place of whole and part vectors, on every instruction set.
+#[test]
+fn finds_what_is_not_finite() {
+    fn finds<E: CpuElement>() {
+        for isa in Isa::all_fused() {
+            for len in [0, 1, 15, 16, 17, 127, 128, 129, 300] {
+                let mut values = vec![E::of(1.5); len];
+                assert!(isa.run(AllFinite(&values)), "{isa:?} {len}");
+                for at in 0..len {
+                    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                        values[at] = E::of(bad);
+                        assert!(!isa.run(AllFinite(&values)), "{isa:?} {len} {at} {bad}");
+                    }
+                    values[at] = E::of(-1e30);
+                }
+            }
+        }
+    }
+    finds::<f32>();
+    finds::<f64>();
 }
