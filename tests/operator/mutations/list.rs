@@ -14,9 +14,9 @@ pub struct Mutation {
     pub survives: Option<&'static str>,
 }
 
-/// What is run to find a bug: element type, the family of kernels that walks through time or `tensor` for the suite of the tensor
-/// operations, and whether the kernels are built with
-/// AddressSanitizer, which alone sees reads beyond the end whose values nobody uses.
+/// What is run to find a bug: element type, the family of kernels that compute the time loop, or `operations` for the suite of the
+/// operations of models, and whether the kernels are built with AddressSanitizer, which alone sees reads beyond the end whose values
+/// nobody uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub dtype: &'static str,
@@ -552,75 +552,76 @@ pub const MUTATIONS: &[Mutation] = &[
         "p.beta == 0.0 ? x : x + beta * load<E>(p.y, i)",
         "x + beta * load<E>(p.y, i)",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "elementwise.cu",
         "strides of one side for both",
         "from += index * p.from_stride[axis];",
         "from += index * p.to_stride[axis];",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "elementwise.cu",
         "a strided copy that sets instead of adding",
         "*target = p.accumulate ? round_to<E>(to_float(*target) + to_float(*source)) : *source;",
         "*target = *source;",
     )
-    .family("tensor"),
+    .family("operations"),
     bug("elementwise.cu", "division by a factor of zero", "factor == V(0) ? V(0) : x / factor", "x / factor")
-        .family("tensor"),
+        .family("operations"),
     bug(
         "elementwise.cu",
         "what is not selected shines through",
         "first ? a[i] : b == nullptr ? zero<E>() : b[i]",
         "first || b == nullptr ? a[i] : b[i]",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "rows.cu",
         "the last term of a sum is left out",
         "for (u64 c = lane; c < p.count; c += p.lanes) sum +=",
         "for (u64 c = lane; c + 1 < p.count; c += p.lanes) sum +=",
     )
-    .family("tensor"),
-    bug("rows.cu", "every lane its own sum", "if (warps) sum = warp_sum(sum);", "").family("tensor"),
-    bug("rows.cu", "the last of equals", "value > largest || is_nan", "value >= largest || is_nan").family("tensor"),
-    bug("rows.cu", "NaN loses", "value > largest || is_nan", "value > largest").family("tensor"),
+    .family("operations"),
+    bug("rows.cu", "every lane its own sum", "if (warps) sum = warp_sum(sum);", "").family("operations"),
+    bug("rows.cu", "the last of equals", "value > largest || is_nan", "value >= largest || is_nan")
+        .family("operations"),
+    bug("rows.cu", "NaN loses", "value > largest || is_nan", "value > largest").family("operations"),
     bug(
         "rows.cu",
         "a maximum under the first row's mask",
         "load<E>(p.mask, row + c) == V(0)",
         "load<E>(p.mask, c) == V(0)",
     )
-    .family("tensor"),
+    .family("operations"),
     bug("rows.cu", "the gradient of a maximum at all before it", "p.position[at] == c ?", "p.position[at] >= c ?")
-        .family("tensor"),
+        .family("operations"),
     bug(
         "norm.cu",
         "a query does not see itself",
         "min(p.columns, row % p.queries + 1)",
         "min(p.columns, row % p.queries)",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "rows do not share the mask's row",
         "row / p.rows_per_key * p.columns",
         "row % p.rows_per_key * p.columns",
     )
-    .family("tensor"),
+    .family("operations"),
     bug("norm.cu", "every lane takes off its own largest", "        largest = warp_max(largest);\n", "")
-        .family("tensor"),
-    bug("norm.cu", "hidden columns count in the total", "if (valid(c)) total +=", "total +=").family("tensor"),
+        .family("operations"),
+    bug("norm.cu", "hidden columns count in the total", "if (valid(c)) total +=", "total +=").family("operations"),
     bug("norm.cu", "softmax's gradient without the mean", "* (load<E>(p.dy, i) - sum)", "* load<E>(p.dy, i)")
-        .family("tensor"),
+        .family("operations"),
     bug(
         "norm.cu",
         "the sample's variance",
         "warp_sum(squares) / count + V(p.epsilon)",
         "warp_sum(squares) / (count - V(1)) + V(p.epsilon)",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "the deviation itself is kept",
@@ -628,131 +629,210 @@ pub const MUTATIONS: &[Mutation] = &[
         "store<E>(p.statistics, 2 * row + 1, V(1) / inverse)",
     )
     .bf16()
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "no gradient through the mean of a row",
         "(slope(c) - first - normal(c) * second)",
         "(slope(c) - normal(c) * second)",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "no barrier between two sums over groups",
         "        __syncthreads();\n        sums[threadIdx.x] = value;",
         "        sums[threadIdx.x] = value;",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "no barrier before groups are added",
         "        sums[threadIdx.x] = value;\n        __syncthreads();",
         "        sums[threadIdx.x] = value;",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "a variance without weights",
         "squares += load_or<E>(p.weights, r, V(1)) * d * d;",
         "squares += d * d;",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "the last row of a run is left out",
         "const u64 end = p.rows * (blockIdx.y + 1) / p.pieces;",
         "const u64 end = p.rows * (blockIdx.y + 1) / p.pieces - 1;",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "no barrier before warps are added",
         "    weights[threadIdx.x] = weight;\n    __syncthreads();",
         "    weights[threadIdx.x] = weight;",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "only the first run of rows",
         "for (u32 piece = 1; piece < p.pieces; ++piece) total",
         "for (u32 piece = p.pieces; piece < p.pieces; ++piece) total",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "gradients of gamma and beta exchanged",
         "i < p.columns ? p.dbeta : p.dgamma",
         "i < p.columns ? p.dgamma : p.dbeta",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "norm.cu",
         "rows that do not count get a share of the gradient",
         "share = all == V(0) ? V(0) : weight / all",
         "share = all == V(0) ? V(0) : V(1) / all",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "rows.cu",
         "only the first lane's columns are compared",
         "if (warps) differs = __any_sync(FULL_WARP, differs);",
         "",
     )
-    .family("tensor"),
-    bug("rows.cu", "steps before a chunk are forgotten", "            before += __popc(valid);\n", "").family("tensor"),
+    .family("operations"),
+    bug("rows.cu", "steps before a chunk are forgotten", "            before += __popc(valid);\n", "")
+        .family("operations"),
     bug("rows.cu", "in reverse the step before is held", "p.reverse ? place < count : place > 0", "place > 0")
-        .family("tensor"),
+        .family("operations"),
     bug(
         "rows.cu",
         "the end of the list keeps what was there",
         "for (u64 t = count + lane_id(); t < p.steps; t += 32) p.rows[begin + t] = NO_ROW;",
         "",
     )
-    .family("tensor"),
+    .family("operations"),
     bug("rows.cu", "no row reads as NaN", "row == NO_ROW ? accumulator_t<E>(0) :", "false ? accumulator_t<E>(0) :")
-        .family("tensor"),
+        .family("operations"),
     bug(
         "rows.cu",
         "the sum of the last run goes on",
         "load<E>(p.dx, at) + sum);\n                sum = V(0);",
         "load<E>(p.dx, at) + sum);",
     )
-    .family("tensor"),
+    .family("operations"),
     bug("rows.cu", "a fraction is an index", "x < double(p.rows) && double(u64(x)) == x", "x < double(p.rows)")
-        .family("tensor"),
-    bug("rows.cu", "one row too many", "x < double(p.rows) &&", "x <= double(p.rows) &&").family("tensor"),
-    bug("gemm.cu", "all products of the first b", "(p.b) + product * p.n * p.k", "(p.b)").family("tensor"),
+        .family("operations"),
+    bug("rows.cu", "one row too many", "x < double(p.rows) &&", "x <= double(p.rows) &&").family("operations"),
+    bug("gemm.cu", "all products of the first b", "(p.b) + product * p.n * p.k", "(p.b)").family("operations"),
     bug("gemm.cu", "the factor is left out", "const V scaled = V(p.alpha) * value", "const V scaled = value")
         .bf16()
-        .family("tensor"),
+        .family("operations"),
     bug(
         "gemm.cu",
         "a single product without the factor",
         "const V product = V(p.alpha) * value",
         "const V product = value",
     )
-    .family("tensor"),
+    .family("operations"),
     bug("reduce.cu", "a sum of parts without the factor", "const V scaled = V(p.alpha) * sum", "const V scaled = sum")
-        .family("tensor"),
+        .family("operations"),
     bug(
         "rows.cu",
         "no row is outside of a table",
         "p.indices[i] >= p.rows && p.indices[i] != NO_ROW",
         "p.indices[i] >= p.rows",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "gemm.cu",
         "no barrier between loading a tile of many and multiplying it",
         "            __syncthreads();\n            sums.template multiply<Math>(a_tile, b_tile);",
         "            sums.template multiply<Math>(a_tile, b_tile);",
     )
-    .family("tensor"),
+    .family("operations"),
     bug(
         "gemm.cu",
         "no barrier between multiplying a tile of many and loading the next",
         "            sums.template multiply<Math>(a_tile, b_tile);\n            __syncthreads();",
         "            sums.template multiply<Math>(a_tile, b_tile);",
     )
-    .family("tensor"),
+    .family("operations"),
+    // Losses, optimizers, norms.
+    bug(
+        "training.cu",
+        "Adam without its decay",
+        "decayed * load<E>(p.parameters, i) - step",
+        "load<E>(p.parameters, i) - step",
+    )
+    .family("operations"),
+    bug("training.cu", "no look ahead along the velocity", "p.nesterov ? V(p.momentum) * v - change : v", "v")
+        .family("operations"),
+    bug("training.cu", "a variance about zero", "variance -= mean * mean;", "").family("operations"),
+    bug("training.cu", "Huber's slope has no limit", "slope = delta * sign(d);", "slope = d;").family("operations"),
+    bug("training.cu", "every row weighs as the first", "load<E>(p.weights, i / p.columns)", "load<E>(p.weights, 0)")
+        .family("operations"),
+    bug("training.cu", "an infinity is finite", "return x - x == V(0);", "return x == x;").family("operations"),
+    bug("training.cu", "divided by the square of the norm", "V(p.most / norm)", "V(p.most / *p.sum_of_squares)")
+        .family("operations"),
+    bug(
+        "training.cu",
+        "no barrier before warps are added to a loss",
+        "if (lane_id() == 0) warps[warp_id()] = x;\n    __syncthreads();",
+        "if (lane_id() == 0) warps[warp_id()] = x;",
+    )
+    .family("operations"),
+    // Heads, and gates as input.
+    bug(
+        "heads.cu",
+        "every head reads the first one's h",
+        "const u32 first = r % p.hidden_size / N * N;",
+        "const u32 first = 0;",
+    ),
+    bug(
+        "heads.cu",
+        "back through a head as it stands, not transposed",
+        "(u64(g) * H + first + i) * N + column",
+        "(u64(g) * H + first + column) * N + i",
+    ),
+    bug(
+        "heads.cu",
+        "a head's product is set where it is to be added to",
+        "out = p.accumulate ? out + sums[s] : sums[s];",
+        "out = sums[s];",
+    ),
+    bug(
+        "heads.cu",
+        "a head's gradient by another one's h",
+        "column = row % p.hidden_size / N * N + u32(element % N);",
+        "column = u32(element % N);",
+    ),
+    bug(
+        "gates.cu",
+        "both directions read the first one's gates",
+        "const u64 from = row_offset(p.x, r) + u64(blockIdx.z) * p.columns + column;",
+        "const u64 from = row_offset(p.x, r) + column;",
+    ),
+    bug("gates.cu", "gradients of gates in the order of their slots", "gate == last ? 0 : gate + 1", "gate"),
+    // The other cells.
+    bug("cells/slstm.cuh", "sLSTM: the normaliser forgets nothing", "f * u.state[N] + i;", "u.state[N] + i;"),
+    bug(
+        "cells/slstm.cuh",
+        "sLSTM: m is what is kept",
+        "const V m = e.kept >= e.fresh ? e.kept : e.fresh;",
+        "const V m = e.kept;",
+    ),
+    bug("cells/slstm.cuh", "sLSTM: no gradient through the normaliser", "u.dstate[N] - du * ratio;", "u.dstate[N];"),
+    bug("cells/slstm.cuh", "sLSTM: the larger side gets both gradients", "kept ? df + dm : df;", "df + dm;"),
+    bug(
+        "cells/mgu.cuh",
+        "MGU: f and 1 - f exchanged",
+        "(V(1) - u.gate[F]) * u.h + u.gate[F] * u.gate[N];",
+        "u.gate[F] * u.h + (V(1) - u.gate[F]) * u.gate[N];",
+    ),
+    bug(
+        "cells/mgu.cuh",
+        "MGU: no gradient of f through the candidate",
+        "(u.dh * (n - u.h_prev) + u.dq * u.h_prev)",
+        "(u.dh * (n - u.h_prev))",
+    ),
 ];

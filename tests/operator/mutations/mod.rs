@@ -93,7 +93,7 @@ fn look<E: Number>(family: &str) -> Result<(), String>
 where
     Device: From<CudaBackend<E, Emulated>>,
 {
-    if family == "tensor" {
+    if family == "operations" {
         return look_at_operations::<E>();
     }
     // Where every option is there: enough for each cell to meet each of its own.
@@ -233,11 +233,11 @@ struct Builder {
     sanitizer: PathBuf,
 }
 
-/// What kernels a bug is looked for in: the element type, whether with the sanitizer, and whether those of the tensor operations alone.
+/// What kernels a bug is looked for in: the element type, whether with the sanitizer, and whether those of the operations alone.
 type Kind = (&'static str, bool, bool);
 
 fn kind(place: Place) -> Kind {
-    (place.dtype, place.sanitized, place.family == "tensor")
+    (place.dtype, place.sanitized, place.family == "operations")
 }
 
 /// The kernels as they are, of an element type.
@@ -328,7 +328,7 @@ impl Builder {
         let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
         fs::write(&path, text.replacen(mutation.find, mutation.replace, 1)).map_err(|e| e.to_string())?;
         let sources = Sources::read(&include).map_err(|e| e.to_string())?;
-        let persistent = !matches!(mutation.place.family, "step" | "tensor");
+        let persistent = !matches!(mutation.place.family, "step" | "operations");
         let mut objects = baseline.objects.clone();
         let mut reached = 0;
         for (unit, object) in baseline.units.iter().zip(&mut objects) {
