@@ -43,7 +43,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
-    // For tests/kernel_images.rs, which runs this program on damaged kernels.
+    // For tests/cuda/kernel_images.rs, which runs this program on damaged kernels.
     if let (Ok(program), Ok(target)) = (std::env::current_exe(), std::env::var("TARGET")) {
         println!("cargo::rustc-env=FUSED_RNN_BUILD_SCRIPT={}", program.display());
         println!("cargo::rustc-env=FUSED_RNN_TARGET={target}");

@@ -1,7 +1,7 @@
 // primitives_test.cu - every primitive of prims.cuh on plain buffers, and kernels with known mistakes.
 //
 // Tests alone: the entries are in the catalog of builds with the feature `emulated`. tests/common/primitives.rs holds
-// inputs and what must come out, computed there independently; tests/emulated.rs runs them on the host, tests/gpu.rs
+// inputs and what must come out, computed there independently; tests/cuda/emulated.rs runs them on the host, tests/cuda/gpu.rs
 // compares a GPU with the host. i counts the threads of the grid.
 #include "params.cuh"
 

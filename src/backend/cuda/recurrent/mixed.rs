@@ -3,7 +3,7 @@
 //! Rounded are what the tensor cores multiply (weights, inputs, initial states, incoming gradients) and what the kernels hand on
 //! from step to step; cell states, gates and all sums are floats, as in a pass on 16-bit tensors. What comes out is widened. Gradients of
 //! weights are summed in floats and never rounded. A tensor thus has the bits that the same pass on tensors of 16 bits gives, which
-//! `tests/mixed_precision.rs` holds it to.
+//! `tests/model/mixed_precision.rs` holds it to.
 //!
 //! Source: [Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740).
 
