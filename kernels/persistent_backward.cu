@@ -1,4 +1,4 @@
-// persistent_backward.cu - all backward steps of a layer in one launch, with R^T on the chip (families A, B, C).
+// persistent_backward.cu - all backward steps of a layer in one launch, with R^T on the chip (families block, cluster, grid).
 //
 // Math       The cells' derivatives as in src/cell/*.rs, for the options of persistent_forward.cu. A step computes the gradients of
 //            its gates from dh, and then dh of the step before as R^T dgates plus what needs no product; a block computes dh of its
@@ -10,7 +10,7 @@
 // Launch     As persistent_forward.cu, with ceil((H rounded up to 32) / UNITS) blocks of a group.
 // Numerics   Products as Math says, of dgates rounded to E; everything else in float. The same bits every run.
 // Failure    As persistent_forward.cu.
-// Oracle     src/backend/reference.rs through tests/operator/backends.rs.
+// Oracle     src/backend/reference/mod.rs through tests/operator/backends.rs.
 #include "persistent.cuh"
 
 // What a pair reads of a step; on its way while the product is waited for.
@@ -266,7 +266,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     }
 };
 
-// A, B and C are this with LocalExchange, ClusterExchange and GridExchange (StagedGridExchange for exact products).
+// The families block, cluster and grid are this with LocalExchange, ClusterExchange and GridExchange (StagedGridExchange for exact products).
 template <class Cell, class Math, template <int, int, class> class X, class S, int FIXED_BYTES, int TILE_BYTES>
 DEVICE void persistent_backward(const PersistentBackwardParams& p) {
     using Kernel = PersistentBackward<Cell, Math, X, S>;

@@ -1,4 +1,4 @@
-// persistent_forward.cu - all forward steps of a layer in one launch, with R on the chip (families A, B, C).
+// persistent_forward.cu - all forward steps of a layer in one launch, with R on the chip (families block, cluster, grid).
 //
 // Math       The cells' equations as in src/cell/*.rs, GRU with the reset after the product; sigmoid gates, tanh (RNN: or relu)
 //            states, no peepholes, clips, coupled gates or projection: the rest is for step_forward.cu.
@@ -14,7 +14,7 @@
 //            the same bits, as does every run.
 // Failure    A wait that is never satisfied ends after `polls` polls with *fault != 0; the launch always ends.
 // Backward   persistent_backward.cu or step_backward.cu; h_prev, gates, cell_state and q are as step_forward.cu leaves them.
-// Oracle     src/backend/reference.rs through tests/operator/backends.rs.
+// Oracle     src/backend/reference/mod.rs through tests/operator/backends.rs.
 #include "persistent.cuh"
 
 // What a pair reads of a step; on its way while the product is waited for.

@@ -5,21 +5,21 @@
 //! | module | what |
 //! |---|---|
 //! | [`cell`] | the cells, one file each: equations, a step to be read beside them, its derivative; [`cell::spec`] is the one table of gates, states and what training saves; [`cell::activation`] the functions of gates and states |
-//! | [`rnn`] | the operator apart from who computes it: [`RnnDescriptor`](rnn::RnnDescriptor) (what), [`RnnShape`](rnn::RnnShape) (how much), [`WeightLayout`](rnn::WeightLayout) (PyTorch's names, shapes and gate order in one flat buffer), [`rnn::dropout`] (masks from counters) |
-//! | [`backend`] | who computes it: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; `backend::ops`, the operations that models need besides |
-//! | `Device` | a backend without its types: where a model runs |
-//! | `nn` | layers, one file a family: recipes for operations (`nn::op`) that a network runs forwards and backwards; initialisers |
-//! | `model` | `Sequential`, `Graph`, training, callbacks, files, with Keras's words |
+//! | [`rnn`] | the operator without its implementations: its description, [`RnnDescriptor`](rnn::RnnDescriptor); sizes, [`RnnShape`](rnn::RnnShape); [`WeightLayout`](rnn::WeightLayout), PyTorch's names, shapes and gate order in one flat buffer; [`rnn::dropout`], masks from counters |
+//! | [`backend`] | the implementations: the trait [`RecurrentBackend`](backend::RecurrentBackend), the oracle [`reference`](backend::reference), the fast [`cpu`](backend::cpu), `backend::cuda`; `backend::ops`, the operations that models need besides |
+//! | `Device` | a backend behind run-time types: where a model runs |
+//! | `nn` | layers, one file a family: built of operations (`nn::op`) that a network runs forwards and backwards; initializers |
+//! | `model` | `Sequential`, `Graph`, training, callbacks, files, with Keras's names and defaults |
 //! | `optim`, `metrics` | optimizers and learning-rate schedules; metrics |
 //! | `data` | CSV columns, gaps, scalers, windows, splits, padding, `.ts` files of sequences, characters |
-//! | `plot` | pictures: curves, training histories, heat maps |
+//! | `plot` | plots: curves, training histories, heat maps |
 //! | `interop` | weights of other frameworks: safetensors, Keras, ONNX |
 //! | `parity` | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | gradients against finite differences |
 //! | [`Error`] | all errors, one enum |
 //!
-//! The equations are written twice on purpose, in the oracle and in each fast backend: if both ran the same text, comparing
-//! them could not find a wrong equation. Everything else (gate order, arity, layouts) is in one place.
+//! The equations are written once in the oracle and once in each fast backend, on purpose: if all ran the same text, comparing
+//! them could not find a wrong equation. Everything else (gates and their order, states, saved values, layouts) is in one place.
 //!
 //! # Computing an LSTM
 //!

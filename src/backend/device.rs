@@ -1,6 +1,6 @@
 //! Where a model runs: [`Device`]. Here, and nowhere else, the backends lose their type.
 //!
-//! A [`RecurrentBackend`] is typed: its element, its buffers, its plans. That is the door for who embeds the operator. What stands above
+//! A [`RecurrentBackend`] is typed: its element, its buffers, its plans. It is the interface for embedding the operator. What stands above
 //! it (layers, models, optimizers) is the same code for every backend and every element type, so it holds a [`Device`], and tensors
 //! that say at run time what they hold ([`Tensor`]). A `Runtime` is a backend seen in that way.
 

@@ -1,4 +1,4 @@
-//! What the host backends share: the plan, the checks of every buffer, and the walk through time.
+//! What the host backends share: the plan, the checks of every buffer, and the order of the time loop.
 
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, ForwardMode, RecurrentBackend, Tensors,

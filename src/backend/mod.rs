@@ -1,4 +1,4 @@
-//! Who computes the operator: [`RecurrentBackend`] and its implementations.
+//! Implementations of the operator: the trait [`RecurrentBackend`] and its backends.
 //!
 //! The division of labour is cuDNN v8's: shapes are given once, to [`plan`](RecurrentBackend::plan); the plan says how much
 //! temporary space a call needs; every buffer belongs to the caller. A backend allocates nothing that a caller could have

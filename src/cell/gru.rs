@@ -8,7 +8,7 @@
 //! h   = (1 - z) * n + z * h_prev
 //! ```
 //!
-//! with `gate = sigmoid` and `state = tanh` unless told otherwise; every `a` is clamped to
+//! with `gate = sigmoid` and `state = tanh` by default; every `a` is clamped to
 //! `±gate_clip` on its way into its activation (ONNX's `clip`; for `a_n`, in ONNX Runtime too, that is the whole sum). Sources:
 //! [Cho et al. 2014](https://arxiv.org/abs/1406.1078) (reset before);
 //! [`torch.nn.GRU`](https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html) (reset after);
@@ -29,7 +29,7 @@
 //!
 //! Every `gate'` and `state'` is zero where its `a` was clamped.
 
-use super::{Layer, Record, State, StepGradient};
+use super::{Layer, SavedStep, State, StepGradient};
 use crate::dtype::Scalar;
 use crate::rnn::{GruReset, LayerWeights};
 
@@ -39,66 +39,66 @@ const Z: usize = 1;
 const N: usize = 2;
 const Q: usize = 3;
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |gate: usize, j: usize| gate * hidden + j;
     for j in 0..hidden {
         for gate in [R, Z] {
             let a = layer.input_term(gate, j, x) + layer.state_term(gate, j, prev.h);
-            record.a[at(gate, j)] = a;
-            record.saved[at(gate, j)] = layer.activate(act.gate, a);
+            saved_step.a[at(gate, j)] = a;
+            saved_step.saved[at(gate, j)] = layer.activate(act.gate, a);
         }
     }
     // A loop of its own, because `R_n (r * h_prev)` needs r of every unit.
     for j in 0..hidden {
-        let r = record.saved[at(R, j)];
-        record.saved[at(Q, j)] = match layer.descriptor.reset {
+        let r = saved_step.saved[at(R, j)];
+        saved_step.saved[at(Q, j)] = match layer.descriptor.reset {
             GruReset::After => layer.state_term(N, j, prev.h),
             GruReset::Before => r * prev.h[j],
         };
     }
     for j in 0..hidden {
-        let (r, z) = (record.saved[at(R, j)], record.saved[at(Z, j)]);
+        let (r, z) = (saved_step.saved[at(R, j)], saved_step.saved[at(Z, j)]);
         let state_term = match layer.descriptor.reset {
-            GruReset::After => r * record.saved[at(Q, j)],
-            GruReset::Before => layer.state_term(N, j, &record.saved[layer.rows(Q)]),
+            GruReset::After => r * saved_step.saved[at(Q, j)],
+            GruReset::Before => layer.state_term(N, j, &saved_step.saved[layer.rows(Q)]),
         };
         let a_n = layer.input_term(N, j, x) + state_term;
         let n = layer.activate(act.state, a_n);
-        record.a[at(N, j)] = a_n;
-        record.saved[at(N, j)] = n;
-        record.h[j] = (E::one() - z) * n + z * prev.h[j];
+        saved_step.a[at(N, j)] = a_n;
+        saved_step.saved[at(N, j)] = n;
+        saved_step.h[j] = (E::one() - z) * n + z * prev.h[j];
     }
 }
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     prev: &State<'_, E>,
-    record: &mut Record<'_, E>,
+    saved_step: &mut SavedStep<'_, E>,
     _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |gate: usize, j: usize| gate * hidden + j;
-    let slope = |record: &Record<'_, E>, activation, gate: usize, j: usize| {
-        layer.activate_derivative(activation, record.a[at(gate, j)], record.saved[at(gate, j)])
+    let slope = |saved_step: &SavedStep<'_, E>, activation, gate: usize, j: usize| {
+        layer.activate_derivative(activation, saved_step.a[at(gate, j)], saved_step.saved[at(gate, j)])
     };
     for j in 0..hidden {
-        let (z, n) = (record.saved[at(Z, j)], record.saved[at(N, j)]);
-        record.da[at(N, j)] = record.dh[j] * (E::one() - z) * slope(record, act.state, N, j);
-        record.da[at(Z, j)] = record.dh[j] * (prev.h[j] - n) * slope(record, act.gate, Z, j);
-        gradient.dh[j] = record.dh[j] * z;
+        let (z, n) = (saved_step.saved[at(Z, j)], saved_step.saved[at(N, j)]);
+        saved_step.da[at(N, j)] = saved_step.dh[j] * (E::one() - z) * slope(saved_step, act.state, N, j);
+        saved_step.da[at(Z, j)] = saved_step.dh[j] * (prev.h[j] - n) * slope(saved_step, act.gate, Z, j);
+        gradient.dh[j] = saved_step.dh[j] * z;
     }
-    let da_n = &record.da[layer.rows(N)];
+    let da_n = &saved_step.da[layer.rows(N)];
     let mut dq = vec![E::zero(); hidden];
     let mut dr = vec![E::zero(); hidden];
     match layer.descriptor.reset {
         GruReset::After => {
             for j in 0..hidden {
-                dq[j] = record.saved[at(R, j)] * da_n[j];
-                dr[j] = record.saved[at(Q, j)] * da_n[j];
+                dq[j] = saved_step.saved[at(R, j)] * da_n[j];
+                dr[j] = saved_step.saved[at(Q, j)] * da_n[j];
             }
             layer.add_state_gradient(N, &dq, gradient.dh);
         }
@@ -106,18 +106,18 @@ pub(super) fn backward<E: Scalar>(
             layer.add_state_gradient(N, da_n, &mut dq);
             for j in 0..hidden {
                 dr[j] = prev.h[j] * dq[j];
-                gradient.dh[j] += record.saved[at(R, j)] * dq[j];
+                gradient.dh[j] += saved_step.saved[at(R, j)] * dq[j];
             }
         }
     }
     for j in 0..hidden {
-        record.da[at(R, j)] = dr[j] * slope(record, act.gate, R, j);
+        saved_step.da[at(R, j)] = dr[j] * slope(saved_step, act.gate, R, j);
     }
     for gate in [R, Z] {
-        layer.add_state_gradient(gate, &record.da[layer.rows(gate)], gradient.dh);
+        layer.add_state_gradient(gate, &saved_step.da[layer.rows(gate)], gradient.dh);
     }
     for gate in [R, Z, N] {
-        layer.add_input_gradient(gate, &record.da[layer.rows(gate)], gradient.dx);
+        layer.add_input_gradient(gate, &saved_step.da[layer.rows(gate)], gradient.dx);
     }
 }
 
@@ -125,19 +125,19 @@ pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    record: &Record<'_, E>,
+    saved_step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
     for gate in [R, Z, N] {
-        layer.add_input_weights(gate, &record.da[layer.rows(gate)], x, gradient);
+        layer.add_input_weights(gate, &saved_step.da[layer.rows(gate)], x, gradient);
     }
     for gate in [R, Z] {
-        layer.add_state_weights(gate, &record.da[layer.rows(gate)], prev.h, gradient);
+        layer.add_state_weights(gate, &saved_step.da[layer.rows(gate)], prev.h, gradient);
     }
-    let (da_n, q) = (&record.da[layer.rows(N)], &record.saved[layer.rows(Q)]);
+    let (da_n, q) = (&saved_step.da[layer.rows(N)], &saved_step.saved[layer.rows(Q)]);
     match layer.descriptor.reset {
         GruReset::After => {
-            let r = &record.saved[layer.rows(R)];
+            let r = &saved_step.saved[layer.rows(R)];
             let dq: Vec<E> = r.iter().zip(da_n).map(|(r, da_n)| *r * *da_n).collect();
             layer.add_state_weights(N, &dq, prev.h, gradient);
         }

@@ -69,7 +69,7 @@ pub(crate) struct State<'a, E> {
 }
 
 /// What is kept of one step, for the next step and for backward.
-pub(crate) struct Record<'a, E> {
+pub(crate) struct SavedStep<'a, E> {
     /// Pre-activations before clamping, `[G * H]`; written by forward.
     pub(crate) a: &'a mut [E],
     /// What [`CellSpec::saved`] lists, `[H]` each; written by forward.
@@ -243,9 +243,9 @@ macro_rules! dispatch {
     ($(($kind:ident $module:ident $($layer:tt)*))*) => {
         impl<E: Scalar> Layer<'_, E> {
             /// Calls the cell's `forward`.
-            pub(crate) fn forward(&self, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
+            pub(crate) fn forward(&self, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
                 match self.descriptor.cell {
-                    $(CellKind::$kind => $module::forward(self, x, prev, record),)*
+                    $(CellKind::$kind => $module::forward(self, x, prev, saved_step),)*
                 }
             }
 
@@ -253,7 +253,7 @@ macro_rules! dispatch {
             pub(crate) fn backward(
                 &self,
                 prev: &State<'_, E>,
-                record: &mut Record<'_, E>,
+                saved_step: &mut SavedStep<'_, E>,
                 dc: &[E],
                 gradient: &mut StepGradient<'_, E>,
             ) {
@@ -261,7 +261,7 @@ macro_rules! dispatch {
                 gradient.dh.fill(E::zero());
                 gradient.dc.fill(E::zero());
                 match self.descriptor.cell {
-                    $(CellKind::$kind => $module::backward(self, prev, record, dc, gradient),)*
+                    $(CellKind::$kind => $module::backward(self, prev, saved_step, dc, gradient),)*
                 }
             }
 
@@ -270,11 +270,11 @@ macro_rules! dispatch {
                 &self,
                 x: &[E],
                 prev: &State<'_, E>,
-                record: &Record<'_, E>,
+                saved_step: &SavedStep<'_, E>,
                 gradient: &mut LayerWeights<&mut [E]>,
             ) {
                 match self.descriptor.cell {
-                    $(CellKind::$kind => $module::add_weight_gradient(self, x, prev, record, gradient),)*
+                    $(CellKind::$kind => $module::add_weight_gradient(self, x, prev, saved_step, gradient),)*
                 }
             }
         }

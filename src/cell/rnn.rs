@@ -5,7 +5,7 @@
 //! h = state(a)
 //! ```
 //!
-//! with `state = tanh` unless told otherwise, and `a` clamped to `±gate_clip` on its way into it. Sources:
+//! with `state = tanh` by default, and `a` clamped to `±gate_clip` on its way into it. Sources:
 //! [Elman 1990](https://doi.org/10.1207/s15516709cog1402_1),
 //! [`torch.nn.RNN`](https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html),
 //! [ONNX `RNN`](https://onnx.ai/onnx/operators/onnx__RNN.html).
@@ -19,39 +19,39 @@
 //! dW += da x^T    dR += da h_prev^T    db_ih += da    db_hh += da
 //! ```
 
-use super::{Layer, Record, State, StepGradient};
+use super::{Layer, SavedStep, State, StepGradient};
 use crate::dtype::Scalar;
 use crate::rnn::LayerWeights;
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, record: &mut Record<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
     for j in 0..layer.hidden_size() {
-        record.a[j] = layer.input_term(0, j, x) + layer.state_term(0, j, prev.h);
-        record.h[j] = layer.activate(layer.activations.state, record.a[j]);
+        saved_step.a[j] = layer.input_term(0, j, x) + layer.state_term(0, j, prev.h);
+        saved_step.h[j] = layer.activate(layer.activations.state, saved_step.a[j]);
     }
 }
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     _: &State<'_, E>,
-    record: &mut Record<'_, E>,
+    saved_step: &mut SavedStep<'_, E>,
     _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     for j in 0..layer.hidden_size() {
-        let slope = layer.activate_derivative(layer.activations.state, record.a[j], record.h[j]);
-        record.da[j] = record.dh[j] * slope;
+        let slope = layer.activate_derivative(layer.activations.state, saved_step.a[j], saved_step.h[j]);
+        saved_step.da[j] = saved_step.dh[j] * slope;
     }
-    layer.add_input_gradient(0, record.da, gradient.dx);
-    layer.add_state_gradient(0, record.da, gradient.dh);
+    layer.add_input_gradient(0, saved_step.da, gradient.dx);
+    layer.add_state_gradient(0, saved_step.da, gradient.dh);
 }
 
 pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    record: &Record<'_, E>,
+    saved_step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
-    layer.add_input_weights(0, record.da, x, gradient);
-    layer.add_state_weights(0, record.da, prev.h, gradient);
+    layer.add_input_weights(0, saved_step.da, x, gradient);
+    layer.add_state_weights(0, saved_step.da, prev.h, gradient);
 }

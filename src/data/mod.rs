@@ -1,4 +1,4 @@
-//! From a file to arrays a model learns from: a column of a CSV file ([`csv`]) as a [`Series`], its [`gaps`] closed as told, its
+//! From a file to arrays a model learns from: a column of a CSV file ([`csv`]) as a [`Series`], its [`gaps`] closed as chosen, its
 //! values scaled ([`Scaler`]), cut into [`windows`](fn@windows) and divided [in time order](TimeSplit). Several columns make a matrix
 //! ([`read_columns`], [`Gaps::close_columns`], [`ColumnScaler`], [`split_sequences`]), with a column of classes beside them [`ClassifiedRows`]. Labelled series come from `.ts` files ([`ts`]);
 //! [`encode`] makes arrays of classes and of sequences of different lengths, [`split`] divides samples at random, [`text`] numbers

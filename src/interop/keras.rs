@@ -3,7 +3,7 @@
 //! A Keras layer ([LSTM](https://keras.io/api/layers/recurrent_layers/lstm/),
 //! [GRU](https://keras.io/api/layers/recurrent_layers/gru/),
 //! [SimpleRNN](https://keras.io/api/layers/recurrent_layers/simple_rnn/)) keeps its matrices transposed, gates side by side
-//! in its own order, and adds one bias vector; only the GRU with `reset_after=True` has two:
+//! in its own order ([`cell::spec`](crate::cell::spec) has it), and adds one bias vector; only the GRU with `reset_after=True` has two:
 //!
 //! | Keras | shape | native |
 //! |---|---|---|

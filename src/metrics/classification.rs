@@ -148,7 +148,7 @@ pub(super) fn is_in_top_k(
 }
 
 fn nan(tensor: &str, position: String) -> Error {
-    let help = "a class cannot be told from it; lower the learning rate, clip gradients, or check the data".to_owned();
+    let help = "it names no class; lower the learning rate, clip gradients, or check the data".to_owned();
     Error::NonFinite { tensor: tensor.to_owned(), got: f64::NAN, position, help }
 }
 

@@ -308,7 +308,7 @@ impl MetricAccumulator {
     ///
     /// [`Error::ZeroSize`] for no columns; [`Error::Shape`] for slices of other lengths, or other columns than before;
     /// [`Error::InvalidOption`] naming a target that is no class or, for precision, recall and F1, neither 0 nor 1, and for weights that are
-    /// not finite or below zero; [`Error::NonFinite`] for a prediction of NaN where a class is to be told from it.
+    /// not finite or below zero; [`Error::NonFinite`] for a prediction of NaN where a class is derived from it.
     pub fn update<E: Scalar>(
         &mut self,
         targets: &[E],
@@ -325,9 +325,9 @@ impl MetricAccumulator {
             return Err(Error::shape("predictions", format!("rows of {before} columns"), got));
         }
         let rows = predictions.len() / columns;
-        let dense = targets.len() == predictions.len() && !(self.metric.is_sparse() && columns > 1);
+        let one_for_each = targets.len() == predictions.len() && !(self.metric.is_sparse() && columns > 1);
         let sparse = targets.len() == rows && (self.metric.is_sparse() || self.metric.may_be_sparse());
-        if !dense && !sparse {
+        if !one_for_each && !sparse {
             let expected = match self.metric.is_sparse() {
                 true => format!("{rows} classes, one a row of predictions, for {}", self.metric),
                 false => format!(

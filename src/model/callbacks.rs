@@ -93,7 +93,7 @@ pub trait Training {
     fn save(&mut self, path: &Path) -> Result<()>;
 }
 
-/// Is told how training goes, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`](crate::model::Model::fit) with it.
+/// A callback: receives the progress of training, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`](crate::model::Model::fit) with it.
 pub trait Callback {
     /// Before each epoch.
     ///

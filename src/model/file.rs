@@ -9,7 +9,7 @@ use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::model::graph::check_connected;
-use crate::model::{Graph, GraphConfig, LossScale, Model, Sequential, Task};
+use crate::model::{Graph, GraphConfig, LossScale, Model, Purpose, Sequential};
 use crate::nn::Loss;
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::rnn::shape::check_len;
@@ -25,7 +25,8 @@ struct Description {
     version: u32,
     model: GraphConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    task: Option<Task>,
+    #[serde(rename = "task")]
+    purpose: Option<Purpose>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     training: Option<TrainingState>,
 }
@@ -86,7 +87,7 @@ impl Model {
     }
 }
 
-pub(super) fn save(model: &Model, task: Option<&Task>, path: &Path) -> Result<()> {
+pub(super) fn save(model: &Model, purpose: Option<&Purpose>, path: &Path) -> Result<()> {
     let training = TrainingState {
         optimizer: model.optimizer.config(),
         losses: model.outputs.iter().map(|output| (output.loss, output.loss_weight)).collect(),
@@ -98,7 +99,7 @@ pub(super) fn save(model: &Model, task: Option<&Task>, path: &Path) -> Result<()
         loss_scale: model.loss_scale,
     };
     let description =
-        Description { version: VERSION, model: model.config()?, task: task.cloned(), training: Some(training) };
+        Description { version: VERSION, model: model.config()?, purpose: purpose.cloned(), training: Some(training) };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
     let mut tensors: Vec<NamedTensor<'_>> =
@@ -113,7 +114,7 @@ pub(super) fn save(model: &Model, task: Option<&Task>, path: &Path) -> Result<()
     safetensors::write(path, KEY, &description, &tensors)
 }
 
-pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Task>)> {
+pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Purpose>)> {
     let file = TensorFile::read(path)?;
     let description = file.metadata(KEY).ok_or_else(|| {
         format_error(path, format!("no entry {KEY} in its metadata; was it written by this program?"))
@@ -191,7 +192,7 @@ pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Task>)>
             model.loss_scale = Some(scale);
         }
     }
-    Ok((model, description.task))
+    Ok((model, description.purpose))
 }
 
 /// A tensor of the file, every element finite.

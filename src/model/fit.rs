@@ -35,14 +35,14 @@ pub struct FitOptions<'a> {
     pub class_weight: Vec<(usize, f64)>,
     /// Which figure says how good an epoch is, by its key in the [`History`]; the validation loss, or without validation data the loss.
     /// By it [`History::best_epoch`], early stopping, [checkpoints](crate::model::Checkpoint) of the best and
-    /// [plateaus](crate::model::ReduceLearningRate) are told. Of losses and errors less is better, of other metrics more.
+    /// [plateaus](crate::model::ReduceLearningRate) receive. Of losses and errors less is better, of other metrics more.
     pub monitor: Option<&'a str>,
     /// When to stop before the last epoch; never.
     pub early_stopping: Option<EarlyStopping>,
     /// How gradients are limited; not at all.
     pub clip: Option<Clip>,
     /// On a device: batches from one look at the loss to the next; 32. Until then the device is not waited for, and neither the loss
-    /// that callbacks are told nor a divergence is known. The first batch of an epoch and the last are always looked at. On the host
+    /// that callbacks receive nor a divergence is known. The first batch of an epoch and the last are always looked at. On the host
     /// every batch is.
     pub loss_every: usize,
     /// Told about progress, in this order; may stop training, change its rate, and save the model; none.

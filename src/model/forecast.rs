@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::data::{Gaps, Scaler};
 use crate::error::{Error, Result};
-use crate::model::{Model, Sequential, Task, file};
+use crate::model::{Model, Purpose, Sequential, file};
 use crate::nn::{Dense, LayerConfig};
 
 /// Values in time order, `[rows, columns]`: of one column as a slice, a vector or an array, of several as a matrix whose first column
@@ -351,7 +351,7 @@ impl Forecaster {
     ///
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        file::save(&self.model, Some(&Task::Forecast(self.config.clone())), path)
+        file::save(&self.model, Some(&Purpose::Forecast(self.config.clone())), path)
     }
 
     /// Reads what [`save`](Self::save) wrote. The file is checked in every part before anything is allocated for it.
@@ -362,8 +362,8 @@ impl Forecaster {
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         let (model, task) = file::load(device, path)?;
         match task {
-            Some(Task::Forecast(config)) => Self::from_parts(model, config, path),
-            Some(Task::Sequences(_)) => {
+            Some(Purpose::Forecast(config)) => Self::from_parts(model, config, path),
+            Some(Purpose::Sequences(_)) => {
                 Err(file::format_error(path, "its model is one of whole sequences, not of a series to forecast"))
             }
             None => Err(file::format_error(path, "it holds a model, but not how to forecast a series with it")),

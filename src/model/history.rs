@@ -1,4 +1,4 @@
-//! How training went: [`History`].
+//! Training history: [`History`].
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
-//! Models with Keras's words: [`Sequential`], a stack of layers; [`Graph`], from which a [`Model`] with several inputs, outputs and shared
-//! layers is made; [`Forecaster`], a model with everything needed to continue a
-//! series; [`SequenceModel`], one that says a class or a number of a whole series; and [`Trained`], whatever a file holds.
+//! Models with Keras's names and defaults: [`Sequential`], a stack of layers; [`Graph`], from which a [`Model`] with several inputs, outputs and shared
+//! layers is made; [`Forecaster`], a model with everything needed to continue a series;
+//! [`SequenceModel`], one that says a class or a number of a whole series; and [`Trained`], whatever a file holds.
 //!
 //! ```
 //! use fused_rnn::Device;
@@ -30,10 +30,10 @@ pub mod loss_scale;
 pub mod model;
 mod output;
 pub mod progress;
+pub mod purpose;
 pub mod sequences;
 pub mod sequential;
 mod summary;
-pub mod task;
 
 pub use arrays::{AnyArray, Arrays};
 pub use callbacks::{
@@ -47,6 +47,6 @@ pub use history::{History, Outcome};
 pub use loss_scale::LossScale;
 pub use model::Model;
 pub use progress::{ProgressBar, ProgressMode};
+pub use purpose::{Purpose, Trained};
 pub use sequences::{RowsConfig, SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;
-pub use task::{Task, Trained};

@@ -1,4 +1,4 @@
-//! What a model keeps of each output to train it, and what training tells of itself.
+//! Outputs of a model in training: targets, losses and metrics of each, and the status that a device leaves.
 
 use crate::backend::ops::{Report, STATUS_LEN};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};

@@ -10,7 +10,7 @@ use crate::data::encode::filled;
 use crate::data::{ColumnScaler, Gaps, Scaler, TimeSeriesSet};
 use crate::error::{Error, Result};
 use crate::metrics::argmax_rows;
-use crate::model::{Model, Sequential, Task, file};
+use crate::model::{Model, Purpose, Sequential, file};
 use crate::nn::{ActivationFunction, Dense, LayerConfig, Loss, Masking};
 
 /// What the features of a step after the end of a sequence are. No scaled value comes near it; it is exact in every precision.
@@ -366,7 +366,7 @@ impl SequenceModel {
     ///
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        file::save(&self.model, Some(&Task::Sequences(self.config.clone())), path)
+        file::save(&self.model, Some(&Purpose::Sequences(self.config.clone())), path)
     }
 
     /// Reads what [`save`](Self::save) wrote. The file is checked in every part before anything is allocated for it.
@@ -376,8 +376,8 @@ impl SequenceModel {
     /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about sequences or does not fit the model.
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         match file::load(device, path)? {
-            (model, Some(Task::Sequences(config))) => Self::from_parts(model, config, path),
-            (_, Some(Task::Forecast(_))) => {
+            (model, Some(Purpose::Sequences(config))) => Self::from_parts(model, config, path),
+            (_, Some(Purpose::Forecast(_))) => {
                 Err(file::format_error(path, "its model forecasts a series; it is not one of whole sequences"))
             }
             (_, None) => Err(file::format_error(path, "it holds a model, but not what its inputs and outputs mean")),

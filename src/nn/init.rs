@@ -1,4 +1,4 @@
-//! Where training starts: Keras's initialisers, drawn from Philox so that a seed gives the same weights everywhere.
+//! Initializers of weights: Keras's, drawn from Philox so that a seed gives the same weights everywhere.
 
 use crate::rnn::dropout::philox4x32;
 

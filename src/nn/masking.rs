@@ -1,4 +1,4 @@
-//! Which steps of a sequence are there: [`Masking`].
+//! Masking of absent steps: [`Masking`].
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Layers that even out scales: [`LayerNormalization`], [`BatchNormalization`].
+//! Normalization layers: [`LayerNormalization`], [`BatchNormalization`].
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //!
 //! An optimizer is a rule with its constants. What it remembers from step to step, tensors as long as the weights, belongs to the
 //! model and stands where the weights stand, on the host or on a device; the arithmetic is the
-//! [device's](crate::backend::Operations).
+//! [device's](crate::backend::Operations): on the host in `backend/host_ops/plain/training.rs`, on a GPU in `kernels/training.cu`.
 
 pub mod adagrad;
 pub mod adam;

@@ -152,7 +152,7 @@ impl Layer {
         if self.merge.is_some() { &["forward.", "backward."] } else { &[""] }
     }
 
-    /// In Bidirectional with `go_backwards`, the layer that Keras calls forward walks backwards: our second direction.
+    /// In Bidirectional with `go_backwards`, the layer that Keras calls forward runs backwards: our second direction.
     fn sides_are_swapped(&self) -> bool {
         self.go_backwards && self.merge.is_some()
     }

@@ -3,7 +3,7 @@
 use crate::cell::{Activations, Candidate, CellKind, CellOption};
 use crate::error::{Error, Result};
 
-/// Which way a layer walks through time.
+/// Direction of the time loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Direction {
     /// From the first step to the last.
@@ -21,7 +21,7 @@ impl Direction {
         if self == Direction::Bidirectional { 2 } else { 1 }
     }
 
-    /// Whether direction number `index` (`0..count()`) walks backwards in time.
+    /// Whether direction number `index` (`0..count()`) runs from the last step to the first.
     pub fn is_reverse(self, index: usize) -> bool {
         self == Direction::Reverse || index == 1
     }
@@ -125,7 +125,7 @@ pub(crate) enum CandidateTerm {
 ///
 /// - **lengths**: sequence `b` takes part in steps `0..lengths[b]` only; its final state is that of its last valid step.
 /// - **resets**: where the mask is set at `(t, b)`, the state is set to the initial state (`h0`, `c0`, or zero) before step
-///   `t` is processed, in whichever direction the layer walks.
+///   `t` is processed, in the order of the time loop.
 /// - **dropout**: in training, the input of every layer but the first is multiplied by a mask of zeros and
 ///   `1 / (1 - dropout)` from [`crate::rnn::dropout`].
 #[derive(Clone, Debug, PartialEq)]

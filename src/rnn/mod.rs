@@ -1,5 +1,5 @@
-//! The operator, apart from who computes it: what ([`RnnDescriptor`]), how much ([`RnnShape`]), with which weights
-//! ([`WeightLayout`]) and which dropout masks ([`dropout`]).
+//! The operator without its implementations: description ([`RnnDescriptor`]), sizes ([`RnnShape`]), layout of the weights
+//! ([`WeightLayout`]), dropout masks ([`dropout`]).
 
 pub mod descriptor;
 pub mod dropout;

@@ -1,4 +1,4 @@
-//! How much is computed: [`RnnShape`], and from it every tensor's shape, [`TensorShapes`].
+//! Sizes of a problem: [`RnnShape`], and from it every tensor's shape, [`TensorShapes`].
 
 use crate::error::{Error, Result};
 use crate::rnn::{Layout, RnnDescriptor};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use fused_rnn::data::{Gaps, MissingValues, Scaler, TimeSeriesSet, read_ts, ts::parse_ts};
 use fused_rnn::model::{
-    FitOptions, ForecastConfig, Forecaster, InputColumn, RowsConfig, SequenceConfig, SequenceModel,
-    SequencePredictions, Sequential, Task, Trained,
+    FitOptions, ForecastConfig, Forecaster, InputColumn, Purpose, RowsConfig, SequenceConfig, SequenceModel,
+    SequencePredictions, Sequential, Trained,
 };
 use fused_rnn::nn::{Bidirectional, Dense, Gru, LayerConfig, Lstm};
 use fused_rnn::optim::Adam;
@@ -335,12 +335,12 @@ fn absurd_descriptions_of_rows_are_refused() {
 fn the_task_reads_as_written() {
     let set = ramps(6);
     for task in [
-        Task::Sequences(SequenceConfig::fitted(&set, 6).unwrap()),
-        Task::Sequences(of_rows()),
-        Task::Forecast(config(2, &columns(20))),
+        Purpose::Sequences(SequenceConfig::fitted(&set, 6).unwrap()),
+        Purpose::Sequences(of_rows()),
+        Purpose::Forecast(config(2, &columns(20))),
     ] {
         let text = serde_json::to_string(&task).unwrap();
-        assert_eq!(serde_json::from_str::<Task>(&text).unwrap(), task);
+        assert_eq!(serde_json::from_str::<Purpose>(&text).unwrap(), task);
     }
 }
 

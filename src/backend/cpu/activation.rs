@@ -1,4 +1,4 @@
-//! Activation functions on vectors. Sigmoid and tanh stand here once and serve every path of the backend.
+//! Activation functions on vectors. Every path of the backend uses these.
 //!
 //! Both are built on [`expm1`], so that tanh is accurate near zero. Largest error over all arguments, in units in the last
 //! place of the exact result: f32 sigmoid 2.5, tanh 2.5; f64 sigmoid 2.5, tanh 3 (the tests below measure them). Results that

@@ -1,4 +1,4 @@
-//! Backward: the walk through time the other way, then the products over all steps.
+//! Backward: the time loop from the last step to the first, then the products over all steps.
 
 use super::Call;
 use super::cells::{BackwardRow, Options, Part, reads_h};
@@ -30,7 +30,7 @@ struct Workspace<'a, E> {
     scratch: &'a mut [E],
 }
 
-/// What the backward walk of a layer reads besides its own saved values.
+/// What the time loop of a layer reads besides its own saved values.
 #[derive(Clone, Copy)]
 struct Given<'a, E> {
     /// The layer's output.
@@ -240,7 +240,7 @@ impl<E: CpuElement> Call<'_, E> {
             inputs: g.keeps_inputs.then(|| Rows::inner(&*saved.inputs, g.gate_rows)),
         };
         let shape = self.plan.shape;
-        let walk = Walk {
+        let work = BackwardLoop {
             shared: &shared,
             first: 0,
             rows: g.batch,
@@ -254,7 +254,7 @@ impl<E: CpuElement> Call<'_, E> {
             dc0: &mut *dc0,
             scratch: &mut *ws.scratch,
         };
-        divide(walk, g.step_workers(self.threads));
+        divide(work, g.step_workers(self.threads));
         if sequences.have_resets() {
             add(ws.dh, dh0);
             add(ws.dc, dc0);
@@ -269,7 +269,7 @@ pub(super) fn add<E: CpuElement>(out: &mut [E], addend: &[E]) {
     }
 }
 
-/// What all threads of a walk read.
+/// What all threads of a time loop read.
 struct Shared<'a, E> {
     call: &'a Call<'a, E>,
     sequences: &'a Sequences<'a>,
@@ -284,8 +284,8 @@ struct Shared<'a, E> {
     inputs: Option<Rows<'a, E>>,
 }
 
-/// A walk back through time with the sequences at some positions.
-struct Walk<'a, E> {
+/// The time loop for the sequences at some positions.
+struct BackwardLoop<'a, E> {
     shared: &'a Shared<'a, E>,
     /// First position.
     first: usize,
@@ -305,10 +305,22 @@ struct Walk<'a, E> {
     scratch: &'a mut [E],
 }
 
-impl<E: CpuElement> Divide for Walk<'_, E> {
+impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let Walk { shared, first, rows, gates, projected_gradient, candidate_gradient, dh, dc, du, dh0, dc0, scratch } =
-            self;
+        let BackwardLoop {
+            shared,
+            first,
+            rows,
+            gates,
+            projected_gradient,
+            candidate_gradient,
+            dh,
+            dc,
+            du,
+            dh0,
+            dc0,
+            scratch,
+        } = self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
         let (gates, projected_gradient) = (gates.split(at), split_steps(projected_gradient, at));
         let (dh, dc, du) = (split_state(dh, at, rows), split_state(dc, at, rows), split_state(du, at, rows));
@@ -316,7 +328,7 @@ impl<E: CpuElement> Divide for Walk<'_, E> {
         let candidate_gradient = split_state(candidate_gradient, at, rows);
         let scratch = share_scratch(scratch, left, of);
         (
-            Walk {
+            BackwardLoop {
                 shared,
                 first,
                 rows: at,
@@ -330,7 +342,7 @@ impl<E: CpuElement> Divide for Walk<'_, E> {
                 dc0: dc0.0,
                 scratch: scratch.0,
             },
-            Walk {
+            BackwardLoop {
                 shared,
                 first: first + at,
                 rows: rows - at,
@@ -357,7 +369,7 @@ impl<E: CpuElement> Divide for Walk<'_, E> {
     }
 }
 
-impl<E: CpuElement> Walk<'_, E> {
+impl<E: CpuElement> BackwardLoop<'_, E> {
     fn add_output_gradient(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, given, .. } = self.shared;
         let width = call.geometry.output;

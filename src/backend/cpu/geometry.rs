@@ -190,14 +190,14 @@ impl Geometry {
         (rows * self.widest_input as f64, rows * self.head_size() as f64)
     }
 
-    /// Threads for the products over all steps. A single sequence's walk stays on one thread, so that there the products
+    /// Threads for the products over all steps. A single sequence's time loop stays on one thread, so that there the products
     /// alone must be worth the move to the pool.
     fn workers(&self, threads: &Threads) -> usize {
         let (input, steps) = self.operations();
         threads.worth(if self.batch == 1 { input / 4.0 } else { input.max(steps) })
     }
 
-    /// Threads for the walk through time. Each takes sequences; below eight each, reading the weights costs more than
+    /// Threads for the time loop. Each takes sequences; below eight each, reading the weights costs more than
     /// the arithmetic, and a thread gains little.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
         threads.worth(self.operations().1).min((self.batch / 8).max(1))

@@ -2,8 +2,8 @@
 //!
 //! # How it computes
 //!
-//! Each layer and direction is one product of the input of all steps with `weight_ih`, then a walk through time with one
-//! small product a step (`h_prev` with `weight_hh`) and the gates as vectors. Backward walks the other way with the same
+//! Each layer and direction is one product of the input of all steps with `weight_ih`, then a time loop with one
+//! small product a step (`h_prev` with `weight_hh`) and the gates as vectors. Backward runs the other way with the same
 //! small products, and then makes `dx` and the weights' gradients as large products over all steps.
 //!
 //! | file | what |
@@ -17,7 +17,7 @@
 //! | `geometry` | sizes of operands, reserve and workspace |
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
-//! | `forward`, `backward` | the walks through time |
+//! | `forward`, `backward` | the time loops |
 //! | `weights` | the weights' gradients |
 //!
 //! # What it promises
@@ -147,7 +147,7 @@ type ForwardPass<E> = fn(&Call<'_, E>, ForwardArgs<'_, CpuBackend<E>>, Option<&m
 type BackwardDataPass<E> = fn(&Call<'_, E>, BackwardDataArgs<'_, CpuBackend<E>>, &mut [E]);
 type BackwardWeightsPass<E> = fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBackend<E>>, &mut [E], WeightGrad);
 
-/// The walks through time for one element type. They are most of what this backend compiles to; calls go through these
+/// The passes for one element type. They are most of what this backend compiles to; calls go through these
 /// pointers, so that a crate that uses the backend does not compile them again.
 #[doc(hidden)]
 pub struct Passes<E: CpuElement> {

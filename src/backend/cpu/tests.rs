@@ -242,7 +242,7 @@ fn agrees_with_the_oracle_on_any_descriptor() {
         .unwrap();
 }
 
-/// Large enough for threads: every product and both walks are divided.
+/// Large enough for threads: every product and both time loops are divided.
 fn large(cell: CellKind) -> (RnnDescriptor, RnnShape) {
     let mut descriptor = RnnDescriptor::new(cell, 40, 100);
     descriptor.num_layers = 2;

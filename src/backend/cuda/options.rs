@@ -1,4 +1,4 @@
-//! What may be chosen about how the backend computes.
+//! Options of the CUDA backend.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub struct CudaOptions {
     /// f32 only: what operands of products are rounded to, for the tensor cores.
     pub compute: Compute,
-    /// Which kernels walk through time.
+    /// Family of kernels of the time loop.
     pub family: FamilyChoice,
 }
 
@@ -52,18 +52,18 @@ impl Compute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Family {
-    /// A: one block has all units; shared memory.
+    /// One block has all units; shared memory.
     Block,
-    /// B: a cluster of blocks (compute capability 9.0 and later); distributed shared memory.
+    /// A cluster of blocks (compute capability 9.0 and later); distributed shared memory.
     Cluster,
-    /// C: any blocks of the GPU, all resident together; L2.
+    /// Any blocks of the GPU, all resident together; L2.
     Grid,
-    /// D: a product and an elementwise kernel every step: any size, every option, any GPU.
+    /// A product and an elementwise kernel every step: any size, every option, any GPU.
     Step,
 }
 
 impl Family {
-    /// All families, in the order of the design's letters.
+    /// All families, from the closest exchange to the farthest.
     pub const ALL: [Family; 4] = [Family::Block, Family::Cluster, Family::Grid, Family::Step];
 
     /// As on the command line.

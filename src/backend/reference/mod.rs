@@ -1,24 +1,24 @@
 //! The oracle: the operator as plain loops over layers, directions, sequences and time, around the steps of [`crate::cell`].
 //!
-//! It exists to be read and trusted, so it is boring on purpose: one step of one sequence at a time, one element at a time,
+//! It exists to be read and trusted, so it is simple on purpose: one step of one sequence at a time, one element at a time,
 //! no threads, and no arithmetic shared with the backends that are checked against it. It computes in the element type that
 //! it is given, and sums in the order of the indices. It allocates some vectors of a row's size.
 //!
 //! # Reserve
 //!
-//! One record a step, `[num_layers, num_directions, seq_len, batch, record]`. With `G` gates, `S` the number of
-//! [`CellSpec::saved`](crate::cell::CellSpec::saved), `H` hidden_size and `P` output_size, a record holds:
+//! What is saved of every step, `[num_layers, num_directions, seq_len, batch, saved]`. With `G` gates, `S` the number of
+//! [`CellSpec::saved`](crate::cell::CellSpec::saved), `H` hidden_size and `P` output_size, a step takes:
 //!
 //! | what | elements | written by |
 //! |---|---|---|
 //! | pre-activations before clamping | `G * H` | forward |
-//! | what the arity table says is saved | `S * H` | forward |
+//! | what `CellSpec::saved` lists | `S * H` | forward |
 //! | output `h` | `P` | forward |
 //! | gradient of `h` | `P` | backward-data |
 //! | gradients of the pre-activations | `G * H` | backward-data |
 //!
-//! Records of padded steps are never touched. Dropout masks are drawn again rather than kept. Inference keeps the same
-//! records, in its workspace; backward-data's workspace holds the gradients of two layers' outputs,
+//! What belongs to padded steps is never touched. Dropout masks are drawn again rather than kept. Inference saves the same,
+//! in its workspace; backward-data's workspace holds the gradients of two layers' outputs,
 //! `[2, seq_len, batch, num_directions * P]`; backward-weights needs none.
 
 #[cfg(feature = "model")]
@@ -32,7 +32,7 @@ use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
     RecurrentBackend, Reserve, TempSpace, WeightGrad,
 };
-use crate::cell::{Layer, Record, State, StepGradient};
+use crate::cell::{Layer, SavedStep, State, StepGradient};
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::rnn::{Dropout, LayerWeights, PaddedOutput, RnnDescriptor, RnnShape};
@@ -72,10 +72,10 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
     }
 
     fn temp_space(&self, plan: &HostPlan) -> TempSpace {
-        let records = records_len(plan);
+        let saved_steps = saved_steps_len(plan);
         match plan.mode {
-            ForwardMode::Inference => TempSpace { workspace: records, reserve: 0 },
-            ForwardMode::Training => TempSpace { workspace: 2 * outputs_len(plan), reserve: records },
+            ForwardMode::Inference => TempSpace { workspace: saved_steps, reserve: 0 },
+            ForwardMode::Training => TempSpace { workspace: 2 * outputs_len(plan), reserve: saved_steps },
         }
     }
 
@@ -83,7 +83,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
         let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, .. } = args;
         let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(0.0, 0) };
-        call.forward(weights, x, &mut Records { plan, storage: workspace }, y, hn, cn);
+        call.forward(weights, x, &mut SavedSteps { plan, storage: workspace }, y, hn, cn);
         Ok(())
     }
 
@@ -95,10 +95,10 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
     ) -> Result<Reserve<S, Filled>> {
         plan.check_forward(ForwardMode::Training, self.temp_space(plan).workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", records_len(plan), storage.len())?;
+        check_at_least("reserve", saved_steps_len(plan), storage.len())?;
         let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, dropout_seed, .. } = args;
         let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(plan.descriptor.dropout, dropout_seed) };
-        call.forward(weights, x, &mut Records { plan, storage }, y, hn, cn);
+        call.forward(weights, x, &mut SavedSteps { plan, storage }, y, hn, cn);
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
 
@@ -112,9 +112,9 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         plan.check_backward_data(self.temp_space(plan).workspace, &args)?;
         let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", records_len(plan), storage.len())?;
+        check_at_least("reserve", saved_steps_len(plan), storage.len())?;
         let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
-        call.backward_data(args, &mut Records { plan, storage });
+        call.backward_data(args, &mut SavedSteps { plan, storage });
         Ok(reserve.differentiated())
     }
 
@@ -129,26 +129,26 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         plan.check_backward_weights(self.temp_space(plan).workspace, &args)?;
         let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", records_len(plan), storage.len())?;
+        check_at_least("reserve", saved_steps_len(plan), storage.len())?;
         let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
         if grad == WeightGrad::Set {
             args.dweights.fill(E::zero());
         }
-        call.add_weight_gradients(args.x, &mut Records { plan, storage }, args.dweights);
+        call.add_weight_gradients(args.x, &mut SavedSteps { plan, storage }, args.dweights);
         Ok(())
     }
 }
 
-/// Elements of one step's record.
-fn record_len(descriptor: &RnnDescriptor) -> usize {
+/// Elements saved of one step.
+fn saved_step_len(descriptor: &RnnDescriptor) -> usize {
     let spec = descriptor.cell.spec();
     (2 * spec.gates.len() + spec.saved.len()) * descriptor.hidden_size + 2 * descriptor.output_size()
 }
 
-/// Elements of all records.
-fn records_len(plan: &HostPlan) -> usize {
+/// Elements saved of all steps.
+fn saved_steps_len(plan: &HostPlan) -> usize {
     let (descriptor, shape) = (&plan.descriptor, plan.shape);
-    descriptor.num_layers * descriptor.num_directions() * shape.seq_len * shape.batch * record_len(descriptor)
+    descriptor.num_layers * descriptor.num_directions() * shape.seq_len * shape.batch * saved_step_len(descriptor)
 }
 
 /// Features of a layer's output: both directions.
@@ -161,24 +161,24 @@ fn outputs_len(plan: &HostPlan) -> usize {
     plan.shape.seq_len * plan.shape.batch * features(&plan.descriptor)
 }
 
-/// All records, in the reserve or in the workspace.
-struct Records<'a, E> {
+/// What is saved of all steps, in the reserve or in the workspace.
+struct SavedSteps<'a, E> {
     plan: &'a HostPlan,
     storage: &'a mut [E],
 }
 
-impl<E: Scalar> Records<'_, E> {
-    fn at(&mut self, layer: usize, direction: usize, t: usize, b: usize) -> Record<'_, E> {
+impl<E: Scalar> SavedSteps<'_, E> {
+    fn at(&mut self, layer: usize, direction: usize, t: usize, b: usize) -> SavedStep<'_, E> {
         let (descriptor, shape) = (&self.plan.descriptor, self.plan.shape);
         let gates = descriptor.cell.gates() * descriptor.hidden_size;
         let saved = descriptor.cell.spec().saved.len() * descriptor.hidden_size;
-        let len = record_len(descriptor);
+        let len = saved_step_len(descriptor);
         let index = ((layer * descriptor.num_directions() + direction) * shape.seq_len + t) * shape.batch + b;
         let (a, rest) = self.storage[index * len..(index + 1) * len].split_at_mut(gates);
         let (saved, rest) = rest.split_at_mut(saved);
         let (h, rest) = rest.split_at_mut(descriptor.output_size());
         let (dh, da) = rest.split_at_mut(descriptor.output_size());
-        Record { a, saved, h, dh, da }
+        SavedStep { a, saved, h, dh, da }
     }
 }
 
@@ -274,7 +274,7 @@ impl<E: Scalar> Call<'_, E> {
     /// Reads the state that step `t` starts from.
     fn read_state(
         &self,
-        records: &mut Records<'_, E>,
+        saved_steps: &mut SavedSteps<'_, E>,
         layer: usize,
         direction: usize,
         t: usize,
@@ -283,9 +283,9 @@ impl<E: Scalar> Call<'_, E> {
     ) {
         match self.previous(direction, t, b) {
             Some(previous) => {
-                let record = records.at(layer, direction, previous, b);
-                input.h.copy_from_slice(record.h);
-                input.c.copy_from_slice(self.other_states(record.saved));
+                let saved_step = saved_steps.at(layer, direction, previous, b);
+                input.h.copy_from_slice(saved_step.h);
+                input.c.copy_from_slice(self.other_states(saved_step.saved));
             }
             None => {
                 let index = self.state_row(layer, direction, b);
@@ -299,7 +299,7 @@ impl<E: Scalar> Call<'_, E> {
     fn read_input(
         &self,
         x: &[E],
-        records: &mut Records<'_, E>,
+        saved_steps: &mut SavedSteps<'_, E>,
         layer: usize,
         t: usize,
         b: usize,
@@ -311,13 +311,13 @@ impl<E: Scalar> Call<'_, E> {
             return;
         }
         for direction in 0..descriptor.num_directions() {
-            let below = records.at(layer - 1, direction, t, b);
+            let below = saved_steps.at(layer - 1, direction, t, b);
             row_mut(&mut input.x, direction, descriptor.output_size()).copy_from_slice(below.h);
         }
         self.dropout.apply(&mut input.x, layer, t, b);
     }
 
-    /// The states beside h, which are the last that a record saves; empty where the cell has none.
+    /// The states beside h, which are saved last; empty where the cell has none.
     fn other_states<'s>(&self, saved: &'s [E]) -> &'s [E] {
         let descriptor = &self.plan.descriptor;
         &saved[saved.len() - descriptor.cell.other_states() * descriptor.hidden_size..]
@@ -332,7 +332,7 @@ impl<E: Scalar> Call<'_, E> {
         &self,
         weights: &[E],
         x: &[E],
-        records: &mut Records<'_, E>,
+        saved_steps: &mut SavedSteps<'_, E>,
         y: &mut [E],
         hn: Option<&mut [E]>,
         cn: Option<&mut [E]>,
@@ -344,15 +344,15 @@ impl<E: Scalar> Call<'_, E> {
                 let cell = self.layer(direction, self.plan.weights.view(weights, layer, direction));
                 for b in 0..self.plan.shape.batch {
                     for t in self.steps(direction, b) {
-                        self.read_input(x, records, layer, t, b, &mut input);
-                        self.read_state(records, layer, direction, t, b, &mut input);
-                        cell.forward(&input.x, &input.state(), &mut records.at(layer, direction, t, b));
+                        self.read_input(x, saved_steps, layer, t, b, &mut input);
+                        self.read_state(saved_steps, layer, direction, t, b, &mut input);
+                        cell.forward(&input.x, &input.state(), &mut saved_steps.at(layer, direction, t, b));
                     }
                 }
             }
         }
-        self.write_outputs(records, y);
-        self.write_final_states(records, hn, cn);
+        self.write_outputs(saved_steps, y);
+        self.write_final_states(saved_steps, hn, cn);
     }
 
     /// The step whose output `y` repeats at step `t`: `t` itself where it is valid; `None` where `y` is zero.
@@ -368,7 +368,7 @@ impl<E: Scalar> Call<'_, E> {
         }
     }
 
-    fn write_outputs(&self, records: &mut Records<'_, E>, y: &mut [E]) {
+    fn write_outputs(&self, saved_steps: &mut SavedSteps<'_, E>, y: &mut [E]) {
         let descriptor = &self.plan.descriptor;
         for direction in 0..descriptor.num_directions() {
             for b in 0..self.plan.shape.batch {
@@ -376,7 +376,9 @@ impl<E: Scalar> Call<'_, E> {
                     let y_row = row_mut(y, self.plan.row(t, b), features(descriptor));
                     let part = row_mut(y_row, direction, descriptor.output_size());
                     match self.output_step(direction, t, b) {
-                        Some(step) => part.copy_from_slice(records.at(descriptor.num_layers - 1, direction, step, b).h),
+                        Some(step) => {
+                            part.copy_from_slice(saved_steps.at(descriptor.num_layers - 1, direction, step, b).h)
+                        }
                         None => part.fill(E::zero()),
                     }
                 }
@@ -384,26 +386,31 @@ impl<E: Scalar> Call<'_, E> {
         }
     }
 
-    fn write_final_states(&self, records: &mut Records<'_, E>, mut hn: Option<&mut [E]>, mut cn: Option<&mut [E]>) {
+    fn write_final_states(
+        &self,
+        saved_steps: &mut SavedSteps<'_, E>,
+        mut hn: Option<&mut [E]>,
+        mut cn: Option<&mut [E]>,
+    ) {
         let descriptor = &self.plan.descriptor;
         for layer in 0..descriptor.num_layers {
             for direction in 0..descriptor.num_directions() {
                 for b in 0..self.plan.shape.batch {
                     let last = if descriptor.direction.is_reverse(direction) { 0 } else { self.length(b) - 1 };
                     let index = self.state_row(layer, direction, b);
-                    let record = records.at(layer, direction, last, b);
+                    let saved_step = saved_steps.at(layer, direction, last, b);
                     if let Some(hn) = &mut hn {
-                        row_mut(hn, index, descriptor.output_size()).copy_from_slice(record.h);
+                        row_mut(hn, index, descriptor.output_size()).copy_from_slice(saved_step.h);
                     }
                     if let Some(cn) = &mut cn {
-                        row_mut(cn, index, self.plan.tensors.c[2]).copy_from_slice(self.other_states(record.saved));
+                        row_mut(cn, index, self.plan.tensors.c[2]).copy_from_slice(self.other_states(saved_step.saved));
                     }
                 }
             }
         }
     }
 
-    fn backward_data(&self, args: BackwardDataArgs<'_, ReferenceBackend<E>>, records: &mut Records<'_, E>) {
+    fn backward_data(&self, args: BackwardDataArgs<'_, ReferenceBackend<E>>, saved_steps: &mut SavedSteps<'_, E>) {
         let BackwardDataArgs { weights, dy, dhn, dcn, mut dx, mut dh0, mut dc0, workspace, .. } = args;
         let descriptor = &self.plan.descriptor;
         let batch = self.plan.shape.batch;
@@ -429,15 +436,15 @@ impl<E: Scalar> Call<'_, E> {
                     copy_row_or_zero(&mut dh, dhn, index);
                     copy_row_or_zero(&mut dc, dcn, index);
                     for t in self.steps(direction, b).into_iter().rev() {
-                        self.read_state(records, layer, direction, t, b, &mut input);
-                        let mut record = records.at(layer, direction, t, b);
+                        self.read_state(saved_steps, layer, direction, t, b, &mut input);
+                        let mut saved_step = saved_steps.at(layer, direction, t, b);
                         let dy_row = row(above, t * batch + b, features(descriptor));
-                        record.dh.copy_from_slice(&dh);
-                        add(record.dh, row(dy_row, direction, descriptor.output_size()));
+                        saved_step.dh.copy_from_slice(&dh);
+                        add(saved_step.dh, row(dy_row, direction, descriptor.output_size()));
 
                         let StepInput { x: step_dx, h: step_dh, c: step_dc } = &mut gradient;
                         let mut step = StepGradient { dx: step_dx, dh: step_dh, dc: step_dc };
-                        cell.backward(&input.state(), &mut record, &dc, &mut step);
+                        cell.backward(&input.state(), &mut saved_step, &dc, &mut step);
 
                         if layer > 0 {
                             self.dropout.apply(step.dx, layer, t, b);
@@ -487,7 +494,7 @@ impl<E: Scalar> Call<'_, E> {
         }
     }
 
-    fn add_weight_gradients(&self, x: &[E], records: &mut Records<'_, E>, dweights: &mut [E]) {
+    fn add_weight_gradients(&self, x: &[E], saved_steps: &mut SavedSteps<'_, E>, dweights: &mut [E]) {
         let descriptor = &self.plan.descriptor;
         for layer in 0..descriptor.num_layers {
             let mut input = StepInput::new(descriptor, layer);
@@ -496,10 +503,10 @@ impl<E: Scalar> Call<'_, E> {
                 let mut gradient = self.plan.weights.view_mut(dweights, layer, direction);
                 for b in 0..self.plan.shape.batch {
                     for t in self.steps(direction, b) {
-                        self.read_input(x, records, layer, t, b, &mut input);
-                        self.read_state(records, layer, direction, t, b, &mut input);
-                        let record = records.at(layer, direction, t, b);
-                        cell.add_weight_gradient(&input.x, &input.state(), &record, &mut gradient);
+                        self.read_input(x, saved_steps, layer, t, b, &mut input);
+                        self.read_state(saved_steps, layer, direction, t, b, &mut input);
+                        let saved_step = saved_steps.at(layer, direction, t, b);
+                        cell.add_weight_gradient(&input.x, &input.state(), &saved_step, &mut gradient);
                     }
                 }
             }

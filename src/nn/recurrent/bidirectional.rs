@@ -26,7 +26,7 @@ pub enum MergeMode {
 /// A recurrent layer in both directions of time, each with weights of its own, Keras's
 /// [`Bidirectional`](https://keras.io/api/layers/recurrent_layers/bidirectional/). Outputs of the second stay at the steps they belong to;
 /// those of steps that a mask says are absent are zero.
-/// without `return_sequences` it is each direction's last. With `return_state` the states follow, those of the first direction before
+/// Without `return_sequences` the output is each direction's last step. With `return_state` the states follow, those of the first direction before
 /// those of the second; initial states are given in that order too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

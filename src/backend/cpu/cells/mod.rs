@@ -1,7 +1,7 @@
 //! The cells' steps on vectors: what happens to a row of pre-activations between two matrix products.
 //!
 //! Equations and their derivatives are those of [`crate::cell`]. A file a cell has them on registers, as a [`StepCell`]; the
-//! loops over units, loads and stores stand here once. A row of gates holds `hidden_size` elements each of, in this order:
+//! loops over units, loads and stores are here. A row of gates holds `hidden_size` elements each of, in this order:
 //!
 //! | candidate's product | after forward | after backward |
 //! |---|---|---|

@@ -45,7 +45,7 @@ impl<E: CpuElement> Call<'_, E> {
         }
     }
 
-    /// The product of step `t` of a walk, `c = start + a b`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
+    /// The product of step `t` of a time loop, `c = start + a b`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
     #[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
     pub(crate) fn step_product<'s>(
         &self,

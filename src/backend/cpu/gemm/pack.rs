@@ -11,7 +11,7 @@ pub(crate) struct Panels<'a, E> {
     pub(crate) data: &'a [E],
     pub(crate) k: usize,
     pub(crate) n: usize,
-    /// Whether panels are visited from the last to the first: walks through time alternate, and find what the previous
+    /// Whether panels are visited from the last to the first: time loops alternate, and find what the previous
     /// step read last still in the cache. Results do not depend on it.
     pub(crate) last_first: bool,
 }
@@ -22,7 +22,7 @@ impl<'a, E> Panels<'a, E> {
         Panels { data, k, n, last_first: false }
     }
 
-    /// The same, visited in the order for step `t` of a walk.
+    /// The same, visited in the order for step `t` of a time loop.
     pub(crate) fn at_step(self, t: usize) -> Self {
         Panels { last_first: t % 2 == 1, ..self }
     }

@@ -59,7 +59,7 @@ impl<const ROWS: usize, E: CpuElement> Kernel<E> for TileOf<'_, '_, ROWS, E> {
         }
         let Tile { a, b, c, offsets, column, n, start } = self.0;
         let (a, b, column, n, start) = (*a, *b, *column, *n, *start);
-        // The output comes from far away when a walk adds to gates that were computed long before.
+        // The output comes from far away when a time loop adds to gates that were computed long before.
         let columns = (n - column).min(2 * S::LANES);
         for &offset in offsets.iter() {
             let c = &c[offset + column..][..columns];

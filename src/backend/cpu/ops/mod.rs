@@ -5,7 +5,7 @@
 //! | `matmul` | products of matrices as they lie, one or many |
 //! | `softmax` | rows of a softmax |
 //! | `norms` | sums and normalization by rows and by columns |
-//! | `elements` | activations, optimizers |
+//! | `elements` | activations; optimizers, whose arithmetic is in `host_ops/plain/training.rs` |
 //! | `parts` | rows divided among threads |
 //!
 //! What is not here is the plain loops'. Threads help where the work is worth them; results are the same bits without.

@@ -1,4 +1,4 @@
-//! Conversions between floats and 16 bits: [`Converters`].
+//! Conversions between f32 and 16-bit types: [`Converters`].
 
 use super::super::device::Device;
 use super::launch::Kernel;

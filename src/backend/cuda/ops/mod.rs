@@ -1,4 +1,4 @@
-//! The operations of a model as launches, one file a room: each checks its tensors and fills its kernels' structs.
+//! The operations of a model as launches, one file for each kind of operation: each checks its tensors and fills its kernels' structs.
 #![allow(clippy::too_many_arguments, reason = "they are those of the operations")]
 
 mod arguments;

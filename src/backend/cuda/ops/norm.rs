@@ -1,4 +1,4 @@
-//! Softmax, and normalisation by rows and by columns.
+//! Softmax, and normalization by rows and by columns.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::rnn::shape::check_len;
 /// Columns of a block of `column_moments`.
 const MOMENT_COLUMNS: usize = 8;
 
-/// Kernels of softmax and normalisation, loaded.
+/// Kernels of softmax and normalization, loaded.
 #[derive(Debug)]
 pub(super) struct Kernels<D: Device> {
     softmax: Kernel<D, SoftmaxParams>,

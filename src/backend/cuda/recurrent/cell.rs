@@ -1,4 +1,4 @@
-//! What the kernels of a cell need to be told, and how its gates' gradients lie: from the cell's row of the table.
+//! A cell's options as parameters of its kernels, and the layout of its gates' gradients: from the cell's row of the table.
 
 use super::super::kernel::params::{CellOptions, SavedGates};
 use crate::cell::{Activations, Candidate, CellKind};

@@ -1,4 +1,4 @@
-//! How long a step is expected to take: estimates in clocks of the multiprocessors. None of the constants has been measured.
+//! Estimated time of a step, in clocks of the multiprocessors. None of the constants has been measured.
 
 use super::super::device::Properties;
 use super::super::images::catalog::{Exchange, PERSISTENT_TILE, PersistentKernel};

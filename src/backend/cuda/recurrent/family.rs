@@ -1,4 +1,4 @@
-//! Which family of kernels runs the time loop, and why.
+//! Choice of the kernel family of the time loop, with its reasons.
 
 use super::super::device::{Device, Launch};
 use super::super::images::catalog::{self, Exchange, PERSISTENT_TILE, PersistentKernel};

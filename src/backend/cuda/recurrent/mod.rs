@@ -6,7 +6,7 @@
 //! plan                                          what runs for an operator of given sizes: `kernels`; what it says of that: `report`
 //! family                                        which kernels run the time loop, and why; how long they should take: `cost`
 //! space                                         what stands where in workspace and reserve
-//! cell                                          what the kernels of a cell need to be told
+//! cell                                          a cell's options as parameters of its kernels
 //! ```
 
 mod backward_data;

@@ -1,4 +1,4 @@
-//! What a plan says of how it runs.
+//! Report of a plan: its kernels, launches and estimates.
 
 use super::super::device::Device;
 use super::super::options::Family;

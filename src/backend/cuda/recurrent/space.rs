@@ -1,4 +1,4 @@
-//! What stands where in the workspace and the reserve.
+//! Layout of the workspace and the reserve.
 //!
 //! Both are arrays of bytes to the kernels; every tensor in them begins at a multiple of [`ALIGNMENT`](super::super::device::arena::ALIGNMENT). `A` is the
 //! accumulators' type (f32; f64 for f64), `E` the elements'.

@@ -1,4 +1,4 @@
-//! What a saved model is for: [`Task`], and [`Trained`], the model with it.
+//! What a saved model is for: [`Purpose`], and [`Trained`], the model with it.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::model::{ForecastConfig, Forecaster, Model, SequenceConfig, SequenceMo
 /// What a model is for, with what is needed to use it on new data. It stands in the model's file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Task {
+pub enum Purpose {
     /// Continuing a series.
     Forecast(ForecastConfig),
     /// Saying the class or a number of whole sequences, or the class of each row of a CSV file from those before it.
@@ -38,8 +38,8 @@ impl Trained {
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         let (model, task) = file::load(device, path)?;
         Ok(match task {
-            Some(Task::Forecast(config)) => Trained::Forecaster(Forecaster::from_parts(model, config, path)?),
-            Some(Task::Sequences(config)) => Trained::Sequences(SequenceModel::from_parts(model, config, path)?),
+            Some(Purpose::Forecast(config)) => Trained::Forecaster(Forecaster::from_parts(model, config, path)?),
+            Some(Purpose::Sequences(config)) => Trained::Sequences(SequenceModel::from_parts(model, config, path)?),
             None => Trained::Model(model),
         })
     }
