@@ -102,7 +102,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::SizeOverflow`], [`Error::Unsupported`] where there is too little memory.
+    /// [`Error::SizeOverflow`] where the number of bytes overflows; [`Error::Unsupported`] where memory is short; [`Error::Driver`] where
+    /// the GPU's driver fails.
     pub fn allocate(&self, what: &str, len: usize) -> Result<Tensor> {
         self.runtime.allocate(what, self.dtype(), len)
     }
@@ -111,7 +112,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`allocate`](Self::allocate).
+    /// [`Error::SizeOverflow`] where the number of bytes overflows; [`Error::Unsupported`] where memory is short; [`Error::Driver`] where
+    /// the GPU's driver fails.
     pub fn allocate_as(&self, what: &str, dtype: DType, len: usize) -> Result<Tensor> {
         self.runtime.allocate(what, dtype, len)
     }
@@ -120,7 +122,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`allocate`](Self::allocate) and of the copy.
+    /// [`Error::SizeOverflow`] where the number of bytes overflows; [`Error::Unsupported`] where memory is short; [`Error::Driver`] where
+    /// the GPU's driver fails.
     pub fn tensor<T: Stored>(&self, what: &str, values: &[T]) -> Result<Tensor> {
         let mut tensor = self.allocate_as(what, T::DTYPE, values.len())?;
         self.upload(values, tensor.view_mut())?;
@@ -131,7 +134,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`tensor`](Self::tensor).
+    /// None on the host; else [`Error::SizeOverflow`] where the number of bytes overflows; [`Error::Unsupported`] where memory is short;
+    /// [`Error::Driver`] where the GPU's driver fails.
     pub fn place<'a, T: Stored>(&self, what: &str, values: &'a [T]) -> Result<Placed<'a>> {
         if self.is_host() {
             Ok(Placed::Here(TensorRef::of(values)))
@@ -144,7 +148,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the lengths or the types differ; those of the device.
+    /// [`Error::Shape`] where the lengths or the types differ; [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`]
+    /// where the GPU's driver fails.
     pub fn upload<T: Stored>(&self, from: &[T], to: TensorMut<'_>) -> Result<()> {
         self.runtime.upload(TensorRef::of(from), to)
     }
@@ -153,7 +158,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the lengths or the types differ; those of the device, of earlier work too.
+    /// [`Error::Shape`] where the lengths or the types differ; [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`]
+    /// where the GPU's driver fails, or reports a fault of earlier work.
     pub fn download<T: Stored>(&self, from: TensorRef<'_>, to: &mut [T]) -> Result<()> {
         self.runtime.download(from, TensorMut::of(to))
     }
@@ -172,7 +178,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`download`](Self::download); [`Error::Unsupported`] where there is too little memory.
+    /// [`Error::Shape`] where the types differ; [`Error::Unsupported`] for a tensor of another device, or where memory is short;
+    /// [`Error::Driver`] where the GPU's driver fails, or reports a fault of earlier work.
     pub fn read<T: Stored>(&self, from: TensorRef<'_>) -> Result<Vec<T>> {
         let mut values = Vec::new();
         values.try_reserve_exact(from.len()).map_err(|_| {
@@ -188,7 +195,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`tensor`](Self::tensor); [`Error::Shape`] where there are fewer or more values than `len`.
+    /// [`Error::Shape`] where the values are not `len` many; [`Error::SizeOverflow`] where the number of bytes overflows;
+    /// [`Error::Unsupported`] where memory is short; [`Error::Driver`] where the GPU's driver fails.
     pub fn rounded(&self, what: &str, len: usize, values: impl IntoIterator<Item = f64>) -> Result<Tensor> {
         let mut tensor = self.allocate(what, len)?;
         let (values, to) = (values.into_iter(), tensor.view_mut());
@@ -227,7 +235,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`read`](Self::read).
+    /// [`Error::Shape`] for a tensor of integers; [`Error::Unsupported`] for a tensor of another device, or where memory is short;
+    /// [`Error::Driver`] where the GPU's driver fails, or reports a fault of earlier work.
     pub fn read_wide(&self, from: TensorRef<'_>) -> Result<Vec<f64>> {
         fn wide<E: Element>(values: Vec<E>) -> Vec<f64> {
             values.into_iter().map(E::wide).collect()
@@ -244,7 +253,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`] where the GPU's driver fails.
     pub(crate) fn forget(&self, tensor: TensorMut<'_>) -> Result<()> {
         self.runtime.forget(tensor)
     }
@@ -253,7 +262,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::plan`].
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that no operator has;
+    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<Plan> {
         self.runtime.plan(descriptor, shape, mode)
     }
@@ -262,7 +272,9 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::forward`].
+    /// [`Error::Shape`], [`Error::SequenceLength`] and [`Error::Presence`] for tensors that do not fit the plan, [`Error::InvalidOption`]
+    /// for a plan of another device or for training; [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`] where the
+    /// GPU's driver fails.
     pub fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()> {
         self.runtime.forward(plan, args)
     }
@@ -271,7 +283,9 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::forward_training`].
+    /// [`Error::Shape`], [`Error::SequenceLength`] and [`Error::Presence`] for tensors or a reserve that do not fit the plan,
+    /// [`Error::InvalidOption`] for a plan of another device or for inference; [`Error::Unsupported`] for a tensor of another device;
+    /// [`Error::Driver`] where the GPU's driver fails.
     pub fn forward_training(
         &self,
         plan: &Plan,
@@ -285,7 +299,9 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::backward_data`].
+    /// [`Error::ReserveMismatch`] for a reserve that another plan filled; [`Error::Shape`], [`Error::SequenceLength`] and
+    /// [`Error::Presence`] for tensors that do not fit the plan; [`Error::InvalidOption`] for a plan of another device or for inference;
+    /// [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`] where the GPU's driver fails.
     pub fn backward_data(
         &self,
         plan: &Plan,
@@ -299,7 +315,9 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::backward_weights`].
+    /// [`Error::ReserveMismatch`] for a reserve that another plan filled; [`Error::Shape`], [`Error::SequenceLength`] and
+    /// [`Error::Presence`] for tensors that do not fit the plan; [`Error::InvalidOption`] for a plan of another device or for inference;
+    /// [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`] where the GPU's driver fails.
     pub fn backward_weights(
         &self,
         plan: &Plan,
@@ -314,7 +332,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::check`].
+    /// [`Error::KernelFault`] where a kernel gave up, whose results are then garbage; [`Error::Driver`] where the GPU's driver fails, or
+    /// reports a fault of earlier work.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         self.runtime.check(plan)
     }

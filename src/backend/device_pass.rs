@@ -35,7 +35,9 @@ impl DeviceInputs {
     ///
     /// # Errors
     ///
-    /// Those of [`Device::rounded`].
+    /// [`Error::SizeOverflow`](crate::Error::SizeOverflow) where the number of bytes overflows;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where memory is short; [`Error::Driver`](crate::Error::Driver) where the GPU's
+    /// driver fails.
     pub fn new(device: &Device, inputs: &Inputs<f64>) -> Result<Self> {
         let place = |what: &str, values: Option<&Vec<f64>>| copy(device, what, values);
         Ok(DeviceInputs {
@@ -66,7 +68,9 @@ impl DeviceGradients {
     ///
     /// # Errors
     ///
-    /// Those of [`Device::rounded`].
+    /// [`Error::SizeOverflow`](crate::Error::SizeOverflow) where the number of bytes overflows;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where memory is short; [`Error::Driver`](crate::Error::Driver) where the GPU's
+    /// driver fails.
     pub fn new(device: &Device, gradients: &OutputGradients<f64>) -> Result<Self> {
         Ok(DeviceGradients {
             dy: copy(device, "dy", gradients.dy.as_ref())?,
@@ -84,7 +88,10 @@ fn copy(device: &Device, what: &str, values: Option<&Vec<f64>>) -> Result<Option
 ///
 /// # Errors
 ///
-/// Those of the device.
+/// [`Error::Shape`](crate::Error::Shape) for inputs that do not fit the operator; [`Error::Unsupported`](crate::Error::Unsupported) where
+/// the device cannot do it or memory is short, [`Error::Driver`](crate::Error::Driver) and
+/// [`Error::KernelFault`](crate::Error::KernelFault) where the GPU fails; all are listed at [`Device::plan`], [`Device::forward`] and
+/// [`Device::check`].
 pub fn infer(
     device: &Device,
     descriptor: &RnnDescriptor,
@@ -102,7 +109,10 @@ pub fn infer(
 ///
 /// # Errors
 ///
-/// Those of the device.
+/// [`Error::Shape`](crate::Error::Shape) for inputs and gradients that do not fit the operator;
+/// [`Error::Unsupported`](crate::Error::Unsupported) where the device cannot do it or memory is short,
+/// [`Error::Driver`](crate::Error::Driver) and [`Error::KernelFault`](crate::Error::KernelFault) where the GPU fails; all are listed at
+/// [`Device::plan`], [`Device::forward_training`], [`Device::backward_data`] and [`Device::check`].
 pub fn train(
     device: &Device,
     descriptor: &RnnDescriptor,
@@ -148,8 +158,10 @@ impl DevicePass {
     ///
     /// # Errors
     ///
-    /// Those of the plan and of the device, and [`Error::Shape`](crate::Error::Shape) for `x` and the weights. Other tensors of wrong
-    /// lengths show in [`run`](Self::run).
+    /// [`Error::Shape`](crate::Error::Shape) for `x` and weights of the wrong length; [`Error::ZeroSize`](crate::Error::ZeroSize),
+    /// [`Error::SizeOverflow`](crate::Error::SizeOverflow) and [`Error::InvalidOption`](crate::Error::InvalidOption) for sizes and options
+    /// that no operator has; [`Error::Unsupported`](crate::Error::Unsupported) where the device cannot do it or memory is short,
+    /// [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails. Other tensors of wrong lengths show in [`run`](Self::run).
     pub fn new(
         device: &Device,
         descriptor: &RnnDescriptor,
@@ -203,7 +215,10 @@ impl DevicePass {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::Presence`](crate::Error::Presence) for inputs and gradients that do not fit the
+    /// plan; [`Error::SequenceLength`](crate::Error::SequenceLength) for a length outside `1..=seq_len` that the host can read;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for those of another device; [`Error::Driver`](crate::Error::Driver) where the
+    /// GPU's driver fails.
     pub fn run(&mut self) -> Result<()> {
         self.run_and(|_, _| Ok(()))
     }
@@ -267,7 +282,8 @@ impl DevicePass {
     ///
     /// # Errors
     ///
-    /// Those of [`Device::check`].
+    /// [`Error::KernelFault`](crate::Error::KernelFault) where a kernel gave up, whose results are then garbage;
+    /// [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails, or reports a fault of earlier work.
     pub fn check(&self) -> Result<()> {
         self.device.check(&self.plan)
     }
@@ -276,7 +292,7 @@ impl DevicePass {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails.
     pub fn forget(&mut self) -> Result<()> {
         let mut written = vec![&mut self.y, &mut self.hn, &mut self.workspace];
         written.extend(&mut self.cn);
@@ -291,7 +307,8 @@ impl DevicePass {
     ///
     /// # Errors
     ///
-    /// Those of the device, of the run too.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where memory is short; [`Error::Driver`](crate::Error::Driver) where the GPU's
+    /// driver fails, or reports a fault of the run.
     pub fn outputs(&self) -> Result<Outputs<f64>> {
         let cn = self.cn.as_ref().map(|cn| self.device.read_wide(cn.view())).transpose()?;
         Ok(Outputs { y: self.device.read_wide(self.y.view())?, hn: self.device.read_wide(self.hn.view())?, cn })
@@ -301,7 +318,8 @@ impl DevicePass {
     ///
     /// # Errors
     ///
-    /// Those of the device, of the run too.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where memory is short; [`Error::Driver`](crate::Error::Driver) where the GPU's
+    /// driver fails, or reports a fault of the run.
     pub fn input_gradients(&self) -> Result<Option<InputGradients<f64>>> {
         let Some(training) = &self.training else { return Ok(None) };
         Ok(Some(InputGradients {

@@ -140,14 +140,20 @@ pub trait RecurrentBackend: 'static {
     ///
     /// # Errors
     ///
-    /// A buffer of the wrong length, a length outside `1..=T`, or a tensor that the cell has not.
+    /// [`Error::Shape`](crate::Error::Shape) for a buffer of the wrong length, [`Error::SequenceLength`](crate::Error::SequenceLength) for
+    /// a length outside `1..=T` that the host can read, [`Error::Presence`](crate::Error::Presence) for a state that the cell has not,
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for training; [`Error::Driver`](crate::Error::Driver) where the
+    /// GPU's driver fails.
     fn forward(&self, plan: &Self::Plan, args: ForwardArgs<'_, Self>) -> Result<()>;
 
     /// Training forward: the same with dropout, and fills the reserve.
     ///
     /// # Errors
     ///
-    /// Those of [`forward`](Self::forward), a reserve too small, or a plan for inference.
+    /// [`Error::Shape`](crate::Error::Shape) for a buffer of the wrong length or a reserve too small,
+    /// [`Error::SequenceLength`](crate::Error::SequenceLength) for a length outside `1..=T` that the host can read,
+    /// [`Error::Presence`](crate::Error::Presence) for a state that the cell has not, [`Error::InvalidOption`](crate::Error::InvalidOption)
+    /// for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails.
     fn forward_training<S: BorrowMut<Self::Buffer>>(
         &self,
         plan: &Self::Plan,
@@ -159,7 +165,11 @@ pub trait RecurrentBackend: 'static {
     ///
     /// # Errors
     ///
-    /// A buffer of the wrong length, or [`Error::ReserveMismatch`](crate::Error::ReserveMismatch).
+    /// [`Error::ReserveMismatch`](crate::Error::ReserveMismatch) for a reserve that another plan filled;
+    /// [`Error::Shape`](crate::Error::Shape) for a buffer of the wrong length, [`Error::SequenceLength`](crate::Error::SequenceLength) for
+    /// a length outside `1..=T` that the host can read, [`Error::Presence`](crate::Error::Presence) for a state that the cell has not,
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the
+    /// GPU's driver fails.
     fn backward_data<S: BorrowMut<Self::Buffer>>(
         &self,
         plan: &Self::Plan,
@@ -171,7 +181,11 @@ pub trait RecurrentBackend: 'static {
     ///
     /// # Errors
     ///
-    /// Those of [`backward_data`](Self::backward_data).
+    /// [`Error::ReserveMismatch`](crate::Error::ReserveMismatch) for a reserve that another plan filled;
+    /// [`Error::Shape`](crate::Error::Shape) for a buffer of the wrong length, [`Error::SequenceLength`](crate::Error::SequenceLength) for
+    /// a length outside `1..=T` that the host can read, [`Error::Presence`](crate::Error::Presence) for a state that the cell has not,
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the
+    /// GPU's driver fails.
     fn backward_weights<S: BorrowMut<Self::Buffer>>(
         &self,
         plan: &Self::Plan,
@@ -185,8 +199,8 @@ pub trait RecurrentBackend: 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::KernelFault`](crate::Error::KernelFault) where a kernel gave up, whose results are then garbage; those of the
-    /// device.
+    /// [`Error::KernelFault`](crate::Error::KernelFault) where a kernel gave up, whose results are then garbage;
+    /// [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails, or reports a fault of earlier work.
     fn check(&self, _plan: &Self::Plan) -> Result<()> {
         Ok(())
     }

@@ -83,7 +83,9 @@ fn check_inputs<E>(descriptor: &RnnDescriptor, shape: RnnShape, inputs: &Inputs<
 ///
 /// # Errors
 ///
-/// Those of the backend.
+/// [`Error::Shape`], [`Error::SequenceLength`] and [`Error::Presence`] for inputs that do not fit the operator; [`Error::ZeroSize`],
+/// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that no operator has; [`Error::Unsupported`] where the
+/// backend cannot do it or memory is short.
 pub fn infer<E: Element, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
@@ -100,7 +102,9 @@ pub fn infer<E: Element, B: HostBackend<E>>(
 ///
 /// # Errors
 ///
-/// Those of the backend.
+/// [`Error::Shape`], [`Error::SequenceLength`] and [`Error::Presence`] for inputs and gradients that do not fit the operator;
+/// [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that no operator has;
+/// [`Error::Unsupported`] where the backend cannot do it or memory is short.
 pub fn train<E: Element, B: HostBackend<E>>(
     backend: &B,
     descriptor: &RnnDescriptor,
@@ -132,7 +136,8 @@ impl<'a, E: Element, B: HostBackend<E>> Pass<'a, E, B> {
     ///
     /// # Errors
     ///
-    /// Those of the backend's plan, and [`Error::Shape`] for `x` and the weights, [`Error::Unsupported`] where memory is short.
+    /// [`Error::Shape`] for `x` and weights of the wrong length; [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`]
+    /// for sizes and options that no operator has; [`Error::Unsupported`] where the backend cannot do it or memory is short.
     pub fn new(
         backend: &'a B,
         descriptor: &RnnDescriptor,
@@ -171,7 +176,7 @@ impl<'a, E: Element, B: HostBackend<E>> Pass<'a, E, B> {
     ///
     /// # Errors
     ///
-    /// Those of the backend.
+    /// [`Error::Shape`], [`Error::SequenceLength`] and [`Error::Presence`] for inputs and gradients that do not fit the operator.
     pub fn run(&mut self) -> Result<()> {
         match self.mode {
             ForwardMode::Inference => {

@@ -91,7 +91,7 @@ impl<S, Stage> Reserve<S, Stage> {
     ///
     /// # Errors
     ///
-    /// Those of `see`.
+    /// What `see` returns.
     pub(crate) fn map_mut<'s, T>(&'s mut self, see: impl FnOnce(&'s mut S) -> Result<T>) -> Result<Reserve<T, Stage>> {
         let (plan, dropout_seed) = (self.plan, self.dropout_seed);
         Ok(Reserve { storage: see(&mut self.storage)?, plan, dropout_seed, stage: PhantomData })

@@ -345,7 +345,7 @@ impl<'a> TensorMut<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`TensorRef::host`].
+    /// [`Error::Unsupported`] for a device's tensor, [`Error::Shape`] for another element type.
     #[inline]
     pub fn host<T: Stored>(self) -> Result<&'a mut [T]> {
         self.check_dtype(T::DTYPE)?;

@@ -28,7 +28,7 @@ pub struct CellSpec {
     /// The states carried from step to step: the output `h`, then the others, which stand side by side in `c0`, `cn` and their
     /// gradients.
     pub states: &'static [&'static str],
-    /// Those of the states that are above zero, as a normaliser is: an initial state should be, too.
+    /// States that are above zero, as a normaliser is: an initial state should be, too.
     pub positive: &'static [&'static str],
     /// What a training forward must keep of every step besides `h`, `hidden_size` elements each: activated gates, then what
     /// the candidate's product is multiplied with or into (`q` in [`crate::cell::gru`]), last the states but `h`.

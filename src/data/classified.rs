@@ -74,8 +74,9 @@ impl ClassifiedRows {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`]: those of [`parse_columns`](crate::data::csv::parse_columns) and of [`Gaps::close_columns`]; no such column of
-    /// classes, or one that is among `columns`; naming the line, a row without a class (an empty cell, `NA`, `NaN` or `null`).
+    /// [`Error::Data`] for bytes that are no table; for a column that is not there, is chosen twice or has no value, or a cell that is
+    /// neither a number nor a gap; for gaps where the policy is [`Gaps::Error`], or where no row is left; for no such column of classes, or
+    /// one that is among `columns`; naming the line, for a row without a class (an empty cell, `NA`, `NaN` or `null`).
     pub fn parse(bytes: &[u8], source_name: &str, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
         let table = Table::parse(bytes, source_name)?;
         let at = table.find(&ColumnChoice::Named(target.to_owned()))?;

@@ -112,7 +112,8 @@ pub fn pad_sequences<T: Copy>(sequences: &[impl AsRef<[T]>], padding: &Padding<T
 ///
 /// # Errors
 ///
-/// Those of [`pad_sequences`]; [`Error::Shape`] naming a sequence that has another number of features than the first.
+/// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] where the array does not fit into memory;
+/// [`Error::Shape`] naming a sequence that has another number of features than the first.
 pub fn pad_feature_sequences<T: Copy>(
     sequences: &[Array2<T>],
     padding: &Padding<T>,

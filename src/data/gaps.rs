@@ -72,8 +72,8 @@ impl Gaps {
     ///
     /// # Errors
     ///
-    /// Those of [`close`](Self::close), for the first column that has one; [`Error::ZeroSize`] without columns; [`Error::Shape`] where
-    /// columns are not equally long; [`Error::Data`] where no row is left.
+    /// [`Error::Data`] for the first column that has gaps where the policy is [`Gaps::Error`], or no value at all, and where no row is
+    /// left; [`Error::ZeroSize`] without columns; [`Error::Shape`] where columns are not equally long.
     pub fn close_columns(self, columns: &[Series]) -> Result<CompleteColumns> {
         let Some(leading) = columns.first() else {
             return Err(Error::ZeroSize { name: "number of columns" });

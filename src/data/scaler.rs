@@ -33,7 +33,8 @@ impl Scaler {
     ///
     /// # Errors
     ///
-    /// Those of [`min_max`](Self::min_max); [`Error::InvalidOption`] where `low` is not below `high`, or either is not finite.
+    /// [`Error::ZeroSize`] without values, [`Error::NonFinite`] where a value or their range is not finite; [`Error::InvalidOption`] where
+    /// `low` is not below `high`, or either is not finite.
     pub fn min_max_to(values: &[f64], low: f64, high: f64) -> Result<Self> {
         if !(low.is_finite() && high.is_finite() && low < high) {
             return Err(Error::option("range", "a finite number and a larger one", format!("{low} and {high}")));
@@ -51,7 +52,7 @@ impl Scaler {
     ///
     /// # Errors
     ///
-    /// Those of [`min_max`](Self::min_max).
+    /// [`Error::ZeroSize`] without values, [`Error::NonFinite`] where a value, their mean or their deviation is not finite.
     pub fn standard(values: &[f64]) -> Result<Self> {
         check(values)?;
         let (min, max) = range(values);
@@ -134,7 +135,8 @@ impl ColumnScaler {
     ///
     /// # Errors
     ///
-    /// Those of [`min_max`](Self::min_max) and of [`Scaler::min_max_to`].
+    /// [`Error::ZeroSize`] without rows or columns; [`Error::NonFinite`] naming row and column where a value, or the column where its
+    /// range, is not finite; [`Error::InvalidOption`] where `low` is not below `high`, or either is not finite.
     pub fn min_max_to<E: Scalar>(matrix: ArrayView2<'_, E>, low: f64, high: f64) -> Result<Self> {
         Self::fit(matrix, |values| Scaler::min_max_to(values, low, high))
     }
@@ -143,7 +145,8 @@ impl ColumnScaler {
     ///
     /// # Errors
     ///
-    /// Those of [`min_max`](Self::min_max).
+    /// [`Error::ZeroSize`] without rows or columns; [`Error::NonFinite`] naming row and column where a value, or the column where its mean
+    /// or deviation, is not finite.
     pub fn standard<E: Scalar>(matrix: ArrayView2<'_, E>) -> Result<Self> {
         Self::fit(matrix, Scaler::standard)
     }
@@ -181,7 +184,8 @@ impl ColumnScaler {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] without columns; those of [`Scaler::validate`], naming the column.
+    /// [`Error::ZeroSize`] without columns; naming the column, [`Error::NonFinite`] where an offset or a scale is not finite,
+    /// [`Error::InvalidOption`] where a scale is not above zero.
     pub fn validate(&self) -> Result<()> {
         if self.columns.is_empty() {
             return Err(Error::ZeroSize { name: "number of columns of a scaler" });
@@ -205,7 +209,7 @@ impl ColumnScaler {
     ///
     /// # Errors
     ///
-    /// Those of [`transform`](Self::transform).
+    /// [`Error::Shape`] where it has not as many columns as the scaler was fitted to.
     pub fn inverse<E: Scalar>(&self, scaled: ArrayView2<'_, E>) -> Result<Array2<E>> {
         self.map(scaled, Scaler::inverse)
     }

@@ -47,8 +47,8 @@ pub fn train_test_split(samples: usize, test_fraction: f64, seed: u64) -> Result
 ///
 /// # Errors
 ///
-/// Those of [`train_test_split`]; [`Error::InvalidOption`] naming a class that has only one sample, or where a part is smaller than
-/// the number of classes.
+/// [`Error::InvalidOption`] for a fraction that is not above 0 and below 1, or that leaves no sample to train on; for a class, which it
+/// names, that has only one sample; and where a part is smaller than the number of classes.
 pub fn stratified_train_test_split(classes: &[usize], test_fraction: f64, seed: u64) -> Result<RandomSplit> {
     let samples = classes.len();
     let test = test_count(samples, test_fraction)?;

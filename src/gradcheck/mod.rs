@@ -168,8 +168,8 @@ impl GradCheck {
     ///
     /// # Errors
     ///
-    /// Those of [`RnnShape::tensors`] and [`WeightLayout::new`], and [`Error::InvalidOption`] if the problem is too large to be
-    /// checked by finite differences.
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that no operator has, or a problem
+    /// too large to be checked by finite differences.
     pub fn draw(&self, draw: u32) -> Result<(Inputs<f64>, OutputGradients<f64>)> {
         let tensors = self.shape.tensors(&self.descriptor)?;
         let layout = WeightLayout::new(&self.descriptor)?;
@@ -220,7 +220,7 @@ impl GradCheck {
         Ok((inputs, gradients))
     }
 
-    /// Moves those of the states that are above zero there.
+    /// Moves states that are above zero there.
     fn make_positive(&self, c: &mut [f64]) {
         let spec = self.descriptor.cell.spec();
         for (block, values) in c.chunks_mut(self.descriptor.hidden_size).enumerate() {
@@ -234,8 +234,9 @@ impl GradCheck {
     ///
     /// # Errors
     ///
-    /// Those of [`draw`](Self::draw) and of the backend, and [`Error::NonFinite`] if an output is not finite, so that
-    /// there is nothing to differentiate.
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that no operator has, or a problem
+    /// too large; [`Error::Unsupported`] where the backend cannot do it or memory is short; [`Error::NonFinite`] if an output is not
+    /// finite, so that there is nothing to differentiate.
     pub fn run<B: HostBackend<f64>>(&self, backend: &B) -> Result<GradReport> {
         let mut redraws = 0;
         loop {

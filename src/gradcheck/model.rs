@@ -32,7 +32,9 @@ const STEP: f64 = 3e-5;
 ///
 /// # Errors
 ///
-/// [`Error::InvalidOption`] for a model that does not compute in `f64`; those of [`Model::loss_gradient`].
+/// [`Error::InvalidOption`] for a model that does not compute in `f64`; [`Error::Presence`] for a model without layers, [`Error::Shape`]
+/// where an array does not fit it, [`Error::ZeroSize`] without samples; [`Error::Unsupported`] where the device cannot do it or memory is
+/// short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
 pub fn model(
     model: &mut Model,
     x: &[ArrayViewD<'_, f64>],
@@ -124,7 +126,8 @@ pub fn model(
 ///
 /// # Errors
 ///
-/// Those of the cell and of [`model`].
+/// What the cell returns; [`Error::Shape`], [`Error::ZeroSize`] and [`Error::SizeOverflow`] for sizes that a layer over it cannot have;
+/// [`Error::Unsupported`] where the device cannot do it in `f64` or memory is short, [`Error::Driver`] where the GPU's driver fails.
 pub fn cell(device: &Device, cell: impl Cell + Clone + Sync + 'static, input_size: usize) -> Result<ModelReport> {
     let (batch, seq_len) = (3, 5);
     let mut random = Random::new(1, 0);

@@ -75,8 +75,9 @@ fn gate_source(descriptor: &RnnDescriptor) -> Result<Vec<usize>> {
 ///
 /// # Errors
 ///
-/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] and [`Error::Unsupported`] for options and cells that Keras has not;
-/// [`Error::Shape`] and [`Error::Presence`] naming the tensor as `layer 0 direction 1 kernel`.
+/// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that Keras has not (a projection, peepholes, heads);
+/// [`Error::Shape`] and [`Error::Presence`] naming the tensor as `layer 0 direction 1 kernel`; [`Error::ZeroSize`], [`Error::SizeOverflow`]
+/// and [`Error::InvalidOption`] for sizes and options that no operator has.
 pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>]) -> Result<Vec<E>> {
     let source = gate_source(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
@@ -140,8 +141,9 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>])
 ///
 /// # Errors
 ///
-/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] and [`Error::Unsupported`] as [`import`]; [`Error::Shape`] for a
-/// buffer of the wrong length.
+/// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that Keras has not (a projection, peepholes, heads);
+/// [`Error::Shape`] for a buffer of the wrong length; [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes
+/// and options that no operator has.
 pub fn export<E: Scalar>(descriptor: &RnnDescriptor, weights: &[E]) -> Result<Vec<KerasWeights<E>>> {
     let source = gate_source(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;

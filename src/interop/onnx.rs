@@ -78,8 +78,9 @@ fn move_blocks(positions: &[usize], block: usize, mut copy: impl FnMut(usize, us
 ///
 /// # Errors
 ///
-/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] for more than one layer, a projection or a single bias;
-/// [`Error::Shape`] and [`Error::Presence`] naming the tensor.
+/// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that ONNX has not (several layers, a projection, a single
+/// bias); [`Error::Shape`] and [`Error::Presence`] naming the tensor; [`Error::ZeroSize`], [`Error::SizeOverflow`] and
+/// [`Error::InvalidOption`] for sizes and options that no operator has.
 pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> Result<Vec<E>> {
     let (gates, peepholes) = sources(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
@@ -127,8 +128,9 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> R
 ///
 /// # Errors
 ///
-/// Those of [`RnnDescriptor::validate`]; [`Error::InvalidOption`] for what ONNX cannot say (see [`import`]);
-/// [`Error::Shape`] for a buffer of the wrong length.
+/// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that ONNX has not (several layers, a projection, a single
+/// bias); [`Error::Shape`] for a buffer of the wrong length; [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for
+/// sizes and options that no operator has.
 pub fn export<E: Scalar>(descriptor: &RnnDescriptor, weights: &[E]) -> Result<OnnxWeights<E>> {
     let (gates, peepholes) = sources(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;

@@ -25,7 +25,8 @@ pub fn accuracy(truth: &[usize], prediction: &[usize]) -> Result<f64> {
 ///
 /// # Errors
 ///
-/// [`Error::Shape`], [`Error::ZeroSize`] as for [`mse`](crate::metrics::mse); [`Error::NonFinite`] for a prediction of NaN.
+/// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare; [`Error::NonFinite`] for a prediction
+/// of NaN.
 pub fn binary_accuracy<E: Scalar, D: Dimension>(
     truth: ArrayView<'_, E, D>,
     prediction: ArrayView<'_, E, D>,
@@ -45,7 +46,8 @@ pub fn binary_accuracy<E: Scalar, D: Dimension>(
 ///
 /// # Errors
 ///
-/// Those of [`binary_accuracy`].
+/// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare; [`Error::NonFinite`] for a truth or a
+/// prediction of NaN.
 pub fn categorical_accuracy<E: Scalar>(truth: ArrayView2<'_, E>, prediction: ArrayView2<'_, E>) -> Result<f64> {
     check_same_shape(truth.shape(), prediction.shape())?;
     accuracy(&argmax_rows(truth)?, &argmax_rows(prediction)?)
@@ -56,7 +58,8 @@ pub fn categorical_accuracy<E: Scalar>(truth: ArrayView2<'_, E>, prediction: Arr
 ///
 /// # Errors
 ///
-/// Those of [`binary_accuracy`]; [`Error::InvalidOption`] naming a class that is no column.
+/// [`Error::Shape`] where there are not as many rows as true classes, [`Error::ZeroSize`] where there are none; [`Error::InvalidOption`]
+/// naming a class that is no column; [`Error::NonFinite`] for a prediction of NaN.
 pub fn sparse_categorical_accuracy<E: Scalar>(truth: &[usize], prediction: ArrayView2<'_, E>) -> Result<f64> {
     check_same_shape(&[truth.len()], &[prediction.nrows()])?;
     check_classes("truth", truth, prediction.ncols())?;
@@ -68,7 +71,8 @@ pub fn sparse_categorical_accuracy<E: Scalar>(truth: &[usize], prediction: Array
 ///
 /// # Errors
 ///
-/// Those of [`categorical_accuracy`]; [`Error::ZeroSize`] for `k` of zero.
+/// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare, or for `k` of zero;
+/// [`Error::NonFinite`] for a truth or a prediction of NaN.
 pub fn top_k_categorical_accuracy<E: Scalar>(
     truth: ArrayView2<'_, E>,
     prediction: ArrayView2<'_, E>,
@@ -83,7 +87,8 @@ pub fn top_k_categorical_accuracy<E: Scalar>(
 ///
 /// # Errors
 ///
-/// Those of [`sparse_categorical_accuracy`]; [`Error::ZeroSize`] for `k` of zero.
+/// [`Error::Shape`] where there are not as many rows as true classes, [`Error::ZeroSize`] where there are none, or for `k` of zero;
+/// [`Error::InvalidOption`] naming a class that is no column; [`Error::NonFinite`] for a prediction of NaN.
 pub fn sparse_top_k_categorical_accuracy<E: Scalar>(
     truth: &[usize],
     prediction: ArrayView2<'_, E>,
@@ -294,8 +299,9 @@ impl ConfusionMatrix {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new); [`Error::Shape`] where there are not as many weights; [`Error::InvalidOption`] for a weight that is
-    /// not finite or below zero.
+    /// [`Error::Shape`] where there are not as many predictions or weights as true classes, [`Error::ZeroSize`] where there are none;
+    /// [`Error::InvalidOption`] naming a class that is not below `classes`, or a weight that is not finite or below zero;
+    /// [`Error::SizeOverflow`] for a matrix beyond memory.
     pub fn weighted(truth: &[usize], prediction: &[usize], classes: usize, weights: &[f64]) -> Result<Self> {
         Self::count(truth, prediction, classes, Some(weights))
     }

@@ -53,7 +53,7 @@ pub fn mse<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: Arra
 ///
 /// # Errors
 ///
-/// Those of [`mse`].
+/// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare.
 pub fn rmse<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
     mse(truth, prediction).map(f64::sqrt)
 }
@@ -62,7 +62,7 @@ pub fn rmse<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: Arr
 ///
 /// # Errors
 ///
-/// Those of [`mse`].
+/// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare.
 pub fn mae<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
     mean_of(truth, prediction, |t, p| (t - p).abs())
 }
@@ -73,7 +73,7 @@ pub fn mae<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: Arra
 ///
 /// # Errors
 ///
-/// Those of [`mse`].
+/// [`Error::Shape`] where the shapes differ, [`Error::ZeroSize`] where there is nothing to compare.
 pub fn mape<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
     mean_of(truth, prediction, |t, p| (t - p).abs() / t.abs().max(f64::EPSILON))
 }
@@ -85,7 +85,8 @@ pub fn mape<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: Arr
 ///
 /// # Errors
 ///
-/// Those of [`mse`]; [`Error::Shape`] for fewer than two values in a column.
+/// [`Error::Shape`] where the shapes differ, or for fewer than two values in a column; [`Error::ZeroSize`] where there is nothing to
+/// compare.
 pub fn r2<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: ArrayView<'_, E, D>) -> Result<f64> {
     check_same_shape(truth.shape(), prediction.shape())?;
     let columns = if truth.ndim() > 1 { truth.len_of(Axis(truth.ndim() - 1)) } else { 1 };

@@ -273,7 +273,7 @@ impl MetricAccumulator {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new).
+    /// [`Error::InvalidOption`] for a threshold that is not finite; [`Error::ZeroSize`] for `k` of zero.
     pub fn for_loss(metric: Metric, loss: Loss, columns: usize) -> Result<Self> {
         let name = metric.name().to_owned();
         Ok(MetricAccumulator { name, ..Self::new(metric.for_loss(loss, columns))? })

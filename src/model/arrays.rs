@@ -187,7 +187,8 @@ fn indices(mut i: usize, shape: &[usize]) -> Vec<usize> {
 ///
 /// # Errors
 ///
-/// Those of [`convert`] and of the device.
+/// [`Error::NonFinite`] for a finite element that is beyond the range of `E`; [`Error::Unsupported`] where memory is short;
+/// [`Error::Driver`] where the GPU's driver fails, or reports a fault of earlier work.
 pub(super) fn read_as<E: Scalar>(device: &Device, name: &str, shape: &[usize], from: TensorRef<'_>) -> Result<Vec<E>> {
     let mut values = zeros(name, from.len())?;
     download(device, name, shape, from, TensorMut::of(&mut values))?;

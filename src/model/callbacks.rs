@@ -89,7 +89,7 @@ pub trait Training {
     ///
     /// # Errors
     ///
-    /// Those of [`Model::save`](crate::model::Model::save).
+    /// [`Error::Io`] where the file cannot be written; [`Error::Unsupported`] for a layer that is none of this crate's.
     fn save(&mut self, path: &Path) -> Result<()>;
 }
 

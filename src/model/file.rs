@@ -59,7 +59,8 @@ impl Sequential {
     ///
     /// # Errors
     ///
-    /// Those of [`Model::load`], and [`Error::Unsupported`] for a model with several inputs or outputs.
+    /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is no such model; [`Error::NonFinite`] for weights that are
+    /// NaN or infinite; [`Error::Unsupported`] for a model with several inputs or outputs; all are listed at [`Model::load`].
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         Sequential::from_model(Model::load(device, path)?)
     }
@@ -70,7 +71,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// [`Error::Io`] where the file cannot be written; [`Error::Unsupported`] for a layer that is none of this crate's.
     pub fn save(&self, path: &Path) -> Result<()> {
         save(self, None, path)
     }
@@ -80,8 +81,10 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Format`] where the file is no such model, or its tensors are not those its layers need;
-    /// [`Error::NonFinite`] for weights that are NaN or infinite; the errors of [`Graph::call`] for layers that cannot be.
+    /// [`Error::Io`]; [`Error::Format`] where the file is no such model, or its tensors are not those its layers need; [`Error::NonFinite`]
+    /// for weights that are NaN or infinite; [`Error::Shape`], [`Error::ZeroSize`], [`Error::SizeOverflow`], [`Error::InvalidOption`] and
+    /// [`Error::Presence`] for layers that cannot be or lead nowhere; [`Error::Unsupported`] where the device cannot do it or memory
+    /// is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         load(device, path).map(|(model, _)| model)
     }

@@ -103,11 +103,11 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a batch larger than
-    /// the data, for a split that leaves nothing and for constants that the optimizer cannot have, [`Error::NonFinite`] for an `f64`
-    /// beyond the range of the device's `f32`, and those of the device and of callbacks. [`Error::Diverged`] where a loss or a
-    /// gradient is NaN or infinite: the model then has the weights of its best epoch, or those it had before if no epoch was completed,
-    /// and the optimizer starts anew.
+    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a batch larger than the
+    /// data, for a split that leaves nothing and for constants that the optimizer cannot have, [`Error::NonFinite`] for an `f64` beyond the
+    /// range of the device's `f32`; what a callback returns; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails. [`Error::Diverged`] where a loss or a gradient is NaN or infinite:
+    /// the model then has the weights of its best epoch, or those it had before if no epoch was completed, and the optimizer starts anew.
     pub fn fit<'a, 'b>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'b>, options: FitOptions<'_>) -> Result<History> {
         self.fit_any(any(x), any(y), options)
     }
@@ -215,7 +215,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`fit`](Self::fit).
+    /// [`Error::Shape`], [`Error::ZeroSize`] and [`Error::NonFinite`] for arrays that the model cannot take; [`Error::Diverged`] where the
+    /// loss or a gradient is NaN or infinite; [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`]
+    /// and [`Error::KernelFault`] where the GPU fails; all are listed at [`fit`](Self::fit).
     pub fn train_on_batch<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<f64> {
         let (x, y) = (any(x), any(y));
         let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
@@ -228,7 +230,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, and those of the backend.
+    /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for an `f64`
+    /// beyond the range of the device's `f32`; [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`]
+    /// and [`Error::KernelFault`] where the GPU fails.
     pub fn evaluate<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<f64> {
         self.evaluate_any(any(x), any(y), &mut [])
     }
@@ -248,7 +252,10 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`evaluate`](Self::evaluate) and of the metrics.
+    /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for an `f64`
+    /// beyond the range of the device's `f32` or a prediction of NaN, [`Error::InvalidOption`] for metrics that do not go with the targets;
+    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU
+    /// fails.
     pub fn evaluate_metrics<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<Vec<(String, f64)>> {
         let mut metrics = self.accumulators()?;
         let loss = self.evaluate_any(any(x), any(y), &mut metrics)?;
@@ -262,7 +269,7 @@ impl Model {
         self
     }
 
-    /// The metrics of nothing yet, for each output. Those of several outputs have their layers' names in front.
+    /// The metrics of nothing yet, for each output; of several outputs, the names begin with those of their layers.
     fn accumulators(&self) -> Result<Vec<Vec<MetricAccumulator>>> {
         let several = self.outputs.len() > 1;
         let of_output = |output: &Output| {

@@ -87,7 +87,7 @@ impl InputColumn {
     ///
     /// # Errors
     ///
-    /// Those of `fit`.
+    /// What `fit` returns.
     pub fn fitted(
         column: impl Into<String>,
         difference: bool,
@@ -123,7 +123,7 @@ impl ForecastConfig {
     ///
     /// # Errors
     ///
-    /// Those of `fit`.
+    /// What `fit` returns.
     pub fn fit_scaler(&mut self, fit: impl Fn(&[f64]) -> Result<Scaler>, train: &[f64]) -> Result<()> {
         self.scaler = fitted(self.difference, fit, train)?;
         Ok(())
@@ -195,7 +195,9 @@ impl Forecaster {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequential::add`], and of a configuration with a window or horizon of zero.
+    /// [`Error::ZeroSize`] for a window or horizon of zero; [`Error::Shape`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for
+    /// layers that do not fit each other or the configuration; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] where the GPU's driver fails.
     pub fn new(device: Device, config: ForecastConfig, layer: impl Into<LayerConfig>, seed: u64) -> Result<Self> {
         Self::with_layers(device, config, [layer.into()], seed)
     }
@@ -204,7 +206,9 @@ impl Forecaster {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new).
+    /// [`Error::ZeroSize`] for a window or horizon of zero; [`Error::Shape`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for
+    /// layers that do not fit each other or the configuration; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] where the GPU's driver fails.
     pub fn with_layers(
         device: Device,
         config: ForecastConfig,
@@ -272,7 +276,8 @@ impl Forecaster {
     ///
     /// # Errors
     ///
-    /// Those of [`samples`](Self::samples), and of the device.
+    /// [`Error::Shape`] where the series is too short for a sample, or has other columns than the model reads; [`Error::Unsupported`] where
+    /// the device cannot do it or memory is short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn backtest(&mut self, values: &(impl SeriesValues + ?Sized), targets: Range<usize>) -> Result<Backtest> {
         let (x, _) = self.samples(values, targets.clone())?;
         let values = values.columns();
@@ -358,7 +363,8 @@ impl Forecaster {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about a series or does not fit the model.
+    /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is no model that forecasts a series; [`Error::Unsupported`]
+    /// for several inputs or outputs; [`Error::NonFinite`] for weights that are NaN or infinite; all are listed at [`Model::load`].
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         let (model, task) = file::load(device, path)?;
         match task {

@@ -286,8 +286,9 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] naming the layer where it cannot take such inputs, or where it has several outputs; [`Error::ZeroSize`];
-    /// [`Error::SizeOverflow`]; [`Error::Presence`] for tensors or layers of another graph.
+    /// [`Error::Shape`] naming the layer where it cannot take such inputs, or where it has several outputs; [`Error::ZeroSize`],
+    /// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors or
+    /// layers of another graph.
     pub fn call(&mut self, layer: LayerId, inputs: &[&GraphTensor]) -> Result<GraphTensor> {
         let mut outputs = self.call_all(layer, inputs)?;
         match outputs.len() {
@@ -304,7 +305,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Those of [`call`](Self::call).
+    /// [`Error::Shape`] naming the layer where it cannot take such inputs; [`Error::ZeroSize`], [`Error::SizeOverflow`] and
+    /// [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors or layers of another graph.
     pub fn call_all(&mut self, layer: LayerId, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         if layer.network != self.builder.network() {
             return Err(Error::Presence {
@@ -319,7 +321,9 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Those of [`call`](Self::call).
+    /// [`Error::Shape`] naming the layer where it cannot take such inputs, or where it has several outputs; [`Error::ZeroSize`],
+    /// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors of
+    /// another graph.
     pub fn add(&mut self, layer: impl Into<LayerConfig>, inputs: &[&GraphTensor]) -> Result<GraphTensor> {
         let layer = self.layer(layer)?;
         self.call(layer, inputs)
@@ -329,7 +333,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Those of [`call`](Self::call).
+    /// [`Error::Shape`] naming the layer where it cannot take such inputs; [`Error::ZeroSize`], [`Error::SizeOverflow`] and
+    /// [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors of another graph.
     pub fn add_all(&mut self, layer: impl Into<LayerConfig>, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         let layer = self.layer(layer)?;
         self.call_all(layer, inputs)
@@ -339,7 +344,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`Error::Presence`] where there are no outputs, or an input or a layer leads to none (naming it); those of the device.
+    /// [`Error::Presence`] where there are no outputs, one is of another graph, or an input or a layer leads to none (naming it);
+    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn model(self, outputs: &[&GraphTensor]) -> Result<Model> {
         outputs.iter().try_for_each(|tensor| self.builder.check(&tensor.value))?;
         let outputs: Vec<Source> = outputs.iter().map(|tensor| tensor.source).collect();
@@ -353,8 +359,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Those of [`model`](Self::model) and [`call`](Self::call); [`Error::InvalidOption`] for a number that names nothing, or for layers
-    /// that wait for each other in a cycle, which it names.
+    /// [`Error::InvalidOption`] for a name there twice, a number that names nothing, or layers that wait for each other in a cycle, which
+    /// it names; [`Error::Shape`] naming the layer where it cannot take such inputs; [`Error::ZeroSize`] and [`Error::SizeOverflow`].
     pub(super) fn from_config(config: &GraphConfig) -> Result<(Builder, Topology)> {
         let (mut builder, mut topology) = (builder(), Topology::new());
         for input in &config.inputs {

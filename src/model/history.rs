@@ -46,7 +46,8 @@ impl History {
     ///
     /// # Errors
     ///
-    /// Those of [`plot::history`](crate::plot::history).
+    /// [`Error::ZeroSize`](crate::Error::ZeroSize) without any value, [`Error::Shape`](crate::Error::Shape) where two quantities have
+    /// different numbers of epochs, [`Error::InvalidOption`](crate::Error::InvalidOption) for a best epoch that there was not.
     #[cfg(feature = "plot")]
     pub fn plot(&self) -> Result<crate::plot::Panels> {
         let quantities: Vec<(&str, &[f64])> =

@@ -194,7 +194,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`Schedule::validate`].
+    /// [`Error::InvalidOption`] for numbers that are not finite or below zero, or for boundaries that do not rise; [`Error::ZeroSize`] for
+    /// no steps; [`Error::Shape`] for another number of rates than one more than boundaries.
     pub fn schedule(&mut self, schedule: Schedule) -> Result<&mut Self> {
         schedule.validate()?;
         self.schedule = Some(schedule);
@@ -316,7 +317,7 @@ impl Model {
     /// # Errors
     ///
     /// [`Error::InvalidOption`] where the model has no such tensor, [`Error::Shape`] where it has another number of elements;
-    /// [`Error::NonFinite`] as for [`set_flat_weights`](Self::set_flat_weights).
+    /// [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`.
     pub fn set_weight<E: Scalar>(&mut self, name: &str, values: &[E]) -> Result<()> {
         let Parameter { range, shape, trainable, .. } = self.parameter(name)?.clone();
         check_len(name, &shape, values.len())?;
@@ -348,7 +349,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`keras_weights`](Self::keras_weights); [`Error::Shape`] where the arrays are not those of such a layer.
+    /// [`Error::InvalidOption`] where the model has no such layer; [`Error::Unsupported`] where Keras has none; [`Error::Shape`] where the
+    /// arrays are not those of such a layer; [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`.
     pub fn set_keras_weights<E: Scalar>(&mut self, layer: &str, weights: &[ArrayD<E>]) -> Result<()> {
         let arrays = crate::interop::keras::import_layer(&self.layer_config(layer)?, weights)?;
         let tensors = self.network.tensors().filter(|(name, _)| *name == layer);
@@ -387,8 +389,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`], [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for a finite number beyond the range of the type that
-    /// it is converted to, and those of the device; [`Error::Unsupported`] for a model with several outputs.
+    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for a number
+    /// beyond the range of the type it is converted to; [`Error::Unsupported`] for a model with several outputs, or where the device cannot
+    /// do it or memory is short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn predict<'a, A: Arrays<'a>>(&mut self, x: A) -> Result<ArrayD<A::Elem>> {
         let mut outputs = self.predict_all(x)?;
         match outputs.len() {
@@ -401,7 +404,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`predict`](Self::predict).
+    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for a number
+    /// beyond the range of the type it is converted to; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn predict_all<'a, A: Arrays<'a>>(&mut self, x: A) -> Result<Vec<ArrayD<A::Elem>>> {
         let data = self.check_data("", any(x), None)?;
         let mut outputs = Vec::new();
@@ -448,7 +453,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`evaluate`](Self::evaluate).
+    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for a number
+    /// beyond the range of the type it is converted to; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn loss_gradient<'a, A: Arrays<'a>>(&mut self, x: A, y: impl Arrays<'a>) -> Result<(f64, Vec<A::Elem>)> {
         let loss = self.differentiate(any(x), any(y), false)?;
         let gradients = self.network.gradients.get();
@@ -459,7 +466,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`evaluate`](Self::evaluate).
+    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for a number
+    /// beyond the range of the type it is converted to; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn input_gradients<'a, A: Arrays<'a>>(
         &mut self,
         x: A,

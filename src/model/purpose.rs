@@ -34,7 +34,10 @@ impl Trained {
     ///
     /// # Errors
     ///
-    /// Those of [`Model::load`], [`Forecaster::load`] and [`SequenceModel::load`].
+    /// [`Error::Io`](crate::Error::Io) where the file cannot be read; [`Error::Format`](crate::Error::Format) where it is no such model;
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for weights that are NaN or infinite;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where the device cannot do it or memory is short; all are listed at
+    /// [`Model::load`].
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         let (model, task) = file::load(device, path)?;
         Ok(match task {

@@ -61,8 +61,9 @@ impl SequenceConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Presence`] for a set with neither classes nor numbers; [`Error::ZeroSize`] without sequences or features; those of
-    /// [`ColumnScaler::standard`].
+    /// [`Error::Presence`] for a set with neither classes nor numbers; [`Error::ZeroSize`] without steps, sequences or features;
+    /// [`Error::NonFinite`] for a value, or a range of values, that is not finite; [`Error::Shape`] where sequences have different numbers
+    /// of features; [`Error::InvalidOption`] for a class that is there twice.
     pub fn fitted(train: &TimeSeriesSet, steps: usize) -> Result<Self> {
         let target = match (train.classes.is_empty(), train.targets.is_empty()) {
             (false, _) => SequenceTarget::Classes(train.classes.clone()),
@@ -91,8 +92,9 @@ impl SequenceConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] without a window or classes; those of [`ColumnScaler::standard`]; [`Error::Shape`] where `rows` names another
-    /// number of columns than `train` has; [`Error::InvalidOption`] for a class or column there twice, or a target that is read too.
+    /// [`Error::ZeroSize`] without a window, classes, rows or columns; [`Error::NonFinite`] naming row and column where a value, or the
+    /// column where its range, is not finite; [`Error::Shape`] where `rows` names another number of columns than `train` has;
+    /// [`Error::InvalidOption`] for a class or column there twice, or a target that is read too.
     pub fn for_rows(train: ArrayView2<'_, f64>, window: usize, classes: Vec<String>, rows: RowsConfig) -> Result<Self> {
         let config = SequenceConfig {
             steps: window,
@@ -183,7 +185,9 @@ impl SequenceModel {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequential::add`]; of a configuration without steps, features or classes.
+    /// [`Error::ZeroSize`] without steps, features or classes; [`Error::Shape`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for
+    /// layers that do not fit each other or the configuration; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] where the GPU's driver fails.
     pub fn new(
         device: Device,
         config: SequenceConfig,
@@ -308,7 +312,8 @@ impl SequenceModel {
     ///
     /// # Errors
     ///
-    /// Those of [`classes`](Self::classes) or [`numbers`](Self::numbers).
+    /// [`Error::Presence`] where the set has not what the model says, classes or numbers; [`Error::InvalidOption`] for a class in the set
+    /// that the model does not know.
     pub fn targets(&self, set: &TimeSeriesSet) -> Result<ArrayD<f32>> {
         Ok(match &self.config.target {
             SequenceTarget::Classes(_) => {
@@ -325,7 +330,9 @@ impl SequenceModel {
     ///
     /// # Errors
     ///
-    /// Those of [`inputs`](Self::inputs) and of the device; [`Error::NonFinite`] where an output is NaN or infinite.
+    /// [`Error::ZeroSize`] without sequences; [`Error::Shape`] naming one of the wrong size; [`Error::NonFinite`] for a value that is far
+    /// out of range, or an output that is not finite; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn predict(&mut self, sequences: &[Array2<f32>]) -> Result<SequencePredictions> {
         let x = self.inputs(sequences)?;
         let outputs = self.model.predict(x.view())?;
@@ -352,7 +359,9 @@ impl SequenceModel {
     ///
     /// # Errors
     ///
-    /// Those of [`predict`](Self::predict); [`Error::Presence`] where the model says numbers.
+    /// [`Error::ZeroSize`] without sequences; [`Error::Shape`] naming one of the wrong size; [`Error::NonFinite`] for a value that is far
+    /// out of range, or an output that is not finite; [`Error::Presence`] where the model says numbers; [`Error::Unsupported`] where the
+    /// device cannot do it or memory is short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn predict_classes(&mut self, sequences: &[Array2<f32>]) -> Result<Vec<usize>> {
         match self.predict(sequences)? {
             SequencePredictions::Classes(probabilities) => argmax_rows(probabilities.view()),
@@ -373,7 +382,8 @@ impl SequenceModel {
     ///
     /// # Errors
     ///
-    /// Those of [`Sequential::load`], and [`Error::Format`] where the file says nothing about sequences or does not fit the model.
+    /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is no model of sequences; [`Error::Unsupported`] for several
+    /// inputs or outputs; [`Error::NonFinite`] for weights that are NaN or infinite; all are listed at [`Model::load`].
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         match file::load(device, path)? {
             (model, Some(Purpose::Sequences(config))) => Self::from_parts(model, config, path),

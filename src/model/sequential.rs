@@ -20,7 +20,8 @@ impl Sequential {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; those of the device, whose kernels this loads.
+    /// [`Error::ZeroSize`] for an axis of zero or no axes; [`Error::SizeOverflow`] where the number of elements overflows;
+    /// [`Error::Unsupported`] where a kernel cannot be had, or the device's element type is none that models have.
     pub fn new(device: Device, input_shape: &[usize], seed: u64) -> Result<Self> {
         let (mut builder, mut topology) = (builder(), Topology::new());
         topology.input(&mut builder, "input_layer", input_shape)?;
@@ -31,7 +32,9 @@ impl Sequential {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] naming the layer where it cannot take the output below it; [`Error::ZeroSize`]; [`Error::SizeOverflow`].
+    /// [`Error::Shape`] naming the layer where it cannot take the output below it, or has several outputs; [`Error::ZeroSize`],
+    /// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Unsupported`] where memory
+    /// is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn add(&mut self, layer: impl Into<LayerConfig>) -> Result<&mut Self> {
         self.add_own(layer.into())
     }
@@ -40,7 +43,9 @@ impl Sequential {
     ///
     /// # Errors
     ///
-    /// Those of [`add`](Self::add).
+    /// [`Error::Shape`] naming the layer where it cannot take the output below it, or has several outputs; [`Error::ZeroSize`],
+    /// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Unsupported`] where memory
+    /// is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn add_own(&mut self, layer: impl Layer + 'static) -> Result<&mut Self> {
         self.model.stack(Arc::new(layer))?;
         Ok(self)

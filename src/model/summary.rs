@@ -39,7 +39,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Those of [`diagram()`].
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a model too large to be drawn.
     pub fn diagram(&self) -> Result<String> {
         let shape = |value: &Value| -> Vec<Option<usize>> {
             std::iter::once(None).chain(value.shape().iter().map(|n| Some(*n))).collect()

@@ -208,7 +208,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Those of `build`.
+    /// What `build` returns.
     pub fn scope<R>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         self.scopes.push(name.to_owned());
         let built = build(self);
@@ -221,7 +221,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where a shared layer would need weights of another shape; [`Error::ZeroSize`]; [`Error::SizeOverflow`].
+    /// [`Error::Shape`] for an axis of zero, or where a shared layer would need a tensor of another shape; [`Error::SizeOverflow`] where
+    /// the number of elements overflows.
     pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Range<usize>> {
         self.tensor(name, shape, init, true)
     }
@@ -230,7 +231,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Those of [`parameter`](Self::parameter).
+    /// [`Error::Shape`] for an axis of zero, or where a shared layer would need a tensor of another shape; [`Error::SizeOverflow`] where
+    /// the number of elements overflows.
     pub fn statistic(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Range<usize>> {
         self.tensor(name, shape, init, false)
     }
@@ -299,7 +301,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::SizeOverflow`]; [`Error::Shape`] for inputs of another network or with other numbers of rows.
+    /// [`Error::Presence`] without inputs or for those of another network; [`Error::Shape`] where numbers of rows differ or an output has
+    /// an axis of zero; [`Error::SizeOverflow`] where its number of elements overflows; [`Error::Unsupported`] for too many inputs or
+    /// outputs.
     pub fn op(
         &mut self,
         op: impl Op + 'static,
@@ -362,7 +366,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Those of [`op`](Self::op).
+    /// [`Error::Presence`] without inputs or for those of another network; [`Error::Shape`] where numbers of rows differ or an output has
+    /// an axis of zero; [`Error::SizeOverflow`] where its number of elements overflows; [`Error::Unsupported`] for too many inputs.
     pub fn op1(
         &mut self,
         op: impl Op + 'static,
@@ -379,7 +384,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Those of [`op`](Self::op).
+    /// [`Error::Presence`] without inputs or for those of another network; [`Error::Shape`] where numbers of rows differ or an output has
+    /// an axis of zero; [`Error::SizeOverflow`] where its number of elements overflows; [`Error::Unsupported`] for too many inputs.
     pub fn constant_op(&mut self, op: impl Op + 'static, inputs: &[&Value], output: &[usize]) -> Result<Value> {
         let value = self.op1(op, inputs, output, 0..0)?;
         let storage = &mut self.storages[value.storage];

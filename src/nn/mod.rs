@@ -78,8 +78,8 @@ pub trait Layer: Send + Sync {
     fn config(&self) -> Option<LayerConfig>;
 }
 
-/// The layers of this crate: variant, Keras's class name, Keras's stem of names. Those of the cells follow from the table of cells;
-/// first those of the others which are recurrent.
+/// The layers of this crate: variant, Keras's class name, Keras's stem of names. The cells' rows follow from the table of
+/// cells; of the others the recurrent ones come first.
 macro_rules! layers {
     (
         cells { $(($kind:ident $module:ident $layer:ident $layer_class:literal $layer_stem:literal $form:ident))* }

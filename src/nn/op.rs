@@ -116,14 +116,15 @@ pub trait Op: Send {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] where the GPU's driver fails.
     fn forward(&mut self, device: &Device, pass: Forward<'_>) -> Result<()>;
 
     /// Gradients of the inputs and of the weights, after a forward pass with `training` set.
     ///
     /// # Errors
     ///
-    /// Those of the device; [`Error::Presence`] without such a forward pass.
+    /// [`Error::Presence`] without such a forward pass; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Driver`] where the GPU's driver fails.
     fn backward(&mut self, device: &Device, pass: Backward<'_>) -> Result<()>;
 
     /// Forgets the state that a stateful operation carries from batch to batch.
@@ -138,7 +139,8 @@ pub trait Op: Send {
     ///
     /// # Errors
     ///
-    /// Those of [`RecurrentBackend::check`](crate::backend::RecurrentBackend::check).
+    /// [`Error::KernelFault`] where a kernel gave up, whose results are then garbage; [`Error::Driver`] where the GPU's driver fails, or
+    /// reports a fault of earlier work.
     fn check(&self, _device: &Device) -> Result<()> {
         Ok(())
     }

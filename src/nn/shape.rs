@@ -136,7 +136,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Those of a matrix that is as wide.
+    /// All columns of a matrix of this width.
     pub fn all(width: usize) -> Self {
         Columns { width, first: 0 }
     }

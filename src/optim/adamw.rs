@@ -54,7 +54,8 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// Those of [`Adam::with`].
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a `beta_1` or `beta_2` outside `0.0..1.0`, or an `epsilon` that is not
+    /// finite or below zero.
     pub fn with(self, beta_1: f64, beta_2: f64, epsilon: f64) -> Result<Self> {
         let rule = AdamW { beta_1, beta_2, epsilon, ..self };
         rule.validate().map(|()| rule)

@@ -57,7 +57,8 @@ pub trait Optimizer: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for another number of states than [`states`](Self::states), or of other lengths; those of the device.
+    /// [`Error::Shape`] for another number of states than [`states`](Self::states), or of other lengths; [`Error::Driver`] where the GPU's
+    /// driver fails.
     fn update(
         &self,
         device: &Device,

@@ -109,7 +109,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Those of [`exponential`](Self::exponential).
+    /// [`Error::InvalidOption`] for numbers that are not finite or below zero; [`Error::ZeroSize`] for no steps.
     pub fn cosine(initial_learning_rate: f64, decay_steps: u64, alpha: f64) -> Result<Self> {
         let (warmup_target, warmup_steps) = (None, 0);
         Schedule::CosineDecay { initial_learning_rate, decay_steps, alpha, warmup_target, warmup_steps }.validated()
@@ -119,7 +119,8 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Those of [`exponential`](Self::exponential); [`Error::Shape`] for another number of rates than one more than boundaries.
+    /// [`Error::InvalidOption`] for rates that are not finite or below zero, or boundaries that do not rise; [`Error::Shape`] for another
+    /// number of rates than one more than boundaries.
     pub fn piecewise(boundaries: &[u64], values: &[f64]) -> Result<Self> {
         Schedule::PiecewiseConstantDecay { boundaries: boundaries.to_vec(), values: values.to_vec() }.validated()
     }
@@ -128,7 +129,8 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Those of [`exponential`](Self::exponential), and [`Error::InvalidOption`] for a schedule that is no cosine.
+    /// [`Error::InvalidOption`] for numbers that are not finite or below zero, or for a schedule that is no cosine; [`Error::ZeroSize`] for
+    /// no steps.
     pub fn warm_up(self, target: f64, steps: u64) -> Result<Self> {
         match self {
             Schedule::CosineDecay { initial_learning_rate, decay_steps, alpha, .. } => {
@@ -149,7 +151,8 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// Those of [`exponential`](Self::exponential) and [`piecewise`](Self::piecewise).
+    /// [`Error::InvalidOption`] for numbers that are not finite or below zero, a `t_mul` below 1, or boundaries that do not rise;
+    /// [`Error::ZeroSize`] for no steps; [`Error::Shape`] for another number of rates than one more than boundaries.
     pub fn validate(&self) -> Result<()> {
         let numbers = |numbers: &[(&str, f64)]| {
             numbers.iter().try_for_each(|(name, value)| super::check_at_least_zero(name, *value))

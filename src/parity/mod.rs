@@ -290,7 +290,9 @@ impl Case {
     ///
     /// # Errors
     ///
-    /// Those of [`Case::read`].
+    /// [`Error::Format`] where the `case` cannot be understood (the message names the key or tensor); [`Error::Shape`],
+    /// [`Error::Presence`], [`Error::SequenceLength`], [`Error::InvalidOption`] where the parts do not fit each other;
+    /// [`Error::Unsupported`] for an activation that this crate has not.
     pub fn from_file(file: &TensorFile) -> Result<Self> {
         let path = file.path();
         let mut fields = Fields::of_case(file)?;
@@ -374,7 +376,8 @@ impl Case {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; those of the backend.
+    /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; [`Error::Unsupported`] where the backend cannot do it or
+    /// memory is short.
     pub fn run<E: Element, B: HostBackend<E>>(&self, backend: &B, tolerance: Option<f64>) -> Result<Report> {
         self.run_by(&OnSlices::<E, B>::new(backend), tolerance)
     }
@@ -383,7 +386,8 @@ impl Case {
     ///
     /// # Errors
     ///
-    /// Those of [`run`](Self::run), and those of the device.
+    /// [`Error::InvalidOption`] for a tolerance that is negative or not finite; [`Error::Unsupported`] where the device cannot do it or
+    /// memory is short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
     pub fn run_on(&self, device: &Device, tolerance: Option<f64>) -> Result<Report> {
         self.run_by(device, tolerance)
     }

@@ -150,7 +150,8 @@ impl HeatMap {
     ///
     /// # Errors
     ///
-    /// Those of [`svg`](Self::svg), and [`Error::Io`].
+    /// [`Error::Io`] where the file cannot be written; [`Error::ZeroSize`], [`Error::Shape`], [`Error::NonFinite`] and
+    /// [`Error::InvalidOption`] for a matrix that cannot be drawn, listed at [`svg`](Self::svg).
     pub fn save(&self, path: &Path) -> Result<()> {
         files::write_atomic(path, self.svg()?.as_bytes())
     }

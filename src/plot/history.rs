@@ -17,7 +17,7 @@ use crate::plot::{Curve, LinePlot, Panels};
 /// # Errors
 ///
 /// [`Error::ZeroSize`] without any value, [`Error::Shape`] where two quantities have different numbers of epochs,
-/// [`Error::InvalidOption`] for a best epoch that there was not; and what [`Panels::svg`] then finds.
+/// [`Error::InvalidOption`] for a best epoch that there was not.
 pub fn history(quantities: &[(&str, &[f64])], best_epoch: Option<usize>) -> Result<Panels> {
     let present: Vec<_> = quantities.iter().filter(|(_, values)| !values.is_empty()).collect();
     let Some((first_name, first)) = present.first() else {

@@ -68,7 +68,9 @@ impl Panels {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] without a panel, [`Error::InvalidOption`] for a size out of range, and those of the panels.
+    /// [`Error::ZeroSize`] without a panel, [`Error::InvalidOption`] for a size out of range; [`Error::ZeroSize`], [`Error::Shape`],
+    /// [`Error::NonFinite`] and [`Error::InvalidOption`] for a panel that cannot be drawn, listed at [`LinePlot::svg`] and
+    /// [`HeatMap::svg`].
     pub fn svg(&self) -> Result<String> {
         if self.panels.is_empty() {
             return Err(Error::ZeroSize { name: "number of panels" });
@@ -97,7 +99,8 @@ impl Panels {
     ///
     /// # Errors
     ///
-    /// Those of [`svg`](Self::svg), and [`Error::Io`].
+    /// [`Error::Io`] where the file cannot be written; [`Error::ZeroSize`], [`Error::Shape`], [`Error::NonFinite`] and
+    /// [`Error::InvalidOption`] for a picture that cannot be drawn, listed at [`svg`](Self::svg).
     pub fn save(&self, path: &Path) -> Result<()> {
         files::write_atomic(path, self.svg()?.as_bytes())
     }

@@ -152,7 +152,7 @@ pub struct RnnDescriptor {
     pub layout: Layout,
     /// Activation functions.
     pub activations: Activations,
-    /// Those of the second direction of a bidirectional operator, where they differ (ONNX allows it).
+    /// Activation functions of the second direction of a bidirectional operator, where they differ (ONNX allows it).
     pub reverse_activations: Option<Activations>,
     /// GRU only: where the reset gate acts.
     pub reset: GruReset,

@@ -47,7 +47,8 @@ impl RnnShape {
     ///
     /// # Errors
     ///
-    /// Those of [`RnnDescriptor::validate`]; [`Error::ZeroSize`]; [`Error::SizeOverflow`] naming the tensor.
+    /// [`Error::ZeroSize`] for a size of zero; [`Error::InvalidOption`] for an option out of range or one that the cell has not;
+    /// [`Error::SizeOverflow`] naming a tensor whose number of bytes overflows.
     pub fn tensors(self, descriptor: &RnnDescriptor) -> Result<TensorShapes> {
         descriptor.validate()?;
         for (name, size) in [("seq_len", self.seq_len), ("batch", self.batch)] {

@@ -71,7 +71,9 @@ impl WeightLayout {
     ///
     /// # Errors
     ///
-    /// Those of [`RnnDescriptor::validate`], and [`Error::SizeOverflow`](crate::Error::SizeOverflow).
+    /// [`Error::ZeroSize`](crate::Error::ZeroSize) for a size of zero; [`Error::InvalidOption`](crate::Error::InvalidOption) for an option
+    /// out of range or one that the cell has not; [`Error::SizeOverflow`](crate::Error::SizeOverflow) where the number of weights
+    /// overflows.
     pub fn new(descriptor: &RnnDescriptor) -> Result<Self> {
         descriptor.validate()?;
         let gates = ("gates", descriptor.cell.gates());

@@ -130,8 +130,9 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     /// # Errors
     ///
     /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
-    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null, a reserve under a plan for inference or none under
-    /// one for training; those of the device.
+    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null or a state that the cell has not;
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a reserve under a plan for inference or none under one for training;
+    /// [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails.
     ///
     /// # Safety
     ///
@@ -151,7 +152,10 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     ///
     /// # Errors
     ///
-    /// Those of [`forward_raw`](Self::forward_raw), and a plan for inference.
+    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
+    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null or a state that the cell has not;
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the
+    /// GPU's driver fails.
     ///
     /// # Safety
     ///
@@ -172,7 +176,10 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     ///
     /// # Errors
     ///
-    /// Those of [`backward_data_raw`](Self::backward_data_raw).
+    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
+    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null or a state that the cell has not;
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the
+    /// GPU's driver fails.
     ///
     /// # Safety
     ///
@@ -207,7 +214,9 @@ impl<E: Element> CudaBackend<E, Driver> {
     ///
     /// # Errors
     ///
-    /// Those of [`Driver::open`](Driver::open).
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where there is no driver, one that is too old, no GPU, or a GPU older than compute
+    /// capability 7.5; [`Error::InvalidOption`](crate::Error::InvalidOption) for a number that no GPU has;
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses a call.
     pub fn open(ordinal: usize, options: CudaOptions) -> Result<Self> {
         let device = Driver::open(ordinal)?;
         let stream = DriverStream::new(&device)?;
@@ -218,7 +227,9 @@ impl<E: Element> CudaBackend<E, Driver> {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open).
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where there is no driver, one that is too old, no GPU, or a GPU older than compute
+    /// capability 7.5; [`Error::InvalidOption`](crate::Error::InvalidOption) for a number that no GPU has;
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses a call.
     pub fn new(ordinal: usize) -> Result<Self> {
         Self::open(ordinal, CudaOptions::default())
     }

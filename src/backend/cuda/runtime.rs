@@ -167,7 +167,8 @@ impl crate::Device {
     ///
     /// # Errors
     ///
-    /// Those of [`Driver::open`](super::driver::Driver::open).
+    /// [`Error::Unsupported`] where there is no driver, one that is too old, no GPU, or a GPU older than compute capability 7.5;
+    /// [`Error::InvalidOption`] for a number that no GPU has; [`Error::Driver`] where the driver refuses a call.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(crate::Device::from(CudaBackend::<f32, super::device::driver::Driver>::new(ordinal)?))
     }
@@ -176,7 +177,7 @@ impl crate::Device {
     ///
     /// # Errors
     ///
-    /// Those of [`Emulated::new`](super::emulated::Emulated::new).
+    /// [`Error::Unsupported`] where `FUSED_RNN_HOST_KERNELS` names a library that cannot be used.
     #[cfg(feature = "emulated")]
     pub fn emulated() -> Result<Self> {
         use super::device::emulated::{Emulated, EmulatedStream, Schedule};

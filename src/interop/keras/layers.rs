@@ -225,7 +225,8 @@ pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
 ///
 /// # Errors
 ///
-/// Those of [`import_layer`].
+/// [`Error::Shape`] for another number of arrays, or for arrays of other shapes; [`Error::Unsupported`] and [`Error::InvalidOption`] for
+/// layers and options that Keras has not.
 pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Result<Vec<ArrayD<E>>> {
     let parts = parts(layer)?;
     check_count(&parts, 1, weights.len())?;

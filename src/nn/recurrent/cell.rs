@@ -132,21 +132,22 @@ pub trait Cell: Send {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] where the GPU's driver fails.
     fn forward(&mut self, device: &Device, step: CellForward<'_>) -> Result<()>;
 
     /// Its derivative.
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] where the GPU's driver fails.
     fn backward(&mut self, device: &Device, step: CellBackward<'_>) -> Result<()>;
 
     /// Waits for the steps given so far, and says whether they have ended as they should.
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::KernelFault`] where a kernel gave up, whose results are then garbage; [`Error::Driver`] where the GPU's driver fails, or
+    /// reports a fault of earlier work.
     fn check(&self, _device: &Device) -> Result<()> {
         Ok(())
     }

@@ -337,7 +337,7 @@ pub(crate) struct BackwardRow<'a, E> {
     pub(crate) h_prev: &'a [E],
     /// The states beside h of this step.
     pub(crate) c: &'a [E],
-    /// Those of the step before, or empty for zeros.
+    /// States beside h of the step before, or empty for zeros.
     pub(crate) c_prev: &'a [E],
     /// Gradient of the output; for cells whose arithmetic reads `h_prev`, becoming that part of its gradient which does not
     /// pass through `R`.

@@ -65,7 +65,7 @@ impl Emulated {
     ///
     /// # Errors
     ///
-    /// Those of [`with_compute_capability`](Self::with_compute_capability).
+    /// [`Error::Unsupported`] where `FUSED_RNN_HOST_KERNELS` names a library that cannot be used.
     pub fn new(schedule: Schedule) -> Result<Self> {
         Self::with_compute_capability((9, 0), schedule)
     }

@@ -55,7 +55,8 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new) and of the copy.
+    /// [`Error::SizeOverflow`] where the number of bytes overflows; [`Error::Unsupported`] where memory is short; [`Error::Driver`] where
+    /// the driver refuses the copy.
     pub fn from_slice(device: &Arc<D>, stream: &D::Stream, what: &str, values: &[E]) -> Result<Self> {
         let mut buffer = Self::new(device, what, values.len())?;
         buffer.write(stream, values)?;
@@ -105,7 +106,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the lengths differ; those of the device.
+    /// [`Error::Shape`] where the lengths differ; [`Error::Driver`] where the driver refuses the call.
     pub fn write(&mut self, stream: &D::Stream, values: &[E]) -> Result<()> {
         self.check_len(values.len())?;
         if values.is_empty() {
@@ -119,7 +120,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where the lengths differ; those of the device, of earlier work too.
+    /// [`Error::Shape`] where the lengths differ; [`Error::Driver`] where the driver refuses the call, or reports a fault of earlier work.
     pub fn read(&self, stream: &D::Stream, values: &mut [E]) -> Result<()> {
         self.check_len(values.len())?;
         if values.is_empty() {
@@ -133,7 +134,7 @@ impl<E: Pod, D: Device> DeviceBuffer<E, D> {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Driver`] where the driver refuses the call.
     pub fn fill_bytes(&mut self, stream: &D::Stream, value: u8) -> Result<()> {
         if self.len == 0 {
             return Ok(());

@@ -52,7 +52,7 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Those of a usual GPU of a compute capability.
+    /// Properties of a usual GPU of a compute capability.
     ///
     /// # Errors
     ///
@@ -133,14 +133,15 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call.
     fn resident_blocks(&self, kernel: &Self::Kernel, launch: &Launch) -> Result<u32>;
 
     /// Gives a launch to `stream` and returns. `params` are the bytes of the kernel's only parameter.
     ///
     /// # Errors
     ///
-    /// Those of the driver. A fault inside the kernel shows at a later call.
+    /// [`Error::Driver`] where the driver refuses the call; a fault inside the kernel shows at a later one. [`Error::Emulation`] where the
+    /// emulated GPU finds a mistake in the launch or the kernel. [`Error::Unsupported`] on a paper device, where nothing runs.
     ///
     /// # Safety
     ///
@@ -153,7 +154,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call; [`Error::Emulation`] for memory that the emulated GPU did not allocate;
+    /// [`Error::Unsupported`] on a paper device, where nothing runs.
     ///
     /// # Safety
     ///
@@ -178,7 +180,7 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call; [`Error::Emulation`] for memory that the emulated GPU did not allocate.
     ///
     /// # Safety
     ///
@@ -189,7 +191,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the driver, of earlier work too.
+    /// [`Error::Driver`] where the driver refuses the call, or reports a fault of earlier work; [`Error::Emulation`] for memory that the
+    /// emulated GPU did not allocate; [`Error::Unsupported`] on a paper device, where nothing runs.
     ///
     /// # Safety
     ///
@@ -200,6 +203,6 @@ pub trait Device: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the driver, of earlier work too.
+    /// [`Error::Driver`] where the driver refuses the call, or reports a fault of earlier work.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
 }

@@ -92,7 +92,7 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// Those of reading, with the path.
+    /// The system's error of reading a folder or file, its path in the text.
     pub fn read(folder: &Path) -> io::Result<Self> {
         let mut files = BTreeMap::new();
         let mut pending = vec![(folder.to_owned(), String::new())];
@@ -486,7 +486,7 @@ impl Default for Hash {
 ///
 /// # Errors
 ///
-/// Those of writing.
+/// The system's error of writing or renaming the file.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_added_extension(format!("{}.part", std::process::id()));
     std::fs::write(&part, bytes)?;

@@ -128,7 +128,8 @@ pub fn entry(name: &str) -> impl Iterator<Item = (&'static Image, &'static Image
 ///
 /// # Errors
 ///
-/// Those of [`compile_for`].
+/// [`Error::Unsupported`] where the catalog has no such entry point, where the GPU is too old for it, where there is no libnvrtc, or where
+/// the unit does not compile.
 pub fn image_for(name: &str, compute_capability: (u32, u32)) -> Result<&'static Image> {
     match choose(&IMAGES, name, compute_capability) {
         Some(image) => Ok(image),

@@ -14,7 +14,7 @@ pub(crate) struct Converters<D: Device> {
 }
 
 impl<D: Device> Converters<D> {
-    /// Those of a type of 16 bits.
+    /// Kernels of a type of 16 bits.
     pub(crate) fn load(device: &D, dtype: DType) -> Result<Self> {
         Ok(Converters { narrow: Kernel::of(device, "narrow", dtype)?, widen: Kernel::of(device, "widen", dtype)? })
     }

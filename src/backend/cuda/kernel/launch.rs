@@ -52,7 +52,7 @@ impl<D: Device, P: Params> Kernel<D, P> {
     ///
     /// # Errors
     ///
-    /// Those of [`load`](Self::load).
+    /// [`Error::Unsupported`] where the device has no such kernel, or it takes another struct.
     pub(crate) fn of(device: &D, name: &str, dtype: DType) -> Result<Self> {
         Self::load(device, &format!("{name}_{dtype}"))
     }
@@ -61,7 +61,7 @@ impl<D: Device, P: Params> Kernel<D, P> {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call.
     pub(crate) fn resident_blocks(&self, device: &D, launch: &Launch) -> Result<u32> {
         device.resident_blocks(&self.kernel, launch)
     }
@@ -70,7 +70,8 @@ impl<D: Device, P: Params> Kernel<D, P> {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call; a fault inside the kernel shows at a later one. [`Error::Emulation`] where the
+    /// emulated GPU finds a mistake in the launch or the kernel. [`Error::Unsupported`] on a paper device, where nothing runs.
     pub(crate) fn launch(&self, device: &D, stream: &D::Stream, launch: &Launch, params: &P) -> Result<()> {
         // SAFETY: the kernel takes a `P`, as `load` has checked. Its addresses are those of tensors that the caller has borrowed for
         // the call, or (in the raw calls) answers for, of at least the sizes that stand beside them: every function that fills a `P`

@@ -15,7 +15,7 @@ impl KernelSets {
     ///
     /// # Errors
     ///
-    /// Those of `load`.
+    /// What `load` returns.
     pub(crate) fn get<T: Send + Sync + 'static>(&self, load: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         // A panic elsewhere leaves the map whole.
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);

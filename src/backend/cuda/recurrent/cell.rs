@@ -23,7 +23,7 @@ impl SavedGates {
 }
 
 impl CellOptions {
-    /// Those of one direction.
+    /// Options of one direction.
     pub(crate) fn new(descriptor: &RnnDescriptor, direction: usize) -> Self {
         let set = descriptor.activations_of(direction);
         CellOptions {

@@ -25,7 +25,7 @@ pub(crate) struct Kernels<D: Device> {
     pub(crate) backward: Option<BackwardKernels<D>>,
 }
 
-/// Those of training alone.
+/// Kernels of training alone.
 #[derive(Debug)]
 pub(crate) struct BackwardKernels<D: Device> {
     pub(crate) begin: Kernel<D, BackwardParams>,
@@ -97,14 +97,14 @@ impl<D: Device> Kernels<D> {
         self.read_gates.as_ref()
     }
 
-    /// Those of training; the checks of a call have made sure that the plan is for it.
+    /// Kernels of training; the checks of a call have made sure that the plan is for it.
     pub(crate) fn backward(&self) -> Result<&BackwardKernels<D>> {
         self.backward.as_ref().ok_or_else(|| Error::option("mode", "a plan for training", "one for inference"))
     }
 }
 
 impl<D: Device> BackwardKernels<D> {
-    /// Those of products in heads, where there are some.
+    /// Kernel of products in heads, where there are heads.
     pub(crate) fn head_product_transposed(&self) -> Option<&Kernel<D, HeadProductParams>> {
         self.head_product_transposed.as_ref()
     }
@@ -114,7 +114,7 @@ impl<D: Device> BackwardKernels<D> {
         self.head_weights.as_ref()
     }
 
-    /// That of the gradients of precomputed gates, where they are the input.
+    /// Kernel of the gradients of precomputed gates, where they are the input.
     pub(crate) fn write_gate_gradients(&self) -> Option<&Kernel<D, GatesParams>> {
         self.write_gate_gradients.as_ref()
     }

@@ -70,7 +70,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// Those of [`count`](Self::count).
+    /// [`Error::Unsupported`] where there is no driver, one that is too old, or no GPU at all; [`Error::Driver`] where the driver refuses a
+    /// call.
     pub fn describe() -> Result<Description> {
         properties::describe()
     }
@@ -84,7 +85,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call.
     pub fn memory(&self) -> Result<(usize, usize)> {
         let _current = self.context.enter()?;
         let (mut free, mut total) = (0, 0);
@@ -126,7 +127,7 @@ impl DriverStream {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`] where the driver refuses the call.
     pub fn new(driver: &Driver) -> Result<Self> {
         Self::of(&driver.context)
     }

@@ -24,8 +24,8 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Those of `work`, and those of the driver where `work` did something that cannot be recorded (a copy, an allocation,
-    /// waiting).
+    /// What `work` returns; [`Error::Driver`](crate::Error::Driver) where the driver refuses a call, as it does where `work` did something
+    /// that cannot be recorded (a copy, an allocation, waiting).
     pub fn capture(driver: &Driver, stream: &DriverStream, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let context = Arc::clone(&driver.context);
         let _current = context.enter()?;
@@ -53,7 +53,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Those of the driver. A fault inside a kernel shows at a later call.
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses the call; a fault inside a kernel shows at a later one.
     ///
     /// # Safety
     ///
@@ -86,7 +86,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses the call.
     pub fn new(driver: &Driver) -> Result<Self> {
         let context = Arc::clone(&driver.context);
         let _current = context.enter()?;
@@ -102,7 +102,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses the call.
     pub fn start(&self, stream: &DriverStream) -> Result<()> {
         let _current = self.context.enter()?;
         // SAFETY: the event and the stream are alive.
@@ -113,7 +113,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// Those of the driver.
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses the call.
     pub fn stop(&self, stream: &DriverStream) -> Result<()> {
         let _current = self.context.enter()?;
         // SAFETY: the event and the stream are alive.
@@ -125,7 +125,8 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// Those of the driver, of earlier work too, and where the two were not marked.
+    /// [`Error::Driver`](crate::Error::Driver) where the driver refuses the call, as it does where the two were not marked, or reports a
+    /// fault of earlier work.
     pub fn microseconds(&self) -> Result<f64> {
         let _current = self.context.enter()?;
         // SAFETY: the events are alive.
