@@ -353,7 +353,7 @@ impl PersistentKernel {
         let (rows, k) = if forward { (gates, capacity) } else { (1, gates * capacity) };
         let row_bytes = k * element_bytes;
 
-        // As `MmaProduct` and `ExactProduct` in persistent.cuh, which checks the sums below.
+        // As `MmaProduct` and `ExactProduct` in persistent/product.cuh; persistent.cuh checks the sums below.
         let (parts, register_bytes, shared_matrix_bytes) = if math == "f32" {
             (warps_in_k / (32 / units).max(1), rows * units * row_bytes, 0)
         } else {
