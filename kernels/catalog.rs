@@ -3,7 +3,7 @@
 // This file is included by `build.rs` and by `src/backend/cuda/images/catalog.rs`; it must not use anything but `std` and the table of
 // cells, `src/cell/spec.rs`, which both have as well.
 // A `.cu` file holds templates only. Its entry points are generated from these rows, as
-// `KERNEL(name, params, threads, body)` (the macro stands in `prims.cuh`), for the GPU and for the host alike.
+// `KERNEL(name, params, threads, body)` (the macro stands in `primitives/target.cuh`), for the GPU and for the host alike.
 
 use super::for_each_cell;
 
@@ -40,7 +40,7 @@ for_each_cell!(cells);
 
 /// The cells that have persistent kernels.
 const PERSISTENT_CELLS: [&str; 3] = ["rnn", "lstm", "gru"];
-/// Element types: name here and in `prims.cuh`.
+/// Element types: name here and in `primitives/numbers.cuh`.
 pub const DTYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 /// Threads of a block of every elementwise kernel.
 pub const ELEMENTWISE_THREADS: u32 = 128;
@@ -353,7 +353,7 @@ impl PersistentKernel {
         let (rows, k) = if forward { (gates, capacity) } else { (1, gates * capacity) };
         let row_bytes = k * element_bytes;
 
-        // As `MmaProduct` and `ExactProduct` in persistent.cuh, which checks the sums below.
+        // As `MmaProduct` and `ExactProduct` in persistent/product.cuh; persistent.cuh checks the sums below.
         let (parts, register_bytes, shared_matrix_bytes) = if math == "f32" {
             (warps_in_k / (32 / units).max(1), rows * units * row_bytes, 0)
         } else {

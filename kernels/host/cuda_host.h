@@ -42,7 +42,7 @@ namespace host {
 struct Block;
 struct Warp;
 
-// What a running kernel may read of its thread; the engine's own part is in `engine.cpp`.
+// What a running kernel may read of its thread; the engine's own part is in `engine.h`.
 struct Thread {
     uint3 index;       // threadIdx
     unsigned lane;     // within its warp

@@ -359,26 +359,36 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     bug("dropout.cu", "kept at the threshold's wrong side", "bits[k] >= p.threshold", "bits[k] < p.threshold"),
     // The persistent kernels. What a group of blocks gets wrong shows in its own family only.
-    bug("persistent.cuh", "grid: the sentinel is not looked for", "        if (!polled) return;", "        return;")
-        .bf16()
-        .family("grid"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
+        "grid: the sentinel is not looked for",
+        "        if (!polled) return;",
+        "        return;",
+    )
+    .bf16()
+    .family("grid"),
+    bug(
+        "persistent/exchange.cuh",
         "grid, exact: the sentinel is not looked for",
         "            if (from.polled)\n",
         "            if (false)\n",
     )
     .family("grid"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "grid, exact: no barrier after a vector is gathered",
         "        __syncthreads();\n        return {stage};",
         "        return {stage};",
     )
     .family("grid"),
-    bug("persistent.cuh", "grid: sequences beyond the batch are waited for", "if (row >= rows) count = 0;", "")
-        .bf16()
-        .family("grid"),
+    bug(
+        "persistent/exchange.cuh",
+        "grid: sequences beyond the batch are waited for",
+        "if (row >= rows) count = 0;",
+        "",
+    )
+    .bf16()
+    .family("grid"),
     bug(
         "persistent.cuh",
         "grid: one piece of memory for the partial sums",
@@ -388,7 +398,7 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("grid"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "cluster: the wrong phase of the barrier",
         "((n - FIRST) >> 1) & 1); });",
         "(n - FIRST) & 1); });",
@@ -396,7 +406,7 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("cluster"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "cluster: nobody waits for the vector",
         "        if (int(n) >= FIRST)\n            patience.until([&] { return mbarrier_test",
         "        if (false)\n            patience.until([&] { return mbarrier_test",
@@ -404,7 +414,7 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("cluster"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "cluster: blocks store before the others' barriers are initialised",
         "        __syncthreads();\n        cluster_arrive();\n        cluster_wait();\n    }\n    DEVICE SharedVector",
         "        __syncthreads();\n    }\n    DEVICE SharedVector",
@@ -412,7 +422,7 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("cluster"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "cluster: bytes of a whole tile are waited for",
         "group.sequences(tile) * group.row_bytes);",
         "TILE * group.row_bytes);",
@@ -420,14 +430,14 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("cluster"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "block: no barrier after publishing",
         "DEVICE void published(u32, u32) { __syncthreads(); }",
         "DEVICE void published(u32, u32) {}",
     )
     .family("block"),
     bug(
-        "persistent.cuh",
+        "persistent/product.cuh",
         "the fragments of B in the wrong order",
         "b0 = step ? v.z : v.x, b1 = step ? v.w : v.y;",
         "b0 = step ? v.w : v.x, b1 = step ? v.z : v.y;",
@@ -435,7 +445,7 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("block"),
     bug(
-        "persistent.cuh",
+        "persistent/product.cuh",
         "only the first chain of sums",
         "for (int chain = 1; chain < CHAINS; ++chain) v[row] += acc[chain]",
         "for (int chain = CHAINS; chain < CHAINS; ++chain) v[row] += acc[chain]",
@@ -443,14 +453,14 @@ pub const MUTATIONS: &[Mutation] = &[
     .bf16()
     .family("block"),
     bug(
-        "persistent.cuh",
+        "persistent/product.cuh",
         "grid, exact: one piece of k too few",
         "const u32 used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;",
         "const u32 used = row_bytes / PIECE / SPLIT;",
     )
     .family("grid"),
     bug(
-        "persistent.cuh",
+        "persistent/exchange.cuh",
         "two units of a word exchanged",
         "const u32 w[1] = {pack<E>(v[0], next)};",
         "const u32 w[1] = {pack<E>(next, v[0])};",

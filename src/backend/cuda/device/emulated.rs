@@ -159,7 +159,7 @@ struct HostKernel {
     params_bytes: u32,
 }
 
-/// `HostLaunch` of `engine.cpp`.
+/// `HostLaunch` of `engine.h`.
 #[repr(C)]
 struct HostLaunch {
     grid: [u32; 3],

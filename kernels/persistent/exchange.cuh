@@ -1,0 +1,311 @@
+// persistent/exchange.cuh - who gets a published vector to whom, and how long anyone waits for it.
+//
+// `LocalExchange`       one block: shared memory, between barriers of the block
+// `ClusterExchange`     a cluster: st.async into every block's shared memory, counted by an mbarrier there
+// `GridExchange`        blocks all over the GPU: L2, polled for words that are not the sentinel
+// `StagedGridExchange`  the same, gathered in shared memory first
+//
+// Vectors are numbered by n; vector n of a tile is published by all blocks, then waited for by all blocks, before n + 1 is. In
+// shared and in global memory a vector is 8 rows (sequences) of K elements, row-major, a row padded to whole chunks of 64 bytes.
+// A lane reads it in pieces of 16 bytes.
+#pragma once
+#include "persistent/shape.cuh"
+#include "sequence.cuh"
+
+constexpr u32 TIMED_OUT = 1;
+
+// ---- waiting -------------------------------------------------------------------------------------------------------------
+
+// How long a wait lasts, and who hears of one that gave up: the host through *status, this block through *failed, which stands in
+// its shared memory, so that it costs no register in the loop.
+struct Patience {
+    u32* status;
+    u32 polls;
+    volatile u32* failed;
+
+    template <class Condition> DEVICE void until(Condition condition) const {
+        Spin spin(status, polls);
+        if (!spin.until(condition, TIMED_OUT)) *failed = 1;
+    }
+};
+
+// ---- vectors -------------------------------------------------------------------------------------------------------------
+
+// Bytes from one row to the next of a vector in shared memory: the half line more lets 8 lanes read two rows without conflict.
+DEVICE constexpr int vector_pitch(int row_bytes) { return (row_bytes + 127) / 128 * 128 + 64; }
+
+// A vector in shared memory.
+template <int PITCH> struct SharedVector {
+    static constexpr int TOGETHER = 4;  // pieces that a lane should have on their way together
+    const u8* rows;
+    // out[i]: the piece at first + i * step of a row, for i < count; the others are not used.
+    template <int N> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 step, u32 count) const {
+        const u8* const from = rows + row * PITCH + first;
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            out[i] = u32(i) < count ? *reinterpret_cast<const uint4*>(from + i * step) : make_uint4(0, 0, 0, 0);
+    }
+};
+
+// A vector in global memory that other blocks write meanwhile: polled until no word of it is the sentinel.
+struct PolledVector {
+    static constexpr int TOGETHER = 8;
+    const u8* data;
+    u32 row_bytes;
+    u32 rows;     // sequences of the tile; the other rows are zero
+    bool polled;  // false: it was complete before the launch
+    Patience patience;
+
+    template <int N> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 step, u32 count) const {
+        const u8* const from = data + row * row_bytes + first;
+        if (row >= rows) count = 0;
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            out[i] = u32(i) < count ? ld_relaxed16(from + i * step) : make_uint4(0, 0, 0, 0);
+        if (!polled) return;
+        patience.until([&] {
+            bool complete = true;
+#pragma unroll
+            for (int i = 0; i < N; ++i)
+                if (has_sentinel(out[i])) {
+                    out[i] = ld_relaxed16(from + i * step);
+                    complete = false;
+                }
+            return complete;
+        });
+    }
+};
+
+// ---- exchanges -----------------------------------------------------------------------------------------------------------
+
+// Where a direction's vectors stand in global memory: vector n in slot n, or T-1-n in a reverse direction.
+struct GlobalVectors {
+    u8* data;
+    u32 slot_bytes, row_bytes;
+    u32 reverse, seq_len;
+    DEVICE u8* row(u32 n, u32 sequence) const {
+        return data + u64(time_of(reverse, seq_len, n)) * slot_bytes + sequence * row_bytes;
+    }
+};
+
+// What an exchange must know of the group's work.
+struct Group {
+    GlobalVectors global;
+    u32 first_sequence, batch, hidden_size;
+    u32 row_bytes;  // of a vector, whole chunks
+    u32 tiles;
+    DEVICE u32 sequences(u32 tile) const { return min(u32(TILE), batch - first_sequence - tile * TILE); }
+};
+
+template <int WORDS> DEVICE void copy_words(u8* to, const u32 (&w)[WORDS]) {
+    if constexpr (WORDS == 1) *reinterpret_cast<u32*>(to) = w[0];
+    else if constexpr (WORDS == 2) *reinterpret_cast<uint2*>(to) = make_uint2(w[0], w[1]);
+    else *reinterpret_cast<uint4*>(to) = make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+// One block: vectors stand in shared memory, two a tile in turn, between barriers of the block.
+// FIRST: the first vector that is published (1 where vector 0 comes from global memory). ROW: bytes of a row at capacity.
+template <int FIRST, int ROW, class S> struct LocalExchange {
+    static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = false;
+    static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
+    static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR, SUM_BUFFERS = 1;
+    const Group& group;
+    u8* memory;
+    u32 stride;  // between the memories of tiles
+
+    DEVICE LocalExchange(const Group& group, u8*, u8* per_tile, u32 stride) : group(group), memory(per_tile), stride(stride) {}
+    DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
+    DEVICE void begin() { fill_shared_vectors(*this); }
+    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience&) { return {buffer(tile, n)}; }
+    template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
+        copy_words(buffer(tile, n) + row * PITCH + byte, w);
+    }
+    DEVICE void published(u32, u32) { __syncthreads(); }
+    DEVICE void end() {}
+};
+
+// A cluster: a block stores what it publishes into every block's shared memory; the bytes are counted by a barrier there.
+template <int FIRST, int ROW, class S> struct ClusterExchange {
+    static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = true;
+    static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
+    static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR + 128, SUM_BUFFERS = 2;
+    const Group& group;
+    u8* memory;
+    u32 stride;
+    u32 blocks;
+
+    DEVICE ClusterExchange(const Group& group, u8*, u8* per_tile, u32 stride)
+        : group(group), memory(per_tile), stride(stride), blocks(cluster_size()) {}
+    DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
+    DEVICE u64* barrier(u32 tile, u32 n) const {
+        return reinterpret_cast<u64*>(memory + tile * stride + 2 * VECTOR) + ((n - FIRST) & 1);
+    }
+    DEVICE void begin() {
+        fill_shared_vectors(*this);
+        if (threadIdx.x == 0) {
+            for (u32 tile = 0; tile < group.tiles; ++tile) {
+                mbarrier_init(barrier(tile, 0), 1);
+                mbarrier_init(barrier(tile, 1), 1);
+            }
+            mbarrier_init_fence();
+        }
+        __syncthreads();
+        cluster_arrive();
+        cluster_wait();
+    }
+    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
+        if (int(n) >= FIRST)
+            patience.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); });
+        return {buffer(tile, n)};
+    }
+    template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
+        const u8* const to = buffer(tile, n) + row * PITCH + byte;
+        const u64* const counter = barrier(tile, n);
+#pragma unroll 4
+        for (u32 rank = 0; rank < blocks; ++rank) {
+            const ClusterAddress at = map_cluster(to, rank), bar = map_cluster(counter, rank);
+            if constexpr (WORDS == 1) st_async4(at, w[0], bar);
+            else if constexpr (WORDS == 2) st_async8(at, make_uint2(w[0], w[1]), bar);
+            else st_async16(at, make_uint4(w[0], w[1], w[2], w[3]), bar);
+        }
+    }
+    // The bytes that every block of the cluster puts here for this vector.
+    DEVICE void published(u32 tile, u32 n) {
+        if (threadIdx.x == 0) mbarrier_arrive_expect(barrier(tile, n), group.sequences(tile) * group.row_bytes);
+    }
+    // No block leaves while others may still store into its shared memory.
+    DEVICE void end() {
+        cluster_arrive();
+        cluster_wait();
+    }
+};
+
+// Blocks all over the GPU: vectors go through L2, a slot for each, polled by every warp for what it needs itself.
+template <int FIRST, int ROW, class S> struct GridExchange {
+    static constexpr bool IN_SHARED = false, THROUGH_GLOBAL = true, CAN_FAIL = true;
+    static constexpr int FIXED_BYTES = 0, TILE_BYTES = 0, SUM_BUFFERS = 2;
+    const Group& group;
+
+    DEVICE GridExchange(const Group& group, u8*, u8*, u32) : group(group) {}
+    DEVICE void begin() {}
+    DEVICE PolledVector wait(u32 tile, u32 n, const Patience& patience) {
+        return {group.global.row(n, group.first_sequence + tile * TILE), group.global.row_bytes, group.sequences(tile),
+                int(n) >= FIRST, patience};
+    }
+    template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
+        u8* const to = group.global.row(n, group.first_sequence + tile * TILE + row) + byte;
+        if constexpr (WORDS == 1) st_relaxed(reinterpret_cast<u32*>(to), w[0]);
+        else if constexpr (WORDS == 2) st_relaxed8(to, make_uint2(w[0], w[1]));
+        else st_relaxed16(to, make_uint4(w[0], w[1], w[2], w[3]));
+    }
+    DEVICE void published(u32, u32) {}
+    DEVICE void end() {}
+};
+
+// The same, but the block gathers a vector in its shared memory first: for exact products, whose threads need all of it.
+template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<FIRST, ROW, S> {
+    using Base = GridExchange<FIRST, ROW, S>;
+    static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
+    static constexpr int FIXED_BYTES = VECTOR, TILE_BYTES = 0, SUM_BUFFERS = 1;
+    u8* stage;
+
+    DEVICE StagedGridExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride)
+        : Base(group, fixed, per_tile, stride), stage(fixed) {}
+    DEVICE void begin() {
+        for (u32 i = threadIdx.x; i < VECTOR / PIECE; i += S::THREADS)
+            reinterpret_cast<uint4*>(stage)[i] = make_uint4(0, 0, 0, 0);
+        __syncthreads();
+    }
+    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
+        const PolledVector from = Base::wait(tile, n, patience);
+        const u32 pieces = this->group.row_bytes / PIECE, all = pieces * from.rows;
+        constexpr u32 TOGETHER = 4;  // pieces of a thread that are on their way together
+        for (u32 i = threadIdx.x; i < all; i += S::THREADS * TOGETHER) {
+            uint4 v[TOGETHER];
+            const auto place = [&](u32 at) { return from.data + at / pieces * from.row_bytes + at % pieces * PIECE; };
+#pragma unroll
+            for (u32 j = 0; j < TOGETHER; ++j)
+                if (i + j * S::THREADS < all) v[j] = ld_relaxed16(place(i + j * S::THREADS));
+                else v[j] = make_uint4(0, 0, 0, 0);
+            if (from.polled)
+                from.patience.until([&] {
+                    bool complete = true;
+#pragma unroll
+                    for (u32 j = 0; j < TOGETHER; ++j)
+                        if (has_sentinel(v[j])) {
+                            v[j] = ld_relaxed16(place(i + j * S::THREADS));
+                            complete = false;
+                        }
+                    return complete;
+                });
+#pragma unroll
+            for (u32 j = 0; j < TOGETHER; ++j) {
+                const u32 at = i + j * S::THREADS;
+                if (at < all) *reinterpret_cast<uint4*>(stage + at / pieces * PITCH + at % pieces * PIECE) = v[j];
+            }
+        }
+        __syncthreads();
+        return {stage};
+    }
+};
+
+// Zeroes an exchange's vectors in shared memory, so that padding is zero for good, and gets vector 0 if it is not published.
+template <template <int, int, class> class X, int FIRST, int ROW, class S>
+DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
+    using Exchange = X<FIRST, ROW, S>;
+    const Group& group = exchange.group;
+    for (u32 tile = 0; tile < group.tiles; ++tile) {
+        const u32 pieces = group.row_bytes / PIECE, rows = group.sequences(tile);
+        for (u32 i = threadIdx.x; i < 2 * Exchange::VECTOR / PIECE; i += S::THREADS) {
+            const u32 buffer = i / (Exchange::VECTOR / PIECE), at = i % (Exchange::VECTOR / PIECE);
+            const u32 row = at / (Exchange::PITCH / PIECE), piece = at % (Exchange::PITCH / PIECE);
+            u8* const base = exchange.buffer(tile, buffer);
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if (FIRST == 1 && buffer == 0 && row < rows && piece < pieces)
+                v = *reinterpret_cast<const uint4*>(group.global.row(0, group.first_sequence + tile * TILE + row) +
+                                                    piece * PIECE);
+            reinterpret_cast<uint4*>(base)[at] = v;
+        }
+    }
+    __syncthreads();
+}
+
+// Publishes X values of (unit, row), which stand at element unit * X of the row. All lanes of a warp take part; `on` lanes have
+// something to say. 16-bit elements go out in whole words, which neighbouring units share where X is odd.
+template <class E, int X, class Exchange>
+DEVICE void publish(Exchange& exchange, u32 tile, u32 n, u32 row, u32 unit, bool on, const float (&v)[X]) {
+    if constexpr (sizeof(E) == 4) {
+        u32 w[X];
+#pragma unroll
+        for (int i = 0; i < X; ++i) w[i] = __float_as_uint(canonical_nan(v[i]));
+        if (!on) return;
+        if constexpr (X == 3) {
+            const u32 single[3][1] = {{w[0]}, {w[1]}, {w[2]}};
+#pragma unroll
+            for (int i = 0; i < 3; ++i) exchange.put(tile, n, row, (unit * X + i) * 4, single[i]);
+        } else {
+            exchange.put(tile, n, row, unit * X * 4, w);
+        }
+    } else if constexpr (X == 4) {
+        const u32 w[2] = {pack<E>(v[0], v[1]), pack<E>(v[2], v[X - 1])};
+        if (on) exchange.put(tile, n, row, unit * X * 2, w);
+    } else {
+        const float next = __shfl_xor_sync(FULL_WARP, v[0], 1);
+        if (!on) return;
+        const bool odd = unit & 1;
+        const u32 base = unit * X * 2;
+        if constexpr (X == 1) {
+            const u32 w[1] = {pack<E>(v[0], next)};
+            if (!odd) exchange.put(tile, n, row, base, w);
+        } else {
+            if (odd) {
+                const u32 w[1] = {pack<E>(v[1], v[X - 1])};
+                exchange.put(tile, n, row, base + 2, w);
+            } else {
+                const u32 w0[1] = {pack<E>(v[0], v[1])}, w1[1] = {pack<E>(v[X - 1], next)};
+                exchange.put(tile, n, row, base, w0);
+                exchange.put(tile, n, row, base + 4, w1);
+            }
+        }
+    }
+}
