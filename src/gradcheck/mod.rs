@@ -1,4 +1,4 @@
-//! Checks of gradients by finite differences, in `f64`: of a backend's operator, of whole models ([`model()`]), and of cells of one's own
+//! Checks of gradients by finite differences, in `f64`: of a backend's operator, of whole models ([`model()`]), and of custom cells
 //! ([`cell()`]).
 //!
 //! [`GradCheck`] says which operator, sizes and optional tensors; [`GradCheck::run`] draws a problem from a seed, asks the

@@ -1,4 +1,4 @@
-//! Checks of whole models, and of cells of one's own.
+//! Checks of whole models, and of custom cells.
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
@@ -120,7 +120,7 @@ pub fn model(
     Ok(report)
 }
 
-/// Checks a cell of one's own, on the device in `f64`: the gradients of a loss of every output and of the last state of an [`Rnn`] over it, by its weights and
+/// Checks a custom cell, on the device in `f64`: the gradients of a loss of every output and of the last state of an [`Rnn`] over it, by its weights and
 /// its input, on three sequences of five steps drawn from a normal distribution. One with a right derivative gives a report with a
 /// [`worst`](ModelReport::worst) below 1e-7, unless it has kinks.
 ///

@@ -153,7 +153,7 @@ pub trait Cell: Send {
     }
 }
 
-/// A recurrent layer over a cell of one's own, Keras's [`RNN`](https://keras.io/api/layers/recurrent_layers/rnn/): `[seq_len, features]` to
+/// A recurrent layer over a custom cell, Keras's [`RNN`](https://keras.io/api/layers/recurrent_layers/rnn/): `[seq_len, features]` to
 /// `[output_size]`, or with `return_sequences` to `[seq_len, output_size]`; with `return_state` the last state `[state_size]` besides. A
 /// second input is the initial state. Masks are taken as by [`Lstm`](crate::nn::Lstm). A model file cannot hold it: save the weights alone.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 //! | `ind_rnn`, `slstm` | [`IndRnn`], [`Slstm`] |
 //! | `usual` | the layers that follow from a row of the table of cells |
 //! | `sequence` | all steps by the fused operator of a [`RecurrentBackend`](crate::backend::RecurrentBackend) |
-//! | [`cell`] | a step at a time by a [`Cell`]: what the fused operator has not, and cells of one's own with [`Rnn`] |
+//! | [`cell`] | a step at a time by a [`Cell`]: what the fused operator has not, and custom cells with [`Rnn`] |
 //! | `regularized`, `normalized` | cells with recurrent dropout and zoneout, and with layer normalisation |
 //! | [`bidirectional`] | [`Bidirectional`] |
 
