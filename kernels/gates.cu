@@ -5,7 +5,7 @@
 // Writes     gates: A [T, B, G*H]; dx as x.
 // Launch     grid (ceil(G*H / 128), min(T*B, 65535), D), block 128.
 // Numerics   None.
-// Oracle     src/backend/reference/, tests/operator/backends.rs.
+// Oracle     src/backend/reference/, tests/operator/backends/.
 #include "params.cuh"
 
 template <class E> DEVICE void read_gates(const GatesParams& p) {

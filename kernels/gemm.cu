@@ -13,7 +13,7 @@
 // Numerics   16-bit elements: mma.sync with float accumulators where the GPU has it, else fused multiply-adds in float; f32 and f64: fused
 //            multiply-adds in their own type, exact products. k is walked in a fixed order: the same bits every time. tf32 rounds
 //            operands to 10 bits (to nearest, ties away) and multiplies them with mma.sync.
-// Oracle     tests/operator/backends.rs through whole passes, tests/operator/operations/ on their own.
+// Oracle     tests/operator/backends/ through whole passes, tests/operator/operations/ on their own.
 #pragma once
 #include "params.cuh"
 

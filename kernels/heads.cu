@@ -10,7 +10,7 @@
 //            (or column) of R, for four sequences at a time, so that R is read once for four; weights: grid (ceil(gates * H * N / 128),
 //            pieces), block 128: a thread owns an element.
 // Numerics   Sums in the accumulator type, in the order of the indices: the same bits every time.
-// Oracle     src/backend/reference/, tests/operator/backends.rs.
+// Oracle     src/backend/reference/, tests/operator/backends/.
 #include "sequence.cuh"
 
 constexpr u32 HEAD_SEQUENCES = 4;

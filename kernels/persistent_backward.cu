@@ -10,7 +10,7 @@
 // Launch     As persistent_forward.cu, with ceil((H rounded up to 32) / UNITS) blocks of a group.
 // Numerics   Products as Math says, of dgates rounded to E; everything else in float. The same bits every run.
 // Failure    As persistent_forward.cu.
-// Oracle     src/backend/reference/mod.rs through tests/operator/backends.rs.
+// Oracle     src/backend/reference/ through tests/operator/backends/.
 #include "persistent.cuh"
 
 // What a pair reads of a step; on its way while the product is waited for.

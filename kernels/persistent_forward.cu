@@ -14,7 +14,7 @@
 //            the same bits, as does every run.
 // Failure    A wait that is never satisfied ends after `polls` polls with *fault != 0; the launch always ends.
 // Backward   persistent_backward.cu or step_backward.cu; h_prev, gates, cell_state and q are as step_forward.cu leaves them.
-// Oracle     src/backend/reference/mod.rs through tests/operator/backends.rs.
+// Oracle     src/backend/reference/ through tests/operator/backends/.
 #include "persistent.cuh"
 
 // What a pair reads of a step; on its way while the product is waited for.

@@ -8,7 +8,7 @@
 //            memory; sum_partials: grid (min(ceil(len / 256), 65535)), block 256.
 // Reads      Gates' gradients, which are zero past a sequence's length; what a reset there would say does not matter then.
 // Numerics   Sums in the accumulator type; one rounding to E at the end.
-// Oracle     src/backend/reference/mod.rs, tests of the whole pass.
+// Oracle     src/backend/reference/, tests of the whole pass.
 #include "cells/lstm.cuh"
 #include "sequence.cuh"
 

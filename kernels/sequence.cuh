@@ -1,7 +1,7 @@
 // sequence.cuh - which steps of which sequence count, and what state they start from: lengths, resets, directions.
 //
 // Shared by the step kernels and the persistent ones, so that these rules stand once on the device. The oracle has them a second
-// time in src/backend/reference/mod.rs.
+// time in src/backend/reference/.
 #pragma once
 #include "cell.cuh"
 

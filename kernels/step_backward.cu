@@ -9,7 +9,7 @@
 // Launch     begin_backward, step_backward for every step, finish_backward; grid (ceil(columns / 128), min(B, 65535), D), block 128.
 //            A thread owns (unit or output j, sequence b) and loops over sequences b, b + gridDim.y, ...
 // Numerics   The accumulator type throughout; dgates and dh_step, which are operands of products, round once to E.
-// Oracle     src/backend/reference/mod.rs.
+// Oracle     src/backend/reference/.
 #include "sequence.cuh"
 
 // dh, dc from the gradients of the final states; nothing has been sent to the initial ones yet.

@@ -9,7 +9,7 @@
 //            A thread owns (unit or output j, sequence b) and loops over sequences b, b + gridDim.y, ...
 // Numerics   Sums and functions in the accumulator type (float; double for f64); stored outputs round once to E.
 // Backward   step_backward.cu reads what is saved here.
-// Oracle     src/backend/reference/mod.rs.
+// Oracle     src/backend/reference/.
 #include "sequence.cuh"
 
 // h_prev of the first step: h0 or zeros; rows and columns beyond the batch and the output size are zero.

@@ -1,6 +1,6 @@
 //! Mixed precision of the CUDA backend: passes and products of f32 that compute in 16 bits, and models that train so.
 //!
-//! A pass is held to the bits of the same pass on tensors of 16 bits, which `tests/operator/backends.rs` judges; products to those of operands
+//! A pass is held to the bits of the same pass on tensors of 16 bits, which `tests/operator/backends/` judges; products to those of operands
 //! rounded on the host. On the emulated GPU, and on a GPU when asked for.
 
 use std::sync::Arc;

@@ -2,16 +2,16 @@
 
 use super::Call;
 use super::cells::{BackwardRow, Options, Part, reads_h};
-use super::forward::{
-    Kept, RowsProduct, Saved, copy_or_zero, output_of, share_scratch, share_steps, split_state, split_steps,
-};
 use super::gemm::Start;
 use super::gemm::gemv::Operand;
 use super::geometry::Parts;
+use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
+use super::saved::{Kept, Saved, output_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::{Divide, divide};
+use super::walk::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
 use crate::rnn::{LayerWeights, PaddedOutput};

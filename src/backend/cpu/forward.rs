@@ -1,80 +1,20 @@
 //! Forward: one product over all steps, then the walk through time.
 
-use std::ops::Range;
-
 use super::Call;
 use super::cells::{ForwardRow, Options, Part};
 use super::gemm::gemv::Operand;
-use super::gemm::{self, Panels, Start};
-use super::geometry::{Geometry, Parts, SavedLen, take};
+use super::gemm::{Panels, Start};
+use super::geometry::Parts;
+use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
+use super::saved::{Kept, Saved, input_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::{Divide, divide, share};
+use super::threads::{Divide, divide};
+use super::walk::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
 use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput};
-use crate::simd::Isa;
-
-/// The parts of a reserve: what each layer and direction saves, then the outputs of every layer below another.
-pub(super) struct Kept<'a, E> {
-    pub(super) saved: &'a mut [E],
-    /// `[layers - 1]` times [`Geometry::between_len`]: the output as it is, then with dropout.
-    pub(super) between: &'a mut [E],
-}
-
-impl<'a, E: CpuElement> Kept<'a, E> {
-    pub(super) fn new(mut storage: &'a mut [E], geometry: &Geometry) -> Self {
-        let saved = take(&mut storage, geometry.layers * geometry.directions * geometry.saved().total());
-        let between = take(&mut storage, (geometry.layers - 1) * geometry.between_len());
-        Kept { saved, between }
-    }
-
-    /// What a layer saves in one direction.
-    pub(super) fn saved(&mut self, geometry: &Geometry, layer: usize, direction: usize) -> Saved<'_, E> {
-        let len = geometry.saved();
-        let start = (layer * geometry.directions + direction) * len.total();
-        Saved::new(&mut self.saved[start..start + len.total()], &len)
-    }
-}
-
-/// The output of the layer below `layer`, as `layer` sees it: with dropout, if there is any.
-pub(super) fn input_of<'a, E: CpuElement>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
-    let end = layer * geometry.between_len();
-    Rows::inner(&between[end - geometry.outputs_len()..end], geometry.features())
-}
-
-/// The output of `layer` as it is.
-pub(super) fn output_of<'a, E: CpuElement>(geometry: &Geometry, between: &'a [E], layer: usize) -> Rows<'a, E> {
-    let start = layer * geometry.between_len();
-    Rows::inner(&between[start..start + geometry.outputs_len()], geometry.features())
-}
-
-/// What training keeps of one layer and direction; parts that the cell has not are empty.
-pub(super) struct Saved<'a, E> {
-    /// `[T, B, gate_width]`; see [`super::cells`].
-    pub(super) gates: &'a mut [E],
-    /// The states beside h after each step, `[T, B, (S - 1) * H]`.
-    pub(super) cells: &'a mut [E],
-    /// Pre-activations, `[T, B, gate_rows]`.
-    pub(super) inputs: &'a mut [E],
-    /// Output before its projection, `[T, B, H]`.
-    pub(super) unprojected: &'a mut [E],
-    /// Gradient of the projected output, `[T, B, P]`; written backward.
-    pub(super) projected_gradient: &'a mut [E],
-}
-
-impl<'a, E: CpuElement> Saved<'a, E> {
-    pub(super) fn new(mut storage: &'a mut [E], len: &SavedLen) -> Self {
-        Saved {
-            gates: take(&mut storage, len.gates),
-            cells: take(&mut storage, len.cells),
-            inputs: take(&mut storage, len.inputs),
-            unprojected: take(&mut storage, len.unprojected),
-            projected_gradient: take(&mut storage, len.projected_gradient),
-        }
-    }
-}
 
 /// Workspace of the forward pass that every layer and direction uses in turn.
 struct Workspace<'a, E> {
@@ -89,49 +29,7 @@ struct Workspace<'a, E> {
     scratch: &'a mut [E],
 }
 
-impl<'a, E: CpuElement> Call<'a, E> {
-    /// The cell's options in one direction.
-    pub(super) fn options<'w>(&self, direction: usize, weights: &LayerWeights<&'w [E]>) -> Options<'w, E> {
-        let d = &self.plan.descriptor;
-        Options {
-            hidden: d.hidden_size,
-            candidate: self.geometry.candidate,
-            activations: d.activations_of(direction),
-            gate_clip: d.gate_clip.map(E::of),
-            cell_clip: d.cell_clip.map(E::of),
-            peephole: weights.peephole,
-            coupled: d.coupled_input_forget,
-            forget_gate: d.forget_gate,
-        }
-    }
-
-    /// A row of an initial state, absent for zeros.
-    pub(super) fn initial<'s>(
-        &self,
-        state: Option<&'s [E]>,
-        width: usize,
-        place: (usize, usize),
-        sequence: usize,
-    ) -> Option<&'s [E]> {
-        state.map(|state| &state[self.state_row(place, sequence) * width..][..width])
-    }
-
-    /// Row of `h0`, `c0`, `hn`, `cn` and their gradients.
-    pub(super) fn state_row(&self, (layer, direction): (usize, usize), sequence: usize) -> usize {
-        (layer * self.geometry.directions + direction) * self.geometry.batch + sequence
-    }
-
-    /// Whether the weights' row belongs to the forget gate of a cell that derives it from the input gate.
-    pub(super) fn is_unused_row(&self, row: usize) -> bool {
-        let hidden = self.geometry.hidden;
-        self.plan.descriptor.coupled_input_forget && (hidden..2 * hidden).contains(&row)
-    }
-
-    /// A row of `weight_ih` or `weight_hh`, absent where it is unused.
-    pub(super) fn used_row<'w>(&self, matrix: &'w [E], row: usize, width: usize) -> Option<&'w [E]> {
-        (!self.is_unused_row(row)).then(|| &matrix[row * width..][..width])
-    }
-
+impl<E: CpuElement> Call<'_, E> {
     pub(super) fn forward<B>(&self, args: ForwardArgs<'_, B>, reserve: Option<&mut [E]>)
     where
         B: crate::backend::HostBackend<E> + ?Sized,
@@ -354,46 +252,6 @@ impl<'a, E: CpuElement> Call<'a, E> {
         }
     }
 
-    /// Packs a right operand given by its columns.
-    pub(super) fn pack_columns<'s, 'o>(
-        &self,
-        k: usize,
-        n: usize,
-        out: &'o mut [E],
-        column: impl Fn(usize) -> Option<&'s [E]> + Sync,
-    ) -> Panels<'o, E> {
-        let isa = self.isa;
-        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_columns(isa, k, n, panels, &column, out))
-    }
-
-    /// Packs a right operand given by its rows.
-    pub(super) fn pack_rows<'s, 'o>(
-        &self,
-        k: usize,
-        n: usize,
-        out: &'o mut [E],
-        row: impl Fn(usize) -> Option<&'s [E]> + Sync,
-    ) -> Panels<'o, E> {
-        let isa = self.isa;
-        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_rows(isa, k, n, panels, &row, out))
-    }
-
-    fn pack<'o>(
-        &self,
-        k: usize,
-        n: usize,
-        out: &'o mut [E],
-        pack: impl Fn(Range<usize>, &mut [E]) + Sync,
-    ) -> Panels<'o, E> {
-        let width = 2 * self.isa.lanes::<E>();
-        let panels = n.div_ceil(width);
-        let out = &mut out[..panels * width * k];
-        // Moving an element costs about as much as ten operations of a product.
-        let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.sizes.workers);
-        divide(Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack }, workers);
-        Panels::new(out, k, n)
-    }
-
     /// `bias_ih + bias_hh` in the order of the gates' columns, then the `bias_hh` of a candidate that is reset after its
     /// product, `[H]`.
     fn add_biases(&self, weights: &LayerWeights<&[E]>, out: &mut [E]) {
@@ -414,95 +272,6 @@ impl<'a, E: CpuElement> Call<'a, E> {
         for (unit, value) in candidate.iter_mut().enumerate() {
             *value = if separate { of(weights.hidden_bias, g.gate_rows - g.hidden + unit) } else { E::zero() };
         }
-    }
-}
-
-/// `out = row`, or zeros.
-pub(super) fn copy_or_zero<E: CpuElement>(out: &mut [E], row: Option<&[E]>) {
-    match row {
-        Some(row) => out.copy_from_slice(row),
-        None => out.fill(E::zero()),
-    }
-}
-
-/// Packing, by panels.
-struct Pack<'a, E, F> {
-    panels: Range<usize>,
-    panel_len: usize,
-    out: &'a mut [E],
-    pack: &'a F,
-}
-
-impl<E: CpuElement, F: Fn(Range<usize>, &mut [E]) + Sync> Divide for Pack<'_, E, F> {
-    fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let middle = self.panels.start + share(self.panels.len(), left, of);
-        let (a, b) = self.out.split_at_mut((middle - self.panels.start) * self.panel_len);
-        let part = |panels, out| Pack { panels, panel_len: self.panel_len, out, pack: self.pack };
-        (part(self.panels.start..middle, a), part(middle..self.panels.end, b))
-    }
-
-    fn run(self) {
-        (self.pack)(self.panels, self.out);
-    }
-}
-
-/// A share of scratch, at a cache line.
-pub(super) fn share_scratch<E>(scratch: &mut [E], left: usize, of: usize) -> (&mut [E], &mut [E]) {
-    let middle = share(scratch.len(), left, of) / 16 * 16;
-    scratch.split_at_mut(middle)
-}
-
-/// A product for all valid steps, by rows.
-pub(super) struct RowsProduct<'a, E> {
-    pub(super) isa: Isa,
-    pub(super) sequences: &'a Sequences<'a>,
-    /// Which of the valid steps.
-    pub(super) rows: Range<usize>,
-    pub(super) source: Rows<'a, E>,
-    pub(super) panels: Panels<'a, E>,
-    /// Internal rows from `base` on, `stride` elements each.
-    pub(super) c: &'a mut [E],
-    pub(super) base: usize,
-    pub(super) stride: usize,
-    pub(super) start: Start<'a, E>,
-    pub(super) scratch: &'a mut [E],
-}
-
-impl<E: CpuElement> Divide for RowsProduct<'_, E> {
-    fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
-        let middle = rows.start + share(rows.len(), left, of);
-        let row = if middle < rows.end { sequences.valid_row(middle) } else { base + c.len() / stride };
-        let (c_left, c_right) = c.split_at_mut((row - base) * stride);
-        let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
-        let part = |rows, c, base, scratch| RowsProduct {
-            isa,
-            sequences,
-            rows,
-            source,
-            panels,
-            c,
-            base,
-            stride,
-            start,
-            scratch,
-        };
-        (part(rows.start..middle, c_left, base, scratch_left), part(middle..rows.end, c_right, row, scratch_right))
-    }
-
-    fn run(self) {
-        let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
-        gemm::multiply(
-            isa,
-            rows,
-            |index| source.at(sequences, sequences.valid_row(index)),
-            panels,
-            c,
-            |index| (sequences.valid_row(index) - base) * stride,
-            start,
-            scratch,
-            1,
-        );
     }
 }
 
@@ -538,41 +307,6 @@ struct Walk<'a, 'y, E> {
     /// Whether backward will follow.
     training: bool,
     scratch: &'a mut [E],
-}
-
-/// Positions of the first `left` of `of` shares, counted in steps.
-pub(super) fn share_steps(sequences: &Sequences<'_>, positions: Range<usize>, left: usize, of: usize) -> usize {
-    if sequences.are_full() {
-        return share(positions.len(), left, of);
-    }
-    let total: usize = positions.clone().map(|p| sequences.length(p)).sum();
-    let wanted = share(total, left, of);
-    let mut sum = 0;
-    let mut taken = 0;
-    for position in positions {
-        let length = sequences.length(position);
-        // To the nearest.
-        if sum + length / 2 > wanted {
-            break;
-        }
-        sum += length;
-        taken += 1;
-    }
-    taken
-}
-
-/// Splits a state by positions; it may be empty.
-pub(super) fn split_state<E>(state: &mut [E], positions: usize, rows: usize) -> (&mut [E], &mut [E]) {
-    let width = state.len() / rows.max(1);
-    state.split_at_mut(positions * width)
-}
-
-/// Splits what may be absent.
-pub(super) fn split_steps<E: CpuElement>(
-    steps: Option<Steps<'_, E>>,
-    positions: usize,
-) -> (Option<Steps<'_, E>>, Option<Steps<'_, E>>) {
-    steps.map(|steps| steps.split(positions)).unzip()
 }
 
 impl<E: CpuElement> Divide for Walk<'_, '_, E> {

@@ -17,7 +17,10 @@
 //! | `geometry` | sizes of operands, reserve and workspace |
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | the pool, and work that divides itself |
-//! | `forward`, `backward` | the time loops |
+//! | `products` | products over all steps, packed and divided among threads |
+//! | `saved` | what training keeps from forward to backward |
+//! | `forward`, `backward` | the walks through time |
+//! | `walk` | what both share: options, initial states, the division of sequences among threads |
 //! | `weights` | the weights' gradients |
 //!
 //! # What it promises
@@ -37,12 +40,15 @@ mod geometry;
 #[cfg(feature = "model")]
 mod ops;
 
+mod products;
 mod recurrent;
+mod saved;
 mod sequences;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod walk;
 mod weights;
 
 use std::borrow::{BorrowMut, Cow};

@@ -203,7 +203,7 @@ fn bits<E: CpuElement>(pass: &Pass<E>) -> Vec<u64> {
     .collect()
 }
 
-/// In f64, where rounding cannot hide a wrong equation. `tests/operator/backends.rs` holds f32 to a tolerance derived from each problem.
+/// In f64, where rounding cannot hide a wrong equation. `tests/operator/backends/` holds f32 to a tolerance derived from each problem.
 /// The same problems every time, unless `PROPTEST_RNG_SEED` says otherwise; `PROPTEST_CASES` of them, or 250.
 #[test]
 fn agrees_with_the_oracle_on_any_descriptor() {

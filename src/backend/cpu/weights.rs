@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::Call;
 use super::backward::add;
-use super::forward::{Kept, Saved, input_of, output_of, share_scratch};
 use super::gemm::{self, Start};
 use super::geometry::{Parts, Recurrent};
+use super::products::share_scratch;
 use super::recurrent::AddProduct;
+use super::saved::{Kept, Saved, input_of, output_of};
 use super::sequences::{Rows, Sequences};
 use super::threads::{Divide, divide, share};
 use crate::backend::cpu::CpuElement;

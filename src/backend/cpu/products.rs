@@ -1,0 +1,144 @@
+//! Products over all steps and their operands: rows of weights, packing by threads, shares of scratch.
+
+use std::ops::Range;
+
+use super::Call;
+use super::gemm::{self, Panels, Start};
+use super::sequences::{Rows, Sequences};
+use super::threads::{Divide, divide, share};
+use crate::backend::cpu::CpuElement;
+use crate::simd::Isa;
+
+impl<E: CpuElement> Call<'_, E> {
+    /// Whether the weights' row belongs to the forget gate of a cell that derives it from the input gate.
+    pub(super) fn is_unused_row(&self, row: usize) -> bool {
+        let hidden = self.geometry.hidden;
+        self.plan.descriptor.coupled_input_forget && (hidden..2 * hidden).contains(&row)
+    }
+
+    /// A row of `weight_ih` or `weight_hh`, absent where it is unused.
+    pub(super) fn used_row<'w>(&self, matrix: &'w [E], row: usize, width: usize) -> Option<&'w [E]> {
+        (!self.is_unused_row(row)).then(|| &matrix[row * width..][..width])
+    }
+
+    /// Packs a right operand given by its columns.
+    pub(super) fn pack_columns<'s, 'o>(
+        &self,
+        k: usize,
+        n: usize,
+        out: &'o mut [E],
+        column: impl Fn(usize) -> Option<&'s [E]> + Sync,
+    ) -> Panels<'o, E> {
+        let isa = self.isa;
+        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_columns(isa, k, n, panels, &column, out))
+    }
+
+    /// Packs a right operand given by its rows.
+    pub(super) fn pack_rows<'s, 'o>(
+        &self,
+        k: usize,
+        n: usize,
+        out: &'o mut [E],
+        row: impl Fn(usize) -> Option<&'s [E]> + Sync,
+    ) -> Panels<'o, E> {
+        let isa = self.isa;
+        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_rows(isa, k, n, panels, &row, out))
+    }
+
+    fn pack<'o>(
+        &self,
+        k: usize,
+        n: usize,
+        out: &'o mut [E],
+        pack: impl Fn(Range<usize>, &mut [E]) + Sync,
+    ) -> Panels<'o, E> {
+        let width = 2 * self.isa.lanes::<E>();
+        let panels = n.div_ceil(width);
+        let out = &mut out[..panels * width * k];
+        // Moving an element costs about as much as ten operations of a product.
+        let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.sizes.workers);
+        divide(Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack }, workers);
+        Panels::new(out, k, n)
+    }
+}
+
+/// Packing, by panels.
+struct Pack<'a, E, F> {
+    panels: Range<usize>,
+    panel_len: usize,
+    out: &'a mut [E],
+    pack: &'a F,
+}
+
+impl<E: CpuElement, F: Fn(Range<usize>, &mut [E]) + Sync> Divide for Pack<'_, E, F> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let middle = self.panels.start + share(self.panels.len(), left, of);
+        let (a, b) = self.out.split_at_mut((middle - self.panels.start) * self.panel_len);
+        let part = |panels, out| Pack { panels, panel_len: self.panel_len, out, pack: self.pack };
+        (part(self.panels.start..middle, a), part(middle..self.panels.end, b))
+    }
+
+    fn run(self) {
+        (self.pack)(self.panels, self.out);
+    }
+}
+
+/// A share of scratch, at a cache line.
+pub(super) fn share_scratch<E>(scratch: &mut [E], left: usize, of: usize) -> (&mut [E], &mut [E]) {
+    let middle = share(scratch.len(), left, of) / 16 * 16;
+    scratch.split_at_mut(middle)
+}
+
+/// A product for all valid steps, by rows.
+pub(super) struct RowsProduct<'a, E> {
+    pub(super) isa: Isa,
+    pub(super) sequences: &'a Sequences<'a>,
+    /// Which of the valid steps.
+    pub(super) rows: Range<usize>,
+    pub(super) source: Rows<'a, E>,
+    pub(super) panels: Panels<'a, E>,
+    /// Internal rows from `base` on, `stride` elements each.
+    pub(super) c: &'a mut [E],
+    pub(super) base: usize,
+    pub(super) stride: usize,
+    pub(super) start: Start<'a, E>,
+    pub(super) scratch: &'a mut [E],
+}
+
+impl<E: CpuElement> Divide for RowsProduct<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
+        let middle = rows.start + share(rows.len(), left, of);
+        let row = if middle < rows.end { sequences.valid_row(middle) } else { base + c.len() / stride };
+        let (c_left, c_right) = c.split_at_mut((row - base) * stride);
+        let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
+        let part = |rows, c, base, scratch| RowsProduct {
+            isa,
+            sequences,
+            rows,
+            source,
+            panels,
+            c,
+            base,
+            stride,
+            start,
+            scratch,
+        };
+        (part(rows.start..middle, c_left, base, scratch_left), part(middle..rows.end, c_right, row, scratch_right))
+    }
+
+    fn run(self) {
+        let RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch } = self;
+        gemm::multiply(
+            isa,
+            rows,
+            |index| source.at(sequences, sequences.valid_row(index)),
+            panels,
+            c,
+            |index| (sequences.valid_row(index) - base) * stride,
+            start,
+            scratch,
+            1,
+        );
+    }
+}

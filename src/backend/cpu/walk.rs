@@ -1,0 +1,87 @@
+//! What the walks of both directions share: the cell's options, initial states, the division of sequences among threads.
+
+use std::ops::Range;
+
+use super::Call;
+use super::cells::Options;
+use super::sequences::Sequences;
+use super::steps::Steps;
+use super::threads::share;
+use crate::backend::cpu::CpuElement;
+use crate::rnn::LayerWeights;
+
+impl<E: CpuElement> Call<'_, E> {
+    /// The cell's options in one direction.
+    pub(super) fn options<'w>(&self, direction: usize, weights: &LayerWeights<&'w [E]>) -> Options<'w, E> {
+        let d = &self.plan.descriptor;
+        Options {
+            hidden: d.hidden_size,
+            candidate: self.geometry.candidate,
+            activations: d.activations_of(direction),
+            gate_clip: d.gate_clip.map(E::of),
+            cell_clip: d.cell_clip.map(E::of),
+            peephole: weights.peephole,
+            coupled: d.coupled_input_forget,
+            forget_gate: d.forget_gate,
+        }
+    }
+
+    /// A row of an initial state, absent for zeros.
+    pub(super) fn initial<'s>(
+        &self,
+        state: Option<&'s [E]>,
+        width: usize,
+        place: (usize, usize),
+        sequence: usize,
+    ) -> Option<&'s [E]> {
+        state.map(|state| &state[self.state_row(place, sequence) * width..][..width])
+    }
+
+    /// Row of `h0`, `c0`, `hn`, `cn` and their gradients.
+    pub(super) fn state_row(&self, (layer, direction): (usize, usize), sequence: usize) -> usize {
+        (layer * self.geometry.directions + direction) * self.geometry.batch + sequence
+    }
+}
+
+/// `out = row`, or zeros.
+pub(super) fn copy_or_zero<E: CpuElement>(out: &mut [E], row: Option<&[E]>) {
+    match row {
+        Some(row) => out.copy_from_slice(row),
+        None => out.fill(E::zero()),
+    }
+}
+
+/// Positions of the first `left` of `of` shares, counted in steps.
+pub(super) fn share_steps(sequences: &Sequences<'_>, positions: Range<usize>, left: usize, of: usize) -> usize {
+    if sequences.are_full() {
+        return share(positions.len(), left, of);
+    }
+    let total: usize = positions.clone().map(|p| sequences.length(p)).sum();
+    let wanted = share(total, left, of);
+    let mut sum = 0;
+    let mut taken = 0;
+    for position in positions {
+        let length = sequences.length(position);
+        // To the nearest.
+        if sum + length / 2 > wanted {
+            break;
+        }
+        sum += length;
+        taken += 1;
+    }
+    taken
+}
+
+/// Splits a state by positions; it may be empty.
+pub(super) fn split_state<E>(state: &mut [E], positions: usize, rows: usize) -> (&mut [E], &mut [E]) {
+    let width = state.len() / rows.max(1);
+    state.split_at_mut(positions * width)
+}
+
+/// Splits what may be absent.
+pub(super) fn split_steps<E: CpuElement>(
+    steps: Option<Steps<'_, E>>,
+    positions: usize,
+) -> (Option<Steps<'_, E>>, Option<Steps<'_, E>>) {
+    steps.map(|steps| steps.split(positions)).unzip()
+}

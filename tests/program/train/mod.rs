@@ -1,0 +1,15 @@
+//! `fused-rnn train`, `predict`, `evaluate`, `summary` and `plot`, run as a user runs them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `series` | forecasts of a column of a CSV file, alone or beside others |
+//! | `sequences` | classes and numbers of sequences in a `.ts` file |
+//! | `rows` | classes of rows of a CSV file |
+//! | `devices` | other devices, mixed precision |
+//! | `command` | the program's commands, and what they print |
+
+mod command;
+mod devices;
+mod rows;
+mod sequences;
+mod series;
