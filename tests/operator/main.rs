@@ -8,12 +8,12 @@ mod common;
 mod backends;
 mod errors;
 mod gradcheck;
-#[cfg(all(feature = "emulated", feature = "model"))]
-mod mutations;
 #[cfg(feature = "model")]
 mod operations;
 #[cfg(feature = "model")]
 mod parity;
+#[cfg(all(feature = "emulated", feature = "model"))]
+mod planted_bugs;
 #[cfg(feature = "emulated")]
 mod raw_pointers;
 mod reference;

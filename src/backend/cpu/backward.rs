@@ -11,7 +11,7 @@ use super::saved::{Kept, Saved, output_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::{Divide, divide};
-use super::walk::{copy_or_zero, share_steps, split_state, split_steps};
+use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
 use crate::rnn::{LayerWeights, PaddedOutput};

@@ -1,4 +1,4 @@
-//! Forward: one product over all steps, then the walk through time.
+//! Forward: one product over all steps, then the time loop.
 
 use super::Call;
 use super::cells::{ForwardRow, Options, Part};
@@ -11,7 +11,7 @@ use super::saved::{Kept, Saved, input_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::{Divide, divide};
-use super::walk::{copy_or_zero, share_steps, split_state, split_steps};
+use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
 use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput};
@@ -217,7 +217,7 @@ impl<E: CpuElement> Call<'_, E> {
             candidate_bias,
         };
         let shape = self.plan.shape;
-        let walk = Walk {
+        let work = ForwardLoop {
             shared: &shared,
             first: 0,
             rows: g.batch,
@@ -232,7 +232,7 @@ impl<E: CpuElement> Call<'_, E> {
             training,
             scratch: &mut *ws.scratch,
         };
-        divide(walk, g.step_workers(self.threads));
+        divide(work, g.step_workers(self.threads));
     }
 
     /// `gates = x + bias`, where the input is gates: those of one direction, brought to the order of the columns.
@@ -275,7 +275,7 @@ impl<E: CpuElement> Call<'_, E> {
     }
 }
 
-/// What all threads of a walk read.
+/// What all threads of a time loop read.
 struct Shared<'a, E> {
     call: &'a Call<'a, E>,
     sequences: &'a Sequences<'a>,
@@ -288,8 +288,8 @@ struct Shared<'a, E> {
     candidate_bias: &'a [E],
 }
 
-/// A walk through time with the sequences at some positions.
-struct Walk<'a, 'y, E> {
+/// The time loop for the sequences at some positions.
+struct ForwardLoop<'a, 'y, E> {
     shared: &'a Shared<'a, E>,
     /// First position.
     first: usize,
@@ -309,16 +309,17 @@ struct Walk<'a, 'y, E> {
     scratch: &'a mut [E],
 }
 
-impl<E: CpuElement> Divide for Walk<'_, '_, E> {
+impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let Walk { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, training, scratch } = self;
+        let ForwardLoop { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, training, scratch } =
+            self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
         let (gates, cells, inputs) = (gates.split(at), split_steps(cells, at), split_steps(inputs, at));
         let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
         let (h, c, u) = (split_state(h, at, rows), split_state(c, at, rows), split_state(u, at, rows));
         let scratch = share_scratch(scratch, left, of);
         (
-            Walk {
+            ForwardLoop {
                 shared,
                 first,
                 rows: at,
@@ -333,7 +334,7 @@ impl<E: CpuElement> Divide for Walk<'_, '_, E> {
                 training,
                 scratch: scratch.0,
             },
-            Walk {
+            ForwardLoop {
                 shared,
                 first: first + at,
                 rows: rows - at,
@@ -363,7 +364,7 @@ impl<E: CpuElement> Divide for Walk<'_, '_, E> {
     }
 }
 
-impl<E: CpuElement> Walk<'_, '_, E> {
+impl<E: CpuElement> ForwardLoop<'_, '_, E> {
     /// Puts the initial state back where the mask says so.
     fn reset(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, .. } = *self.shared;

@@ -19,8 +19,8 @@
 //! | `threads` | the pool, and work that divides itself |
 //! | `products` | products over all steps, packed and divided among threads |
 //! | `saved` | what training keeps from forward to backward |
-//! | `forward`, `backward` | the walks through time |
-//! | `walk` | what both share: options, initial states, the division of sequences among threads |
+//! | `forward`, `backward` | the time loops |
+//! | `time_loop` | what both share: options, initial states, the division of sequences among threads |
 //! | `weights` | the weights' gradients |
 //!
 //! # What it promises
@@ -48,7 +48,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod walk;
+mod time_loop;
 mod weights;
 
 use std::borrow::{BorrowMut, Cow};

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`reference`](super::reference) | plain loops |
 //! | [`cpu`](super::cpu) | its own matrix products, vectors and threads |
-//! | `cuda` | `kernels/elementwise.cu`, `tensor.cu`, `gemm.cu`, `reduce.cu`; sums in float (f64: double), losses and norms in double |
+//! | `cuda` | `kernels/elementwise.cu`, `rows.cu`, `norm.cu`, `training.cu`, `dropout.cu`, `gemm.cu`, `reduce.cu`; sums in f32 (f64: f64), losses and norms in f64 |
 //!
 //! Sums are taken in a fixed order, so that the same call gives the same bits on the same kind of device, for any number of threads.
 //! NaN stays NaN. Matrices are row-major and contiguous. A tensor's length says how many rows there are; a call's tensors must agree.
@@ -43,8 +43,8 @@ use crate::rnn::Dropout;
 /// Matrix products, sums, norms, losses, optimizers: what a model is trained with. See the [module](self).
 ///
 /// Every call checks the element types and the lengths of its tensors ([`Error::Shape`]) and that they are the device's
-/// ([`Error::Unsupported`]); the other errors are those of the device. Where a `workspace` is asked for, it is scratch of at least
-/// [`workspace`](Self::workspace) elements whose contents do not matter.
+/// ([`Error::Unsupported`]); on a GPU a driver that fails is [`Error::Driver`]. A `workspace` has at least
+/// [`workspace`](Self::workspace) elements; its contents do not matter.
 #[allow(clippy::too_many_arguments)]
 pub trait Operations: Send + Sync {
     /// Elements of workspace that a call needs; 0 where it needs none.
@@ -99,7 +99,8 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Shape`] for another element type, [`Error::Unsupported`] for another device's tensor, [`Error::Driver`] where the GPU's
+    /// driver fails.
     fn fill(&self, x: TensorMut<'_>, value: f64) -> Result<()>;
 
     /// `y = alpha x + beta y`; with a `beta` of zero y is not read.
@@ -113,7 +114,8 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Shape`] for another element type, [`Error::Unsupported`] for another device's tensor, [`Error::Driver`] where the GPU's
+    /// driver fails.
     fn scale(&self, alpha: f64, x: TensorMut<'_>) -> Result<()>;
 
     /// `to[…] = from[…]`, or `+=`, for all indices of `shape`: turns, flips, slices, joins and repeats.
@@ -192,7 +194,8 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of [`gather`](Self::gather).
+    /// [`Error::Shape`] where lengths do not fit together; [`Error::Unsupported`] for a tensor of another device; [`Error::Driver`] where the GPU's
+    /// driver fails.
     fn scatter_add(
         &self,
         width: usize,
@@ -512,7 +515,8 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the device.
+    /// [`Error::Shape`] for another element type, [`Error::Unsupported`] for another device's tensor, [`Error::Driver`] where the GPU's
+    /// driver fails.
     fn clip_by_value(&self, most: f64, x: TensorMut<'_>) -> Result<()>;
 
     /// Notes `code` (not 0) in the status if an element of `x` is NaN or infinite and no earlier check found one.

@@ -88,7 +88,7 @@ pub fn a_reset_is_a_new_call<E: Number, B: HostBackend<E>>(backend: &B) {
         let mut problem = problem.clone();
         let (seq_len, batch) = (problem.shape.seq_len, problem.shape.batch);
         let cut = 1 + problem.recipe.seed as usize % (seq_len - 1);
-        // In the reverse direction the step before the cut is the first of the second walk.
+        // In the reverse direction the step before the cut is the first of the second pass.
         let reverse = problem.descriptor.direction == Direction::Reverse;
         let at = if reverse { cut - 1 } else { cut };
         problem.inputs.resets = Some((0..seq_len * batch).map(|i| u8::from(i / batch == at)).collect());

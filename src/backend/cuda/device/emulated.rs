@@ -6,7 +6,7 @@
 //! kernels are built with it, sees accesses outside.
 //!
 //! The variable `FUSED_RNN_HOST_KERNELS` names a shared library to take the kernels from, instead of those built into the
-//! crate: that is how the planted-bug tool (`tests/operator/mutations`) brings in its damaged kernels.
+//! crate: that is how the planted-bug tool (`tests/operator/planted_bugs`) brings in its damaged kernels.
 #![allow(unsafe_code)]
 
 use std::alloc;

@@ -1,7 +1,7 @@
 //! The planted bugs. `find` must stand in `file` exactly once; a bug is that text replaced.
 
 /// A bug to plant.
-pub struct Mutation {
+pub struct PlantedBug {
     /// Below `kernels/`.
     pub file: &'static str,
     /// What it does wrong.
@@ -24,12 +24,12 @@ pub struct Place {
     pub sanitized: bool,
 }
 
-const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> Mutation {
+const fn bug(file: &'static str, what: &'static str, find: &'static str, replace: &'static str) -> PlantedBug {
     let place = Place { dtype: "f32", family: "step", sanitized: false };
-    Mutation { file, what, find, replace, place, survives: None }
+    PlantedBug { file, what, find, replace, place, survives: None }
 }
 
-impl Mutation {
+impl PlantedBug {
     const fn bf16(mut self) -> Self {
         self.place.dtype = "bf16";
         self
@@ -46,7 +46,7 @@ impl Mutation {
     }
 }
 
-pub const MUTATIONS: &[Mutation] = &[
+pub const PLANTED_BUGS: &[PlantedBug] = &[
     // Products.
     bug(
         "gemm.cu",

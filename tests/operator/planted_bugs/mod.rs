@@ -2,11 +2,11 @@
 //! the emulated GPU. What the tests of the option space do not notice there, they would not notice in earnest.
 //!
 //! ```text
-//! cargo test --features emulated --test operator mutations:: -- --ignored --nocapture planted_bugs
+//! cargo test --features emulated --test operator planted_bugs:: -- --ignored --nocapture planted_bugs
 //! ```
 //!
 //! Prints caught or survived for each bug and the score; fails where a bug survives that the list does not excuse, where
-//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_MUTATIONS=text` plants only bugs whose file,
+//! an excused one is caught, or where the kernels fail without a bug. `FUSED_RNN_PLANTED_BUGS=text` plants only bugs whose file,
 //! description or family contains the text; `CXX` names the compiler.
 
 mod list;
@@ -31,7 +31,7 @@ use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, FamilyChoice, Staged, c
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::GruReset;
 use fused_rnn::{DType, Device};
-use list::{MUTATIONS, Mutation, Place};
+use list::{PLANTED_BUGS, Place, PlantedBug};
 
 /// Files of the kernels that the suite of the operations runs.
 const OPERATIONS: [&str; 7] =
@@ -170,8 +170,8 @@ fn options(family: &str) -> CudaOptions {
 #[ignore = "what planted_bugs_are_caught runs"]
 fn look_for_a_bug() {
     let variable = |name: &str| std::env::var(name).expect("planted_bugs_are_caught sets it");
-    let family = variable("FUSED_RNN_MUTATION_FAMILY");
-    let found = match variable("FUSED_RNN_MUTATION_DTYPE").as_str() {
+    let family = variable("FUSED_RNN_PLANTED_BUG_FAMILY");
+    let found = match variable("FUSED_RNN_PLANTED_BUG_DTYPE").as_str() {
         "bf16" => look::<half::bf16>(&family),
         _ => look::<f32>(&family),
     };
@@ -191,10 +191,10 @@ fn run_look(library: &Path, place: Place, sanitizer: &Path) -> Finding {
     let file = fs::File::create(&output).expect("a file for the output");
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
-        .args(["mutations::look_for_a_bug", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["planted_bugs::look_for_a_bug", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env("FUSED_RNN_HOST_KERNELS", library)
-        .env("FUSED_RNN_MUTATION_DTYPE", place.dtype)
-        .env("FUSED_RNN_MUTATION_FAMILY", place.family)
+        .env("FUSED_RNN_PLANTED_BUG_DTYPE", place.dtype)
+        .env("FUSED_RNN_PLANTED_BUG_FAMILY", place.family)
         .env("RUST_BACKTRACE", "0")
         .stdout(file.try_clone().expect("a second handle"))
         .stderr(file);
@@ -250,7 +250,7 @@ struct Baseline {
 
 impl Builder {
     fn new() -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("planted_bugs");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder for the kernels");
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
@@ -319,28 +319,28 @@ impl Builder {
     }
 
     /// A library of kernels with the bug in those that it reaches.
-    fn plant(&self, index: usize, mutation: &Mutation, baseline: &Baseline) -> Result<PathBuf, String> {
+    fn plant(&self, index: usize, bug: &PlantedBug, baseline: &Baseline) -> Result<PathBuf, String> {
         let (dtype, sanitized, _) = baseline.kind;
         let folder = self.folder.join(index.to_string());
         let include = folder.join("kernels");
         copy_folder(&kernels(), &include).map_err(|e| e.to_string())?;
-        let path = include.join(mutation.file);
+        let path = include.join(bug.file);
         let text = fs::read_to_string(&path).map_err(|e| e.to_string())?;
-        fs::write(&path, text.replacen(mutation.find, mutation.replace, 1)).map_err(|e| e.to_string())?;
+        fs::write(&path, text.replacen(bug.find, bug.replace, 1)).map_err(|e| e.to_string())?;
         let sources = Sources::read(&include).map_err(|e| e.to_string())?;
-        let persistent = !matches!(mutation.place.family, "step" | "operations");
+        let persistent = !matches!(bug.place.family, "step" | "operations");
         let mut objects = baseline.objects.clone();
         let mut reached = 0;
         for (unit, object) in baseline.units.iter().zip(&mut objects) {
             // What the other families' kernels would show stays out of it.
             let looked_at = persistent || !unit.source.starts_with("persistent");
-            if looked_at && unit.closure(&sources).iter().any(|(name, _)| *name == mutation.file) {
+            if looked_at && unit.closure(&sources).iter().any(|(name, _)| *name == bug.file) {
                 *object = self.compile_unit(unit, &folder, &include, sanitized)?;
                 reached += 1;
             }
         }
         if reached == 0 {
-            return Err(format!("no kernel of {dtype} reads {}", mutation.file));
+            return Err(format!("no kernel of {dtype} reads {}", bug.file));
         }
         let library = folder.join("kernels.so");
         self.link(&library, &objects, sanitized)?;
@@ -384,29 +384,27 @@ fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec
 
 #[test]
 fn every_bug_can_be_planted() {
-    for mutation in MUTATIONS {
-        let text = fs::read_to_string(kernels().join(mutation.file)).expect("a file of the kernels");
-        let found = text.matches(mutation.find).count();
-        assert_eq!(found, 1, "{}, {}: the text stands there {found} times", mutation.file, mutation.what);
-        assert_ne!(mutation.find, mutation.replace, "{}, {}", mutation.file, mutation.what);
+    for bug in PLANTED_BUGS {
+        let text = fs::read_to_string(kernels().join(bug.file)).expect("a file of the kernels");
+        let found = text.matches(bug.find).count();
+        assert_eq!(found, 1, "{}, {}: the text stands there {found} times", bug.file, bug.what);
+        assert_ne!(bug.find, bug.replace, "{}, {}", bug.file, bug.what);
     }
-    assert!(MUTATIONS.len() >= 30);
+    assert!(PLANTED_BUGS.len() >= 30);
 }
 
 #[test]
 #[ignore = "takes minutes: builds kernels once a bug"]
 fn planted_bugs_are_caught() {
-    let wanted = std::env::var("FUSED_RNN_MUTATIONS").unwrap_or_default();
-    let mutations: Vec<(usize, &Mutation)> = MUTATIONS
+    let wanted = std::env::var("FUSED_RNN_PLANTED_BUGS").unwrap_or_default();
+    let bugs: Vec<(usize, &PlantedBug)> = PLANTED_BUGS
         .iter()
         .enumerate()
-        .filter(|(_, mutation)| {
-            [mutation.file, mutation.what, mutation.place.family].iter().any(|text| text.contains(&wanted))
-        })
+        .filter(|(_, bug)| [bug.file, bug.what, bug.place.family].iter().any(|text| text.contains(&wanted)))
         .collect();
-    assert!(!mutations.is_empty(), "no bug's file, description or family contains `{wanted}`");
+    assert!(!bugs.is_empty(), "no bug's file, description or family contains `{wanted}`");
     let builder = Builder::new();
-    let places: BTreeSet<Place> = mutations.iter().map(|(_, mutation)| mutation.place).collect();
+    let places: BTreeSet<Place> = bugs.iter().map(|(_, bug)| bug.place).collect();
     let kinds: BTreeSet<Kind> = places.iter().map(|place| kind(*place)).collect();
     let baselines: Vec<Baseline> = kinds.into_iter().map(|kind| builder.baseline(kind)).collect();
     let of =
@@ -422,28 +420,28 @@ fn planted_bugs_are_caught() {
             panic!("the kernels fail without a planted bug, {place:?}: {what}");
         }
     }
-    let findings = parallel(&mutations, |(index, mutation)| {
-        let finding = match builder.plant(*index, mutation, of(mutation.place)) {
-            Ok(library) => run_look(&library, mutation.place, &builder.sanitizer),
+    let findings = parallel(&bugs, |(index, bug)| {
+        let finding = match builder.plant(*index, bug, of(bug.place)) {
+            Ok(library) => run_look(&library, bug.place, &builder.sanitizer),
             // A bug that the compiler sees is none that the tests caught.
-            Err(problem) => panic!("{}, {}: {problem}", mutation.file, mutation.what),
+            Err(problem) => panic!("{}, {}: {problem}", bug.file, bug.what),
         };
         let (word, note) = match &finding {
-            Finding::Nothing => ("SURVIVED", mutation.survives.unwrap_or_default().to_owned()),
+            Finding::Nothing => ("SURVIVED", bug.survives.unwrap_or_default().to_owned()),
             Finding::Bug(what) => ("caught", what.chars().take(100).collect()),
         };
-        println!("{word:8}  {}: {}  ({note})", mutation.file, mutation.what);
+        println!("{word:8}  {}: {}  ({note})", bug.file, bug.what);
         let _ = fs::remove_dir_all(builder.folder.join(index.to_string()));
         matches!(finding, Finding::Bug(_))
     });
     let caught = findings.iter().filter(|caught| **caught).count();
     println!("{caught} of {} planted bugs caught", findings.len());
-    let unexpected: Vec<String> = mutations
+    let unexpected: Vec<String> = bugs
         .iter()
         .zip(&findings)
-        .filter(|((_, mutation), caught)| mutation.survives.is_some() == **caught)
-        .map(|((_, mutation), caught)| {
-            format!("{}: {} {}", mutation.file, mutation.what, if *caught { "is caught" } else { "survives" })
+        .filter(|((_, bug), caught)| bug.survives.is_some() == **caught)
+        .map(|((_, bug), caught)| {
+            format!("{}: {} {}", bug.file, bug.what, if *caught { "is caught" } else { "survives" })
         })
         .collect();
     assert!(unexpected.is_empty(), "not as the list says:\n{}", unexpected.join("\n"));

@@ -1,4 +1,4 @@
-//! What the walks of both directions share: the cell's options, initial states, the division of sequences among threads.
+//! What the time loops of both passes share: the cell's options, initial states, the division of sequences among threads.
 
 use std::ops::Range;
 
