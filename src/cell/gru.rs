@@ -39,66 +39,66 @@ const Z: usize = 1;
 const N: usize = 2;
 const Q: usize = 3;
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, step: &mut SavedStep<'_, E>) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |gate: usize, j: usize| gate * hidden + j;
     for j in 0..hidden {
         for gate in [R, Z] {
             let a = layer.input_term(gate, j, x) + layer.state_term(gate, j, prev.h);
-            saved_step.a[at(gate, j)] = a;
-            saved_step.saved[at(gate, j)] = layer.activate(act.gate, a);
+            step.a[at(gate, j)] = a;
+            step.saved[at(gate, j)] = layer.activate(act.gate, a);
         }
     }
     // A loop of its own, because `R_n (r * h_prev)` needs r of every unit.
     for j in 0..hidden {
-        let r = saved_step.saved[at(R, j)];
-        saved_step.saved[at(Q, j)] = match layer.descriptor.reset {
+        let r = step.saved[at(R, j)];
+        step.saved[at(Q, j)] = match layer.descriptor.reset {
             GruReset::After => layer.state_term(N, j, prev.h),
             GruReset::Before => r * prev.h[j],
         };
     }
     for j in 0..hidden {
-        let (r, z) = (saved_step.saved[at(R, j)], saved_step.saved[at(Z, j)]);
+        let (r, z) = (step.saved[at(R, j)], step.saved[at(Z, j)]);
         let state_term = match layer.descriptor.reset {
-            GruReset::After => r * saved_step.saved[at(Q, j)],
-            GruReset::Before => layer.state_term(N, j, &saved_step.saved[layer.rows(Q)]),
+            GruReset::After => r * step.saved[at(Q, j)],
+            GruReset::Before => layer.state_term(N, j, &step.saved[layer.rows(Q)]),
         };
         let a_n = layer.input_term(N, j, x) + state_term;
         let n = layer.activate(act.state, a_n);
-        saved_step.a[at(N, j)] = a_n;
-        saved_step.saved[at(N, j)] = n;
-        saved_step.h[j] = (E::one() - z) * n + z * prev.h[j];
+        step.a[at(N, j)] = a_n;
+        step.saved[at(N, j)] = n;
+        step.h[j] = (E::one() - z) * n + z * prev.h[j];
     }
 }
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     prev: &State<'_, E>,
-    saved_step: &mut SavedStep<'_, E>,
+    step: &mut SavedStep<'_, E>,
     _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |gate: usize, j: usize| gate * hidden + j;
-    let slope = |saved_step: &SavedStep<'_, E>, activation, gate: usize, j: usize| {
-        layer.activate_derivative(activation, saved_step.a[at(gate, j)], saved_step.saved[at(gate, j)])
+    let slope = |step: &SavedStep<'_, E>, activation, gate: usize, j: usize| {
+        layer.activate_derivative(activation, step.a[at(gate, j)], step.saved[at(gate, j)])
     };
     for j in 0..hidden {
-        let (z, n) = (saved_step.saved[at(Z, j)], saved_step.saved[at(N, j)]);
-        saved_step.da[at(N, j)] = saved_step.dh[j] * (E::one() - z) * slope(saved_step, act.state, N, j);
-        saved_step.da[at(Z, j)] = saved_step.dh[j] * (prev.h[j] - n) * slope(saved_step, act.gate, Z, j);
-        gradient.dh[j] = saved_step.dh[j] * z;
+        let (z, n) = (step.saved[at(Z, j)], step.saved[at(N, j)]);
+        step.da[at(N, j)] = step.dh[j] * (E::one() - z) * slope(step, act.state, N, j);
+        step.da[at(Z, j)] = step.dh[j] * (prev.h[j] - n) * slope(step, act.gate, Z, j);
+        gradient.dh[j] = step.dh[j] * z;
     }
-    let da_n = &saved_step.da[layer.rows(N)];
+    let da_n = &step.da[layer.rows(N)];
     let mut dq = vec![E::zero(); hidden];
     let mut dr = vec![E::zero(); hidden];
     match layer.descriptor.reset {
         GruReset::After => {
             for j in 0..hidden {
-                dq[j] = saved_step.saved[at(R, j)] * da_n[j];
-                dr[j] = saved_step.saved[at(Q, j)] * da_n[j];
+                dq[j] = step.saved[at(R, j)] * da_n[j];
+                dr[j] = step.saved[at(Q, j)] * da_n[j];
             }
             layer.add_state_gradient(N, &dq, gradient.dh);
         }
@@ -106,18 +106,18 @@ pub(super) fn backward<E: Scalar>(
             layer.add_state_gradient(N, da_n, &mut dq);
             for j in 0..hidden {
                 dr[j] = prev.h[j] * dq[j];
-                gradient.dh[j] += saved_step.saved[at(R, j)] * dq[j];
+                gradient.dh[j] += step.saved[at(R, j)] * dq[j];
             }
         }
     }
     for j in 0..hidden {
-        saved_step.da[at(R, j)] = dr[j] * slope(saved_step, act.gate, R, j);
+        step.da[at(R, j)] = dr[j] * slope(step, act.gate, R, j);
     }
     for gate in [R, Z] {
-        layer.add_state_gradient(gate, &saved_step.da[layer.rows(gate)], gradient.dh);
+        layer.add_state_gradient(gate, &step.da[layer.rows(gate)], gradient.dh);
     }
     for gate in [R, Z, N] {
-        layer.add_input_gradient(gate, &saved_step.da[layer.rows(gate)], gradient.dx);
+        layer.add_input_gradient(gate, &step.da[layer.rows(gate)], gradient.dx);
     }
 }
 
@@ -125,19 +125,19 @@ pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    saved_step: &SavedStep<'_, E>,
+    step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
     for gate in [R, Z, N] {
-        layer.add_input_weights(gate, &saved_step.da[layer.rows(gate)], x, gradient);
+        layer.add_input_weights(gate, &step.da[layer.rows(gate)], x, gradient);
     }
     for gate in [R, Z] {
-        layer.add_state_weights(gate, &saved_step.da[layer.rows(gate)], prev.h, gradient);
+        layer.add_state_weights(gate, &step.da[layer.rows(gate)], prev.h, gradient);
     }
-    let (da_n, q) = (&saved_step.da[layer.rows(N)], &saved_step.saved[layer.rows(Q)]);
+    let (da_n, q) = (&step.da[layer.rows(N)], &step.saved[layer.rows(Q)]);
     match layer.descriptor.reset {
         GruReset::After => {
-            let r = &saved_step.saved[layer.rows(R)];
+            let r = &step.saved[layer.rows(R)];
             let dq: Vec<E> = r.iter().zip(da_n).map(|(r, da_n)| *r * *da_n).collect();
             layer.add_state_weights(N, &dq, prev.h, gradient);
         }

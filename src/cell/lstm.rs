@@ -60,7 +60,7 @@ fn used_gates<E: Scalar>(layer: &Layer<'_, E>) -> &'static [usize] {
     if layer.descriptor.coupled_input_forget { &[I, G, O] } else { &[I, F, G, O] }
 }
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, step: &mut SavedStep<'_, E>) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |gate: usize, j: usize| gate * hidden + j;
@@ -81,24 +81,24 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
         let o = layer.activate(act.gate, a_o);
         u[j] = o * act.output.apply(c);
         for (gate, a, value) in [(I, a_i, i), (F, a_f, f), (G, a_g, g), (O, a_o, o)] {
-            saved_step.a[at(gate, j)] = a;
-            saved_step.saved[at(gate, j)] = value;
+            step.a[at(gate, j)] = a;
+            step.saved[at(gate, j)] = value;
         }
-        saved_step.saved[at(C, j)] = c;
+        step.saved[at(C, j)] = c;
     }
     if layer.descriptor.proj_size.is_some() {
-        for p in 0..saved_step.h.len() {
-            saved_step.h[p] = dot(row(layer.weights.projection, p, hidden), &u);
+        for p in 0..step.h.len() {
+            step.h[p] = dot(row(layer.weights.projection, p, hidden), &u);
         }
     } else {
-        saved_step.h.copy_from_slice(&u);
+        step.h.copy_from_slice(&u);
     }
 }
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     prev: &State<'_, E>,
-    saved_step: &mut SavedStep<'_, E>,
+    step: &mut SavedStep<'_, E>,
     dc: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
@@ -108,13 +108,13 @@ pub(super) fn backward<E: Scalar>(
     let at = |gate: usize, j: usize| gate * hidden + j;
     let mut du = vec![E::zero(); hidden];
     if layer.descriptor.proj_size.is_some() {
-        add_transposed(&mut du, layer.weights.projection, 0, saved_step.dh);
+        add_transposed(&mut du, layer.weights.projection, 0, step.dh);
     } else {
-        du.copy_from_slice(saved_step.dh);
+        du.copy_from_slice(step.dh);
     }
     for j in 0..hidden {
-        let a = |gate: usize| saved_step.a[at(gate, j)];
-        let value = |gate: usize| saved_step.saved[at(gate, j)];
+        let a = |gate: usize| step.a[at(gate, j)];
+        let value = |gate: usize| step.saved[at(gate, j)];
         let slope = |activation, gate: usize| layer.activate_derivative(activation, a(gate), value(gate));
         let (i, f, g, o, c) = (value(I), value(F), value(G), value(O), value(C));
 
@@ -133,11 +133,11 @@ pub(super) fn backward<E: Scalar>(
             gradient.dc[j] += peephole(layer, 1, j, da_f);
         }
         for (gate, da) in [(I, da_i), (F, da_f), (G, da_g), (O, da_o)] {
-            saved_step.da[at(gate, j)] = da;
+            step.da[at(gate, j)] = da;
         }
     }
     for &gate in used_gates(layer) {
-        let da = &saved_step.da[layer.rows(gate)];
+        let da = &step.da[layer.rows(gate)];
         layer.add_input_gradient(gate, da, gradient.dx);
         layer.add_state_gradient(gate, da, gradient.dh);
     }
@@ -147,26 +147,26 @@ pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    saved_step: &SavedStep<'_, E>,
+    step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
     let hidden = layer.hidden_size();
     for &gate in used_gates(layer) {
-        let da = &saved_step.da[layer.rows(gate)];
+        let da = &step.da[layer.rows(gate)];
         layer.add_input_weights(gate, da, x, gradient);
         layer.add_state_weights(gate, da, prev.h, gradient);
     }
-    let c = &saved_step.saved[C * hidden..];
+    let c = &step.saved[C * hidden..];
     if layer.descriptor.peepholes {
         for j in 0..hidden {
-            gradient.peephole[j] += saved_step.da[I * hidden + j] * prev.c[j];
-            gradient.peephole[hidden + j] += saved_step.da[F * hidden + j] * prev.c[j];
-            gradient.peephole[2 * hidden + j] += saved_step.da[O * hidden + j] * c[j];
+            gradient.peephole[j] += step.da[I * hidden + j] * prev.c[j];
+            gradient.peephole[hidden + j] += step.da[F * hidden + j] * prev.c[j];
+            gradient.peephole[2 * hidden + j] += step.da[O * hidden + j] * c[j];
         }
     }
     if layer.descriptor.proj_size.is_some() {
-        let o = &saved_step.saved[O * hidden..(O + 1) * hidden];
+        let o = &step.saved[O * hidden..(O + 1) * hidden];
         let u: Vec<E> = (0..hidden).map(|j| o[j] * layer.activations.output.apply(c[j])).collect();
-        add_outer(gradient.projection, 0, saved_step.dh, &u);
+        add_outer(gradient.projection, 0, step.dh, &u);
     }
 }

@@ -31,54 +31,54 @@ const F: usize = 0;
 const N: usize = 1;
 const Q: usize = 2;
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, step: &mut SavedStep<'_, E>) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |block: usize, j: usize| block * hidden + j;
     for j in 0..hidden {
         let a_f = layer.input_term(F, j, x) + layer.state_term(F, j, prev.h);
         let f = layer.activate(act.gate, a_f);
-        saved_step.a[at(F, j)] = a_f;
-        saved_step.saved[at(F, j)] = f;
-        saved_step.saved[at(Q, j)] = f * prev.h[j];
+        step.a[at(F, j)] = a_f;
+        step.saved[at(F, j)] = f;
+        step.saved[at(Q, j)] = f * prev.h[j];
     }
     // A loop of its own, because `R_n (f * h_prev)` needs f of every unit.
     for j in 0..hidden {
-        let a_n = layer.input_term(N, j, x) + layer.state_term(N, j, &saved_step.saved[layer.rows(Q)]);
-        let (f, n) = (saved_step.saved[at(F, j)], layer.activate(act.state, a_n));
-        saved_step.a[at(N, j)] = a_n;
-        saved_step.saved[at(N, j)] = n;
-        saved_step.h[j] = (E::one() - f) * prev.h[j] + f * n;
+        let a_n = layer.input_term(N, j, x) + layer.state_term(N, j, &step.saved[layer.rows(Q)]);
+        let (f, n) = (step.saved[at(F, j)], layer.activate(act.state, a_n));
+        step.a[at(N, j)] = a_n;
+        step.saved[at(N, j)] = n;
+        step.h[j] = (E::one() - f) * prev.h[j] + f * n;
     }
 }
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     prev: &State<'_, E>,
-    saved_step: &mut SavedStep<'_, E>,
+    step: &mut SavedStep<'_, E>,
     _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |block: usize, j: usize| block * hidden + j;
-    let slope = |saved_step: &SavedStep<'_, E>, activation, gate: usize, j: usize| {
-        layer.activate_derivative(activation, saved_step.a[at(gate, j)], saved_step.saved[at(gate, j)])
+    let slope = |step: &SavedStep<'_, E>, activation, gate: usize, j: usize| {
+        layer.activate_derivative(activation, step.a[at(gate, j)], step.saved[at(gate, j)])
     };
     for j in 0..hidden {
-        saved_step.da[at(N, j)] = saved_step.dh[j] * saved_step.saved[at(F, j)] * slope(saved_step, act.state, N, j);
+        step.da[at(N, j)] = step.dh[j] * step.saved[at(F, j)] * slope(step, act.state, N, j);
     }
     let mut dq = vec![E::zero(); hidden];
-    layer.add_state_gradient(N, &saved_step.da[layer.rows(N)], &mut dq);
+    layer.add_state_gradient(N, &step.da[layer.rows(N)], &mut dq);
     for j in 0..hidden {
-        let (f, n) = (saved_step.saved[at(F, j)], saved_step.saved[at(N, j)]);
-        let df = saved_step.dh[j] * (n - prev.h[j]) + dq[j] * prev.h[j];
-        saved_step.da[at(F, j)] = df * slope(saved_step, act.gate, F, j);
-        gradient.dh[j] = saved_step.dh[j] * (E::one() - f) + f * dq[j];
+        let (f, n) = (step.saved[at(F, j)], step.saved[at(N, j)]);
+        let df = step.dh[j] * (n - prev.h[j]) + dq[j] * prev.h[j];
+        step.da[at(F, j)] = df * slope(step, act.gate, F, j);
+        gradient.dh[j] = step.dh[j] * (E::one() - f) + f * dq[j];
     }
-    layer.add_state_gradient(F, &saved_step.da[layer.rows(F)], gradient.dh);
+    layer.add_state_gradient(F, &step.da[layer.rows(F)], gradient.dh);
     for gate in [F, N] {
-        layer.add_input_gradient(gate, &saved_step.da[layer.rows(gate)], gradient.dx);
+        layer.add_input_gradient(gate, &step.da[layer.rows(gate)], gradient.dx);
     }
 }
 
@@ -86,12 +86,12 @@ pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    saved_step: &SavedStep<'_, E>,
+    step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
     for gate in [F, N] {
-        layer.add_input_weights(gate, &saved_step.da[layer.rows(gate)], x, gradient);
+        layer.add_input_weights(gate, &step.da[layer.rows(gate)], x, gradient);
     }
-    layer.add_state_weights(F, &saved_step.da[layer.rows(F)], prev.h, gradient);
-    layer.add_state_weights(N, &saved_step.da[layer.rows(N)], &saved_step.saved[layer.rows(Q)], gradient);
+    layer.add_state_weights(F, &step.da[layer.rows(F)], prev.h, gradient);
+    layer.add_state_weights(N, &step.da[layer.rows(N)], &step.saved[layer.rows(Q)], gradient);
 }

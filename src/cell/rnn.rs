@@ -23,35 +23,35 @@ use super::{Layer, SavedStep, State, StepGradient};
 use crate::dtype::Scalar;
 use crate::rnn::LayerWeights;
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, step: &mut SavedStep<'_, E>) {
     for j in 0..layer.hidden_size() {
-        saved_step.a[j] = layer.input_term(0, j, x) + layer.state_term(0, j, prev.h);
-        saved_step.h[j] = layer.activate(layer.activations.state, saved_step.a[j]);
+        step.a[j] = layer.input_term(0, j, x) + layer.state_term(0, j, prev.h);
+        step.h[j] = layer.activate(layer.activations.state, step.a[j]);
     }
 }
 
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     _: &State<'_, E>,
-    saved_step: &mut SavedStep<'_, E>,
+    step: &mut SavedStep<'_, E>,
     _: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
     for j in 0..layer.hidden_size() {
-        let slope = layer.activate_derivative(layer.activations.state, saved_step.a[j], saved_step.h[j]);
-        saved_step.da[j] = saved_step.dh[j] * slope;
+        let slope = layer.activate_derivative(layer.activations.state, step.a[j], step.h[j]);
+        step.da[j] = step.dh[j] * slope;
     }
-    layer.add_input_gradient(0, saved_step.da, gradient.dx);
-    layer.add_state_gradient(0, saved_step.da, gradient.dh);
+    layer.add_input_gradient(0, step.da, gradient.dx);
+    layer.add_state_gradient(0, step.da, gradient.dh);
 }
 
 pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    saved_step: &SavedStep<'_, E>,
+    step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
-    layer.add_input_weights(0, saved_step.da, x, gradient);
-    layer.add_state_weights(0, saved_step.da, prev.h, gradient);
+    layer.add_input_weights(0, step.da, x, gradient);
+    layer.add_state_weights(0, step.da, prev.h, gradient);
 }

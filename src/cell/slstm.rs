@@ -84,7 +84,7 @@ fn over<E: Scalar>(v: E, n: E) -> E {
     if n < E::min_positive_value() { E::zero() } else { v / n }
 }
 
-pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, saved_step: &mut SavedStep<'_, E>) {
+pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_, E>, step: &mut SavedStep<'_, E>) {
     let hidden = layer.hidden_size();
     let act = layer.activations;
     let at = |block: usize, j: usize| block * hidden + j;
@@ -92,7 +92,7 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
         let mut a = [E::zero(); 4];
         for gate in [I, F, Z, O] {
             a[gate] = layer.input_term(gate, j, x) + layer.state_term(gate, j, prev.h);
-            saved_step.a[at(gate, j)] = a[gate];
+            step.a[at(gate, j)] = a[gate];
         }
         let (c_prev, n_prev, m_prev) = (prev.c[at(C, j)], prev.c[at(N, j)], prev.c[at(M, j)]);
         let kept = layer.log_forget(a[F]).0 + m_prev;
@@ -102,9 +102,9 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
         let z = layer.activate(act.state, a[Z]);
         let o = layer.activate(act.gate, a[O]);
         let (c, n) = (f * c_prev + i * z, f * n_prev + i);
-        saved_step.h[j] = o * over(c, n);
+        step.h[j] = o * over(c, n);
         for (block, value) in [(I, i), (F, f), (Z, z), (O, o), (STATES + C, c), (STATES + N, n), (STATES + M, m)] {
-            saved_step.saved[at(block, j)] = value;
+            step.saved[at(block, j)] = value;
         }
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn forward<E: Scalar>(layer: &Layer<'_, E>, x: &[E], prev: &State<'_,
 pub(super) fn backward<E: Scalar>(
     layer: &Layer<'_, E>,
     prev: &State<'_, E>,
-    saved_step: &mut SavedStep<'_, E>,
+    step: &mut SavedStep<'_, E>,
     dc: &[E],
     gradient: &mut StepGradient<'_, E>,
 ) {
@@ -121,13 +121,13 @@ pub(super) fn backward<E: Scalar>(
     let clip = layer.descriptor.gate_clip;
     let at = |block: usize, j: usize| block * hidden + j;
     for j in 0..hidden {
-        let a = |gate: usize| saved_step.a[at(gate, j)];
-        let value = |block: usize| saved_step.saved[at(block, j)];
+        let a = |gate: usize| step.a[at(gate, j)];
+        let value = |block: usize| step.saved[at(block, j)];
         let (i, f, z, o) = (value(I), value(F), value(Z), value(O));
         let (c, n) = (value(STATES + C), value(STATES + N));
         let (c_prev, n_prev, m_prev) = (prev.c[at(C, j)], prev.c[at(N, j)], prev.c[at(M, j)]);
 
-        let (u, dh) = (over(c, n), saved_step.dh[j]);
+        let (u, dh) = (over(c, n), step.dh[j]);
         let da_o = dh * u * layer.activate_derivative(act.gate, a(O), o);
         let du = over(dh * o, n);
         let dc_now = dc[at(C, j)] + du;
@@ -138,16 +138,16 @@ pub(super) fn backward<E: Scalar>(
         let (log_f, slope) = layer.log_forget(a(F));
         let (dl, da_i) = if log_f + m_prev >= clamp(a(I), clip) { (df + dm, di) } else { (df, di + dm) };
 
-        saved_step.da[at(I, j)] = da_i * clamp_derivative(a(I), clip);
-        saved_step.da[at(F, j)] = dl * slope;
-        saved_step.da[at(Z, j)] = dc_now * i * layer.activate_derivative(act.state, a(Z), z);
-        saved_step.da[at(O, j)] = da_o;
+        step.da[at(I, j)] = da_i * clamp_derivative(a(I), clip);
+        step.da[at(F, j)] = dl * slope;
+        step.da[at(Z, j)] = dc_now * i * layer.activate_derivative(act.state, a(Z), z);
+        step.da[at(O, j)] = da_o;
         gradient.dc[at(C, j)] = dc_now * f;
         gradient.dc[at(N, j)] = dn * f;
         gradient.dc[at(M, j)] = dl;
     }
     for gate in [I, F, Z, O] {
-        let da = &saved_step.da[layer.rows(gate)];
+        let da = &step.da[layer.rows(gate)];
         layer.add_input_gradient(gate, da, gradient.dx);
         layer.add_state_gradient(gate, da, gradient.dh);
     }
@@ -157,11 +157,11 @@ pub(super) fn add_weight_gradient<E: Scalar>(
     layer: &Layer<'_, E>,
     x: &[E],
     prev: &State<'_, E>,
-    saved_step: &SavedStep<'_, E>,
+    step: &SavedStep<'_, E>,
     gradient: &mut LayerWeights<&mut [E]>,
 ) {
     for gate in [I, F, Z, O] {
-        let da = &saved_step.da[layer.rows(gate)];
+        let da = &step.da[layer.rows(gate)];
         layer.add_input_weights(gate, da, x, gradient);
         layer.add_state_weights(gate, da, prev.h, gradient);
     }
