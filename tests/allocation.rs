@@ -9,7 +9,9 @@ use std::ops::ControlFlow;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::data::windows;
 use fused_rnn::model::{BatchEnd, Callback, Clip, FitOptions, Sequential};
-use fused_rnn::nn::{Activation, ActivationFunction, BatchNormalization, Dense, Dropout, Gru, LayerConfig, Loss, Lstm};
+use fused_rnn::nn::{
+    ActivationFunction, ActivationLayer, BatchNormalization, Dense, Dropout, Gru, LayerConfig, Loss, Lstm,
+};
 use fused_rnn::nn::{Masking, SimpleRnn};
 use fused_rnn::optim::Adam;
 
@@ -64,7 +66,7 @@ fn a_step_allocates_nothing() {
             BatchNormalization::new().into(),
             Lstm::new(20).into(),
             Dense::new(5).activation(ActivationFunction::Relu).into(),
-            Activation::new(ActivationFunction::Tanh).into(),
+            ActivationLayer::new(ActivationFunction::Tanh).into(),
             Dense::new(1).into(),
         ],
     ];

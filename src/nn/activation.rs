@@ -1,4 +1,4 @@
-//! Activation functions with Keras's names and constants: [`ActivationFunction`], and the layer [`Activation`].
+//! Activation functions with Keras's names and constants: [`ActivationFunction`], and the layer [`ActivationLayer`].
 
 use serde::{Deserialize, Serialize};
 
@@ -92,15 +92,15 @@ impl ActivationFunction {
 /// pass through.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Activation {
+pub struct ActivationLayer {
     /// The function.
     pub activation: ActivationFunction,
 }
 
-impl Activation {
+impl ActivationLayer {
     /// A layer that applies `activation`.
     pub fn new(activation: ActivationFunction) -> Self {
-        Activation { activation }
+        ActivationLayer { activation }
     }
 
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {

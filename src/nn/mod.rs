@@ -25,7 +25,7 @@ pub mod shape;
 pub mod time_distributed;
 pub mod transformer;
 
-pub use activation::{Activation, ActivationFunction};
+pub use activation::{ActivationFunction, ActivationLayer};
 pub use attention::{AdditiveAttention, Attention, MultiHeadAttention};
 pub use builder::{Builder, Init, Parameter, Value};
 pub use dense::Dense;
@@ -175,7 +175,7 @@ macro_rules! table {
             cells { $($cells)* }
             recurrent { IndRnn, "IndRNN", "ind_rnn"; }
             others {
-                Activation, "Activation", "activation";
+                ActivationLayer, "Activation", "activation";
                 Add, "Add", "add";
                 AdditiveAttention, "AdditiveAttention", "additive_attention";
                 Attention, "Attention", "attention";

@@ -219,7 +219,7 @@ fn layers_of_one_input() {
     let vector = draw(&[5, 4], 1);
     for function in [Linear, Tanh, Sigmoid, Softsign, Softplus, Elu, Softmax, Relu, Selu, LeakyRelu] {
         check_stack(&[Dense::new(3).activation(function).into()], &vector);
-        check_stack(&[Activation::new(function).into(), Dense::new(3).into()], &sequence);
+        check_stack(&[ActivationLayer::new(function).into(), Dense::new(3).into()], &sequence);
     }
     for layer in [
         LayerConfig::from(Dense::new(3).use_bias(false)),

@@ -61,7 +61,7 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             let layer = Dense::new(o.size("units")).use_bias(o.flag("use_bias"));
             layer.activation(activation(&o.take("activation"))?).into()
         }
-        "Activation" => Activation::new(activation(&o.take("activation"))?).into(),
+        "Activation" => ActivationLayer::new(activation(&o.take("activation"))?).into(),
         "Embedding" => Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into(),
         "Masking" => Masking::new(o.number("mask_value")).into(),
         "Dropout" => {
