@@ -2,7 +2,7 @@
 //! the emulated GPU. What the tests of the option space do not notice there, they would not notice in earnest.
 //!
 //! ```text
-//! cargo test --features emulated --test operator planted_bugs:: -- --ignored --nocapture planted_bugs
+//! cargo test --features emulated --test operator -- --ignored --nocapture planted_bugs_are_caught
 //! ```
 //!
 //! Prints caught or survived for each bug and the score; fails where a bug survives that the list does not excuse, where
