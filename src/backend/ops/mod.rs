@@ -36,6 +36,8 @@ pub use status::{IndexStatus, LossEntry, Report, STATUS_LEN};
 use super::WeightGrad;
 use super::tensor::{TensorMut, TensorRef};
 use crate::cell::Activation;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::loss::Loss;
 use crate::rnn::Dropout;
