@@ -6,6 +6,7 @@ use super::threads::Threads;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
+use crate::dtype::DType;
 use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
@@ -297,6 +298,7 @@ pub(crate) struct Sizes {
     pub(crate) weights: Space,
     pub(crate) workers: usize,
     pub(crate) row_workers: usize,
+    dtype: DType,
     isa: Isa,
     threads: usize,
 }
@@ -322,14 +324,15 @@ impl Sizes {
             weights,
             workers: geometry.workers(threads),
             row_workers: geometry.row_workers(threads),
+            dtype: E::DTYPE,
             isa,
             threads: threads.count(),
         }
     }
 
-    /// Whether they are those of a backend with these vectors and threads.
-    pub(crate) fn are_of(&self, isa: Isa, threads: &Threads) -> bool {
-        (self.isa, self.threads) == (isa, threads.count())
+    /// Whether they are those of a backend of this element type, with these vectors and threads.
+    pub(crate) fn are_of<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> bool {
+        (self.dtype, self.isa, self.threads) == (E::DTYPE, isa, threads.count())
     }
 }
 

@@ -286,9 +286,9 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
 }
 
 impl<E: CpuElement> CpuBackend<E> {
-    /// The sizes of a plan, which may be another backend's, with other vectors or threads.
+    /// The sizes of a plan, which may be another backend's, with another element type, other vectors or threads.
     fn sizes<'a>(&self, plan: &'a CpuPlan) -> Cow<'a, Sizes> {
-        if plan.sizes.are_of(self.isa, &self.threads) {
+        if plan.sizes.are_of::<E>(self.isa, &self.threads) {
             Cow::Borrowed(&plan.sizes)
         } else {
             Cow::Owned(Sizes::new::<E>(&plan.host, self.isa, &self.threads))

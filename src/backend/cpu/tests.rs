@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use super::CpuBackend;
+use super::{CpuBackend, CpuPlan};
 use crate::backend::cpu::CpuElement;
 use crate::backend::pass::{InputGradients, Inputs, OutputGradients, Outputs, infer, train};
 use crate::backend::reference::ReferenceBackend;
@@ -401,6 +401,62 @@ fn with_garbage<E: CpuElement, B: HostBackend<E>>(
     };
     backend.backward_weights(&plan, args, &mut reserve, WeightGrad::Add).unwrap();
     (outputs, result)
+}
+
+/// A plan may come from a backend of another element type, with other threads or vectors: the sizes are those of the backend that
+/// computes, and so are the bits; a workspace of the plan's own backend is an error where it is too small.
+#[test]
+fn plans_of_other_backends() {
+    fn forward<E: CpuElement>(
+        backend: &CpuBackend<E>,
+        plan: &CpuPlan,
+        inputs: &Inputs<E>,
+        workspace: usize,
+    ) -> crate::Result<Vec<E>> {
+        let mut y = vec![E::zero(); product(&plan.tensors().y)];
+        let args = ForwardArgs::<CpuBackend<E>> {
+            weights: &inputs.weights,
+            x: &inputs.x,
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            y: &mut y,
+            hn: None,
+            cn: None,
+            workspace: &mut vec![E::of(f64::NAN); workspace],
+            dropout_seed: 0,
+        };
+        backend.forward(plan, args)?;
+        Ok(y)
+    }
+
+    fn check<E: CpuElement>(backend: &CpuBackend<E>, other: &CpuPlan, descriptor: &RnnDescriptor) {
+        let shape = other.shape();
+        let (inputs, _) = inputs::<E>(descriptor, shape, &mut Numbers(5));
+        let own = backend.plan(descriptor, shape, ForwardMode::Inference).unwrap();
+        let needed = backend.temp_space(&own).workspace;
+        assert_eq!(backend.temp_space(other), backend.temp_space(&own));
+        let expected = forward(backend, &own, &inputs, needed).unwrap();
+        assert!(forward(backend, other, &inputs, needed).unwrap() == expected, "{backend:?} {descriptor:?}");
+        assert!(forward(backend, other, &inputs, needed - 1).is_err());
+    }
+
+    let sets = Isa::all_fused();
+    for descriptor in [RnnDescriptor::lstm(5, 33), RnnDescriptor::gru(40, 7)] {
+        let shape = RnnShape { seq_len: 6, batch: 3 };
+        let singles: Vec<_> =
+            sets.iter().enumerate().map(|(i, isa)| CpuBackend::<f32>::with_isa(*isa, i + 1).unwrap()).collect();
+        let doubles: Vec<_> =
+            sets.iter().enumerate().map(|(i, isa)| CpuBackend::<f64>::with_isa(*isa, 5 - i).unwrap()).collect();
+        let mut plans = Vec::new();
+        plans.extend(singles.iter().map(|backend| backend.plan(&descriptor, shape, ForwardMode::Inference).unwrap()));
+        plans.extend(doubles.iter().map(|backend| backend.plan(&descriptor, shape, ForwardMode::Inference).unwrap()));
+        for plan in &plans {
+            singles.iter().for_each(|backend| check(backend, plan, &descriptor));
+            doubles.iter().for_each(|backend| check(backend, plan, &descriptor));
+        }
+    }
 }
 
 #[test]
