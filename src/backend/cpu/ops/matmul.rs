@@ -232,7 +232,7 @@ pub(super) fn small<E: Scalar>(product: &MatMul, alpha: E, a: &[E], b: &[E], c: 
     if grad == WeightGrad::Set {
         c.fill(E::zero());
     }
-    if m * n * k == 0 {
+    if c.is_empty() || k == 0 {
         return;
     }
     for ((a, b), c) in a.chunks_exact(m * k).zip(b.chunks_exact(n * k)).zip(c.chunks_exact_mut(m * n)) {
@@ -502,6 +502,18 @@ mod tests {
         ];
         agrees::<f32>(&sizes, &[1, 2]);
         agrees::<f64>(&sizes, &[1, 3]);
+    }
+
+    /// No product of any size, and sizes whose product overflows where another is zero.
+    #[test]
+    fn nothing_to_do() {
+        let large = 1 << 40;
+        for (count, m, n, k) in [(0, large, large, large), (0, 3, 2, 5), (1, 0, large, 0), (2, 0, 3, 4), (0, 0, 0, 0)] {
+            for orientation in ORIENTATIONS {
+                let call = MatMul { count, orientation, m, n, k };
+                assert!(product(&CpuBackend::<f32>::new(), call, 0.5, WeightGrad::Set).unwrap().is_empty(), "{call:?}");
+            }
+        }
     }
 
     /// Products that are worth the threads: rows divided, columns divided, products divided.
