@@ -1,5 +1,7 @@
 //! Damage to files: at random, but from a seed.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::Rng;
@@ -51,6 +53,16 @@ pub fn damaged(original: &[u8], rng: &mut Rng) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Writes a file anew. Removed before it is written: a file that is cut to nothing and written again waits for the disk on ext4, and
+/// thousands of those are minutes.
+pub fn write_anew(path: impl AsRef<Path>, bytes: &[u8]) {
+    let path = path.as_ref();
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", path.display()),
+        _ => std::fs::write(path, bytes).expect("written"),
+    }
 }
 
 /// A safetensors file taken apart.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::damage::{damaged, with_damaged_meaning};
+use crate::common::damage::{damaged, with_damaged_meaning, write_anew};
 use crate::common::{Rng, reference};
 use fused_rnn::backend::TensorRef;
 use fused_rnn::backend::reference::ReferenceBackend;
@@ -315,7 +315,7 @@ fn damaged_models_are_loaded_or_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
     let load = |bytes: &[u8]| -> Result<(), String> {
-        std::fs::write(&path, bytes).expect("written");
+        write_anew(&path, bytes);
         let model = Sequential::load(reference(DType::F64), &path);
         if let Ok(model) = &model {
             let _ = (model.summary(), model.count_params());

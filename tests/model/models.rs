@@ -1,5 +1,6 @@
 //! The model layer through its public API.
 
+use crate::common::damage::write_anew;
 use crate::common::{cpu, reference};
 use crate::weights;
 use fused_rnn::backend::cpu::CpuBackend;
@@ -418,7 +419,7 @@ fn broken_model_files_are_refused() {
 
     // Cut off anywhere.
     for len in (0..good.len()).step_by(7).chain([good.len() - 1]) {
-        std::fs::write(&path, &good[..len]).unwrap();
+        write_anew(&path, &good[..len]);
         assert!(matches!(load(&path), Error::Format { .. }), "{len} bytes");
     }
     // Edited: each replacement must be seen.
@@ -492,7 +493,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        std::fs::write(&path, bytes).unwrap();
+        write_anew(&path, &bytes);
         if let Ok(mut loaded) = Forecaster::load(Device::reference(), &path) {
             // What forecasts hold is the file's business.
             let _ = loaded.forecast(&[1.0, 2.0, 1.0, 2.0, 3.0], 5);

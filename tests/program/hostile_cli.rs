@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::Rng;
-use crate::common::damage::{damaged, with_damaged_meaning};
+use crate::common::damage::{damaged, with_damaged_meaning, write_anew};
 
 /// Runs the program with the address space bounded, where the system can do that, so that absurd sizes in a file become visible
 /// when they are allocated.
@@ -80,7 +80,7 @@ fn damaged_models_are_refused_or_used() {
         let rng = &mut Rng::new(seed);
         let bytes =
             if seed % 3 == 0 { damaged(&original, rng) } else { with_damaged_meaning(&original, "fused-rnn", rng) };
-        std::fs::write(&damaged_model, bytes).expect("written");
+        write_anew(&damaged_model, &bytes);
         let output = program(&["predict", &damaged_model, &data, "--horizon", "3", "--out", &out]);
         answered(&format!("predict with the damage of seed {seed}"), &output, &[0, 2]);
         let args: &[&str] = match seed % 3 {
@@ -117,7 +117,7 @@ fn damaged_models_of_sequences_are_refused_or_used() {
         let rng = &mut Rng::new(seed);
         let bytes =
             if seed % 3 == 0 { damaged(&original, rng) } else { with_damaged_meaning(&original, "fused-rnn", rng) };
-        std::fs::write(&damaged_model, bytes).expect("written");
+        write_anew(&damaged_model, &bytes);
         let args: &[&str] = match seed % 4 {
             0 | 1 => &["predict", &damaged_model, &data, "--out", &out],
             2 => &["evaluate", &damaged_model, &data],
@@ -136,7 +136,7 @@ fn damaged_sequences_are_refused_or_used() {
     let damaged_data = folder.path().join("damaged.ts").display().to_string();
     let out = folder.path().join("out").display().to_string();
     for seed in 0..40 {
-        std::fs::write(&damaged_data, damaged(&original, &mut Rng::new(seed))).expect("written");
+        write_anew(&damaged_data, &damaged(&original, &mut Rng::new(seed)));
         let args: &[&str] = match seed % 2 {
             0 => &["train", &damaged_data, "--units", "2", "--epochs", "1", "--quiet", "--out", &out],
             _ => &["evaluate", &model, &damaged_data],
@@ -176,7 +176,7 @@ fn damaged_models_of_rows_are_refused_or_used() {
         let rng = &mut Rng::new(seed);
         let bytes =
             if seed % 3 == 0 { damaged(&original, rng) } else { with_damaged_meaning(&original, "fused-rnn", rng) };
-        std::fs::write(&damaged_model, bytes).expect("written");
+        write_anew(&damaged_model, &bytes);
         let args: &[&str] = match seed % 4 {
             0 | 1 => &["predict", &damaged_model, &data, "--out", &out],
             2 => &["evaluate", &damaged_model, &data],
@@ -196,7 +196,7 @@ fn damaged_rows_are_refused_or_used() {
     let out = folder.path().join("out").display().to_string();
     let predicted = folder.path().join("predicted").display().to_string();
     for seed in 0..60 {
-        std::fs::write(&damaged_data, damaged(&original, &mut Rng::new(seed))).expect("written");
+        write_anew(&damaged_data, &damaged(&original, &mut Rng::new(seed)));
         let train = [&["train", &damaged_data, "--units", "2", "--epochs", "1", "--out", &out], &ROWS[..]].concat();
         let args: &[&str] = match seed % 3 {
             0 => &train,
