@@ -16,7 +16,8 @@ template <class V> struct UnitForward {
     bool apart;
     V h;                   // of the step before, then of this one (before a projection)
     V state[MOST_STATES];  // the states beside h, before and after
-    V peephole[MOST_PEEPHOLES];  // zero where there are none
+    V peephole[MOST_PEEPHOLES];
+    bool peepholes;  // whether there are some
 };
 
 template <class V> struct UnitBackward {
@@ -26,6 +27,7 @@ template <class V> struct UnitBackward {
     V h_prev;
     V state[MOST_STATES], state_prev[MOST_STATES];  // after the step and before it
     V peephole[MOST_PEEPHOLES];
+    bool peepholes;
     V dh;                  // gradient of the output; then that part of the gradient of h_prev which needs no product
     V dstate[MOST_STATES];  // gradients of the states beside h, after the step and then before it
     V da[MOST_GATES];       // gradients of the pre-activations

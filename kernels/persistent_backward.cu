@@ -37,7 +37,7 @@ DEVICE void backward_unit(Rnn, const F& f, const BackwardInputs<Rnn>& in, float&
 }
 template <class F>
 DEVICE void backward_unit(Lstm, const F& f, const BackwardInputs<Lstm>& in, float& dh, float& dc, float (&da)[4], float&) {
-    lstm_backward(f, in.saved, Peephole<float>{0.0f, 0.0f, 0.0f}, in.c_prev, in.c, dh, dc, da);
+    lstm_backward(f, in.saved, NoPeepholes<float>{}, in.c_prev, in.c, dh, dc, da);
     dh = 0.0f;
 }
 template <class F>

@@ -56,7 +56,7 @@ template <> struct ForwardUnit<Lstm> {
         float a[4];
 #pragma unroll
         for (int k = 0; k < 4; ++k) a[k] = wx[k] + bias[k] + rh[k];
-        const LstmUnit<float> unit = lstm_forward(f, a, Peephole<float>{0.0f, 0.0f, 0.0f}, c);
+        const LstmUnit<float> unit = lstm_forward(f, a, NoPeepholes<float>{}, c);
 #pragma unroll
         for (int k = 0; k < 4; ++k) saved[k] = unit.gate[k];
         c = unit.c;

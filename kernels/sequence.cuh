@@ -26,13 +26,13 @@ template <class E> DEVICE typename Accumulator<E>::type load_or_zero(const void*
     return tensor == nullptr ? typename Accumulator<E>::type(0) : load<E>(tensor, i);
 }
 
-// The peepholes of unit j, zero where there are none.
-template <class Cell, class E, class V>
-DEVICE void load_peepholes(const void* peephole, u32 hidden_size, u32 j, V (&out)[MOST_PEEPHOLES]) {
-    if (Cell::PEEPHOLES) {
+// The peepholes of unit j, if there are some, to where either pass of the step kernels has them.
+template <class Cell, class E, class Unit>
+DEVICE void load_peepholes(const void* peephole, u32 hidden_size, u32 j, Unit& unit) {
+    unit.peepholes = Cell::PEEPHOLES && peephole != nullptr;
+    if (!unit.peepholes) return;
 #pragma unroll
-        for (u32 k = 0; k < MOST_PEEPHOLES; ++k) out[k] = load_or_zero<E>(peephole, u64(hidden_size) * k + j);
-    }
+    for (u32 k = 0; k < MOST_PEEPHOLES; ++k) unit.peephole[k] = load<E>(peephole, u64(hidden_size) * k + j);
 }
 
 // Element j of the output that time t of sequence b starts from.

@@ -126,7 +126,7 @@ template <class Cell, class E> DEVICE void step_unit(const StepBackwardParams& s
     }
     const V dh = u.dh;
     if (valid) {
-        load_peepholes<Cell, E>(d.peephole, H, j, u.peephole);
+        load_peepholes<Cell, E>(d.peephole, H, j, u);
         Cell::backward(functions, u);
     }
 #pragma unroll

@@ -63,7 +63,7 @@ template <class Cell, class E> DEVICE void step_unit(const StepForwardParams& s,
     const bool valid = is_valid(p.lengths, t, b);
     if (valid) {
         if (Cell::READS_H) u.h = load_h_prev<E>(p, d, t, b, j);
-        load_peepholes<Cell, E>(d.peephole, H, j, u.peephole);
+        load_peepholes<Cell, E>(d.peephole, H, j, u);
 #pragma unroll
         for (int k = 0; k < G; ++k) {
             if (Cell::SPLIT && k == N) continue;

@@ -10,9 +10,21 @@ struct Lstm : CellBase<4, 1> {
     template <class Fs, class V> static DEVICE void backward(const Fs& functions, UnitBackward<V>& u);
 };
 
-// The peepholes of a unit; zero where there are none.
-template <class V> struct Peephole {
-    V i, f, o;
+// The peepholes of a unit: what they add to a sum. Where there are none nothing is added, rather than zero times a state, which may be
+// infinite.
+template <class V> struct Peepholes {
+    V weight_i, weight_f, weight_o;
+    bool present;
+    DEVICE V i(V sum, V v) const { return present ? sum + weight_i * v : sum; }
+    DEVICE V f(V sum, V v) const { return present ? sum + weight_f * v : sum; }
+    DEVICE V o(V sum, V v) const { return present ? sum + weight_o * v : sum; }
+};
+
+// A unit that has none, known when it is compiled.
+template <class V> struct NoPeepholes {
+    DEVICE V i(V sum, V) const { return sum; }
+    DEVICE V f(V sum, V) const { return sum; }
+    DEVICE V o(V sum, V) const { return sum; }
 };
 
 // What a step of a unit gives.
@@ -23,26 +35,25 @@ template <class V> struct LstmUnit {
 };
 
 // a: W x + R h + biases of the four gates.
-template <class F, class V>
-DEVICE LstmUnit<V> lstm_forward(const F& functions, const V (&a)[4], const Peephole<V>& p, V c_prev) {
+template <class F, class P, class V>
+DEVICE LstmUnit<V> lstm_forward(const F& functions, const V (&a)[4], const P& peepholes, V c_prev) {
     LstmUnit<V> r;
-    r.a[Lstm::I] = a[Lstm::I] + p.i * c_prev;
-    r.a[Lstm::F] = a[Lstm::F] + p.f * c_prev;
+    r.a[Lstm::I] = peepholes.i(a[Lstm::I], c_prev);
+    r.a[Lstm::F] = peepholes.f(a[Lstm::F], c_prev);
     r.a[Lstm::G] = a[Lstm::G];
     r.gate[Lstm::I] = functions.gate(r.a[Lstm::I]);
     r.gate[Lstm::F] = functions.coupled() ? V(1) - r.gate[Lstm::I] : functions.gate(r.a[Lstm::F]);
     r.gate[Lstm::G] = functions.state(r.a[Lstm::G]);
     r.c = functions.clip_cell(r.gate[Lstm::F] * c_prev + r.gate[Lstm::I] * r.gate[Lstm::G]);
-    r.a[Lstm::O] = a[Lstm::O] + p.o * r.c;
+    r.a[Lstm::O] = peepholes.o(a[Lstm::O], r.c);
     r.gate[Lstm::O] = functions.gate(r.a[Lstm::O]);
     r.u = r.gate[Lstm::O] * functions.output(r.c);
     return r;
 }
 
 // Gradients of the pre-activations into da, of c_prev into dc, which holds that of c before.
-template <class F, class V>
-DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const Peephole<V>& p, V c_prev, V c, V du, V& dc,
-                          V (&da)[4]) {
+template <class F, class P, class V>
+DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const P& peepholes, V c_prev, V c, V du, V& dc, V (&da)[4]) {
     V i, f, g, o, slope_i, slope_f, slope_g, slope_o;
     functions.saved_gate(saved[Lstm::I], i, slope_i);
     functions.saved_state(saved[Lstm::G], g, slope_g);
@@ -55,17 +66,22 @@ DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const Peephol
     }
     const V out = functions.output(c);
     da[Lstm::O] = du * out * slope_o;
-    const V dc_total = dc + du * o * functions.output_slope(c, out) + p.o * da[Lstm::O];
+    const V dc_total = peepholes.o(dc + du * o * functions.output_slope(c, out), da[Lstm::O]);
     const V ds = dc_total * functions.clip_cell_slope(f * c_prev + i * g);
     const V di = functions.coupled() ? ds * (g - c_prev) : ds * g;
     da[Lstm::I] = di * slope_i;
     da[Lstm::F] = ds * c_prev * slope_f;
     da[Lstm::G] = ds * i * slope_g;
-    dc = ds * f + p.i * da[Lstm::I] + p.f * da[Lstm::F];
+    dc = peepholes.f(peepholes.i(ds * f, da[Lstm::I]), da[Lstm::F]);
+}
+
+// Those that the step kernels loaded, for either pass.
+template <class V, template <class> class Unit> DEVICE Peepholes<V> peepholes_of(const Unit<V>& u) {
+    return {u.peephole[0], u.peephole[1], u.peephole[2], u.peepholes};
 }
 
 template <class Fs, class V> DEVICE void Lstm::rest(const Fs& functions, UnitForward<V>& u) {
-    const LstmUnit<V> r = lstm_forward(functions, u.a, Peephole<V>{u.peephole[0], u.peephole[1], u.peephole[2]}, u.state[0]);
+    const LstmUnit<V> r = lstm_forward(functions, u.a, peepholes_of(u), u.state[0]);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         u.a[k] = r.a[k];
@@ -76,6 +92,5 @@ template <class Fs, class V> DEVICE void Lstm::rest(const Fs& functions, UnitFor
 }
 
 template <class Fs, class V> DEVICE void Lstm::backward(const Fs& functions, UnitBackward<V>& u) {
-    lstm_backward(functions, u.saved, Peephole<V>{u.peephole[0], u.peephole[1], u.peephole[2]}, u.state_prev[0], u.state[0], u.dh,
-                  u.dstate[0], u.da);
+    lstm_backward(functions, u.saved, peepholes_of(u), u.state_prev[0], u.state[0], u.dh, u.dstate[0], u.da);
 }

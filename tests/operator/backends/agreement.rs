@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::passes::{default_training, infer, label};
-use crate::common::run::{Setup, same_bits};
+use crate::common::run::{Setup, get, same_bits};
 use crate::common::truth::{self, Truth, settled};
 use crate::common::{Number, Recipe, Rng, for_random_problems};
 use fused_rnn::backend::HostBackend;
 use fused_rnn::backend::pass;
+use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::cell::{Activation, CellKind};
 use fused_rnn::rnn::{Direction, GruReset, InputKind, Layout, RnnDescriptor, RnnShape};
 
@@ -160,6 +161,31 @@ pub fn saturates_without_nan<E: Number, B: HostBackend<E>>(backend: &B) {
                 "y" | "hn" | "cn" => truth.judge(&name, &got)?,
                 _ if got.iter().any(|v| v.is_nan()) => return Err(format!("{name} has NaN")),
                 _ => {}
+            }
+        }
+        Ok(())
+    });
+}
+
+/// An infinite cell state stays what it is and makes no NaN: where there are no peepholes, nothing is multiplied with it but the forget gate.
+pub fn infinite_cell_states_make_no_nan<E: Number, B: HostBackend<E>>(backend: &B) {
+    let usual = |r: &mut Recipe| {
+        let d = &mut r.descriptor;
+        *d = RnnDescriptor { bias: d.bias, direction: d.direction, ..RnnDescriptor::lstm(d.input_size, d.hidden_size) };
+        (r.c0, r.resets, r.gain) = (true, false, 1.0);
+    };
+    for_random_problems::<E>(20, usual, |problem| {
+        let mut problem = problem.clone();
+        let mut rng = Rng::new(problem.recipe.seed);
+        for c in problem.inputs.c0.iter_mut().flatten().filter(|_| rng.chance(0.3)) {
+            *c = c.signum() * f64::INFINITY;
+        }
+        let expected = infer(&ReferenceBackend::<f64>::new(), &problem, &Setup::default())?;
+        for (name, got) in infer(backend, &problem, &Setup::default())? {
+            let close = |a: f64, b: f64| a == b || (a - b).abs() < 0.1;
+            let expected = get(&expected, &name);
+            if let Some(i) = (0..got.len()).find(|i| !close(got[*i].wide(), expected[*i])) {
+                return Err(format!("{name}[{i}]: the oracle has {}, this {}", expected[i], got[i]));
             }
         }
         Ok(())

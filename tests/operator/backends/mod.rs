@@ -27,7 +27,7 @@ mod weights;
 
 use agreement::{
     agrees, agrees_at_large_sizes, agrees_with_every_activation, inference_is_training_without_dropout,
-    saturates_without_nan,
+    infinite_cell_states_make_no_nan, saturates_without_nan,
 };
 use buffers::{absent_inputs_are_their_defaults, contents_of_buffers_do_not_matter, optional_results_may_be_absent};
 use directions::{counts_steps, directions_are_what_they_say, layouts_hold_the_same_values};
@@ -58,6 +58,7 @@ macro_rules! suite {
             agrees_at_large_sizes,
             agrees_with_every_activation,
             saturates_without_nan,
+            infinite_cell_states_make_no_nan,
             inference_is_training_without_dropout,
             contents_of_buffers_do_not_matter,
             optional_results_may_be_absent,

@@ -229,8 +229,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "cells/lstm.cuh",
         "LSTM: the output gate's peephole sees the state before",
-        "a[Lstm::O] + p.o * r.c;",
-        "a[Lstm::O] + p.o * c_prev;",
+        "peepholes.o(a[Lstm::O], r.c);",
+        "peepholes.o(a[Lstm::O], c_prev);",
     ),
     bug(
         "cells/lstm.cuh",
@@ -248,8 +248,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "cells/lstm.cuh",
         "LSTM: what comes back through c is lost",
-        "const V dc_total = dc + du",
-        "const V dc_total = du",
+        "peepholes.o(dc + du * o",
+        "peepholes.o(du * o",
     ),
     bug(
         "cells/lstm.cuh",
