@@ -275,7 +275,7 @@ impl Exchange {
 /// - a group works on its tiles one after another, so more tiles cost time where there are multiprocessors left for more groups.
 ///
 /// **Parameters** beyond the layer's: `fault` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
-/// results are garbage), `tiles`, `polls` (of one wait; about a microsecond each).
+/// results are garbage), `tiles`, `patience` (of one wait, in units of 4096 clocks).
 ///
 /// **h_prev** (forward and backward): `h_prev_stride == stride`, base aligned to 16 bytes. With `Exchange::Grid` a forward launch
 /// needs `slots == seq_len` in inference too, and all of h_prev filled with 0xff *before* `begin_forward`; the kernel writes every

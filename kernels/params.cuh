@@ -284,7 +284,7 @@ struct PersistentForwardParams {
     ForwardParams layer;
     u32* fault;  // 0 before the launch; not 0 after it where a wait gave up, and then the results are garbage
     u32 tiles;    // of 8 sequences, worked on one after another by a block (one block a group) or a group of blocks
-    u32 polls;    // of one wait before it gives up
+    u32 patience; // of one wait before it gives up, see Spin
 };
 
 struct PersistentBackwardParams {
@@ -292,5 +292,5 @@ struct PersistentBackwardParams {
     void* exchange[2];  // of each direction, E [T, batch, exchange_stride]: gradients of gates on their way between blocks
     u32* fault;
     u32 tiles;
-    u32 polls;
+    u32 patience;
 };

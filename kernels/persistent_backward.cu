@@ -112,7 +112,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 if (n > 0) {
-                    const auto vector = exchange.wait(tile, n - 1, {launch.fault, launch.polls, failed});
+                    const auto vector = exchange.wait(tile, n - 1, {launch.fault, launch.patience, failed});
                     product.multiply(vector, group.row_bytes, group.sequences(tile), memory.fragments(), sums,
                                      H - min(H, first_unit));
                 }

@@ -12,7 +12,7 @@
 //            ceil(ceil(B / 8) / tiles). Shared memory: fixed + tiles * what a tile takes, see the catalog.
 // Numerics   Products as Math says, sums and c in float; h is rounded to E once and is that from then on. Inference and training give
 //            the same bits, as does every run.
-// Failure    A wait that is never satisfied ends after `polls` polls with *fault != 0; the launch always ends.
+// Failure    A wait that is never satisfied ends after `patience` with *fault != 0; the launch always ends.
 // Backward   persistent_backward.cu or step_backward.cu; h_prev, gates, cell_state and q are as step_forward.cu leaves them.
 // Oracle     src/backend/reference/ through tests/operator/backends/.
 #include "persistent.cuh"
@@ -142,7 +142,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 {
-                    const auto vector = exchange.wait(tile, step, {launch.fault, launch.polls, failed});
+                    const auto vector = exchange.wait(tile, step, {launch.fault, launch.patience, failed});
                     product.multiply(vector, group.row_bytes, group.sequences(tile), memory.fragments(), sums,
                                      H - min(H, first_unit));
                 }

@@ -152,7 +152,7 @@ DEVICE void hand_off_test(const PrimitiveParams& p) {
 
 // A wait that gives up, and one after it. out u32 [128, 2]; flags [1] gets 42.
 DEVICE void spin_gives_up_test(const PrimitiveParams& p) {
-    Spin spin(p.flags, 100);
+    Spin spin(p.flags, 2);
     const u32 i = threadIdx.x;
     output<u32>(p)[i * 2] = spin.until([&] { return i % 2 == 0; }, 42);
     output<u32>(p)[i * 2 + 1] = spin.until([&] { return i % 4 == 0; }, 42) + 2 * spin.failed;
@@ -365,7 +365,7 @@ DEVICE void misuse_test(const PrimitiveParams& p) {
             break;
         case 12:  // a store to a block that has returned
             if (cluster_rank() == 0) {
-                Spin spin(nullptr, 1000);
+                Spin spin(nullptr, 16);
                 spin.until([&] { return false; }, 1);
                 st_cluster(map_cluster(shared, 1), 1.0f);
             }

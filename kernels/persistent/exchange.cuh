@@ -20,11 +20,11 @@ constexpr u32 TIMED_OUT = 1;
 // its shared memory, so that it costs no register in the loop.
 struct Patience {
     u32* status;
-    u32 polls;
+    u32 patience;
     volatile u32* failed;
 
     template <class Condition> DEVICE void until(Condition condition) const {
-        Spin spin(status, polls);
+        Spin spin(status, patience);
         if (!spin.until(condition, TIMED_OUT)) *failed = 1;
     }
 };
@@ -173,8 +173,10 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
     DEVICE void published(u32 tile, u32 n) {
         if (threadIdx.x == 0) mbarrier_arrive_expect(barrier(tile, n), group.sequences(tile) * group.row_bytes);
     }
-    // No block leaves while others may still store into its shared memory.
+    // No block leaves while others may still store into its shared memory. Every vector that was published has been waited for, except
+    // after a wait that gave up.
     DEVICE void end() {
+        __syncwarp();  // the barrier is for whole warps, and waits end when they end
         cluster_arrive();
         cluster_wait();
     }

@@ -69,28 +69,47 @@ DEVICE void spin_pause(u32 nanoseconds) {
 DEVICE void spin_pause(u32, HOST_AT) { host::spin(HOST_PLACE("a wait loop")); }
 #endif
 
+// A clock for waits, in units of 2^WAIT_UNIT_BITS clocks of the multiprocessor. The host has none, and takes the number of the reading.
+constexpr u32 WAIT_UNIT_BITS = 12;
+DEVICE u32 wait_clock([[maybe_unused]] u32 reading) {
+#if ON_DEVICE
+    u64 clocks;
+    asm volatile("mov.u64 %0, %%clock64;" : "=l"(clocks));
+    return u32(clocks >> WAIT_UNIT_BITS);
+#else
+    return reading;
+#endif
+}
+
 // Bounded waits. One for each thread of a kernel, for all its waits: once one of them gave up, the later ones return at
-// once, so that the kernel ends soon, with garbage, and says so in `error`.
+// once, so that the kernel ends soon, with garbage, and says so in `error`. The bound is a time, because a poll may take long: the
+// hardware may suspend a thread that tests an mbarrier.
 struct Spin {
-    u32* error;        // in global memory, 0 before the launch; the code of a wait that gave up. Null: nobody is told
-    u32 polls;         // of one wait before it gives up; a poll of global memory takes about a microsecond
+    u32* error;      // in global memory, 0 before the launch; the code of a wait that gave up. Null: nobody is told
+    u32 patience;    // of one wait before it gives up, in units of 2^WAIT_UNIT_BITS clocks: 2 to 3 microseconds each
     bool failed;
 
-    DEVICE Spin(u32* error, u32 polls) : error(error), polls(polls), failed(false) {}
+    DEVICE Spin(u32* error, u32 patience) : error(error), patience(patience), failed(false) {}
 
     // Waits until `condition()`; polls at least once. False: gave up, and `code` (not 0) is in `error`; or another
     // thread has given up, which is looked for now and then.
     template <class Condition> DEVICE bool until(Condition condition, u32 code AND_PLACE) {
+        constexpr u32 LOOK = 64;  // polls from one look at the clock, and at what others say, to the next
+        u32 since = 0;
         for (u32 poll = 0; !condition(); ++poll) {
             if (failed) return false;
-            if (poll >= polls) {
-                if (error) st_relaxed(error, code);
-                failed = true;
-                return false;
-            }
-            if ((poll & 1023u) == 1023u && error && ld_relaxed(error)) {
-                failed = true;
-                return false;
+            if (poll % LOOK == LOOK - 1) {
+                const u32 now = wait_clock(poll / LOOK);
+                if (poll == LOOK - 1) since = now;
+                if (now - since >= patience) {
+                    if (error) st_relaxed(error, code);
+                    failed = true;
+                    return false;
+                }
+                if (error && ld_relaxed(error)) {
+                    failed = true;
+                    return false;
+                }
             }
 #if ON_DEVICE
             spin_pause(poll < 16384u ? 0 : 64);

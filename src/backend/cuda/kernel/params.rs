@@ -290,14 +290,14 @@ mirrored! {
         layer: ForwardParams,
         fault: DevicePtr,
         tiles: u32,
-        polls: u32,
+        patience: u32,
     }
     PersistentBackwardParams {
         layer: BackwardParams,
         exchange: [DevicePtr; DIRECTIONS],
         fault: DevicePtr,
         tiles: u32,
-        polls: u32,
+        patience: u32,
     }
     ConvertParams { from: DevicePtr, to: DevicePtr, len: u64 }
 }

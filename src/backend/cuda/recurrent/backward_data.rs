@@ -10,7 +10,7 @@ use super::super::kernel::params::{
     StepBackwardParams,
 };
 use super::cell::{Run, candidate_run, gradient_slots, has_second_product, input_runs, recurrent_run};
-use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
+use super::engine::{Engine, PATIENCE, Sequences, Store, problem};
 use super::space::{DirectionScratch, DirectionSpace};
 use crate::backend::BackwardDataArgs;
 use crate::error::Result;
@@ -135,7 +135,7 @@ impl<D: Device> Engine<'_, D> {
                 exchange,
                 fault: self.plan.fault_address,
                 tiles: persistent.tiles,
-                polls: MOST_POLLS,
+                patience: PATIENCE,
             };
             self.run(&persistent.kernel, &persistent.launch, &params)?;
             return self.finish_backward(params.layer, args);

@@ -18,8 +18,9 @@ use crate::backend::ForwardMode;
 use crate::error::Result;
 use crate::rnn::{Dropout, LayerWeights, Layout, RnnDescriptor};
 
-/// How often a persistent kernel looks for what another block owes it before it gives up: seconds, where microseconds are usual.
-pub(super) const MOST_POLLS: u32 = 4_000_000;
+/// How long a persistent kernel waits for what another block owes it before it gives up, in units of 4096 clocks: about four seconds, where
+/// microseconds are usual.
+pub(super) const PATIENCE: u32 = 1_700_000;
 
 /// Sequences that a thread of a product in heads takes at a time.
 const HEAD_SEQUENCES: usize = 4;

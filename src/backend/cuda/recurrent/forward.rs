@@ -11,7 +11,7 @@ use super::super::kernel::params::{
 };
 use super::super::options::Family;
 use super::cell::{Run, candidate_run, has_second_product, recurrent_run};
-use super::engine::{Engine, MOST_POLLS, Sequences, Store, problem};
+use super::engine::{Engine, PATIENCE, Sequences, Store, problem};
 use crate::backend::ForwardArgs;
 use crate::error::Result;
 use crate::rnn::PaddedOutput;
@@ -132,7 +132,7 @@ impl<D: Device> Engine<'_, D> {
                 layer: *params,
                 fault: self.plan.fault_address,
                 tiles: persistent.tiles,
-                polls: MOST_POLLS,
+                patience: PATIENCE,
             };
             return self.run(&persistent.kernel, &persistent.launch, &params);
         }
