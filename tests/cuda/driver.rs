@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::passes::{
-    KERNEL, Memory, capture_and_replay, copies_and_fills, refused_launches, threads, too_little_memory,
+    KERNEL, Memory, capture_and_replay, copies_and_fills, on, refused_launches, threads, too_little_memory,
 };
 use fused_rnn::Error;
 use fused_rnn::backend::cuda::device::{Device, Launch};
 use fused_rnn::backend::cuda::driver::{self, Driver, DriverStream, Graph, Timer};
+use fused_rnn::backend::{ForwardMode, RecurrentBackend};
+use fused_rnn::rnn::{RnnDescriptor, RnnShape};
 
 /// Runs `scenario` in a process of its own that finds `library` as libcuda; returns the stand-in's log.
 fn run(scenario: &str, library: &Path, variables: &[(&str, &str)]) -> String {
@@ -132,6 +134,28 @@ fn launches_reach_the_driver_as_meant() {
     assert_eq!(log.matches("unload module").count(), log.matches("load module").count() / 2, "{log}");
 }
 
+/// What the driver says of clusters decides about one family, not about the plan.
+#[test]
+fn a_refused_question_refuses_a_family() {
+    let Some((_folder, library)) = stand_in("a_refused_question_refuses_a_family", &[]) else { return };
+    let chosen = |fail: (&str, &str)| run("families", &library, &[fail]);
+    if chosen(("FAKE_GPUS", "1")).contains("no image") {
+        let _ = writeln!(std::io::stderr(), "SKIPPED a_refused_question_refuses_a_family: this build has no kernels");
+        return;
+    }
+    for (variable, value, why) in [
+        ("FAKE_FAIL", "cuOccupancyMaxActiveClusters:912", "not cluster: the driver does not say"),
+        ("FAKE_FAIL", "cuOccupancyMaxPotentialClusterSize:1", "not cluster: the driver does not say"),
+        ("FAKE_CLUSTER", "4", "not cluster: a cluster of 8 blocks is over the GPU's 4 of this kernel"),
+        ("FAKE_FAIL", "cuOccupancyMaxActiveBlocksPerMultiprocessor:701", "not grid: the driver does not say"),
+    ] {
+        let loops = chosen((variable, value));
+        assert_eq!(loops.matches(why).count(), 2, "forward and backward with {value}: {loops}");
+    }
+    let loops = chosen(("FAKE_GPUS", "1"));
+    assert!(!loops.contains("not cluster") && !loops.contains("not grid"), "{loops}");
+}
+
 /// `fused-rnn bench --backend cuda`, with lists of arguments on standard input: a line of JSON each, also for what is wrong.
 #[cfg(feature = "cli")]
 #[test]
@@ -183,7 +207,7 @@ fn kernels_run_behind_the_driver() {
 fn engine() {
     use std::sync::Arc;
 
-    use super::passes::{bits, each_pass, on, passes_on_threads, primitives, repeats, replays};
+    use super::passes::{bits, each_pass, passes_on_threads, primitives, repeats, replays};
     use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
     use fused_rnn::backend::cuda::{CudaBackend, CudaOptions};
 
@@ -351,7 +375,22 @@ fn scenario() {
             }
             assert_eq!(driver.resident_blocks(&kernel, &launches[0]).unwrap(), 264);
             assert_eq!(driver.resident_blocks(&kernel, &launches[1]).unwrap(), 132 / 16 * 16);
+            assert_eq!(driver.largest_cluster(&kernel, &plain).unwrap(), 16);
             refused_launches(&driver);
+        }
+        Ok("families") => {
+            let (descriptor, shape) = (RnnDescriptor::lstm(64, 256), RnnShape { seq_len: 8, batch: 8 });
+            match on::<half::bf16>(&Driver::open(0).unwrap()).plan(&descriptor, shape, ForwardMode::Training) {
+                Ok(plan) => {
+                    let loops = plan.time_loops();
+                    let why: Vec<String> = loops.iter().map(|one| format!("{}: {}", one.family, one.why)).collect();
+                    std::fs::write(std::env::var("FAKE_LOG").unwrap(), why.join("\n")).unwrap();
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+                    std::fs::write(std::env::var("FAKE_LOG").unwrap(), "no image").unwrap();
+                }
+            }
         }
         #[cfg(feature = "emulated")]
         Ok("engine") => engine(),

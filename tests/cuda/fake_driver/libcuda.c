@@ -10,6 +10,7 @@
 //   FAKE_GPUS=2             number of GPUs
 //   FAKE_CAPABILITY=90      compute capability of all of them, times ten
 //   FAKE_FAIL=cuName:700    that function fails with that code
+//   FAKE_CLUSTER=4          most blocks of a cluster
 //   FAKE_PARAMS=8           bytes of every kernel's parameter, where kernels are not run
 //   FAKE_ENGINE=1f0,3c,2a4  fused_rnn_host_kernels, fused_rnn_host_kernel_count, fused_rnn_host_launch: addresses, hex
 //   -DWITHOUT_CLUSTERS      at compile time: a driver from before cuLaunchKernelEx
@@ -478,6 +479,13 @@ int cuOccupancyMaxActiveClusters(int* count, Function* function, const Config* c
     unsigned cluster;
     int cooperative, code = look(config, function, &cluster, &cooperative);
     *count = 132 / (int)cluster;
+    return code;
+}
+int cuOccupancyMaxPotentialClusterSize(int* size, Function* function, const Config* config) {
+    IN_CONTEXT();
+    unsigned cluster;
+    int cooperative, code = look(config, function, &cluster, &cooperative);
+    *size = (int)setting("FAKE_CLUSTER", function->non_portable ? 16 : 8);
     return code;
 }
 int cuLaunchKernelEx(const Config* config, Function* function, void** params, void** extra) {

@@ -245,12 +245,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "dh * (h_prev - n) * slope_z",
         "dh * (n - h_prev) * slope_z",
     ),
-    bug(
-        "cells/lstm.cuh",
-        "LSTM: what comes back through c is lost",
-        "peepholes.o(dc + du * o",
-        "peepholes.o(du * o",
-    ),
+    bug("cells/lstm.cuh", "LSTM: what comes back through c is lost", "peepholes.o(dc + du * o", "peepholes.o(du * o"),
     bug(
         "cells/lstm.cuh",
         "LSTM: the clip of the cell lets gradients through",

@@ -41,7 +41,8 @@ pub struct Properties {
     pub multiprocessors: u32,
     /// Dynamic shared memory that one block may opt in to, bytes.
     pub shared_bytes_per_block: u32,
-    /// Most blocks of a cluster, non-portable sizes included; 1 where there are no clusters.
+    /// Most blocks of any kernel's cluster, non-portable sizes included; 1 where there are no clusters. What a given kernel's may have
+    /// is for [`Device::largest_cluster`] to say.
     pub max_cluster: u32,
     /// Whether all blocks of a launch can be made resident together.
     pub cooperative: bool,
@@ -129,11 +130,21 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// [`Error::Unsupported`] where no image for this device has it.
     fn kernel(&self, name: &str) -> Result<Self::Kernel>;
 
-    /// How many blocks of a launch the device can hold at a time; in whole clusters.
+    /// Most blocks of a cluster of this kernel, with the threads and the shared memory of `launch`; 1 where there are no clusters.
     ///
     /// # Errors
     ///
     /// [`Error::Driver`] where the driver refuses the call.
+    fn largest_cluster(&self, kernel: &Self::Kernel, launch: &Launch) -> Result<u32> {
+        let _ = (kernel, launch);
+        Ok(self.properties().max_cluster)
+    }
+
+    /// How many blocks of a launch the device can hold at a time; in whole clusters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`] where the driver refuses the call, as it does on some devices for clusters that do not fit.
     fn resident_blocks(&self, kernel: &Self::Kernel, launch: &Launch) -> Result<u32>;
 
     /// Gives a launch to `stream` and returns. `params` are the bytes of the kernel's only parameter.

@@ -57,6 +57,15 @@ impl<D: Device, P: Params> Kernel<D, P> {
         Self::load(device, &format!("{name}_{dtype}"))
     }
 
+    /// Most blocks of a cluster of such launches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`] where the driver refuses the call.
+    pub(crate) fn largest_cluster(&self, device: &D, launch: &Launch) -> Result<u32> {
+        device.largest_cluster(&self.kernel, launch)
+    }
+
     /// How many blocks of a launch the device can hold at a time.
     ///
     /// # Errors

@@ -202,9 +202,6 @@ fn geometry<D: Device, P: Persistent>(
     let batch_tiles = shape.batch.div_ceil(PERSISTENT_TILE as usize) as u32;
     let blocks = about.blocks(descriptor.hidden_size as u32);
     let directions = descriptor.num_directions() as u32;
-    if about.family == Exchange::Cluster && blocks > properties.max_cluster {
-        return Ok(Err(format!("a cluster of {blocks} blocks is over the GPU's {}", properties.max_cluster)));
-    }
     if about.family == Exchange::Grid && !properties.cooperative {
         return Ok(Err("the GPU has no cooperative launch".to_owned()));
     }
@@ -215,6 +212,15 @@ fn geometry<D: Device, P: Persistent>(
         cooperative: about.family == Exchange::Grid,
         shared_bytes: about.shared_bytes(tiles).min(u64::from(u32::MAX)) as u32,
     };
+    if about.family == Exchange::Cluster {
+        match asked(kernel.largest_cluster(device, &at(1)))? {
+            Ok(largest) if blocks <= largest => {}
+            Ok(largest) => {
+                return Ok(Err(format!("a cluster of {blocks} blocks is over the GPU's {largest} of this kernel")));
+            }
+            Err(why) => return Ok(Err(why)),
+        }
+    }
     let mut first = None;
     let mut tiles = 1;
     while tiles <= batch_tiles {
@@ -222,7 +228,10 @@ fn geometry<D: Device, P: Persistent>(
         if about.shared_bytes(tiles) > u64::from(properties.shared_bytes_per_block) {
             break;
         }
-        let resident = kernel.resident_blocks(device, &launch)?;
+        let resident = match asked(kernel.resident_blocks(device, &launch))? {
+            Ok(resident) => resident,
+            Err(why) => return Ok(Err(why)),
+        };
         if launch.grid.iter().map(|n| u64::from(*n)).product::<u64>() <= u64::from(resident) {
             return Ok(Ok((launch, tiles, resident)));
         }
@@ -242,6 +251,18 @@ fn geometry<D: Device, P: Persistent>(
             "the GPU cannot hold {blocks} blocks for each of {directions} direction{} and their share of {batch_tiles} tiles of {PERSISTENT_TILE} sequences at once",
             if directions == 1 { "" } else { "s" },
         ))),
+    }
+}
+
+/// What the driver says of a kernel's occupancy, or why a family is not to be used: drivers refuse the question, rather than answer 0, on
+/// small GPUs and parts of GPUs. What else is wrong with the device shows where something runs.
+fn asked(answer: Result<u32>) -> Result<Result<u32, String>> {
+    match answer {
+        Ok(number) => Ok(Ok(number)),
+        Err(error @ Error::Driver { .. }) => {
+            Ok(Err(format!("the driver does not say how much of it fits the GPU: {error}")))
+        }
+        Err(error) => Err(error),
     }
 }
 

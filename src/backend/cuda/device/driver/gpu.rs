@@ -187,6 +187,21 @@ impl Device for Driver {
         Ok(kernel)
     }
 
+    fn largest_cluster(&self, kernel: &DriverKernel, launch: &Launch) -> Result<u32> {
+        if self.properties.max_cluster == 1 {
+            return Ok(1);
+        }
+        let _current = self.context.enter()?;
+        let mut attributes = no_attributes();
+        let configuration =
+            configuration(&Launch { cluster: 1, cooperative: false, ..*launch }, std::ptr::null_mut(), &mut attributes);
+        let mut size: c_int = 0;
+        // SAFETY: the kernel's module is loaded; the configuration and its attributes live through the call.
+        unsafe { call!(cuOccupancyMaxPotentialClusterSize(&mut size, kernel.function.0, &configuration)) }
+            .map_err(|error| within(error, &describe(&kernel.name, launch)))?;
+        Ok(u32::try_from(size).unwrap_or(0).clamp(1, self.properties.max_cluster))
+    }
+
     fn resident_blocks(&self, kernel: &DriverKernel, launch: &Launch) -> Result<u32> {
         let _current = self.context.enter()?;
         let mut count: c_int = 0;

@@ -55,6 +55,7 @@ const FUNCTIONS: &[&str] = &[
     "cuModuleUnload",
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     "cuOccupancyMaxActiveClusters",
+    "cuOccupancyMaxPotentialClusterSize",
     "cuStreamBeginCapture_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",

@@ -106,8 +106,8 @@ pub(super) fn properties(device: sys::CUdevice) -> Result<Properties> {
         attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
         attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
     );
-    // Eight blocks are portable; 9.0 and 10.x take sixteen where the kernel allows it. Whether a given kernel's clusters fit is
-    // for `resident_blocks` to say.
+    // Eight blocks are portable; 9.0 and 10.x take at most sixteen where the kernel allows it. How many a given kernel may have on this
+    // very GPU, which may be a part of one, is for `largest_cluster` to ask.
     let max_cluster = match attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH)? {
         0 => 1,
         _ if matches!(capability.0, 9 | 10) => 16,
