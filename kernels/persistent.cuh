@@ -8,6 +8,7 @@
 //   backward   R^T dgates:   ROWS = 1,               the vector is the dgates   (K = G*H, element unit * G + gate)
 //
 // The parts  persistent/shape.cuh: how a block divides its work. persistent/product.cuh: the slice, its product, partial sums.
+//            persistent/ahead.cuh: addresses and inputs of the steps to come.
 //            persistent/exchange.cuh: who gets a published vector to whom; everything else is the same text for the three families.
 //            Here: the cells' functions with the usual activations, and where everything stands in a block's shared memory.
 //
@@ -17,6 +18,7 @@
 #include "cells/gru.cuh"
 #include "cells/lstm.cuh"
 #include "cells/rnn.cuh"
+#include "persistent/ahead.cuh"
 #include "persistent/exchange.cuh"
 #include "persistent/product.cuh"
 #include "persistent/shape.cuh"
@@ -61,11 +63,12 @@ template <bool FAST> struct StandardFunctions {
 
 // ---- the block's shared memory -------------------------------------------------------------------------------------------
 
-// flags | partial sums | fragments | the exchange's own | for each tile: the exchange's vectors, STATES floats for each pair.
-template <class Product, class Exchange, int ROWS, int STATES, class S> struct Memory {
+// flags | partial sums | fragments | inputs under way | the exchange's own | for each tile: the exchange's vectors, STATES floats for each pair.
+template <class Product, class Exchange, class Ring, int ROWS, int STATES, class S> struct Memory {
     using Sums = PartialSums<ROWS, S::UNITS, Product::PARTS>;
     static constexpr int SUMS = 128, FRAGMENTS = SUMS + Exchange::SUM_BUFFERS * Sums::BYTES;
-    static constexpr int FIXED = FRAGMENTS + Product::SHARED_BYTES, TILES = FIXED + Exchange::FIXED_BYTES;
+    static constexpr int RING = FRAGMENTS + Product::SHARED_BYTES;
+    static constexpr int FIXED = RING + Ring::BYTES, TILES = FIXED + Exchange::FIXED_BYTES;
     static constexpr int STATE = S::CELLS * S::THREADS * 4;  // bytes of one state of a tile
     static constexpr int TILE_BYTES = Exchange::TILE_BYTES + STATES * STATE;
     u8* memory;
@@ -75,6 +78,7 @@ template <class Product, class Exchange, int ROWS, int STATES, class S> struct M
         return {reinterpret_cast<float*>(memory + SUMS + item % Exchange::SUM_BUFFERS * Sums::BYTES)};
     }
     DEVICE uint4* fragments() const { return reinterpret_cast<uint4*>(memory + FRAGMENTS); }
+    DEVICE Ring ring() const { return {reinterpret_cast<float*>(memory + RING)}; }
     DEVICE u8* fixed() const { return memory + FIXED; }
     DEVICE u8* tiles() const { return memory + TILES; }
     // State i of pair e of this thread.

@@ -13,14 +13,14 @@
 // Oracle     src/backend/reference/ through tests/operator/backends/.
 #include "persistent.cuh"
 
-// What a pair reads of a step; on its way while the product is waited for.
-template <class Cell> struct BackwardInputs {
-    float saved[Cell::GATES];
-    float dy;              // zero where it does not count
-    float c, c_prev;       // LSTM
-    float q, h_prev;       // GRU
-    u32 valid;             // whether the step is within the sequence's length
-    u32 anew_after;        // whether the step after started from the initial state
+// What a pair reads of a step and computes from it before the gradients arrive.
+template <class E> struct BackwardInputs {
+    E dy;         // as it stands in memory: it is under way until it is used
+    u32 options;  // of these; VALID where there are neither lengths nor resets
+    enum { VALID = 1, ANEW = 2, ANEW_AFTER = 4 };  // within the length; the step, or the one after, started from the initial state
+    DEVICE bool valid() const { return options & VALID; }
+    DEVICE bool anew() const { return options & ANEW; }
+    DEVICE bool anew_after() const { return options & ANEW_AFTER; }
 };
 
 // What a pair's step gave: gradients of gates, and (GRU) of n.
@@ -28,108 +28,189 @@ template <int G> struct BackwardResults {
     float da[G], da_n;
 };
 
-// A step of a unit: gradients of its gates, in the order of the weights' rows, and (GRU) of n; dh becomes the part of dh of the
-// step before that needs no product, dc that of c of the step before.
-template <class F>
-DEVICE void backward_unit(Rnn, const F& f, const BackwardInputs<Rnn>& in, float& dh, float&, float (&da)[1], float&) {
-    da[0] = rnn_backward(f, in.saved[0], dh);
-    dh = 0.0f;
-}
-template <class F>
-DEVICE void backward_unit(Lstm, const F& f, const BackwardInputs<Lstm>& in, float& dh, float& dc, float (&da)[4], float&) {
-    lstm_backward(f, in.saved, NoPeepholes<float>{}, in.c_prev, in.c, dh, dc, da);
-    dh = 0.0f;
-}
-template <class F>
-DEVICE void backward_unit(Gru, const F& f, const BackwardInputs<Gru>& in, float& dh, float&, float (&da)[3], float& da_n) {
-    float r, slope_r;
-    f.saved_gate(in.saved[Gru::R], r, slope_r);
-    const GruGradient<float> g = gru_backward(f, in.saved[Gru::Z], in.saved[Gru::N], in.h_prev, dh);
-    da_n = g.da_n;
-    da[Gru::R] = in.q * g.da_n * slope_r;
-    da[Gru::Z] = g.da_z;
-    da[Gru::N] = r * g.da_n;  // what R_n and b_hn get
-    dh = g.dh_prev;
-}
+// What forward saved of a step for a unit, and the derivative in two parts: `prepare` what follows from that alone, `step` the rest.
+// A step gives gradients of the gates, in the order of the weights' rows, and (GRU) of n; dh becomes the part of dh of the step before
+// that needs no product, dc that of c of the step before.
+template <class Cell> struct BackwardUnit;
+
+template <> struct BackwardUnit<Rnn> {
+    enum { SAVED, WIDTH };
+    float factor;
+    template <class F> DEVICE void prepare(const F& f, const float (&saved)[WIDTH]) { factor = rnn_factor(f, saved[SAVED]); }
+    DEVICE void step(float& dh, float&, float (&da)[1], float&) const {
+        da[0] = dh * factor;
+        dh = 0.0f;
+    }
+};
+
+template <> struct BackwardUnit<Lstm> {
+    enum { SAVED, C_PREV = 4, C, WIDTH };
+    LstmFactors<float> factors;
+    template <class F> DEVICE void prepare(const F& f, const float (&saved)[WIDTH]) {
+        const float gates[4] = {saved[0], saved[1], saved[2], saved[3]};
+        factors = lstm_factors(f, gates, saved[C_PREV], saved[C]);
+    }
+    DEVICE void step(float& dh, float& dc, float (&da)[4], float&) const {
+        lstm_backward(factors, NoPeepholes<float>{}, dh, dc, da);
+        dh = 0.0f;
+    }
+};
+
+template <> struct BackwardUnit<Gru> {
+    enum { SAVED, Q = 3, H_PREV, WIDTH };
+    GruGradient<float> factors;
+    float r, factor_r;
+    template <class F> DEVICE void prepare(const F& f, const float (&saved)[WIDTH]) {
+        float slope_r;
+        f.saved_gate(saved[Gru::R], r, slope_r);
+        factor_r = saved[Q] * slope_r;
+        factors = gru_factors(f, saved[Gru::Z], saved[Gru::N], saved[H_PREV]);
+    }
+    DEVICE void step(float& dh, float&, float (&da)[3], float& da_n) const {
+        const GruGradient<float> g = gru_backward(factors, dh);
+        da_n = g.da_n;
+        da[Gru::R] = g.da_n * factor_r;
+        da[Gru::Z] = g.da_z;
+        da[Gru::N] = r * g.da_n;  // what R_n and b_hn get
+        dh = g.dh_prev;
+    }
+};
 
 template <class Cell, class Math, template <int, int, class> class X, class S> struct PersistentBackward {
     using E = typename Math::E;
     static constexpr int G = Cell::GATES, SLOTS = Cell::GRADIENT_SLOTS;
     using Product = typename ProductOf<Math, 1, G * S::CAPACITY, S>::type;
     using Exchange = X<0, G * S::CAPACITY * int(sizeof(E)), S>;
+    using Unit = BackwardUnit<Cell>;
+    using Ring = InputRing<Unit::WIDTH, S>;
     enum { STATE_DH, STATE_DC };
-    using Layout = Memory<Product, Exchange, 1, Cell::CELL_STATE ? 2 : 1, S>;
+    using Layout = Memory<Product, Exchange, Ring, 1, Cell::CELL_STATE ? 2 : 1, S>;
     using Functions = StandardFunctions<!Math::EXACT>;
-    using Inputs = BackwardInputs<Cell>;
+
+    const PersistentBackwardParams& launch;
+    const BackwardParams& p;
+    const BackwardDirection& d;
+    const Layout memory;
+    const u32 j;       // this thread's unit
+    const bool real;   // otherwise padding of the vector, if it is inside that
+    const u32 padded;  // hidden_size, whole lines
+    const Group group;
+    const Functions functions;
+    Exchange exchange;
+    Product product;
+    BackwardInputs<E> inputs[S::CELLS];
+    // Of pair 0 of the group's first tile, in the step that is computed: the first element of its row in a tensor [T, B, H], from which its
+    // places in the gates, their gradients, cell_state and q follow; and dy.
+    u64 row;
+    i64 row_stride;
+    Walk<const E> dy;
+    // The next item whose saved values are fetched. h_prev is that of the GRU.
+    u32 next_n, next_tile;
+    Walk<const E> next_h_prev;
+    // The gradients of a thread's pair, and c of its step, where there is one tile and one pair. Otherwise they are in shared memory.
+    float own_dh, own_dc, own_c;
 
     static DEVICE void run(const PersistentBackwardParams& launch) {
-        const BackwardParams& p = launch.layer;
-        const BackwardDirection& d = p.direction[blockIdx.z];
         SHARED(u8, shared);
-        const Layout memory{shared};
-        const u32 H = p.hidden_size, T = p.seq_len, padded = (H + 31) / 32 * 32, row_bytes = padded * G * u32(sizeof(E));
-        const u32 first_unit = blockIdx.x * S::UNITS, j = first_unit + S::unit();
-        const bool real = j < H;  // otherwise padding of the vector, if it is inside that
+        PersistentBackward loop(launch, shared, blockIdx.y * launch.tiles * TILE);
+        loop.begin();
+        // Most problems are plain, and their steps are shorter for it.
+        const bool plain = loop.p.lengths == nullptr && loop.p.resets == nullptr && loop.group.tiles == 1;
+        if (TWO_LOOPS && plain) loop.template steps<TWO_LOOPS>();
+        else loop.template steps<false>();
+        loop.exchange.end();
+    }
 
-        const u32 first_tile = blockIdx.y * launch.tiles, all_tiles = (p.batch + TILE - 1) / TILE;
-        // Vector n is that of step T-1-n.
-        const Group group{{static_cast<u8*>(launch.exchange[blockIdx.z]), p.batch * row_bytes, row_bytes, 0, T},
-                          first_tile * TILE,
-                          p.batch,
-                          H,
-                          row_bytes,
-                          min(launch.tiles, all_tiles - first_tile)};
-        Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES);
+  private:
+    // What there are registers for: a loop for plain problems of its own, which keeps what is prepared through the product; in it the
+    // pair's own gradients.
+    static constexpr bool TWO_LOOPS = (Exchange::CAN_FAIL || !Math::EXACT) && S::SHARED_BLOCKS <= 4;
+    static constexpr bool SINGLE = S::CELLS == 1 && S::THREADS <= 256, NEARER = S::THREADS <= 256 || S::SHARED_BLOCKS > 0;
 
+    DEVICE PersistentBackward(const PersistentBackwardParams& launch, u8* shared, u32 first)
+        : launch(launch), p(launch.layer), d(p.direction[blockIdx.z]), memory{shared},
+          j(blockIdx.x * S::UNITS + S::unit()), real(j < p.hidden_size), padded((p.hidden_size + 31) / 32 * 32),
+          // Vector n is that of step T-1-n.
+          group{{static_cast<u8*>(launch.exchange[blockIdx.z]), p.batch * padded * G * u32(sizeof(E)), 0, p.seq_len},
+                first,
+                p.batch,
+                p.hidden_size,
+                padded * G * u32(sizeof(E)),
+                min(launch.tiles, (p.batch + TILE - 1) / TILE - first / TILE)},
+          functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU},
+          exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, {launch.fault, launch.patience}),
+          // Steps go backwards, and so do times, unless the direction does.
+          row((u64(d.reverse ? 0 : p.seq_len - 1) * p.batch + first + S::row(0)) * p.hidden_size),
+          row_stride(d.reverse ? i64(p.batch) * p.hidden_size : -i64(p.batch) * p.hidden_size),
+          dy(d.dy, p.dy_time_stride, (first + S::row(0)) * p.dy_batch_stride + j, !d.reverse, p.seq_len),
+          next_n(0), next_tile(0),
+          next_h_prev(d.h_prev, u64(p.rows) * p.h_prev_stride, u64(first + S::row(0)) * p.h_prev_stride + j, !d.reverse,
+                      p.seq_len) {}
+
+    // Element of pair e of a tile in a tensor of states, [B, H].
+    DEVICE u64 own(u32 tile, int e) const {
+        return u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+    }
+
+    DEVICE void begin() {
         if (threadIdx.x < 2) memory.flags()[threadIdx.x] = 0;
-        Product product;
-        product.load(BackwardMatrix<E, G>{static_cast<const E*>(d.weight_hh), H}, first_unit, memory.fragments());
+        product.load(BackwardMatrix<E, G>{static_cast<const E*>(d.weight_hh), p.hidden_size}, blockIdx.x * S::UNITS, group.row_bytes,
+                     Exchange::pitch(group), memory.fragments());
         for (u32 tile = 0; tile < group.tiles; ++tile)
 #pragma unroll
             for (int e = 0; e < S::CELLS; ++e) {
                 const bool inside = real && S::row(e) < group.sequences(tile);
-                const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * H + j;
-                memory.state(tile, STATE_DH, e) = inside ? static_cast<const float*>(d.dh)[own] : 0.0f;
+                memory.state(tile, STATE_DH, e) = inside ? static_cast<const float*>(d.dh)[own(tile, e)] : 0.0f;
                 if (Cell::CELL_STATE)
-                    memory.state(tile, STATE_DC, e) = inside ? static_cast<const float*>(d.dc)[own] : 0.0f;
+                    memory.state(tile, STATE_DC, e) = inside ? static_cast<const float*>(d.dc)[own(tile, e)] : 0.0f;
             }
         exchange.begin();
         __syncthreads();
+    }
 
-        const Functions functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU};
-        Inputs inputs[S::CELLS];
+    // All steps. PLAIN: there is one tile, without lengths and resets. Ends early where a wait gave up, which all threads of the block
+    // know.
+    template <bool PLAIN> DEVICE void steps() {
+        constexpr bool EARLY = PLAIN && S::CELLS == 1;  // registers to keep what is prepared in through the product
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            inputs[e] = Inputs{};
-            inputs[e].valid = 1;
+            inputs[e] = {zero<E>(), BackwardInputs<E>::VALID};
         }
-        prefetch(p, d, group, 0, 0, j, inputs);
+        own_dh = memory.state(0, STATE_DH, 0);
+        own_dc = memory.state(0, Cell::CELL_STATE ? STATE_DC : STATE_DH, 0);
+        if constexpr (PLAIN && SINGLE && Cell::CELL_STATE) {
+            const float* const c = static_cast<const float*>(d.cell_state) + row + j;
+            own_c = real && S::row(0) < group.sequences(0) ? *c : 0.0f;
+        }
+#pragma unroll
+        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_saved<PLAIN>(i, 0, i);
+        fetch_dy<PLAIN>(0, p.seq_len > 1);
+        if constexpr (!PLAIN) fetch_options(0, 0);
         u32 item = 0;
         // Round n computes dh of step T-1-n, with the product of the vector before, and publishes vector n; the last round has
         // no step left and writes dh.
-        for (u32 n = 0; n <= T; ++n) {
-            for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {
+        for (u32 n = 0; n <= p.seq_len; ++n) {
+            for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile, ++item) {
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
-                if (n > 0) {
-                    const auto vector = exchange.wait(tile, n - 1, {launch.fault, launch.patience, failed});
-                    product.multiply(vector, group.row_bytes, group.sequences(tile), memory.fragments(), sums,
-                                     H - min(H, first_unit));
-                }
+                memory.ring().wait();
+                Unit unit{};
+                if (EARLY && n < p.seq_len) unit = prepare<PLAIN>(tile, item, 0);
+                if (n > 0)
+                    product.multiply(exchange.wait(tile, n - 1, failed), group.sequences(tile), memory.fragments(), sums);
                 __syncthreads();
-                if (Exchange::CAN_FAIL && *failed) {  // the same for all threads of the block
-                    exchange.end();
-                    return;
-                }
                 const u32 sequences = group.sequences(tile);
-                if (n == T) {
-                    if (real) finish(d, group, memory, sums, tile, j);
+                if (n == p.seq_len) {
+                    if (Exchange::CAN_FAIL && *failed) return;
+                    if (real) finish<PLAIN>(sums, tile);
                     if (Exchange::SUM_BUFFERS == 1) __syncthreads();  // the next tile's sums take the place of this one's
                     continue;
                 }
                 BackwardResults<G> results[S::CELLS];
-                if (p.resets != nullptr && n > 0 && real) restart(d, group, memory, sums, tile, j, inputs);
-                S::each_pair(sequences, [&](int e) { step(memory, functions, sums, n, tile, e, inputs[e], results[e]); });
+                if (!PLAIN && p.resets != nullptr && n > 0 && real) restart(sums, tile);
+                S::each_pair(sequences, [&](int e) {
+                    step<PLAIN>(EARLY ? unit : prepare<PLAIN>(tile, item, e), sums, n, tile, e, results[e]);
+                });
 #pragma unroll
                 for (int e = 0; e < S::CELLS; ++e) {
                     float da[G];
@@ -138,129 +219,177 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                     publish<E>(exchange, tile, n, S::row(e), j, S::row(e) < sequences && j < padded, da);
                 }
                 exchange.published(tile, n);
-                const bool last_tile = tile + 1 == group.tiles;
-                if (!last_tile || n + 1 < T)
-                    prefetch(p, d, group, last_tile ? n + 1 : n, last_tile ? 0 : tile + 1, j, inputs);
-                if (real) store_gradients(p, d, group, n, tile, j, results);
+                // What nobody waits for.
+                fetch_saved<PLAIN>(item + Ring::AHEAD, n, Ring::AHEAD);
+                const bool last_tile = PLAIN || tile + 1 == group.tiles;
+                if (last_tile) dy.next();
+                if (!last_tile || n + 1 < p.seq_len) {
+                    fetch_dy<PLAIN>(last_tile ? 0 : tile + 1, n + 2 < p.seq_len);
+                    if constexpr (!PLAIN) fetch_options(last_tile ? n + 1 : n, last_tile ? 0 : tile + 1);
+                }
+                if (real) store_gradients(PLAIN ? 0 : tile, results);
+                // Looked at after the step, which is garbage then, because its results do not have to wait for it so.
+                if (Exchange::CAN_FAIL && *failed) return;
             }
+            row += row_stride;
+            hide(row);
+            exchange.next();
         }
-        exchange.end();
     }
 
-  private:
-    // Places within a step are 32-bit, so that they add to a base which is the same for all threads.
-    static DEVICE void prefetch(const BackwardParams& p, const BackwardDirection& d, const Group& group, u32 n, u32 tile, u32 j,
-                                Inputs (&inputs)[S::CELLS]) {
-        const u32 step = p.seq_len - 1 - n, t = time_of(d.reverse, p.seq_len, step), H = p.hidden_size;
-        const u32 after = n > 0 ? time_of(d.reverse, p.seq_len, step + 1) : t;
-        const u32 before = step > 0 ? time_of(d.reverse, p.seq_len, step - 1) : t;
-        const u64 rows = u64(t) * p.batch;
-        const u32 first = group.first_sequence + tile * TILE, sequences = group.sequences(tile);
-        if (j >= H) return;
-        const u32 b = first + S::row(0), own = b * H + j;  // of pair 0
-        const float* const gates = static_cast<const float*>(d.gates) + rows * (G * H) + (b * G * H + j);
-        const float* const q = static_cast<const float*>(d.q) + rows * H + own;
-        const float* const c = static_cast<const float*>(d.cell_state) + rows * H + own;
-        const float* const c_prev = static_cast<const float*>(d.cell_state) + u64(before) * p.batch * H + own;
-        const E* const h_prev =
-            static_cast<const E*>(d.h_prev) + u64(t) * p.rows * p.h_prev_stride + (b * p.h_prev_stride + j);
-        const E* const dy = static_cast<const E*>(d.dy) + t * p.dy_time_stride + b * p.dy_batch_stride + j;
-        S::each_pair(sequences, [&](int e) {
-            Inputs& in = inputs[e];
-            const u32 rows_on = e * S::ROW_STEP;
+    // Begins to fetch what forward saved of the next item, of this number. `n`, of the row that the walks stand at, is `ahead` items
+    // before it, which are rounds where there is one tile.
+    template <bool PLAIN> DEVICE void fetch_saved(u32 item, u32 n, u32 ahead) {
+        if (PLAIN) next_n = n + ahead;
+        if (next_n < p.seq_len) {
+            const u32 H = p.hidden_size, tile = PLAIN ? 0 : next_tile;
+            const u64 next_row = row + i64(PLAIN ? ahead : next_n - n) * row_stride + tile * (TILE * H);
+            const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
+            const float* const state = static_cast<const float*>(G == 3 ? d.q : d.cell_state) + (next_row + j);
+            const E* const h_prev = next_h_prev.at(tile * (TILE * p.h_prev_stride));
+            const bool first = next_n + 1 == p.seq_len;  // of the steps
+            if (real)
+                S::each_pair(group.sequences(tile), [&](int e) {
 #pragma unroll
-            for (u32 k = 0; k < G; ++k) in.saved[k] = gates[(rows_on * G + k) * H];
-            if constexpr (G == 3) {
-                in.q = q[rows_on * H];
-                in.h_prev = to_float(h_prev[rows_on * p.h_prev_stride]);
+                    for (u32 k = 0; k < G; ++k) fetch(item, e, Unit::SAVED + k, from + (e * S::ROW_STEP * G + k) * H);
+                    const float* const own_state = state + e * S::ROW_STEP * H;
+                    if constexpr (Cell::CELL_STATE) {
+                        if (!(PLAIN && SINGLE)) fetch(item, e, Unit::C, own_state);
+                        if (!first) fetch(item, e, Unit::C_PREV, own_state + row_stride);
+                        else *memory.ring().place(item, e, Unit::C_PREV) = load_or_zero<E>(d.c0, own(tile, e));
+                    }
+                    if constexpr (G == 3) {
+                        fetch(item, e, Unit::Q, own_state);
+                        fetch_element(item, e, Unit::H_PREV, h_prev + e * S::ROW_STEP * p.h_prev_stride);
+                    }
+                });
+            if (PLAIN || ++next_tile == group.tiles) {
+                next_tile = 0;
+                ++next_n;
+                if (G == 3) next_h_prev.next();
             }
-            if constexpr (Cell::CELL_STATE) {
-                in.c = c[rows_on * H];
-                in.c_prev = c_prev[rows_on * H];
-            }
-            in.dy = d.dy != nullptr ? to_float(dy[rows_on * p.dy_batch_stride]) : 0.0f;
+        }
+        memory.ring().commit();
+    }
+    DEVICE void fetch(u32 item, int e, u32 i, const float* from) {
+        memory.ring().copy(item, e, i, from);
+    }
+    // The same of an element: the word that it is in, of a tensor whose rows begin with words.
+    DEVICE void fetch_element(u32 item, int e, u32 i, const E* from) {
+        fetch(item, e, i, reinterpret_cast<const float*>(from - (sizeof(E) == 2 ? j % 2 : 0)));
+    }
+
+    // Fetches dy of the step that `dy` stands at, and brings that of the next one, where there is a further one, nearer.
+    template <bool PLAIN> DEVICE void fetch_dy(u32 tile, bool further) {
+        if (d.dy == nullptr || !real) return;
+        const E* const from = dy.at(PLAIN ? 0 : tile * TILE * p.dy_batch_stride);
+        S::each_pair(group.sequences(tile), [&](int e) {
+            const E* const at = from + e * S::ROW_STEP * p.dy_batch_stride;
+            inputs[e].dy = *at;
+            if (further && NEARER) prefetch_l2(at + dy.stride);
         });
-        if (step > 0 && p.lengths == nullptr && p.resets == nullptr) return;
+    }
+
+    // Whether the step of a round counts, and which steps start from the initial state.
+    DEVICE void fetch_options(u32 n, u32 tile) {
+        const u32 step = p.seq_len - 1 - n, t = time_of(d.reverse, p.seq_len, step);
+        const u32 after = n > 0 ? time_of(d.reverse, p.seq_len, step + 1) : t;
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            Inputs& in = inputs[e];
-            const u32 sequence = first + S::row(e);
-            if (S::row(e) >= sequences) continue;
-            in.valid = is_valid(p.lengths, t, sequence);
-            in.anew_after = n > 0 && is_reset(p.resets, p.batch, after, sequence) && is_valid(p.lengths, after, sequence);
-            // Past the length y is zero, or in the forward direction under `hold` the last valid output again.
-            if (!in.valid && !(p.hold && !d.reverse)) in.dy = 0.0f;
-            if (Cell::CELL_STATE && starts_anew(p.lengths, p.resets, p.batch, step, t, sequence))
-                in.c_prev = load_or_zero<E>(d.c0, u64(sequence) * H + j);
+            BackwardInputs<E>& in = inputs[e];
+            const u32 b = group.first_sequence + tile * TILE + S::row(e);
+            if (!real || S::row(e) >= group.sequences(tile)) continue;
+            const bool anew_after = n > 0 && is_reset(p.resets, p.batch, after, b) && is_valid(p.lengths, after, b);
+            in.options = (is_valid(p.lengths, t, b) ? in.VALID : 0) | (anew_after ? in.ANEW_AFTER : 0) |
+                         (starts_anew(p.lengths, p.resets, p.batch, step, t, b) ? in.ANEW : 0);
         }
+    }
+
+    // What can be computed of a pair's step while its gradients are under way.
+    template <bool PLAIN> DEVICE Unit prepare(u32 tile, u32 item, int e) {
+        float saved[Unit::WIDTH];
+#pragma unroll
+        for (u32 i = 0; i < Unit::WIDTH; ++i) saved[i] = threadIdx.x < Ring::PAIRS ? *memory.ring().place(item, e, i) : 0.0f;
+        if constexpr (G == 3 && sizeof(E) == 2) {
+            const u32 word = __float_as_uint(saved[Unit::H_PREV]);
+            saved[Unit::H_PREV] = j % 2 ? unpack_high<E>(word) : unpack_low<E>(word);
+        }
+        if constexpr (Cell::CELL_STATE) {
+            if constexpr (PLAIN && SINGLE) {
+                saved[Unit::C] = own_c;
+                own_c = saved[Unit::C_PREV];
+            } else if (!PLAIN && inputs[e].anew() && real && S::row(e) < group.sequences(tile)) {
+                saved[Unit::C_PREV] = load_or_zero<E>(d.c0, own(tile, e));
+            }
+        }
+        Unit unit;
+        unit.prepare(functions, saved);
+        return unit;
     }
 
     // Gradient of the output that pair e's step before left behind, dy aside, as far as the state holds it and the product.
-    template <class Sums> static DEVICE float carried(const Layout& memory, const Sums& sums, u32 tile, int e) {
+    template <class Sums> DEVICE float carried(const Sums& sums, float state, int e) const {
         float product[1];
         sums.sum(S::row(e), S::unit(), product);
-        return memory.state(tile, STATE_DH, e) + product[0];
+        return state + product[0];
     }
 
     // Where the step after started from the initial state, what was carried belongs to that.
-    template <class Sums>
-    static DEVICE void restart(const BackwardDirection& d, const Group& group, const Layout& memory, const Sums& sums, u32 tile,
-                               u32 j, const Inputs (&inputs)[S::CELLS]) {
+    template <class Sums> DEVICE void restart(const Sums& sums, u32 tile) {
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            if (S::row(e) >= group.sequences(tile) || !inputs[e].anew_after) continue;
-            const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
-            static_cast<float*>(d.dh_reset)[own] += carried(memory, sums, tile, e);
-            if (Cell::CELL_STATE) static_cast<float*>(d.dc_reset)[own] += memory.state(tile, STATE_DC, e);
+            if (S::row(e) >= group.sequences(tile) || !inputs[e].anew_after()) continue;
+            static_cast<float*>(d.dh_reset)[own(tile, e)] += carried(sums, memory.state(tile, STATE_DH, e), e);
+            if (Cell::CELL_STATE) static_cast<float*>(d.dc_reset)[own(tile, e)] += memory.state(tile, STATE_DC, e);
         }
     }
 
     // The step of a pair. What padding computes is garbage that nobody uses.
-    template <class Sums>
-    static DEVICE void step(const Layout& memory, const Functions& functions, const Sums& sums, u32 n, u32 tile, int e,
-                            const Inputs& in, BackwardResults<G>& out) {
-        float dh = n > 0 ? carried(memory, sums, tile, e) : memory.state(tile, STATE_DH, e);
+    template <bool PLAIN, class Sums> DEVICE void step(const Unit& unit, const Sums& sums, u32 n, u32 tile, int e, BackwardResults<G>& out) {
+        const BackwardInputs<E>& in = inputs[e];
+        float& state_dh = PLAIN && SINGLE ? own_dh : memory.state(tile, STATE_DH, e);
+        float& state_dc = PLAIN && SINGLE ? own_dc : memory.state(tile, Cell::CELL_STATE ? STATE_DC : STATE_DH, e);
+        float dh = n > 0 ? carried(sums, state_dh, e) : state_dh;
         float dc = 0.0f;
-        if constexpr (Cell::CELL_STATE) dc = in.anew_after ? 0.0f : memory.state(tile, STATE_DC, e);
-        dh = (in.anew_after ? 0.0f : dh) + in.dy;
+        if constexpr (Cell::CELL_STATE) dc = !PLAIN && in.anew_after() ? 0.0f : state_dc;
+        // Past the length y is zero, or in the forward direction under `hold` the last valid output again.
+        const bool counts = PLAIN || in.valid() || (p.hold && !d.reverse);
+        dh = (!PLAIN && in.anew_after() ? 0.0f : dh) + (counts ? to_float(in.dy) : 0.0f);
         float dh_direct = dh, dc_before = dc;
-        backward_unit(Cell{}, functions, in, dh_direct, dc_before, out.da, out.da_n);
+        unit.step(dh_direct, dc_before, out.da, out.da_n);
+        const bool valid = PLAIN || in.valid();
 #pragma unroll
-        for (int k = 0; k < G; ++k) out.da[k] = in.valid ? out.da[k] : 0.0f;
-        if constexpr (G == 3) out.da_n = in.valid ? out.da_n : 0.0f;
-        memory.state(tile, STATE_DH, e) = in.valid ? dh_direct : dh;
-        if constexpr (Cell::CELL_STATE) memory.state(tile, STATE_DC, e) = in.valid ? dc_before : dc;
+        for (int k = 0; k < G; ++k) out.da[k] = valid ? out.da[k] : 0.0f;
+        if constexpr (G == 3) out.da_n = valid ? out.da_n : 0.0f;
+        state_dh = valid ? dh_direct : dh;
+        if constexpr (Cell::CELL_STATE) state_dc = valid ? dc_before : dc;
     }
 
     // What goes to the initial state.
-    template <class Sums>
-    static DEVICE void finish(const BackwardDirection& d, const Group& group, const Layout& memory, const Sums& sums, u32 tile,
-                              u32 j) {
+    template <bool PLAIN, class Sums> DEVICE void finish(const Sums& sums, u32 tile) {
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             if (S::row(e) >= group.sequences(tile)) continue;
-            const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
-            static_cast<float*>(d.dh)[own] = carried(memory, sums, tile, e);
-            if (Cell::CELL_STATE) static_cast<float*>(d.dc)[own] = memory.state(tile, STATE_DC, e);
+            const float dh = PLAIN && SINGLE ? own_dh : memory.state(tile, STATE_DH, e);
+            static_cast<float*>(d.dh)[own(tile, e)] = carried(sums, dh, e);
+            if (Cell::CELL_STATE) static_cast<float*>(d.dc)[own(tile, e)] = PLAIN && SINGLE ? own_dc : memory.state(tile, STATE_DC, e);
         }
     }
 
-    static DEVICE void store_gradients(const BackwardParams& p, const BackwardDirection& d, const Group& group, u32 n, u32 tile,
-                                       u32 j, const BackwardResults<G> (&results)[S::CELLS]) {
-        const u32 t = time_of(d.reverse, p.seq_len, p.seq_len - 1 - n), H = p.hidden_size;
-        const u32 b = group.first_sequence + tile * TILE + S::row(0);  // of pair 0
-        E* const dgates = static_cast<E*>(d.dgates) + u64(t) * p.batch * (SLOTS * H) + (b * SLOTS * H + j);
+    DEVICE void store_gradients(u32 tile, const BackwardResults<G> (&results)[S::CELLS]) {
+        const u32 H = p.hidden_size;
+        E* const to = static_cast<E*>(d.dgates) + ((row + tile * (TILE * H)) * SLOTS + j);
         S::each_pair(group.sequences(tile), [&](int e) {
             const BackwardResults<G>& r = results[e];
             const u32 row = e * S::ROW_STEP * SLOTS;
             if constexpr (SLOTS == G) {
 #pragma unroll
-                for (u32 k = 0; k < G; ++k) dgates[(row + k) * H] = round_to<E>(r.da[k]);
+                for (u32 k = 0; k < G; ++k) to[(row + k) * H] = round_to<E>(r.da[k]);
             } else {
-                dgates[(row + Gru::SLOT_N) * H] = round_to<E>(r.da_n);
-                dgates[(row + Gru::SLOT_R) * H] = round_to<E>(r.da[Gru::R]);
-                dgates[(row + Gru::SLOT_Z) * H] = round_to<E>(r.da[Gru::Z]);
-                dgates[(row + Gru::SLOT_Q) * H] = round_to<E>(r.da[Gru::N]);
+                to[(row + Gru::SLOT_N) * H] = round_to<E>(r.da_n);
+                to[(row + Gru::SLOT_R) * H] = round_to<E>(r.da[Gru::R]);
+                to[(row + Gru::SLOT_Z) * H] = round_to<E>(r.da[Gru::Z]);
+                to[(row + Gru::SLOT_Q) * H] = round_to<E>(r.da[Gru::N]);
             }
         });
     }

@@ -91,179 +91,244 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     static constexpr int G = Cell::GATES;
     using Product = typename ProductOf<Math, G, S::CAPACITY, S>::type;
     using Exchange = X<1, S::CAPACITY * int(sizeof(E)), S>;
+    using Ring = InputRing<G, S>;
     enum { STATE_H, STATE_C };
-    using Layout = Memory<Product, Exchange, G, Cell::CELL_STATE ? 2 : 1, S>;
+    using Layout = Memory<Product, Exchange, Ring, G, Cell::CELL_STATE ? 2 : 1, S>;
     using Functions = StandardFunctions<!Math::EXACT>;
 
+    const PersistentForwardParams& launch;
+    const ForwardParams& p;
+    const ForwardDirection& d;
+    const Layout memory;
+    const u32 j;      // this thread's unit
+    const bool real;  // otherwise padding of the vector, if it is inside that
+    const Group group;
+    const Functions functions;
+    Exchange exchange;
+    Product product;
+    ForwardUnit<Cell> unit;
+    ForwardInputs<G> inputs[S::CELLS];
+    // Of pair 0 of the group's first tile, in the step that is computed: the first element of its row in a tensor [T, B, H], from which its
+    // places in the gates, cell_state and q follow; y; and h_prev of the step after.
+    u64 row;
+    i64 row_stride;
+    Walk<E> y, h_prev;
+    // The next item whose W x is fetched.
+    u32 next_step, next_tile;
+    // The state of a thread's pair where there is one tile and one pair. Otherwise states are in shared memory.
+    float own_h, own_c;
+
     static DEVICE void run(const PersistentForwardParams& launch) {
-        const ForwardParams& p = launch.layer;
-        const ForwardDirection& d = p.direction[blockIdx.z];
         SHARED(u8, shared);
-        const Layout memory{shared};
-        const u32 H = p.hidden_size, T = p.seq_len, stride = p.h_prev_stride;
-        const u32 first_unit = blockIdx.x * S::UNITS, j = first_unit + S::unit();
-        const bool real = j < H;  // otherwise padding of the vector, if it is inside that
+        PersistentForward loop(launch, shared, blockIdx.y * launch.tiles * TILE);
+        loop.begin();
+        // Most problems are plain, and their steps are shorter for it.
+        const bool plain = loop.p.lengths == nullptr && loop.p.resets == nullptr && loop.group.tiles == 1;
+        if (TWO_LOOPS && plain ? loop.template steps<TWO_LOOPS>() : loop.template steps<false>()) loop.finish();
+        loop.exchange.end();
+    }
 
-        // With one slot, which only the first step's is, every time has it.
-        const u32 slot_bytes = p.slots == 1 ? 0 : p.rows * stride * u32(sizeof(E));
-        const u32 first_tile = blockIdx.y * launch.tiles, all_tiles = (p.batch + TILE - 1) / TILE;
-        const Group group{{static_cast<u8*>(d.h_prev), slot_bytes, stride * u32(sizeof(E)), d.reverse, T},
-                          first_tile * TILE,
-                          p.batch,
-                          H,
-                          stride * u32(sizeof(E)),
-                          min(launch.tiles, all_tiles - first_tile)};
-        Exchange exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES);
+  private:
+    static constexpr bool TWO_LOOPS = Exchange::CAN_FAIL || !Math::EXACT;  // registers for a loop for plain problems of its own
 
+    DEVICE PersistentForward(const PersistentForwardParams& launch, u8* shared, u32 first)
+        : launch(launch), p(launch.layer), d(p.direction[blockIdx.z]), memory{shared},
+          j(blockIdx.x * S::UNITS + S::unit()), real(j < p.hidden_size),
+          // With one slot, which only the first step's is, every time has it.
+          group{{static_cast<u8*>(d.h_prev), p.slots == 1 ? 0 : p.rows * p.h_prev_stride * u32(sizeof(E)), d.reverse, p.seq_len},
+                first,
+                p.batch,
+                p.hidden_size,
+                p.h_prev_stride * u32(sizeof(E)),
+                min(launch.tiles, (p.batch + TILE - 1) / TILE - first / TILE)},
+          functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU},
+          exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, {launch.fault, launch.patience}),
+          row((u64(d.reverse ? p.seq_len - 1 : 0) * p.batch + first + S::row(0)) * p.hidden_size),
+          row_stride(d.reverse ? -i64(p.batch) * p.hidden_size : i64(p.batch) * p.hidden_size),
+          y(d.y, p.y_time_stride, (first + S::row(0)) * p.y_batch_stride + j, d.reverse, p.seq_len),
+          h_prev(d.h_prev, u64(p.rows) * p.h_prev_stride, u64(first + S::row(0)) * p.h_prev_stride + j, d.reverse, p.seq_len),
+          next_step(0), next_tile(0) {
+        h_prev.next();
+    }
+
+    // Element of pair e of a tile in a tensor of states, [B, H].
+    DEVICE u64 own(u32 tile, int e) const {
+        return u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+    }
+
+    DEVICE void begin() {
         if (threadIdx.x < 2) memory.flags()[threadIdx.x] = 0;
-        Product product;
-        product.load(ForwardMatrix<E>{static_cast<const E*>(d.weight_hh), H}, first_unit, memory.fragments());
-        ForwardUnit<Cell> unit;
-        if (real) unit.template load<E>(d, H, j);
+        product.load(ForwardMatrix<E>{static_cast<const E*>(d.weight_hh), p.hidden_size}, blockIdx.x * S::UNITS, group.row_bytes,
+                     Exchange::pitch(group), memory.fragments());
+        if (real) unit.template load<E>(d, p.hidden_size, j);
         for (u32 tile = 0; tile < group.tiles; ++tile)
 #pragma unroll
             for (int e = 0; e < S::CELLS; ++e) {
                 const bool inside = real && S::row(e) < group.sequences(tile);
-                const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * H + j;
-                memory.state(tile, STATE_H, e) = inside ? load_or_zero<E>(d.h0, own) : 0.0f;
-                if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = inside ? load_or_zero<E>(d.c0, own) : 0.0f;
+                memory.state(tile, STATE_H, e) = inside ? load_or_zero<E>(d.h0, own(tile, e)) : 0.0f;
+                if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = inside ? load_or_zero<E>(d.c0, own(tile, e)) : 0.0f;
             }
         exchange.begin();
         __syncthreads();
+    }
 
-        const Functions functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU};
-        ForwardInputs<G> inputs[S::CELLS];
+    // All steps. PLAIN: there is one tile, without lengths and resets. False: a wait gave up, which all threads of the block know.
+    template <bool PLAIN> DEVICE bool steps() {
+        constexpr bool EARLY = PLAIN && S::CELLS == 1;  // registers to keep W x in through the product
+        if (PLAIN && S::CELLS == 1) {
+            own_h = memory.state(0, STATE_H, 0);
+            if (Cell::CELL_STATE) own_c = memory.state(0, STATE_C, 0);
+        }
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) inputs[e] = {{}, 1, 0};
-        prefetch(p, d, group, 0, 0, j, inputs);
+#pragma unroll
+        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_wx<PLAIN>(i, 0, i);
+        if constexpr (!PLAIN) fetch_options(0, 0);
         u32 item = 0;
-        for (u32 step = 0; step < T; ++step) {
-            for (u32 tile = 0; tile < group.tiles; ++tile, ++item) {
+        for (u32 step = 0; step < p.seq_len; ++step) {
+            for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile, ++item) {
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
-                {
-                    const auto vector = exchange.wait(tile, step, {launch.fault, launch.patience, failed});
-                    product.multiply(vector, group.row_bytes, group.sequences(tile), memory.fragments(), sums,
-                                     H - min(H, first_unit));
-                }
+                memory.ring().wait();
+                if (EARLY) take_wx(item, 0);
+                product.multiply(exchange.wait(tile, step, failed), group.sequences(tile), memory.fragments(), sums);
                 __syncthreads();
-                if (Exchange::CAN_FAIL && *failed) {  // the same for all threads of the block
-                    exchange.end();
-                    return;
-                }
                 ForwardResults<G> results[S::CELLS];
                 const u32 sequences = group.sequences(tile);
                 S::each_pair(sequences, [&](int e) {
-                    advance(memory, functions, unit, sums, p.hold && !d.reverse, tile, e, inputs[e], results[e]);
+                    if (!EARLY) take_wx(item, e);
+                    advance<PLAIN>(sums, tile, e, results[e]);
                 });
-                if (p.resets != nullptr && real) restart(d, group, memory, tile, j, inputs, results);
-                if (step + 1 < T)
+                if (!PLAIN && p.resets != nullptr && real) restart(tile, results);
+                if (step + 1 < p.seq_len)
 #pragma unroll
                     for (int e = 0; e < S::CELLS; ++e) {
                         const float start[1] = {real ? results[e].start : 0.0f};
-                        publish<E>(exchange, tile, step + 1, S::row(e), j, S::row(e) < sequences && j < stride, start);
+                        publish<E>(exchange, tile, step + 1, S::row(e), j, S::row(e) < sequences && j < p.h_prev_stride, start);
                     }
                 exchange.published(tile, step + 1);
+                // What nobody waits for.
+                fetch_wx<PLAIN>(item + Ring::AHEAD, step, Ring::AHEAD);
+                if (real) store_results<PLAIN>(step, tile, results);
                 const bool last_tile = tile + 1 == group.tiles;
-                if (!last_tile || step + 1 < T)
-                    prefetch(p, d, group, last_tile ? step + 1 : step, last_tile ? 0 : tile + 1, j, inputs);
-                if (real) store_results(p, d, group, step, tile, j, results);
+                if (!PLAIN && (!last_tile || step + 1 < p.seq_len))
+                    fetch_options(last_tile ? step + 1 : step, last_tile ? 0 : tile + 1);
+                // Looked at after the step, which is garbage then, because its results do not have to wait for it so.
+                if (Exchange::CAN_FAIL && *failed) return false;
             }
+            row += row_stride;
+            hide(row);
+            y.next();
+            h_prev.next();
+            exchange.next();
         }
+        if (PLAIN && S::CELLS == 1) {
+            memory.state(0, STATE_H, 0) = own_h;
+            if (Cell::CELL_STATE) memory.state(0, STATE_C, 0) = own_c;
+        }
+        return true;
+    }
+
+    // The final states.
+    DEVICE void finish() {
         for (u32 tile = 0; tile < group.tiles; ++tile)
 #pragma unroll
             for (int e = 0; e < S::CELLS; ++e) {
                 if (!real || S::row(e) >= group.sequences(tile)) continue;
-                const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * H + j;
-                if (d.hn != nullptr) store<E>(d.hn, own, memory.state(tile, STATE_H, e));
-                if (Cell::CELL_STATE && d.cn != nullptr) store<E>(d.cn, own, memory.state(tile, STATE_C, e));
+                if (d.hn != nullptr) store<E>(d.hn, own(tile, e), memory.state(tile, STATE_H, e));
+                if (Cell::CELL_STATE && d.cn != nullptr) store<E>(d.cn, own(tile, e), memory.state(tile, STATE_C, e));
             }
-        exchange.end();
     }
 
-  private:
-    // Places within a step are 32-bit, so that they add to a base which is the same for all threads.
-    static DEVICE void prefetch(const ForwardParams& p, const ForwardDirection& d, const Group& group, u32 step, u32 tile,
-                                u32 j, ForwardInputs<G> (&inputs)[S::CELLS]) {
-        const u32 t = time_of(d.reverse, p.seq_len, step), H = p.hidden_size;
-        const float* const wx = static_cast<const float*>(d.gates) + u64(t) * p.batch * (G * H);
-        const u32 first = group.first_sequence + tile * TILE, sequences = group.sequences(tile);
-        if (j >= H) return;
-        const float* const own = wx + ((first + S::row(0)) * G * H + j);
-        S::each_pair(sequences, [&](int e) {
+    // Begins to fetch W x of the next item, of this number. The walks stand at `step`, which is `ahead` items before it: steps where there is
+    // one tile.
+    template <bool PLAIN> DEVICE void fetch_wx(u32 item, u32 step, u32 ahead) {
+        if (PLAIN) next_step = step + ahead;
+        if (next_step < p.seq_len) {
+            const u32 H = p.hidden_size;
+            const u64 next_row = row + i64(PLAIN ? ahead : next_step - step) * row_stride + (PLAIN ? 0 : next_tile * (TILE * H));
+            const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
+            if (real)
+                S::each_pair(group.sequences(PLAIN ? 0 : next_tile), [&](int e) {
 #pragma unroll
-            for (u32 k = 0; k < G; ++k) inputs[e].wx[k] = own[(e * S::ROW_STEP * G + k) * H];
-        });
-        if (p.lengths == nullptr && p.resets == nullptr) return;
+                    for (u32 k = 0; k < G; ++k) memory.ring().copy(item, e, k, from + (e * S::ROW_STEP * G + k) * H);
+                });
+            if (PLAIN || ++next_tile == group.tiles) {
+                next_tile = 0;
+                ++next_step;
+            }
+        }
+        memory.ring().commit();
+    }
+    // W x of a pair of this item, once it is there.
+    DEVICE void take_wx(u32 item, int e) {
+        if (threadIdx.x < Ring::PAIRS)
+#pragma unroll
+            for (u32 k = 0; k < G; ++k) inputs[e].wx[k] = *memory.ring().place(item, e, k);
+    }
+
+    // Whether the step of an item counts, and whether the one after starts from the initial state.
+    DEVICE void fetch_options(u32 step, u32 tile) {
+        const u32 t = time_of(d.reverse, p.seq_len, step), next = time_of(d.reverse, p.seq_len, step + 1);
         const bool more = p.resets != nullptr && step + 1 < p.seq_len;
-        const u32 next = time_of(d.reverse, p.seq_len, step + 1);
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            const u32 b = first + S::row(e);
-            if (S::row(e) >= sequences) continue;
+            const u32 b = group.first_sequence + tile * TILE + S::row(e);
+            if (!real || S::row(e) >= group.sequences(tile)) continue;
             inputs[e].valid = is_valid(p.lengths, t, b);
             inputs[e].anew = more && is_reset(p.resets, p.batch, next, b) && is_valid(p.lengths, next, b);
         }
     }
 
     // The step of a pair. What padding computes is garbage that nobody uses.
-    template <class Sums>
-    static DEVICE void advance(const Layout& memory, const Functions& functions, const ForwardUnit<Cell>& unit, const Sums& sums,
-                               bool hold, u32 tile, int e, const ForwardInputs<G>& in, ForwardResults<G>& out) {
+    template <bool PLAIN, class Sums> DEVICE void advance(const Sums& sums, u32 tile, int e, ForwardResults<G>& out) {
+        const ForwardInputs<G>& in = inputs[e];
         float rh[G];
         sums.sum(S::row(e), S::unit(), rh);
-        const float h_before = memory.state(tile, STATE_H, e);
+        float& state_h = PLAIN && S::CELLS == 1 ? own_h : memory.state(tile, STATE_H, e);
+        float& state_c = PLAIN && S::CELLS == 1 ? own_c : memory.state(tile, Cell::CELL_STATE ? STATE_C : STATE_H, e);
+        const float h_before = state_h;
         float c = 0.0f;
-        if constexpr (Cell::CELL_STATE) c = memory.state(tile, STATE_C, e);
+        if constexpr (Cell::CELL_STATE) c = state_c;
         out.c = c;
         const float h = to_float(round_to<E>(unit.step(functions, in.wx, rh, h_before, c, out.saved, out.q)));
-        out.valid = in.valid;
-        out.y = in.valid ? h : hold ? h_before : 0.0f;
-        out.start = in.valid ? h : h_before;
-        memory.state(tile, STATE_H, e) = out.start;
-        if constexpr (Cell::CELL_STATE) {
-            out.c = in.valid ? c : out.c;
-            memory.state(tile, STATE_C, e) = out.c;
-        }
+        out.valid = PLAIN || in.valid;
+        out.y = out.valid ? h : p.hold && !d.reverse ? h_before : 0.0f;
+        out.start = out.valid ? h : h_before;
+        state_h = out.start;
+        if constexpr (Cell::CELL_STATE) state_c = out.c = out.valid ? c : out.c;
     }
 
     // Where the next step starts from the initial state, puts that in the place of the state.
-    static DEVICE void restart(const ForwardDirection& d, const Group& group, const Layout& memory, u32 tile, u32 j,
-                               const ForwardInputs<G> (&inputs)[S::CELLS], ForwardResults<G> (&results)[S::CELLS]) {
+    DEVICE void restart(u32 tile, ForwardResults<G> (&results)[S::CELLS]) {
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             if (S::row(e) >= group.sequences(tile) || !inputs[e].anew) continue;
-            const u64 own = u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
-            results[e].start = memory.state(tile, STATE_H, e) = load_or_zero<E>(d.h0, own);
-            if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own);
+            results[e].start = memory.state(tile, STATE_H, e) = load_or_zero<E>(d.h0, own(tile, e));
+            if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own(tile, e));
         }
     }
 
-    // What nobody waits for.
-    static DEVICE void store_results(const ForwardParams& p, const ForwardDirection& d, const Group& group, u32 step, u32 tile,
-                                     u32 j, const ForwardResults<G> (&results)[S::CELLS]) {
-        const u32 t = time_of(d.reverse, p.seq_len, step), H = p.hidden_size, sequences = group.sequences(tile);
-        const u32 b = group.first_sequence + tile * TILE + S::row(0);  // of pair 0
-        E* const y = static_cast<E*>(d.y) + t * p.y_time_stride + b * p.y_batch_stride + j;
-        S::each_pair(sequences, [&](int e) { y[e * S::ROW_STEP * p.y_batch_stride] = round_to<E>(results[e].y); });
+    template <bool PLAIN> DEVICE void store_results(u32 step, u32 tile, const ForwardResults<G> (&results)[S::CELLS]) {
+        const u32 H = p.hidden_size, sequences = group.sequences(tile);
+        E* const to_y = y.at(tile * TILE * p.y_batch_stride);
+        S::each_pair(sequences, [&](int e) { to_y[e * S::ROW_STEP * p.y_batch_stride] = round_to<E>(results[e].y); });
         if (p.save == SAVE_NOTHING) return;
-        const u64 before = u64(t) * p.batch;
-        float* const gates = static_cast<float*>(d.gates) + before * (G * H) + (b * G * H + j);
-        float* const q = static_cast<float*>(d.q) + before * H + (b * H + j);
-        float* const cell_state = static_cast<float*>(d.cell_state) + before * H + (b * H + j);
+        const u64 own_row = row + tile * (TILE * H);
+        float* const to_gates = static_cast<float*>(d.gates) + (own_row * G + j);
+        float* const to_saved = static_cast<float*>(G == 3 ? d.q : d.cell_state) + (own_row + j);
         S::each_pair(sequences, [&](int e) {
             const ForwardResults<G>& r = results[e];
-            if (r.valid) {
+            if (PLAIN || r.valid) {
 #pragma unroll
-                for (u32 k = 0; k < G; ++k) gates[(e * S::ROW_STEP * G + k) * H] = r.saved[k];
-                if constexpr (G == 3) q[e * S::ROW_STEP * H] = r.q;
+                for (u32 k = 0; k < G; ++k) to_gates[(e * S::ROW_STEP * G + k) * H] = r.saved[k];
+                if constexpr (G == 3) to_saved[e * S::ROW_STEP * H] = r.q;
             }
-            if constexpr (Cell::CELL_STATE) cell_state[e * S::ROW_STEP * H] = r.c;
+            if constexpr (Cell::CELL_STATE) to_saved[e * S::ROW_STEP * H] = r.c;
         });
         if (Exchange::THROUGH_GLOBAL || step + 1 == p.seq_len) return;
-        const u32 next = time_of(d.reverse, p.seq_len, step + 1);
-        E* const h_prev = static_cast<E*>(d.h_prev) + u64(next) * p.rows * p.h_prev_stride + (b * p.h_prev_stride + j);
-        S::each_pair(sequences, [&](int e) { h_prev[e * S::ROW_STEP * p.h_prev_stride] = round_to<E>(results[e].start); });
+        E* const to_h_prev = h_prev.at(tile * (TILE * p.h_prev_stride));
+        S::each_pair(sequences, [&](int e) { to_h_prev[e * S::ROW_STEP * p.h_prev_stride] = round_to<E>(results[e].start); });
     }
 };
 

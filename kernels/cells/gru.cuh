@@ -24,12 +24,17 @@ template <class V> struct GruGradient {
     V dh_prev;  // the part that goes straight to the previous output: z * dh
 };
 
+// The same by dh: what the forward pass alone determines, so that it can be computed before the gradient arrives.
 template <class F, class V>
-DEVICE GruGradient<V> gru_backward(const F& functions, V saved_z, V saved_n, V h_prev, V dh) {
+DEVICE GruGradient<V> gru_factors(const F& functions, V saved_z, V saved_n, V h_prev) {
     V z, n, slope_z, slope_n;
     functions.saved_gate(saved_z, z, slope_z);
     functions.saved_state(saved_n, n, slope_n);
-    return {dh * (V(1) - z) * slope_n, dh * (h_prev - n) * slope_z, dh * z};
+    return {(V(1) - z) * slope_n, (h_prev - n) * slope_z, z};
+}
+
+template <class V> DEVICE GruGradient<V> gru_backward(const GruGradient<V>& factors, V dh) {
+    return {dh * factors.da_n, dh * factors.da_z, dh * factors.dh_prev};
 }
 
 template <class F, class V> DEVICE void Gru::first(const F& functions, UnitForward<V>& u) {
@@ -45,13 +50,13 @@ template <class F, class V> DEVICE void Gru::rest(const F& functions, UnitForwar
 }
 
 template <class F, class V> DEVICE V Gru::candidate_gradient(const F& functions, const UnitBackward<V>& u) {
-    return gru_backward(functions, u.saved[Z], u.saved[N], u.h_prev, u.dh).da_n;
+    return gru_backward(gru_factors(functions, u.saved[Z], u.saved[N], u.h_prev), u.dh).da_n;
 }
 
 template <class F, class V> DEVICE void Gru::backward(const F& functions, UnitBackward<V>& u) {
     V r, slope_r;
     functions.saved_gate(u.saved[R], r, slope_r);
-    const GruGradient<V> g = gru_backward(functions, u.saved[Z], u.saved[N], u.h_prev, u.dh);
+    const GruGradient<V> g = gru_backward(gru_factors(functions, u.saved[Z], u.saved[N], u.h_prev), u.dh);
     u.da[N] = g.da_n;
     u.da[Z] = g.da_z;
     u.dh = g.dh_prev;

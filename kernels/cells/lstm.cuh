@@ -51,9 +51,16 @@ DEVICE LstmUnit<V> lstm_forward(const F& functions, const V (&a)[4], const P& pe
     return r;
 }
 
-// Gradients of the pre-activations into da, of c_prev into dc, which holds that of c before.
-template <class F, class P, class V>
-DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const P& peepholes, V c_prev, V c, V du, V& dc, V (&da)[4]) {
+// What the derivative of a unit takes from the forward pass alone, so that it can be computed before the gradients arrive.
+template <class V> struct LstmFactors {
+    V a[4];    // of the pre-activations: O's by du, the others' by ds
+    V output;  // of c by du, through the output
+    V clip;    // of s = f c_prev + i g by c
+    V forget;  // of c_prev by s
+};
+
+template <class F, class V>
+DEVICE LstmFactors<V> lstm_factors(const F& functions, const V (&saved)[4], V c_prev, V c) {
     V i, f, g, o, slope_i, slope_f, slope_g, slope_o;
     functions.saved_gate(saved[Lstm::I], i, slope_i);
     functions.saved_state(saved[Lstm::G], g, slope_g);
@@ -65,14 +72,26 @@ DEVICE void lstm_backward(const F& functions, const V (&saved)[4], const P& peep
         functions.saved_gate(saved[Lstm::F], f, slope_f);
     }
     const V out = functions.output(c);
-    da[Lstm::O] = du * out * slope_o;
-    const V dc_total = peepholes.o(dc + du * o * functions.output_slope(c, out), da[Lstm::O]);
-    const V ds = dc_total * functions.clip_cell_slope(f * c_prev + i * g);
-    const V di = functions.coupled() ? ds * (g - c_prev) : ds * g;
-    da[Lstm::I] = di * slope_i;
-    da[Lstm::F] = ds * c_prev * slope_f;
-    da[Lstm::G] = ds * i * slope_g;
-    dc = peepholes.f(peepholes.i(ds * f, da[Lstm::I]), da[Lstm::F]);
+    LstmFactors<V> r;
+    r.a[Lstm::I] = (functions.coupled() ? g - c_prev : g) * slope_i;
+    r.a[Lstm::F] = c_prev * slope_f;
+    r.a[Lstm::G] = i * slope_g;
+    r.a[Lstm::O] = out * slope_o;
+    r.output = o * functions.output_slope(c, out);
+    r.clip = functions.clip_cell_slope(f * c_prev + i * g);
+    r.forget = f;
+    return r;
+}
+
+// Gradients of the pre-activations into da, of c_prev into dc, which holds that of c before.
+template <class P, class V>
+DEVICE void lstm_backward(const LstmFactors<V>& factors, const P& peepholes, V du, V& dc, V (&da)[4]) {
+    da[Lstm::O] = du * factors.a[Lstm::O];
+    const V ds = peepholes.o(dc + du * factors.output, da[Lstm::O]) * factors.clip;
+    da[Lstm::I] = ds * factors.a[Lstm::I];
+    da[Lstm::F] = ds * factors.a[Lstm::F];
+    da[Lstm::G] = ds * factors.a[Lstm::G];
+    dc = peepholes.f(peepholes.i(ds * factors.forget, da[Lstm::I]), da[Lstm::F]);
 }
 
 // Those that the step kernels loaded, for either pass.
@@ -92,5 +111,5 @@ template <class Fs, class V> DEVICE void Lstm::rest(const Fs& functions, UnitFor
 }
 
 template <class Fs, class V> DEVICE void Lstm::backward(const Fs& functions, UnitBackward<V>& u) {
-    lstm_backward(functions, u.saved, peepholes_of(u), u.state_prev[0], u.state[0], u.dh, u.dstate[0], u.da);
+    lstm_backward(lstm_factors(functions, u.saved, u.state_prev[0], u.state[0]), peepholes_of(u), u.dh, u.dstate[0], u.da);
 }

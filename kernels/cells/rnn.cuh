@@ -6,10 +6,11 @@
 template <class F, class V> DEVICE V rnn_forward(const F& functions, V a) { return functions.state(a); }
 
 // da = dh * state'(a)
-template <class F, class V> DEVICE V rnn_backward(const F& functions, V saved, V dh) {
+// Gradient of the pre-activation by dh.
+template <class F, class V> DEVICE V rnn_factor(const F& functions, V saved) {
     V value, slope;
     functions.saved_state(saved, value, slope);
-    return dh * slope;
+    return slope;
 }
 
 struct Rnn : CellBase<1, 0> {
@@ -17,6 +18,6 @@ struct Rnn : CellBase<1, 0> {
         u.h = u.gate[0] = rnn_forward(functions, u.a[0]);
     }
     template <class F, class V> static DEVICE void backward(const F& functions, UnitBackward<V>& u) {
-        u.da[0] = rnn_backward(functions, u.saved[0], u.dh);
+        u.da[0] = u.dh * rnn_factor(functions, u.saved[0]);
     }
 };

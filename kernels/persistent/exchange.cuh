@@ -9,8 +9,7 @@
 // shared and in global memory a vector is 8 rows (sequences) of K elements, row-major, a row padded to whole chunks of 64 bytes.
 // A lane reads it in pieces of 16 bytes.
 #pragma once
-#include "persistent/shape.cuh"
-#include "sequence.cuh"
+#include "persistent/ahead.cuh"
 
 constexpr u32 TIMED_OUT = 1;
 
@@ -21,9 +20,8 @@ constexpr u32 TIMED_OUT = 1;
 struct Patience {
     u32* status;
     u32 patience;
-    volatile u32* failed;
 
-    template <class Condition> DEVICE void until(Condition condition) const {
+    template <class Condition> DEVICE void until(Condition condition, volatile u32* failed) const {
         Spin spin(status, patience);
         if (!spin.until(condition, TIMED_OUT)) *failed = 1;
     }
@@ -35,15 +33,15 @@ struct Patience {
 DEVICE constexpr int vector_pitch(int row_bytes) { return (row_bytes + 127) / 128 * 128 + 64; }
 
 // A vector in shared memory.
-template <int PITCH> struct SharedVector {
+struct SharedVector {
     static constexpr int TOGETHER = 4;  // pieces that a lane should have on their way together
-    const u8* rows;
-    // out[i]: the piece at first + i * step of a row, for i < count; the others are not used.
-    template <int N> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 step, u32 count) const {
-        const u8* const from = rows + row * PITCH + first;
+    const u8* data;
+    // out[i]: the piece at first + i * STEP, which is of this row, for i < count; the others are not used.
+    template <int N, int STEP> DEVICE void fetch(uint4 (&out)[N], u32, u32 first, u32 count) const {
+        const u8* const from = data + first;
 #pragma unroll
         for (int i = 0; i < N; ++i)
-            out[i] = u32(i) < count ? *reinterpret_cast<const uint4*>(from + i * step) : make_uint4(0, 0, 0, 0);
+            out[i] = u32(i) < count ? *reinterpret_cast<const uint4*>(from + i * STEP) : make_uint4(0, 0, 0, 0);
     }
 };
 
@@ -51,28 +49,28 @@ template <int PITCH> struct SharedVector {
 struct PolledVector {
     static constexpr int TOGETHER = 8;
     const u8* data;
-    u32 row_bytes;
     u32 rows;     // sequences of the tile; the other rows are zero
     bool polled;  // false: it was complete before the launch
     Patience patience;
+    volatile u32* failed;
 
-    template <int N> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 step, u32 count) const {
-        const u8* const from = data + row * row_bytes + first;
+    template <int N, int STEP> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 count) const {
+        const u8* const from = data + first;
         if (row >= rows) count = 0;
 #pragma unroll
         for (int i = 0; i < N; ++i)
-            out[i] = u32(i) < count ? ld_relaxed16(from + i * step) : make_uint4(0, 0, 0, 0);
+            out[i] = u32(i) < count ? ld_relaxed16(from + i * STEP) : make_uint4(0, 0, 0, 0);
         if (!polled) return;
         patience.until([&] {
             bool complete = true;
 #pragma unroll
             for (int i = 0; i < N; ++i)
                 if (has_sentinel(out[i])) {
-                    out[i] = ld_relaxed16(from + i * step);
+                    out[i] = ld_relaxed16(from + i * STEP);
                     complete = false;
                 }
             return complete;
-        });
+        }, failed);
     }
 };
 
@@ -81,11 +79,8 @@ struct PolledVector {
 // Where a direction's vectors stand in global memory: vector n in slot n, or T-1-n in a reverse direction.
 struct GlobalVectors {
     u8* data;
-    u32 slot_bytes, row_bytes;
+    u32 slot_bytes;
     u32 reverse, seq_len;
-    DEVICE u8* row(u32 n, u32 sequence) const {
-        return data + u64(time_of(reverse, seq_len, n)) * slot_bytes + sequence * row_bytes;
-    }
 };
 
 // What an exchange must know of the group's work.
@@ -109,14 +104,17 @@ template <int FIRST, int ROW, class S> struct LocalExchange {
     static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = false;
     static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR, SUM_BUFFERS = 1;
-    const Group& group;
+    const Group group;
     u8* memory;
     u32 stride;  // between the memories of tiles
 
-    DEVICE LocalExchange(const Group& group, u8*, u8* per_tile, u32 stride) : group(group), memory(per_tile), stride(stride) {}
+    DEVICE LocalExchange(const Group& group, u8*, u8* per_tile, u32 stride, Patience)
+        : group(group), memory(per_tile), stride(stride) {}
+    DEVICE static u32 pitch(const Group&) { return PITCH; }
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE void begin() { fill_shared_vectors(*this); }
-    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience&) { return {buffer(tile, n)}; }
+    DEVICE SharedVector wait(u32 tile, u32 n, volatile u32*) { return {buffer(tile, n)}; }
+    DEVICE void next() {}
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         copy_words(buffer(tile, n) + row * PITCH + byte, w);
     }
@@ -129,13 +127,15 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
     static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = true;
     static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR + 128, SUM_BUFFERS = 2;
-    const Group& group;
+    const Group group;
     u8* memory;
     u32 stride;
     u32 blocks;
+    Patience patience;
 
-    DEVICE ClusterExchange(const Group& group, u8*, u8* per_tile, u32 stride)
-        : group(group), memory(per_tile), stride(stride), blocks(cluster_size()) {}
+    DEVICE ClusterExchange(const Group& group, u8*, u8* per_tile, u32 stride, Patience patience)
+        : group(group), memory(per_tile), stride(stride), blocks(cluster_size()), patience(patience) {}
+    DEVICE static u32 pitch(const Group&) { return PITCH; }
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE u64* barrier(u32 tile, u32 n) const {
         return reinterpret_cast<u64*>(memory + tile * stride + 2 * VECTOR) + ((n - FIRST) & 1);
@@ -153,11 +153,12 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
         cluster_arrive();
         cluster_wait();
     }
-    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
+    DEVICE SharedVector wait(u32 tile, u32 n, volatile u32* failed) {
         if (int(n) >= FIRST)
-            patience.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); });
+            patience.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); }, failed);
         return {buffer(tile, n)};
     }
+    DEVICE void next() {}
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         const u8* const to = buffer(tile, n) + row * PITCH + byte;
         const u64* const counter = barrier(tile, n);
@@ -186,16 +187,28 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
 template <int FIRST, int ROW, class S> struct GridExchange {
     static constexpr bool IN_SHARED = false, THROUGH_GLOBAL = true, CAN_FAIL = true;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 0, SUM_BUFFERS = 2;
-    const Group& group;
+    const Group group;
+    Patience patience;
+    Walk<u8> published_at;  // the group's rows of the vector that this step publishes; it waits for the one before
 
-    DEVICE GridExchange(const Group& group, u8*, u8*, u32) : group(group) {}
-    DEVICE void begin() {}
-    DEVICE PolledVector wait(u32 tile, u32 n, const Patience& patience) {
-        return {group.global.row(n, group.first_sequence + tile * TILE), group.global.row_bytes, group.sequences(tile),
-                int(n) >= FIRST, patience};
+    DEVICE GridExchange(const Group& group, u8*, u8*, u32, Patience patience)
+        : group(group), patience(patience),
+          published_at(group.global.data, group.global.slot_bytes, u64(group.first_sequence) * group.row_bytes, group.global.reverse,
+                       group.global.seq_len) {
+        if (FIRST == 1) published_at.next();
     }
+    DEVICE static u32 pitch(const Group& group) { return group.row_bytes; }
+    DEVICE void begin() {}
+    DEVICE u64 rows_of(u32 tile) const { return u64(tile) * (TILE * group.row_bytes); }
+    DEVICE PolledVector wait(u32 tile, u32 n, volatile u32* failed) {
+        return {published_at.at(rows_of(tile) - published_at.stride), group.sequences(tile), int(n) >= FIRST, patience, failed};
+    }
+    DEVICE void next() { published_at.next(); }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
-        u8* const to = group.global.row(n, group.first_sequence + tile * TILE + row) + byte;
+        u8* const to = published_at.at(rows_of(tile) + (row * group.row_bytes + byte));
+        // The vector after the next, which was filled with the sentinel before the launch and has left L2 since if there are many: so
+        // that no poll of it waits for DRAM.
+        if (n + 2 < group.global.seq_len) prefetch_l2(to + 2 * published_at.stride);
         if constexpr (WORDS == 1) st_relaxed(reinterpret_cast<u32*>(to), w[0]);
         else if constexpr (WORDS == 2) st_relaxed8(to, make_uint2(w[0], w[1]));
         else st_relaxed16(to, make_uint4(w[0], w[1], w[2], w[3]));
@@ -210,21 +223,27 @@ template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<
     static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
     static constexpr int FIXED_BYTES = VECTOR, TILE_BYTES = 0, SUM_BUFFERS = 1;
     u8* stage;
+    u32 divisor;  // pieces of a row, inverted
 
-    DEVICE StagedGridExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride)
-        : Base(group, fixed, per_tile, stride), stage(fixed) {}
+    DEVICE StagedGridExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride, Patience patience)
+        : Base(group, fixed, per_tile, stride, patience), stage(fixed), divisor(inverse(group.row_bytes / PIECE)) {}
+    DEVICE static u32 pitch(const Group&) { return PITCH; }
+    // n / pieces for n < 2^16 by a multiplication: an integer division takes some 40 instructions.
+    DEVICE static u32 inverse(u32 pieces) { return 0xffffffffu / pieces + 1; }
+    DEVICE u32 row_of(u32 piece) const { return u32(u64(piece) * divisor >> 32); }
     DEVICE void begin() {
         for (u32 i = threadIdx.x; i < VECTOR / PIECE; i += S::THREADS)
             reinterpret_cast<uint4*>(stage)[i] = make_uint4(0, 0, 0, 0);
         __syncthreads();
     }
-    DEVICE SharedVector<PITCH> wait(u32 tile, u32 n, const Patience& patience) {
-        const PolledVector from = Base::wait(tile, n, patience);
+    DEVICE SharedVector wait(u32 tile, u32 n, volatile u32* failed) {
+        const PolledVector from = Base::wait(tile, n, failed);
+        // Rows follow one another without a gap, in global memory.
         const u32 pieces = this->group.row_bytes / PIECE, all = pieces * from.rows;
         constexpr u32 TOGETHER = 4;  // pieces of a thread that are on their way together
         for (u32 i = threadIdx.x; i < all; i += S::THREADS * TOGETHER) {
             uint4 v[TOGETHER];
-            const auto place = [&](u32 at) { return from.data + at / pieces * from.row_bytes + at % pieces * PIECE; };
+            const auto place = [&](u32 at) { return from.data + at * PIECE; };
 #pragma unroll
             for (u32 j = 0; j < TOGETHER; ++j)
                 if (i + j * S::THREADS < all) v[j] = ld_relaxed16(place(i + j * S::THREADS));
@@ -239,11 +258,12 @@ template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<
                             complete = false;
                         }
                     return complete;
-                });
+                }, failed);
 #pragma unroll
             for (u32 j = 0; j < TOGETHER; ++j) {
                 const u32 at = i + j * S::THREADS;
-                if (at < all) *reinterpret_cast<uint4*>(stage + at / pieces * PITCH + at % pieces * PIECE) = v[j];
+                const u32 row = row_of(at);
+                if (at < all) *reinterpret_cast<uint4*>(stage + row * PITCH + (at - row * pieces) * PIECE) = v[j];
             }
         }
         __syncthreads();
@@ -256,6 +276,9 @@ template <template <int, int, class> class X, int FIRST, int ROW, class S>
 DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
     using Exchange = X<FIRST, ROW, S>;
     const Group& group = exchange.group;
+    const GlobalVectors& global = group.global;
+    const u8* const first = global.data + (global.reverse ? u64(global.seq_len - 1) * global.slot_bytes : 0) +
+                            u64(group.first_sequence) * group.row_bytes;  // vector 0
     for (u32 tile = 0; tile < group.tiles; ++tile) {
         const u32 pieces = group.row_bytes / PIECE, rows = group.sequences(tile);
         for (u32 i = threadIdx.x; i < 2 * Exchange::VECTOR / PIECE; i += S::THREADS) {
@@ -264,8 +287,7 @@ DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
             u8* const base = exchange.buffer(tile, buffer);
             uint4 v = make_uint4(0, 0, 0, 0);
             if (FIRST == 1 && buffer == 0 && row < rows && piece < pieces)
-                v = *reinterpret_cast<const uint4*>(group.global.row(0, group.first_sequence + tile * TILE + row) +
-                                                    piece * PIECE);
+                v = *reinterpret_cast<const uint4*>(first + (tile * TILE + row) * group.row_bytes + piece * PIECE);
             reinterpret_cast<uint4*>(base)[at] = v;
         }
     }

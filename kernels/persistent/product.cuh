@@ -125,7 +125,11 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
     static_assert(CHUNKS * S::K_SPLIT * CHUNK == K * int(sizeof(E)), "k does not divide");
     static_assert(IN_REGISTERS > 0, "registers first");
 
+    static constexpr u32 IDLE = 0xffffffffu;
+
     u32 a[IN_REGISTERS][TILES][2][4];
+    u32 offset;  // of this lane's first piece in a vector
+    u32 used;    // chunks of this warp; IDLE where it has padding only, whose sums nobody reads
 
     static DEVICE u32 k_part() { return warp_id() % S::K_SPLIT; }
     // Unit, in the block, of a lane's unit j of a group.
@@ -133,18 +137,22 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
         return ((warp_id() / S::K_SPLIT) * GROUPS + group) * 8 * LANE_UNITS + j * 8 + lane_id() / 4;
     }
 
-    template <class Matrix> DEVICE void load(const Matrix& matrix, u32 first_unit, uint4* shared) {
+    // `row_bytes` of a row of the vectors to come, whole chunks, which stand `pitch` bytes apart.
+    template <class Matrix>
+    DEVICE void load(const Matrix& matrix, u32 first_unit, u32 row_bytes, u32 pitch, uint4* shared) {
+        const u32 part = k_part(), all = row_bytes / CHUNK, units = matrix.hidden_size - min(matrix.hidden_size, first_unit);
+        offset = lane_id() / 4 * pitch + part * CHUNK + lane_id() % 4 * PIECE;
+        used = all > part ? (all - part + S::K_SPLIT - 1) / S::K_SPLIT : 0;
+        if (unit_of(0, 0) - lane_id() / 4 >= units) used = IDLE;
         if (matrix.aligned()) load_all<true>(matrix, first_unit, shared);
         else load_all<false>(matrix, first_unit, shared);
     }
 
-    // Partial sums of this block's rows with the vector of a tile. `row_bytes` of a row of the vector, whole chunks.
-    template <class Vector, class Sums>
-    DEVICE void multiply(const Vector& vector, u32 row_bytes, u32, const uint4* shared, const Sums& sums, u32 units) {
+    // Partial sums of this block's rows with the vector of a tile.
+    template <class Vector, class Sums> DEVICE void multiply(const Vector& vector, u32, const uint4* shared, const Sums& sums) {
         constexpr int FETCH = CHUNKS < Vector::TOGETHER ? CHUNKS : Vector::TOGETHER;
-        if (unit_of(0, 0) - lane_id() / 4 >= units) return;  // a warp with padding only; nobody reads its sums
-        const u32 lane = lane_id(), part = k_part(), all = row_bytes / CHUNK;
-        const u32 used = all > part ? (all - part + S::K_SPLIT - 1) / S::K_SPLIT : 0;  // chunks of this warp
+        if (used == IDLE) return;
+        const u32 lane = lane_id(), part = k_part();
         float acc[CHAINS][GROUPS][TILES][4];
 #pragma unroll
         for (int i = 0; i < CHAINS * GROUPS * TILES * 4; ++i)
@@ -152,8 +160,8 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
 #pragma unroll
         for (int first = 0; first < CHUNKS; first += FETCH) {
             uint4 b[FETCH];
-            vector.template fetch<FETCH>(b, lane / 4, ((first * S::K_SPLIT) + part) * CHUNK + lane % 4 * PIECE,
-                                         S::K_SPLIT * CHUNK, used - min(used, u32(first)));
+            vector.template fetch<FETCH, S::K_SPLIT * CHUNK>(b, lane / 4, offset + first * S::K_SPLIT * CHUNK,
+                                                             used - min(used, u32(first)));
 #pragma unroll
             for (int i = 0; i < FETCH; ++i) {
                 const int c = first + i;
@@ -259,7 +267,7 @@ template <int ROWS, int K, class S> struct ExactProduct {
     static constexpr int SPLIT = S::THREADS / S::UNITS;
     static constexpr int LANES = S::UNITS < 32 ? 32 / S::UNITS : 1;  // of a warp that share a unit
     static constexpr int PIECES = K / 4 / SPLIT;
-    static constexpr int FETCH = PIECES < 4 ? PIECES : 4;
+    static constexpr int ROUNDS = (PIECES + 3) / 4, FETCH = (PIECES + ROUNDS - 1) / ROUNDS;  // at most 4 pieces at a time
     static constexpr int CHAINS = ROWS == 1 ? 4 : 1;
     static constexpr int PARTS = SPLIT / LANES;
     static constexpr int SHARED_BYTES = 0;
@@ -268,16 +276,21 @@ template <int ROWS, int K, class S> struct ExactProduct {
     static_assert(S::SHARED_BLOCKS == 0 && S::K_SPLIT == SPLIT, "the threads of a unit share k");
 
     float w[ROWS][PIECES][4];
+    u32 offset;  // of this thread's first piece in a row
+    u32 pitch;   // from one row of a vector to the next
+    u32 used;    // pieces of this thread
 
-    template <class Matrix> DEVICE void load(const Matrix& matrix, u32 first_unit, uint4*) {
+    template <class Matrix> DEVICE void load(const Matrix& matrix, u32 first_unit, u32 row_bytes, u32 pitch_, uint4*) {
+        offset = threadIdx.x / S::UNITS * PIECE;
+        pitch = pitch_;
+        used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;
         if (matrix.aligned()) load_all<true>(matrix, first_unit);
         else load_all<false>(matrix, first_unit);
     }
 
     template <class Vector, class Sums>
-    DEVICE void multiply(const Vector& vector, u32 row_bytes, u32 sequences, const uint4*, const Sums& sums, u32) {
+    DEVICE void multiply(const Vector& vector, u32 sequences, const uint4*, const Sums& sums) {
         const u32 part = threadIdx.x / S::UNITS;
-        const u32 used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;
 #pragma unroll 1
         for (u32 sequence = 0; sequence < sequences; ++sequence) {
             float acc[ROWS][CHAINS];
@@ -287,7 +300,8 @@ template <int ROWS, int K, class S> struct ExactProduct {
             for (int first = 0; first < PIECES; first += FETCH) {
                 if (u32(first) >= used) continue;
                 uint4 b[FETCH];
-                vector.template fetch<FETCH>(b, sequence, (first * SPLIT + part) * PIECE, SPLIT * PIECE, PIECES - first);
+                vector.template fetch<FETCH, SPLIT * PIECE>(b, sequence, sequence * pitch + offset + first * SPLIT * PIECE,
+                                                            PIECES - first);
 #pragma unroll
                 for (int i = 0; i < FETCH; ++i) {
                     if (first + i >= PIECES) continue;

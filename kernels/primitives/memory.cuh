@@ -55,6 +55,13 @@ DEVICE u16 ldg_once2_if(const void* p, bool inside) {
     return v;
 }
 
+// Asks for the line of an address to be brought into L2, and waits for nothing. The host has no caches.
+DEVICE void prefetch_l2([[maybe_unused]] const void* p) {
+#if ON_DEVICE
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
+
 // Memory that other blocks of the launch read or write meanwhile: relaxed (the value alone), acquire and release (what was
 // written before a release is seen after the acquire that reads it), all at the scope of the GPU.
 DEVICE u32 ld_relaxed(const u32* p) {

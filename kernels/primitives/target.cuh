@@ -52,5 +52,13 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 
 constexpr u32 FULL_WARP = 0xffffffffu;
 
+// Hides from the compiler what is known of a value, so that it does not keep many values that derive from it in registers of their own,
+// which it does with addresses in a loop.
+DEVICE void hide([[maybe_unused]] u64& value) {
+#if ON_DEVICE
+    asm volatile("" : "+l"(value));
+#endif
+}
+
 DEVICE u32 lane_id() { return threadIdx.x & 31; }
 DEVICE u32 warp_id() { return threadIdx.x >> 5; }

@@ -239,20 +239,20 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "functions.gate(r.a[Lstm::F]);",
     ),
     // Backward.
+    bug("cells/gru.cuh", "GRU: the wrong sign of z's gradient", "(h_prev - n) * slope_z", "(n - h_prev) * slope_z"),
     bug(
-        "cells/gru.cuh",
-        "GRU: the wrong sign of z's gradient",
-        "dh * (h_prev - n) * slope_z",
-        "dh * (n - h_prev) * slope_z",
+        "cells/lstm.cuh",
+        "LSTM: what comes back through c is lost",
+        "peepholes.o(dc + du * factors.output",
+        "peepholes.o(du * factors.output",
     ),
-    bug("cells/lstm.cuh", "LSTM: what comes back through c is lost", "peepholes.o(dc + du * o", "peepholes.o(du * o"),
     bug(
         "cells/lstm.cuh",
         "LSTM: the clip of the cell lets gradients through",
-        "dc_total * functions.clip_cell_slope(f * c_prev + i * g);",
-        "dc_total;",
+        "r.clip = functions.clip_cell_slope(f * c_prev + i * g);",
+        "r.clip = V(1);",
     ),
-    bug("cells/rnn.cuh", "RNN: the activation's slope is left out", "return dh * slope;", "return dh;"),
+    bug("cells/rnn.cuh", "RNN: the activation's slope is left out", "return slope;", "return V(1);"),
     bug(
         "activations.cuh",
         "the slope of tanh",
@@ -395,8 +395,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent/exchange.cuh",
         "cluster: the wrong phase of the barrier",
-        "((n - FIRST) >> 1) & 1); });",
-        "(n - FIRST) & 1); });",
+        "((n - FIRST) >> 1) & 1); }, failed);",
+        "(n - FIRST) & 1); }, failed);",
     )
     .bf16()
     .family("cluster"),
@@ -450,8 +450,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent/product.cuh",
         "grid, exact: one piece of k too few",
-        "const u32 used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;",
-        "const u32 used = row_bytes / PIECE / SPLIT;",
+        "used = (row_bytes / PIECE + SPLIT - 1) / SPLIT;",
+        "used = row_bytes / PIECE / SPLIT;",
     )
     .family("grid"),
     bug(
@@ -465,24 +465,47 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent_forward.cu",
         "no barrier between the product and its sum",
-        "                __syncthreads();\n                if (Exchange::CAN_FAIL && *failed) {",
-        "                if (Exchange::CAN_FAIL && *failed) {",
+        "                __syncthreads();\n                ForwardResults<G> results",
+        "                ForwardResults<G> results",
     )
     .family("block"),
     bug(
         "persistent_forward.cu",
         "a reset keeps the cell state",
-        "if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own);",
+        "if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own(tile, e));",
         "",
     )
     .family("block"),
     bug(
         "persistent_forward.cu",
         "W x of the step before",
-        "prefetch(p, d, group, last_tile ? step + 1 : step, last_tile ? 0 : tile + 1, j, inputs);",
-        "prefetch(p, d, group, step, last_tile ? 0 : tile + 1, j, inputs);",
+        "fetch_wx<PLAIN>(item + Ring::AHEAD, step, Ring::AHEAD);",
+        "fetch_wx<PLAIN>(item + Ring::AHEAD, step, Ring::AHEAD - 1);",
+    )
+    .bf16()
+    .family("block"),
+    bug(
+        "persistent_forward.cu",
+        "W x of the step before, where there are lengths or tiles",
+        "i64(PLAIN ? ahead : next_step - step) * row_stride",
+        "i64(PLAIN ? ahead : 0) * row_stride",
     )
     .family("block"),
+    bug(
+        "persistent/ahead.cuh",
+        "inputs are taken before they are there",
+        "cp_async_wait<AHEAD - 1>();",
+        "cp_async_wait<AHEAD>();",
+    )
+    .family("block"),
+    bug(
+        "persistent/ahead.cuh",
+        "two items under way in the same place",
+        "((item % AHEAD) * WIDTH + i)",
+        "(item % AHEAD * 0 + i)",
+    )
+    .bf16()
+    .family("cluster"),
     bug(
         "persistent_forward.cu",
         "a step past the length counts",
@@ -493,8 +516,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent_forward.cu",
         "padding of the vector is not published",
-        "S::row(e) < sequences && j < stride, start);",
-        "S::row(e) < sequences && j < H, start);",
+        "S::row(e) < sequences && j < p.h_prev_stride, start);",
+        "S::row(e) < sequences && j < p.hidden_size, start);",
     )
     .bf16()
     .family("grid"),
@@ -508,29 +531,29 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent_backward.cu",
         "no barrier between the product and its sum",
-        "                __syncthreads();\n                if (Exchange::CAN_FAIL && *failed) {",
-        "                if (Exchange::CAN_FAIL && *failed) {",
+        "                __syncthreads();\n                const u32 sequences",
+        "                const u32 sequences",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "a reset's gradient is set instead of added",
-        "static_cast<float*>(d.dh_reset)[own] += carried(",
-        "static_cast<float*>(d.dh_reset)[own] = carried(",
+        "static_cast<float*>(d.dh_reset)[own(tile, e)] += carried(",
+        "static_cast<float*>(d.dh_reset)[own(tile, e)] = carried(",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "gradients pass through a reset",
-        "dh = (in.anew_after ? 0.0f : dh) + in.dy;",
-        "dh = dh + in.dy;",
+        "dh = (!PLAIN && in.anew_after() ? 0.0f : dh) + (counts",
+        "dh = dh + (counts",
     )
     .family("block"),
     bug(
         "persistent_backward.cu",
         "dy counts at padded steps",
-        "if (!in.valid && !(p.hold && !d.reverse)) in.dy = 0.0f;",
-        "",
+        "const bool counts = PLAIN || in.valid() || (p.hold && !d.reverse);",
+        "const bool counts = true;",
     )
     .family("block"),
     bug(
@@ -541,13 +564,28 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     )
     .bf16()
     .family("grid"),
+    bug(
+        "persistent_backward.cu",
+        "a step that starts anew has the state before it",
+        "saved[Unit::C_PREV] = load_or_zero<E>(d.c0, own(tile, e));",
+        "",
+    )
+    .family("block"),
+    bug(
+        "persistent_backward.cu",
+        "GRU: the other half of a word",
+        "j % 2 ? unpack_high<E>(word) : unpack_low<E>(word);",
+        "j % 2 ? unpack_low<E>(word) : unpack_high<E>(word);",
+    )
+    .bf16()
+    .family("block"),
     bug("persistent_backward.cu", "GRU: what R_n gets lacks r", "da[Gru::N] = r * g.da_n;", "da[Gru::N] = g.da_n;")
         .family("block"),
     bug(
         "persistent_backward.cu",
         "the product of the first step is left out",
-        "                if (n > 0) {\n                    const auto vector",
-        "                if (n > 1) {\n                    const auto vector",
+        "                if (n > 0)\n                    product.multiply(",
+        "                if (n > 1)\n                    product.multiply(",
     )
     .family("block"),
     // Tensor operations.
