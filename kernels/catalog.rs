@@ -55,9 +55,101 @@ pub const GEMM_MATH: [(&str, &str, &str, u32, u32); 5] = [
     ("bf16", "bf16", "Mma16<bf16>", 32, 75),
     ("tf32", "f32", "Tf32", 32, 80),
 ];
-/// A GEMM's tiles: name, type in `gemm.cu`, rows, columns, threads.
-pub const GEMM_TILES: [(&str, &str, u32, u32, u32); 2] =
-    [("large", "LargeTile", 64, 64, 256), ("small", "SmallTile", 16, 32, 128)];
+
+/// A kernel of matrix products: the tile of results that a block of it computes, and which products it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmTile {
+    /// In names of entry points.
+    pub name: &'static str,
+    /// The kernel's template, its file, and the tile's type there.
+    kernel: &'static str,
+    source: &'static str,
+    class: &'static str,
+    /// Rows and columns of results.
+    pub rows: u32,
+    /// See `rows`.
+    pub columns: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// Lowest compute capability, times ten, that has it.
+    pub min_compute: u32,
+    /// Takes products of at most so many rows.
+    pub most_rows: u32,
+    /// Takes products whose blocks are as many as the multiprocessors, at least.
+    pub fills: bool,
+    /// Takes operands whose rows are aligned to 16 bytes.
+    pub aligned: bool,
+    /// Takes one term, in one piece, whose rows and those of the result stand in groups of one: the product of a step. Not in `tn`.
+    pub step: bool,
+}
+
+impl GemmTile {
+    /// The entry point of a way to multiply and an orientation.
+    pub fn entry(&self, orientation: &str, math: &str) -> String {
+        format!("gemm_{orientation}_{math}_{}", self.name)
+    }
+}
+
+/// The kernels of products that multiply in the way `math`: a product is computed by the first that the GPU has and that takes it, and the last takes
+/// all.
+/// All but that of a step give the same bits.
+pub fn gemm_tiles(math: &str) -> Vec<GemmTile> {
+    let Some(&(_, element, _, depth, min_compute)) = GEMM_MATH.iter().find(|row| row.0 == math) else {
+        return Vec::new();
+    };
+    let plain_tile = |name, class, rows, columns, threads| GemmTile {
+        kernel: "gemm",
+        name,
+        class,
+        source: "gemm.cu",
+        rows,
+        columns,
+        threads,
+        // `SharedTile` of `gemm.cu`.
+        shared_bytes: (rows + columns) * (depth * element_bytes(element) + 16),
+        min_compute,
+        most_rows: u32::MAX,
+        fills: false,
+        aligned: false,
+        step: false,
+    };
+    let small = GemmTile { most_rows: FEW_ROWS, ..plain_tile("small", "SmallTile", 16, 32, 128) };
+    let large = plain_tile("large", "LargeTile", 64, 64, 256);
+    // `STAGES` tiles of both operands, each 64 bytes of k deep.
+    let shared_bytes = |stages: u32, rows: u32, columns: u32| stages * 64 * (rows + columns);
+    let pipelined = |name, class, rows, columns, fills| GemmTile {
+        kernel: "pipelined_gemm",
+        source: "gemm_pipelined.cu",
+        shared_bytes: shared_bytes(4, rows, columns),
+        min_compute: 80,
+        aligned: true,
+        fills,
+        ..plain_tile(name, class, rows, columns, 128)
+    };
+    match math {
+        "f32" | "f64" => vec![small, large],
+        _ => vec![
+            small,
+            pipelined("pipelined_wide", "WideTile", 128, 128, true),
+            pipelined("pipelined_medium", "MediumTile", 64, 64, false),
+            large,
+        ],
+    }
+}
+
+/// Rows of a product up to which the small tile is used.
+pub const FEW_ROWS: u32 = 32;
+
+/// Bytes of an element.
+fn element_bytes(dtype: &str) -> u32 {
+    match dtype {
+        "f64" => 8,
+        "f16" | "bf16" => 2,
+        _ => 4,
+    }
+}
 
 /// All entry points.
 pub fn entries() -> Vec<Entry> {
@@ -153,18 +245,17 @@ pub fn entries() -> Vec<Entry> {
         // On doubles, whatever the elements are; with those of f64, so that there is no unit for two kernels alone.
         add(kernel.to_owned(), "training.cu", params, format!("{function}(p)"), REDUCTION_THREADS, 75, "", "f64", "");
     }
-    for (math, _, class, _, min_compute) in GEMM_MATH {
-        for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {
-            for (tile, tile_class, _, _, threads) in GEMM_TILES {
-                let batched = format!("batched_gemm<{class}, {tile_class}, {constant}>(p)");
-                let name = format!("batched_gemm_{orientation}_{math}_{tile}");
-                add(name, "gemm.cu", "BatchedGemmParams", batched, threads, min_compute, "", math, orientation);
-                if orientation == "tn" && tile == "small" {
-                    continue; // its rows and columns are those of weights
+    for (math, element, class, _, _) in GEMM_MATH {
+        for tile in gemm_tiles(math) {
+            for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {
+                if tile.step && orientation == "tn" {
+                    continue; // the sum of a weight gradient has many rows
                 }
-                let body = format!("gemm<{class}, {tile_class}, {constant}>(p)");
-                let name = format!("gemm_{orientation}_{math}_{tile}");
-                add(name, "gemm.cu", "GemmParams", body, threads, min_compute, "", math, orientation);
+                let how = if tile.kernel == "gemm" { class } else { element };
+                let parts: Vec<_> = [how, tile.class, constant].into_iter().filter(|part| !part.is_empty()).collect();
+                let body = format!("{}<{}>(p)", tile.kernel, parts.join(", "));
+                let name = tile.entry(orientation, math);
+                add(name, tile.source, "GemmParams", body, tile.threads, tile.min_compute, "", math, orientation);
             }
         }
     }
@@ -220,19 +311,14 @@ const PRIMITIVE_TESTS: [(&str, &str, u32, u32); 21] = [
     ("test_misuse", "misuse_test", 64, 75),
 ];
 
+/// Bytes of an element of a GEMM's operands.
+pub fn gemm_element_bytes(math: &str) -> u32 {
+    GEMM_MATH.iter().find(|row| row.0 == math).map_or(0, |row| element_bytes(row.1))
+}
+
 /// Depth of a GEMM's tile.
 pub fn gemm_depth(math: &str) -> u32 {
     GEMM_MATH.iter().find(|row| row.0 == math).map_or(0, |row| row.3)
-}
-
-/// Shared memory of a GEMM's block whose tiles have `lines` rows and columns together: `SharedTile` of `gemm.cu`.
-pub fn gemm_shared_bytes(math: &str, lines: u32) -> u32 {
-    let element = match math {
-        "f64" => 8,
-        "f16" | "bf16" => 2,
-        _ => 4,
-    };
-    lines * (gemm_depth(math) * element + 16)
 }
 
 // ---- persistent kernels ------------------------------------------------------------------------------------------------

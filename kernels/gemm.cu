@@ -15,9 +15,7 @@
 //            operands to 10 bits (to nearest, ties away) and multiplies them with mma.sync.
 // Oracle     tests/operator/backends/ through whole passes, tests/operator/operations/ on their own.
 #pragma once
-#include "params.cuh"
-
-enum Orientation { NT, NN, TN };
+#include "gemm.cuh"
 
 // How a block's tile is computed. BM x BN outputs, BK deep, THREADS threads.
 template <int BM_, int BN_, int THREADS_> struct Tile {
@@ -164,74 +162,40 @@ template <class Math, class T> DEVICE constexpr u32 gemm_shared_bytes() {
 template <class Math, class T, Orientation O> DEVICE void gemm(const GemmParams& p) {
     using E = typename Math::E;
     using V = typename Accumulator<E>::type;
-    const GemmProblem& problem = p.problem[blockIdx.z / p.splits];
-    const u32 split = blockIdx.z % p.splits;
-    const u32 m0 = blockIdx.x * T::BM, n0 = blockIdx.y * T::BN;
-    if (m0 >= problem.m || n0 >= problem.n) return;  // the other problem is larger; no thread of this block goes on
-    SHARED(E, a_tile);
-    E* const b_tile = a_tile + T::BM * SharedTile<Math>::STRIDE;
-    typename TileOf<Math, T>::type tile;
-    tile.clear();
-    for (u32 i = 0; i < problem.terms; ++i) {
-        const GemmTerm& term = problem.term[i];
-        // Runs of whole tiles, so that a split changes the order of sums but not what is in a tile.
-        const u32 tiles = (term.k + Math::BK - 1) / Math::BK;
-        const u32 begin = u32(u64(tiles) * split / p.splits) * Math::BK;
-        const u32 end = u32(u64(tiles) * (split + 1) / p.splits) * Math::BK;
-        for (u32 k = begin; k < end; k += Math::BK) {
-            load_tile<Math, T, T::BM, O != TN>(a_tile, term.a, m0, problem.m, k, term.k, O == TN ? p.lengths : nullptr);
-            load_tile<Math, T, T::BN, O == NT>(b_tile, term.b, n0, problem.n, k, term.k, O == TN ? p.lengths : nullptr);
-            __syncthreads();
-            tile.template multiply<Math>(a_tile, b_tile);
-            __syncthreads();
-        }
-    }
-    tile.each([&](u32 m, u32 n, V value) {
-        m += m0;
-        n += n0;
-        if (m >= problem.m || n >= problem.n) return;
-        if (p.splits > 1) {
-            static_cast<V*>(const_cast<void*>(problem.c.data))[(u64(split) * problem.m + m) * problem.n + n] = value;
-            return;
-        }
-        const u64 at = row_offset(problem.c, m) + n;
-        void* const c = const_cast<void*>(problem.c.data);
-        const V product = V(p.alpha) * value;
-        if (p.wide) {
-            V& out = static_cast<V*>(c)[at];
-            out = p.accumulate ? out + product : product;
-        } else {
-            store<E>(c, at, p.accumulate ? load<E>(c, at) + product : product);
-        }
-    });
-}
-
-template <class Math, class T, Orientation O> DEVICE void batched_gemm(const BatchedGemmParams& p) {
-    using E = typename Math::E;
-    using V = typename Accumulator<E>::type;
     SHARED(E, a_tile);
     E* const b_tile = a_tile + T::BM * SharedTile<Math>::STRIDE;
     const u32 m0 = blockIdx.x * T::BM, n0 = blockIdx.y * T::BN;
-    for (u64 product = blockIdx.z; product < p.count; product += gridDim.z) {
-        const Rows a = {static_cast<const E*>(p.a) + product * p.m * p.k, O == TN ? p.m : p.k, 0, 1, 0};
-        const Rows b = {static_cast<const E*>(p.b) + product * p.n * p.k, O == NT ? p.k : p.n, 0, 1, 0};
-        typename TileOf<Math, T>::type sums;
-        sums.clear();
-        for (u32 k = 0; k < p.k; k += Math::BK) {
-            load_tile<Math, T, T::BM, O != TN>(a_tile, a, m0, p.m, k, p.k, nullptr);
-            load_tile<Math, T, T::BN, O == NT>(b_tile, b, n0, p.n, k, p.k, nullptr);
-            __syncthreads();
-            sums.template multiply<Math>(a_tile, b_tile);
-            __syncthreads();
+    for (u32 z = blockIdx.z; z < p.count * p.splits; z += gridDim.z) {
+        const GemmPiece<E> piece(p, z);
+        const GemmProblem& problem = piece.problem;
+        if (m0 >= problem.m || n0 >= problem.n) continue;  // the other problem is larger; so it is for all threads of the block
+        typename TileOf<Math, T>::type tile;
+        tile.clear();
+        for (u32 i = 0; i < problem.terms; ++i) {
+            const GemmTerm term = piece.term(i);
+            const u32 end = piece.template end<Math::BK>(term);
+            for (u32 k = piece.template begin<Math::BK>(term); k < end; k += Math::BK) {
+                load_tile<Math, T, T::BM, O != TN>(a_tile, term.a, m0, problem.m, k, end, O == TN ? p.lengths : nullptr);
+                load_tile<Math, T, T::BN, O == NT>(b_tile, term.b, n0, problem.n, k, end, O == TN ? p.lengths : nullptr);
+                __syncthreads();
+                tile.template multiply<Math>(a_tile, b_tile);
+                __syncthreads();
+            }
         }
-        const u64 first = product * p.m * p.n;
-        sums.each([&](u32 m, u32 n, V value) {
+        const Rows out = piece.result();
+        const V alpha = V(piece.alpha());
+        tile.each([&](u32 m, u32 n, V value) {
             m += m0;
             n += n0;
-            if (m >= p.m || n >= p.n) return;
-            const u64 at = first + u64(m) * p.n + n;
-            const V scaled = V(p.alpha) * value;
-            store<E>(p.c, at, p.accumulate ? load<E>(p.c, at) + scaled : scaled);
+            if (m >= problem.m || n >= problem.n) return;
+            const u64 at = row_offset(out, m) + n;
+            void* const c = const_cast<void*>(out.data);
+            const V product = alpha * value;
+            if (piece.wide()) {
+                store_or_add<V>(c, at, product, piece.accumulates());
+            } else {
+                store_or_add<E>(c, at, product, piece.accumulates());
+            }
         });
     }
 }

@@ -165,25 +165,19 @@ struct GemmProblem {
     u32 unused;
 };
 
+// `count` products: two with a problem each, one for each direction, or any number with the same problem, a fixed distance apart.
+// A block along z has piece z % splits of product z / splits.
 struct GemmParams {
-    GemmProblem problem[2];  // one for each direction; grid z = problem * splits + split
+    GemmProblem problem[2];
     const u32* lengths;      // rows k of a and b at times past a sequence's length count as zero, whatever they hold (tn only)
-    u32 splits;              // pieces of k (tn only); with more than one, c is A [splits, m, n], dense
+    u64 a_apart, b_apart, c_apart;  // elements from one product of the same problem to the next
+    double alpha;            // what products are multiplied with; not in partial sums
+    u32 problems;            // 1 or 2
+    u32 count;
+    u32 splits;              // pieces of k; with more than one, c is A [splits, m, n], dense
     u32 accumulate;          // c += instead of c =
     u32 wide;                // c holds accumulators (A) instead of elements (E)
     u32 unused;
-    double alpha;            // what products are multiplied with; not in partial sums
-};
-
-// c = alpha a b, or +=, for `count` products one after the other; which way operands lie is the kernel's.
-struct BatchedGemmParams {
-    const void* a;
-    const void* b;
-    void* c;  // E [count, m, n]
-    u64 count;
-    double alpha;
-    u32 m, n, k;
-    u32 accumulate;
 };
 
 // A product with recurrent weights in heads, see heads.cu.

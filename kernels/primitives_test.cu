@@ -191,7 +191,7 @@ DEVICE void cp_async_test(const PrimitiveParams& p) {
     for (u32 k = i; k < 64 * 20; k += 64) output<u8>(p)[64 * 16 + k] = second[k];
 }
 
-// in u16 [32 rows, 8], 16 bytes a row; out u32 [32, 4]; 512 bytes shared.
+// in u16 [32 rows, 8], 16 bytes a row; out0 u32 [32, 4], out1 the same transposed; 512 bytes shared.
 DEVICE void ldmatrix_test(const PrimitiveParams& p) {
     SHARED(uint4, rows);
     rows[threadIdx.x] = input<uint4>(p)[threadIdx.x];
@@ -199,6 +199,8 @@ DEVICE void ldmatrix_test(const PrimitiveParams& p) {
     u32 r[4];
     ldmatrix_x4(r, rows + threadIdx.x);
     for (int k = 0; k < 4; ++k) output<u32>(p)[threadIdx.x * 4 + k] = r[k];
+    ldmatrix_x4_transposed(r, rows + threadIdx.x);
+    for (int k = 0; k < 4; ++k) output<u32>(p, 1)[threadIdx.x * 4 + k] = r[k];
 }
 
 // in0 A E [16, 16], in1 B E [16, 8]; out0 f32 [16, 8], added to; by one warp.

@@ -9,6 +9,38 @@
 
 // ---- fragments ------------------------------------------------------------------------------------------------------
 
+#if !ON_DEVICE
+namespace host {
+// Four 8x8 matrices for the whole warp; `element` says which element of a matrix, row * 8 + column, is half `h` of lane l's register.
+template <class Element> inline void load_matrices(u32 (&r)[4], const void* row, Place place, Element) {
+    struct Operand { const void* row; u32* r; } mine{row, r};
+    collective(
+        FULL_WARP, &mine,
+        [](void* const (&lanes)[32]) {
+            for (int i = 0; i < 32; ++i) {
+                if (!lanes[i]) fail("ldmatrix: lane %d is missing", i);
+                const auto address = reinterpret_cast<uintptr_t>(static_cast<Operand*>(lanes[i])->row);
+                if (address % 16) fail("ldmatrix: lane %d's row is not aligned to 16 bytes", i);
+            }
+            for (int i = 0; i < 32; ++i)
+                for (int j = 0; j < 4; ++j)
+                    for (int h = 0; h < 2; ++h) {
+                        const int element = Element::of(i, h);
+                        const auto* row = static_cast<const u8*>(static_cast<Operand*>(lanes[j * 8 + element / 8])->row);
+                        memcpy(reinterpret_cast<u8*>(static_cast<Operand*>(lanes[i])->r + j) + 2 * h, row + element % 8 * 2, 2);
+                    }
+        },
+        place);
+}
+struct AsStored {
+    static int of(int lane, int half) { return lane / 4 * 8 + lane % 4 * 2 + half; }
+};
+struct Transposed {
+    static int of(int lane, int half) { return (lane % 4 * 2 + half) * 8 + lane / 4; }
+};
+}  // namespace host
+#endif
+
 // Four 8x8 matrices of 16-bit elements: lane i gives the address of row i % 8 of matrix i / 8, 16 bytes in shared
 // memory; register j of lane l becomes elements 2 * (l % 4) and the next of row l / 4 of matrix j.
 DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
@@ -16,19 +48,16 @@ DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
 #else
-    struct Operand { const void* row; u32* r; } mine{row, r};
-    host::collective(
-        FULL_WARP, &mine,
-        [](void* const (&lanes)[32]) {
-            for (int i = 0; i < 32; ++i)
-                if (!lanes[i]) host::fail("ldmatrix_x4: lane %d is missing", i);
-            for (int i = 0; i < 32; ++i)
-                for (int j = 0; j < 4; ++j) {
-                    const auto* row = static_cast<const u8*>(static_cast<Operand*>(lanes[j * 8 + i / 4])->row);
-                    memcpy(static_cast<Operand*>(lanes[i])->r + j, row + i % 4 * 4, 4);
-                }
-        },
-        host::Place{"ldmatrix_x4", __FILE__, __LINE__});
+    host::load_matrices(r, row, host::Place{"ldmatrix_x4", __FILE__, __LINE__}, host::AsStored{});
+#endif
+}
+// The same of the transposed matrices: elements of column l / 4, rows 2 * (l % 4) and the next.
+DEVICE void ldmatrix_x4_transposed(u32 (&r)[4], const void* row) {
+#if ON_DEVICE
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+#else
+    host::load_matrices(r, row, host::Place{"ldmatrix_x4_transposed", __FILE__, __LINE__}, host::Transposed{});
 #endif
 }
 

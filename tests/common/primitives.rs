@@ -389,13 +389,14 @@ fn cp_async(rng: &mut Rng) -> Case {
 fn ldmatrix(rng: &mut Rng) -> Case {
     let rows: Vec<u16> = (0..32 * 8).map(|_| rng.bits() as u16).collect();
     let element = |matrix: usize, row: usize, column: usize| u32::from(rows[(matrix * 8 + row) * 8 + column]);
-    let expected: Vec<u32> = (0..32)
-        .flat_map(|lane: usize| {
-            let (row, column) = (lane / 4, lane % 4 * 2);
-            [0, 1, 2, 3].map(|matrix| element(matrix, row, column) | element(matrix, row, column + 1) << 16)
-        })
-        .collect();
-    let mut case = Case::new("test_ldmatrix", 1, 32).input(0, &rows).expect(0, &expected, Within::Bits);
+    let registers = |two: &dyn Fn(usize, usize, usize) -> [u32; 2]| -> Vec<u32> {
+        let of_lane = |lane: usize| [0, 1, 2, 3].map(|matrix| two(matrix, lane / 4, lane % 4 * 2));
+        (0..32).flat_map(of_lane).map(|[low, high]| low | high << 16).collect()
+    };
+    let stored = registers(&|matrix, row, column| [0, 1].map(|next| element(matrix, row, column + next)));
+    let transposed = registers(&|matrix, column, row| [0, 1].map(|next| element(matrix, row + next, column)));
+    let mut case = Case::new("test_ldmatrix", 1, 32).input(0, &rows).expect(0, &stored, Within::Bits);
+    case = case.expect(1, &transposed, Within::Bits);
     case.launch.shared_bytes = 512;
     case
 }

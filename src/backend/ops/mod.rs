@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`reference`](super::reference) | plain loops |
 //! | [`cpu`](super::cpu) | its own matrix products, vectors and threads |
-//! | `cuda` | `kernels/elementwise.cu`, `rows.cu`, `norm.cu`, `training.cu`, `dropout.cu`, `gemm.cu`, `reduce.cu`; sums in f32 (f64: f64), losses and norms in f64 |
+//! | `cuda` | `kernels/elementwise.cu`, `rows.cu`, `norm.cu`, `training.cu`, `dropout.cu`, `gemm*.cu`, `reduce.cu`; sums in f32 (f64: f64), losses and norms in f64 |
 //!
 //! Sums are taken in a fixed order, so that the same call gives the same bits on the same kind of device, for any number of threads.
 //! NaN stays NaN. Matrices are row-major and contiguous. A tensor's length says how many rows there are; a call's tensors must agree.

@@ -51,14 +51,14 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "gemm.cu",
         "no barrier between loading a tile and multiplying it",
-        "            __syncthreads();\n            tile.template multiply<Math>(a_tile, b_tile);",
-        "            tile.template multiply<Math>(a_tile, b_tile);",
+        "                __syncthreads();\n                tile.template multiply<Math>(a_tile, b_tile);",
+        "                tile.template multiply<Math>(a_tile, b_tile);",
     ),
     bug(
         "gemm.cu",
         "no barrier between multiplying a tile and loading the next",
-        "            tile.template multiply<Math>(a_tile, b_tile);\n            __syncthreads();",
-        "            tile.template multiply<Math>(a_tile, b_tile);",
+        "                tile.template multiply<Math>(a_tile, b_tile);\n                __syncthreads();",
+        "                tile.template multiply<Math>(a_tile, b_tile);",
     ),
     bug(
         "gemm.cu",
@@ -96,22 +96,25 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "gemm.cu",
         "accumulators are set where they are to be added to",
-        "out = p.accumulate ? out + product : product;",
-        "out = product;",
+        "store_or_add<V>(c, at, product, piece.accumulates());",
+        "store_or_add<V>(c, at, product, false);",
     ),
     bug(
         "gemm.cu",
         "elements are set where they are to be added to",
-        "p.accumulate ? load<E>(c, at) + product : product",
-        "product",
+        "store_or_add<E>(c, at, product, piece.accumulates());",
+        "store_or_add<E>(c, at, product, false);",
     ),
     bug("gemm.cu", "only the first term of a sum of products", "i < problem.terms;", "i < 1;"),
     bug(
-        "gemm.cu",
+        "gemm.cuh",
         "the second direction reads the first one's matrices",
-        "p.problem[blockIdx.z / p.splits]",
+        "p.problem[p.problems > 1 ? product : 0]",
         "p.problem[0]",
     ),
+    bug("gemm.cuh", "every piece of a sum has all of it", "u64(tiles) * piece / p.splits", "u64(tiles) * (piece > split)"),
+    bug("gemm.cuh", "rows of the next group begin where the last one did", "entered ? step_entering : step", "step"),
+    bug("gemm.cuh", "all products of the first b", "(term.b.data) + product * p.b_apart", "(term.b.data)").family("operations"),
     bug(
         "gemm.cu",
         "fragments of A in the wrong order",
@@ -120,6 +123,103 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     )
     .bf16(),
     bug("gemm.cu", "the rows of a result's second half", "g + (i / 2) * 8, (warp", "g + (i % 2) * 8, (warp").bf16(),
+    bug(
+        "gemm_pipelined.cu",
+        "chunks are copied to where nobody looks for them",
+        "        to = Tile::place(line, chunk);",
+        "        to = line * (Tile::CHUNKS * 16) + chunk * 16;",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "lanes of ldmatrix in the other operand's order",
+        "lane_line(u32 lane) { return IS_A == K_INNER",
+        "lane_line(u32 lane) { return IS_A != K_INNER",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "a tile is copied to the stage that is being read",
+        "u32 read = 0, write = (T::STAGES - 1) * STAGE_BYTES;",
+        "u32 read = 0, write = (T::STAGES - 2) * STAGE_BYTES;",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "the next tile is not waited for",
+        "stage after the barrier.\n                    cp_async_wait<T::STAGES - 2>();",
+        "stage after the barrier.\n                    cp_async_wait<T::STAGES - 1>();",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "no barrier between a tile's copies and its fragments",
+        "stage after the barrier.\n                    cp_async_wait<T::STAGES - 2>();\n                    __syncthreads();",
+        "stage after the barrier.\n                    cp_async_wait<T::STAGES - 2>();",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "the first tile is not waited for",
+        "        cp_async_wait<T::STAGES - 2>();\n        __syncthreads();\n        u32 a[M][4]",
+        "        cp_async_wait<T::STAGES - 1>();\n        __syncthreads();\n        u32 a[M][4]",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "results overwrite tiles that are still multiplied",
+        "        cp_async_wait<0>();\n        __syncthreads();\n    }",
+        "        cp_async_wait<0>();\n    }",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "a warp reads results before all lanes have stored them",
+        "            __syncwarp();\n#pragma unroll 1",
+        "#pragma unroll 1",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "the last tile of k is left out",
+        "(end - begin + DEPTH<E> - 1) / DEPTH<E>",
+        "(end - begin) / DEPTH<E>",
+    )
+    .bf16()
+    .family("operations"),
+    bug("gemm_pipelined.cu", "what follows the end of a row", "u32(max(min(left, Tile::CHUNK), 0))", "u32(Tile::CHUNK)")
+        .bf16()
+        .family("operations"),
+    bug("gemm_pipelined.cu", "rows k beyond the end", "b.copy(b_tile, i, k < end);", "b.copy(b_tile, i, true);")
+        .bf16()
+        .family("operations")
+        .sanitized(),
+    bug(
+        "gemm_pipelined.cu",
+        "lengths are ignored",
+        "inside = inside && row.outer < lengths[row.inner];",
+        "inside = inside && row.inner < lengths[row.inner];",
+    )
+    .bf16(),
+    bug("gemm_pipelined.cu", "results without the factor", "const float alpha = float(piece.alpha());", "const float alpha = 1.0f;")
+        .bf16()
+        .family("operations"),
+    bug(
+        "gemm_pipelined.cu",
+        "the next product's copies come before results are stored",
+        "        __syncthreads();  // the next product's copies come where results stand\n",
+        "",
+    )
+    .bf16()
+    .family("operations"),
     // Forward.
     bug(
         "step_forward.cu",
@@ -766,14 +866,10 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug("rows.cu", "a fraction is an index", "x < double(p.rows) && double(u64(x)) == x", "x < double(p.rows)")
         .family("operations"),
     bug("rows.cu", "one row too many", "x < double(p.rows) &&", "x <= double(p.rows) &&").family("operations"),
-    bug("gemm.cu", "all products of the first b", "(p.b) + product * p.n * p.k", "(p.b)").family("operations"),
-    bug("gemm.cu", "the factor is left out", "const V scaled = V(p.alpha) * value", "const V scaled = value")
-        .bf16()
-        .family("operations"),
     bug(
         "gemm.cu",
         "a single product without the factor",
-        "const V product = V(p.alpha) * value",
+        "const V product = alpha * value",
         "const V product = value",
     )
     .family("operations"),
@@ -784,20 +880,6 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "no row is outside of a table",
         "p.indices[i] >= p.rows && p.indices[i] != NO_ROW",
         "p.indices[i] >= p.rows",
-    )
-    .family("operations"),
-    bug(
-        "gemm.cu",
-        "no barrier between loading a tile of many and multiplying it",
-        "            __syncthreads();\n            sums.template multiply<Math>(a_tile, b_tile);",
-        "            sums.template multiply<Math>(a_tile, b_tile);",
-    )
-    .family("operations"),
-    bug(
-        "gemm.cu",
-        "no barrier between multiplying a tile of many and loading the next",
-        "            sums.template multiply<Math>(a_tile, b_tile);\n            __syncthreads();",
-        "            sums.template multiply<Math>(a_tile, b_tile);",
     )
     .family("operations"),
     // Losses, optimizers, norms.

@@ -205,11 +205,16 @@ mirrored! {
     GemmParams {
         problem: [GemmProblem; DIRECTIONS],
         lengths: DevicePtr,
+        a_apart: u64,
+        b_apart: u64,
+        c_apart: u64,
+        alpha: f64,
+        problems: u32,
+        count: u32,
         splits: u32,
         accumulate: u32,
         wide: u32,
         unused: u32,
-        alpha: f64,
     }
     SumPartialsParams {
         partial: DevicePtr,

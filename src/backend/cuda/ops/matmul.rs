@@ -7,52 +7,62 @@ use bytemuck::Zeroable;
 use super::super::backend::CudaBackend;
 use super::super::device::arena::{Arena, Place};
 use super::super::device::{Device, DevicePtr};
-use super::super::images::catalog::GEMM_TILES;
 use super::super::kernel::convert::Converters;
-use super::super::kernel::gemm::{GemmKernel, LARGE_TILE_ROWS, weight_splits};
-use super::super::kernel::launch::{GRID, Kernel, accumulator, elementwise, partial_sums};
-use super::super::kernel::params::{ConvertParams, GemmParams, GemmProblem, GemmTerm, Rows, SumPartialsParams};
+use super::super::kernel::gemm::{self, Gemm};
+use super::super::kernel::launch::{Kernel, accumulator, elementwise, partial_sums};
+use super::super::kernel::params::{ConvertParams, GemmParams, GemmTerm, Rows, SumPartialsParams};
 use super::super::options::Compute;
 use super::arguments::{accumulates, elements, narrow};
-use super::params::BatchedGemmParams;
 use crate::backend::WeightGrad;
 use crate::backend::ops::{MatMul, Orientation, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Kernels of products, loaded. Of each orientation the small and the large tile, but for `tn`.
+/// Kernels of products, loaded.
 #[derive(Debug)]
 pub(super) struct Kernels<D: Device> {
-    nt: [GemmKernel<D, GemmParams>; 2],
-    nn: [GemmKernel<D, GemmParams>; 2],
-    tn: GemmKernel<D, GemmParams>,
-    batched_nt: [GemmKernel<D, BatchedGemmParams>; 2],
-    batched_nn: [GemmKernel<D, BatchedGemmParams>; 2],
-    batched_tn: [GemmKernel<D, BatchedGemmParams>; 2],
+    single: ByOrientation<D>,
+    /// Batches of products, those of attention, stay f32 in mixed precision.
+    batched: ByOrientation<D>,
     sum_partials: Kernel<D, SumPartialsParams>,
     /// Where products of floats are computed in 16 bits.
     converters: Option<Converters<D>>,
+}
+
+#[derive(Debug)]
+struct ByOrientation<D: Device> {
+    nt: Gemm<D>,
+    nn: Gemm<D>,
+    tn: Gemm<D>,
+}
+
+impl<D: Device> ByOrientation<D> {
+    fn load(device: &D, math: &str) -> Result<Self> {
+        Ok(ByOrientation {
+            nt: Gemm::load(device, gemm::Orientation::Nt, math)?,
+            nn: Gemm::load(device, gemm::Orientation::Nn, math)?,
+            tn: Gemm::load(device, gemm::Orientation::Tn, math)?,
+        })
+    }
+
+    fn of(&self, orientation: Orientation) -> &Gemm<D> {
+        match orientation {
+            Orientation::Nt => &self.nt,
+            Orientation::Nn => &self.nn,
+            Orientation::Tn => &self.tn,
+        }
+    }
 }
 
 pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<Arc<Kernels<D>>> {
     gpu.kernels(|device| {
         let compute = gpu.options().compute;
         let (multiplied, math) = compute.of(E::DTYPE);
-        let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, "gemm", orientation, math, tile);
-        // Batches of products, those of attention, stay f32 in mixed precision.
         let exact = if compute == Compute::Tf32 { compute } else { Compute::Exact }.of(E::DTYPE).1;
-        let batched = |orientation: &str| -> Result<[GemmKernel<D, BatchedGemmParams>; 2]> {
-            let tile = |tile: usize| GemmKernel::load(device, "batched_gemm", orientation, exact, tile);
-            Ok([tile(0)?, tile(1)?])
-        };
         Ok(Kernels {
-            nt: [gemm("nt", 0)?, gemm("nt", 1)?],
-            nn: [gemm("nn", 0)?, gemm("nn", 1)?],
-            tn: gemm("tn", 0)?,
-            batched_nt: batched("nt")?,
-            batched_nn: batched("nn")?,
-            batched_tn: batched("tn")?,
+            single: ByOrientation::load(device, math)?,
+            batched: ByOrientation::load(device, exact)?,
             sum_partials: Kernel::of(device, "sum_partials", E::DTYPE)?,
             converters: (multiplied != E::DTYPE).then(|| Converters::load(device, multiplied)).transpose()?,
         })
@@ -91,7 +101,7 @@ fn splits<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> u
         Orientation::Nt | Orientation::Nn => 1,
         Orientation::Tn => {
             let multiprocessors = gpu.device().properties().multiprocessors as usize;
-            weight_splits(product.m, product.n, product.k, 1, multiprocessors, gpu.options().compute.of(E::DTYPE).1)
+            gemm::weight_splits(product.m, product.n, product.k, multiprocessors, gpu.options().compute.of(E::DTYPE).1)
         }
     }
 }
@@ -131,18 +141,12 @@ fn single<E: Element, D: Device>(
     gpu: &CudaBackend<E, D>,
     product: MatMul,
     alpha: f64,
-    (mut a, mut b, c): (DevicePtr, DevicePtr, DevicePtr),
+    (mut a, mut b, to): (DevicePtr, DevicePtr, DevicePtr),
     grad: WeightGrad,
     workspace: DevicePtr,
 ) -> Result<()> {
     let MatMul { orientation, m, n, k, .. } = product;
     let kernels = kernels(gpu)?;
-    let tile = usize::from(m < LARGE_TILE_ROWS);
-    let (kernel, a_stride, b_stride) = match orientation {
-        Orientation::Nt => (&kernels.nt[tile], k, k),
-        Orientation::Nn => (&kernels.nn[tile], k, n),
-        Orientation::Tn => (&kernels.tn, m, n),
-    };
     let space = space(gpu, &product)?;
     if let Some(converters) = &kernels.converters {
         for (operand, place, len) in [(&mut a, space.a, m * k), (&mut b, space.b, n * k)] {
@@ -151,33 +155,16 @@ fn single<E: Element, D: Device>(
             gpu.launch(&converters.narrow, &elementwise(len), &ConvertParams { from, to: *operand, len })?;
         }
     }
-    let mut params = GemmParams {
+    let partial = space.partial.of(workspace);
+    let c = Rows::plain(if space.splits > 1 { partial } else { to }, n);
+    let params = GemmParams {
         splits: space.splits as u32,
-        accumulate: accumulates(grad),
         // Accumulators are floats, as c is.
         wide: kernels.converters.is_some().into(),
-        alpha,
-        ..Zeroable::zeroed()
+        ..params(&product, alpha, (a, b, c), grad)?
     };
-    let partial = space.partial.of(workspace);
-    let mut problem = GemmProblem {
-        c: Rows::plain(if space.splits > 1 { partial } else { c }, n),
-        terms: 1,
-        m: narrow("rows of a product", m)?,
-        n: narrow("columns of a product", n)?,
-        ..Zeroable::zeroed()
-    };
-    problem.term[0] = GemmTerm {
-        a: Rows::plain(a, a_stride),
-        b: Rows::plain(b, b_stride),
-        k: narrow("terms of a product", k)?,
-        unused: 0,
-    };
-    params.problem[0] = problem;
-    let launch = kernel.launch(m, n, 1, space.splits);
-    check_columns(n, launch.grid[1])?;
-    gpu.launch(kernel.kernel(), &launch, &params)?;
-    if space.splits > 1 { sum_partials(gpu, partial, space.splits, alpha, c, m * n, grad) } else { Ok(()) }
+    kernels.single.of(orientation).launch(gpu.device(), gpu.stream(), &params)?;
+    if space.splits > 1 { sum_partials(gpu, partial, space.splits, alpha, to, m * n, grad) } else { Ok(()) }
 }
 
 fn batched<E: Element, D: Device>(
@@ -188,35 +175,41 @@ fn batched<E: Element, D: Device>(
     grad: WeightGrad,
 ) -> Result<()> {
     let MatMul { count, orientation, m, n, k } = product;
-    let params = BatchedGemmParams {
-        a,
-        b,
-        c,
-        count: count as u64,
-        alpha,
-        m: narrow("rows of a product", m)?,
-        n: narrow("columns of a product", n)?,
-        k: narrow("terms of a product", k)?,
-        accumulate: accumulates(grad),
+    let params = GemmParams {
+        count: narrow("products of a batch", count)?,
+        a_apart: (m * k) as u64,
+        b_apart: (k * n) as u64,
+        c_apart: (m * n) as u64,
+        ..params(&product, alpha, (a, b, Rows::plain(c, n)), grad)?
     };
-    let kernels = kernels(gpu)?;
-    let tile = usize::from(m < LARGE_TILE_ROWS);
-    let kernel = match orientation {
-        Orientation::Nt => &kernels.batched_nt[tile],
-        Orientation::Nn => &kernels.batched_nn[tile],
-        Orientation::Tn => &kernels.batched_tn[tile],
-    };
-    let launch = kernel.launch(m, n, count.min(GRID), 1);
-    check_columns(n, launch.grid[1])?;
-    gpu.launch(kernel.kernel(), &launch, &params)
+    kernels(gpu)?.batched.of(orientation).launch(gpu.device(), gpu.stream(), &params)
 }
 
-fn check_columns(n: usize, blocks: u32) -> Result<()> {
-    if blocks as usize <= GRID {
-        return Ok(());
-    }
-    let most = GRID * GEMM_TILES[1].3 as usize;
-    Err(Error::unsupported(format!("a product with {n} columns"), format!("the CUDA kernels take at most {most}")))
+/// Of one product.
+fn params(
+    product: &MatMul,
+    alpha: f64,
+    (a, b, c): (DevicePtr, DevicePtr, Rows),
+    grad: WeightGrad,
+) -> Result<GemmParams> {
+    let MatMul { orientation, m, n, k, .. } = *product;
+    let (a_stride, b_stride) = match orientation {
+        Orientation::Nt => (k, k),
+        Orientation::Nn => (k, n),
+        Orientation::Tn => (m, n),
+    };
+    let mut params =
+        GemmParams { problems: 1, count: 1, splits: 1, accumulate: accumulates(grad), alpha, ..Zeroable::zeroed() };
+    let term = GemmTerm {
+        a: Rows::plain(a, a_stride),
+        b: Rows::plain(b, b_stride),
+        k: narrow("terms of a product", k)?,
+        unused: 0,
+    };
+    let problem = &mut params.problem[0];
+    (problem.terms, problem.term[0], problem.c) = (1, term, c);
+    (problem.m, problem.n) = (narrow("rows of a product", m)?, narrow("columns of a product", n)?);
+    Ok(params)
 }
 
 /// `out (+)= alpha` times the sum of `count` partial sums of `len` elements each.

@@ -172,17 +172,6 @@ mirrored! {
         queries: u64,
     }
     SoftmaxGradientParams { y: DevicePtr, dy: DevicePtr, dx: DevicePtr, rows: u64, columns: u64 }
-    BatchedGemmParams {
-        a: DevicePtr,
-        b: DevicePtr,
-        c: DevicePtr,
-        count: u64,
-        alpha: f64,
-        m: u32,
-        n: u32,
-        k: u32,
-        accumulate: u32,
-    }
     LayerNormParams {
         x: DevicePtr,
         gamma: DevicePtr,

@@ -1,7 +1,5 @@
 //! The gradients of the weights as launches.
 
-use bytemuck::Zeroable;
-
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
@@ -11,7 +9,7 @@ use super::super::kernel::params::{
     BiasGradientParams, GemmParams, HeadWeightsParams, PeepholeGradientParams, Rows, SumPartialsParams,
 };
 use super::cell::{Run, candidate_run, gradient_slots, input_runs, recurrent_run, used_slots};
-use super::engine::{Engine, Sequences, problem};
+use super::engine::{Engine, Sequences, problem, products};
 use super::space::Workspace;
 use crate::backend::{BackwardWeightsArgs, WeightGrad};
 use crate::error::Result;
@@ -144,21 +142,18 @@ impl<D: Device> Engine<'_, D> {
         out: DevicePtr,
     ) -> Result<()> {
         let rows = self.seq_len() * self.batch();
-        let splits = weight_splits(m, n, rows, 1, self.plan.multiprocessors, self.plan.math);
-        let kernel = self.plan.kernels.gemm(Orientation::Tn, m)?;
+        let splits = weight_splits(m, n, rows, self.plan.multiprocessors, self.plan.math);
         let terms = [(left.rows(self.batch()), right.rows(self.batch()), rows)];
         let to = if splits > 1 { sum.partial } else { out };
-        let mut params = GemmParams {
+        let params = GemmParams {
             lengths: sum.lengths,
             splits: splits as u32,
             accumulate: (sum.grad == WeightGrad::Add).into(),
             // In mixed precision: accumulators are floats, as the gradient is.
             wide: (self.plan.gradient != self.plan.dtype).into(),
-            alpha: 1.0,
-            ..Zeroable::zeroed()
+            ..products(&[problem(&terms, Rows::plain(to, n), m, n)])
         };
-        params.problem[0] = problem(&terms, Rows::plain(to, n), m, n);
-        self.run(kernel.kernel(), &kernel.launch(m, n, 1, splits), &params)?;
+        self.plan.kernels.gemm(Orientation::Tn)?.launch(self.device, self.stream, &params)?;
         if splits > 1 { self.sum_partials(sum, sum.partial, splits, m * n, out, m * n) } else { Ok(()) }
     }
 

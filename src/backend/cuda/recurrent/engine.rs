@@ -61,6 +61,14 @@ pub(super) fn problem(terms: &[Term], c: Rows, m: usize, n: usize) -> GemmProble
     problem
 }
 
+/// Products of one launch, a problem each, of at most both directions.
+pub(super) fn products(problems: &[GemmProblem]) -> GemmParams {
+    let count = problems.len() as u32;
+    let mut params = GemmParams { problems: count, count, splits: 1, alpha: 1.0, ..Zeroable::zeroed() };
+    params.problem[..problems.len()].copy_from_slice(problems);
+    params
+}
+
 /// How a product is stored.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Store {
@@ -135,17 +143,8 @@ impl<D: Device> Engine<'_, D> {
     }
 
     pub(super) fn gemm(&self, orientation: Orientation, problems: &[GemmProblem], store: Store) -> Result<()> {
-        let (m, n) = problems.iter().fold((0, 0), |(m, n), p| (m.max(p.m), n.max(p.n)));
-        let kernel = self.plan.kernels.gemm(orientation, m as usize)?;
-        let mut params = GemmParams {
-            splits: 1,
-            accumulate: store.accumulate.into(),
-            wide: store.wide.into(),
-            alpha: 1.0,
-            ..Zeroable::zeroed()
-        };
-        params.problem[..problems.len()].copy_from_slice(problems);
-        self.run(kernel.kernel(), &kernel.launch(m as usize, n as usize, problems.len(), 1), &params)
+        let params = GemmParams { accumulate: store.accumulate.into(), wide: store.wide.into(), ..products(problems) };
+        self.plan.kernels.gemm(orientation)?.launch(self.device, self.stream, &params)
     }
 
     pub(super) fn weights(&self, base: DevicePtr, layer: usize, direction: usize) -> LayerWeights<DevicePtr> {

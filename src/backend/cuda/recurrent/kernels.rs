@@ -1,11 +1,11 @@
 //! The kernels of a plan.
 
 use super::super::device::Device;
-use super::super::kernel::gemm::{GemmKernel, LARGE_TILE_ROWS, Orientation};
+use super::super::kernel::gemm::{Gemm, Orientation};
 use super::super::kernel::launch::Kernel;
 use super::super::kernel::launch::Params;
 use super::super::kernel::params::{
-    BackwardParams, BiasGradientParams, DropoutParams, ForwardParams, GatesParams, GemmParams, HeadProductParams,
+    BackwardParams, BiasGradientParams, DropoutParams, ForwardParams, GatesParams, HeadProductParams,
     HeadWeightsParams, PeepholeGradientParams, StepBackwardParams, StepForwardParams, SumPartialsParams,
 };
 use crate::backend::ForwardMode;
@@ -19,7 +19,7 @@ pub(crate) struct Kernels<D: Device> {
     pub(crate) begin_forward: Kernel<D, ForwardParams>,
     pub(crate) step_forward: Kernel<D, StepForwardParams>,
     pub(crate) dropout: Kernel<D, DropoutParams>,
-    gemm_nt: [GemmKernel<D, GemmParams>; 2],
+    gemm_nt: Gemm<D>,
     head_product: Option<Kernel<D, HeadProductParams>>,
     read_gates: Option<Kernel<D, GatesParams>>,
     pub(crate) backward: Option<BackwardKernels<D>>,
@@ -34,8 +34,8 @@ pub(crate) struct BackwardKernels<D: Device> {
     pub(crate) bias_gradient: Kernel<D, BiasGradientParams>,
     pub(crate) peephole_gradient: Kernel<D, PeepholeGradientParams>,
     pub(crate) sum_partials: Kernel<D, SumPartialsParams>,
-    gemm_nn: [GemmKernel<D, GemmParams>; 2],
-    gemm_tn: GemmKernel<D, GemmParams>,
+    gemm_nn: Gemm<D>,
+    gemm_tn: Gemm<D>,
     head_product_transposed: Option<Kernel<D, HeadProductParams>>,
     head_weights: Option<Kernel<D, HeadWeightsParams>>,
     write_gate_gradients: Option<Kernel<D, GatesParams>>,
@@ -50,7 +50,7 @@ impl<D: Device> Kernels<D> {
     ) -> Result<Self> {
         let cell = descriptor.cell.spec().name;
         let (heads, of_gates) = (descriptor.heads > 1, descriptor.input == InputKind::Gates);
-        let gemm = |orientation: &str, tile: usize| GemmKernel::load(device, "gemm", orientation, math, tile);
+        let gemm = |orientation: Orientation| Gemm::load(device, orientation, math);
         let backward = || -> Result<BackwardKernels<D>> {
             Ok(BackwardKernels {
                 begin: Kernel::load(device, &format!("begin_backward_{dtype}"))?,
@@ -59,8 +59,8 @@ impl<D: Device> Kernels<D> {
                 bias_gradient: Kernel::load(device, &format!("bias_gradient_{dtype}"))?,
                 peephole_gradient: Kernel::load(device, &format!("peephole_gradient_{dtype}"))?,
                 sum_partials: Kernel::load(device, &format!("sum_partials_{gradient}"))?,
-                gemm_nn: [gemm("nn", 0)?, gemm("nn", 1)?],
-                gemm_tn: gemm("tn", 0)?,
+                gemm_nn: gemm(Orientation::Nn)?,
+                gemm_tn: gemm(Orientation::Tn)?,
                 head_product_transposed: load_if(heads, device, &format!("head_product_transposed_{dtype}"))?,
                 head_weights: load_if(heads, device, &format!("head_weights_{dtype}"))?,
                 write_gate_gradients: load_if(of_gates, device, &format!("write_gate_gradients_{dtype}"))?,
@@ -70,19 +70,18 @@ impl<D: Device> Kernels<D> {
             begin_forward: Kernel::load(device, &format!("begin_forward_{dtype}"))?,
             step_forward: Kernel::load(device, &format!("step_forward_{cell}_{dtype}"))?,
             dropout: Kernel::load(device, &format!("dropout_{dtype}"))?,
-            gemm_nt: [gemm("nt", 0)?, gemm("nt", 1)?],
+            gemm_nt: gemm(Orientation::Nt)?,
             head_product: load_if(heads, device, &format!("head_product_{dtype}"))?,
             read_gates: load_if(of_gates, device, &format!("read_gates_{dtype}"))?,
             backward: (mode == ForwardMode::Training).then(backward).transpose()?,
         })
     }
 
-    /// The kernel of a product with `m` rows.
-    pub(crate) fn gemm(&self, orientation: Orientation, m: usize) -> Result<&GemmKernel<D, GemmParams>> {
-        let tile = usize::from(m < LARGE_TILE_ROWS);
+    /// The kernels of products.
+    pub(crate) fn gemm(&self, orientation: Orientation) -> Result<&Gemm<D>> {
         Ok(match orientation {
-            Orientation::Nt => &self.gemm_nt[tile],
-            Orientation::Nn => &self.backward()?.gemm_nn[tile],
+            Orientation::Nt => &self.gemm_nt,
+            Orientation::Nn => &self.backward()?.gemm_nn,
             Orientation::Tn => &self.backward()?.gemm_tn,
         })
     }

@@ -227,7 +227,7 @@ fn partials(descriptor: &RnnDescriptor, shape: RnnShape, properties: &Properties
     let (hidden, output) = (descriptor.hidden_size, descriptor.output_size());
     let gates = descriptor.cell.gates() * hidden;
     let of_product = |m: usize, n: usize| {
-        m.saturating_mul(n).saturating_mul(weight_splits(m, n, rows, 1, properties.multiprocessors as usize, math))
+        m.saturating_mul(n).saturating_mul(weight_splits(m, n, rows, properties.multiprocessors as usize, math))
     };
     let mut most = bias_pieces(rows) * (gradient_slots(descriptor.cell).max(3) * hidden);
     // Products of the rows of a candidate and of those of the other gates split differently.

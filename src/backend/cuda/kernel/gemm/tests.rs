@@ -1,0 +1,307 @@
+//! Every kernel of matrix products on the emulated device, beside a product in f64 and bit for bit beside each other.
+
+use std::sync::Arc;
+
+use bytemuck::Zeroable;
+use half::{bf16, f16};
+
+use super::super::super::device::DevicePtr;
+use super::super::super::device::emulated::{Emulated, EmulatedStream, Schedule};
+use super::super::super::device::memory::DeviceBuffer;
+use super::super::params::{GemmParams, GemmProblem, GemmTerm, Rows};
+use super::{Gemm, GemmKernel, Orientation, launch};
+use crate::dtype::{Element, Stored};
+
+/// What a product is like. Sums have `terms` terms of `k` numbers each; rows of operands and results stand in groups of `group`.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    m: usize,
+    n: usize,
+    k: usize,
+    terms: usize,
+    problems: usize,
+    /// Products of the same problem, one after the other.
+    count: usize,
+    splits: usize,
+    group: usize,
+    lengths: bool,
+    accumulate: bool,
+    alpha: f64,
+}
+
+impl Case {
+    const fn new(m: usize, n: usize, k: usize) -> Self {
+        Case {
+            m,
+            n,
+            k,
+            terms: 1,
+            problems: 1,
+            count: 1,
+            splits: 1,
+            group: 1,
+            lengths: false,
+            accumulate: false,
+            alpha: 1.0,
+        }
+    }
+}
+
+/// Numbers whose products and short sums are exact, so that a wrong one stands out, and in another order of every seed.
+fn number(seed: usize, i: usize) -> f64 {
+    ((i * 37 + seed * 101 + i / 7) % 33) as f64 / 8.0 - 2.0
+}
+
+/// A matrix in memory: rows in groups, columns padded, and NaN wherever no element is.
+struct Matrix<E: Stored> {
+    buffer: DeviceBuffer<E, Emulated>,
+    values: Vec<f64>,
+    rows: Rows,
+    columns: usize,
+    /// Elements from one product to the next.
+    apart: usize,
+}
+
+impl<E: Element> Matrix<E> {
+    fn new(device: &Arc<Emulated>, [products, rows, columns]: [usize; 3], group: usize, seed: usize) -> Self {
+        let width = columns.next_multiple_of(8) + 8;
+        let outer = width * group + 16;
+        let apart = rows.div_ceil(group) * outer;
+        let at = |row: usize| row / group * outer + row % group * width;
+        let mut memory = vec![E::of(f64::NAN); products * apart];
+        let values: Vec<f64> = (0..products * rows * columns).map(|i| number(seed, i)).collect();
+        for (i, value) in values.iter().enumerate() {
+            let (product, row, column) = (i / columns / rows, i / columns % rows, i % columns);
+            memory[product * apart + at(row) + column] = E::of(*value);
+        }
+        let buffer = DeviceBuffer::from_slice(device, &EmulatedStream, "operand", &memory).unwrap();
+        let rows = Rows {
+            data: buffer.pointer(),
+            outer_stride: outer as u64,
+            inner_stride: width as u64,
+            inner: group as u32,
+            unused: 0,
+        };
+        Matrix { buffer, values, rows, columns, apart }
+    }
+}
+
+/// Runs a case on one kernel: what it leaves in c, padding included, and what the sums should be.
+fn run<E: Element, C: Element>(
+    device: &Arc<Emulated>,
+    kernel: &GemmKernel<Emulated>,
+    orientation: Orientation,
+    case: Case,
+) -> Vec<u8> {
+    let Case { m, n, k, terms, problems, count, splits, group, lengths, .. } = case;
+    let times = k.div_ceil(group);
+    let lens: Vec<u32> = (0..group).map(|b| ((b * 5 + 1) % (times + 1)) as u32).collect();
+    let lens_buffer = DeviceBuffer::from_slice(device, &EmulatedStream, "lengths", &lens).unwrap();
+    let inside = |l: usize| !lengths || l / group < lens[l % group] as usize;
+    let mut params = GemmParams {
+        problems: problems as u32,
+        count: (problems * count) as u32,
+        splits: splits as u32,
+        accumulate: case.accumulate.into(),
+        wide: (C::DTYPE != E::DTYPE).into(),
+        lengths: if lengths { lens_buffer.pointer() } else { DevicePtr::NULL },
+        alpha: case.alpha,
+        ..Zeroable::zeroed()
+    };
+    let (mut kept, mut results, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+    for problem in 0..problems {
+        let mut sums = vec![0.0; count * m * n];
+        let mut description = GemmProblem { terms: terms as u32, m: m as u32, n: n as u32, ..Zeroable::zeroed() };
+        for term in 0..terms {
+            let seed = problem * 16 + term * 4;
+            let k_inner = |rows: usize| [count, rows, k];
+            let k_outer = |columns: usize| [count, k, columns];
+            let (tn, nt) = (orientation == Orientation::Tn, orientation == Orientation::Nt);
+            let a = Matrix::<E>::new(device, if tn { k_outer(m) } else { k_inner(m) }, group, seed);
+            let b = Matrix::<E>::new(device, if nt { k_inner(n) } else { k_outer(n) }, group, seed + 1);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let (product, row, column) = (i / n / m, i / n % m, i % n);
+                let value = |matrix: &Matrix<E>, k_outer: bool, line: usize, l: usize| {
+                    let (r, c, rows) =
+                        if k_outer { (l, line, k) } else { (line, l, matrix.values.len() / count / k.max(1)) };
+                    matrix.values[(product * rows + r) * matrix.columns + c]
+                };
+                *sum += (0..k)
+                    .filter(|l| inside(*l))
+                    .map(|l| value(&a, tn, row, l) * value(&b, !nt, column, l))
+                    .sum::<f64>();
+            }
+            description.term[term] = GemmTerm { a: a.rows, b: b.rows, k: k as u32, unused: 0 };
+            (params.a_apart, params.b_apart) = (a.apart as u64, b.apart as u64);
+            kept.push((a, b));
+        }
+        let c = Matrix::<C>::new(device, [count, m, n], group, 99);
+        let partial =
+            DeviceBuffer::from_slice(device, &EmulatedStream, "partial", &vec![f32::NAN; splits * m * n]).unwrap();
+        description.c = if splits > 1 { Rows::plain(partial.pointer(), n) } else { c.rows };
+        params.c_apart = c.apart as u64;
+        params.problem[problem] = description;
+        results.push((c, partial));
+        expected.push(sums);
+    }
+    if problems > 1 {
+        (params.a_apart, params.b_apart, params.c_apart) = (0, 0, 0);
+    }
+    let launch = launch(&kernel.tile, &params);
+    kernel.kernel.launch(device, &EmulatedStream, &launch, &params).unwrap();
+    drop(kept);
+
+    let mut bytes = Vec::new();
+    for ((c, partial), sums) in results.iter().zip(&expected) {
+        let at = |i: usize| {
+            let (product, row, column) = (i / n / m, i / n % m, i % n);
+            let rows = &c.rows;
+            product * c.apart
+                + row / group * rows.outer_stride as usize
+                + row % group * rows.inner_stride as usize
+                + column
+        };
+        let mut memory = vec![C::default(); count * c.apart];
+        c.buffer.read(&EmulatedStream, &mut memory).unwrap();
+        let mut parts = vec![0.0f32; splits * m * n];
+        partial.read(&EmulatedStream, &mut parts).unwrap();
+        let mut untouched = vec![true; memory.len()];
+        for (i, sum) in sums.iter().enumerate() {
+            let before = if case.accumulate && splits == 1 { c.values[i] } else { 0.0 };
+            let (got, wanted) = if splits > 1 {
+                ((0..splits).map(|s| f64::from(parts[s * m * n + i])).sum(), *sum)
+            } else {
+                untouched[at(i)] = false;
+                (memory[at(i)].wide(), case.alpha * sum + before)
+            };
+            // One rounding of c; the sums themselves are exact but for those of many terms, which f32 rounds.
+            let rounding = if splits > 1 { f64::from(f32::EPSILON) } else { C::DTYPE.epsilon() };
+            let allowed = (rounding + 1e-6) * wanted.abs().max(before.abs()).max(1.0) + 1e-6 * k as f64;
+            assert!(
+                (got - wanted).abs() <= allowed,
+                "{} {orientation:?} {case:?}: element {i} is {got} instead of {wanted}",
+                kernel.tile.entry("", "")
+            );
+        }
+        if splits == 1 {
+            for (value, untouched) in memory.iter().zip(untouched) {
+                assert!(!untouched || value.wide().is_nan(), "{:?} {case:?}: what is not c is written", kernel.tile);
+            }
+        }
+        bytes.extend_from_slice(bytemuck::cast_slice(&memory));
+        bytes.extend_from_slice(bytemuck::cast_slice(&parts));
+    }
+    bytes
+}
+
+fn cases() -> Vec<Case> {
+    let plain = Case::new;
+    let mut cases = vec![
+        plain(1, 1, 1),
+        plain(7, 9, 8),
+        plain(64, 64, 64),
+        plain(65, 63, 33),
+        plain(40, 130, 97),
+        plain(130, 24, 31),
+        plain(20, 20, 0),
+        Case { accumulate: true, alpha: -0.5, ..plain(33, 47, 50) },
+        Case { terms: 3, problems: 2, ..plain(30, 65, 40) },
+        Case { count: 3, alpha: 0.25, accumulate: true, ..plain(17, 35, 20) },
+        Case { splits: 3, ..plain(35, 50, 200) },
+        Case { splits: 7, ..plain(9, 5, 100) },
+    ];
+    for group in [2, 3, 5, 40] {
+        cases.push(Case { group, ..plain(37, 30, 71) });
+        cases.push(Case { group, lengths: true, ..plain(21, 70, 131) });
+        cases.push(Case { group, lengths: true, splits: 2, terms: 2, ..plain(12, 20, 140) });
+    }
+    cases
+}
+
+fn check<E: Element>(math: &str, schedule: Schedule) {
+    let device = Arc::new(Emulated::new(schedule).unwrap());
+    for orientation in [Orientation::Nt, Orientation::Nn, Orientation::Tn] {
+        let gemm = Gemm::load(&*device, orientation, math).unwrap();
+        for case in cases() {
+            if case.lengths && orientation != Orientation::Tn {
+                continue;
+            }
+            // All on products that they take; what takes few rows alone, on those.
+            let takes = |tile: &super::GemmTile| {
+                let step = case.terms == 1 && case.splits == 1 && case.group == 1;
+                case.m <= tile.most_rows as usize && (!tile.step || step)
+            };
+            let kernels = || gemm.kernels.iter().filter(|kernel| takes(&kernel.tile));
+            let both = |wide: bool| -> Vec<Vec<u8>> {
+                let each = |kernel: &GemmKernel<Emulated>| match wide {
+                    true => run::<E, f32>(&device, kernel, orientation, case),
+                    false => run::<E, E>(&device, kernel, orientation, case),
+                };
+                kernels().map(each).collect()
+            };
+            for wide in [false, true] {
+                if wide && E::DTYPE.size() != 2 {
+                    continue;
+                }
+                let results = both(wide);
+                for (kernel, result) in kernels().zip(&results) {
+                    let what = &kernel.tile.name;
+                    let same = kernel.tile.step || result == results.last().unwrap();
+                    assert!(same, "{math} {orientation:?} {case:?}: {what} gives other bits");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_in_bf16() {
+    check::<bf16>("bf16", Schedule { seed: 0, starve: false });
+}
+
+#[test]
+fn products_in_f16_under_another_order_of_threads() {
+    check::<f16>("f16", Schedule { seed: 5, starve: true });
+}
+
+#[test]
+fn products_in_tf32() {
+    check::<f32>("tf32", Schedule { seed: 6, starve: false });
+}
+
+#[test]
+fn products_in_f32() {
+    check::<f32>("f32", Schedule { seed: 7, starve: true });
+}
+
+/// The choice is by sizes and alignment.
+#[test]
+fn odd_alignments_have_a_kernel_of_their_own() {
+    let device = Emulated::new(Schedule { seed: 0, starve: false }).unwrap();
+    let gemm = Gemm::load(&device, Orientation::Nt, "bf16").unwrap();
+    let name = |m: u32, n: u32, address: u64, stride: usize| {
+        let mut params = GemmParams { problems: 1, count: 1, splits: 1, ..Zeroable::zeroed() };
+        let problem = &mut params.problem[0];
+        (problem.m, problem.n, problem.terms, problem.c) = (m, n, 1, Rows::plain(DevicePtr(8192), n as usize));
+        problem.term[0] = GemmTerm {
+            a: Rows::plain(DevicePtr(address), stride),
+            b: Rows::plain(DevicePtr(4096), 64),
+            k: 64,
+            unused: 0,
+        };
+        gemm.choose(&params).unwrap().tile.name
+    };
+    assert_eq!(name(16384, 3072, 4096, 64), "pipelined_wide");
+    assert_eq!(name(16384, 3072, 4096, 72), "pipelined_wide");
+    assert_eq!(name(16384, 3072, 4098, 64), "large");
+    assert_eq!(name(16384, 3072, 4096, 65), "large");
+    assert_eq!(name(64, 3072, 4096, 64), "pipelined_medium");
+    assert_eq!(name(16, 3072, 4096, 65), "small");
+    let turing = Emulated::with_compute_capability((7, 5), Schedule { seed: 0, starve: false }).unwrap();
+    for math in ["bf16", "f32"] {
+        let kernels = Gemm::load(&turing, Orientation::Nt, math).unwrap().kernels;
+        assert!(kernels.iter().all(|kernel| ["small", "large"].contains(&kernel.tile.name)));
+    }
+    let refused = Gemm::load(&turing, Orientation::Nt, "tf32").unwrap_err().to_string();
+    assert!(refused.contains("needs 8.0"), "{refused}");
+}
