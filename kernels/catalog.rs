@@ -128,8 +128,22 @@ pub fn gemm_tiles(math: &str) -> Vec<GemmTile> {
         fills,
         ..plain_tile(name, class, rows, columns, 128)
     };
+    let exact = |name, class, rows, columns, threads, fills| GemmTile {
+        kernel: "exact_gemm",
+        source: "gemm_exact.cu",
+        shared_bytes: shared_bytes(3, rows, columns),
+        min_compute: 80,
+        fills,
+        ..plain_tile(name, class, rows, columns, threads)
+    };
     match math {
-        "f32" | "f64" => vec![small, large],
+        "f64" => vec![small, large],
+        "f32" => vec![
+            small,
+            exact("exact_wide", "WideTile", 128, 128, 256, true),
+            exact("exact_medium", "MediumTile", 64, 64, 64, false),
+            large,
+        ],
         _ => vec![
             small,
             pipelined("pipelined_wide", "WideTile", 128, 128, true),

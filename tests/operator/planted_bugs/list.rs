@@ -220,6 +220,29 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     )
     .bf16()
     .family("operations"),
+    bug(
+        "gemm_exact.cu",
+        "the tile that is multiplied is not waited for",
+        "cp_async_wait<T::STAGES - 2>();",
+        "cp_async_wait<T::STAGES - 1>();",
+    ),
+    bug(
+        "gemm_exact.cu",
+        "no barrier between copying a tile and multiplying it",
+        "cp_async_wait<T::STAGES - 2>();\n            __syncthreads();",
+        "cp_async_wait<T::STAGES - 2>();",
+    ),
+    bug(
+        "gemm_exact.cu",
+        "a tile is copied to the stage that is being read",
+        "write = (T::STAGES - 1) * STAGE_BYTES;\n        for",
+        "write = 0;\n        for",
+    ),
+    bug("gemm_exact.cu", "the second eight of k go by the first", "left > 8 * half;", "left > 0;"),
+    bug("gemm_exact.cu", "chunks of a line in another order", "row() / 4 + 4 * half", "row() / 4 + 4 * (1 - half)"),
+    bug("gemm_exact.cu", "a step too many of each sequence", "row.outer < lengths[row.inner];", "row.outer <= lengths[row.inner];"),
+    bug("gemm_exact.cu", "columns that do not exist are copied", "columns = at < count ? min(count - at, 4u) : 0;", "columns = 4;")
+        .sanitized(),
     // Forward.
     bug(
         "step_forward.cu",
