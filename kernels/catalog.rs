@@ -136,15 +136,34 @@ pub fn gemm_tiles(math: &str) -> Vec<GemmTile> {
         fills,
         ..plain_tile(name, class, rows, columns, threads)
     };
+    let few_rows = GemmTile {
+        kernel: "few_rows_gemm",
+        source: "gemm_few_rows.cu",
+        // `FewRows`.
+        shared_bytes: 8 * 4 * (64 * FEW_ROWS + 1024),
+        min_compute: 80,
+        aligned: true,
+        most_rows: FEW_ROWS,
+        step: true,
+        ..plain_tile("few_rows", "", FEW_ROWS, 16, 256)
+    };
     match math {
         "f64" => vec![small, large],
         "f32" => vec![
+            few_rows,
             small,
             exact("exact_wide", "WideTile", 128, 128, 256, true),
             exact("exact_medium", "MediumTile", 64, 64, 64, false),
             large,
         ],
+        "tf32" => vec![
+            small,
+            pipelined("pipelined_wide", "WideTile", 128, 128, true),
+            pipelined("pipelined_medium", "MediumTile", 64, 64, false),
+            large,
+        ],
         _ => vec![
+            few_rows,
             small,
             pipelined("pipelined_wide", "WideTile", 128, 128, true),
             pipelined("pipelined_medium", "MediumTile", 64, 64, false),

@@ -34,6 +34,7 @@ pub fn products(device: &Device) {
         // Rows of 16 bytes; several rounds of the stages that kernels copy to.
         (48, 72, 264),
         (40, 24, 328),
+        (11, 24, 1160),
     ];
     // Large enough for several tiles and threads; slow on an emulated device.
     let large = [(130, 193, 257), (1, 700, 300), (500, 1, 65), (259, 67, 8)];

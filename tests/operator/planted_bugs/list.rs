@@ -243,6 +243,51 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug("gemm_exact.cu", "a step too many of each sequence", "row.outer < lengths[row.inner];", "row.outer <= lengths[row.inner];"),
     bug("gemm_exact.cu", "columns that do not exist are copied", "columns = at < count ? min(count - at, 4u) : 0;", "columns = 4;")
         .sanitized(),
+    bug(
+        "gemm_few_rows.cu",
+        "a warp reads what other lanes have not copied yet",
+        "            __syncwarp();  // all lanes' copies are there, and all have read the part before\n",
+        "",
+    )
+    .bf16()
+    .family("operations"),
+    bug(
+        "gemm_few_rows.cu",
+        "a part is not waited for",
+        "            cp_async_wait<S::STAGES - 2>();",
+        "            cp_async_wait<S::STAGES - 1>();",
+    )
+    .bf16()
+    .family("operations"),
+    bug("gemm_few_rows.cu", "the last warp's sum is left out", "w < S::WARPS; ++w", "w < S::WARPS - 1; ++w")
+        .bf16()
+        .family("operations"),
+    bug(
+        "gemm_few_rows.cu",
+        "rows k in another order than a's",
+        "return k / 4 % 2 * 16 + k / 2 % 2 * 8 +",
+        "return k / 2 % 2 * 16 + k / 4 % 2 * 8 +",
+    )
+    .bf16()
+    .family("operations"),
+    bug("gemm_few_rows.cu", "rows beyond eight are those of the first tile", "S::of_four(tile * 8 + g, t)", "S::of_four(g, t)")
+        .bf16()
+        .family("operations"),
+    bug(
+        "gemm_few_rows.cu",
+        "columns of a chunk are taken for its k",
+        "acc[tile][O == NT ? i : j]",
+        "acc[tile][O == NT ? j : i]",
+    )
+    .family("operations"),
+    bug(
+        "gemm_few_rows.cu",
+        "no barrier before sums are added",
+        "        __syncthreads();\n        for (u32 i = threadIdx.x; i < rows",
+        "        for (u32 i = threadIdx.x; i < rows",
+    )
+    .bf16()
+    .family("operations"),
     // Forward.
     bug(
         "step_forward.cu",

@@ -34,7 +34,7 @@ use fused_rnn::{DType, Device};
 use list::{PLANTED_BUGS, Place, PlantedBug};
 
 /// Files of the kernels that the suite of the operations runs.
-const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 10] = [
     "elementwise.cu",
     "rows.cu",
     "norm.cu",
@@ -42,6 +42,7 @@ const OPERATIONS: [&str; 9] = [
     "gemm.cu",
     "gemm_pipelined.cu",
     "gemm_exact.cu",
+    "gemm_few_rows.cu",
     "reduce.cu",
     "dropout.cu",
 ];

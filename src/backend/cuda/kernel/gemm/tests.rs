@@ -204,6 +204,8 @@ fn cases() -> Vec<Case> {
         plain(40, 130, 97),
         plain(130, 24, 31),
         plain(20, 20, 0),
+        plain(13, 40, 1200),
+        plain(32, 17, 300),
         Case { accumulate: true, alpha: -0.5, ..plain(33, 47, 50) },
         Case { terms: 3, problems: 2, ..plain(30, 65, 40) },
         Case { count: 3, alpha: 0.25, accumulate: true, ..plain(17, 35, 20) },
@@ -296,6 +298,7 @@ fn odd_alignments_have_a_kernel_of_their_own() {
     assert_eq!(name(16384, 3072, 4098, 64), "large");
     assert_eq!(name(16384, 3072, 4096, 65), "large");
     assert_eq!(name(64, 3072, 4096, 64), "pipelined_medium");
+    assert_eq!(name(16, 3072, 4096, 64), "few_rows");
     assert_eq!(name(16, 3072, 4096, 65), "small");
     let turing = Emulated::with_compute_capability((7, 5), Schedule { seed: 0, starve: false }).unwrap();
     for math in ["bf16", "f32"] {
