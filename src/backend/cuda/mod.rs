@@ -42,5 +42,5 @@ pub use device::memory::DeviceBuffer;
 pub use device::{driver, paper};
 pub use images::{catalog, compile, nvrtc};
 pub use options::{Compute, CudaOptions, Family, FamilyChoice};
-pub use recurrent::{CudaPlan, PersistentReport, TimeLoopReport};
+pub use recurrent::{CudaPlan, PersistentReport, ProductReport, TimeLoopReport};
 pub use staged::Staged;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::backend::CudaBackend;
 use super::device::Device;
 use super::device::memory::DeviceBuffer;
-use super::recurrent::{CudaPlan, TimeLoopReport};
+use super::recurrent::{CudaPlan, ProductReport, TimeLoopReport};
 use crate::backend::device::{OnDevice, Plan, Runtime, check_copy, no_device_in};
 use crate::backend::tensor::{Tensor, TensorMut, TensorRef};
 use crate::backend::{
@@ -159,6 +159,21 @@ impl Plan {
         #[cfg(feature = "emulated")]
         let found = found.or_else(|| of::<super::emulated::Emulated>(self));
         found.unwrap_or_default()
+    }
+
+    /// The matrix products of the first layer and their kernels; nothing of a plan that is not for a GPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for one that is too wide for the kernels.
+    pub fn products(&self) -> Result<Vec<ProductReport>> {
+        fn of<D: Device>(plan: &Plan) -> Option<Result<Vec<ProductReport>>> {
+            plan.get::<CudaPlan<D>>().ok().map(CudaPlan::products)
+        }
+        let found = of::<super::driver::Driver>(self).or_else(|| of::<super::paper::Paper>(self));
+        #[cfg(feature = "emulated")]
+        let found = found.or_else(|| of::<super::emulated::Emulated>(self));
+        found.unwrap_or_else(|| Ok(Vec::new()))
     }
 }
 

@@ -107,7 +107,9 @@ mod cuda {
     use fused_rnn::backend::cuda::device::{Device as _, Properties};
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
     use fused_rnn::backend::cuda::paper::Paper;
-    use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions, FamilyChoice, TimeLoopReport, driver, images};
+    use fused_rnn::backend::cuda::{
+        Compute, CudaBackend, CudaOptions, FamilyChoice, ProductReport, TimeLoopReport, driver, images,
+    };
     use fused_rnn::{Device, Error, Result};
 
     use super::Args;
@@ -240,6 +242,10 @@ mod cuda {
             );
             for time_loop in plan.time_loops() {
                 text += &describe_loop(&time_loop);
+            }
+            for ProductReport { product, kernel, m, n, k, splits } in plan.products()? {
+                let pieces = if splits > 1 { format!(", in {splits} pieces") } else { String::new() };
+                let _ = writeln!(text, "  {product:<9}{kernel}: {m} x {n} of {k}{pieces}");
             }
         }
         text += "Predicted times come from a model whose constants have not been measured.\n";

@@ -1,9 +1,11 @@
 //! Matrix products: which kernel computes one, and in how many pieces.
 
+use bytemuck::Zeroable;
+
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::{self, GemmTile};
 use super::launch::{GRID, Kernel};
-use super::params::{GemmParams, GemmTerm, Rows};
+use super::params::{GEMM_TERMS, GemmParams, GemmTerm, Rows};
 use crate::error::{Error, Result};
 
 #[cfg(all(test, feature = "emulated"))]
@@ -48,9 +50,24 @@ pub(crate) struct Gemm<D: Device> {
     kernels: Vec<GemmKernel<D>>,
 }
 
+/// What the choice of a kernel depends on, for operands that begin at multiples of 16 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProductShape {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    /// Elements from a row of each operand to the next.
+    pub(crate) strides: [usize; 2],
+    pub(crate) terms: usize,
+    /// Products of a launch.
+    pub(crate) count: usize,
+    pub(crate) splits: usize,
+}
+
 /// A kernel with its tile.
 #[derive(Debug)]
 struct GemmKernel<D: Device> {
+    /// Entry point.
+    name: String,
     tile: GemmTile,
     kernel: Kernel<D, GemmParams>,
 }
@@ -65,7 +82,7 @@ impl<D: Device> Gemm<D> {
         let there = |tile: &GemmTile| tile.min_compute <= compute && !(tile.step && orientation == Orientation::Tn);
         let load = |tile: GemmTile| -> Result<_> {
             let name = tile.entry(orientation.name(), math);
-            Ok(GemmKernel { kernel: Kernel::load(device, &name)?, tile })
+            Ok(GemmKernel { kernel: Kernel::load(device, &name)?, tile, name })
         };
         let kernels: Vec<_> = catalog::gemm_tiles(math).into_iter().filter(there).map(load).collect::<Result<_>>()?;
         if kernels.is_empty() {
@@ -87,8 +104,25 @@ impl<D: Device> Gemm<D> {
     ///
     /// [`Error::Unsupported`] for more columns than a grid has blocks for, and those of [`Kernel::launch`].
     pub(crate) fn launch(&self, device: &D, stream: &D::Stream, params: &GemmParams) -> Result<()> {
-        let GemmKernel { tile, kernel } = self.choose(params)?;
+        let GemmKernel { tile, kernel, .. } = self.choose(params)?;
         kernel.launch(device, stream, &launch(tile, params), params)
+    }
+
+    /// Entry point of the kernel that computes products of a shape.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`launch`](Self::launch) that are about sizes.
+    pub(crate) fn kernel_of(&self, shape: &ProductShape) -> Result<&str> {
+        let ProductShape { m, n, strides, terms, count, splits } = *shape;
+        let [a, b] = strides.map(|stride| Rows::plain(DevicePtr(ALIGNED), stride));
+        let (count, splits) = (count as u32, splits as u32);
+        let mut params = GemmParams { problems: 1, count, splits, ..Zeroable::zeroed() };
+        let term = GemmTerm { a, b, ..Zeroable::zeroed() };
+        let problem = &mut params.problem[0];
+        (problem.m, problem.n, problem.c) = (m as u32, n as u32, Rows::plain(DevicePtr(ALIGNED), n));
+        (problem.term, problem.terms) = ([term; GEMM_TERMS], terms as u32);
+        Ok(&self.choose(&params)?.name)
     }
 
     /// The kernel of a product: the first that takes it.

@@ -25,7 +25,7 @@ mod space;
 
 pub(super) use engine::Engine;
 pub use plan::CudaPlan;
-pub use report::{PersistentReport, TimeLoopReport};
+pub use report::{PersistentReport, ProductReport, TimeLoopReport};
 
 use super::call::Raw;
 use super::device::Device;

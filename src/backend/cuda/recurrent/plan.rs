@@ -14,7 +14,7 @@ use super::cell::gradient_slots;
 use super::copies::{Kept, Mixed, Passing};
 use super::family::TimeLoop;
 use super::kernels::Kernels;
-use super::report::TimeLoopReport;
+use super::report::{self, ProductReport, TimeLoopReport};
 use super::space::{self, HPrevLayout, LayerSpace, Sizes, Workspace};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::dtype::DType;
@@ -192,6 +192,15 @@ impl<D: Device> CudaPlan<D> {
                       process alone, or ask for the step family"
                 .to_owned(),
         })
+    }
+
+    /// The matrix products of the first layer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for one that is too wide for the kernels.
+    pub fn products(&self) -> Result<Vec<ProductReport>> {
+        report::products(self)
     }
 
     /// The time loop of the forward pass, and in training that of the backward pass.

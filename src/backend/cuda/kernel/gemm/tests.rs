@@ -9,7 +9,7 @@ use super::super::super::device::DevicePtr;
 use super::super::super::device::emulated::{Emulated, EmulatedStream, Schedule};
 use super::super::super::device::memory::DeviceBuffer;
 use super::super::params::{GemmParams, GemmProblem, GemmTerm, Rows};
-use super::{Gemm, GemmKernel, Orientation, launch};
+use super::{Gemm, GemmKernel, Orientation, ProductShape, launch};
 use crate::dtype::{Element, Stored};
 
 /// What a product is like. Sums have `terms` terms of `k` numbers each; rows of operands and results stand in groups of `group`.
@@ -300,6 +300,8 @@ fn odd_alignments_have_a_kernel_of_their_own() {
     assert_eq!(name(64, 3072, 4096, 64), "pipelined_medium");
     assert_eq!(name(16, 3072, 4096, 64), "few_rows");
     assert_eq!(name(16, 3072, 4096, 65), "small");
+    let shape = ProductShape { m: 16384, n: 3072, strides: [64, 64], terms: 1, count: 1, splits: 1 };
+    assert_eq!(gemm.kernel_of(&shape).unwrap(), "gemm_nt_bf16_pipelined_wide");
     let turing = Emulated::with_compute_capability((7, 5), Schedule { seed: 0, starve: false }).unwrap();
     for math in ["bf16", "f32"] {
         let kernels = Gemm::load(&turing, Orientation::Nt, math).unwrap().kernels;
