@@ -112,7 +112,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "p.problem[p.problems > 1 ? product : 0]",
         "p.problem[0]",
     ),
-    bug("gemm.cuh", "every piece of a sum has all of it", "u64(tiles) * piece / p.splits", "u64(tiles) * (piece > split)"),
+    bug("gemm.cuh", "every piece of a sum has all of it", "u64(tiles) * piece / p.splits", "u64(tiles) * (piece > split)")
+        .family("operations"),
     bug("gemm.cuh", "rows of the next group begin where the last one did", "entered ? step_entering : step", "step"),
     bug("gemm.cuh", "all products of the first b", "(term.b.data) + product * p.b_apart", "(term.b.data)").family("operations"),
     bug(
@@ -173,14 +174,6 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     .family("operations"),
     bug(
         "gemm_pipelined.cu",
-        "results overwrite tiles that are still multiplied",
-        "        cp_async_wait<0>();\n        __syncthreads();\n    }",
-        "        cp_async_wait<0>();\n    }",
-    )
-    .bf16()
-    .family("operations"),
-    bug(
-        "gemm_pipelined.cu",
         "a warp reads results before all lanes have stored them",
         "            __syncwarp();\n#pragma unroll 1",
         "#pragma unroll 1",
@@ -198,58 +191,41 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug("gemm_pipelined.cu", "what follows the end of a row", "u32(max(min(left, Tile::CHUNK), 0))", "u32(Tile::CHUNK)")
         .bf16()
         .family("operations"),
-    bug("gemm_pipelined.cu", "rows k beyond the end", "b.copy(b_tile, i, k < end);", "b.copy(b_tile, i, true);")
-        .bf16()
-        .family("operations")
-        .sanitized(),
-    bug(
-        "gemm_pipelined.cu",
-        "lengths are ignored",
-        "inside = inside && row.outer < lengths[row.inner];",
-        "inside = inside && row.inner < lengths[row.inner];",
-    )
-    .bf16(),
     bug("gemm_pipelined.cu", "results without the factor", "const float alpha = float(piece.alpha());", "const float alpha = 1.0f;")
         .bf16()
         .family("operations"),
-    bug(
-        "gemm_pipelined.cu",
-        "the next product's copies come before results are stored",
-        "        __syncthreads();  // the next product's copies come where results stand\n",
-        "",
-    )
-    .bf16()
-    .family("operations"),
     bug(
         "gemm_exact.cu",
         "the tile that is multiplied is not waited for",
         "cp_async_wait<T::STAGES - 2>();",
         "cp_async_wait<T::STAGES - 1>();",
-    ),
+    )
+    .family("operations"),
     bug(
         "gemm_exact.cu",
         "no barrier between copying a tile and multiplying it",
         "cp_async_wait<T::STAGES - 2>();\n            __syncthreads();",
         "cp_async_wait<T::STAGES - 2>();",
-    ),
+    )
+    .family("operations"),
     bug(
         "gemm_exact.cu",
         "a tile is copied to the stage that is being read",
         "write = (T::STAGES - 1) * STAGE_BYTES;\n        for",
         "write = 0;\n        for",
-    ),
-    bug("gemm_exact.cu", "the second eight of k go by the first", "left > 8 * half;", "left > 0;"),
-    bug("gemm_exact.cu", "chunks of a line in another order", "row() / 4 + 4 * half", "row() / 4 + 4 * (1 - half)"),
+    )
+    .family("operations"),
+    bug("gemm_exact.cu", "the second eight of k go by the first", "left > 8 * half;", "left > 0;")
+        .family("operations"),
+    bug("gemm_exact.cu", "chunks of a line in another order", "row() / 4 + 4 * half", "row() / 4 + 4 * (1 - half)")
+        .family("operations"),
     bug("gemm_exact.cu", "a step too many of each sequence", "row.outer < lengths[row.inner];", "row.outer <= lengths[row.inner];"),
-    bug("gemm_exact.cu", "columns that do not exist are copied", "columns = at < count ? min(count - at, 4u) : 0;", "columns = 4;")
-        .sanitized(),
     bug(
         "gemm_few_rows.cu",
         "a warp reads what other lanes have not copied yet",
         "            __syncwarp();  // all lanes' copies are there, and all have read the part before\n",
         "",
     )
-    .bf16()
     .family("operations"),
     bug(
         "gemm_few_rows.cu",
