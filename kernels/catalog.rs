@@ -490,7 +490,7 @@ impl PersistentKernel {
         let vector = PERSISTENT_TILE * (row_bytes.next_multiple_of(128) + 64);
         let (sum_buffers, exchange_fixed, exchange_per_tile) = match (family, math) {
             (Exchange::Block, _) => (1, 0, 2 * vector),
-            (Exchange::Cluster, _) => (2, 0, 2 * vector + 128),
+            (Exchange::Cluster, _) => (2, PERSISTENT_TILE * row_bytes / capacity * units, 2 * vector + 128),
             (Exchange::Grid, "f32") => (1, vector, 0),
             (Exchange::Grid, _) => (2, 0, 0),
         };
@@ -551,11 +551,11 @@ pub fn persistent() -> Vec<PersistentKernel> {
         (Grid, true, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 8], [16, 2048, 8, 8, 4]]),
         (Block, false, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 2], [128, 128, 8, 1, 0]]),
         (Cluster, false, [[32, 512, 16, 8, 0]; 3]),
-        (Grid, false, [[16, 1024, 16, 16, 0], [16, 1024, 16, 16, 4], [16, 1024, 16, 16, 2]]),
+        (Grid, false, [[16, 1024, 16, 16, 0], [16, 1024, 16, 16, 4], [16, 1024, 16, 16, 3]]),
         (Grid, false, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 19], [16, 2048, 8, 8, 9]]),
     ];
     const EXACT: [(Exchange, bool, [[u32; 5]; 3]); 6] = [
-        (Block, true, [[96, 96, 12, 4, 0]; 3]),
+        (Block, true, [[96, 96, 12, 4, 0], [96, 80, 12, 4, 0], [96, 96, 12, 4, 0]]),
         (Grid, true, [[16, 512, 8, 16, 0]; 3]),
         (Grid, true, [[8, 1024, 8, 32, 0]; 3]),
         (Block, false, [[96, 96, 12, 4, 0]; 3]),

@@ -103,10 +103,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     // places in the gates, their gradients, cell_state and q follow; and dy.
     u64 row;
     i64 row_stride;
-    Walk<const E> dy;
+    Walk dy;
     // The next item whose saved values are fetched. h_prev is that of the GRU.
     u32 next_n, next_tile;
-    Walk<const E> next_h_prev;
+    Walk next_h_prev;
     // The gradients of a thread's pair, and c of its step, where there is one tile and one pair. Otherwise they are in shared memory.
     float own_dh, own_dc, own_c;
 
@@ -125,7 +125,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     // What there are registers for: a loop for plain problems of its own, which keeps what is prepared through the product; in it the
     // pair's own gradients.
     static constexpr bool TWO_LOOPS = (Exchange::CAN_FAIL || !Math::EXACT) && S::SHARED_BLOCKS <= 4;
-    static constexpr bool SINGLE = S::CELLS == 1 && S::THREADS <= 256, NEARER = S::THREADS <= 256 || S::SHARED_BLOCKS > 0;
+    static constexpr bool SINGLE = S::CELLS == 1 && S::THREADS <= 256, NEARER = S::THREADS <= 256 || S::SHARED_BLOCKS > 0 || G == 1;
 
     DEVICE PersistentBackward(const PersistentBackwardParams& launch, u8* shared, u32 first)
         : launch(launch), p(launch.layer), d(p.direction[blockIdx.z]), memory{shared},
@@ -142,9 +142,9 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
           // Steps go backwards, and so do times, unless the direction does.
           row((u64(d.reverse ? 0 : p.seq_len - 1) * p.batch + first + S::row(0)) * p.hidden_size),
           row_stride(d.reverse ? i64(p.batch) * p.hidden_size : -i64(p.batch) * p.hidden_size),
-          dy(d.dy, p.dy_time_stride, (first + S::row(0)) * p.dy_batch_stride + j, !d.reverse, p.seq_len),
+          dy(p.dy_time_stride, (first + S::row(0)) * p.dy_batch_stride + j, !d.reverse, p.seq_len),
           next_n(0), next_tile(0),
-          next_h_prev(d.h_prev, u64(p.rows) * p.h_prev_stride, u64(first + S::row(0)) * p.h_prev_stride + j, !d.reverse,
+          next_h_prev(u64(p.rows) * p.h_prev_stride, u64(first + S::row(0)) * p.h_prev_stride + j, !d.reverse,
                       p.seq_len) {}
 
     // Element of pair e of a tile in a tensor of states, [B, H].
@@ -246,7 +246,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             const u64 next_row = row + i64(PLAIN ? ahead : next_n - n) * row_stride + tile * (TILE * H);
             const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
             const float* const state = static_cast<const float*>(G == 3 ? d.q : d.cell_state) + (next_row + j);
-            const E* const h_prev = next_h_prev.at(tile * (TILE * p.h_prev_stride));
+            const E* const h_prev = next_h_prev.in<E>(d.h_prev, tile * (TILE * p.h_prev_stride));
             const bool first = next_n + 1 == p.seq_len;  // of the steps
             if (real)
                 S::each_pair(group.sequences(tile), [&](int e) {
@@ -282,7 +282,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     // Fetches dy of the step that `dy` stands at, and brings that of the next one, where there is a further one, nearer.
     template <bool PLAIN> DEVICE void fetch_dy(u32 tile, bool further) {
         if (d.dy == nullptr || !real) return;
-        const E* const from = dy.at(PLAIN ? 0 : tile * TILE * p.dy_batch_stride);
+        const E* const from = dy.in<E>(d.dy, PLAIN ? 0 : tile * TILE * p.dy_batch_stride);
         S::each_pair(group.sequences(tile), [&](int e) {
             const E* const at = from + e * S::ROW_STEP * p.dy_batch_stride;
             inputs[e].dy = *at;

@@ -109,10 +109,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     ForwardUnit<Cell> unit;
     ForwardInputs<G> inputs[S::CELLS];
     // Of pair 0 of the group's first tile, in the step that is computed: the first element of its row in a tensor [T, B, H], from which its
-    // places in the gates, cell_state and q follow; y; and h_prev of the step after.
+    // places in the gates, cell_state and q follow; and y.
     u64 row;
     i64 row_stride;
-    Walk<E> y, h_prev;
+    Walk y;
     // The next item whose W x is fetched.
     u32 next_step, next_tile;
     // The state of a thread's pair where there is one tile and one pair. Otherwise states are in shared memory.
@@ -145,11 +145,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
           exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, {launch.fault, launch.patience}),
           row((u64(d.reverse ? p.seq_len - 1 : 0) * p.batch + first + S::row(0)) * p.hidden_size),
           row_stride(d.reverse ? -i64(p.batch) * p.hidden_size : i64(p.batch) * p.hidden_size),
-          y(d.y, p.y_time_stride, (first + S::row(0)) * p.y_batch_stride + j, d.reverse, p.seq_len),
-          h_prev(d.h_prev, u64(p.rows) * p.h_prev_stride, u64(first + S::row(0)) * p.h_prev_stride + j, d.reverse, p.seq_len),
-          next_step(0), next_tile(0) {
-        h_prev.next();
-    }
+          y(p.y_time_stride, (first + S::row(0)) * p.y_batch_stride + j, d.reverse, p.seq_len),
+          next_step(0), next_tile(0) {}
 
     // Element of pair e of a tile in a tensor of states, [B, H].
     DEVICE u64 own(u32 tile, int e) const {
@@ -219,7 +216,6 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             row += row_stride;
             hide(row);
             y.next();
-            h_prev.next();
             exchange.next();
         }
         if (PLAIN && S::CELLS == 1) {
@@ -311,7 +307,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     template <bool PLAIN> DEVICE void store_results(u32 step, u32 tile, const ForwardResults<G> (&results)[S::CELLS]) {
         const u32 H = p.hidden_size, sequences = group.sequences(tile);
-        E* const to_y = y.at(tile * TILE * p.y_batch_stride);
+        E* const to_y = y.in<E>(d.y, tile * TILE * p.y_batch_stride);
         S::each_pair(sequences, [&](int e) { to_y[e * S::ROW_STEP * p.y_batch_stride] = round_to<E>(results[e].y); });
         if (p.save == SAVE_NOTHING) return;
         const u64 own_row = row + tile * (TILE * H);
@@ -327,7 +323,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             if constexpr (Cell::CELL_STATE) to_saved[e * S::ROW_STEP * H] = r.c;
         });
         if (Exchange::THROUGH_GLOBAL || step + 1 == p.seq_len) return;
-        E* const to_h_prev = h_prev.at(tile * (TILE * p.h_prev_stride));
+        const u64 next = u64(time_of(d.reverse, p.seq_len, step + 1)) * p.rows + group.first_sequence + tile * TILE + S::row(0);
+        E* const to_h_prev = static_cast<E*>(d.h_prev) + (next * p.h_prev_stride + j);
         S::each_pair(sequences, [&](int e) { to_h_prev[e * S::ROW_STEP * p.h_prev_stride] = round_to<E>(results[e].start); });
     }
 };

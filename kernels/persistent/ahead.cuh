@@ -1,22 +1,24 @@
 // persistent/ahead.cuh - what a time loop has ready, so that no step computes addresses or waits for memory while other blocks wait for it.
 //
-// `Walk`       an address of this thread that goes on from step to step
+// `Walk`       a place of this thread's in a tensor, which goes on from step to step
 // `InputRing`  floats of global memory, copied to shared memory two items before they are used
 #pragma once
 #include "persistent/shape.cuh"
 #include "sequence.cuh"
 
-// This thread's place in a tensor with time as the first axis, in the order of processing.
-template <class T> struct Walk {
-    T* tensor;   // may be null, and is not asked for a place then
-    u64 place;   // in elements
+// This thread's place, in elements, in a tensor with time as the first axis, in the order of processing.
+struct Walk {
+    u64 place;
     i64 stride;  // from one step to the next
 
     // Elements of a time, and the place of step 0 within its time.
-    DEVICE Walk(const void* tensor, u64 time_elements, u64 own, u32 reverse, u32 seq_len)
-        : tensor(static_cast<T*>(const_cast<void*>(tensor))), place((reverse ? u64(seq_len - 1) * time_elements : 0) + own),
+    DEVICE Walk(u64 time_elements, u64 own, u32 reverse, u32 seq_len)
+        : place((reverse ? u64(seq_len - 1) * time_elements : 0) + own),
           stride(reverse ? -i64(time_elements) : i64(time_elements)) {}
-    DEVICE T* at(u64 further = 0) const { return tensor + (place + further); }
+    template <class T> DEVICE T* in(void* tensor, u64 further) const { return static_cast<T*>(tensor) + (place + further); }
+    template <class T> DEVICE const T* in(const void* tensor, u64 further) const {
+        return static_cast<const T*>(tensor) + (place + further);
+    }
     DEVICE void next() {
         place += stride;
         hide(place);

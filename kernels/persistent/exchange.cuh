@@ -101,7 +101,7 @@ template <int WORDS> DEVICE void copy_words(u8* to, const u32 (&w)[WORDS]) {
 // One block: vectors stand in shared memory, two a tile in turn, between barriers of the block.
 // FIRST: the first vector that is published (1 where vector 0 comes from global memory). ROW: bytes of a row at capacity.
 template <int FIRST, int ROW, class S> struct LocalExchange {
-    static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = false;
+    static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = false, PACKETS = false;
     static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR, SUM_BUFFERS = 1;
     const Group group;
@@ -122,19 +122,24 @@ template <int FIRST, int ROW, class S> struct LocalExchange {
     DEVICE void end() {}
 };
 
-// A cluster: a block stores what it publishes into every block's shared memory; the bytes are counted by a barrier there.
+// A cluster: a block stores what it publishes into every block's shared memory; the bytes are counted by a barrier there. A warp has all
+// of the block's units of one row, which it sends in packets of 16 bytes: what takes time is the number of packets.
 template <int FIRST, int ROW, class S> struct ClusterExchange {
-    static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = true;
+    static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = true, PACKETS = true;
     static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
-    static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR + 128, SUM_BUFFERS = 2;
+    static constexpr int OWN_ROW = ROW / S::CAPACITY * S::UNITS;  // bytes of a row that the block publishes
+    static constexpr int FIXED_BYTES = TILE * OWN_ROW, TILE_BYTES = 2 * VECTOR + 128, SUM_BUFFERS = 2;
+    static constexpr u32 MOST_BLOCKS = 16;
+    static_assert(S::UNITS == 32 && S::CELLS == 1, "a warp has a row");
     const Group group;
+    u8* gathered;  // the block's part of the rows
     u8* memory;
     u32 stride;
     u32 blocks;
     Patience patience;
 
-    DEVICE ClusterExchange(const Group& group, u8*, u8* per_tile, u32 stride, Patience patience)
-        : group(group), memory(per_tile), stride(stride), blocks(cluster_size()), patience(patience) {}
+    DEVICE ClusterExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride, Patience patience)
+        : group(group), gathered(fixed), memory(per_tile), stride(stride), blocks(cluster_size()), patience(patience) {}
     DEVICE static u32 pitch(const Group&) { return PITCH; }
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE u64* barrier(u32 tile, u32 n) const {
@@ -159,15 +164,35 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
         return {buffer(tile, n)};
     }
     DEVICE void next() {}
-    template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
-        const u8* const to = buffer(tile, n) + row * PITCH + byte;
+    // Sends the whole warp's values of a row, X 16-bit elements of a lane's unit. Lanes take the packets and the blocks in turn.
+    template <class E, int X> DEVICE void put_row(u32 tile, u32 n, u32 row, u32 first_unit, const float (&v)[X]) {
+        constexpr u32 EACH = OWN_ROW / PIECE;  // packets for a block
+        u8* const own = gathered + row * OWN_ROW;
+        if constexpr (X == 4) {
+            *reinterpret_cast<uint2*>(own + lane_id() * 8) = make_uint2(pack<E>(v[0], v[1]), pack<E>(v[2], v[X - 1]));
+        } else {
+#pragma unroll
+            for (int i = 0; i < X; ++i) reinterpret_cast<E*>(own)[lane_id() * X + i] = round_to<E>(v[i]);
+        }
+        __syncwarp();
+        const u8* const to = buffer(tile, n) + row * PITCH + first_unit * (X * 2);
         const u64* const counter = barrier(tile, n);
-#pragma unroll 4
-        for (u32 rank = 0; rank < blocks; ++rank) {
-            const ClusterAddress at = map_cluster(to, rank), bar = map_cluster(counter, rank);
-            if constexpr (WORDS == 1) st_async4(at, w[0], bar);
-            else if constexpr (WORDS == 2) st_async8(at, make_uint2(w[0], w[1]), bar);
-            else st_async16(at, make_uint4(w[0], w[1], w[2], w[3]), bar);
+        if constexpr (32 % EACH == 0) {  // a lane has the same packet for all its blocks
+            const u32 packet = lane_id() % EACH * PIECE;
+            const uint4 w = *reinterpret_cast<const uint4*>(own + packet);
+#pragma unroll
+            for (u32 i = 0; i < MOST_BLOCKS; i += 32 / EACH) {
+                const u32 rank = i + lane_id() / EACH;
+                if (rank < blocks) st_async16(map_cluster(to + packet, rank), w, map_cluster(counter, rank));
+            }
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < EACH * MOST_BLOCKS; i += 32) {
+                const u32 packet = (i + lane_id()) % EACH * PIECE, rank = (i + lane_id()) / EACH;
+                if (rank < blocks)
+                    st_async16(map_cluster(to + packet, rank), *reinterpret_cast<const uint4*>(own + packet),
+                               map_cluster(counter, rank));
+            }
         }
     }
     // The bytes that every block of the cluster puts here for this vector.
@@ -185,15 +210,15 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
 
 // Blocks all over the GPU: vectors go through L2, a slot for each, polled by every warp for what it needs itself.
 template <int FIRST, int ROW, class S> struct GridExchange {
-    static constexpr bool IN_SHARED = false, THROUGH_GLOBAL = true, CAN_FAIL = true;
+    static constexpr bool IN_SHARED = false, THROUGH_GLOBAL = true, CAN_FAIL = true, PACKETS = false;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 0, SUM_BUFFERS = 2;
     const Group group;
     Patience patience;
-    Walk<u8> published_at;  // the group's rows of the vector that this step publishes; it waits for the one before
+    Walk published_at;  // the group's rows of the vector that this step publishes; it waits for the one before
 
     DEVICE GridExchange(const Group& group, u8*, u8*, u32, Patience patience)
         : group(group), patience(patience),
-          published_at(group.global.data, group.global.slot_bytes, u64(group.first_sequence) * group.row_bytes, group.global.reverse,
+          published_at(group.global.slot_bytes, u64(group.first_sequence) * group.row_bytes, group.global.reverse,
                        group.global.seq_len) {
         if (FIRST == 1) published_at.next();
     }
@@ -201,11 +226,11 @@ template <int FIRST, int ROW, class S> struct GridExchange {
     DEVICE void begin() {}
     DEVICE u64 rows_of(u32 tile) const { return u64(tile) * (TILE * group.row_bytes); }
     DEVICE PolledVector wait(u32 tile, u32 n, volatile u32* failed) {
-        return {published_at.at(rows_of(tile) - published_at.stride), group.sequences(tile), int(n) >= FIRST, patience, failed};
+        return {published_at.in<u8>(group.global.data, rows_of(tile) - published_at.stride), group.sequences(tile), int(n) >= FIRST, patience, failed};
     }
     DEVICE void next() { published_at.next(); }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
-        u8* const to = published_at.at(rows_of(tile) + (row * group.row_bytes + byte));
+        u8* const to = published_at.in<u8>(group.global.data, rows_of(tile) + (row * group.row_bytes + byte));
         // The vector after the next, which was filled with the sentinel before the launch and has left L2 since if there are many: so
         // that no poll of it waits for DRAM.
         if (n + 2 < group.global.seq_len) prefetch_l2(to + 2 * published_at.stride);
@@ -298,7 +323,9 @@ DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
 // something to say. 16-bit elements go out in whole words, which neighbouring units share where X is odd.
 template <class E, int X, class Exchange>
 DEVICE void publish(Exchange& exchange, u32 tile, u32 n, u32 row, u32 unit, bool on, const float (&v)[X]) {
-    if constexpr (sizeof(E) == 4) {
+    if constexpr (Exchange::PACKETS) {
+        if (on) exchange.template put_row<E>(tile, n, row, unit - lane_id(), v);  // the same for all lanes
+    } else if constexpr (sizeof(E) == 4) {
         u32 w[X];
 #pragma unroll
         for (int i = 0; i < X; ++i) w[i] = __float_as_uint(canonical_nan(v[i]));

@@ -570,6 +570,22 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     .family("cluster"),
     bug(
         "persistent/exchange.cuh",
+        "cluster: a packet is sent before all lanes have put their part in",
+        "        __syncwarp();\n        const u8* const to",
+        "        const u8* const to",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent/exchange.cuh",
+        "cluster: a packet of the row before",
+        "u8* const own = gathered + row * OWN_ROW;",
+        "u8* const own = gathered;",
+    )
+    .bf16()
+    .family("cluster"),
+    bug(
+        "persistent/exchange.cuh",
         "block: no barrier after publishing",
         "DEVICE void published(u32, u32) { __syncthreads(); }",
         "DEVICE void published(u32, u32) {}",
