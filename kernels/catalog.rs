@@ -544,11 +544,13 @@ impl PersistentKernel {
 pub fn persistent() -> Vec<PersistentKernel> {
     use Exchange::{Block, Cluster, Grid};
     // Family, forward, shapes of rnn, lstm and gru: units, capacity, warps, parts of k, blocks of fragments in shared memory.
-    const SIXTEEN_BITS: [(Exchange, bool, [[u32; 5]; 3]); 8] = [
+    const SIXTEEN_BITS: [(Exchange, bool, [[u32; 5]; 3]); 10] = [
+        (Block, true, [[64, 64, 8, 2, 0], [64, 64, 8, 1, 0], [64, 64, 8, 2, 0]]),
         (Block, true, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 0], [128, 128, 16, 2, 0]]),
         (Cluster, true, [[32, 512, 8, 4, 0]; 3]),
         (Grid, true, [[16, 1024, 8, 8, 0]; 3]),
         (Grid, true, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 8], [16, 2048, 8, 8, 4]]),
+        (Block, false, [[64, 64, 8, 2, 0]; 3]),
         (Block, false, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 2], [128, 128, 8, 1, 0]]),
         (Cluster, false, [[32, 512, 16, 8, 0]; 3]),
         (Grid, false, [[16, 1024, 16, 16, 0], [16, 1024, 16, 16, 4], [16, 1024, 16, 16, 3]]),
