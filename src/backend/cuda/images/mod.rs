@@ -4,6 +4,7 @@
 //! where the build had no libnvrtc, or no image suits the GPU, the unit is compiled at first use, if libnvrtc can be found
 //! then ([`nvrtc`]).
 
+pub mod assembly;
 pub mod catalog;
 pub mod compile;
 pub mod nvrtc;
@@ -89,6 +90,25 @@ impl Image {
             Error::unsupported(what, "it is damaged; build the program again")
         })?;
         Ok(self.unpacked.get_or_init(|| bytes))
+    }
+
+    /// What `cuModuleLoadData` takes for one entry point: machine code as it is; of assembly, which the driver has to compile, no more than
+    /// that needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the embedded bytes are damaged, or the image has no such entry point.
+    pub fn bytes_for(&self, entry: &str) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.bytes()?;
+        if self.kind() == ImageKind::Cubin {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let one = std::str::from_utf8(bytes).ok().and_then(|all| assembly::only(all, entry));
+        let one = one.ok_or_else(|| {
+            let what = format!("{entry} in the embedded image of {} for {}", self.unit, self.arch);
+            Error::unsupported(what, "it is not there; build the program again")
+        })?;
+        Ok(Cow::Owned(one.into_bytes()))
     }
 
     /// Length of [`bytes`](Self::bytes).

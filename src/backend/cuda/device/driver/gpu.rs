@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys;
 
-use super::super::super::images::{self, Image};
+use super::super::super::images::{self, Image, ImageKind};
 use super::super::{Device, DevicePtr, Launch, Properties};
 use super::context::{Context, Handle};
 use super::launch::{configuration, describe, no_attributes};
@@ -23,7 +23,8 @@ pub struct Driver {
     properties: Properties,
     // Before the context, which must be dropped last.
     kernels: Mutex<HashMap<String, DriverKernel>>,
-    modules: Mutex<HashMap<usize, Arc<Module>>>,
+    /// By image, and of assembly by kernel.
+    modules: Mutex<HashMap<(usize, String), Arc<Module>>>,
     pub(super) context: Arc<Context>,
 }
 
@@ -94,10 +95,11 @@ impl Driver {
         Ok((free, total))
     }
 
-    /// The module of `image`, loaded once.
+    /// The module of `image` with `entry`, loaded once.
     fn module(&self, image: &'static Image, entry: &str) -> Result<Arc<Module>> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = std::ptr::from_ref(image).addr();
+        let alone = if image.kind() == ImageKind::Ptx { entry.to_owned() } else { String::new() };
+        let key = (std::ptr::from_ref(image).addr(), alone);
         if let Some(module) = modules.get(&key) {
             return Ok(Arc::clone(module));
         }

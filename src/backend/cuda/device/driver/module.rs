@@ -11,7 +11,7 @@ use super::context::{Context, Handle};
 use super::library::{call, within};
 use crate::error::Result;
 
-/// A loaded image.
+/// A loaded image; of assembly, what one kernel needs of it.
 pub(super) struct Module {
     pub(super) raw: Handle<sys::CUmodule>,
     context: Arc<Context>,
@@ -26,7 +26,8 @@ impl Module {
         let mut options = [JitOption::CU_JIT_ERROR_LOG_BUFFER, JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
         // The second value is a number in the place of a pointer, as the interface wants it.
         let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(log.len())];
-        let (mut raw, bytes, count) = (std::ptr::null_mut(), image.bytes()?.as_ptr().cast(), options.len() as c_uint);
+        let image_bytes = image.bytes_for(entry)?;
+        let (mut raw, bytes, count) = (std::ptr::null_mut(), image_bytes.as_ptr().cast(), options.len() as c_uint);
         // SAFETY: the context is current; the image is whole (machine code says its own length, assembly ends in a zero); the
         // log's buffer is as long as said, and all pointers are valid for the call.
         let loaded =
