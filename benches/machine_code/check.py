@@ -9,7 +9,7 @@ from pathlib import Path
 
 import images
 from disassembly import functions
-from loops import stalls, time_loop
+from loops import stalls, time_loops
 from shapes import shapes
 
 HERE = Path(__file__).resolve().parent
@@ -20,10 +20,11 @@ ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 # GPUs that get portable assembly (compute capability times ten); each takes the levels up to its own.
 ASSEMBLED_FOR = (75, 86, 89, 103, 120)
 
-# What orders memory of the whole GPU or cluster, invalidates caches, or is local memory.
+# What orders memory of the whole GPU or cluster, invalidates caches, or is local memory. A prefetch is a CCTL too, and allowed.
 FORBIDDEN = ("MEMBAR", "CCTL", "ERRBAR", "CGAERRBAR", "LDL", "STL")
-# Matrix products whose inner loop is to be that of a fast one, by name.
-FAST_GEMM = re.compile(r"gemm_\w*(bf16|f16|tf32)\w*_(pipelined|multistage|async)")
+PREFETCH = ("CCTL.E.PF1", "CCTL.E.PF2")
+# Units (source and element type) of matrix products whose inner loop is to be that of a fast one.
+FAST_GEMM = re.compile(r"gemm_pipelined\b")
 
 COLUMNS = ("matrix", "barriers", "early waits", "publish to poll", "poll to publish", "step", "modelled")
 
@@ -44,7 +45,7 @@ def row(loop):
 
 def check_loop(shape, loop):
     """What is wrong with a time loop."""
-    wrong = [f"{i.text.strip()} in the time loop" for i in loop.body if i.is_any(*FORBIDDEN)]
+    wrong = [f"{i.text.strip()} in the time loop" for i in loop.body if i.is_any(*FORBIDDEN) and not i.is_any(*PREFETCH)]
     products = shape.products()
     found = loop.count(*(("FFMA",) if shape.math == "f32" else ("HMMA",)))
     if shape.math == "f32" and found < products or shape.math != "f32" and found != products:
@@ -66,7 +67,7 @@ def check_gemm(function):
         return ["no loop with matrix instructions"]
     code = [function.code[at] for at in min(loops, key=len)]
     wrong = [f"{i.text.strip()}: an integer division in the inner loop" for i in code if i.is_any("I2F", "F2I", "MUFU")]
-    wrong += [f"{i.text.strip()} in the inner loop" for i in code if i.is_any(*FORBIDDEN)]
+    wrong += [f"{i.text.strip()} in the inner loop" for i in code if i.is_any(*FORBIDDEN) and not i.is_any(*PREFETCH)]
     copies = [i for i in code if i.is_any("LDGSTS", "LDG")]
     wrong += [f"{i.text.strip()}: less than 128 bits at a time" for i in copies if ".128" not in i.opcode]
     if not copies:
@@ -86,14 +87,13 @@ def check_images(tools, files):
             for function in found:
                 problems = []
                 if function.name in of:
-                    loop = time_loop(function)
-                    if loop is None:
+                    loops = time_loops(function)
+                    problems = [problem for loop in loops for problem in check_loop(of[function.name], loop)]
+                    if not loops:
                         problems = ["no time loop is found"]
-                    else:
-                        problems = check_loop(of[function.name], loop)
-                        if arch == TABLE_ARCH:
-                            table[function.name] = row(loop)
-                elif FAST_GEMM.search(function.name):
+                    elif arch == TABLE_ARCH:
+                        table[function.name] = row(loops[0])
+                elif FAST_GEMM.match(images.unit(file)):
                     fast += 1
                     problems = check_gemm(function)
                 wrong += [f"{function.name} for {arch}: {problem}" for problem in problems]
@@ -102,7 +102,7 @@ def check_images(tools, files):
         wrong.append(f"no machine code for {TABLE_ARCH} of {', '.join(missing)}; build for the usual targets")
     print(f"{len(machine)} images of machine code, {len(table)} time loops in the table, {fast} fast matrix products")
     if fast == 0:
-        print(f"the checks of a fast matrix product were not applied: no kernel matches {FAST_GEMM.pattern}")
+        print(f"the checks of a fast matrix product were not applied: no unit matches {FAST_GEMM.pattern}")
     return table, wrong
 
 

@@ -28,8 +28,8 @@ class Instruction:
         return any(self.opcode == opcode or self.opcode.startswith(opcode + ".") for opcode in opcodes)
 
     def is_poll(self):
-        """Whether it asks for what another block has published."""
-        return self.is_any("LD", "LDG") and ".STRONG." in self.opcode or self.is_any("SYNCS.PHASECHK")
+        """Whether it asks for what another block has published: pieces of 16 bytes; the fault word has four."""
+        return self.is_any("LD", "LDG") and ".128.STRONG." in self.opcode or self.is_any("SYNCS.PHASECHK")
 
     def is_publish(self):
         """Whether it publishes to other blocks."""
@@ -113,5 +113,5 @@ def _function(name, lines):
 def _instruction(text, control):
     predicate, opcode, operands = re.match(r"(@\S+ )?(\S+)(.*)", text).groups()
     # `BRA P2, label` has a second condition among its operands.
-    conditional = bool(predicate) or opcode.startswith("BRA") and bool(re.match(r"[^`]*P\d", operands))
+    conditional = bool(predicate) or opcode.startswith("BRA.DIV") or opcode.startswith("BRA") and bool(re.match(r"[^`]*P\d", operands))
     return Instruction(text, opcode, conditional, control & 15, control >> 5 & 7, control >> 8 & 7, control >> 11 & 63)

@@ -100,14 +100,20 @@ def stalls(instructions):
     return sum(max(1, instruction.stall) for instruction in instructions)
 
 
-def time_loop(function: Function):
-    """The time loop: the largest one with products and a barrier of the block."""
-    for header, end, body in function.natural_loops():
+def time_loops(function: Function):
+    """The time loops, the shortest first: outermost loops with products and a barrier of the block. A kernel may have one for problems
+    without lengths and resets, and one for the others."""
+    outermost = []
+    for header, end, body in function.natural_loops():  # the largest first
         inside = [function.code[at] for at in sorted(body)]
         if any(i.is_any(*MATRIX) for i in inside) and any(i.is_any("BAR") for i in inside):
-            forward = "_forward_" in function.name
-            return TimeLoop([function.code[at] for at in _path(function.code, header, end, body, forward)], inside)
-    return None
+            if not any(body & others for _, _, others in outermost):
+                outermost.append((header, end, body))
+    found = []
+    for header, end, body in reversed(outermost):
+        path = _path(function.code, header, end, body, "_forward_" in function.name)
+        found.append(TimeLoop([function.code[at] for at in path], [function.code[at] for at in sorted(body)]))
+    return found
 
 
 def _weight(code, at, forward):
@@ -115,7 +121,9 @@ def _weight(code, at, forward):
     instruction = code[at]
     if instruction.is_any("LDG.E.U8"):
         return -1000  # resets
-    if instruction.is_any(*MATRIX, "MUFU", "BAR") or instruction.is_poll() or instruction.is_publish():
+    if instruction.is_publish() and any(before.is_any("LDC.64") for before in code[at - 3 : at]):
+        return -1000  # the fault word, where a wait gives up
+    if instruction.is_any(*MATRIX, "MUFU", "BAR", "LDGSTS") or instruction.is_poll() or instruction.is_publish():
         return 1
     if instruction.is_any("STG"):
         return 1 if forward or instruction.is_any("STG.E.U16") or _together(code, at, "STG") >= 3 else 0
