@@ -1,13 +1,24 @@
-//! Estimated time of a step, in clocks of the multiprocessors. None of the constants has been measured.
+//! Estimated time of a step, in clocks of the multiprocessors. None of the constants has been measured: those of the persistent kernels'
+//! loops are counted in machine code (`benches/machine_code`), the others come from published measurements of other programs.
 
 use super::super::device::Properties;
 use super::super::images::catalog::{Exchange, PERSISTENT_TILE, PersistentKernel};
 use super::cell::has_second_product;
+use crate::cell::CellKind;
 use crate::dtype::DType;
 use crate::rnn::{RnnDescriptor, RnnShape};
 
-/// Clocks of everything in a step that nothing below counts.
-const OTHER_CLOCKS: f64 = 150.0;
+/// Clocks of a step of a tile apart from products, functions of the cell and what is exchanged: addresses, sums, barriers, loads and
+/// stores, and that instructions wait for one another. Counted: what `benches/machine_code/loops.tsv` has as `modelled` on sm_90a, less the
+/// product and the functions as they are estimated here.
+fn loop_clocks(family: Exchange, forward: bool) -> f64 {
+    match (family, forward) {
+        (Exchange::Block, true) => 850.0,
+        (Exchange::Block, false) => 1_100.0,
+        (Exchange::Cluster | Exchange::Grid, true) => 800.0,
+        (Exchange::Cluster | Exchange::Grid, false) => 950.0,
+    }
+}
 /// Nanoseconds from one launch to the next in a stream that is kept busy.
 const LAUNCH_NS: f64 = 2_200.0;
 
@@ -33,6 +44,16 @@ fn nanoseconds(properties: &Properties, clocks: f64) -> f64 {
     clocks * 1e6 / f64::from(properties.clock_khz.max(1))
 }
 
+/// Clocks of a step of a tile that a block spends by itself, whatever the exchange takes.
+fn own_clocks(cell: CellKind, about: &PersistentKernel, hidden: f64) -> f64 {
+    let (units, tile) = (f64::from(about.units).min(hidden), f64::from(PERSISTENT_TILE));
+    let product = cell.gates() as f64 * units * hidden * tile / multiply_adds(about.math);
+    let shared = f64::from(about.shared_matrix_bytes) / 128.0;
+    // Of the special-function unit, for a unit and a sequence: gates and states forward; backward c's tanh at most.
+    let functions = if cell.spec().functions.gate && about.forward { 10.0 } else { 2.0 };
+    loop_clocks(about.family, about.forward) + product.max(shared) + units * tile * functions / 16.0
+}
+
 /// A step of a persistent kernel, nanoseconds.
 pub(super) fn persistent_ns(
     properties: &Properties,
@@ -41,17 +62,14 @@ pub(super) fn persistent_ns(
     tiles: u32,
 ) -> f64 {
     let (gates, hidden) = (descriptor.cell.gates() as f64, descriptor.hidden_size.next_multiple_of(32) as f64);
-    let (units, tile) = (f64::from(about.units).min(hidden), f64::from(PERSISTENT_TILE));
-    let product = gates * units * hidden * tile / multiply_adds(about.math);
-    let shared = f64::from(about.shared_matrix_bytes) / 128.0;
-    let functions = units * tile * if descriptor.cell.spec().functions.gate { 10.0 } else { 2.0 } / 16.0;
-    let exchanged = tile * hidden * element_bytes(about.math) * if about.forward { 1.0 } else { gates };
+    let elements = f64::from(PERSISTENT_TILE) * hidden * if about.forward { 1.0 } else { gates };
+    let exchanged = elements * element_bytes(about.math);
     let (exchange, sync) = match about.family {
         Exchange::Block => (exchanged / 128.0, 60.0),
         Exchange::Cluster => (exchanged / 20.0, 260.0),
         Exchange::Grid => (exchanged / 38.0, 600.0),
     };
-    let clocks = f64::from(tiles) * (product.max(shared) + functions + exchange) + sync + OTHER_CLOCKS;
+    let clocks = f64::from(tiles) * (own_clocks(descriptor.cell, about, hidden) + exchange) + sync;
     nanoseconds(properties, clocks)
 }
 
@@ -65,4 +83,30 @@ pub(super) fn step_ns(properties: &Properties, descriptor: &RnnDescriptor, shape
     let units = f64::from(properties.multiprocessors.max(1));
     let clocks = (products / (0.4 * multiply_adds(math) * units)).max(weights / (38.0 * units));
     launches * LAUNCH_NS + nanoseconds(properties, clocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::images::catalog;
+    use super::{loop_clocks, own_clocks};
+    use crate::cell::CellKind;
+
+    /// The clocks of the loops are those that are counted in machine code, within the two thirds that one number for a family can be off.
+    #[test]
+    fn loops_take_what_is_counted() {
+        let table = include_str!("../../../../benches/machine_code/loops.tsv");
+        let mut lines = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+        let column = lines.next().unwrap().iter().position(|name| *name == "modelled").unwrap();
+        let mut compared = 0;
+        for line in lines {
+            let about = catalog::persistent().into_iter().find(|kernel| kernel.name == line[0]).unwrap();
+            let counted: f64 = line[column].parse().unwrap();
+            let cell: CellKind = about.cell.parse().unwrap();
+            let own = own_clocks(cell, &about, f64::from(about.capacity));
+            assert!(own > 0.6 * counted && own < 2.0 * counted, "{}: {own} clocks, {counted} counted", about.name);
+            assert!(loop_clocks(about.family, about.forward) < own);
+            compared += 1;
+        }
+        assert_eq!(compared, catalog::persistent().len());
+    }
 }
