@@ -77,6 +77,8 @@ pub struct ForwardArgs<'a, T: Tensors + ?Sized> {
 pub struct BackwardDataArgs<'a, T: Tensors + ?Sized> {
     /// All weights.
     pub weights: T::Read<'a>,
+    /// Input of the forward call, which a plan with checkpoints computes again ([`Memory`](crate::rnn::Memory)).
+    pub x: T::Read<'a>,
     /// Output of the forward call.
     pub y: T::Read<'a>,
     /// As given to forward.

@@ -35,6 +35,7 @@ impl<'a, T: Tensors> BackwardDataArgs<'a, T> {
     pub(crate) fn convert<U: Tensors>(self, with: &impl Convert<T, U>) -> Result<BackwardDataArgs<'a, U>> {
         Ok(BackwardDataArgs {
             weights: with.read(self.weights)?,
+            x: with.read(self.x)?,
             y: with.read(self.y)?,
             h0: self.h0.map(|tensor| with.read(tensor)).transpose()?,
             c0: self.c0.map(|tensor| with.read(tensor)).transpose()?,

@@ -248,6 +248,7 @@ impl DevicePass {
         between(device, workspace)?;
         let args = BackwardDataArgs::<OnDevice> {
             weights: inputs.weights.view(),
+            x: inputs.x.view(),
             y: y.view(),
             h0: view(&inputs.h0),
             c0: view(&inputs.c0),

@@ -136,6 +136,7 @@ impl HostPlan {
         // A reserve may claim to belong to a plan that has none, since backends outside this crate can mark it.
         self.check_mode(ForwardMode::Training, "backward_data", "plan for training")?;
         self.weights.check("weights", args.weights.elements())?;
+        check_len("x", &self.tensors.x, args.x.elements())?;
         check_len("y", &self.tensors.y, args.y.elements())?;
         self.check_states(("h0", "c0"), args.h0.as_ref(), args.c0.as_ref())?;
         self.check_sequences::<T>(args.lengths.as_ref(), args.resets.as_ref())?;

@@ -19,6 +19,7 @@
 //! change from forward to the last backward call.
 
 pub mod call;
+pub(crate) mod checkpoints;
 #[cfg(any(feature = "model", feature = "cuda"))]
 pub(crate) mod convert;
 pub mod cpu;

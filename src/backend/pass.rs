@@ -203,6 +203,7 @@ impl<'a, E: Element, B: HostBackend<E>> Pass<'a, E, B> {
         between(workspace);
         let args = BackwardDataArgs::<B> {
             weights: &inputs.weights,
+            x: &inputs.x,
             y: &outputs.y,
             h0: inputs.h0.as_deref(),
             c0: inputs.c0.as_deref(),

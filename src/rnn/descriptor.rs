@@ -2,6 +2,7 @@
 
 use crate::cell::{Activations, Candidate, CellKind, CellOption};
 use crate::error::{Error, Result};
+use crate::rnn::Memory;
 
 /// Direction of the time loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -172,6 +173,8 @@ pub struct RnnDescriptor {
     pub cell_clip: Option<f64>,
     /// `y` past a sequence's length.
     pub padded_output: PaddedOutput,
+    /// What training keeps from forward to backward. Not together with resets, unless it is [`Memory::Full`].
+    pub memory: Memory,
 }
 
 impl RnnDescriptor {
@@ -198,6 +201,7 @@ impl RnnDescriptor {
             gate_clip: None,
             cell_clip: None,
             padded_output: PaddedOutput::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -287,6 +291,7 @@ impl RnnDescriptor {
     /// [`Error::ZeroSize`] for a size of zero; [`Error::InvalidOption`] for an option out of range or one that this cell
     /// has not.
     pub fn validate(&self) -> Result<()> {
+        self.memory.validate()?;
         for (name, size) in [
             ("input_size", self.input_size),
             ("hidden_size", self.hidden_size),

@@ -22,8 +22,8 @@ use fused_rnn::Device;
 use fused_rnn::backend::pass::{Inputs, OutputGradients};
 use fused_rnn::cell::{Activation, Activations, CellKind, CellOption};
 use fused_rnn::rnn::{
-    Bias, Direction, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind,
-    WeightLayout,
+    Bias, Direction, ForgetGate, GruReset, InputKind, Layout, Memory, PaddedOutput, RnnDescriptor, RnnShape,
+    WeightKind, WeightLayout,
 };
 use fused_rnn::{DType, Element};
 
@@ -326,6 +326,11 @@ impl Recipe {
         if !recipe.is_bounded() {
             recipe.gain = 0.5;
         }
+        // From numbers of its own, so that the other problems stay what they are.
+        let mut rng = Rng::new(seed ^ 0x5e60_e475);
+        if !recipe.resets && rng.chance(0.3) {
+            recipe.descriptor.memory = Memory::Checkpoints { every: 1 + rng.below(recipe.shape.seq_len) };
+        }
         recipe
     }
 
@@ -347,8 +352,11 @@ impl Recipe {
         self
     }
 
-    /// Makes the input fit after a change: gates are as many as the other sizes say.
+    /// Makes the rest fit after a change: gates are as many as the other sizes say, and resets go without checkpoints.
     pub fn fitted(mut self) -> Self {
+        if self.resets {
+            self.descriptor.memory = Memory::Full;
+        }
         if self.descriptor.input == InputKind::Gates {
             self.descriptor.num_layers = 1;
             self.descriptor = self.descriptor.of_gates();
@@ -476,6 +484,7 @@ impl Recipe {
         offer(&|r| r.descriptor.gate_clip = None);
         offer(&|r| r.descriptor.cell_clip = None);
         offer(&|r| r.descriptor.padded_output = PaddedOutput::Zero);
+        offer(&|r| r.descriptor.memory = Memory::Full);
         offer(&|r| r.lengths = false);
         offer(&|r| r.resets = false);
         offer(&|r| r.h0 = false);

@@ -150,6 +150,7 @@ impl<E: Number> Buffers<E> {
     ) -> BackwardDataArgs<'a, B> {
         BackwardDataArgs {
             weights: &inputs.weights,
+            x: &inputs.x,
             y: &self.y,
             h0: inputs.h0.as_deref(),
             c0: inputs.c0.as_deref(),

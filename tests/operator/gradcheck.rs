@@ -1,10 +1,10 @@
 //! The host backends' gradients against finite differences: every option alone, options together, and random combinations.
 
 use fused_rnn::backend::cpu::CpuBackend;
-use fused_rnn::backend::reference::ReferenceBackend;
+use fused_rnn::backend::reference::{ReferenceBackend, ReferencePlan};
 use fused_rnn::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostBackend,
-    HostPlan, RecurrentBackend, Reserve, TempSpace, WeightGrad, pass,
+    RecurrentBackend, Reserve, TempSpace, WeightGrad, pass,
 };
 use fused_rnn::cell::{Activation, Activations, CellKind, CellOption};
 use fused_rnn::gradcheck::{GradCheck, GradReport, SequenceLengths};
@@ -366,27 +366,27 @@ impl RecurrentBackend for Spoiled {
     type Buffer = [f64];
     type Lengths = [u32];
     type Mask = [u8];
-    type Plan = HostPlan;
+    type Plan = ReferencePlan;
 
     fn name(&self) -> &'static str {
         "spoiled"
     }
 
-    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<HostPlan> {
+    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<ReferencePlan> {
         self.oracle.plan(descriptor, shape, mode)
     }
 
-    fn temp_space(&self, plan: &HostPlan) -> TempSpace {
+    fn temp_space(&self, plan: &ReferencePlan) -> TempSpace {
         self.oracle.temp_space(plan)
     }
 
-    fn forward(&self, _: &HostPlan, _: ForwardArgs<'_, Self>) -> Result<()> {
+    fn forward(&self, _: &ReferencePlan, _: ForwardArgs<'_, Self>) -> Result<()> {
         unreachable!("a gradient check trains")
     }
 
     fn forward_training<S: BorrowMut<[f64]>>(
         &self,
-        plan: &HostPlan,
+        plan: &ReferencePlan,
         args: ForwardArgs<'_, Self>,
         reserve: Reserve<S, Empty>,
     ) -> Result<Reserve<S, Filled>> {
@@ -397,15 +397,16 @@ impl RecurrentBackend for Spoiled {
 
     fn backward_data<S: BorrowMut<[f64]>>(
         &self,
-        plan: &HostPlan,
+        plan: &ReferencePlan,
         args: BackwardDataArgs<'_, Self>,
         reserve: Reserve<S, Filled>,
     ) -> Result<Reserve<S, Differentiated>> {
-        let BackwardDataArgs { weights, y, h0, c0, lengths, resets, dy, dhn, dcn, mut dx, mut dh0, dc0, workspace } =
+        let BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, mut dx, mut dh0, dc0, workspace } =
             args;
         let reserve = {
             let (dx, dh0) = (dx.as_deref_mut(), dh0.as_deref_mut());
-            let args = BackwardDataArgs { weights, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace };
+            let args =
+                BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace };
             self.oracle.backward_data(plan, args, reserve)?
         };
         dx.into_iter().for_each(self.dx);
@@ -415,7 +416,7 @@ impl RecurrentBackend for Spoiled {
 
     fn backward_weights<S: BorrowMut<[f64]>>(
         &self,
-        plan: &HostPlan,
+        plan: &ReferencePlan,
         args: BackwardWeightsArgs<'_, Self>,
         reserve: &mut Reserve<S, Differentiated>,
         grad: WeightGrad,

@@ -83,6 +83,7 @@ fn unaligned_tensors_give_the_same<E: Element>() {
         let (h0, c0, lengths, resets) = (None, None, None, None);
         let data = BackwardDataArgs::<Raw> {
             weights,
+            x,
             y,
             h0,
             c0,

@@ -701,6 +701,7 @@ fn set_and_add() {
         // Neither dx, dh0 nor dc0 is asked for.
         let backward = BackwardDataArgs::<Reference> {
             weights: &inputs.weights,
+            x: &inputs.x,
             y: &y,
             h0: inputs.h0.as_deref(),
             c0: inputs.c0.as_deref(),

@@ -57,6 +57,7 @@ use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::backend::checkpoints::{self, Checkpoints, HostPasses, HostSegments, Planner};
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
@@ -124,6 +125,7 @@ impl<E: CpuElement> Default for CpuBackend<E> {
 pub struct CpuPlan {
     host: HostPlan,
     sizes: Sizes,
+    checkpoints: Option<Arc<Checkpoints<CpuPlan>>>,
 }
 
 impl Deref for CpuPlan {
@@ -205,25 +207,23 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
     }
 
     fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<CpuPlan> {
-        let host = HostPlan::new("cpu", descriptor, shape, mode)?;
-        for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)]
-        {
-            if size > u32::MAX as usize {
-                return Err(Error::option(name, format!("at most {} on this backend", u32::MAX), size));
-            }
-        }
-        let sizes = Sizes::new::<E>(&host, self.isa, &self.threads);
-        if sizes.temp.workspace > isize::MAX as usize / size_of::<E>() {
-            return Err(Error::SizeOverflow {
-                tensor: "workspace".to_owned(),
-                expression: format!("packed weights and buffers of {descriptor:?}"),
-            });
-        }
-        Ok(CpuPlan { host, sizes })
+        let mut plan = self.ordinary_plan(descriptor, shape, mode)?;
+        let planner = Planner {
+            element: size_of::<E>(),
+            gradient: size_of::<E>(),
+            full: self.temp_space(&plan),
+            plan: &|descriptor, shape| self.ordinary_plan(descriptor, shape, mode),
+            space: &|plan| self.temp_space(plan),
+        };
+        plan.checkpoints = Checkpoints::of(descriptor, shape, mode, &planner)?.map(Arc::new);
+        Ok(plan)
     }
 
     fn temp_space(&self, plan: &CpuPlan) -> TempSpace {
-        self.sizes(plan).temp
+        match &plan.checkpoints {
+            Some(checkpoints) => checkpoints.space(|plan| self.temp_space(plan)).total(),
+            None => self.sizes(plan).temp,
+        }
     }
 
     fn forward(&self, plan: &CpuPlan, args: ForwardArgs<'_, Self>) -> Result<()> {
@@ -239,14 +239,15 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         args: ForwardArgs<'_, Self>,
         mut reserve: Reserve<S, Empty>,
     ) -> Result<Reserve<S, Filled>> {
-        let sizes = &*self.sizes(plan);
-        plan.check_forward(ForwardMode::Training, sizes.temp.workspace, &args)?;
+        let space = self.temp_space(plan);
+        plan.check_forward(ForwardMode::Training, space.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", sizes.temp.reserve, storage.len())?;
+        check_at_least("reserve", space.reserve, storage.len())?;
         let dropout_seed = args.dropout_seed;
-        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
-        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, Some(storage)))?;
+        match &plan.checkpoints {
+            Some(own) => checkpoints::forward(&self.segments(plan), own, args, storage)?,
+            None => self.run_forward(plan, args, storage)?,
+        }
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
 
@@ -257,13 +258,14 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         mut reserve: Reserve<S, Filled>,
     ) -> Result<Reserve<S, Differentiated>> {
         reserve.check_plan(plan.fingerprint())?;
-        let sizes = &*self.sizes(plan);
-        plan.check_backward_data(sizes.temp.workspace, &args)?;
-        let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
+        let (space, dropout_seed) = (self.temp_space(plan), reserve.dropout_seed());
+        plan.check_backward_data(space.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", sizes.temp.reserve, storage.len())?;
-        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        self.threads.run(sizes.workers, || (E::passes().backward_data)(&call, args, storage))?;
+        check_at_least("reserve", space.reserve, storage.len())?;
+        match &plan.checkpoints {
+            Some(own) => checkpoints::backward_data(&self.segments(plan), own, args, storage, dropout_seed)?,
+            None => self.run_backward_data(plan, args, storage, dropout_seed)?,
+        }
         Ok(reserve.differentiated())
     }
 
@@ -275,17 +277,77 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         grad: WeightGrad,
     ) -> Result<()> {
         reserve.check_plan(plan.fingerprint())?;
-        let sizes = &*self.sizes(plan);
-        plan.check_backward_weights(sizes.temp.workspace, &args)?;
-        let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
+        let (space, dropout_seed) = (self.temp_space(plan), reserve.dropout_seed());
+        plan.check_backward_weights(space.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", sizes.temp.reserve, storage.len())?;
+        check_at_least("reserve", space.reserve, storage.len())?;
+        match &plan.checkpoints {
+            Some(own) => checkpoints::backward_weights(&self.segments(plan), own, args, storage, grad),
+            None => self.run_backward_weights(plan, args, storage, dropout_seed, grad),
+        }
+    }
+}
+
+impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
+    fn run_forward(&self, plan: &CpuPlan, args: ForwardArgs<'_, Self>, reserve: &mut [E]) -> Result<()> {
+        let sizes = &*self.sizes(plan);
+        let dropout = Dropout::new(plan.descriptor.dropout, args.dropout_seed);
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        self.threads.run(sizes.workers, || (E::passes().backward_weights)(&call, args, storage, grad))
+        self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, Some(reserve)))
+    }
+
+    fn run_backward_data(
+        &self,
+        plan: &CpuPlan,
+        args: BackwardDataArgs<'_, Self>,
+        reserve: &mut [E],
+        dropout_seed: u64,
+    ) -> Result<()> {
+        let sizes = &*self.sizes(plan);
+        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        self.threads.run(sizes.workers, || (E::passes().backward_data)(&call, args, reserve))
+    }
+
+    fn run_backward_weights(
+        &self,
+        plan: &CpuPlan,
+        args: BackwardWeightsArgs<'_, Self>,
+        reserve: &mut [E],
+        dropout_seed: u64,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        let sizes = &*self.sizes(plan);
+        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        self.threads.run(sizes.workers, || (E::passes().backward_weights)(&call, args, reserve, grad))
     }
 }
 
 impl<E: CpuElement> CpuBackend<E> {
+    fn segments<'a>(&'a self, plan: &'a CpuPlan) -> HostSegments<'a, E, Self> {
+        HostSegments::new(self, &plan.host)
+    }
+
+    /// The plan without checkpoints.
+    fn ordinary_plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<CpuPlan> {
+        let host = HostPlan::new("cpu", descriptor, shape, mode)?;
+        for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)]
+        {
+            if size > u32::MAX as usize {
+                return Err(Error::option(name, format!("at most {} on this backend", u32::MAX), size));
+            }
+        }
+        let sizes = Sizes::new::<E>(&host, self.isa, &self.threads);
+        if sizes.temp.workspace > isize::MAX as usize / size_of::<E>() {
+            return Err(Error::SizeOverflow {
+                tensor: "workspace".to_owned(),
+                expression: format!("packed weights and buffers of {descriptor:?}"),
+            });
+        }
+        Ok(CpuPlan { host, sizes, checkpoints: None })
+    }
+
     /// The sizes of a plan, which may be another backend's, with another element type, other vectors or threads.
     fn sizes<'a>(&self, plan: &'a CpuPlan) -> Cow<'a, Sizes> {
         if plan.sizes.are_of::<E>(self.isa, &self.threads) {

@@ -375,6 +375,7 @@ fn with_garbage<E: CpuElement, B: HostBackend<E>>(
     };
     let args = BackwardDataArgs::<B> {
         weights: &inputs.weights,
+        x: &inputs.x,
         y: &outputs.y,
         h0: inputs.h0.as_deref(),
         c0: inputs.c0.as_deref(),

@@ -30,6 +30,13 @@ impl<E: CpuElement> Call<'_, E> {
         let mut parts = Parts::aligned(workspace);
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = &Sequences::new(self.plan.shape, self.lengths, self.resets, index);
+        if sequences.valid_rows() == 0 {
+            // No sequence has a step in this segment.
+            if grad == WeightGrad::Set {
+                dweights.fill(E::zero());
+            }
+            return;
+        }
         let scratch = parts.next(space.all_scratch());
         let kept = Kept::new(reserve, g);
         let start = if grad == WeightGrad::Set { Start::Set } else { Start::Add };

@@ -101,9 +101,9 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         dropout_seed: u64,
     ) -> Result<()> {
         plan.host.check_backward_data(plan.temp_space.workspace, &args)?;
-        let BackwardDataArgs { weights, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace } = args;
-        check_present(&[("weights", Some(weights)), ("y", Some(y)), ("h0", h0), ("c0", c0), ("lengths", lengths)])?;
-        check_present(&[("resets", resets), ("dy", dy), ("dhn", dhn), ("dcn", dcn)])?;
+        let BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace } = args;
+        check_present(&[("weights", Some(weights)), ("x", Some(x)), ("y", Some(y)), ("h0", h0), ("c0", c0)])?;
+        check_present(&[("lengths", lengths), ("resets", resets), ("dy", dy), ("dhn", dhn), ("dcn", dcn)])?;
         check_present(&[("dx", dx), ("dh0", dh0), ("dc0", dc0)])?;
         check_spaces(plan, workspace, Some(reserve))?;
         recurrent::backward_data(&self.engine(plan, Some(reserve), dropout_seed), &args)

@@ -166,7 +166,7 @@ impl<E: Element, D: Device> RecurrentBackend for Staged<E, D> {
         let storage = reserve.storage_mut().borrow_mut();
         check_at_least("reserve", plan.temp_space.reserve, storage.len())?;
         let weights = self.up("weights", args.weights)?;
-        let y = self.up("y", args.y)?;
+        let (x, y) = (self.up("x", args.x)?, self.up("y", args.y)?);
         let (h0, c0) = (self.up_some("h0", args.h0)?, self.up_some("c0", args.c0)?);
         let (lengths, resets) = (self.up_some("lengths", args.lengths)?, self.up_some("resets", args.resets)?);
         let dy = self.up_some("dy", args.dy)?;
@@ -176,6 +176,7 @@ impl<E: Element, D: Device> RecurrentBackend for Staged<E, D> {
         let mut workspace = self.up("workspace", args.workspace)?;
         let on_device = BackwardDataArgs::<CudaBackend<E, D>> {
             weights: &weights,
+            x: &x,
             y: &y,
             h0: h0.as_ref(),
             c0: c0.as_ref(),

@@ -26,7 +26,10 @@ mod ops;
 
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
 
+use crate::backend::checkpoints::{self, Checkpoints, HostPasses, HostSegments, Planner};
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
@@ -56,22 +59,53 @@ impl<E: Scalar> Default for ReferenceBackend<E> {
     }
 }
 
+/// The plan of the oracle: that of any host backend, which it derefs to.
+#[derive(Clone, Debug)]
+pub struct ReferencePlan {
+    host: HostPlan,
+    checkpoints: Option<Arc<Checkpoints<ReferencePlan>>>,
+}
+
+impl Deref for ReferencePlan {
+    type Target = HostPlan;
+
+    fn deref(&self) -> &HostPlan {
+        &self.host
+    }
+}
+
+fn ordinary_plan(descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<ReferencePlan> {
+    Ok(ReferencePlan { host: HostPlan::new("reference", descriptor, shape, mode)?, checkpoints: None })
+}
+
 impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
     type Elem = E;
     type Buffer = [E];
     type Lengths = [u32];
     type Mask = [u8];
-    type Plan = HostPlan;
+    type Plan = ReferencePlan;
 
     fn name(&self) -> &'static str {
         "reference"
     }
 
-    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<HostPlan> {
-        HostPlan::new("reference", descriptor, shape, mode)
+    fn plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<ReferencePlan> {
+        let mut plan = ordinary_plan(descriptor, shape, mode)?;
+        let planner = Planner {
+            element: size_of::<E>(),
+            gradient: size_of::<E>(),
+            full: self.temp_space(&plan),
+            plan: &|descriptor, shape| ordinary_plan(descriptor, shape, mode),
+            space: &|plan| self.temp_space(plan),
+        };
+        plan.checkpoints = Checkpoints::of(descriptor, shape, mode, &planner)?.map(Arc::new);
+        Ok(plan)
     }
 
-    fn temp_space(&self, plan: &HostPlan) -> TempSpace {
+    fn temp_space(&self, plan: &ReferencePlan) -> TempSpace {
+        if let Some(checkpoints) = &plan.checkpoints {
+            return checkpoints.space(|plan| self.temp_space(plan)).total();
+        }
         let saved_steps = saved_steps_len(plan);
         match plan.mode {
             ForwardMode::Inference => TempSpace { workspace: saved_steps, reserve: 0 },
@@ -79,7 +113,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         }
     }
 
-    fn forward(&self, plan: &HostPlan, args: ForwardArgs<'_, Self>) -> Result<()> {
+    fn forward(&self, plan: &ReferencePlan, args: ForwardArgs<'_, Self>) -> Result<()> {
         plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
         let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, .. } = args;
         let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(0.0, 0) };
@@ -89,47 +123,89 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
 
     fn forward_training<S: BorrowMut<[E]>>(
         &self,
-        plan: &HostPlan,
+        plan: &ReferencePlan,
         args: ForwardArgs<'_, Self>,
         mut reserve: Reserve<S, Empty>,
     ) -> Result<Reserve<S, Filled>> {
-        plan.check_forward(ForwardMode::Training, self.temp_space(plan).workspace, &args)?;
+        let space = self.temp_space(plan);
+        plan.check_forward(ForwardMode::Training, space.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", saved_steps_len(plan), storage.len())?;
-        let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, dropout_seed, .. } = args;
-        let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(plan.descriptor.dropout, dropout_seed) };
-        call.forward(weights, x, &mut SavedSteps { plan, storage }, y, hn, cn);
+        check_at_least("reserve", space.reserve, storage.len())?;
+        let dropout_seed = args.dropout_seed;
+        match &plan.checkpoints {
+            Some(own) => checkpoints::forward(&HostSegments::new(self, plan), own, args, storage)?,
+            None => self.run_forward(plan, args, storage)?,
+        }
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
 
     fn backward_data<S: BorrowMut<[E]>>(
         &self,
-        plan: &HostPlan,
+        plan: &ReferencePlan,
         args: BackwardDataArgs<'_, Self>,
         mut reserve: Reserve<S, Filled>,
     ) -> Result<Reserve<S, Differentiated>> {
         reserve.check_plan(plan.fingerprint())?;
-        plan.check_backward_data(self.temp_space(plan).workspace, &args)?;
-        let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
+        let (space, seed) = (self.temp_space(plan), reserve.dropout_seed());
+        plan.check_backward_data(space.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", saved_steps_len(plan), storage.len())?;
-        let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
-        call.backward_data(args, &mut SavedSteps { plan, storage });
+        check_at_least("reserve", space.reserve, storage.len())?;
+        match &plan.checkpoints {
+            Some(own) => checkpoints::backward_data(&HostSegments::new(self, plan), own, args, storage, seed)?,
+            None => self.run_backward_data(plan, args, storage, seed)?,
+        }
         Ok(reserve.differentiated())
     }
 
     fn backward_weights<S: BorrowMut<[E]>>(
         &self,
-        plan: &HostPlan,
+        plan: &ReferencePlan,
         args: BackwardWeightsArgs<'_, Self>,
         reserve: &mut Reserve<S, Differentiated>,
         grad: WeightGrad,
     ) -> Result<()> {
         reserve.check_plan(plan.fingerprint())?;
-        plan.check_backward_weights(self.temp_space(plan).workspace, &args)?;
-        let dropout = Dropout::new(plan.descriptor.dropout, reserve.dropout_seed());
+        let (space, seed) = (self.temp_space(plan), reserve.dropout_seed());
+        plan.check_backward_weights(space.workspace, &args)?;
         let storage = reserve.storage_mut().borrow_mut();
-        check_at_least("reserve", saved_steps_len(plan), storage.len())?;
+        check_at_least("reserve", space.reserve, storage.len())?;
+        match &plan.checkpoints {
+            Some(own) => checkpoints::backward_weights(&HostSegments::new(self, plan), own, args, storage, grad),
+            None => self.run_backward_weights(plan, args, storage, seed, grad),
+        }
+    }
+}
+
+impl<E: Scalar> HostPasses<E> for ReferenceBackend<E> {
+    fn run_forward(&self, plan: &ReferencePlan, args: ForwardArgs<'_, Self>, storage: &mut [E]) -> Result<()> {
+        let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, dropout_seed, .. } = args;
+        let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(plan.descriptor.dropout, dropout_seed) };
+        call.forward(weights, x, &mut SavedSteps { plan, storage }, y, hn, cn);
+        Ok(())
+    }
+
+    fn run_backward_data(
+        &self,
+        plan: &ReferencePlan,
+        args: BackwardDataArgs<'_, Self>,
+        storage: &mut [E],
+        dropout_seed: u64,
+    ) -> Result<()> {
+        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
+        let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
+        call.backward_data(args, &mut SavedSteps { plan, storage });
+        Ok(())
+    }
+
+    fn run_backward_weights(
+        &self,
+        plan: &ReferencePlan,
+        args: BackwardWeightsArgs<'_, Self>,
+        storage: &mut [E],
+        dropout_seed: u64,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
         let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
         if grad == WeightGrad::Set {
             args.dweights.fill(E::zero());
@@ -396,8 +472,17 @@ impl<E: Scalar> Call<'_, E> {
         for layer in 0..descriptor.num_layers {
             for direction in 0..descriptor.num_directions() {
                 for b in 0..self.plan.shape.batch {
-                    let last = if descriptor.direction.is_reverse(direction) { 0 } else { self.length(b) - 1 };
                     let index = self.state_row(layer, direction, b);
+                    let Some(last) = self.steps(direction, b).last().copied() else {
+                        // Without a step in this segment, the state stays what it was.
+                        if let Some(hn) = &mut hn {
+                            copy_row_or_zero(row_mut(hn, index, descriptor.output_size()), self.h0, index);
+                        }
+                        if let Some(cn) = &mut cn {
+                            copy_row_or_zero(row_mut(cn, index, self.plan.tensors.c[2]), self.c0, index);
+                        }
+                        continue;
+                    };
                     let saved_step = saved_steps.at(layer, direction, last, b);
                     if let Some(hn) = &mut hn {
                         row_mut(hn, index, descriptor.output_size()).copy_from_slice(saved_step.h);
@@ -466,6 +551,13 @@ impl<E: Scalar> Call<'_, E> {
                             dh.fill(E::zero());
                             dc.fill(E::zero());
                         }
+                    }
+                    // What no step has taken: all of it, where the sequence has none in this segment.
+                    if let Some(dh0) = &mut dh0 {
+                        add(row_mut(dh0, index, dh.len()), &dh);
+                    }
+                    if let Some(dc0) = &mut dc0 {
+                        add(row_mut(dc0, index, dc.len()), &dc);
                     }
                 }
             }

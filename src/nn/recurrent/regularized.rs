@@ -222,6 +222,7 @@ impl Cell for Operator {
         let y = y.get(len)?;
         let args = BackwardDataArgs::<OnDevice> {
             weights: step.parameters,
+            x: step.x,
             y,
             h0,
             c0,

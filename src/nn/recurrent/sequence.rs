@@ -376,6 +376,7 @@ impl Op for Sequence {
         };
         let args = BackwardDataArgs::<OnDevice> {
             weights: pass.parameters,
+            x,
             y,
             h0,
             c0,

@@ -13,12 +13,14 @@
 //! | `sequences` | time and batch: state carried over, resets, padding, NaN |
 //! | `directions` | directions and layouts |
 //! | `dropout` | masks of dropout |
+//! | `memory` | what training keeps: checkpoints over time |
 //! | `parts`, `passes` | what they are made of: parts of problems, whole passes |
 
 mod agreement;
 mod buffers;
 mod directions;
 mod dropout;
+mod memory;
 mod parts;
 mod passes;
 mod repeatability;
@@ -32,6 +34,7 @@ use agreement::{
 use buffers::{absent_inputs_are_their_defaults, contents_of_buffers_do_not_matter, optional_results_may_be_absent};
 use directions::{counts_steps, directions_are_what_they_say, layouts_hold_the_same_values};
 use dropout::dropout_masks_are_philox;
+use memory::{checkpoints_change_no_result, memory_is_kept_within};
 use repeatability::gives_the_same_bits_every_time;
 use sequences::{
     a_reset_is_a_new_call, nan_stays_where_it_belongs, padding_does_not_matter, sequences_are_independent,
@@ -76,6 +79,8 @@ macro_rules! suite {
             directions_are_what_they_say,
             layouts_hold_the_same_values,
             dropout_masks_are_philox,
+            checkpoints_change_no_result,
+            memory_is_kept_within,
         ]);
     };
 }

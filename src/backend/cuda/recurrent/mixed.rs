@@ -82,6 +82,7 @@ pub(super) fn backward_data<D: Device>(
     let (workspace, reserve, own) = (args.workspace.address, engine.reserve, &mixed.backward_data);
     engine.backward_data(&BackwardDataArgs {
         weights: mixed.kept.weights.of(reserve),
+        x: mixed.kept.x.of(reserve),
         c0: wanted(args.c0, mixed.kept.c0, reserve),
         dy: call.narrow_some(args.dy, own.y, workspace)?,
         dhn: call.narrow_some(args.dhn, own.hn, workspace)?,

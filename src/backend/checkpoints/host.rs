@@ -1,0 +1,191 @@
+//! Segments of a backend whose tensors are slices.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::passes::{Lengths, Read, SegmentBackend, Write};
+use super::{Segment, Window};
+use crate::backend::{
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, HostBackend, HostPlan, TempSpace, WeightGrad,
+};
+use crate::dtype::Scalar;
+use crate::error::Result;
+use crate::rnn::Dropout;
+
+/// Passes of a host backend under an ordinary plan for training, with tensors of the right sizes and, in segments, lengths that may be 0.
+pub(crate) trait HostPasses<E: Scalar>: HostBackend<E> {
+    fn run_forward(&self, plan: &Self::Plan, args: ForwardArgs<'_, Self>, reserve: &mut [E]) -> Result<()>;
+
+    fn run_backward_data(
+        &self,
+        plan: &Self::Plan,
+        args: BackwardDataArgs<'_, Self>,
+        reserve: &mut [E],
+        dropout_seed: u64,
+    ) -> Result<()>;
+
+    fn run_backward_weights(
+        &self,
+        plan: &Self::Plan,
+        args: BackwardWeightsArgs<'_, Self>,
+        reserve: &mut [E],
+        dropout_seed: u64,
+        grad: WeightGrad,
+    ) -> Result<()>;
+}
+
+/// A host backend and the plan of the whole.
+pub(crate) struct HostSegments<'a, E, B> {
+    backend: &'a B,
+    plan: &'a HostPlan,
+    element: PhantomData<E>,
+}
+
+impl<'a, E: Scalar, B: HostPasses<E>> HostSegments<'a, E, B> {
+    pub(crate) fn new(backend: &'a B, plan: &'a HostPlan) -> Self {
+        HostSegments { backend, plan, element: PhantomData }
+    }
+}
+
+/// Rows of a window, each with its step, its sequence and where it begins in the whole tensor.
+fn rows(window: &Window) -> impl Iterator<Item = usize> + '_ {
+    (0..window.steps).flat_map(move |t| (0..window.batch).map(move |b| window.row(t, b)))
+}
+
+/// `out += addend`
+fn add<E: Scalar>(out: &mut [E], addend: &[E]) {
+    for (out, addend) in out.iter_mut().zip(addend) {
+        *out += *addend;
+    }
+}
+
+/// Steps past the lengths, each with its sequence, of `rows` rows `[steps, B]`.
+fn padded(lengths: &[u32], rows: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let batch = lengths.len();
+    (0..rows).filter(move |row| row / batch >= lengths[row % batch] as usize).map(move |row| (row, row % batch))
+}
+
+impl<E: Scalar, B: HostPasses<E>> SegmentBackend for HostSegments<'_, E, B> {
+    type Given = B;
+    type Plan = B::Plan;
+
+    fn temp_space(&self, plan: &B::Plan) -> TempSpace {
+        self.backend.temp_space(plan)
+    }
+
+    fn part<'s>(&self, tensor: &'s &[E], range: Range<usize>) -> &'s [E] {
+        &tensor[range]
+    }
+
+    fn part_mut<'s>(&self, tensor: &'s mut &mut [E], range: Range<usize>) -> &'s mut [E] {
+        &mut tensor[range]
+    }
+
+    fn view<'s>(&self, tensor: &'s &mut [E], range: Range<usize>) -> &'s [E] {
+        &tensor[range]
+    }
+
+    fn split<'s, const N: usize>(&self, tensor: &'s mut &mut [E], lens: [usize; N]) -> [&'s mut [E]; N] {
+        let mut rest = &mut **tensor;
+        lens.map(|len| {
+            let (part, others) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = others;
+            part
+        })
+    }
+
+    fn reborrow<'s>(&self, lengths: &'s &[u32]) -> &'s [u32] {
+        lengths
+    }
+
+    fn set(&self, from: Option<Read<'_, Self>>, to: Write<'_, Self>) -> Result<()> {
+        match from {
+            Some(from) => to.copy_from_slice(from),
+            None => to.fill(E::zero()),
+        }
+        Ok(())
+    }
+
+    fn gather(&self, from: Read<'_, Self>, window: &Window, to: Write<'_, Self>) -> Result<()> {
+        for (row, to) in rows(window).zip(to.chunks_exact_mut(window.width)) {
+            to.copy_from_slice(&from[row..row + window.width]);
+        }
+        Ok(())
+    }
+
+    fn scatter(&self, from: Read<'_, Self>, to: Write<'_, Self>, window: &Window, add_to: bool) -> Result<()> {
+        for (row, from) in rows(window).zip(from.chunks_exact(window.width)) {
+            let to = &mut to[row..row + window.width];
+            if add_to {
+                add(to, from);
+            } else {
+                to.copy_from_slice(from);
+            }
+        }
+        Ok(())
+    }
+
+    fn lengths<'s>(
+        &self,
+        lengths: &Lengths<'_, Self>,
+        segment: Segment,
+        to: Write<'s, Self>,
+    ) -> Result<Lengths<'s, Self>> {
+        let to = &mut bytemuck::cast_slice_mut::<E, u32>(to)[..lengths.len()];
+        for (to, length) in to.iter_mut().zip(*lengths) {
+            *to = (*length as usize).saturating_sub(segment.first).min(segment.steps) as u32;
+        }
+        Ok(to)
+    }
+
+    fn hold(&self, lengths: &&[u32], h: Read<'_, Self>, y: Write<'_, Self>) -> Result<()> {
+        let width = h.len() / lengths.len();
+        for (row, b) in padded(lengths, y.len() / width) {
+            y[row * width..][..width].copy_from_slice(&h[b * width..][..width]);
+        }
+        Ok(())
+    }
+
+    fn add_held(&self, lengths: &&[u32], dy: Read<'_, Self>, dh: Write<'_, Self>) -> Result<()> {
+        let width = dh.len() / lengths.len();
+        for (row, b) in padded(lengths, dy.len() / width) {
+            add(&mut dh[b * width..][..width], &dy[row * width..][..width]);
+        }
+        Ok(())
+    }
+
+    fn drop_out(&self, tensor: Write<'_, Self>, features: usize, layer: usize, seed: u64) -> Result<()> {
+        let (dropout, batch) = (Dropout::new(self.plan.descriptor.dropout, seed), self.plan.shape.batch);
+        for (row, values) in tensor.chunks_exact_mut(features).enumerate() {
+            dropout.apply(values, layer, row / batch, row % batch);
+        }
+        Ok(())
+    }
+
+    fn add_gradient(&self, sums: Read<'_, Self>, to: Write<'_, Self>, grad: WeightGrad) -> Result<()> {
+        match grad {
+            WeightGrad::Set => to.copy_from_slice(sums),
+            WeightGrad::Add => add(to, sums),
+        }
+        Ok(())
+    }
+
+    fn forward(&self, plan: &B::Plan, args: ForwardArgs<'_, B>, reserve: Write<'_, Self>) -> Result<()> {
+        self.backend.run_forward(plan, args, reserve)
+    }
+
+    fn backward_data(&self, plan: &B::Plan, args: BackwardDataArgs<'_, B>, reserve: Write<'_, Self>) -> Result<()> {
+        // A part has no dropout.
+        self.backend.run_backward_data(plan, args, reserve, 0)
+    }
+
+    fn backward_weights(
+        &self,
+        plan: &B::Plan,
+        args: BackwardWeightsArgs<'_, B>,
+        reserve: Write<'_, Self>,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        self.backend.run_backward_weights(plan, args, reserve, 0, grad)
+    }
+}

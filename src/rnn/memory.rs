@@ -1,0 +1,52 @@
+//! What training keeps from forward to backward: [`Memory`].
+
+use crate::error::{Error, Result};
+
+/// What training keeps from forward to backward. It changes no result but the order in which gradients of weights are summed.
+///
+/// ```
+/// use fused_rnn::backend::cpu::CpuBackend;
+/// use fused_rnn::backend::{ForwardMode, RecurrentBackend};
+/// use fused_rnn::rnn::{Memory, RnnDescriptor, RnnShape};
+///
+/// let (backend, shape) = (CpuBackend::<f32>::new(), RnnShape { seq_len: 100_000, batch: 1 });
+/// let mut descriptor = RnnDescriptor::lstm(64, 512);
+/// let elements = |descriptor: &RnnDescriptor| {
+///     let space = backend.temp_space(&backend.plan(descriptor, shape, ForwardMode::Training)?);
+///     Ok::<_, fused_rnn::Error>(space.workspace + space.reserve)
+/// };
+/// let full = elements(&descriptor)?;
+/// descriptor.memory = Memory::Checkpoints { every: 316 };
+/// assert!(elements(&descriptor)? < full / 30);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Memory {
+    /// What the derivative of every step reads: the fastest, and memory grows with `seq_len`.
+    #[default]
+    Full,
+    /// The states before every `every`-th step; backward computes the steps between two of them once more. The time of a second forward
+    /// pass for a reserve of `seq_len / every` states and of `every` steps, least where `every` is about the root of `seq_len`. From
+    /// `seq_len` on it is [`Full`](Memory::Full).
+    Checkpoints {
+        /// Steps from one to the next, at least 1.
+        every: usize,
+    },
+    /// [`Full`](Memory::Full) where workspace and reserve together fit so many bytes, else checkpoints as far apart as fit: every half,
+    /// quarter, eighth … of `seq_len`. A plan of which no distance fits is an error that says how many bytes would do.
+    Within {
+        /// Of workspace and reserve.
+        bytes: usize,
+    },
+}
+
+impl Memory {
+    pub(crate) fn validate(self) -> Result<()> {
+        match self {
+            Memory::Checkpoints { every: 0 } => {
+                Err(Error::option("memory", "checkpoints every 1 step or more", "checkpoints every 0 steps"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
