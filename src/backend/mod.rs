@@ -32,6 +32,7 @@ pub mod device_pass;
 pub(crate) mod host;
 #[cfg(feature = "model")]
 mod host_ops;
+pub mod longest;
 #[cfg(feature = "model")]
 pub mod ops;
 pub mod pass;
@@ -44,6 +45,7 @@ pub use call::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, Tenso
 #[cfg(feature = "model")]
 pub use device::Device;
 pub use host::{HostBackend, HostPlan};
+pub use longest::{Longest, longest};
 #[cfg(feature = "model")]
 pub use ops::Operations;
 pub use reserve::{Differentiated, Empty, Filled, Reserve};

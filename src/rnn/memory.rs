@@ -32,6 +32,14 @@ pub enum Memory {
         /// Steps from one to the next, at least 1.
         every: usize,
     },
+    /// As [`Checkpoints`](Memory::Checkpoints), and the states beside h of every step (an LSTM's c). With them and y, which is the caller's,
+    /// backward knows where every step starts from, so that it rebuilds the gates of `every` steps at once, by one product with the
+    /// weights, where checkpoints alone take a product a step. Segments are computed again as with checkpoints where lengths are given,
+    /// in layers below another under dropout, and where a GPU's kernels keep the steps of a segment in another way than those of a batch.
+    Light {
+        /// Steps whose gates are in memory at a time, at least 1.
+        every: usize,
+    },
     /// [`Full`](Memory::Full) where workspace and reserve together fit so many bytes, else checkpoints as far apart as fit: every half,
     /// quarter, eighth … of `seq_len`. A plan of which no distance fits is an error that says how many bytes would do.
     Within {
@@ -43,7 +51,7 @@ pub enum Memory {
 impl Memory {
     pub(crate) fn validate(self) -> Result<()> {
         match self {
-            Memory::Checkpoints { every: 0 } => {
+            Memory::Checkpoints { every: 0 } | Memory::Light { every: 0 } => {
                 Err(Error::option("memory", "checkpoints every 1 step or more", "checkpoints every 0 steps"))
             }
             _ => Ok(()),

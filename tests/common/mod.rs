@@ -329,7 +329,9 @@ impl Recipe {
         // From numbers of its own, so that the other problems stay what they are.
         let mut rng = Rng::new(seed ^ 0x5e60_e475);
         if !recipe.resets && rng.chance(0.3) {
-            recipe.descriptor.memory = Memory::Checkpoints { every: 1 + rng.below(recipe.shape.seq_len) };
+            let every = 1 + rng.below(recipe.shape.seq_len);
+            recipe.descriptor.memory =
+                if rng.chance(0.5) { Memory::Checkpoints { every } } else { Memory::Light { every } };
         }
         recipe
     }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::passes::{Lengths, Read, SegmentBackend, Write};
+use super::segment::{Lengths, Read, SegmentBackend, Write};
 use super::{Segment, Window};
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, HostBackend, HostPlan, TempSpace, WeightGrad,
@@ -15,6 +15,9 @@ use crate::rnn::Dropout;
 /// Passes of a host backend under an ordinary plan for training, with tensors of the right sizes and, in segments, lengths that may be 0.
 pub(crate) trait HostPasses<E: Scalar>: HostBackend<E> {
     fn run_forward(&self, plan: &Self::Plan, args: ForwardArgs<'_, Self>, reserve: &mut [E]) -> Result<()>;
+
+    /// The states beside h after every step, from the reserve of a plan for one layer and direction, without lengths.
+    fn copy_states(&self, plan: &Self::Plan, reserve: &[E], to: &mut [E]);
 
     fn run_backward_data(
         &self,
@@ -167,6 +170,11 @@ impl<E: Scalar, B: HostPasses<E>> SegmentBackend for HostSegments<'_, E, B> {
             WeightGrad::Set => to.copy_from_slice(sums),
             WeightGrad::Add => add(to, sums),
         }
+        Ok(())
+    }
+
+    fn copy_states(&self, plan: &B::Plan, reserve: Read<'_, Self>, to: Write<'_, Self>) -> Result<()> {
+        self.backend.copy_states(plan, reserve, to);
         Ok(())
     }
 

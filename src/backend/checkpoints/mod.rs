@@ -7,6 +7,10 @@
 //! on. So everything that a backend can do in one pass it can do here, with the same arithmetic: `y` has the same bits; gradients of
 //! weights are summed segment by segment, from the last processed to the first.
 //!
+//! In the light mode the states of all steps are known to backward, h from y and the others kept. What a segment's reserve holds is then
+//! rebuilt by a forward pass of one step for as many sequences as the segment has steps and sequences: its rows are the same ones in the
+//! same order, and its products are over all of them.
+//!
 //! Two things differ from a call for a whole sequence, and backends allow them under the plan of a segment: a length may be 0, of a
 //! sequence that has ended or not begun; and padded outputs are zero there, since those that are held come from the state.
 //!
@@ -15,20 +19,22 @@
 //! | states between segments, of every part | `[segments - 1, B, P]` and `[segments - 1, B, (S - 1) * H]` | reserve |
 //! | outputs of all layers but the last, dropout applied | `[T, B, D * P]` each | reserve |
 //! | gradients of the weights, which backward-data sums | as the weights | reserve |
+//! | in the light mode the states beside h of every step, of every part | `[T, B, (S - 1) * H]` | reserve |
 //! | workspace and reserve of a segment | as its plan says | workspace |
 //! | a segment's x, y and their gradients where the caller's tensors have other strides; its lengths; gradients of states | | workspace |
 //! | gradients of the outputs of two layers in turn | `[T, B, D * P]` each | workspace |
 //!
-//! `passes` is the two passes over what a backend must give them, [`SegmentBackend`]; `host` is that of backends on slices, and
-//! `cuda::checkpoints` the GPU's.
+//! `passes` is the passes, over what a backend must give them, `segment::SegmentBackend`; `host` is that of backends on slices, and
+//! `cuda::recurrent::segments` the GPU's.
 
 mod host;
 mod passes;
+mod segment;
 
 pub(crate) use host::{HostPasses, HostSegments};
-#[cfg(feature = "cuda")]
-pub(crate) use passes::{Lengths, SegmentBackend, Write};
 pub(crate) use passes::{backward_data, backward_weights, forward};
+#[cfg(feature = "cuda")]
+pub(crate) use segment::{Lengths, SegmentBackend, Write};
 
 use std::ops::Range;
 
@@ -48,6 +54,11 @@ pub(crate) struct Checkpoints<P> {
     every: usize,
     /// Of the first layer's directions, then of a layer above; each for `every` steps and then for the last segment's, where they differ.
     plans: Vec<P>,
+    /// In the light mode, beside each plan one for as many sequences as it has steps and sequences, of one step each: it rebuilds what
+    /// the segment's reserve holds, at once. Absent where the reserve would be another.
+    at_once: Vec<Option<P>>,
+    /// Whether the states beside h of every step are kept.
+    light: bool,
     /// Where the weights of each layer and direction stand.
     weights: Vec<Range<usize>>,
     /// Bytes of an element.
@@ -68,6 +79,8 @@ pub(crate) struct Planner<'a, P> {
     pub(crate) plan: &'a dyn Fn(&RnnDescriptor, RnnShape) -> Result<P>,
     /// Its space.
     pub(crate) space: &'a dyn Fn(&P) -> TempSpace,
+    /// Whether the reserve of a plan for some steps and sequences is that of a plan for as many sequences of one step.
+    pub(crate) same_reserve: &'a dyn Fn(&P, &P) -> bool,
 }
 
 /// Steps that are computed at once.
@@ -126,23 +139,30 @@ pub(crate) struct Space {
     /// Checkpoints of all parts.
     checkpoints: usize,
     weights: usize,
+    /// In the light mode: states beside h of all steps, and how many parts have them; h and these before every step of a segment.
+    states: usize,
+    parts: usize,
+    all_h: usize,
+    all_c: usize,
 }
 
 impl Space {
     /// Parts of the workspace: a segment's workspace and reserve; its x, y, dx, dy; lengths; two gradients of h; two of the states
-    /// beside it; gradients of two layers' outputs.
-    fn workspace(&self) -> [usize; 12] {
+    /// beside it; the states before every step; gradients of two layers' outputs.
+    fn workspace(&self) -> [usize; 14] {
         let dbetween = self.between.saturating_mul(self.layers_below.min(2));
         let TempSpace { workspace, reserve } = self.passes;
         let (x, y) = (self.x, self.y);
-        [workspace, reserve, x, y, x, y, self.lengths, self.h, self.h, self.c, self.c, dbetween]
+        [workspace, reserve, x, y, x, y, self.lengths, self.h, self.h, self.c, self.c, self.all_h, self.all_c, dbetween]
     }
 
-    /// Parts of the reserve: checkpoints of h; of the states beside it; outputs between layers; gradients of the weights.
-    fn reserve(&self) -> [usize; 4] {
+    /// Parts of the reserve: checkpoints of h; of the states beside it; outputs between layers; gradients of the weights; the states
+    /// beside h of every step.
+    fn reserve(&self) -> [usize; 5] {
         let count = self.checkpoints;
         let between = self.between.saturating_mul(self.layers_below);
-        [self.h.saturating_mul(count), self.c.saturating_mul(count), between, self.weights]
+        let states = self.states.saturating_mul(self.parts);
+        [self.h.saturating_mul(count), self.c.saturating_mul(count), between, self.weights, states]
     }
 
     /// The last part of the workspace: the two gradients between layers.
@@ -204,10 +224,10 @@ impl<P> Checkpoints<P> {
         }
         let bytes = |space: TempSpace| space.workspace.saturating_add(space.reserve).saturating_mul(planner.element);
         match descriptor.memory {
-            Memory::Checkpoints { every } if every < shape.seq_len => {
-                let checkpoints = Self::new(descriptor, shape, every, planner)?;
-                let least = bytes(checkpoints.space(planner.space).total());
-                if least > isize::MAX as usize {
+            Memory::Checkpoints { every } | Memory::Light { every } if every < shape.seq_len => {
+                let light = matches!(descriptor.memory, Memory::Light { .. });
+                let checkpoints = Self::new(descriptor, shape, every, light, planner)?;
+                if bytes(checkpoints.space(planner.space).total()) > isize::MAX as usize {
                     let expression = format!("checkpoints every {every} steps of {descriptor:?}");
                     return Err(Error::SizeOverflow { tensor: "reserve".to_owned(), expression });
                 }
@@ -217,7 +237,7 @@ impl<P> Checkpoints<P> {
                 let (mut every, mut least) = (shape.seq_len, bytes(planner.full));
                 while every > 1 {
                     every = every.div_ceil(2);
-                    let checkpoints = Self::new(descriptor, shape, every, planner)?;
+                    let checkpoints = Self::new(descriptor, shape, every, false, planner)?;
                     let needed = bytes(checkpoints.space(planner.space).total());
                     if needed <= most {
                         return Ok(Some(checkpoints));
@@ -231,7 +251,13 @@ impl<P> Checkpoints<P> {
         }
     }
 
-    fn new(descriptor: &RnnDescriptor, shape: RnnShape, every: usize, planner: &Planner<'_, P>) -> Result<Self> {
+    fn new(
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        every: usize,
+        light: bool,
+        planner: &Planner<'_, P>,
+    ) -> Result<Self> {
         let layout = WeightLayout::new(descriptor)?;
         let mut weights = Vec::new();
         for layer in 0..descriptor.num_layers {
@@ -241,24 +267,29 @@ impl<P> Checkpoints<P> {
                 weights.push(first.start..own.next_back().map_or(first.end, |entry| entry.range.end));
             }
         }
-        let mut plans = Vec::new();
+        let (mut plans, mut at_once) = (Vec::new(), Vec::new());
         for layer in 0..descriptor.num_layers.min(2) {
             for direction in 0..descriptor.num_directions() {
                 let part = part(descriptor, layer, direction);
                 for steps in [every, shape.seq_len % every].into_iter().filter(|steps| *steps > 0) {
-                    plans.push((planner.plan)(&part, RnnShape { seq_len: steps, batch: shape.batch })?);
+                    let plan = (planner.plan)(&part, RnnShape { seq_len: steps, batch: shape.batch })?;
+                    let one_step = RnnShape { seq_len: 1, batch: steps * shape.batch };
+                    let rebuilding = if light { Some((planner.plan)(&part, one_step)?) } else { None };
+                    at_once.push(rebuilding.filter(|rebuilding| (planner.same_reserve)(&plan, rebuilding)));
+                    plans.push(plan);
                 }
             }
         }
         let (element, gradient) = (planner.element, planner.gradient.div_ceil(planner.element));
-        Ok(Checkpoints { descriptor: descriptor.clone(), shape, every, plans, weights, element, gradient })
+        let descriptor = descriptor.clone();
+        Ok(Checkpoints { descriptor, shape, every, plans, at_once, light, weights, element, gradient })
     }
 
     /// Elements of everything, where `space` is that of a plan.
     pub(crate) fn space(&self, space: impl Fn(&P) -> TempSpace) -> Space {
         let (descriptor, batch) = (&self.descriptor, self.shape.batch);
         let mut passes = TempSpace { workspace: 0, reserve: 0 };
-        for plan in &self.plans {
+        for plan in self.plans.iter().chain(self.at_once.iter().flatten()) {
             let TempSpace { workspace, reserve } = space(plan);
             passes.workspace = passes.workspace.max(padded(workspace));
             passes.reserve = passes.reserve.max(padded(reserve));
@@ -267,6 +298,8 @@ impl<P> Checkpoints<P> {
         let above = if descriptor.num_layers > 1 { self.input_width(1) } else { 0 };
         let (x, y) = (self.input_width(0).max(above), descriptor.output_size());
         let parts = descriptor.num_layers * descriptor.num_directions();
+        let others = self.other_states();
+        let if_light = |len: usize| if self.light { padded(len) } else { 0 };
         Space {
             passes,
             x: padded(rows.saturating_mul(x)),
@@ -278,6 +311,10 @@ impl<P> Checkpoints<P> {
             layers_below: descriptor.num_layers - 1,
             checkpoints: parts.saturating_mul(self.segments() - 1),
             weights: padded(self.weights.last().map_or(0, |own| own.end).saturating_mul(self.gradient)),
+            states: if_light(self.shape.seq_len.saturating_mul(batch).saturating_mul(others)),
+            parts,
+            all_h: if_light(rows.saturating_mul(y)),
+            all_c: if_light(rows.saturating_mul(others)),
         }
     }
 
@@ -317,10 +354,19 @@ impl<P> Checkpoints<P> {
         Segment { first, steps: self.every.min(self.shape.seq_len - first) }
     }
 
-    fn plan(&self, layer: usize, direction: usize, segment: Segment) -> &P {
+    /// The plan of a segment, and the one that rebuilds its reserve at once.
+    fn plan(&self, layer: usize, direction: usize, segment: Segment) -> (&P, Option<&P>) {
         let sizes = 1 + usize::from(!self.shape.seq_len.is_multiple_of(self.every));
         let part = layer.min(1) * self.directions() + direction;
-        &self.plans[part * sizes + usize::from(segment.steps < self.every)]
+        let index = part * sizes + usize::from(segment.steps < self.every);
+        (&self.plans[index], self.at_once[index].as_ref())
+    }
+
+    /// Where the states beside h of steps of a part stand among those of all, `stride` elements a part.
+    fn states(&self, layer: usize, direction: usize, stride: usize, steps: Range<usize>) -> Range<usize> {
+        let start = (layer * self.directions() + direction) * stride;
+        let step = self.shape.batch * self.other_states();
+        start + steps.start * step..start + steps.end * step
     }
 
     fn part(&self, layer: usize, direction: usize) -> Part {

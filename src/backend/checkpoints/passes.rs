@@ -1,211 +1,11 @@
 //! The passes over segments, the same for all backends.
 
-use std::ops::Range;
-
-use super::{Checkpoints, Segment, Window, check_resets};
-use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, TempSpace, Tensors, WeightGrad};
+use super::segment::{Before, Given, SegmentBackend, Write, all, read_window, whole, write_window};
+use super::{Checkpoints, check_resets};
+use crate::backend::Extent;
+use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, WeightGrad};
 use crate::error::Result;
 use crate::rnn::InputKind;
-
-/// A tensor that is read, as a backend takes it.
-pub(crate) type Read<'a, S> = <<S as SegmentBackend>::Given as Tensors>::Read<'a>;
-/// A tensor that is written.
-pub(crate) type Write<'a, S> = <<S as SegmentBackend>::Given as Tensors>::Write<'a>;
-/// Lengths of sequences.
-pub(crate) type Lengths<'a, S> = <<S as SegmentBackend>::Given as Tensors>::Lengths<'a>;
-
-/// What a backend gives the passes over segments: its own passes, parts of tensors, and what is done to rows between them. Ranges are in
-/// elements; every tensor has been checked to be as large as the plan of the whole says.
-pub(crate) trait SegmentBackend {
-    /// The way of giving tensors to its passes.
-    type Given: Tensors;
-    /// Its ordinary plan.
-    type Plan;
-
-    /// Space of an ordinary plan.
-    fn temp_space(&self, plan: &Self::Plan) -> TempSpace;
-
-    /// Part of a tensor.
-    fn part<'s>(&self, tensor: &'s Read<'_, Self>, range: Range<usize>) -> Read<'s, Self>;
-    /// Part of a tensor that is written.
-    fn part_mut<'s>(&self, tensor: &'s mut Write<'_, Self>, range: Range<usize>) -> Write<'s, Self>;
-    /// Lengths again, for as long as they are needed.
-    fn reborrow<'s>(&self, lengths: &'s Lengths<'_, Self>) -> Lengths<'s, Self>;
-    /// Part of a tensor that has been written.
-    fn view<'s>(&self, tensor: &'s Write<'_, Self>, range: Range<usize>) -> Read<'s, Self>;
-    /// The first parts of a tensor, one after the other, of so many elements.
-    fn split<'s, const N: usize>(&self, tensor: &'s mut Write<'_, Self>, lens: [usize; N]) -> [Write<'s, Self>; N];
-
-    /// `to = from`, or zero.
-    fn set(&self, from: Option<Read<'_, Self>>, to: Write<'_, Self>) -> Result<()>;
-    /// `to = the window`, dense.
-    fn gather(&self, from: Read<'_, Self>, window: &Window, to: Write<'_, Self>) -> Result<()>;
-    /// `the window = from` or `+=`.
-    fn scatter(&self, from: Read<'_, Self>, to: Write<'_, Self>, window: &Window, add: bool) -> Result<()>;
-    /// Steps of every sequence within a segment, 0 where there are none.
-    fn lengths<'s>(
-        &self,
-        lengths: &Lengths<'_, Self>,
-        segment: Segment,
-        to: Write<'s, Self>,
-    ) -> Result<Lengths<'s, Self>>;
-    /// `y = h` at steps past the lengths; `y` is `[steps, B, P]`, `h` `[B, P]`.
-    fn hold(&self, lengths: &Lengths<'_, Self>, h: Read<'_, Self>, y: Write<'_, Self>) -> Result<()>;
-    /// `dh += dy` of steps past the lengths.
-    fn add_held(&self, lengths: &Lengths<'_, Self>, dy: Read<'_, Self>, dh: Write<'_, Self>) -> Result<()>;
-    /// Dropout of the input of `layer`, `[T, B, features]`, in place.
-    fn drop_out(&self, tensor: Write<'_, Self>, features: usize, layer: usize, seed: u64) -> Result<()>;
-    /// `to = sums` or `+=`, of gradients of weights.
-    fn add_gradient(&self, sums: Read<'_, Self>, to: Write<'_, Self>, grad: WeightGrad) -> Result<()>;
-
-    /// Training forward under an ordinary plan.
-    fn forward(&self, plan: &Self::Plan, args: ForwardArgs<'_, Self::Given>, reserve: Write<'_, Self>) -> Result<()>;
-    /// Backward-data under an ordinary plan.
-    fn backward_data(
-        &self,
-        plan: &Self::Plan,
-        args: BackwardDataArgs<'_, Self::Given>,
-        reserve: Write<'_, Self>,
-    ) -> Result<()>;
-    /// Backward-weights under an ordinary plan.
-    fn backward_weights(
-        &self,
-        plan: &Self::Plan,
-        args: BackwardWeightsArgs<'_, Self::Given>,
-        reserve: Write<'_, Self>,
-        grad: WeightGrad,
-    ) -> Result<()>;
-}
-
-/// A tensor's window as the passes of a segment read it: in place, or a dense copy in `copy`.
-fn read_window<'s, S: SegmentBackend>(
-    backend: &S,
-    tensor: &'s Read<'_, S>,
-    window: &Window,
-    copy: &'s mut Write<'_, S>,
-) -> Result<Read<'s, S>> {
-    match window.range() {
-        Some(range) => Ok(backend.part(tensor, range)),
-        None => {
-            backend.gather(all(backend, tensor), window, backend.part_mut(copy, 0..window.len()))?;
-            Ok(backend.view(copy, 0..window.len()))
-        }
-    }
-}
-
-/// Runs `pass` on a tensor's window: in place, or on a dense copy in `copy`, which is then brought to it.
-fn write_window<S: SegmentBackend>(
-    backend: &S,
-    tensor: &mut Write<'_, S>,
-    window: &Window,
-    copy: &mut Write<'_, S>,
-    add: bool,
-    pass: impl FnOnce(&mut Write<'_, S>) -> Result<()>,
-) -> Result<()> {
-    if let (Some(range), false) = (window.range(), add) {
-        return pass(&mut backend.part_mut(tensor, range));
-    }
-    let dense = 0..window.len();
-    pass(&mut backend.part_mut(copy, dense.clone()))?;
-    backend.scatter(backend.view(copy, dense), whole(backend, tensor), window, add)
-}
-
-/// All of a tensor.
-fn all<'s, S: SegmentBackend>(backend: &S, tensor: &'s Read<'_, S>) -> Read<'s, S> {
-    backend.part(tensor, 0..tensor.elements())
-}
-
-/// All of a tensor that is written.
-fn whole<'s, S: SegmentBackend>(backend: &S, tensor: &'s mut Write<'_, S>) -> Write<'s, S> {
-    let range = 0..tensor.elements();
-    backend.part_mut(tensor, range)
-}
-
-/// What the passes of a segment read.
-struct Given<'i, S: SegmentBackend> {
-    weights: Read<'i, S>,
-    x: Read<'i, S>,
-    /// The states that it starts from.
-    h0: Option<Read<'i, S>>,
-    c0: Option<Read<'i, S>>,
-    lengths: Option<Lengths<'i, S>>,
-}
-
-impl<S: SegmentBackend> Given<'_, S> {
-    fn states<'a>(&'a self, backend: &S) -> [Option<Read<'a, S>>; 2] {
-        [&self.h0, &self.c0].map(|state| state.as_ref().map(|state| all(backend, state)))
-    }
-
-    fn forward<'a>(
-        &'a self,
-        backend: &S,
-        y: Write<'a, S>,
-        [hn, cn]: [Option<Write<'a, S>>; 2],
-        workspace: Write<'a, S>,
-    ) -> ForwardArgs<'a, S::Given> {
-        let [h0, c0] = self.states(backend);
-        ForwardArgs {
-            weights: all(backend, &self.weights),
-            x: all(backend, &self.x),
-            h0,
-            c0,
-            lengths: self.lengths.as_ref().map(|lengths| backend.reborrow(lengths)),
-            resets: None,
-            y,
-            hn,
-            cn,
-            workspace,
-            dropout_seed: 0, // a part has no dropout
-        }
-    }
-
-    fn backward_data<'a>(
-        &'a self,
-        backend: &S,
-        y: Read<'a, S>,
-        [dy, dhn, dcn]: [Option<Read<'a, S>>; 3],
-        [dx, dh0, dc0]: [Option<Write<'a, S>>; 3],
-        workspace: Write<'a, S>,
-    ) -> BackwardDataArgs<'a, S::Given> {
-        let [h0, c0] = self.states(backend);
-        BackwardDataArgs {
-            weights: all(backend, &self.weights),
-            x: all(backend, &self.x),
-            y,
-            h0,
-            c0,
-            lengths: self.lengths.as_ref().map(|lengths| backend.reborrow(lengths)),
-            resets: None,
-            dy,
-            dhn,
-            dcn,
-            dx,
-            dh0,
-            dc0,
-            workspace,
-        }
-    }
-
-    fn backward_weights<'a>(
-        &'a self,
-        backend: &S,
-        y: Read<'a, S>,
-        dweights: Write<'a, S>,
-        workspace: Write<'a, S>,
-    ) -> BackwardWeightsArgs<'a, S::Given> {
-        let [h0, c0] = self.states(backend);
-        BackwardWeightsArgs {
-            x: all(backend, &self.x),
-            y,
-            h0,
-            c0,
-            lengths: self.lengths.as_ref().map(|lengths| backend.reborrow(lengths)),
-            resets: None,
-            dweights,
-            workspace,
-        }
-    }
-}
 
 /// Training forward: fills `reserve`.
 ///
@@ -223,7 +23,7 @@ pub(crate) fn forward<S: SegmentBackend>(
     let space = plan.space(|plan| backend.temp_space(plan));
     let [mut scratch, mut kept, mut x_copy, mut y_copy, _, _, mut steps, mut last_h, ..] =
         backend.split(&mut workspace, space.workspace());
-    let [mut saved_h, mut saved_c, mut between, _] = backend.split(&mut reserve, space.reserve());
+    let [mut saved_h, mut saved_c, mut between, _, mut states] = backend.split(&mut reserve, space.reserve());
     let (layers, segments, len) = (plan.descriptor.num_layers, plan.segments(), plan.between_len());
     for layer in 0..layers {
         let top = layer + 1 == layers;
@@ -275,9 +75,15 @@ pub(crate) fn forward<S: SegmentBackend>(
                 let window = plan.output(layer, direction, segment);
                 let output = if top { &mut whole(backend, &mut y) } else { &mut whole(backend, &mut above) };
                 write_window(backend, output, &window, &mut y_copy, false, |y| {
-                    let states = [Some(whole(backend, &mut hn)), cn.as_mut().map(|cn| whole(backend, cn))];
-                    let args = given.forward(backend, whole(backend, y), states, whole(backend, &mut scratch));
-                    backend.forward(plan.plan(layer, direction, segment), args, whole(backend, &mut kept))?;
+                    let last = [Some(whole(backend, &mut hn)), cn.as_mut().map(|cn| whole(backend, cn))];
+                    let args = given.forward(backend, whole(backend, y), last, whole(backend, &mut scratch));
+                    let (segment_plan, _) = plan.plan(layer, direction, segment);
+                    backend.forward(segment_plan, args, whole(backend, &mut kept))?;
+                    if plan.light && has_c && given.lengths.is_none() {
+                        let steps = segment.first..segment.first + segment.steps;
+                        let to = backend.part_mut(&mut states, plan.states(layer, direction, space.states, steps));
+                        backend.copy_states(segment_plan, backend.view(&kept, 0..kept.elements()), to)?;
+                    }
                     match &given.lengths {
                         Some(lengths) if plan.holds(layer, direction) => {
                             backend.hold(lengths, backend.view(&hn, 0..part.h.len()), whole(backend, y))
@@ -307,13 +113,13 @@ pub(crate) fn backward_data<S: SegmentBackend>(
     dropout_seed: u64,
 ) -> Result<()> {
     check_resets(args.resets.is_some())?;
-    let BackwardDataArgs { weights, x, h0, c0, lengths, dy, dhn, dcn, mut dx, mut dh0, mut dc0, mut workspace, .. } =
-        args;
+    let BackwardDataArgs { weights, x, y: outputs, h0, c0, lengths, dy, dhn, dcn, .. } = args;
+    let (mut dx, mut dh0, mut dc0, mut workspace) = (args.dx, args.dh0, args.dc0, args.workspace);
     let space = plan.space(|plan| backend.temp_space(plan));
     let [mut scratch, mut kept, mut x_copy, mut y, mut dx_copy, mut dy_copy, mut steps, rest @ ..] =
         backend.split(&mut workspace, space.workspace());
-    let [mut dh_even, mut dh_odd, mut dc_even, mut dc_odd, mut dbetween] = rest;
-    let [saved_h, saved_c, between, mut gradient] = backend.split(&mut reserve, space.reserve());
+    let [mut dh_even, mut dh_odd, mut dc_even, mut dc_odd, mut all_h, mut all_c, mut dbetween] = rest;
+    let [saved_h, saved_c, between, mut gradient, states] = backend.split(&mut reserve, space.reserve());
     let (layers, segments, len) = (plan.descriptor.num_layers, plan.segments(), plan.between_len());
     for layer in (0..layers).rev() {
         // Gradients of the outputs of this layer and of the one below, by turns.
@@ -327,21 +133,27 @@ pub(crate) fn backward_data<S: SegmentBackend>(
             0 => all(backend, &x),
             _ => backend.view(&between, (layer - 1) * space.between..(layer - 1) * space.between + len),
         };
+        // This layer's output, where it is known: dropout is applied to that of a layer below another.
+        let output = match layer {
+            _ if layer + 1 == layers => Some(all(backend, &outputs)),
+            _ if plan.descriptor.dropout > 0.0 => None,
+            _ => Some(backend.view(&between, layer * space.between..layer * space.between + len)),
+        };
         for direction in 0..plan.directions() {
             let part = plan.part(layer, direction);
-            let (all_h, all_c, has_c) = (0..part.h.len(), 0..part.c.len(), !part.c.is_empty());
+            let (h, c, has_c) = (0..part.h.len(), 0..part.c.len(), !part.c.is_empty());
             // Both directions read the same features, unless these are gates.
             let add = direction > 0 && plan.descriptor.input == InputKind::Features;
             let last = dhn.as_ref().map(|dhn| backend.part(dhn, part.h.clone()));
-            backend.set(last, backend.part_mut(&mut dh_even, all_h.clone()))?;
+            backend.set(last, backend.part_mut(&mut dh_even, h.clone()))?;
             if has_c {
                 let last = dcn.as_ref().map(|dcn| backend.part(dcn, part.c.clone()));
-                backend.set(last, backend.part_mut(&mut dc_even, all_c.clone()))?;
+                backend.set(last, backend.part_mut(&mut dc_even, c.clone()))?;
             }
             for k in (0..segments).rev() {
                 let segment = plan.segment(direction, k);
-                let segment_plan = plan.plan(layer, direction, segment);
-                let output = plan.output(layer, direction, segment);
+                let (segment_plan, at_once) = plan.plan(layer, direction, segment);
+                let window = plan.output(layer, direction, segment);
                 let (h0, c0) = match k {
                     0 => (
                         h0.as_ref().map(|h0| backend.part(h0, part.h.clone())),
@@ -362,29 +174,50 @@ pub(crate) fn backward_data<S: SegmentBackend>(
                         None => None,
                     },
                 };
-                let again = backend.part_mut(&mut y, 0..output.len());
-                let args = given.forward(backend, again, [None, None], whole(backend, &mut scratch));
-                backend.forward(segment_plan, args, whole(backend, &mut kept))?;
+                let again = backend.part_mut(&mut y, 0..window.len());
+                match (at_once, &output, &given.lengths) {
+                    (Some(at_once), Some(output), None) => {
+                        let reverse = plan.descriptor.direction.is_reverse(direction);
+                        let before = Before { window, c: part.c.len(), reverse };
+                        let steps = segment.first..segment.first + segment.steps;
+                        let states =
+                            has_c.then(|| backend.view(&states, plan.states(layer, direction, space.states, steps)));
+                        before.read(backend, &given, output, states, [&mut all_h, &mut all_c])?;
+                        let given = Given::<S> {
+                            weights: all(backend, &given.weights),
+                            x: all(backend, &given.x),
+                            h0: Some(backend.view(&all_h, 0..window.len())),
+                            c0: has_c.then(|| backend.view(&all_c, 0..segment.steps * part.c.len())),
+                            lengths: None,
+                        };
+                        let args = given.forward(backend, again, [None, None], whole(backend, &mut scratch));
+                        backend.forward(at_once, args, whole(backend, &mut kept))?;
+                    }
+                    _ => {
+                        let args = given.forward(backend, again, [None, None], whole(backend, &mut scratch));
+                        backend.forward(segment_plan, args, whole(backend, &mut kept))?;
+                    }
+                }
 
                 let (dhn, dh0) = turn(&mut dh_even, &mut dh_odd, segments - 1 - k);
                 let (dcn, dc0) = turn(&mut dc_even, &mut dc_odd, segments - 1 - k);
                 let dy = match &doutput {
-                    Some(dy) => Some(read_window(backend, dy, &output, &mut dy_copy)?),
+                    Some(dy) => Some(read_window(backend, dy, &window, &mut dy_copy)?),
                     None => None,
                 };
                 if let (true, Some(lengths), Some(dy)) = (plan.holds(layer, direction), &given.lengths, &dy) {
-                    backend.add_held(lengths, all(backend, dy), backend.part_mut(dhn, all_h.clone()))?;
+                    backend.add_held(lengths, all(backend, dy), backend.part_mut(dhn, h.clone()))?;
                 }
-                let y = backend.view(&y, 0..output.len());
+                let y = backend.view(&y, 0..window.len());
                 let mut backward_data = |mut dx: Option<Write<'_, S>>| {
                     let after = [
                         dy.as_ref().map(|dy| all(backend, dy)),
-                        Some(backend.view(dhn, all_h.clone())),
-                        has_c.then(|| backend.view(dcn, all_c.clone())),
+                        Some(backend.view(dhn, h.clone())),
+                        has_c.then(|| backend.view(dcn, c.clone())),
                     ];
-                    let dc0 = if has_c { Some(backend.part_mut(dc0, all_c.clone())) } else { None };
+                    let dc0 = if has_c { Some(backend.part_mut(dc0, c.clone())) } else { None };
                     let dx = dx.as_mut().map(|dx| whole(backend, dx));
-                    let before = [dx, Some(backend.part_mut(dh0, all_h.clone())), dc0];
+                    let before = [dx, Some(backend.part_mut(dh0, h.clone())), dc0];
                     let scratch = whole(backend, &mut scratch);
                     let args = given.backward_data(backend, all(backend, &y), after, before, scratch);
                     backend.backward_data(segment_plan, args, whole(backend, &mut kept))
@@ -410,10 +243,10 @@ pub(crate) fn backward_data<S: SegmentBackend>(
             let (left_h, _) = turn(&mut dh_even, &mut dh_odd, segments);
             let (left_c, _) = turn(&mut dc_even, &mut dc_odd, segments);
             if let Some(dh0) = &mut dh0 {
-                backend.set(Some(backend.view(left_h, all_h)), backend.part_mut(dh0, part.h))?;
+                backend.set(Some(backend.view(left_h, h)), backend.part_mut(dh0, part.h))?;
             }
             if let Some(dc0) = &mut dc0 {
-                backend.set(Some(backend.view(left_c, all_c)), backend.part_mut(dc0, part.c))?;
+                backend.set(Some(backend.view(left_c, c)), backend.part_mut(dc0, part.c))?;
             }
         }
         if layer > 0 && plan.descriptor.dropout > 0.0 {
@@ -442,7 +275,7 @@ pub(crate) fn backward_weights<S: SegmentBackend>(
 ) -> Result<()> {
     check_resets(args.resets.is_some())?;
     let space = plan.space(|plan| backend.temp_space(plan));
-    let [.., gradient] = backend.split(&mut reserve, space.reserve());
+    let [.., gradient, _] = backend.split(&mut reserve, space.reserve());
     let sums = plan.all_gradients();
     backend.add_gradient(backend.view(&gradient, sums), args.dweights, grad)
 }

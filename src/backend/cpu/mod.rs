@@ -214,6 +214,7 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
             full: self.temp_space(&plan),
             plan: &|descriptor, shape| self.ordinary_plan(descriptor, shape, mode),
             space: &|plan| self.temp_space(plan),
+            same_reserve: &|_, _| true,
         };
         plan.checkpoints = Checkpoints::of(descriptor, shape, mode, &planner)?.map(Arc::new);
         Ok(plan)
@@ -294,6 +295,11 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         let dropout = Dropout::new(plan.descriptor.dropout, args.dropout_seed);
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
         self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, Some(reserve)))
+    }
+
+    fn copy_states(&self, plan: &CpuPlan, reserve: &[E], to: &mut [E]) {
+        let len = self.sizes(plan).geometry.saved();
+        to.copy_from_slice(&reserve[len.gates..len.gates + len.cells]);
     }
 
     fn run_backward_data(

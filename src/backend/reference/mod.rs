@@ -97,6 +97,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
             full: self.temp_space(&plan),
             plan: &|descriptor, shape| ordinary_plan(descriptor, shape, mode),
             space: &|plan| self.temp_space(plan),
+            same_reserve: &|_, _| true,
         };
         plan.checkpoints = Checkpoints::of(descriptor, shape, mode, &planner)?.map(Arc::new);
         Ok(plan)
@@ -182,6 +183,18 @@ impl<E: Scalar> HostPasses<E> for ReferenceBackend<E> {
         let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(plan.descriptor.dropout, dropout_seed) };
         call.forward(weights, x, &mut SavedSteps { plan, storage }, y, hn, cn);
         Ok(())
+    }
+
+    fn copy_states(&self, plan: &ReferencePlan, reserve: &[E], to: &mut [E]) {
+        let descriptor = &plan.descriptor;
+        let (gates, saved) = (descriptor.cell.gates(), descriptor.cell.spec().saved.len());
+        let width = plan.tensors.c[2];
+        // The states beside h are saved last, before the output.
+        let end = (gates + saved) * descriptor.hidden_size;
+        let steps = reserve.chunks_exact(saved_step_len(descriptor));
+        for (step, to) in steps.zip(to.chunks_exact_mut(width)) {
+            to.copy_from_slice(&step[end - width..end]);
+        }
     }
 
     fn run_backward_data(

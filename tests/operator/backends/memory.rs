@@ -1,4 +1,4 @@
-//! What training keeps: checkpoints over time give the results of an ordinary pass.
+//! What training keeps: checkpoints over time and the light mode give the results of an ordinary pass.
 
 use super::passes::{default_training, is_weight};
 use crate::common::run::{get, same_bits_of};
@@ -6,7 +6,7 @@ use crate::common::truth::settled;
 use crate::common::{Number, Recipe, for_random_problems};
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
-use fused_rnn::backend::{ForwardMode, HostBackend, RecurrentBackend};
+use fused_rnn::backend::{ForwardMode, HostBackend, RecurrentBackend, longest};
 use fused_rnn::rnn::{Memory, RnnDescriptor, RnnShape, WeightLayout};
 use fused_rnn::{DType, Error};
 
@@ -25,10 +25,12 @@ pub fn checkpoints_change_no_result<E: Number, B: HostBackend<E>>(backend: &B) {
         let seq_len = problem.shape.seq_len;
         let exact = matches!(E::DTYPE, DType::F32 | DType::F64);
         // One step a segment, a last segment that is shorter, two halves, one segment: the ordinary pass.
-        for every in [1, 3, seq_len.div_ceil(2), seq_len] {
+        let every = [1, 3, seq_len.div_ceil(2), seq_len];
+        let checkpoints = every.map(|every| (every, Memory::Checkpoints { every }));
+        for (every, memory) in checkpoints.into_iter().chain(every.map(|every| (every, Memory::Light { every }))) {
             let mut problem = problem.clone();
-            problem.descriptor.memory = Memory::Checkpoints { every };
-            let what = format!("every {every} of {seq_len}");
+            problem.descriptor.memory = memory;
+            let what = format!("{memory:?} of {seq_len} steps");
             let results = default_training(backend, &problem)?;
             truth.judge_all(&results).map_err(|e| format!("{what}: {e}"))?;
             for (name, values) in &results {
@@ -92,7 +94,7 @@ fn resets_are_refused_with_checkpoints() {
     assert!(matches!(&error, Error::InvalidOption { option, .. } if option == "memory"), "{error}");
 }
 
-/// The stated budget: a sequence of 100,000 steps of an LSTM with 512 units trains in 64 MiB of workspace and reserve, of which an
+/// The stated budget: a sequence of 100,000 steps of an LSTM with 512 units trains in 32 MiB of workspace and reserve, of which an
 /// ordinary pass needs more than 1 GiB.
 #[test]
 fn long_sequences_train_within_the_stated_budget() {
@@ -106,6 +108,27 @@ fn long_sequences_train_within_the_stated_budget() {
     assert!(bytes(&descriptor) > 1 << 30);
     descriptor.memory = Memory::Checkpoints { every: 316 };
     let needed = bytes(&descriptor);
-    println!("{needed} bytes");
-    assert!(needed <= 64 << 20, "{needed} bytes");
+    assert!(needed <= 32 << 20, "{needed} bytes");
+}
+
+/// The longest sequences fit, and longer ones do not.
+#[test]
+fn the_longest_sequences_fit() {
+    let (descriptor, batch, bytes) = (RnnDescriptor::lstm(3, 8), 2, 1 << 20);
+    let backend = CpuBackend::<f32>::with_threads(2).expect("valid");
+    let found = longest(&backend, &descriptor, batch, bytes).expect("valid");
+    assert!(found.checkpoints > 2 * found.full && found.every < found.checkpoints, "{found:?}");
+    let needed = |seq_len: usize, memory: Memory| {
+        let (descriptor, shape) = (RnnDescriptor { memory, ..descriptor.clone() }, RnnShape { seq_len, batch });
+        let space = backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Training).expect("valid"));
+        let weights = WeightLayout::new(&descriptor).expect("valid").len();
+        // x and y of every step, h0, hn, c0, cn; all with their gradients.
+        let tensors = 2 * (weights + seq_len * batch * (3 + 8) + 4 * batch * 8);
+        4 * (space.workspace + space.reserve + tensors)
+    };
+    assert!(needed(found.full, Memory::Full) <= bytes && needed(found.full + 1, Memory::Full) > bytes, "{found:?}");
+    assert!(needed(found.checkpoints, Memory::Checkpoints { every: found.every }) <= bytes, "{found:?}");
+    let nothing = longest(&backend, &descriptor, batch, 1000).expect("valid");
+    assert_eq!((nothing.full, nothing.checkpoints, nothing.every), (0, 0, 0));
+    longest(&backend, &RnnDescriptor::lstm(0, 8), batch, bytes).expect_err("no such operator");
 }
