@@ -255,6 +255,34 @@ struct DropoutParams {
     u32 rows, batch, features, layer;
 };
 
+// ---- segments ---------------------------------------------------------------------------------------------------------
+
+// to = from, or +=; see segments.cu.
+struct CopyRowsParams {
+    Rows from;  // E; null: zeros
+    Rows to;    // E, written
+    u32 row_count, columns;
+    u32 accumulate;
+    u32 unused;
+};
+
+// Steps of every sequence among `steps` steps from `first` on.
+struct SegmentLengthsParams {
+    const u32* lengths;  // [batch]
+    u32* out;            // [batch]
+    u32 batch, first, steps;
+    u32 unused;
+};
+
+// Steps past the lengths, whose outputs repeat the state.
+struct HeldRowsParams {
+    const u32* lengths;  // [batch], at most `steps`
+    void* state;         // E [batch, columns]
+    void* rows;          // E [steps, batch, columns]
+    u32 steps, batch, columns;
+    u32 unused;
+};
+
 // ---- tests of the primitives ------------------------------------------------------------------------------------------
 
 // primitives_test.cu says what is in them.

@@ -124,7 +124,7 @@ pub(crate) fn backward_data<S: SegmentBackend>(
     for layer in (0..layers).rev() {
         // Gradients of the outputs of this layer and of the one below, by turns.
         let [mut even, mut odd] = backend.split(&mut dbetween, space.turns());
-        let (above, below) = if layer % 2 == 0 { (&even, &mut odd) } else { (&odd, &mut even) };
+        let (above, below) = if layer.is_multiple_of(2) { (&even, &mut odd) } else { (&odd, &mut even) };
         let doutput = match &dy {
             dy if layer + 1 == layers => dy.as_ref().map(|dy| all(backend, dy)),
             _ => Some(backend.view(above, 0..len)),
@@ -258,7 +258,7 @@ pub(crate) fn backward_data<S: SegmentBackend>(
 
 /// What a turn reads and what it writes.
 fn turn<'t, T>(even: &'t mut T, odd: &'t mut T, number: usize) -> (&'t mut T, &'t mut T) {
-    if number % 2 == 0 { (even, odd) } else { (odd, even) }
+    if number.is_multiple_of(2) { (even, odd) } else { (odd, even) }
 }
 
 /// Gradients of the weights, from `reserve` after backward-data.

@@ -998,6 +998,32 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "const u64 from = row_offset(p.x, r) + column;",
     ),
     bug("gates.cu", "gradients of gates in the order of their slots", "gate == last ? 0 : gate + 1", "gate"),
+    // Between segments, where training keeps checkpoints.
+    bug(
+        "segments.cu",
+        "the second direction's gradient replaces the first one's",
+        "p.accumulate ? load<E>(out, to) + value : value);",
+        "value);",
+    ),
+    bug(
+        "segments.cu",
+        "a segment's lengths are those of the whole sequence",
+        "p.lengths[b] > p.first ? p.lengths[b] - p.first : 0;",
+        "p.lengths[b];",
+    ),
+    bug("segments.cu", "a length goes beyond its segment", "left < p.steps ? left : p.steps;", "left;"),
+    bug(
+        "segments.cu",
+        "outputs are held from the step after the first padded one",
+        "for (u32 t = p.lengths[b]; t < p.steps; ++t) store<E>",
+        "for (u32 t = p.lengths[b] + 1; t < p.steps; ++t) store<E>",
+    ),
+    bug(
+        "segments.cu",
+        "the gradient of held outputs replaces the state's",
+        "V sum = load<E>(p.state, own);",
+        "V sum = V(0);",
+    ),
     // The other cells.
     bug("cells/slstm.cuh", "sLSTM: the normaliser forgets nothing", "f * u.state[N] + i;", "u.state[N] + i;"),
     bug(

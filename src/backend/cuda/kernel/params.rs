@@ -291,6 +291,31 @@ mirrored! {
         features: u32,
         layer: u32,
     }
+    CopyRowsParams {
+        from: Rows,
+        to: Rows,
+        row_count: u32,
+        columns: u32,
+        accumulate: u32,
+        unused: u32,
+    }
+    SegmentLengthsParams {
+        lengths: DevicePtr,
+        out: DevicePtr,
+        batch: u32,
+        first: u32,
+        steps: u32,
+        unused: u32,
+    }
+    HeldRowsParams {
+        lengths: DevicePtr,
+        state: DevicePtr,
+        rows: DevicePtr,
+        steps: u32,
+        batch: u32,
+        columns: u32,
+        unused: u32,
+    }
     PersistentForwardParams {
         layer: ForwardParams,
         fault: DevicePtr,

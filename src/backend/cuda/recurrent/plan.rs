@@ -15,6 +15,7 @@ use super::copies::{Kept, Mixed, Passing};
 use super::family::TimeLoop;
 use super::kernels::Kernels;
 use super::report::{self, ProductReport, TimeLoopReport};
+use super::segments::Segmented;
 use super::space::{self, HPrevLayout, LayerSpace, Sizes, Workspace};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::dtype::DType;
@@ -47,6 +48,8 @@ pub struct CudaPlan<D: Device> {
     pub(crate) temp_space: TempSpace,
     pub(crate) multiprocessors: usize,
     pub(crate) kernels: Kernels<D>,
+    /// Where training keeps checkpoints: the passes are then those of their segments, and of this plan only its description counts.
+    pub(super) checkpoints: Option<Box<Segmented<D>>>,
 }
 
 impl<D: Device> CudaPlan<D> {
@@ -55,6 +58,29 @@ impl<D: Device> CudaPlan<D> {
         stream: &D::Stream,
         options: &CudaOptions,
         given: DType,
+        descriptor: &RnnDescriptor,
+        shape: RnnShape,
+        mode: ForwardMode,
+    ) -> Result<Self> {
+        let mut plan = Self::at_once(device, stream, options, (given, given), descriptor, shape, mode)?;
+        let segmented = Segmented::of(&**device, &plan, |part, shape| {
+            // Gradients of weights are summed over segments in the accumulators' type.
+            let gradient = if given.size() < 4 { DType::F32 } else { given };
+            Self::at_once(device, stream, options, (given, gradient), part, shape, mode)
+        })?;
+        if let Some(segmented) = segmented {
+            plan.temp_space = segmented.temp_space();
+            plan.checkpoints = Some(Box::new(segmented));
+        }
+        Ok(plan)
+    }
+
+    /// The plan without checkpoints, for tensors of a type and gradients of weights of another.
+    fn at_once(
+        device: &Arc<D>,
+        stream: &D::Stream,
+        options: &CudaOptions,
+        (given, gradient): (DType, DType),
         descriptor: &RnnDescriptor,
         shape: RnnShape,
         mode: ForwardMode,
@@ -129,7 +155,7 @@ impl<D: Device> CudaPlan<D> {
             |converters| Mixed { converters, kept: mixed_kept, forward: mixed_forward, backward_data: mixed_backward };
         Ok(CudaPlan {
             dtype,
-            gradient: given,
+            gradient,
             mixed: is_mixed.then(|| Converters::load(&**device, dtype)).transpose()?.map(mixed),
             math,
             h_prev,
@@ -139,12 +165,13 @@ impl<D: Device> CudaPlan<D> {
             backward_weights,
             temp_space,
             multiprocessors: properties.multiprocessors as usize,
-            kernels: Kernels::load(&**device, descriptor, (dtype, given, math), mode)?,
+            kernels: Kernels::load(&**device, descriptor, (dtype, gradient, math), mode)?,
             forward_loop,
             backward_loop,
             fault_address: fault.pointer(),
             fault: Mutex::new(fault),
             host,
+            checkpoints: None,
         })
     }
 
@@ -170,6 +197,9 @@ impl<D: Device> CudaPlan<D> {
 
     /// See [`RecurrentBackend::check`](crate::backend::RecurrentBackend::check).
     pub(crate) fn check(&self, stream: &D::Stream) -> Result<()> {
+        if let Some(segmented) = &self.checkpoints {
+            return segmented.plans().iter().try_for_each(|plan| plan.check(stream));
+        }
         let names = [
             self.forward_loop.persistent_name(),
             self.backward_loop.as_ref().and_then(|backward| backward.persistent_name()),
@@ -203,8 +233,11 @@ impl<D: Device> CudaPlan<D> {
         report::products(self)
     }
 
-    /// The time loop of the forward pass, and in training that of the backward pass.
+    /// The time loop of the forward pass, and in training that of the backward pass; with checkpoints those of the first layer's segments.
     pub fn time_loops(&self) -> Vec<TimeLoopReport> {
+        if let Some(plan) = self.checkpoints.as_ref().and_then(|segmented| segmented.plans().first()) {
+            return plan.time_loops();
+        }
         let forward = TimeLoopReport::new("forward", &self.forward_loop);
         let backward = self.backward_loop.as_ref().map(|chosen| TimeLoopReport::new("backward", chosen));
         [Some(forward), backward].into_iter().flatten().collect()
