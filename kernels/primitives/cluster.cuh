@@ -108,7 +108,9 @@ DEVICE void mbarrier_arrive_expect(u64* barrier, u32 bytes) {
                  : "memory");
 }
 // Whether the phase with this parity is complete; may wait for a while in hardware. The plain form orders what st_async
-// and threads of this block wrote; the other one also orders plain stores of other blocks, for an L1 invalidate.
+// and threads of this block wrote; the other one also orders plain stores of other blocks, for an L1 invalidate. The plain form
+// acquires at the scope of the block, while st_async completes its bytes with a release at that of the cluster: both the bytes and
+// the barrier are in this block's own shared memory, which only this block reads, so nothing of another block's has to be seen.
 DEVICE bool mbarrier_test(u64* barrier, u32 parity) {
     u32 done;
     asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
