@@ -195,7 +195,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 memory.ring().wait();
                 Unit unit{};
-                if (EARLY && n < p.seq_len) unit = prepare<PLAIN>(tile, item, 0);
+                if (EARLY && n < p.seq_len) unit = prepare<PLAIN>(tile, item, 0, real && S::row(0) < group.sequences(0));
                 if (n > 0)
                     product.multiply(exchange.wait(tile, n - 1, failed), group.sequences(tile), memory.fragments(), sums);
                 __syncthreads();
@@ -209,7 +209,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 BackwardResults<G> results[S::CELLS];
                 if (!PLAIN && p.resets != nullptr && n > 0 && real) restart(sums, tile);
                 S::each_pair(sequences, [&](int e) {
-                    step<PLAIN>(EARLY ? unit : prepare<PLAIN>(tile, item, e), sums, n, tile, e, results[e]);
+                    step<PLAIN>(EARLY ? unit : prepare<PLAIN>(tile, item, e, real), sums, n, tile, e, results[e]);
                 });
 #pragma unroll
                 for (int e = 0; e < S::CELLS; ++e) {
@@ -305,11 +305,13 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         }
     }
 
-    // What can be computed of a pair's step while its gradients are under way.
-    template <bool PLAIN> DEVICE Unit prepare(u32 tile, u32 item, int e) {
+    // What can be computed of a pair's step while its gradients are under way. Where nothing was copied it is garbage that nobody uses; exact
+    // functions, which branch on it, get zeros.
+    template <bool PLAIN> DEVICE Unit prepare(u32 tile, u32 item, int e, bool copied) {
+        const bool inside = Math::EXACT ? copied : threadIdx.x < Ring::PAIRS;
         float saved[Unit::WIDTH];
 #pragma unroll
-        for (u32 i = 0; i < Unit::WIDTH; ++i) saved[i] = threadIdx.x < Ring::PAIRS ? *memory.ring().place(item, e, i) : 0.0f;
+        for (u32 i = 0; i < Unit::WIDTH; ++i) saved[i] = inside ? *memory.ring().place(item, e, i) : 0.0f;
         if constexpr (G == 3 && sizeof(E) == 2) {
             const u32 word = __float_as_uint(saved[Unit::H_PREV]);
             saved[Unit::H_PREV] = j % 2 ? unpack_high<E>(word) : unpack_low<E>(word);

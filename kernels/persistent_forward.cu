@@ -187,13 +187,13 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 memory.ring().wait();
-                if (EARLY) take_wx(item, 0);
+                if (EARLY) take_wx(item, 0, real && S::row(0) < group.sequences(0));
                 product.multiply(exchange.wait(tile, step, failed), group.sequences(tile), memory.fragments(), sums);
                 __syncthreads();
                 ForwardResults<G> results[S::CELLS];
                 const u32 sequences = group.sequences(tile);
                 S::each_pair(sequences, [&](int e) {
-                    if (!EARLY) take_wx(item, e);
+                    if (!EARLY) take_wx(item, e, real);
                     advance<PLAIN>(sums, tile, e, results[e]);
                 });
                 if (!PLAIN && p.resets != nullptr && real) restart(tile, results);
@@ -256,9 +256,9 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         }
         memory.ring().commit();
     }
-    // W x of a pair of this item, once it is there.
-    DEVICE void take_wx(u32 item, int e) {
-        if (threadIdx.x < Ring::PAIRS)
+    // W x of a pair of this item, once it is there; zero where nothing was copied.
+    DEVICE void take_wx(u32 item, int e, bool inside) {
+        if (inside)
 #pragma unroll
             for (u32 k = 0; k < G; ++k) inputs[e].wx[k] = *memory.ring().place(item, e, k);
     }
