@@ -174,7 +174,7 @@ struct GemmParams {
     double alpha;            // what products are multiplied with; not in partial sums
     u32 problems;            // 1 or 2
     u32 count;
-    u32 splits;              // pieces of k; with more than one, c is A [splits, m, n], dense
+    u32 splits;              // pieces of k; with more than one, of a single product, c is A [splits, m, n], dense
     u32 accumulate;          // c += instead of c =
     u32 wide;                // c holds accumulators (A) instead of elements (E)
     u32 unused;
