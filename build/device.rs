@@ -76,7 +76,11 @@ pub fn build() -> Result<(), String> {
 
 fn targets() -> Result<Vec<Arch>, String> {
     let listed = variable("FUSED_RNN_CUDA_ARCHS").map(|list| list.to_string_lossy().into_owned());
-    let list = listed.unwrap_or_else(|| TARGETS.join(","));
+    let mut list = listed.unwrap_or_else(|| TARGETS.join(","));
+    // For the interpreter: the PTX that the machine code of the GPU which it stands for is made from. It is compiled anyway.
+    if cfg!(feature = "ptx") && list.contains("sm_90a") {
+        list += ",compute_90a";
+    }
     let parse = |name: &str| name.trim().parse().map_err(|error| format!("FUSED_RNN_CUDA_ARCHS: {error}"));
     list.split(',').map(parse).collect()
 }

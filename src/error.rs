@@ -80,6 +80,22 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The PTX interpreter found a mistake in a kernel.
+    #[error("kernel {kernel}, line {line} of its PTX, `{instruction}`, {thread}: {fault}: {problem}")]
+    PtxFault {
+        /// The entry point.
+        kernel: String,
+        /// Line of the PTX, counted from 1; 0 where it is none's.
+        line: u32,
+        /// The instruction there.
+        instruction: String,
+        /// The thread or the warp, and its block.
+        thread: String,
+        /// Class of the mistake.
+        fault: &'static str,
+        /// What happened, with addresses, and what was expected.
+        problem: String,
+    },
     /// NVIDIA's driver refused a call, or reports a fault of earlier work on the GPU.
     #[error("{call} failed with {name} ({code}): {help}")]
     Driver {

@@ -13,7 +13,7 @@ use ndarray::{Array2, ArrayD};
 pub struct Options {
     /// Few epochs or little data: the example runs, but its results mean little.
     pub short: bool,
-    /// Name of the device: `cpu`, `cuda` or `emulated`.
+    /// Name of the device: `cpu`, `cuda`, `emulated` or `ptx`.
     pub device: String,
     /// Folder for pictures.
     pub out: PathBuf,
@@ -36,6 +36,8 @@ impl Options {
             "cuda" => Device::cuda(0),
             #[cfg(feature = "emulated")]
             "emulated" => Device::emulated(),
+            #[cfg(feature = "ptx")]
+            "ptx" => Device::ptx(),
             name => Err(Error::Unsupported {
                 what: format!("--device {name}"),
                 why: format!("this build lacks it; build with `--features {name}`"),
@@ -60,13 +62,15 @@ impl Options {
     }
 }
 
-/// Reads `[--short] [--device cpu|cuda|emulated] [--out DIR] [--seed N]` and the example's own arguments.
+/// Reads `[--short] [--device cpu|cuda|emulated|ptx] [--out DIR] [--seed N]` and the example's own arguments.
 pub fn options(example: &str) -> Options {
     let out = PathBuf::from("out").join(example);
     let mut options = Options { short: false, device: "cpu".to_owned(), out, seed: 1, rest: Vec::new() };
     let mut args = std::env::args().skip(1);
     let usage = |problem: String| -> ! {
-        eprintln!("error: {problem}\nusage: {example} [--short] [--device cpu|cuda|emulated] [--out DIR] [--seed N] …");
+        eprintln!(
+            "error: {problem}\nusage: {example} [--short] [--device cpu|cuda|emulated|ptx] [--out DIR] [--seed N] …"
+        );
         std::process::exit(2);
     };
     while let Some(arg) = args.next() {
@@ -76,7 +80,7 @@ pub fn options(example: &str) -> Options {
             "--out" => options.out = value().into(),
             "--seed" => options.seed = value().parse().unwrap_or_else(|_| usage("--seed needs a number".to_owned())),
             "--device" => match value() {
-                name if ["cpu", "cuda", "emulated"].contains(&name.as_str()) => options.device = name,
+                name if ["cpu", "cuda", "emulated", "ptx"].contains(&name.as_str()) => options.device = name,
                 other => usage(format!("no device {other}")),
             },
             _ => options.rest.push(arg),

@@ -73,7 +73,7 @@ impl Device {
         self.runtime.dtype()
     }
 
-    /// Short name, as on the command line: `cpu`, `reference`, `cuda`, `emulated`.
+    /// Short name, as on the command line: `cpu`, `reference`, `cuda`, `emulated`, `ptx`.
     pub fn name(&self) -> &'static str {
         self.runtime.name()
     }
@@ -375,12 +375,18 @@ devices! {
     #[cfg(feature = "emulated")] OnEmulatedGpu<f64>;
     #[cfg(feature = "emulated")] OnEmulatedGpu<half::f16>;
     #[cfg(feature = "emulated")] OnEmulatedGpu<half::bf16>;
+    #[cfg(feature = "ptx")] OnPtx<f32>;
+    #[cfg(feature = "ptx")] OnPtx<f64>;
+    #[cfg(feature = "ptx")] OnPtx<half::f16>;
+    #[cfg(feature = "ptx")] OnPtx<half::bf16>;
 }
 
 #[cfg(feature = "cuda")]
 type OnGpu<E> = super::cuda::CudaBackend<E, super::cuda::driver::Driver>;
 #[cfg(feature = "emulated")]
 type OnEmulatedGpu<E> = super::cuda::CudaBackend<E, super::cuda::emulated::Emulated>;
+#[cfg(feature = "ptx")]
+type OnPtx<E> = super::cuda::CudaBackend<E, super::cuda::ptx::Ptx>;
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,3 +11,5 @@ mod emulated;
 mod gpu;
 mod kernel_images;
 mod passes;
+#[cfg(feature = "ptx")]
+mod ptx;

@@ -14,6 +14,8 @@ mod operations;
 mod parity;
 #[cfg(all(feature = "emulated", feature = "model"))]
 mod planted_bugs;
+#[cfg(feature = "ptx")]
+mod planted_ptx_bugs;
 #[cfg(feature = "emulated")]
 mod raw_pointers;
 mod reference;

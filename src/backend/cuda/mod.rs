@@ -39,6 +39,8 @@ pub use call::{Raw, RawTensor};
 #[cfg(feature = "emulated")]
 pub use device::emulated;
 pub use device::memory::DeviceBuffer;
+#[cfg(feature = "ptx")]
+pub use device::ptx;
 pub use device::{driver, paper};
 pub use images::{catalog, compile, nvrtc};
 pub use options::{Compute, CudaOptions, Family, FamilyChoice};

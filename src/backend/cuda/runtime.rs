@@ -158,6 +158,8 @@ impl Plan {
         let found = of::<super::driver::Driver>(self).or_else(|| of::<super::paper::Paper>(self));
         #[cfg(feature = "emulated")]
         let found = found.or_else(|| of::<super::emulated::Emulated>(self));
+        #[cfg(feature = "ptx")]
+        let found = found.or_else(|| of::<super::ptx::Ptx>(self));
         found.unwrap_or_default()
     }
 
@@ -199,5 +201,18 @@ impl crate::Device {
         let device = Arc::new(Emulated::new(Schedule::default())?);
         let options = super::options::CudaOptions::default();
         Ok(crate::Device::from(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options)))
+    }
+
+    /// An interpreter of the kernels' PTX, in `f32`: very slow, for tests.
+    ///
+    /// # Errors
+    ///
+    /// None here; plans say what they cannot find.
+    #[cfg(feature = "ptx")]
+    pub fn ptx() -> Result<Self> {
+        use super::device::ptx::{Ptx, PtxStream, Schedule};
+        let device = Arc::new(Ptx::new(Schedule::default())?);
+        let options = super::options::CudaOptions::default();
+        Ok(crate::Device::from(CudaBackend::<f32, _>::with_options(device, PtxStream, options)))
     }
 }

@@ -11,6 +11,8 @@ pub enum DeviceKind {
     Cuda,
     /// A GPU emulated on the processor, for tests: very slow.
     Emulated,
+    /// The kernels' PTX, interpreted on the processor, for tests: very slow.
+    Ptx,
     /// The processor by plain loops, to compare with: slow.
     Reference,
 }
@@ -69,15 +71,24 @@ impl DeviceKind {
                 let emulated = std::sync::Arc::new(Emulated::new(Schedule::default())?);
                 Ok(Device::from(CudaBackend::<f32, _>::with_options(emulated, EmulatedStream, options)))
             }
+            #[cfg(feature = "ptx")]
+            DeviceKind::Ptx => {
+                use fused_rnn::backend::cuda::CudaBackend;
+                use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule};
+                let ptx = std::sync::Arc::new(Ptx::new(Schedule::default())?);
+                Ok(Device::from(CudaBackend::<f32, _>::with_options(ptx, PtxStream, options)))
+            }
             #[cfg(not(feature = "cuda"))]
             DeviceKind::Cuda => Err(missing("cuda")),
             #[cfg(not(feature = "emulated"))]
             DeviceKind::Emulated => Err(missing("emulated")),
+            #[cfg(not(feature = "ptx"))]
+            DeviceKind::Ptx => Err(missing("ptx")),
         }
     }
 }
 
-#[cfg(not(all(feature = "cuda", feature = "emulated")))]
+#[cfg(not(all(feature = "cuda", feature = "emulated", feature = "ptx")))]
 fn missing(feature: &str) -> Error {
     Error::Unsupported {
         what: format!("--device {feature}"),

@@ -33,7 +33,7 @@ pub struct Args {
     /// Last part of the series to forecast, or of the rows whose windows are measured [default: all, but for the first window].
     #[arg(long, value_name = "FRACTION")]
     test_fraction: Option<f64>,
-    /// Where to run the model: cpu, cuda, emulated or reference.
+    /// Where to run the model: cpu, cuda, emulated, ptx or reference.
     #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
     device: DeviceKind,
     /// SVG file to write, of the forecasts beside the truth, or of classes the confusion matrix [default: none].

@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let plural = if cpu.threads() == 1 { "" } else { "s" };
     print(&format!(
         "fused-rnn {version} ({arch} {os})
-features   cuda {cuda_feature}, emulated {emulated_feature}, cli on
+features   cuda {cuda_feature}, emulated {emulated_feature}, ptx {ptx_feature}, cli on
 cells      {cells}
 
 backends
@@ -58,6 +58,7 @@ kernels    {kernels}
         os = std::env::consts::OS,
         cuda_feature = on(cfg!(feature = "cuda")),
         emulated_feature = on(cfg!(feature = "emulated")),
+        ptx_feature = on(cfg!(feature = "ptx")),
         cells = CellKind::ALL.map(|cell| cell.spec().name).join(", "),
         isa = cpu.instruction_set(),
         threads = cpu.threads(),

@@ -26,16 +26,16 @@ pub struct Args {
     /// Who computes.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
-    /// Element type to compute in: f64 or f32; on cuda and emulated f16 and bf16 as well.
+    /// Element type to compute in: f64 or f32; on cuda, emulated and ptx f16 and bf16 as well.
     #[arg(long, default_value = "f64")]
     dtype: DType,
-    /// cuda and emulated: kernels to prefer where they can take the case: block, cluster, grid or step [default: as plans choose].
+    /// cuda, emulated and ptx: kernels to prefer where they can take the case: block, cluster, grid or step [default: as plans choose].
     #[arg(long, value_name = "FAMILY")]
     family: Option<String>,
     /// cuda: number of the GPU.
     #[arg(long, default_value_t = 0, value_name = "N")]
     device: usize,
-    /// emulated: seed of the order in which threads run, one warp or block lagging; 0 is the natural order.
+    /// emulated, ptx: seed of the order in which threads run, one warp or block lagging; 0 is the natural order.
     #[arg(long, default_value_t = 0, value_name = "N")]
     schedule: u64,
     /// Largest relative error that passes [default: 1e-10; 2e-5 if the case or --dtype is f32; with 16 bits, derived from the
@@ -57,6 +57,8 @@ enum Backend {
     Cuda,
     /// The CUDA kernels, run on the host (builds with the feature `emulated`).
     Emulated,
+    /// The PTX of the CUDA kernels, interpreted on the host (builds with the feature `ptx`).
+    Ptx,
 }
 
 /// A line of `--json`.
@@ -81,17 +83,17 @@ struct CountLine {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     args.tolerance.map(check_tolerance).transpose()?;
-    if args.schedule != 0 && !matches!(args.backend, Backend::Emulated) {
+    if args.schedule != 0 && !matches!(args.backend, Backend::Emulated | Backend::Ptx) {
         return Err(Error::InvalidOption {
             option: "schedule".to_owned(),
-            expected: "--backend emulated, whose threads run in an order of choice".to_owned(),
+            expected: "--backend emulated or ptx, whose threads run in an order of choice".to_owned(),
             got: "another backend".to_owned(),
         });
     }
     if args.family.is_some() && matches!(args.backend, Backend::Reference | Backend::Cpu) {
         return Err(Error::InvalidOption {
             option: "family".to_owned(),
-            expected: "--backend cuda or emulated, which have families of kernels".to_owned(),
+            expected: "--backend cuda, emulated or ptx, which have families of kernels".to_owned(),
             got: "a backend on the host".to_owned(),
         });
     }
@@ -106,7 +108,7 @@ fn open(args: &Args) -> Result<Device> {
         Backend::Reference | Backend::Cpu if !matches!(args.dtype, DType::F64 | DType::F32) => {
             return Err(Error::Unsupported {
                 what: format!("--dtype {} on the host", args.dtype),
-                why: "the host computes in f64 and f32; use one of them, or --backend cuda or emulated".to_owned(),
+                why: "the host computes in f64 and f32; use one of them, or --backend cuda, emulated or ptx".to_owned(),
             });
         }
         Backend::Reference => Device::reference(),
@@ -124,12 +126,22 @@ fn open(args: &Args) -> Result<Device> {
             let device = std::sync::Arc::new(Emulated::new(schedule)?);
             Device::from(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options(args)?))
         }
-        #[cfg(not(all(feature = "cuda", feature = "emulated")))]
+        #[cfg(feature = "ptx")]
+        Backend::Ptx => {
+            use fused_rnn::backend::cuda::CudaBackend;
+            use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule};
+            let device = std::sync::Arc::new(Ptx::new(Schedule { seed: args.schedule })?);
+            Device::from(CudaBackend::<f32, _>::with_options(device, PtxStream, options(args)?))
+        }
+        #[cfg(not(all(feature = "cuda", feature = "emulated", feature = "ptx")))]
         _ => {
-            let (name, feature) =
-                if matches!(args.backend, Backend::Cuda) { ("cuda", "cuda") } else { ("emulated", "emulated") };
+            let feature = match args.backend {
+                Backend::Cuda => "cuda",
+                Backend::Emulated => "emulated",
+                _ => "ptx",
+            };
             return Err(Error::Unsupported {
-                what: format!("--backend {name}"),
+                what: format!("--backend {feature}"),
                 why: format!("this build lacks the feature `{feature}`; build with `--features {feature}`"),
             });
         }

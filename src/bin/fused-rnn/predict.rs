@@ -35,7 +35,7 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
-    /// Where to run the model: cpu, cuda, emulated or reference.
+    /// Where to run the model: cpu, cuda, emulated, ptx or reference.
     #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
     device: DeviceKind,
     /// CSV file to write [default: prediction.csv beside the model].

@@ -243,6 +243,47 @@ fn emulated_tf32_agrees() {
     assert!(rounded > 100, "only {rounded} of 160 problems show that operands are rounded");
 }
 
+/// The kernels' PTX, interpreted: in which family, in which order of warps.
+#[cfg(feature = "ptx")]
+mod ptx {
+    use crate::common::Number;
+    use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule};
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+
+    pub fn with<E: Number>(family: FamilyChoice, seed: u64) -> Staged<E, Ptx> {
+        let device = Ptx::new(Schedule { seed }).expect("valid");
+        let options = CudaOptions { family, ..CudaOptions::default() };
+        Staged::new(CudaBackend::with_options(device.into(), PtxStream, options))
+    }
+
+    /// As plans choose, in the natural order of warps.
+    pub fn usual<E: Number>() -> Staged<E, Ptx> {
+        with(FamilyChoice::Fastest, 0)
+    }
+
+    /// In random orders of warps, asynchronous stores late, relaxed loads stale.
+    pub fn shuffled<E: Number>(family: Family, seed: u64) -> Staged<E, Ptx> {
+        with(FamilyChoice::Prefer(family), seed)
+    }
+}
+
+#[cfg(feature = "ptx")]
+suite!(ptx_step_f32, f32, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Step, 1), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_step_f64, f64, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Step, 2), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_step_f16, half::f16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Step, 3), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_block_f32, f32, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Block, 4), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_block_bf16, half::bf16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Block, 5), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_cluster_f16, half::f16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Cluster, 6), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_grid_f32, f32, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Grid, 7), [agrees]);
+#[cfg(feature = "ptx")]
+suite!(ptx_grid_bf16, half::bf16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Grid, 8), [agrees]);
+
 /// The CUDA backend on a GPU: `cargo test --test operator backends::cuda_ -- --ignored`.
 #[cfg(feature = "cuda")]
 mod on_gpu {

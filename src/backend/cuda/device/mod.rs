@@ -1,7 +1,7 @@
 //! What the backend needs of the machine that runs its kernels: [`Device`].
 //!
-//! There are three: the GPU behind NVIDIA's [`driver`], the host's emulation of one (`emulated`), and one on [`paper`] that plans are
-//! made for. Plans, parameters and launches above this trait are the same code for all.
+//! There are four: the GPU behind NVIDIA's [`driver`], the host's emulation of one (`emulated`), an interpreter of the kernels' PTX (`ptx`), and
+//! one on [`paper`] that plans are made for. Plans, parameters and launches above this trait are the same code for all.
 #![allow(unsafe_code)]
 
 pub(super) mod arena;
@@ -10,6 +10,8 @@ pub mod driver;
 pub mod emulated;
 pub mod memory;
 pub mod paper;
+#[cfg(feature = "ptx")]
+pub mod ptx;
 
 use bytemuck::{Pod, Zeroable};
 

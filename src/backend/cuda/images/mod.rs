@@ -157,6 +157,23 @@ pub fn image_for(name: &str, compute_capability: (u32, u32)) -> Result<&'static 
     }
 }
 
+/// The assembly of the entry point `name` that a GPU of this compute capability could run: of the highest architecture that there is.
+///
+/// # Errors
+///
+/// As of [`image_for`].
+#[cfg(feature = "ptx")]
+pub fn ptx_for(name: &str, compute_capability: (u32, u32)) -> Result<&'static Image> {
+    let assembly = IMAGES.iter().filter(|image| !image.arch.machine && image.arch.runs_on(compute_capability));
+    let found = assembly
+        .filter(|image| image.entry(name).is_some())
+        .max_by_key(|image| (image.arch.compute, image.arch.specific));
+    match found {
+        Some(image) => Ok(image),
+        None => compile(name, compute_capability, false),
+    }
+}
+
 /// Compiles the unit of the entry point `name` for exactly this compute capability, once in a process. Also the way out where
 /// a driver is too old for an image's assembly.
 ///
@@ -165,6 +182,11 @@ pub fn image_for(name: &str, compute_capability: (u32, u32)) -> Result<&'static 
 /// [`Error::Unsupported`] where the catalog has no such entry point, where the GPU is too old for it, where there is no
 /// libnvrtc, or where the unit does not compile.
 pub fn compile_for(name: &str, compute_capability: (u32, u32)) -> Result<&'static Image> {
+    compile(name, compute_capability, true)
+}
+
+/// [`compile_for`], to machine code where that is asked for and libnvrtc can make it, else to assembly.
+fn compile(name: &str, compute_capability: (u32, u32), machine: bool) -> Result<&'static Image> {
     static COMPILED: LazyLock<Mutex<HashMap<(String, Arch), &'static Image>>> = LazyLock::new(Mutex::default);
     static UNITS: LazyLock<Vec<Unit>> = LazyLock::new(|| Unit::all(catalog::entries()));
     static NVRTC: LazyLock<Result<Nvrtc, NvrtcError>> = LazyLock::new(Nvrtc::find);
@@ -191,7 +213,8 @@ pub fn compile_for(name: &str, compute_capability: (u32, u32)) -> Result<&'stati
     let latest = latest.ok_or_else(|| {
         refused(format!("{} (version {:?}) no longer compiles for it", nvrtc.path().display(), nvrtc.version()))
     })?;
-    let arch = Arch { machine: latest == compute, compute: latest, specific: latest == compute && compute == 90 };
+    let arch =
+        Arch { machine: machine && latest == compute, compute: latest, specific: latest == compute && compute == 90 };
 
     // Held while compiling: another thread that wants the same unit waits for it instead of making it again.
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);

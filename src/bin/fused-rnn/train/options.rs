@@ -100,7 +100,7 @@ pub struct Args {
     /// [default: out/ and the name of the data file].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Where to train: cpu, cuda, emulated or reference. The same options give the same model file on the same kind of device.
+    /// Where to train: cpu, cuda, emulated, ptx or reference. The same options give the same model file on the same kind of device.
     #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
     pub device: DeviceKind,
     /// What a GPU multiplies: f32, f32 rounded to tf32, or in mixed precision bf16 or f16.
