@@ -296,7 +296,7 @@ pub fn entries() -> Vec<Entry> {
             }
         }
     }
-    if cfg!(feature = "emulated") {
+    if cfg!(any(feature = "emulated", feature = "ptx")) {
         for (name, body, threads, min_compute) in PRIMITIVE_TESTS {
             let body = format!("{body}(p)");
             add(name.to_owned(), "primitives_test.cu", "PrimitiveParams", body, threads, min_compute, "", "", "test");

@@ -73,6 +73,7 @@
 //! | `cli` (default) | the `fused-rnn` program |
 //! | `cuda` (default) | the CUDA backend, which needs neither a GPU nor CUDA to build |
 //! | `emulated` | the CUDA kernels on an emulated GPU, for tests |
+//! | `ptx` | the kernels' PTX, interpreted, for tests |
 //!
 //! An embedder of the operator writes `default-features = false, features = ["operator", "cuda"]`, or leaves `cuda` out.
 

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`reference::ReferenceBackend`] | the oracle: plain loops, to be read and trusted | f32, f64 |
 //! | [`cpu::CpuBackend`] | speed without a GPU | f32, f64 |
-//! | `cuda` | NVIDIA GPUs (feature `cuda`); with the feature `emulated`, the same kernels on the host | f32, f64, f16, bf16 |
+//! | `cuda` | NVIDIA GPUs (feature `cuda`); with the feature `emulated`, the same kernels on the host; with `ptx`, their PTX there | f32, f64, f16, bf16 |
 //!
 //! # Order of calls
 //!

@@ -303,7 +303,7 @@ impl Machine<'_> {
             Order::Ordered(scope) => Some((scope, Rc::new(warp.clock.message(lanes)))),
             _ => None,
         };
-        self.last_effect = self.steps;
+        self.effect();
         try_lanes(lanes, |lane| {
             let (address, number) = (addresses[lane], lane as u32);
             let target = self.target(warp, access.space, address, len, number)?;
@@ -379,7 +379,7 @@ impl Machine<'_> {
     ) -> Result<()> {
         let addresses = warp.registers.addresses(r[1], access, lanes)?;
         let mut results = [0; 32];
-        self.last_effect = self.steps;
+        self.effect();
         try_lanes(lanes, |lane| {
             let (address, number) = (addresses[lane], lane as u32);
             let target = self.target(warp, access.space, address, 4, number)?;

@@ -49,7 +49,7 @@ impl Machine<'_> {
     ) -> Result<()> {
         let addresses = warp.registers.word_addresses(r[0], offset, lanes)?;
         let counts = *warp.registers.word(r[1]);
-        self.last_effect = self.steps;
+        self.effect();
         try_lanes(lanes, |lane| {
             let (address, number) = (addresses[lane], lane as u32);
             let target = self.target(warp, Space::Shared, address, 8, number)?;
@@ -79,7 +79,7 @@ impl Machine<'_> {
         let r = &instruction.registers;
         let addresses = warp.registers.word_addresses(r[0], offset, lanes)?;
         let amounts = if expect || many { *warp.registers.word(r[1]) } else { [1; 32] };
-        self.last_effect = self.steps;
+        self.effect();
         let released = release.map(|scope| (scope, warp.clock.message(lanes)));
         try_lanes(lanes, |lane| {
             let (address, number) = (addresses[lane], lane as u32);
@@ -166,7 +166,7 @@ impl Machine<'_> {
         let barriers = warp.registers.word_addresses(r[1], barrier_offset, lanes)?;
         let knows = Rc::new(warp.clock.clone());
         warp.clock.now += 1;
-        self.last_effect = self.steps;
+        self.effect();
         try_lanes(lanes, |lane| {
             let number = lane as u32;
             let len = bytes * count;
@@ -231,7 +231,7 @@ impl Machine<'_> {
         let store = self.in_flight.swap_remove(index);
         let spot = Some((store.warp, store.at));
         self.deliver(store).map_err(|fault| (fault, spot))?;
-        self.last_effect = self.steps;
+        self.effect();
         Ok(true)
     }
 
@@ -321,7 +321,7 @@ impl Machine<'_> {
             let done = warp.clock.knowing(component, warp.copies.closed - warp.copies.groups.len() as u32);
             warp.clock.acquire(lanes, warp.live, &done);
         }
-        self.last_effect = self.steps;
+        self.effect();
         Ok(())
     }
 }

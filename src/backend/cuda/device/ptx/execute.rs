@@ -84,6 +84,7 @@ impl Machine<'_> {
     }
 
     fn other(&mut self, warp: &mut Warp, instruction: &Instruction, at: u32, lanes: u32) -> Result<Flow> {
+        self.visible = true;
         if instruction.aligned {
             whole_warp(warp, lanes)?;
         }
@@ -179,7 +180,9 @@ impl Machine<'_> {
             Operation::MbarrierInvalidate { offset } => self.mbarrier_invalidate(warp, r, offset, lanes)?,
             Operation::MbarrierArrive { .. } => self.mbarrier_arrive(warp, instruction, lanes)?,
             Operation::MbarrierTest { acquire, offset } => {
+                warp.polled = None;
                 if !self.mbarrier_test(warp, r, acquire, offset, lanes)? {
+                    warp.polled = Some(self.effects);
                     flow = Flow::Pause;
                 }
             }

@@ -14,7 +14,8 @@
 //! | file | what |
 //! |---|---|
 //! | `mod` | the device: memory, kernels, launches |
-//! | `text`, `decode`, `flow` | from text to a program: statements; instructions with numbered registers; where lanes come together again, and registers that share a place |
+//! | `text` | statements of an entry point |
+//! | `decode`, `statements`, `flow` | a program of them: operands and registers; each instruction; where lanes come together again, and registers that share a place |
 //! | `instruction` | the form that is executed |
 //! | `arithmetic`, `numbers` | instructions on registers alone, as a table; roundings and conversions |
 //! | `machine` | blocks that are resident together, and turns of their warps |
@@ -42,6 +43,7 @@ mod numbers;
 mod race;
 mod random;
 mod registers;
+mod statements;
 mod tensor_core;
 #[cfg(test)]
 mod tests;
@@ -268,7 +270,7 @@ impl Device for Ptx {
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
         let random = Random::new(self.schedule.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number));
         let launch = &Launch { cluster: launch.cluster.max(1), ..*launch };
-        run(program, launch, params, &mut self.memory(), random, self.schedule.seed != 0)
+        run(program, launch, params, &mut self.memory(), random, self.schedule.seed != 0).map(drop)
     }
 
     #[allow(unsafe_code, reason = "the trait's; addresses are checked")]
@@ -327,7 +329,7 @@ fn outside(what: &str, pointer: DevicePtr, bytes: usize) -> Error {
     }
 }
 
-/// Runs a launch: all blocks together where it is cooperative, else cluster after cluster.
+/// Runs a launch: all blocks together where it is cooperative, else cluster after cluster. Gives back what choices came from.
 fn run(
     program: &Program,
     launch: &Launch,
@@ -335,7 +337,7 @@ fn run(
     global: &mut GlobalMemory,
     random: Random,
     shuffled: bool,
-) -> Result<()> {
+) -> Result<Random> {
     let [x, y, z] = launch.grid;
     let mut indices = Vec::new();
     for block in 0..u64::from(x) * u64::from(y) * u64::from(z) {
@@ -363,8 +365,10 @@ fn run(
         random,
         shuffled,
         together: launch.cooperative,
+        visible: false,
         steps: 0,
         last_effect: 0,
+        effects: 0,
     };
     let registers = Registers::new(program);
     let together = if launch.cooperative { indices.len() } else { launch.cluster as usize };
@@ -373,7 +377,7 @@ fn run(
         machine.make_resident(indices, first_warp, &registers);
         machine.run().map_err(|(fault, spot)| located(&machine, *fault, spot))?;
     }
-    Ok(())
+    Ok(machine.random)
 }
 
 /// A fault with its place.

@@ -120,3 +120,124 @@ fn every_kernel_can_be_decoded() {
         decode::program(module, &entry.name).unwrap_or_else(|fault| panic!("{}: {}", entry.name, fault.problem));
     }
 }
+
+// ---- the hand-offs as litmus tests: every schedule of a few instructions ---------------------------------------------------
+
+/// Runs a kernel of two blocks of one warp under every schedule, each on fresh memory of 64 words. Gives how many schedules there are, and the results
+/// that words 32 and on may have; or the fault of the first that has one.
+fn litmus(body: &str, cluster: bool) -> Result<(usize, std::collections::BTreeSet<(u32, u32)>), String> {
+    use super::super::Launch;
+    use super::memory::GlobalMemory;
+    use super::random::{Choices, Random};
+    let module = format!(
+        ".extern .shared .align 16 .b8 s[];\n.visible .entry k(\n.param .u64 p\n)\n{{\n.reg .pred %p<9>;\n.reg .b32 %r<20>;\n.reg .b64 %rd<9>;\n\
+         ld.param.u64 %rd1, [p];\nmov.u32 %r1, %tid.x;\nmov.u32 %r2, %ctaid.x;\nsetp.ne.u32 %p1, %r1, 0;\nsetp.ne.u32 %p2, %r2, 0;\n{body}\n}}\n"
+    );
+    let program = decode::program(&module, "k").map_err(|fault| fault.problem)?;
+    let launch = Launch {
+        cooperative: !cluster,
+        cluster: if cluster { 2 } else { 1 },
+        shared_bytes: 64,
+        ..Launch::new([2, 1, 1], 32)
+    };
+    let (mut choices, mut schedules, mut results) = (Choices::default(), 0, std::collections::BTreeSet::new());
+    loop {
+        let mut global = GlobalMemory::default();
+        let address = global.allocate(256).ok_or("no memory")?;
+        global.slice_mut(address, 256).ok_or("no memory")?.fill(0);
+        let params = address.to_le_bytes();
+        let random = super::run(&program, &launch, &params, &mut global, Random::Listed(choices), true);
+        schedules += 1;
+        let random = random.map_err(|error| error.to_string())?;
+        let word = |index: u64| super::memory::load(global.slice(address + 4 * index, 4).unwrap_or(&[0; 4])) as u32;
+        results.insert((word(32), word(33)));
+        assert!(schedules < 2_000_000, "too many schedules");
+        match random {
+            Random::Listed(made) => match made.next() {
+                Some(next) => choices = next,
+                None => return Ok((schedules, results)),
+            },
+            Random::Seeded(_) => return Err("choices got lost".to_owned()),
+        }
+    }
+}
+
+/// Block 0 writes data and sets a flag; block 1 reads the flag, then the data if it is set, and stores both.
+fn message(store: &str, load: &str) -> String {
+    format!(
+        "@%p1 ret;\n@%p2 bra READER;\nst.global.u32 [%rd1], 7;\n{store} [%rd1+4], 1;\nret;\nREADER:\n{load} %r4, [%rd1+4];\n\
+         setp.eq.u32 %p3, %r4, 0;\n@%p3 ret;\nld.global.u32 %r5, [%rd1];\nst.global.u32 [%rd1+128], %r4;\nst.global.u32 [%rd1+132], %r5;\nret;"
+    )
+}
+
+#[test]
+fn a_flag_hands_data_over_by_release_and_acquire() {
+    let (schedules, results) =
+        litmus(&message("st.release.gpu.global.u32", "ld.acquire.gpu.global.u32"), false).unwrap();
+    assert!(schedules > 3, "{schedules}");
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), [(0, 0), (1, 7)]);
+    let fenced = message("fence.acq_rel.gpu;\nst.relaxed.gpu.global.u32", "ld.acquire.gpu.global.u32");
+    assert_eq!(litmus(&fenced, false).unwrap().1.len(), 2);
+    for (store, load) in [
+        ("st.relaxed.gpu.global.u32", "ld.acquire.gpu.global.u32"),
+        ("st.release.gpu.global.u32", "ld.relaxed.gpu.global.u32"),
+        ("st.release.cta.global.u32", "ld.acquire.gpu.global.u32"),
+        ("st.release.gpu.global.u32", "ld.acquire.cta.global.u32"),
+        ("st.global.u32", "ld.acquire.gpu.global.u32"),
+        ("fence.acq_rel.cta;\nst.relaxed.gpu.global.u32", "ld.acquire.gpu.global.u32"),
+    ] {
+        let found = litmus(&message(store, load), false).expect_err("a race");
+        assert!(found.contains("data race"), "{store}, {load}: {found}");
+    }
+}
+
+/// The grid's hand-off: the word is its own message, so relaxed accesses do; both words may be seen in any order.
+#[test]
+fn a_polled_word_is_its_own_message() {
+    let polled = |scope: &str| {
+        format!(
+            "@%p1 ret;\n@%p2 bra READER;\nst.relaxed.{scope}.global.u32 [%rd1], 7;\nst.relaxed.{scope}.global.u32 [%rd1+4], 8;\nret;\nREADER:\n\
+             ld.relaxed.gpu.global.v2.u32 {{%r4, %r5}}, [%rd1];\nst.global.u32 [%rd1+128], %r4;\nst.global.u32 [%rd1+132], %r5;\nret;"
+        )
+    };
+    let (_, results) = litmus(&polled("gpu"), false).unwrap();
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), [(0, 0), (0, 8), (7, 0), (7, 8)]);
+    assert!(litmus(&polled("cta"), false).unwrap_err().contains("data race"));
+}
+
+/// The cluster's hand-off: two vectors through one buffer each, as in `ClusterExchange`; every block stores into the other, expects the bytes
+/// and waits, without a barrier of the cluster in the loop.
+fn exchange(setup: &str, arrive: &str, wait: &str, end: &str) -> String {
+    format!(
+        "mov.u32 %r3, s;\nadd.s32 %r4, %r3, 16;\nxor.b32 %r5, %r2, 1;\n@%p1 bra SET;\nmbarrier.init.shared::cta.b64 [%r4], 1;\nfence.mbarrier_init.release.cluster;\n\
+         SET:\nbar.warp.sync 0xffffffff;\n{setup}\n@%p1 bra END;\n\
+         mapa.shared::cluster.u32 %r6, %r3, %r5;\nmapa.shared::cluster.u32 %r7, %r4, %r5;\nadd.s32 %r8, %r2, 7;\n\
+         st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r6], %r8, [%r7];\n{arrive}\n{wait}\n\
+         shl.b32 %r10, %r2, 2;\ncvt.u64.u32 %rd2, %r10;\nadd.s64 %rd3, %rd1, %rd2;\nst.global.u32 [%rd3+128], %r9;\n\
+         END:\nbar.warp.sync 0xffffffff;\n{end}\nret;"
+    )
+}
+
+#[test]
+fn a_cluster_hands_data_over_by_bytes_that_an_mbarrier_counts() {
+    const SETUP: &str = "barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;";
+    const END: &str = "barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;";
+    const ARRIVE: &str = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r4], 4;";
+    const WAIT: &str =
+        "WAIT:\nmbarrier.try_wait.parity.shared::cta.b64 %p4, [%r4], 0;\n@!%p4 bra WAIT;\nld.shared.u32 %r9, [%r3];";
+    let run = |setup, arrive, wait, end| litmus(&exchange(setup, arrive, wait, end), true);
+    let (schedules, results) = run(SETUP, ARRIVE, WAIT, END).unwrap();
+    assert!(schedules > 100, "{schedules}");
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), [(8, 7)]);
+    let found = |setup, arrive, wait, end| run(setup, arrive, wait, end).expect_err("a mistake");
+    let no_setup = found("", ARRIVE, WAIT, END);
+    assert!(no_setup.contains("mbarrier"), "{no_setup}");
+    let no_wait = found(SETUP, ARRIVE, "ld.shared.u32 %r9, [%r3];", END);
+    assert!(no_wait.contains("race") || no_wait.contains("uninitialised"), "{no_wait}");
+    // Without the wait at the end nothing goes wrong here: each block waits for the other's store, and stores before it waits.
+    assert!(run(SETUP, ARRIVE, WAIT, "").is_ok());
+    let too_many = found(SETUP, "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r4], 8;", WAIT, END);
+    assert!(too_many.contains("deadlock") && too_many.contains("4 bytes"), "{too_many}");
+    let too_few = found(SETUP, "mbarrier.arrive.shared::cta.b64 _, [%r4];", WAIT, END);
+    assert!(!too_few.is_empty());
+}

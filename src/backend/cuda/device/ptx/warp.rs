@@ -63,6 +63,8 @@ pub struct Warp {
     pub state: State,
     pub clock: WarpClock,
     pub copies: Copies,
+    /// How many effects there had been when it last found a phase of an mbarrier incomplete.
+    pub polled: Option<u64>,
     /// The phase of the cluster's barrier that it arrived in and has not waited for yet.
     pub cluster_phase: Option<u32>,
 }
@@ -80,6 +82,7 @@ impl Warp {
             state: State::Ready,
             clock: WarpClock::new(number, base),
             copies: Copies::default(),
+            polled: None,
             cluster_phase: None,
         }
     }
