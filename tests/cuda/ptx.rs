@@ -18,9 +18,10 @@ fn device(seed: u64) -> Arc<Ptx> {
 
 #[test]
 fn primitives() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let device = device(seed);
-        for case in cases() {
+        // Conversions of every number take longest, and no other thread has a part in them.
+        for case in cases().iter().filter(|case| seed == 0 || case.kernel != "test_convert") {
             let outcome = case.run(&device, &STREAM).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
             case.check(&outcome).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         }
@@ -59,11 +60,15 @@ fn mistakes_are_errors() {
         for (mode, cluster, says) in [
             (1, 1, "deadlock"),
             (2, 1, "deadlock"),
-            (3, 1, "deadlock"),
+            (3, 1, "executed by a part of a warp"),
+            (4, 1, "executed by a part of a warp"),
+            (5, 1, "executed by a part of a warp"),
+            (6, 1, "executed by a part of a warp"),
             (8, 1, "misaligned access"),
+            (9, 1, "misused barrier"),
             (10, 2, "misused mbarrier"),
             (11, 2, "misused mbarrier"),
-            (12, 2, "misused asynchronous operation"),
+            (12, 2, "data race"),
             (14, 2, "access out of bounds"),
         ] {
             let start = Instant::now();

@@ -81,10 +81,6 @@ pub const PTX_BUGS: &[PtxBug] = &[
         "the first arrival is relaxed and mbarriers are not announced",
         &[Replace("barrier.cluster.arrive", 0, ".release", ".relaxed"), Drop("fence.mbarrier_init", 0)],
     ),
-    cluster(
-        "the block's barrier between zeroing and mbarriers is dropped, and the one after",
-        &[Drop("bar.sync", 0), Drop("bar.sync", 0), Drop("bar.sync", 0)],
-    ),
     cluster("the block's barrier of a step is dropped", &[Drop("bar.sync", 3)]),
     cluster("no bytes are announced", &[Drop("mbarrier.arrive.expect_tx", 0)]),
     cluster("too few bytes are announced", &[Operand("mbarrier.arrive.expect_tx", 0, 1, "16")]),
@@ -175,7 +171,7 @@ pub const PTX_BUGS: &[PtxBug] = &[
     primitive("test_cp_async", "no wait for the first group", &[Replace("cp.async.wait_group", 0, "1;", "2;")]),
     primitive("test_cp_async", "no wait for the last group", &[Replace("cp.async.wait_group", 1, "0;", "1;")]),
     primitive("test_cp_async", "the barrier after a wait is dropped", &[Drop("bar.sync", 0)]),
-    primitive("test_ldmatrix", "matrices are transposed", &[ReplaceAll("ldmatrix", ".x4.", ".x4.trans.")]),
+    primitive("test_ldmatrix", "matrices are transposed", &[ReplaceAll("ldmatrix.sync", ".x4.", ".x4.trans.")]),
     primitive(
         "test_named_barriers",
         "threads that a barrier is for are too few",

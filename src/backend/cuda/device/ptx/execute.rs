@@ -65,7 +65,8 @@ impl Machine<'_> {
                 return Ok(Flow::Next);
             }
             Operation::Branch { target, join } => {
-                let taken_first = self.shuffled && self.random.once_in(2);
+                let diverges = lanes != 0 && lanes != here;
+                let taken_first = diverges && self.shuffled && !self.random.is_exhaustive() && self.random.once_in(2);
                 warp.branch(target, join, lanes, taken_first);
                 return Ok(Flow::Next);
             }
@@ -84,7 +85,12 @@ impl Machine<'_> {
     }
 
     fn other(&mut self, warp: &mut Warp, instruction: &Instruction, at: u32, lanes: u32) -> Result<Flow> {
-        self.visible = true;
+        self.visible = match instruction.operation {
+            Operation::Load(access) => access.space != Space::Param,
+            Operation::Store(_) | Operation::Atomic { .. } | Operation::StoreAsync { .. } => true,
+            Operation::MbarrierArrive { .. } | Operation::MbarrierTest { .. } => true,
+            _ => false,
+        };
         if instruction.aligned {
             whole_warp(warp, lanes)?;
         }

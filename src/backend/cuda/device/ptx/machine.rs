@@ -84,8 +84,10 @@ pub struct Machine<'a> {
     pub shuffled: bool,
     /// Blocks of the launch see what others write meanwhile.
     pub together: bool,
-    /// The last instruction was one of memory or of a barrier.
+    /// The last instruction was one that others can tell.
     pub visible: bool,
+    /// A warp that goes on after a barrier before any other is chosen.
+    pub going_on: Option<usize>,
     /// Instructions so far, and what the number was when one had an effect on memory or on a barrier.
     pub steps: u64,
     pub last_effect: u64,
@@ -179,6 +181,9 @@ impl Machine<'_> {
     /// The warp whose turn it is: in natural order from `next` on, or any; the starved one where there is no other.
     fn choose(&mut self, next: usize, starved: Option<usize>) -> Option<usize> {
         let count = self.warps.len();
+        if let Some(warp) = self.going_on.take().filter(|warp| self.random.is_exhaustive() && self.is_ready(*warp)) {
+            return Some(warp);
+        }
         if self.random.is_exhaustive() {
             let ready: Vec<usize> = (0..count).filter(|warp| self.is_ready(*warp)).collect();
             return if ready.is_empty() { None } else { Some(ready[self.random.below(ready.len())]) };
@@ -208,6 +213,7 @@ impl Machine<'_> {
             self.effect();
         }
         if let Flow::Arrive(arrival) = flow {
+            self.going_on = Some(number);
             self.effect();
             self.arrive(number, arrival).map_err(|fault| (fault, self.last_place(number)))?;
         }

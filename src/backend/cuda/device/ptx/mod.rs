@@ -366,6 +366,7 @@ fn run(
         shuffled,
         together: launch.cooperative,
         visible: false,
+        going_on: None,
         steps: 0,
         last_effect: 0,
         effects: 0,

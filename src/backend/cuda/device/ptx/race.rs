@@ -113,7 +113,9 @@ impl Agent<'_> {
 
     fn race(&self, this: &str, what: &str, earlier: &Entry, address: u64) -> Box<Fault> {
         let (warp, block) = (earlier.who % self.topology.warps_of_block, earlier.who / self.topology.warps_of_block);
-        let author = earlier.lanes.trailing_zeros();
+        let ordered = |author: u32| self.clock.ordered(self.lane, earlier.who, earlier.clock, 1 << author);
+        let mut authors = (0..32).filter(|author| earlier.lanes >> author & 1 == 1);
+        let author = authors.find(|author| !ordered(*author)).unwrap_or(earlier.lanes.trailing_zeros());
         Fault {
             kind: FaultKind::Race,
             problem: format!(
