@@ -10,6 +10,8 @@ pub mod damage;
 pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod primitives;
+#[cfg(feature = "ptx")]
+pub mod ptx;
 pub mod run;
 #[cfg(feature = "model")]
 pub mod tensors;

@@ -243,46 +243,39 @@ fn emulated_tf32_agrees() {
     assert!(rounded > 100, "only {rounded} of 160 problems show that operands are rounded");
 }
 
-/// The kernels' PTX, interpreted: in which family, in which order of warps.
+/// The kernels' PTX, interpreted: one family of kernels under a random order of warps, with asynchronous stores late and relaxed loads stale.
 #[cfg(feature = "ptx")]
-mod ptx {
-    use crate::common::Number;
-    use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule};
-    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+macro_rules! ptx_suite {
+    ($module:ident, $element:ty, $family:ident, $seed:literal) => {
+        mod $module {
+            #[test]
+            fn agrees() {
+                use fused_rnn::backend::cuda::ptx::PtxStream;
+                use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
 
-    pub fn with<E: Number>(family: FamilyChoice, seed: u64) -> Staged<E, Ptx> {
-        let device = Ptx::new(Schedule { seed }).expect("valid");
-        let options = CudaOptions { family, ..CudaOptions::default() };
-        Staged::new(CudaBackend::with_options(device.into(), PtxStream, options))
-    }
-
-    /// As plans choose, in the natural order of warps.
-    pub fn usual<E: Number>() -> Staged<E, Ptx> {
-        with(FamilyChoice::Fastest, 0)
-    }
-
-    /// In random orders of warps, asynchronous stores late, relaxed loads stale.
-    pub fn shuffled<E: Number>(family: Family, seed: u64) -> Staged<E, Ptx> {
-        with(FamilyChoice::Prefer(family), seed)
-    }
+                let Some(device) = crate::common::ptx::ptx($seed) else { return };
+                let options = CudaOptions { family: FamilyChoice::Prefer(Family::$family), ..CudaOptions::default() };
+                super::agrees::<$element, _>(&Staged::new(CudaBackend::with_options(device, PtxStream, options)));
+            }
+        }
+    };
 }
-
 #[cfg(feature = "ptx")]
-suite!(ptx_step_f32, f32, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Step, 1), [agrees]);
+ptx_suite!(ptx_step_f32, f32, Step, 1);
 #[cfg(feature = "ptx")]
-suite!(ptx_step_f64, f64, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Step, 2), [agrees]);
+ptx_suite!(ptx_step_f64, f64, Step, 2);
 #[cfg(feature = "ptx")]
-suite!(ptx_step_f16, half::f16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Step, 3), [agrees]);
+ptx_suite!(ptx_step_f16, half::f16, Step, 3);
 #[cfg(feature = "ptx")]
-suite!(ptx_block_f32, f32, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Block, 4), [agrees]);
+ptx_suite!(ptx_block_f32, f32, Block, 4);
 #[cfg(feature = "ptx")]
-suite!(ptx_block_bf16, half::bf16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Block, 5), [agrees]);
+ptx_suite!(ptx_block_bf16, half::bf16, Block, 5);
 #[cfg(feature = "ptx")]
-suite!(ptx_cluster_f16, half::f16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Cluster, 6), [agrees]);
+ptx_suite!(ptx_cluster_f16, half::f16, Cluster, 6);
 #[cfg(feature = "ptx")]
-suite!(ptx_grid_f32, f32, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Grid, 7), [agrees]);
+ptx_suite!(ptx_grid_f32, f32, Grid, 7);
 #[cfg(feature = "ptx")]
-suite!(ptx_grid_bf16, half::bf16, super::ptx::shuffled(fused_rnn::backend::cuda::Family::Grid, 8), [agrees]);
+ptx_suite!(ptx_grid_bf16, half::bf16, Grid, 8);
 
 /// The CUDA backend on a GPU: `cargo test --test operator backends::cuda_ -- --ignored`.
 #[cfg(feature = "cuda")]
