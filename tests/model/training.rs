@@ -554,3 +554,33 @@ fn one_step_on_one_batch() {
     let history = b.fit(&x, &y, FitOptions { batch_size: 23, shuffle: false, ..FitOptions::default() }).unwrap();
     assert_eq!((loss, weights(&a)), (history.loss[0], weights(&b)));
 }
+
+/// States kept every few steps only: the same training but for the order of sums, and files that say so.
+#[test]
+fn checkpoints_over_time() {
+    let (x, y) = data();
+    let train = |steps: usize| {
+        let mut model = Sequential::new(cpu(), &[5, 2], 7).unwrap();
+        model.add(Bidirectional::new(Lstm::new(4).return_sequences(true).time_checkpoints(steps))).unwrap();
+        model.add(Gru::new(3).time_checkpoints(steps)).unwrap().add(Dense::new(1)).unwrap();
+        model.compile(Adam::default(), Loss::MeanSquaredError);
+        (model.fit(&x, &y, epochs(3)).unwrap().loss, model)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let (expected, _) = train(0);
+    for steps in [1, 2, 5] {
+        let (loss, mut model) = train(steps);
+        for (loss, expected) in loss.iter().zip(&expected) {
+            // Two orders of a few hundred sums in f64, carried through some steps of Adam.
+            assert!((loss - expected).abs() < 1e-9 * expected, "every {steps}: {loss} and {expected}");
+        }
+        model.save(&path).unwrap();
+        assert_eq!(Model::load(cpu(), &path).unwrap().predict(&x).unwrap(), model.predict(&x).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains("time_checkpoints"), "the file says so");
+    }
+    let mut model = Sequential::new(cpu(), &[5, 2], 7).unwrap();
+    let refused = model.add(Lstm::new(4).zoneout(0.1).time_checkpoints(2)).map(drop).unwrap_err();
+    assert!(matches!(&refused, Error::Unsupported { what, .. } if what.contains("time_checkpoints")), "{refused}");
+}

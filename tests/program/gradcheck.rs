@@ -14,7 +14,8 @@ fn says_what_it_found() {
                --reverse-state-activation tanh --dropout 0.3 --proj-size 2 --peepholes --coupled --gate-clip 1.5 \
                --cell-clip 0.8 --lengths 4,2 --resets --no-h0 --hold --batch-major --seed 5";
     let cpu = "--cell gru --reset before --lengths random --backend cpu";
-    for (flags, tensors) in [(all, 3 + 2 * 2 * 5), (cpu, 2 + 4)] {
+    let checkpoints = "--cell gru --seq-len 7 --lengths 7,2,5 --checkpoints 3 --backend cpu";
+    for (flags, tensors) in [(all, 3 + 2 * 2 * 5), (cpu, 2 + 4), (checkpoints, 2 + 4)] {
         let output = gradcheck(flags);
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{text}");

@@ -13,6 +13,8 @@ mod gradcheck;
 #[cfg(feature = "cli")]
 mod hostile_cli;
 #[cfg(feature = "cli")]
+mod info;
+#[cfg(feature = "cli")]
 mod parity;
 #[cfg(feature = "cli")]
 mod train;

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fused_rnn::cell::{Activation, Activations, CellKind};
-use fused_rnn::rnn::{Bias, Direction, ForgetGate, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape};
+use fused_rnn::rnn::{Bias, Direction, ForgetGate, GruReset, Layout, Memory, PaddedOutput, RnnDescriptor, RnnShape};
 
 /// A flag with one value for each name.
 fn choice<T: Copy + Send + Sync + 'static>(names: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
@@ -98,6 +98,9 @@ pub struct DescriptorArgs {
     /// Repeat the last output after a sequence's end, instead of zeros
     #[arg(long)]
     pub hold: bool,
+    /// Training keeps the states before every N-th step and computes the others again; 0 to keep all that backward reads
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub checkpoints: usize,
     /// x and y are [batch, time, features]
     #[arg(long)]
     pub batch_major: bool,
@@ -132,6 +135,9 @@ impl DescriptorArgs {
         descriptor.gate_clip = self.gate_clip;
         descriptor.cell_clip = self.cell_clip;
         descriptor.padded_output = if self.hold { PaddedOutput::Hold } else { PaddedOutput::Zero };
+        if self.checkpoints > 0 {
+            descriptor.memory = Memory::Checkpoints { every: self.checkpoints };
+        }
         if self.gates_input { descriptor.of_gates() } else { descriptor }
     }
 

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use fused_rnn::backend::Longest;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::cell::CellKind;
 use fused_rnn::{DType, Result};
 
 use crate::descriptor_args::DescriptorArgs;
+use crate::longest::{self, MemorySize};
 use crate::output::print;
 
 /// Say what this build and this machine can do.
@@ -18,9 +20,13 @@ pub struct Args {
     /// Say how the CUDA backend would compute the operator that the flags below describe.
     #[arg(long)]
     plan: bool,
-    /// --plan: element type: f32, f64, f16 or bf16.
+    /// Say how long sequences of the operator that the flags below describe may be so that training fits this memory: bytes, or as
+    /// 16GiB; --seq-len does not count.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<MemorySize>,
+    /// --plan, --memory: element type: f32, f64, f16 or bf16.
     #[arg(long, default_value = "f32")]
-    dtype: DType,
+    pub(crate) dtype: DType,
     /// --plan: multiply f32 on tensor cores, operands rounded to 10 bits.
     #[arg(long)]
     tf32: bool,
@@ -30,11 +36,16 @@ pub struct Args {
     /// --plan: for GPU number N of this machine, rather than for a usual one of --compute.
     #[arg(long, value_name = "N")]
     gpu: Option<usize>,
-    /// --plan: compute capability of the GPU to plan for.
+    /// --plan, --memory: compute capability of the GPU to plan for.
     #[arg(long, default_value = "9.0", value_name = "MAJOR.MINOR")]
     compute: String,
     #[command(flatten)]
-    operator: DescriptorArgs,
+    pub(crate) operator: DescriptorArgs,
+}
+
+/// The longest sequences on the usual GPU of the flags, in a build that has the backend.
+pub(crate) fn longest_on_gpu(args: &Args, bytes: usize) -> Result<Option<(String, Longest)>> {
+    cuda::longest(args, bytes)
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -71,6 +82,9 @@ kernels    {kernels}
     if args.plan {
         print(&cuda::plan(&args)?)?;
     }
+    if let Some(memory) = args.memory {
+        print(&longest::report(&args, memory)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,6 +103,10 @@ mod cuda {
         String::new()
     }
 
+    pub fn longest(_: &super::Args, _: usize) -> fused_rnn::Result<Option<(String, fused_rnn::backend::Longest)>> {
+        Ok(None)
+    }
+
     pub fn plan(_: &super::Args) -> fused_rnn::Result<String> {
         Err(fused_rnn::Error::Unsupported {
             what: "--plan".to_owned(),
@@ -103,7 +121,6 @@ mod cuda {
     use std::fmt::Write as _;
     use std::sync::Arc;
 
-    use fused_rnn::backend::ForwardMode;
     use fused_rnn::backend::cuda::compile::Arch;
     use fused_rnn::backend::cuda::device::{Device as _, Properties};
     use fused_rnn::backend::cuda::driver::{Driver, DriverStream};
@@ -111,7 +128,8 @@ mod cuda {
     use fused_rnn::backend::cuda::{
         Compute, CudaBackend, CudaOptions, FamilyChoice, ProductReport, TimeLoopReport, driver, images,
     };
-    use fused_rnn::{Device, Error, Result};
+    use fused_rnn::backend::{self, ForwardMode, Longest};
+    use fused_rnn::{DType, Device, Element, Error, Result};
 
     use super::Args;
 
@@ -190,20 +208,42 @@ mod cuda {
                 describe(args, &Device::from(backend), &properties)
             }
             None => {
-                let parts: Vec<u32> = args.compute.split('.').filter_map(|part| part.parse().ok()).collect();
-                let &[major, minor] = parts.as_slice() else {
-                    return Err(Error::InvalidOption {
-                        option: "compute".to_owned(),
-                        expected: "MAJOR.MINOR, such as 9.0".to_owned(),
-                        got: args.compute.clone(),
-                    });
-                };
-                let properties = Properties::usual((major, minor))?;
+                let properties = properties(args)?;
                 let paper = Arc::new(Paper::new(properties.clone()));
                 let backend = CudaBackend::<f32, _>::with_options(paper, (), options(args)?);
                 describe(args, &Device::of(backend), &properties)
             }
         }
+    }
+
+    /// Of the usual GPU of the flags.
+    fn properties(args: &Args) -> Result<Properties> {
+        let parts: Vec<u32> = args.compute.split('.').filter_map(|part| part.parse().ok()).collect();
+        let &[major, minor] = parts.as_slice() else {
+            return Err(Error::InvalidOption {
+                option: "compute".to_owned(),
+                expected: "MAJOR.MINOR, such as 9.0".to_owned(),
+                got: args.compute.clone(),
+            });
+        };
+        Properties::usual((major, minor))
+    }
+
+    /// The longest sequences of the operator of the flags on the usual GPU, and which that is.
+    pub fn longest(args: &Args, bytes: usize) -> Result<Option<(String, Longest)>> {
+        fn of<E: Element>(args: &Args, properties: &Properties, bytes: usize) -> Result<Longest> {
+            let paper = Arc::new(Paper::new(properties.clone()));
+            let backend = CudaBackend::<E, _>::with_options(paper, (), options(args)?);
+            backend::longest(&backend, &args.operator.descriptor(), args.operator.batch, bytes)
+        }
+        let properties = properties(args)?;
+        let found = match args.dtype {
+            DType::F64 => of::<f64>(args, &properties, bytes),
+            DType::F16 => of::<half::f16>(args, &properties, bytes),
+            DType::Bf16 => of::<half::bf16>(args, &properties, bytes),
+            _ => of::<f32>(args, &properties, bytes),
+        }?;
+        Ok(Some((format!("cuda {}", args.compute), found)))
     }
 
     fn options(args: &Args) -> Result<CudaOptions> {

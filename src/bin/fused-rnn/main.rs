@@ -9,6 +9,7 @@ mod errors;
 mod evaluate;
 mod gradcheck;
 mod info;
+mod longest;
 mod network;
 mod output;
 mod parity;
@@ -53,7 +54,7 @@ enum Command {
     /// Time an operator.
     Bench(Box<bench::Args>),
     /// Say what this build and this machine can do.
-    Info(info::Args),
+    Info(Box<info::Args>),
 }
 
 fn main() -> ExitCode {
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
         Command::Parity(args) => parity::run(args),
         Command::Gradcheck(args) => gradcheck::run(*args),
         Command::Bench(args) => bench::run(*args),
-        Command::Info(args) => info::run(args),
+        Command::Info(args) => info::run(*args),
     };
     outcome.unwrap_or_else(|error| {
         // Not `eprintln!`, which panics where standard error is closed.

@@ -39,7 +39,9 @@ use crate::nn::recurrent::regularized::Regularized;
 use crate::nn::recurrent::sequence::Sequence;
 use crate::nn::shape::reversed;
 use crate::nn::{ActivationFunction, Scratch};
-use crate::rnn::{Bias, Direction, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout};
+use crate::rnn::{
+    Bias, Direction, GruReset, Layout, Memory, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout,
+};
 
 /// Options of all recurrent layers of this crate, besides those of their cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,12 +70,23 @@ pub struct RecurrentOptions {
     /// `units / heads` units alone ([`RnnDescriptor::heads`]).
     #[serde(skip_serializing_if = "is_one")]
     pub heads: usize,
+    /// In training, steps between states that are kept; those between are computed again by backward ([`Memory::Checkpoints`]). With
+    /// about the root of the steps, very long sequences fit. 0 keeps everything. Not together with recurrent dropout, zoneout or
+    /// layer normalisation, which are computed a step at a time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub time_checkpoints: usize,
 }
 
 /// Whether there is one head: files then say nothing of heads, as those of versions without them.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_one(heads: &usize) -> bool {
     *heads == 1
+}
+
+/// Whether nothing is computed again: files then say nothing of it, as those of versions without.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(steps: &usize) -> bool {
+    *steps == 0
 }
 
 impl Default for RecurrentOptions {
@@ -88,6 +101,7 @@ impl Default for RecurrentOptions {
             zoneout: 0.0,
             layer_norm: false,
             heads: 1,
+            time_checkpoints: 0,
         }
     }
 }
@@ -153,6 +167,8 @@ macro_rules! recurrent_layer {
                 layer_norm: bool,
                 /// Sets the number of blocks of the recurrent weights.
                 heads: usize,
+                /// Sets the steps between states that training keeps.
+                time_checkpoints: usize,
             }
 
             pub(in crate::nn) fn build(
@@ -411,6 +427,16 @@ fn recurrent(
             "this cell's states are scaled together, and mean nothing where some are kept; leave it at 0",
         ));
     }
+    let by_steps = options.layer_norm || options.recurrent_dropout > 0.0 || options.zoneout > 0.0;
+    if options.time_checkpoints > 0 {
+        if by_steps {
+            return Err(Error::unsupported(
+                format!("time_checkpoints of {}", builder.name()),
+                "with recurrent dropout, zoneout or layer normalisation it is computed a step at a time; leave them at 0",
+            ));
+        }
+        descriptor.memory = Memory::Checkpoints { every: options.time_checkpoints };
+    }
     // The weights first: a size that is too large for them is named as itself.
     WeightLayout::new(&descriptor)?;
     RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
@@ -422,7 +448,7 @@ fn recurrent(
         let op = regularized::StepDropout::new(options.dropout, number, seq_len, features);
         x = builder.op1(op, &[&x], &[seq_len, features], 0..0)?;
     }
-    let outputs = if options.layer_norm || options.recurrent_dropout > 0.0 || options.zoneout > 0.0 {
+    let outputs = if by_steps {
         let (cell, range): (Box<dyn Cell>, _) = if options.layer_norm {
             let (cell, range) = Normalized::build(builder, &descriptor, unit_forget_bias)?;
             (Box::new(cell), range)

@@ -224,13 +224,13 @@ impl<D: Device> CudaPlan<D> {
         })
     }
 
-    /// The matrix products of the first layer.
+    /// The matrix products of the first layer; with checkpoints those of its segments.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] for one that is too wide for the kernels.
     pub fn products(&self) -> Result<Vec<ProductReport>> {
-        report::products(self)
+        report::products(self.checkpoints.as_ref().and_then(|segmented| segmented.plans().first()).unwrap_or(self))
     }
 
     /// The time loop of the forward pass, and in training that of the backward pass; with checkpoints those of the first layer's segments.
