@@ -9,7 +9,7 @@ use crate::common::primitives::{Case, cases, reduction};
 use crate::common::ptx::ptx;
 use fused_rnn::Error;
 use fused_rnn::backend::cuda::device::{Device, DevicePtr, Launch};
-use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule};
+use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream};
 
 const STREAM: PtxStream = PtxStream;
 

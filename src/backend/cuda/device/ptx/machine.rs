@@ -151,7 +151,8 @@ impl Machine<'_> {
                 return Err(self.deadlock("no warp can go on"));
             };
             next = (chosen + 1) % count;
-            let turn = if self.shuffled { 1 + self.random.below(400) as u32 } else { TURN };
+            let any_length = self.shuffled && !self.random.is_exhaustive();
+            let turn = if any_length { 1 + self.random.below(400) as u32 } else { TURN };
             self.turn(chosen, turn)?;
             // The starved one goes on too where the others only wait for it.
             if self.steps - self.last_effect > 2 * u64::from(TURN) {
