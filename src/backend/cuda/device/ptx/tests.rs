@@ -171,7 +171,6 @@ fn message(store: &str, load: &str) -> String {
 }
 
 #[test]
-#[ignore = "every schedule: not measured yet"]
 fn a_flag_hands_data_over_by_release_and_acquire() {
     let (schedules, results) =
         litmus(&message("st.release.gpu.global.u32", "ld.acquire.gpu.global.u32"), false).unwrap();
@@ -194,7 +193,6 @@ fn a_flag_hands_data_over_by_release_and_acquire() {
 
 /// The grid's hand-off: the word is its own message, so relaxed accesses do; both words may be seen in any order.
 #[test]
-#[ignore = "every schedule: not measured yet"]
 fn a_polled_word_is_its_own_message() {
     let polled = |scope: &str| {
         format!(
@@ -221,7 +219,6 @@ fn exchange(setup: &str, arrive: &str, wait: &str, end: &str) -> String {
 }
 
 #[test]
-#[ignore = "every schedule: not measured yet"]
 fn a_cluster_hands_data_over_by_bytes_that_an_mbarrier_counts() {
     const SETUP: &str = "barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;";
     const END: &str = "barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;";
