@@ -55,24 +55,25 @@ fn mistakes_are_errors() {
     for seed in 0..3 {
         let Some(device) = ptx(seed) else { return };
         for (mode, cluster, says) in [
-            (1, 1, "deadlock"),
-            (2, 1, "deadlock"),
-            (3, 1, "executed by a part of a warp"),
-            (4, 1, "executed by a part of a warp"),
-            (5, 1, "executed by a part of a warp"),
-            (6, 1, "executed by a part of a warp"),
-            (8, 1, "misaligned access"),
-            (9, 1, "misused barrier"),
-            (10, 2, "misused mbarrier"),
-            (11, 2, "misused mbarrier"),
-            (12, 2, "data race"),
-            (14, 2, "access out of bounds"),
+            (1, 1, &["deadlock"][..]),
+            (2, 1, &["deadlock"]),
+            (3, 1, &["executed by a part of a warp"]),
+            (4, 1, &["executed by a part of a warp"]),
+            (5, 1, &["executed by a part of a warp"]),
+            (6, 1, &["executed by a part of a warp"]),
+            (8, 1, &["misaligned access"]),
+            (9, 1, &["misused barrier"]),
+            (10, 2, &["misused mbarrier"]),
+            (11, 2, &["misused mbarrier"]),
+            // By the order of warps: the block has ended, or only might have.
+            (12, 2, &["misused asynchronous operation", "data race"]),
+            (14, 2, &["access out of bounds"]),
         ] {
             let start = Instant::now();
             let error = misuse(&device, mode, cluster).expect_err("a mistake");
             let Error::PtxFault { kernel, line, fault, .. } = &error else { panic!("mode {mode}: {error}") };
             assert_eq!(kernel, "test_misuse");
-            assert!(*line > 0 && fault.contains(says), "mode {mode}, seed {seed}: {error}");
+            assert!(*line > 0 && says.iter().any(|text| fault.contains(text)), "mode {mode}, seed {seed}: {error}");
             assert!(start.elapsed() < Duration::from_secs(10), "mode {mode} took {:?}", start.elapsed());
             // The next launch finds everything in order.
             misuse(&device, 0, cluster).unwrap();
