@@ -65,7 +65,7 @@ pub fn undefined_value(lane: u32, what: &str) -> Box<Fault> {
 impl Machine<'_> {
     /// The bytes at an address of the space, and checks of it.
     pub fn target(&mut self, warp: &Warp, space: Space, address: u64, len: u64, lane: u32) -> Result<Target> {
-        if address % len != 0 {
+        if !address.is_multiple_of(len) {
             return Err(Fault::of_lane(
                 FaultKind::Misaligned,
                 lane,

@@ -1,5 +1,7 @@
 //! Instructions that compute each lane's result from that lane's registers alone, as a table from names to functions on
 //! 32 lanes: [`find`].
+#![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons, reason = "what comparisons say of NaN")]
+#![allow(clippy::upper_case_acronyms, reason = "a letter an operand: word, double word, predicate")]
 
 use super::numbers::*;
 use super::text::Bank;
@@ -150,7 +152,8 @@ fn f64(x: u64) -> f64 {
 /// The function of an instruction; nothing where this table does not have it.
 pub fn find(opcode: &str) -> Option<Function> {
     let (base, rest) = opcode.split_once('.')?;
-    let found = match base {
+
+    match base {
         "setp" => rest.split_once('.').and_then(|(comparison, kind)| comparison_of(comparison, kind)),
         "cvt" => convert(rest),
         "add" | "sub" | "mul" | "mad" | "div" | "rem" | "min" | "max" | "neg" | "abs" => {
@@ -158,8 +161,7 @@ pub fn find(opcode: &str) -> Option<Function> {
         }
         "fma" | "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "copysign" => floats(opcode),
         _ => bits_and_moves(opcode),
-    };
-    found
+    }
 }
 
 fn integers(opcode: &str) -> Option<Function> {
@@ -173,10 +175,10 @@ fn integers(opcode: &str) -> Option<Function> {
         "mul.lo.s16" | "mul.lo.u16" => lanes!(WWW, |a, b| u32::from(u16(a.wrapping_mul(b)))),
         "mul.lo.s32" | "mul.lo.u32" => lanes!(WWW, |a, b| a.wrapping_mul(b)),
         "mul.lo.s64" | "mul.lo.u64" => lanes!(DDD, |a, b| a.wrapping_mul(b)),
-        "mul.hi.s32" => lanes!(WWW, |a, b| (i64::from(s32(a)) * i64::from(s32(b)) >> 32) as u32),
-        "mul.hi.u32" => lanes!(WWW, |a, b| (u64::from(a) * u64::from(b) >> 32) as u32),
-        "mul.hi.s64" => lanes!(DDD, |a, b| (i128::from(s64(a)) * i128::from(s64(b)) >> 64) as u64),
-        "mul.hi.u64" => lanes!(DDD, |a, b| (u128::from(a) * u128::from(b) >> 64) as u64),
+        "mul.hi.s32" => lanes!(WWW, |a, b| ((i64::from(s32(a)) * i64::from(s32(b))) >> 32) as u32),
+        "mul.hi.u32" => lanes!(WWW, |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+        "mul.hi.s64" => lanes!(DDD, |a, b| ((i128::from(s64(a)) * i128::from(s64(b))) >> 64) as u64),
+        "mul.hi.u64" => lanes!(DDD, |a, b| ((u128::from(a) * u128::from(b)) >> 64) as u64),
         "mul.wide.s16" => lanes!(WWW, |a, b| (i32::from(s16(a)) * i32::from(s16(b))) as u32),
         "mul.wide.u16" => lanes!(WWW, |a, b| u32::from(u16(a)) * u32::from(u16(b))),
         "mul.wide.s32" => lanes!(DWW, |a, b| (i64::from(s32(a)) * i64::from(s32(b))) as u64),
@@ -184,7 +186,7 @@ fn integers(opcode: &str) -> Option<Function> {
         "mad.lo.s16" | "mad.lo.u16" => lanes!(WWWW, |a, b, c| u32::from(u16(a.wrapping_mul(b).wrapping_add(c)))),
         "mad.lo.s32" | "mad.lo.u32" => lanes!(WWWW, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
         "mad.lo.s64" | "mad.lo.u64" => lanes!(DDDD, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
-        "mad.hi.u32" => lanes!(WWWW, |a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)),
+        "mad.hi.u32" => lanes!(WWWW, |a, b, c| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)),
         "mad.wide.s16" => lanes!(WWWW, |a, b, c| (i32::from(s16(a)) * i32::from(s16(b))).wrapping_add(s32(c)) as u32),
         "mad.wide.u16" => lanes!(WWWW, |a, b, c| (u32::from(u16(a)) * u32::from(u16(b))).wrapping_add(c)),
         "mad.wide.s32" => lanes!(DWWD, |a, b, c| (i64::from(s32(a)) * i64::from(s32(b))).wrapping_add(s64(c)) as u64),
@@ -394,7 +396,6 @@ fn comparison_of(comparison: &str, kind: &str) -> Option<Function> {
         };
     }
     // The comparisons with a `u` hold of NaN too. Negations say so.
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
     macro_rules! float {
         ($shape:ident, $type:ident) => {
             match comparison {

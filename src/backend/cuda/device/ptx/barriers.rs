@@ -52,7 +52,11 @@ impl Machine<'_> {
         let misused = |problem: String| Err(Fault::new(FaultKind::Barrier, problem));
         let Some(warp) = self.warps[number].as_mut() else { return Ok(()) };
         let block = &mut self.blocks[warp.block];
-        if barrier > 15 || threads == 0 || threads % 32 != 0 || threads > self.launch.block.next_multiple_of(32) {
+        if barrier > 15
+            || threads == 0
+            || !threads.is_multiple_of(32)
+            || threads > self.launch.block.next_multiple_of(32)
+        {
             return misused(format!(
                 "barrier {barrier} for {threads} threads of a block of {}; expected a number up to 15 and whole warps of the block",
                 self.launch.block

@@ -155,10 +155,10 @@ impl Machine<'_> {
             let turn = if any_length { 1 + self.random.below(400) as u32 } else { TURN };
             self.turn(chosen, turn)?;
             // The starved one goes on too where the others only wait for it.
-            if self.steps - self.last_effect > 2 * u64::from(TURN) {
-                if let Some(starved) = starved.filter(|warp| self.is_ready(*warp)) {
-                    self.turn(starved, turn)?;
-                }
+            if self.steps - self.last_effect > 2 * u64::from(TURN)
+                && let Some(starved) = starved.filter(|warp| self.is_ready(*warp))
+            {
+                self.turn(starved, turn)?;
             }
             if self.steps - self.last_effect > PATIENCE && self.in_flight.is_empty() {
                 return Err(self.deadlock("warps go on, but nothing changes any more"));

@@ -246,7 +246,7 @@ impl Device for Ptx {
         if launch.block == 0 || launch.block > 1024 || kernel.threads != 0 && launch.block != kernel.threads {
             return refused(format!("it has {} threads a block, but {} were given", kernel.threads, launch.block));
         }
-        if launch.cluster > self.properties.max_cluster || launch.grid[0] % launch.cluster.max(1) != 0 {
+        if launch.cluster > self.properties.max_cluster || !launch.grid[0].is_multiple_of(launch.cluster.max(1)) {
             return refused(format!(
                 "clusters of {} blocks in a grid of {}, where there are at most {} in whole clusters",
                 launch.cluster, launch.grid[0], self.properties.max_cluster
