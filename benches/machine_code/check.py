@@ -111,7 +111,8 @@ def check_assembly(tools, files, scratch):
     """That ptxas takes the portable assembly for every GPU that would get it. What it took once is not given to it again."""
     jobs = []
     for file in files:
-        if file.suffix != ".ptx":
+        # What is for one architecture alone (sm_90a) is the interpreter's.
+        if file.suffix != ".ptx" or images.architecture(file).endswith("a"):
             continue
         level = int(re.search(r"\.target sm_(\d+)", file.read_text()).group(1))
         jobs += [(file, arch) for arch in ASSEMBLED_FOR if level <= arch]
