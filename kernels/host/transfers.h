@@ -18,7 +18,10 @@ struct MBarrier {
 };
 static_assert(sizeof(MBarrier) == 8, "an mbarrier has 8 bytes");
 
-void copy_bytes(void* to, const void* from, unsigned bytes) { memcpy(to, from, bytes); }
+// A copy of no bytes, which fills with zeros, may have no source.
+void copy_bytes(void* to, const void* from, unsigned bytes) {
+    if (bytes) memcpy(to, from, bytes);
+}
 
 void Engine::store_async(const Pending& store) {
     if (launch.seed)
