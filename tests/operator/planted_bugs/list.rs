@@ -1011,7 +1011,6 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "p.lengths[b] > p.first ? p.lengths[b] - p.first : 0;",
         "p.lengths[b];",
     ),
-    bug("segments.cu", "a length goes beyond its segment", "left < p.steps ? left : p.steps;", "left;"),
     bug(
         "segments.cu",
         "outputs are held from the step after the first padded one",
