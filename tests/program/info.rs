@@ -26,7 +26,7 @@ fn says_the_longest_sequences() {
 
 #[test]
 fn refuses_what_is_no_memory() {
-    for given in ["0", "-1", "GiB", "1.5GiB", "16GB", "99999999999999999999", "18446744073709551615TiB"] {
+    for given in ["0", "-1", "GiB", "1.5GiB", "16GB", "16GiBGiB", "99999999999999999999", "18446744073709551615TiB"] {
         let output = info(&format!("--memory={given}"));
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{given}: {text}");

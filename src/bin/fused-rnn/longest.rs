@@ -19,8 +19,8 @@ impl FromStr for MemorySize {
     type Err = Error;
 
     fn from_str(given: &str) -> Result<Self> {
-        let unit = UNITS.into_iter().find(|(unit, _)| given.ends_with(unit));
-        let (number, shift) = unit.map_or((given, 0), |(unit, shift)| (given.trim_end_matches(unit), shift));
+        let in_units = UNITS.into_iter().find_map(|(unit, shift)| Some((given.strip_suffix(unit)?, shift)));
+        let (number, shift) = in_units.unwrap_or((given, 0));
         let bytes = number.trim_end().parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
         bytes.filter(|bytes| *bytes > 0).map(MemorySize).ok_or_else(|| Error::InvalidOption {
             option: "memory".to_owned(),
