@@ -189,9 +189,9 @@ struct Part {
 }
 
 impl Part {
-    /// The checkpoint before segment `k > 0`, of checkpoints `stride` elements apart, each as long as `state`.
+    /// The checkpoint before segment `k`, which the first has not, of checkpoints `stride` elements apart, each as long as `state`.
     fn checkpoint(&self, k: usize, stride: usize, state: &Range<usize>) -> Range<usize> {
-        let start = (self.first + k - 1) * stride;
+        let start = (self.first + k).saturating_sub(1) * stride;
         start..start + state.len()
     }
 
@@ -289,7 +289,7 @@ impl<P> Checkpoints<P> {
     pub(crate) fn space(&self, space: impl Fn(&P) -> TempSpace) -> Space {
         let (descriptor, batch) = (&self.descriptor, self.shape.batch);
         let mut passes = TempSpace { workspace: 0, reserve: 0 };
-        for plan in self.plans.iter().chain(self.at_once.iter().flatten()) {
+        for plan in self.plans() {
             let TempSpace { workspace, reserve } = space(plan);
             passes.workspace = passes.workspace.max(padded(workspace));
             passes.reserve = passes.reserve.max(padded(reserve));
@@ -318,10 +318,9 @@ impl<P> Checkpoints<P> {
         }
     }
 
-    /// The plans of segments.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn plans(&self) -> &[P] {
-        &self.plans
+    /// All plans that its passes run: those of segments, the first layer's first, then those that rebuild a reserve.
+    pub(crate) fn plans(&self) -> impl Iterator<Item = &P> {
+        self.plans.iter().chain(self.at_once.iter().flatten())
     }
 
     fn segments(&self) -> usize {

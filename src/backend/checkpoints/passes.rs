@@ -1,6 +1,8 @@
 //! The passes over segments, the same for all backends.
 
-use super::segment::{Before, Given, SegmentBackend, Write, all, read_window, whole, write_window};
+use std::ops::Range;
+
+use super::segment::{Before, Given, Read, SegmentBackend, Write, all, read_window, whole, write_window};
 use super::{Checkpoints, check_resets};
 use crate::backend::Extent;
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, WeightGrad};
@@ -42,16 +44,8 @@ pub(crate) fn forward<S: SegmentBackend>(
                 let inner = usize::from(k + 1 < segments);
                 let [done_h, mut next_h] = backend.split(&mut saved_h, part.until(k, space.h, inner));
                 let [done_c, mut next_c] = backend.split(&mut saved_c, part.until(k, space.c, inner));
-                let (h0, c0) = match k {
-                    0 => (
-                        h0.as_ref().map(|h0| backend.part(h0, part.h.clone())),
-                        c0.as_ref().map(|c0| backend.part(c0, part.c.clone())),
-                    ),
-                    _ => (
-                        Some(backend.view(&done_h, part.checkpoint(k, space.h, &part.h))),
-                        has_c.then(|| backend.view(&done_c, part.checkpoint(k, space.c, &part.c))),
-                    ),
-                };
+                let h0 = start(backend, &h0, &done_h, (&part.h, part.checkpoint(k, space.h, &part.h)), k);
+                let c0 = start(backend, &c0, &done_c, (&part.c, part.checkpoint(k, space.c, &part.c)), k);
                 let mut hn = match &mut hn {
                     _ if inner > 0 => backend.part_mut(&mut next_h, 0..part.h.len()),
                     Some(hn) => backend.part_mut(hn, part.h.clone()),
@@ -154,16 +148,8 @@ pub(crate) fn backward_data<S: SegmentBackend>(
                 let segment = plan.segment(direction, k);
                 let (segment_plan, at_once) = plan.plan(layer, direction, segment);
                 let window = plan.output(layer, direction, segment);
-                let (h0, c0) = match k {
-                    0 => (
-                        h0.as_ref().map(|h0| backend.part(h0, part.h.clone())),
-                        c0.as_ref().map(|c0| backend.part(c0, part.c.clone())),
-                    ),
-                    _ => (
-                        Some(backend.view(&saved_h, part.checkpoint(k, space.h, &part.h))),
-                        has_c.then(|| backend.view(&saved_c, part.checkpoint(k, space.c, &part.c))),
-                    ),
-                };
+                let h0 = start(backend, &h0, &saved_h, (&part.h, part.checkpoint(k, space.h, &part.h)), k);
+                let c0 = start(backend, &c0, &saved_c, (&part.c, part.checkpoint(k, space.c, &part.c)), k);
                 let given = Given::<S> {
                     weights: backend.part(&weights, part.weights.clone()),
                     x: read_window(backend, &input, &plan.input(layer, direction, segment), &mut x_copy)?,
@@ -254,6 +240,21 @@ pub(crate) fn backward_data<S: SegmentBackend>(
         }
     }
     Ok(())
+}
+
+/// The state that segment `k` starts from: of the caller's where a part has its own, or the checkpoint before it. Absent where the cell
+/// has no such state, or the caller gives none.
+fn start<'s, S: SegmentBackend>(
+    backend: &S,
+    given: &'s Option<Read<'_, S>>,
+    saved: &'s Write<'_, S>,
+    (own, checkpoint): (&Range<usize>, Range<usize>),
+    k: usize,
+) -> Option<Read<'s, S>> {
+    match k {
+        0 => given.as_ref().map(|state| backend.part(state, own.clone())),
+        _ => (!own.is_empty()).then(|| backend.view(saved, checkpoint)),
+    }
 }
 
 /// What a turn reads and what it writes.

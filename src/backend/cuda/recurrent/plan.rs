@@ -198,7 +198,7 @@ impl<D: Device> CudaPlan<D> {
     /// See [`RecurrentBackend::check`](crate::backend::RecurrentBackend::check).
     pub(crate) fn check(&self, stream: &D::Stream) -> Result<()> {
         if let Some(segmented) = &self.checkpoints {
-            return segmented.plans().iter().try_for_each(|plan| plan.check(stream));
+            return segmented.plans().try_for_each(|plan| plan.check(stream));
         }
         let names = [
             self.forward_loop.persistent_name(),
@@ -230,12 +230,12 @@ impl<D: Device> CudaPlan<D> {
     ///
     /// [`Error::Unsupported`] for one that is too wide for the kernels.
     pub fn products(&self) -> Result<Vec<ProductReport>> {
-        report::products(self.checkpoints.as_ref().and_then(|segmented| segmented.plans().first()).unwrap_or(self))
+        report::products(self.checkpoints.as_ref().and_then(|segmented| segmented.plans().next()).unwrap_or(self))
     }
 
     /// The time loop of the forward pass, and in training that of the backward pass; with checkpoints those of the first layer's segments.
     pub fn time_loops(&self) -> Vec<TimeLoopReport> {
-        if let Some(plan) = self.checkpoints.as_ref().and_then(|segmented| segmented.plans().first()) {
+        if let Some(plan) = self.checkpoints.as_ref().and_then(|segmented| segmented.plans().next()) {
             return plan.time_loops();
         }
         let forward = TimeLoopReport::new("forward", &self.forward_loop);

@@ -19,6 +19,9 @@ use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, TempSpa
 use crate::error::Result;
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
 
+/// Most elements that one launch copies as a row.
+const MOST_COLUMNS: usize = 1 << 30;
+
 /// Plans of segments, and the kernels between them.
 #[derive(Debug)]
 pub(super) struct Segmented<D: Device> {
@@ -71,8 +74,8 @@ impl<D: Device> Segmented<D> {
         self.checkpoints.space(|plan| plan.temp_space).total()
     }
 
-    /// The plans of segments.
-    pub(super) fn plans(&self) -> &[CudaPlan<D>] {
+    /// All plans that its passes run; the first is that of a segment of the first layer.
+    pub(super) fn plans(&self) -> impl Iterator<Item = &CudaPlan<D>> {
         self.checkpoints.plans()
     }
 }
@@ -198,8 +201,14 @@ impl<D: Device> SegmentBackend for Segments<'_, '_, D> {
     }
 
     fn set(&self, from: Option<RawTensor>, to: RawTensor) -> Result<()> {
-        let from = from.map_or(DevicePtr::NULL, |from| from.address);
-        self.copy_rows(Rows::plain(from, to.len), Rows::plain(to.address, to.len), (1, to.len), false)
+        // Kernels count columns in 32 bits, and the states of all steps of a segment may be more.
+        for start in (0..to.len).step_by(MOST_COLUMNS) {
+            let part = start..to.len.min(start + MOST_COLUMNS);
+            let (columns, to) = (part.len(), self.range(to, part.clone()));
+            let from = from.map_or(DevicePtr::NULL, |from| self.range(from, part).address);
+            self.copy_rows(Rows::plain(from, columns), Rows::plain(to.address, columns), (1, columns), false)?;
+        }
+        Ok(())
     }
 
     fn gather(&self, from: RawTensor, window: &Window, to: RawTensor) -> Result<()> {
