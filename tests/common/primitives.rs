@@ -493,3 +493,26 @@ pub fn reduction(rng: &mut Rng, mode: u32) -> Case {
     case.mode = mode;
     case
 }
+
+/// Launches of `test_order` on a GPU of compute capability 9.0 that are refused: geometry, bytes of parameters, and what the error says.
+pub fn refused_launches() -> Vec<(Launch, usize, &'static str)> {
+    let good = Launch::new([1, 1, 1], 64);
+    vec![
+        (good, 55, "its parameters have 56 bytes, but 55 were given"),
+        (Launch { block: 128, ..good }, 56, "it has 64 threads a block, but 128 were given"),
+        (
+            Launch { shared_bytes: 232_449, ..good },
+            56,
+            "232449 bytes of shared memory: compute capability 9.0 has 232448",
+        ),
+        (Launch { grid: [0, 1, 1], ..good }, 56, "a grid of 0 x 1 x 1 blocks"),
+        (Launch { grid: [1, 65536, 1], ..good }, 56, "a grid of 1 x 65536 x 1 blocks"),
+        (Launch { grid: [6, 1, 1], cluster: 4, ..good }, 56, "6 blocks along x is not whole clusters of 4"),
+        (Launch { grid: [32, 1, 1], cluster: 32, ..good }, 56, "a cluster of 32 blocks, where there are at most 16"),
+        (
+            Launch { grid: [65, 1, 1], cooperative: true, ..good },
+            56,
+            "65 blocks are to be resident together, where 64 can be",
+        ),
+    ]
+}

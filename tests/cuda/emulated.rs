@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::Rng;
-use crate::common::primitives::{Case, cases, reduction, values_of};
+use crate::common::primitives::{Case, cases, reduction, refused_launches, values_of};
 use fused_rnn::backend::cuda::DeviceBuffer;
 use fused_rnn::backend::cuda::device::{Device, DevicePtr, Launch};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
@@ -148,25 +148,7 @@ fn launches_obey_limits() {
         // SAFETY: every one of these is refused before the kernel runs.
         unsafe { device.launch(&STREAM, &kernel, &launch, params) }.unwrap_err().to_string()
     };
-    let good = Launch::new([1, 1, 1], 64);
-    for (geometry, bytes, says) in [
-        (good, 55, "its parameters have 56 bytes, but 55 were given"),
-        (Launch { block: 128, ..good }, 56, "it has 64 threads a block, but 128 were given"),
-        (
-            Launch { shared_bytes: 232_449, ..good },
-            56,
-            "232449 bytes of shared memory: compute capability 9.0 has 232448",
-        ),
-        (Launch { grid: [0, 1, 1], ..good }, 56, "a grid of 0 x 1 x 1 blocks"),
-        (Launch { grid: [1, 65536, 1], ..good }, 56, "a grid of 1 x 65536 x 1 blocks"),
-        (Launch { grid: [6, 1, 1], cluster: 4, ..good }, 56, "6 blocks along x is not whole clusters of 4"),
-        (Launch { grid: [32, 1, 1], cluster: 32, ..good }, 56, "a cluster of 32 blocks, where there are at most 16"),
-        (
-            Launch { grid: [65, 1, 1], cooperative: true, ..good },
-            56,
-            "65 blocks are to be resident together, where 64 can be",
-        ),
-    ] {
+    for (geometry, bytes, says) in refused_launches() {
         let message = launch(geometry, &params[..bytes]);
         assert!(message.contains(says), "{message}");
     }
@@ -176,7 +158,8 @@ fn launches_obey_limits() {
     let message = old.kernel("test_cluster").unwrap_err().to_string();
     assert!(message.contains("it needs compute capability 9.0, this is 7.5"), "{message}");
     assert!(Emulated::with_compute_capability((1, 0), Schedule::default()).is_err());
-    let small = Emulated::new(Schedule::default()).unwrap().with_resident_limit(10);
+    let (good, small) =
+        (Launch::new([1, 1, 1], 64), Emulated::new(Schedule::default()).unwrap().with_resident_limit(10));
     let kernel = small.kernel("test_order").unwrap();
     assert_eq!(small.resident_blocks(&kernel, &Launch { cluster: 4, ..good }).unwrap(), 8);
     assert_eq!(small.resident_blocks(&kernel, &Launch { shared_bytes: 1 << 20, ..good }).unwrap(), 0);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::Rng;
-use crate::common::primitives::{Case, cases, reduction};
+use crate::common::primitives::{Case, cases, reduction, refused_launches};
 use crate::common::ptx::ptx;
 use fused_rnn::Error;
 use fused_rnn::backend::cuda::device::{Device, DevicePtr, Launch};
-use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream};
+use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule, source};
 
 const STREAM: PtxStream = PtxStream;
 
@@ -90,19 +90,7 @@ fn launches_obey_limits() {
         // SAFETY: every one of these is refused before the kernel runs.
         unsafe { device.launch(&STREAM, &kernel, &launch, params) }.unwrap_err().to_string()
     };
-    let good = Launch::new([1, 1, 1], 64);
-    for (geometry, bytes, says) in [
-        (good, 55, "its parameters have 56 bytes, but 55 were given"),
-        (Launch { block: 128, ..good }, 56, "it has 64 threads a block, but 128 were given"),
-        (Launch { shared_bytes: 232_449, ..good }, 56, "232449 bytes of shared memory"),
-        (Launch { grid: [0, 1, 1], ..good }, 56, "a grid of 0 x 1 x 1 blocks"),
-        (Launch { grid: [6, 1, 1], cluster: 4, ..good }, 56, "clusters of 4 blocks in a grid of 6"),
-        (
-            Launch { grid: [65, 1, 1], cooperative: true, ..good },
-            56,
-            "65 blocks are to be resident together, where 64 can be",
-        ),
-    ] {
+    for (geometry, bytes, says) in refused_launches() {
         let message = launch(geometry, &params[..bytes]);
         assert!(message.contains(says), "{message}");
     }
@@ -133,4 +121,53 @@ fn memory_is_exact_and_poisoned() {
     }
     assert_eq!(device.allocated(), 0);
     assert!(device.allocate("everything", usize::MAX / 2).is_err());
+}
+
+/// Text that is no PTX any more is refused, or is another program: reading it never panics.
+#[test]
+fn damaged_text_is_read_or_refused() {
+    let Some(_) = ptx(0) else { return };
+    let (mut read, mut refused) = (0, 0);
+    for name in ["test_order", "test_hand_off", "test_cluster"] {
+        let whole = source(name, (9, 0)).unwrap();
+        // The entry with the module's head, so that damage meets it.
+        let start = whole.find(&format!(".entry {name}(")).unwrap();
+        let end = start + whole[start..].find("\n}\n").unwrap() + 3;
+        let module = [&whole[..whole.find(".visible").unwrap()], ".visible ", &whole[start..end]].concat();
+        for seed in 0..1500 {
+            let rng = &mut Rng::new(seed);
+            let mut text = module.clone().into_bytes();
+            for _ in 0..1 + rng.below(4) {
+                let digits: Vec<usize> = (0..text.len()).filter(|i| text[*i].is_ascii_digit()).collect();
+                if digits.is_empty() {
+                    break;
+                }
+                let at = rng.below(text.len());
+                let until = at + rng.below((text.len() - at).min(40) + 1);
+                match rng.below(5) {
+                    0 => text[at] = rng.pick(b"0123456789{}[]()<>,;:.+-@!%_|xr \n"),
+                    1 => drop(text.drain(at..until)),
+                    2 => {
+                        let copy = text[at..until].to_vec();
+                        text.splice(at..at, copy);
+                    }
+                    3 => text.truncate(at + 1),
+                    _ => {
+                        let number = rng.pick(&["0", "4294967295", "18446744073709551615", "-1", "0x7fffffffffffffff"]);
+                        let place = digits[rng.below(digits.len())];
+                        text.splice(place..=place, number.bytes());
+                    }
+                }
+            }
+            let text = String::from_utf8(text).unwrap();
+            match Ptx::new(Schedule::default()).unwrap().with_kernel(name, &text) {
+                Ok(_) => read += 1,
+                Err(error) => {
+                    assert!(matches!(error, Error::PtxFault { .. }), "{name}, seed {seed}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 100 && refused > 1000, "{read} read, {refused} refused");
 }

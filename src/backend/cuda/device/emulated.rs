@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::images::catalog;
-use super::{Device, DevicePtr, Launch, Properties};
+use super::{Device, DevicePtr, Launch, Limits, Properties};
 use crate::error::{Error, Result};
 
 /// Names a shared library with the kernels.
@@ -107,6 +107,11 @@ impl Emulated {
     /// Bytes allocated and not given back.
     pub fn allocated(&self) -> usize {
         self.memory().values().sum()
+    }
+
+    fn limits<'a>(&'a self, kernel: &EmulatedKernel) -> Limits<'a> {
+        let EmulatedKernel { name, params_bytes, threads, .. } = *kernel;
+        Limits { kernel: name, threads, params_bytes, properties: &self.properties, resident: self.resident_limit }
     }
 
     fn memory(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
@@ -277,40 +282,13 @@ impl Device for Emulated {
         }
     }
 
-    /// As if each block took a multiprocessor for itself, which is what persistent kernels do.
-    fn resident_blocks(&self, _: &EmulatedKernel, launch: &Launch) -> Result<u32> {
-        if launch.shared_bytes > self.properties.shared_bytes_per_block || launch.cluster > self.properties.max_cluster
-        {
-            return Ok(0);
-        }
-        let blocks = self.properties.multiprocessors.min(self.resident_limit);
-        Ok(blocks - blocks % launch.cluster.max(1))
+    fn resident_blocks(&self, kernel: &EmulatedKernel, launch: &Launch) -> Result<u32> {
+        Ok(self.limits(kernel).resident_blocks(launch))
     }
 
     /// Runs the launch to its end; its faults are this call's errors.
     unsafe fn launch(&self, _: &EmulatedStream, kernel: &EmulatedKernel, launch: &Launch, params: &[u8]) -> Result<()> {
-        let refused = |problem: String| Err(Error::Emulation { what: format!("kernel {}", kernel.name), problem });
-        if params.len() != kernel.params_bytes {
-            return refused(format!(
-                "its parameters have {} bytes, but {} were given",
-                kernel.params_bytes,
-                params.len()
-            ));
-        }
-        if launch.block != kernel.threads {
-            return refused(format!("it has {} threads a block, but {} were given", kernel.threads, launch.block));
-        }
-        if launch.cluster > self.properties.max_cluster {
-            return refused(format!(
-                "a cluster of {} blocks, where there are at most {}",
-                launch.cluster, self.properties.max_cluster
-            ));
-        }
-        let blocks = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-        let resident = self.resident_blocks(kernel, launch)?;
-        if launch.cooperative && blocks > u64::from(resident) {
-            return refused(format!("{blocks} blocks are to be resident together, where {resident} can be"));
-        }
+        self.limits(kernel).check(launch, params)?;
         // What kernels read must be aligned as in the struct.
         let mut aligned = vec![0u64; params.len().div_ceil(8)];
         bytemuck::cast_slice_mut(&mut aligned)[..params.len()].copy_from_slice(params);
@@ -346,7 +324,7 @@ impl Device for Emulated {
             return Ok(());
         }
         let text = CStr::from_bytes_until_nul(&message).map_or("no reason given".into(), CStr::to_string_lossy);
-        refused(text.into_owned())
+        Err(Error::Emulation { what: format!("kernel {}", kernel.name), problem: text.into_owned() })
     }
 
     unsafe fn fill(&self, _: &EmulatedStream, to: DevicePtr, value: u8, bytes: usize) -> Result<()> {

@@ -111,6 +111,68 @@ impl Launch {
     }
 }
 
+/// What a launch must fit on a device that runs kernels on the host.
+#[cfg(any(feature = "emulated", feature = "ptx"))]
+struct Limits<'a> {
+    kernel: &'a str,
+    /// Threads of a block; 0 for any.
+    threads: u32,
+    params_bytes: usize,
+    properties: &'a Properties,
+    /// Most blocks that are resident together.
+    resident: u32,
+}
+
+#[cfg(any(feature = "emulated", feature = "ptx"))]
+impl Limits<'_> {
+    /// Most blocks of a launch that are resident together, each as if it took a multiprocessor for itself, which is what persistent
+    /// kernels do.
+    fn resident_blocks(&self, launch: &Launch) -> u32 {
+        let Properties { shared_bytes_per_block, max_cluster, multiprocessors, .. } = *self.properties;
+        if launch.shared_bytes > shared_bytes_per_block || launch.cluster > max_cluster {
+            return 0;
+        }
+        let blocks = multiprocessors.min(self.resident);
+        blocks - blocks % launch.cluster.max(1)
+    }
+
+    /// Refuses what a GPU would refuse.
+    fn check(&self, launch: &Launch, params: &[u8]) -> Result<()> {
+        let Limits { kernel, threads, params_bytes, properties, .. } = *self;
+        let refused = |problem: String| Err(Error::Emulation { what: format!("kernel {kernel}"), problem });
+        let ([x, y, z], cluster, given) = (launch.grid, launch.cluster, params.len());
+        if given != params_bytes {
+            return refused(format!("its parameters have {params_bytes} bytes, but {given} were given"));
+        }
+        if launch.block == 0 || launch.block > 1024 || threads != 0 && launch.block != threads {
+            return refused(format!("it has {threads} threads a block, but {} were given", launch.block));
+        }
+        let blocks = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
+        if blocks == 0 || x > 0x7fff_ffff || y > 65_535 || z > 65_535 {
+            return refused(format!("a grid of {x} x {y} x {z} blocks: expected 1 to 2147483647, 65535, 65535"));
+        }
+        if cluster > properties.max_cluster {
+            return refused(format!(
+                "a cluster of {cluster} blocks, where there are at most {}",
+                properties.max_cluster
+            ));
+        }
+        if !x.is_multiple_of(cluster.max(1)) {
+            return refused(format!("a grid of {x} blocks along x is not whole clusters of {cluster}"));
+        }
+        if launch.shared_bytes > properties.shared_bytes_per_block {
+            let ((major, minor), most) = (properties.compute_capability, properties.shared_bytes_per_block);
+            let bytes = launch.shared_bytes;
+            return refused(format!("{bytes} bytes of shared memory: compute capability {major}.{minor} has {most}"));
+        }
+        let resident = self.resident_blocks(launch);
+        if launch.cooperative && blocks > u64::from(resident) {
+            return refused(format!("{blocks} blocks are to be resident together, where {resident} can be"));
+        }
+        Ok(())
+    }
+}
+
 /// A machine that runs the kernels of `kernels/`.
 pub trait Device: Send + Sync + Sized + 'static {
     /// Work given to one stream is done in order.

@@ -66,7 +66,7 @@ use self::random::Random;
 use self::registers::Registers;
 use self::versions::Versions;
 use super::super::images::{self, catalog};
-use super::{Device, DevicePtr, Launch, Properties};
+use super::{Device, DevicePtr, Launch, Limits, Properties};
 use crate::error::{Error, Result};
 
 /// In which order warps run, and what others see of what they do.
@@ -160,6 +160,12 @@ impl Ptx {
         self.memory().allocated()
     }
 
+    fn limits<'a>(&'a self, kernel: &'a PtxKernel) -> Limits<'a> {
+        let PtxKernel { program, threads } = kernel;
+        let (properties, resident) = (&self.properties, self.resident_limit);
+        Limits { kernel: &program.name, threads: *threads, params_bytes: program.params_bytes, properties, resident }
+    }
+
     fn memory(&self) -> MutexGuard<'_, GlobalMemory> {
         // A panic of another thread leaves at worst unspecified contents.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -221,56 +227,18 @@ impl Device for Ptx {
         Ok(PtxKernel { program: program(name, self.properties.compute_capability)?, threads: row.threads })
     }
 
-    /// As if each block took a multiprocessor for itself, which is what persistent kernels do.
-    fn resident_blocks(&self, _: &PtxKernel, launch: &Launch) -> Result<u32> {
-        if launch.shared_bytes > self.properties.shared_bytes_per_block || launch.cluster > self.properties.max_cluster
-        {
-            return Ok(0);
-        }
-        let blocks = self.properties.multiprocessors.min(self.resident_limit);
-        Ok(blocks - blocks % launch.cluster.max(1))
+    fn resident_blocks(&self, kernel: &PtxKernel, launch: &Launch) -> Result<u32> {
+        Ok(self.limits(kernel).resident_blocks(launch))
     }
 
     /// Runs the launch to its end; its faults are this call's errors.
     #[allow(unsafe_code, reason = "the trait's; nothing here needs what the caller promises")]
     unsafe fn launch(&self, _: &PtxStream, kernel: &PtxKernel, launch: &Launch, params: &[u8]) -> Result<()> {
-        let program = &*kernel.program;
-        let refused = |problem: String| Err(Error::Emulation { what: format!("kernel {}", program.name), problem });
-        if params.len() != program.params_bytes {
-            return refused(format!(
-                "its parameters have {} bytes, but {} were given",
-                program.params_bytes,
-                params.len()
-            ));
-        }
-        if launch.block == 0 || launch.block > 1024 || kernel.threads != 0 && launch.block != kernel.threads {
-            return refused(format!("it has {} threads a block, but {} were given", kernel.threads, launch.block));
-        }
-        if launch.cluster > self.properties.max_cluster || !launch.grid[0].is_multiple_of(launch.cluster.max(1)) {
-            return refused(format!(
-                "clusters of {} blocks in a grid of {}, where there are at most {} in whole clusters",
-                launch.cluster, launch.grid[0], self.properties.max_cluster
-            ));
-        }
-        if launch.shared_bytes > self.properties.shared_bytes_per_block {
-            return refused(format!(
-                "{} bytes of shared memory, where a block has at most {}",
-                launch.shared_bytes, self.properties.shared_bytes_per_block
-            ));
-        }
-        let [x, y, z] = launch.grid;
-        if x == 0 || y == 0 || z == 0 || y > 65_535 || z > 65_535 {
-            return refused(format!("a grid of {x} x {y} x {z} blocks; expected 1 to 65535, along x to 2147483647"));
-        }
-        let blocks = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-        let resident = self.resident_blocks(kernel, launch)?;
-        if launch.cooperative && blocks > u64::from(resident) {
-            return refused(format!("{blocks} blocks are to be resident together, where {resident} can be"));
-        }
+        self.limits(kernel).check(launch, params)?;
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
         let random = Random::new(self.schedule.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number));
         let launch = &Launch { cluster: launch.cluster.max(1), ..*launch };
-        run(program, launch, params, &mut self.memory(), random, self.schedule.seed != 0).map(drop)
+        run(&kernel.program, launch, params, &mut self.memory(), random, self.schedule.seed != 0).map(drop)
     }
 
     #[allow(unsafe_code, reason = "the trait's; addresses are checked")]
@@ -338,12 +306,9 @@ fn run(
     random: Random,
     shuffled: bool,
 ) -> Result<Random> {
-    let [x, y, z] = launch.grid;
-    let mut indices = Vec::new();
-    for block in 0..u64::from(x) * u64::from(y) * u64::from(z) {
-        let (x, y) = (u64::from(x), u64::from(y));
-        indices.push([(block % x) as u32, (block / x % y) as u32, (block / (x * y)) as u32]);
-    }
+    let [x, y, z] = launch.grid.map(u64::from);
+    let index = |block: u64| [(block % x) as u32, (block / x % y) as u32, (block / (x * y)) as u32];
+    let blocks = x * y * z;
     let warps_of_block = launch.block.div_ceil(32);
     let mut shadows = Vec::new();
     let mut machine = Machine {
@@ -372,10 +337,10 @@ fn run(
         effects: 0,
     };
     let registers = Registers::new(program);
-    let together = if launch.cooperative { indices.len() } else { launch.cluster as usize };
-    for (part, indices) in indices.chunks(together.max(1)).enumerate() {
-        let first_warp = (part * together) as u32 * warps_of_block;
-        machine.make_resident(indices, first_warp, &registers);
+    let together = if launch.cooperative { blocks } else { u64::from(launch.cluster) };
+    for first in (0..blocks).step_by(together as usize) {
+        let indices: Vec<_> = (first..blocks.min(first + together)).map(index).collect();
+        machine.make_resident(&indices, first as u32 * warps_of_block, &registers);
         machine.run().map_err(|(fault, spot)| located(&machine, *fault, spot))?;
     }
     Ok(machine.random)

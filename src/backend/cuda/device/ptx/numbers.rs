@@ -78,56 +78,25 @@ pub fn fma_f32(a: f32, b: f32, c: f32, rounding: Rounding) -> f32 {
     round_f32(sum, rest, rounding)
 }
 
-/// `min`, `max`: a number beats NaN, and -0 is below +0.
-pub fn min_f32(a: f32, b: f32) -> f32 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => b,
-        (_, true) => a,
-        _ if a == b => {
-            if a.is_sign_negative() {
-                a
-            } else {
-                b
+/// `min` and `max` of a type: a number beats NaN, and -0 is below +0.
+macro_rules! least_and_greatest {
+    ($min:ident, $max:ident, $float:ty) => {
+        pub fn $min(a: $float, b: $float) -> $float {
+            match (a.is_nan(), b.is_nan()) {
+                (true, _) => b,
+                (_, true) => a,
+                _ if a < b || a == b && a.is_sign_negative() => a,
+                _ => b,
             }
         }
-        _ => {
-            if a < b {
-                a
-            } else {
-                b
-            }
-        }
-    }
-}
 
-pub fn max_f32(a: f32, b: f32) -> f32 {
-    -min_f32(-a, -b)
-}
-
-pub fn min_f64(a: f64, b: f64) -> f64 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => b,
-        (_, true) => a,
-        _ if a == b => {
-            if a.is_sign_negative() {
-                a
-            } else {
-                b
-            }
+        pub fn $max(a: $float, b: $float) -> $float {
+            -$min(-a, -b)
         }
-        _ => {
-            if a < b {
-                a
-            } else {
-                b
-            }
-        }
-    }
+    };
 }
-
-pub fn max_f64(a: f64, b: f64) -> f64 {
-    -min_f64(-a, -b)
-}
+least_and_greatest!(min_f32, max_f32, f32);
+least_and_greatest!(min_f64, max_f64, f64);
 
 /// `rcp.approx.ftz.f64`: the upper half of 1/x, from the upper half of x.
 pub fn rcp_approx_f64(x: f64) -> f64 {

@@ -4,6 +4,11 @@ use std::collections::HashMap;
 
 use super::fault::{Fault, FaultKind, Result};
 
+/// Most registers of a bank that a text may declare: NVRTC gives each value one of its own, some ten thousand in the largest kernels.
+const MOST_REGISTERS: u32 = 1 << 20;
+/// Most bytes of a kernel's parameters, by the ISA.
+const MOST_PARAM_BYTES: usize = 32_764;
+
 /// Width of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bank {
@@ -139,8 +144,8 @@ struct Reader<'t> {
     at: usize,
     line: u32,
     counts: [u32; 3],
-    /// Registers by name, innermost scope last.
-    scopes: Vec<HashMap<&'t str, Register>>,
+    /// Registers by name, the first of so many, innermost scope last.
+    scopes: Vec<HashMap<&'t str, (Register, u32)>>,
     used_bytes: Option<u32>,
 }
 
@@ -186,9 +191,13 @@ impl<'t> Reader<'t> {
                 return Err(self.unsupported(format!("the parameter `{param}`")));
             };
             let align = words.iter().position(|word| *word == ".align").and_then(|i| words.get(i + 1)?.parse().ok());
-            let offset = entry.params_bytes.next_multiple_of(align.unwrap_or(size).max(1));
+            let offset = entry.params_bytes.checked_next_multiple_of(align.unwrap_or(size).max(1));
+            let end = offset.zip(size.checked_mul(count)).and_then(|(offset, bytes)| offset.checked_add(bytes));
+            let Some((offset, end)) = offset.zip(end.filter(|end| *end <= MOST_PARAM_BYTES)) else {
+                return Err(self.unsupported(format!("the parameter `{param}`: more than {MOST_PARAM_BYTES} bytes")));
+            };
             entry.params.insert(name, offset as u64);
-            entry.params_bytes = offset + size * count;
+            entry.params_bytes = end;
         }
         self.until('{')?;
         Ok(())
@@ -259,9 +268,12 @@ impl<'t> Reader<'t> {
             Some(Ok(many)) => many,
             Some(Err(_)) => return Err(self.unsupported(format!("the registers {name}"))),
         };
-        *count += many;
+        match count.checked_add(many).filter(|count| *count <= MOST_REGISTERS) {
+            Some(all) => *count = all,
+            None => return Err(self.unsupported(format!("the registers {name}: more than {MOST_REGISTERS} of a kind"))),
+        }
         if let Some(scope) = scope {
-            scope.insert(stem, first);
+            scope.insert(stem, (first, many));
         }
         Ok(())
     }
@@ -270,9 +282,9 @@ impl<'t> Reader<'t> {
     fn register(&self, name: &str) -> Option<Register> {
         let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
         self.scopes.iter().rev().find_map(|scope| {
-            scope.get(name).copied().or_else(|| {
-                let first = scope.get(stem)?;
-                let number = name[stem.len()..].parse::<u32>().ok()?;
+            scope.get(name).map(|(first, _)| *first).or_else(|| {
+                let (first, many) = scope.get(stem)?;
+                let number = name[stem.len()..].parse::<u32>().ok().filter(|number| number < many)?;
                 Some(Register { number: first.number + number, ..*first })
             })
         })
