@@ -63,9 +63,15 @@ __device__ uint4 load_relaxed(const uint4* p) {
                  : "memory");
     return v;
 }
-__device__ void store_relaxed(uint4* p, u32 v) {
-    asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %1, %1, %1};" ::"l"(p), "r"(v) : "memory");
+template <int BYTES>
+__device__ void store_relaxed(char* p, u32 v) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "");
+    if constexpr (BYTES == 4) store_relaxed(reinterpret_cast<u32*>(p), v);
+    else if constexpr (BYTES == 8)
+        asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %1};" ::"l"(p), "r"(v) : "memory");
+    else asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %1, %1, %1};" ::"l"(p), "r"(v) : "memory");
 }
+__device__ void prefetch_l2(const char* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p) : "memory"); }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 __device__ u32 cluster_rank() {
@@ -97,12 +103,14 @@ __device__ void mbarrier_init(u32 barrier, u32 arrivals) {
 __device__ void mbarrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
+/// Acquires at the scope of the block, as the recurrent kernels do: what st.async has brought stands in the block's own
+/// shared memory.
 __device__ bool mbarrier_wait(u32 barrier, u32 parity) {
     for (i64 start = clock64(); clock64() - start < WAIT_CLOCKS;) {
         u32 done;
         asm volatile(
             "{\n\t.reg .pred p;\n\t"
-            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+            "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
             "selp.u32 %0, 1, 0, p;\n\t}"
             : "=r"(done)
             : "r"(barrier), "r"(parity)
@@ -111,15 +119,23 @@ __device__ bool mbarrier_wait(u32 barrier, u32 parity) {
     }
     return false;
 }
+/// Stores BYTES bytes into a block's shared memory, counted by a barrier of that block.
+template <int BYTES>
 __device__ void store_async(u32 to, u32 barrier, u32 v) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(v),
-                 "r"(barrier)
-                 : "memory");
-}
-__device__ void store_async_16(u32 to, u32 barrier, u32 v) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %1, %1, %1}, [%2];" ::"r"(to),
-                 "r"(v), "r"(barrier)
-                 : "memory");
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "");
+    if constexpr (BYTES == 4)
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(v),
+                     "r"(barrier)
+                     : "memory");
+    else if constexpr (BYTES == 8)
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %1}, [%2];" ::"r"(to),
+                     "r"(v), "r"(barrier)
+                     : "memory");
+    else
+        asm volatile(
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %1, %1, %1}, [%2];" ::"r"(to),
+            "r"(v), "r"(barrier)
+            : "memory");
 }
 #define CLUSTERS 1
 #else
@@ -214,11 +230,12 @@ __global__ void handoff_l2(Report* out, int rounds, u32* words, int partner) {
     report(out, start, 2);
 }
 
-/// Through distributed shared memory, between the first and the last block of a cluster: st.async and a remote
-/// mbarrier.
+/// Through distributed shared memory, between the first and the last block of a cluster: st.async of BYTES bytes and a
+/// remote mbarrier.
+template <int BYTES>
 __global__ void handoff_async(Report* out, int rounds) {
 #if CLUSTERS
-    __shared__ u32 word;
+    __shared__ uint4 word;
     __shared__ u64 barrier;
     u32 rank = cluster_rank(), last = cluster_size() - 1, here = shared_address(&barrier);
     if (threadIdx.x == 0) {
@@ -231,13 +248,13 @@ __global__ void handoff_async(Report* out, int rounds) {
         u32 to = map_shared(shared_address(&word), peer), there = map_shared(here, peer);
         i64 start = clock64();
         for (int i = 0; i < rounds; ++i) {
-            if (rank == 0) store_async(to, there, i);
-            mbarrier_expect(here, 4);
+            if (rank == 0) store_async<BYTES>(to, there, i);
+            mbarrier_expect(here, BYTES);
             if (!mbarrier_wait(here, i & 1)) {
                 out->gave_up = 1;
                 break;
             }
-            if (rank != 0) store_async(to, there, i);
+            if (rank != 0) store_async<BYTES>(to, there, i);
         }
         report(out, start, 2);
     }
@@ -269,14 +286,20 @@ __global__ void shared_load(Report* out, int rounds) {
 // ---- the exchange of h: every block owns a part of `vectors` 16-byte vectors and needs all of them in its shared
 // memory ----
 
-/// Through L2. A slot for every step, filled with ones beforehand; readers poll the data itself.
+/// Through L2, by stores of BYTES bytes. A slot for every step, filled with ones beforehand; readers poll the data itself.
+/// AHEAD: each store first brings its place of the slot after the next into L2, as the recurrent kernels do.
+template <int BYTES, bool AHEAD>
 __global__ void exchange_l2(Report* out, int steps, uint4* slots, int vectors) {
     extern __shared__ uint4 h[];
-    int part = vectors / gridDim.x, first = blockIdx.x * part;
+    int part = vectors / gridDim.x * 16, first = blockIdx.x * part;
     i64 start = clock64();
     for (int t = 0; t < steps; ++t) {
         uint4* slot = slots + static_cast<size_t>(t) * vectors;
-        for (int v = threadIdx.x; v < part; v += blockDim.x) store_relaxed(slot + first + v, static_cast<u32>(t));
+        char* to = reinterpret_cast<char*>(slot) + first;
+        for (int byte = threadIdx.x * BYTES; byte < part; byte += blockDim.x * BYTES) {
+            if (AHEAD && t + 2 < steps) prefetch_l2(to + byte + 2 * 16 * static_cast<size_t>(vectors));
+            store_relaxed<BYTES>(to + byte, static_cast<u32>(t));
+        }
         for (int v = threadIdx.x; v < vectors; v += blockDim.x) {
             uint4 x = load_relaxed(slot + v);
             for (i64 since = clock64(); x.x == ~0u || x.y == ~0u || x.z == ~0u || x.w == ~0u;
@@ -293,12 +316,14 @@ __global__ void exchange_l2(Report* out, int steps, uint4* slots, int vectors) {
     report(out, start);
 }
 
-/// Through the cluster: st.async into every block, one mbarrier for each of two buffers.
+/// Through the cluster: st.async of BYTES bytes into every block, one mbarrier for each of two buffers.
+template <int BYTES>
 __global__ void exchange_async(Report* out, int steps, int vectors) {
 #if CLUSTERS
     extern __shared__ uint4 h[];
     __shared__ u64 barriers[2];
     int blocks = cluster_size(), part = vectors / blocks, first = cluster_rank() * part;
+    const int stores = part * 16 / BYTES;  // into one block
     if (threadIdx.x == 0) {
         for (u64& barrier : barriers) mbarrier_init(shared_address(&barrier), 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -308,9 +333,9 @@ __global__ void exchange_async(Report* out, int steps, int vectors) {
     for (int t = 0; t < steps; ++t) {
         u32 barrier = shared_address(&barriers[t & 1]), buffer = shared_address(h + (t & 1) * vectors);
         if (threadIdx.x == 0) mbarrier_expect(barrier, vectors * 16);
-        for (int i = threadIdx.x; i < part * blocks; i += blockDim.x) {
-            u32 peer = i / part, v = first + i % part;
-            store_async_16(map_shared(buffer + v * 16, peer), map_shared(barrier, peer), t);
+        for (int i = threadIdx.x; i < stores * blocks; i += blockDim.x) {
+            u32 peer = i / stores, at = buffer + first * 16 + i % stores * BYTES;
+            store_async<BYTES>(map_shared(at, peer), map_shared(barrier, peer), t);
         }
         if (!mbarrier_wait(barrier, (t >> 1) & 1)) {
             out->gave_up = 1;
@@ -570,8 +595,13 @@ int main(int count, char** groups) {
             }
         for (int blocks : {2, 4, 8, 16})
             if (clusters) {
-                measure("handoff_cluster_async", field("blocks", blocks), 5000, cluster(blocks, 32), no_preparation,
-                        handoff_async, 5000);
+                auto handoff = [&](int bytes, auto kernel) {
+                    measure("handoff_cluster_async", field("blocks", blocks) + field("store_bytes", bytes), 5000,
+                            cluster(blocks, 32), no_preparation, kernel, 5000);
+                };
+                handoff(4, handoff_async<4>);
+                handoff(8, handoff_async<8>);
+                handoff(16, handoff_async<16>);
             }
         for (int blocks : {1, 2, 4, 8, 16})
             if (clusters) {
@@ -586,7 +616,13 @@ int main(int count, char** groups) {
                     int vectors = bytes / 16;
                     Fields f = field("bytes", bytes) + field("blocks", blocks);
                     Geometry geometry = cluster(blocks, 256, 2 * bytes);
-                    measure("exchange_cluster_async", f, 1000, geometry, no_preparation, exchange_async, 1000, vectors);
+                    auto exchange = [&](int store, auto kernel) {
+                        measure("exchange_cluster_async", f + field("store_bytes", store), 1000, geometry,
+                                no_preparation, kernel, 1000, vectors);
+                    };
+                    exchange(4, exchange_async<4>);
+                    exchange(8, exchange_async<8>);
+                    exchange(16, exchange_async<16>);
                     measure("exchange_cluster_barrier", f, 1000, geometry, no_preparation, exchange_barrier, 1000,
                             vectors);
                 }
@@ -599,8 +635,15 @@ int main(int count, char** groups) {
                         continue;
                     auto fill = [&] { cudaMemset(slots, 0xff, static_cast<size_t>(STEPS) * bytes); };
                     Fields f = field("bytes", bytes) + field("blocks", blocks);
-                    measure("exchange_l2_sentinel", f, STEPS, grid(blocks, 256, bytes), fill, exchange_l2, STEPS, slots,
-                            bytes / 16);
+                    auto exchange = [&](const char* what, int store, auto kernel) {
+                        measure(what, f + field("store_bytes", store), STEPS, grid(blocks, 256, bytes), fill, kernel,
+                                STEPS, slots, bytes / 16);
+                    };
+                    exchange("exchange_l2_sentinel", 4, exchange_l2<4, false>);
+                    exchange("exchange_l2_sentinel", 8, exchange_l2<8, false>);
+                    exchange("exchange_l2_sentinel", 16, exchange_l2<16, false>);
+                    exchange("exchange_l2_sentinel_ahead", 4, exchange_l2<4, true>);
+                    exchange("exchange_l2_sentinel_ahead", 16, exchange_l2<16, true>);
                 }
             cudaFree(slots);
         }
