@@ -8,7 +8,7 @@
 //            part of k, 64 bytes deep. Shared memory FewRows::SHARED_BYTES.
 // Memory     Bound by reading b, which is done once: every warp keeps STAGES - 1 of its parts under way, in copies of 16 bytes (cp.async)
 //            to a place of its own in shared memory, so that no barrier stands in the loop. a is read once a block.
-// Numerics   16 bits: mma.sync with float accumulators; f32: fused multiply-adds. The warps' sums are added in the order of the warps: the
+// Numerics   16 bits: mma.sync with float accumulators; f32, and tf32: fused multiply-adds. The warps' sums are added in the order of the warps: the
 //            same bits every time, but not those of the other kernels.
 // Oracle     A product in double: tests of src/backend/cuda/kernel/gemm.rs; tests/operator/operations/products.rs.
 #pragma once
