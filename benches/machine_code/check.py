@@ -7,14 +7,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gemm
 import images
 from disassembly import functions
 from loops import stalls, time_loops
 from shapes import shapes
+from tables import Table
 
 HERE = Path(__file__).resolve().parent
-TABLE = HERE / "loops.tsv"
-# The architecture whose loops are in the table; the others' are checked for what must not be in a loop.
+# The architecture whose loops are in the tables; the others' are checked for what must not be in a loop.
 TABLE_ARCH = "sm_90a"
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 # GPUs that get portable assembly (compute capability times ten); each takes the levels up to its own.
@@ -26,11 +27,16 @@ PREFETCH = ("CCTL.E.PF1", "CCTL.E.PF2")
 # Units (source and element type) of matrix products whose inner loop is to be that of a fast one.
 FAST_GEMM = re.compile(r"gemm_pipelined\b")
 
-COLUMNS = ("matrix", "barriers", "early waits", "publish to poll", "poll to publish", "step", "modelled")
+TIME_LOOPS = Table(
+    HERE / "loops.tsv",
+    ("matrix", "barriers", "early waits", "publish to poll", "poll to publish", "step", "modelled"),
+    given=("matrix",),
+)
+PRODUCTS = Table(HERE / "products.tsv", ("multiplications", "instructions"), given=("multiplications",))
 
 
 def row(loop):
-    """The numbers of a loop that stand in the table."""
+    """The numbers of a time loop that stand in its table."""
     before, after = loop.publish_to_poll(), loop.poll_to_publish()
     return {
         "matrix": loop.count("HMMA") or loop.count("FFMA"),
@@ -41,6 +47,12 @@ def row(loop):
         "step": stalls(loop.path),
         "modelled": loop.modelled(),
     }
+
+
+def product_row(function):
+    """Those of the inner loop of a matrix product."""
+    code = gemm.inner_loop(function)
+    return {"multiplications": sum(bool(gemm.matrix_instruction(i)) for i in code), "instructions": len(code)}
 
 
 def check_loop(shape, loop):
@@ -77,8 +89,8 @@ def check_gemm(function):
 
 
 def check_images(tools, files):
-    """Everything that disassembled images tell. Gives the table, and what is wrong."""
-    table, wrong, fast = {}, [], 0
+    """Everything that disassembled images tell. Gives the rows of both tables, and what is wrong."""
+    loop_rows, product_rows, wrong, fast = {}, {}, [], 0
     of = shapes()
     machine = [f for f in files if f.suffix == ".cubin" and images.architecture(f) in ARCHITECTURES]
     machine = [f for f in machine if images.unit(f).startswith(("persistent_", "gemm"))]
@@ -93,18 +105,21 @@ def check_images(tools, files):
                     if not loops:
                         problems = ["no time loop is found"]
                     elif arch == TABLE_ARCH:
-                        table[function.name] = row(loops[0])
-                elif FAST_GEMM.match(images.unit(file)):
-                    fast += 1
-                    problems = check_gemm(function)
+                        loop_rows[function.name] = row(loops[0])
+                else:
+                    if FAST_GEMM.match(images.unit(file)):
+                        fast += 1
+                        problems = check_gemm(function)
+                    if function.name.startswith("gemm_") and arch == TABLE_ARCH:
+                        product_rows[function.name] = product_row(function)
                 wrong += [f"{function.name} for {arch}: {problem}" for problem in problems]
-    missing = sorted(set(of) - set(table))
+    missing = sorted(set(of) - set(loop_rows))
     if missing:
         wrong.append(f"no machine code for {TABLE_ARCH} of {', '.join(missing)}; build for the usual targets")
-    print(f"{len(machine)} images of machine code, {len(table)} time loops in the table, {fast} fast matrix products")
+    print(f"{len(machine)} images of machine code, {len(loop_rows)} time loops and {len(product_rows)} matrix products in the tables, {fast} products checked to be fast")
     if fast == 0:
         print(f"the checks of a fast matrix product were not applied: no unit matches {FAST_GEMM.pattern}")
-    return table, wrong
+    return loop_rows, product_rows, wrong
 
 
 def check_assembly(tools, files, scratch):
@@ -135,51 +150,25 @@ def check_assembly(tools, files, scratch):
     return wrong
 
 
-def read_table():
-    if not TABLE.exists():
-        return {}
-    lines = [line.split("\t") for line in TABLE.read_text().splitlines()]
-    return {name: dict(zip(lines[0][1:], values)) for name, *values in lines[1:]}
-
-
-def write_table(table):
-    lines = ["\t".join(("kernel", *COLUMNS))]
-    lines += ["\t".join((name, *(str(numbers[column]) for column in COLUMNS))) for name, numbers in sorted(table.items())]
-    TABLE.write_text("\n".join(lines) + "\n")
-
-
-def compare(table):
-    """What is worse than in the committed table, and what is better."""
-    committed, worse, better = read_table(), [], []
-    for name, numbers in sorted(table.items()):
-        if name not in committed:
-            worse.append(f"{name} is not in {TABLE.name}")
-            continue
-        for column in COLUMNS[1:]:
-            now, then = str(numbers[column]), committed[name][column]
-            if now != then:
-                one = f"{name}, {column}: {then} in {TABLE.name}, now {now}"
-                (better if "-" not in (now, then) and int(now) < int(then) else worse).append(one)
-    worse += [f"{name} is in {TABLE.name}, but there is no such kernel" for name in committed if name not in table]
-    return worse, better
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tools", type=Path, required=True, help="folder with the wheels of nvdisasm and ptxas, see README.md")
     parser.add_argument("--images", type=Path, help="folder of packed images; without it that of the release build")
     parser.add_argument("--scratch", type=Path, default=images.ROOT / "target/machine-code", help="where images are unpacked")
-    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name} anew instead of comparing with it")
+    parser.add_argument("--write", action="store_true", help="write the tables anew instead of comparing with them")
     parser.add_argument("--no-assembly", action="store_true", help="leave ptxas out")
     options = parser.parse_args()
 
     files = images.unpack(options.images or images.folder_of_build(), options.scratch)
-    table, wrong = check_images(options.tools, files)
+    loop_rows, product_rows, wrong = check_images(options.tools, files)
     if not options.no_assembly:
         wrong += check_assembly(options.tools, files, options.scratch)
-    if options.write:
-        write_table(table)
-    worse, better = compare(table)
+    worse, better = [], []
+    for table, rows in ((TIME_LOOPS, loop_rows), (PRODUCTS, product_rows)):
+        if options.write:
+            table.write(rows)
+        for found, all_found in zip(table.compare(rows), (worse, better)):
+            all_found += found
     for line in better:
         print(f"better: {line}")
     if better:
@@ -187,7 +176,7 @@ def main():
     for line in worse:
         print(f"worse: {line}")
     if worse:
-        print("lower it again, or write the table anew with --write and say in the commit why it must be so")
+        print("lower it again, or write the tables anew with --write and say in the commit why it must be so")
     for line in wrong:
         print(f"wrong: {line}")
     return 1 if wrong or worse or better else 0

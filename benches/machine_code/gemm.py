@@ -10,8 +10,8 @@ from disassembly import functions
 CLOCK_GHZ, MULTIPROCESSORS = 1.755, 132
 # Clocks between two matrix instructions of a quarter of a multiprocessor: mma.sync on an H100 reaches about 63 % of what wgmma does
 # (arXiv 2501.12084). FFMA: one warp a clock.
-CLOCKS = {"HMMA.16816": 6.45, "HMMA.1688": 6.45, "FFMA": 1.0}
-FLOP = {"HMMA.16816": 4096, "HMMA.1688": 2048, "FFMA": 64}
+CLOCKS = {"HMMA.16816": 6.45, "HMMA.1688": 6.45, "FFMA": 1.0, "DFMA": 2.0}
+FLOP = {"HMMA.16816": 4096, "HMMA.1688": 2048, "FFMA": 64, "DFMA": 64}
 # Bytes in a clock: of shared memory, and from L2 to a multiprocessor.
 SHARED_BYTES, L2_BYTES = 128, 38
 # Warps of a block of a tile.
@@ -20,7 +20,7 @@ NAME = re.compile(r"gemm_(nt|nn|tn)_(\w+?)_(\w+)$")
 
 
 def matrix_instruction(instruction):
-    """HMMA.16816, HMMA.1688, FFMA, or none."""
+    """HMMA.16816, HMMA.1688, FFMA, DFMA, or none."""
     return next((kind for kind in CLOCKS if instruction.opcode.startswith(kind)), None)
 
 

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use super::super::device::{Device, DevicePtr, Launch};
+use super::super::device::{Device, DevicePtr, Launch, Properties};
 use super::super::images::catalog::{self, GemmTile};
 use super::launch::{GRID, Kernel};
 use super::params::{GEMM_TERMS, GemmParams, GemmTerm, Rows};
@@ -129,13 +129,8 @@ impl<D: Device> Gemm<D> {
     fn choose(&self, params: &GemmParams) -> Result<&GemmKernel<D>> {
         let (m, n) = size(params);
         let pieces = u64::from(params.count) * u64::from(params.splits);
-        let takes = |tile: &GemmTile| {
-            m <= tile.most_rows
-                && n.div_ceil(tile.columns) as usize <= GRID
-                && (!tile.aligned || self.is_aligned(params))
-                && (!tile.step || is_step(params))
-                && (!tile.fills || blocks(tile, m, n) * pieces >= self.multiprocessors)
-        };
+        let asked = Asked { m, n, pieces, aligned: self.is_aligned(params), step: is_step(params) };
+        let takes = |tile: &GemmTile| asked.takes(tile, self.multiprocessors);
         let none = || {
             let most = GRID * self.kernels.iter().map(|kernel| kernel.tile.columns).max().unwrap_or(0) as usize;
             Error::unsupported(format!("a product with {n} columns"), format!("the CUDA kernels take at most {most}"))
@@ -161,6 +156,37 @@ impl<D: Device> Gemm<D> {
                 rows(&term.a) && rows(&term.b) && groups
             })
     }
+}
+
+/// What decides whether a kernel takes a product.
+struct Asked {
+    m: u32,
+    n: u32,
+    pieces: u64,
+    aligned: bool,
+    step: bool,
+}
+
+impl Asked {
+    /// Whether a kernel of such a tile takes it.
+    fn takes(&self, tile: &GemmTile, multiprocessors: u64) -> bool {
+        self.m <= tile.most_rows
+            && self.n.div_ceil(tile.columns) as usize <= GRID
+            && (!tile.aligned || self.aligned)
+            && (!tile.step || self.step)
+            && (!tile.fills || blocks(tile, self.m, self.n) * self.pieces >= multiprocessors)
+    }
+}
+
+/// The tile of the kernel that computes the product of a time step: `m` sequences, `n` columns of results, a sum over `k`, where a device has
+/// all kernels that its compute capability allows.
+pub(crate) fn step_tile(properties: &Properties, math: &str, m: usize, n: usize, k: usize) -> Option<GemmTile> {
+    let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
+    let aligned = (k as u64 * u64::from(catalog::gemm_element_bytes(math))).is_multiple_of(ALIGNED);
+    let asked = Asked { m: m as u32, n: n as u32, pieces: 1, aligned, step: true };
+    let multiprocessors = u64::from(properties.multiprocessors);
+    let takes = |tile: &GemmTile| tile.min_compute <= compute && asked.takes(tile, multiprocessors);
+    catalog::gemm_tiles(math).into_iter().find(takes)
 }
 
 /// Whether the sums are of one term, in one piece, and all rows in groups of one.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 
-use super::super::super::device::DevicePtr;
 use super::super::super::device::emulated::{Emulated, EmulatedStream, Schedule};
 use super::super::super::device::memory::DeviceBuffer;
+use super::super::super::device::{Device, DevicePtr};
 use super::super::params::{GemmParams, GemmProblem, GemmTerm, Rows};
-use super::{Gemm, GemmKernel, Orientation, ProductShape, launch};
+use super::{Gemm, GemmKernel, Orientation, ProductShape, launch, step_tile};
 use crate::dtype::{Element, Stored};
 
 /// What a product is like. Sums have `terms` terms of `k` numbers each; rows of operands and results stand in groups of `group`.
@@ -302,6 +302,13 @@ fn odd_alignments_have_a_kernel_of_their_own() {
     assert_eq!(name(16, 3072, 4096, 65), "small");
     let shape = ProductShape { m: 16384, n: 3072, strides: [64, 64], terms: 1, count: 1, splits: 1 };
     assert_eq!(gemm.kernel_of(&shape).unwrap(), "gemm_nt_bf16_pipelined_wide");
+    // The plan's estimate of a step is of the kernel that computes it.
+    for (m, n, k) in [(1, 64, 64), (16, 3072, 768), (16, 3072, 769), (33, 96, 32), (64, 4096, 1024), (2048, 4096, 1024)]
+    {
+        let shape = ProductShape { m, n, strides: [k, k], terms: 1, count: 1, splits: 1 };
+        let tile = step_tile(device.properties(), "bf16", m, n, k).unwrap();
+        assert_eq!(gemm.kernel_of(&shape).unwrap(), tile.entry("nt", "bf16"), "{m} by {n} over {k}");
+    }
     let turing = Emulated::with_compute_capability((7, 5), Schedule { seed: 0, starve: false }).unwrap();
     for math in ["bf16", "f32"] {
         let kernels = Gemm::load(&turing, Orientation::Nt, math).unwrap().kernels;
