@@ -37,6 +37,8 @@ pub trait Simd<E: Scalar>: Copy {
 
     /// Asks for the cache line of an element that will be needed soon.
     fn prefetch(self, from: &E);
+    /// The same, for the element `ahead` after the first of a slice, which need not be there.
+    fn prefetch_ahead(self, from: &[E], ahead: usize);
     /// All lanes `value`.
     fn splat(self, value: E) -> Self::V;
     /// The first [`LANES`](Self::LANES) elements.

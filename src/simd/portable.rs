@@ -20,6 +20,9 @@ macro_rules! portable {
 
             #[inline(always)]
             fn prefetch(self, _: &$E) {}
+
+            #[inline(always)]
+            fn prefetch_ahead(self, _: &[$E], _: usize) {}
             #[inline(always)]
             fn splat(self, value: $E) -> Self::V {
                 [value; LANES]

@@ -80,6 +80,11 @@ macro_rules! arithmetic {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(from).cast()) }
         }
         #[inline(always)]
+        fn prefetch_ahead(self, from: &[$E], ahead: usize) {
+            // A prefetch of an address that is not mapped does nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(ahead).cast()) }
+        }
+        #[inline(always)]
         fn splat(self, value: $E) -> $V {
             unsafe { $set1(value) }
         }

@@ -17,6 +17,10 @@ pub(crate) enum Start<'a, E> {
     Bias(&'a [E]),
 }
 
+/// Rows of a panel by which its lines are asked for before they are needed: what the second cache takes to answer, and part of what the
+/// third does.
+const AHEAD: usize = 8;
+
 /// One tile of the output: some rows by a panel.
 pub(super) struct Tile<'a, E> {
     /// `[k][rows]`
@@ -68,6 +72,8 @@ impl<const ROWS: usize, E: CpuElement> Kernel<E> for TileOf<'_, '_, ROWS, E> {
         }
         let mut sums = [[s.splat(E::zero()); 2]; ROWS];
         for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(2 * S::LANES)) {
+            s.prefetch_ahead(b, AHEAD * 2 * S::LANES);
+            s.prefetch_ahead(b, AHEAD * 2 * S::LANES + S::LANES);
             let (low, high) = (s.load(&b[..S::LANES]), s.load(&b[S::LANES..]));
             for r in 0..ROWS {
                 let value = s.splat(a[r]);

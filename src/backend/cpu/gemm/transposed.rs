@@ -9,7 +9,7 @@ use crate::backend::cpu::CpuElement;
 use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 
 /// Columns of the right operand that [`multiply_transposed`] packs at once.
-const BLOCK_COLUMNS: usize = 256;
+const BLOCK_COLUMNS: usize = 1024;
 
 /// Tiles that [`multiply_transposed`] packs of the left operand at once.
 const TILES_PACKED: usize = 8;
