@@ -10,7 +10,7 @@ use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, output_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::{Divide, divide};
+use super::threads::Divide;
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
@@ -131,21 +131,19 @@ impl<E: CpuElement> Call<'_, E> {
                     self.used_row(view.input_hidden, g.input_row(column), width)
                 });
                 let saved = kept.saved(g, layer, direction);
-                divide(
-                    RowsProduct {
-                        isa: self.isa,
-                        sequences: &sequences,
-                        rows: 0..sequences.valid_rows(),
-                        source: Rows::inner(&*saved.gates, g.gate_width).features(0, g.gate_rows),
-                        panels,
-                        c: &mut *target,
-                        base: 0,
-                        stride: width,
-                        start: if direction == 0 { Start::Set } else { Start::Add },
-                        scratch: &mut *ws.scratch,
-                    },
-                    self.sizes.workers,
-                );
+                let product = RowsProduct {
+                    isa: self.isa,
+                    sequences: &sequences,
+                    rows: 0..sequences.valid_rows(),
+                    source: Rows::inner(&*saved.gates, g.gate_width).features(0, g.gate_rows),
+                    panels,
+                    c: &mut *target,
+                    base: 0,
+                    stride: width,
+                    start: if direction == 0 { Start::Set } else { Start::Add },
+                    scratch: &mut *ws.scratch,
+                };
+                self.threads.workers(self.sizes.workers).divide(product);
             }
             if layer > 0 && self.dropout.is_active() {
                 for index in 0..sequences.valid_rows() {
@@ -254,7 +252,7 @@ impl<E: CpuElement> Call<'_, E> {
             dc0: &mut *dc0,
             scratch: &mut *ws.scratch,
         };
-        divide(work, g.step_workers(self.threads));
+        self.threads.workers(g.step_workers(self.threads)).divide(work);
         if sequences.have_resets() {
             add(ws.dh, dh0);
             add(ws.dc, dc0);

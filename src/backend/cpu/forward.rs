@@ -10,7 +10,7 @@ use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, input_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::{Divide, divide};
+use super::threads::Divide;
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
@@ -181,21 +181,19 @@ impl<E: CpuElement> Call<'_, E> {
             let panels = self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
                 self.used_row(weights.input_hidden, g.input_row(column), width)
             });
-            divide(
-                RowsProduct {
-                    isa,
-                    sequences,
-                    rows: 0..sequences.valid_rows(),
-                    source: input,
-                    panels,
-                    c: &mut *saved.gates,
-                    base: 0,
-                    stride: g.gate_width,
-                    start: Start::Bias(bias),
-                    scratch: &mut *ws.scratch,
-                },
-                self.sizes.workers,
-            );
+            let product = RowsProduct {
+                isa,
+                sequences,
+                rows: 0..sequences.valid_rows(),
+                source: input,
+                panels,
+                c: &mut *saved.gates,
+                base: 0,
+                stride: g.gate_width,
+                start: Start::Bias(bias),
+                scratch: &mut *ws.scratch,
+            };
+            self.threads.workers(self.sizes.workers).divide(product);
         }
 
         for position in 0..g.batch {
@@ -232,7 +230,7 @@ impl<E: CpuElement> Call<'_, E> {
             training,
             scratch: &mut *ws.scratch,
         };
-        divide(work, g.step_workers(self.threads));
+        self.threads.workers(g.step_workers(self.threads)).divide(work);
     }
 
     /// `gates = x + bias`, where the input is gates: those of one direction, brought to the order of the columns.

@@ -10,8 +10,8 @@ use crate::dtype::DType;
 use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
-/// Weights that a thread reads in a few microseconds.
-const ROW_WEIGHTS: usize = 100_000;
+/// Weights that a thread reads in about a microsecond.
+const ROW_WEIGHTS: usize = 20_000;
 
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
@@ -191,11 +191,10 @@ impl Geometry {
         (rows * self.widest_input as f64, rows * self.head_size() as f64)
     }
 
-    /// Threads for the products over all steps. A single sequence's time loop stays on one thread, so that there the products
-    /// alone must be worth the move to the pool.
+    /// Threads for the products over all steps.
     fn workers(&self, threads: &Threads) -> usize {
         let (input, steps) = self.operations();
-        threads.worth(if self.batch == 1 { input / 4.0 } else { input.max(steps) })
+        threads.worth(input.max(steps))
     }
 
     /// Threads for the time loop. Each takes sequences; below eight each, reading the weights costs more than

@@ -16,7 +16,8 @@
 //! | `steps` | a tensor that threads write, some sequences each |
 //! | `geometry` | sizes of operands, reserve and workspace |
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
-//! | `threads` | the pool, and work that divides itself |
+//! | `threads` | work that divides itself among threads |
+//! | `team` | helper threads that wait awake for a while |
 //! | `products` | products over all steps, packed and divided among threads |
 //! | `saved` | what training keeps from forward to backward |
 //! | `forward`, `backward` | the time loops |
@@ -45,6 +46,7 @@ mod recurrent;
 mod saved;
 mod sequences;
 mod steps;
+mod team;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -231,7 +233,9 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         let sizes = &*self.sizes(plan);
         plan.check_forward(ForwardMode::Inference, sizes.temp.workspace, &args)?;
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
-        self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, None))
+        self.threads.start(sizes.workers)?;
+        (E::passes().forward)(&call, args, None);
+        Ok(())
     }
 
     fn forward_training<S: BorrowMut<[E]>>(
@@ -294,7 +298,9 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, args.dropout_seed);
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        self.threads.run(sizes.workers, || (E::passes().forward)(&call, args, Some(reserve)))
+        self.threads.start(sizes.workers)?;
+        (E::passes().forward)(&call, args, Some(reserve));
+        Ok(())
     }
 
     fn copy_states(&self, plan: &CpuPlan, reserve: &[E], to: &mut [E]) {
@@ -312,7 +318,9 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        self.threads.run(sizes.workers, || (E::passes().backward_data)(&call, args, reserve))
+        self.threads.start(sizes.workers)?;
+        (E::passes().backward_data)(&call, args, reserve);
+        Ok(())
     }
 
     fn run_backward_weights(
@@ -326,7 +334,9 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
-        self.threads.run(sizes.workers, || (E::passes().backward_weights)(&call, args, reserve, grad))
+        self.threads.start(sizes.workers)?;
+        (E::passes().backward_weights)(&call, args, reserve, grad);
+        Ok(())
     }
 }
 

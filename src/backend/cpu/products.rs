@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Call;
 use super::gemm::{self, Panels, Start};
 use super::sequences::{Rows, Sequences};
-use super::threads::{Divide, divide, share};
+use super::threads::{Divide, Workers, share};
 use crate::backend::cpu::CpuElement;
 use crate::simd::Isa;
 
@@ -57,7 +57,8 @@ impl<E: CpuElement> Call<'_, E> {
         let out = &mut out[..panels * width * k];
         // Moving an element costs about as much as ten operations of a product.
         let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.sizes.workers);
-        divide(Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack }, workers);
+        let work = Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack };
+        self.threads.workers(workers).divide(work);
         Panels::new(out, k, n)
     }
 }
@@ -138,7 +139,7 @@ impl<E: CpuElement> Divide for RowsProduct<'_, E> {
             |index| (sequences.valid_row(index) - base) * stride,
             start,
             scratch,
-            1,
+            Workers::ONE,
         );
     }
 }

@@ -1,26 +1,25 @@
-//! Threads: a pool that starts with the first problem large enough to need it, and work that divides itself.
+//! Threads: a team that starts with the first problem large enough to need it, and work that divides itself.
 
 use std::num::NonZeroUsize;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rayon_core::{ThreadPool, ThreadPoolBuilder};
-
+use super::team::{MOST_PARTS, Team};
 use crate::error::{Error, Result};
 
-/// Operations (multiplications and additions) below which a part of the work is not worth a thread: some 40 µs, a few times
-/// what handing it over takes.
-const WORTH_A_THREAD: f64 = 3e6;
+/// Operations (multiplications and additions) below which a part of the work is not worth a thread: some 10 µs, many times what handing
+/// it to a helper takes that is awake.
+const WORTH_A_THREAD: f64 = 1e6;
 
 /// The threads of a backend.
 #[derive(Debug)]
 pub(crate) struct Threads {
     count: NonZeroUsize,
-    pool: OnceLock<ThreadPool>,
+    team: OnceLock<Team>,
 }
 
 impl Threads {
     pub(crate) fn new(count: NonZeroUsize) -> Self {
-        Threads { count, pool: OnceLock::new() }
+        Threads { count, team: OnceLock::new() }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -32,41 +31,82 @@ impl Threads {
         ((operations / WORTH_A_THREAD) as usize).clamp(1, self.count())
     }
 
-    /// Runs `work`, which may [`divide`] itself among `workers`; on the calling thread if that is one.
-    pub(crate) fn run<R: Send>(&self, workers: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
-        if workers <= 1 {
-            return Ok(work());
+    /// Starts the team if there is work for more than one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where the system starts no more threads.
+    pub(crate) fn start(&self, workers: usize) -> Result<()> {
+        if workers > 1 && self.team.get().is_none() {
+            let team = Team::start(self.count().min(MOST_PARTS)).map_err(|error| {
+                let way_out = format!("{error}; use CpuBackend::with_threads with fewer");
+                Error::unsupported(format!("a team of {} threads", self.count), way_out)
+            })?;
+            // Another caller's, started meanwhile, is as good.
+            self.team.get_or_init(|| team);
         }
-        let pool = match self.pool.get() {
-            Some(pool) => pool,
-            None => {
-                let pool = ThreadPoolBuilder::new()
-                    .num_threads(self.count())
-                    .thread_name(|index| format!("fused-rnn {index}"))
-                    .build()
-                    .map_err(|error| {
-                        Error::unsupported(
-                            format!("a pool of {} threads", self.count),
-                            format!("{error}; use CpuBackend::with_threads with fewer"),
-                        )
-                    })?;
-                self.pool.get_or_init(|| pool)
-            }
-        };
-        let (mut work, mut result) = (Some(work), None);
-        install(pool, &mut || result = work.take().map(|work| work()));
-        Ok(result.expect("install has run the work"))
+        Ok(())
+    }
+
+    /// At most `count` of the threads, where the team has been [started](Self::start); otherwise the caller.
+    pub(crate) fn workers(&self, count: usize) -> Workers<'_> {
+        Workers { team: self.team.get(), count }
     }
 }
 
-/// What the pool runs is compiled once, not for each kind of work.
-fn install(pool: &ThreadPool, work: &mut (dyn FnMut() + Send)) {
-    pool.install(work);
+/// Threads for one piece of work.
+#[derive(Clone, Copy)]
+pub(crate) struct Workers<'a> {
+    team: Option<&'a Team>,
+    count: usize,
 }
 
-/// The same for what is divided.
-fn join(a: &mut (dyn FnMut() + Send), b: &mut (dyn FnMut() + Send)) {
-    rayon_core::join(a, b);
+impl Workers<'_> {
+    /// The calling thread.
+    pub(crate) const ONE: Workers<'static> = Workers { team: None, count: 1 };
+
+    /// Parts that work is divided into.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Does `work`, a part on each thread.
+    pub(crate) fn divide<W: Divide>(self, work: W) {
+        let (Some(team), 2..) = (self.team, self.count) else { return work.run() };
+        let count = self.count.min(MOST_PARTS);
+        let (mut few, mut many) = ([const { Part::none() }; FEW], Vec::new());
+        let parts = match few.get_mut(..count) {
+            Some(few) => few,
+            None => {
+                many.resize_with(count, Part::none);
+                &mut many[..]
+            }
+        };
+        let mut rest = work;
+        for (at, part) in parts[1..].iter_mut().enumerate() {
+            let (first, others) = rest.split(1, count - at);
+            *part = Part(Mutex::new(Some(first)));
+            rest = others;
+        }
+        parts[0] = Part(Mutex::new(Some(rest)));
+        let parts = &*parts;
+        team.run(count, |at| {
+            let part = parts[at].0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            part.into_iter().for_each(W::run);
+        });
+    }
+}
+
+/// Parts of work that need no allocation.
+const FEW: usize = 16;
+
+/// A part until a thread takes it.
+struct Part<W>(Mutex<Option<W>>);
+
+impl<W> Part<W> {
+    const fn none() -> Self {
+        Part(Mutex::new(None))
+    }
 }
 
 /// Work that can be split in two. However it is split, the results are the same bits.
@@ -75,20 +115,6 @@ pub(crate) trait Divide: Sized + Send {
     fn split(self, left: usize, of: usize) -> (Self, Self);
     /// Does the work.
     fn run(self);
-}
-
-/// Does `work` on `workers` threads of the pool that the caller runs in.
-pub(crate) fn divide<W: Divide>(work: W, workers: usize) {
-    if workers <= 1 {
-        work.run();
-    } else {
-        let left = workers / 2;
-        let (a, b) = work.split(left, workers);
-        let (mut a, mut b) = (Some(a), Some(b));
-        let divide_part =
-            |part: &mut Option<W>, workers| part.take().into_iter().for_each(|part| divide(part, workers));
-        join(&mut || divide_part(&mut a, left), &mut || divide_part(&mut b, workers - left));
-    }
 }
 
 /// The first `left` of `of` shares of `len`.

@@ -10,7 +10,7 @@ use super::products::share_scratch;
 use super::recurrent::AddProduct;
 use super::saved::{Kept, Saved, input_of, output_of};
 use super::sequences::{Rows, Sequences};
-use super::threads::{Divide, divide, share};
+use super::threads::{Divide, share};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardWeightsArgs, HostBackend, WeightGrad};
 use crate::rnn::CandidateTerm;
@@ -88,7 +88,7 @@ impl<E: CpuElement> Call<'_, E> {
                     zero(gradient.hidden_bias, 1);
                 }
                 let k = sequences.valid_rows();
-                let workers = self.sizes.workers;
+                let workers = self.threads.workers(self.sizes.workers);
                 let isa = self.isa;
                 // Both biases have the same gradient, save where a gate acts on one of them.
                 let same_bias = g.candidate != CandidateTerm::Apart;
@@ -113,7 +113,7 @@ impl<E: CpuElement> Call<'_, E> {
                         start,
                         scratch: &mut *scratch,
                     };
-                    divide(product, workers);
+                    workers.divide(product);
                 }
                 let n = g.head_size();
                 let second = g.candidate();
@@ -137,11 +137,11 @@ impl<E: CpuElement> Call<'_, E> {
                     };
                     let c = &mut gradient.hidden_hidden[rows.start * n..rows.end * n];
                     if g.heads == 1 {
-                        divide(WeightsProduct { c, ..product }, workers);
+                        workers.divide(WeightsProduct { c, ..product });
                         continue;
                     }
                     // The bias alone, then the blocks.
-                    divide(product, workers);
+                    workers.divide(product);
                     let product = BlocksProduct {
                         isa,
                         sequences,
@@ -156,7 +156,7 @@ impl<E: CpuElement> Call<'_, E> {
                         start,
                         scratch: &mut *scratch,
                     };
-                    divide(product, workers);
+                    workers.divide(product);
                 }
                 if g.projected {
                     let unprojected = Rows::inner(&*saved.unprojected, hidden);
@@ -174,7 +174,7 @@ impl<E: CpuElement> Call<'_, E> {
                         start,
                         scratch: &mut *scratch,
                     };
-                    divide(product, workers);
+                    workers.divide(product);
                 }
                 if d.peepholes {
                     if grad == WeightGrad::Set {

@@ -69,7 +69,7 @@ impl<E: CpuElement> Call<'_, E> {
                     offset,
                     start,
                     scratch,
-                    self.sizes.row_workers,
+                    self.threads.workers(self.sizes.row_workers),
                 );
             }
             Operand::ByRows { data, n } => {

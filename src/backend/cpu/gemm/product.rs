@@ -7,7 +7,7 @@ use super::blocks::{BLOCK_ROWS, Block, Blocks};
 use super::pack::Panels;
 use super::tile::{Start, Tile, finish, tile};
 use crate::backend::cpu::CpuElement;
-use crate::backend::cpu::threads::{Divide, divide, share};
+use crate::backend::cpu::threads::{Divide, Workers, share};
 use crate::simd::{Isa, Kernel, Simd};
 
 /// Elements of scratch that [`multiply`] needs for `m` rows and `k` products.
@@ -30,7 +30,7 @@ pub(crate) fn multiply<'s, E: CpuElement>(
     offset: impl Fn(usize) -> usize,
     start: Start<'_, E>,
     scratch: &mut [E],
-    row_workers: usize,
+    row_workers: Workers<'_>,
 ) {
     let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();
@@ -39,7 +39,7 @@ pub(crate) fn multiply<'s, E: CpuElement>(
     if rows.len() == 1 {
         // A vector times a matrix: nothing to pack.
         let (a, c) = (&row(rows.start)[..b.k], &mut c[offset(rows.start)..][..b.n]);
-        divide(RowProduct { isa, a, b, panels: 0..panels, c, start }, row_workers);
+        row_workers.divide(RowProduct { isa, a, b, panels: 0..panels, c, start });
         return;
     }
     for first in rows.clone().step_by(block_rows) {

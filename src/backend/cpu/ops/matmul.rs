@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::gemm::{self, Panels, Start, gemv};
-use crate::backend::cpu::threads::{Divide, Threads, divide, share};
+use crate::backend::cpu::threads::{Divide, Threads, Workers, share};
 use crate::backend::ops::{MatMul, Orientation};
 use crate::dtype::Scalar;
 use crate::error::Result;
@@ -122,14 +122,18 @@ impl Products {
             return Ok(());
         }
         let scratch = &mut scratch[..self.workspace::<E>()];
-        let batch = Batch { all: self, alpha: E::of(alpha), a, b, c, grad, scratch };
-        threads.run(self.across.max(self.within), || divide(batch, self.across))
+        threads.start(self.across.max(self.within))?;
+        let within = threads.workers(self.within);
+        let batch = Batch { all: self, within, alpha: E::of(alpha), a, b, c, grad, scratch };
+        threads.workers(self.across).divide(batch);
+        Ok(())
     }
 }
 
 /// Some products, one after the other.
 struct Batch<'a, E> {
     all: Products,
+    within: Workers<'a>,
     alpha: E,
     a: &'a [E],
     b: &'a [E],
@@ -141,19 +145,19 @@ struct Batch<'a, E> {
 
 impl<E: CpuElement> Divide for Batch<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let Batch { all, alpha, a, b, c, grad, scratch } = self;
+        let Batch { all, within, alpha, a, b, c, grad, scratch } = self;
         let MatMul { m, n, k, .. } = all.product;
         let count = share(c.len() / (m * n), left, of);
         let (a_left, a_right) = a.split_at(count * m * k);
         let (b_left, b_right) = b.split_at(count * n * k);
         let (c_left, c_right) = c.split_at_mut(count * m * n);
         let (scratch_left, scratch_right) = scratch.split_at_mut(scratch.len() / of * left);
-        let part = |a, b, c, scratch| Batch { all, alpha, a, b, c, grad, scratch };
+        let part = |a, b, c, scratch| Batch { all, within, alpha, a, b, c, grad, scratch };
         (part(a_left, b_left, c_left, scratch_left), part(a_right, b_right, c_right, scratch_right))
     }
 
     fn run(self) {
-        let Batch { all, alpha, a, b, c, grad, scratch } = self;
+        let Batch { all, within, alpha, a, b, c, grad, scratch } = self;
         let MatMul { orientation, m, n, k, .. } = all.product;
         let single = MatMul::single(orientation, m, n, k);
         if is_small(&single) {
@@ -163,10 +167,10 @@ impl<E: CpuElement> Divide for Batch<'_, E> {
             if all.is_in_place() {
                 let a = scaled(alpha, a, scratch);
                 for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
-                    divide(SomeColumns { isa: all.isa, a, b, n, first: 0, c, start: start(grad) }, all.within);
+                    within.divide(SomeColumns { isa: all.isa, a, b, n, first: 0, c, start: start(grad) });
                 }
             } else {
-                Product { all, alpha, a, b, grad }.run(c, scratch);
+                Product { all, within, alpha, a, b, grad }.run(c, scratch);
             }
         }
     }
@@ -291,6 +295,7 @@ fn small_one<E: Scalar>(orientation: Orientation, [m, n, k]: [usize; 3], alpha: 
 #[derive(Clone, Copy)]
 struct Product<'a, E> {
     all: Products,
+    within: Workers<'a>,
     alpha: E,
     a: &'a [E],
     b: &'a [E],
@@ -299,13 +304,11 @@ struct Product<'a, E> {
 
 impl<E: CpuElement> Product<'_, E> {
     fn run(&self, c: &mut [E], scratch: &mut [E]) {
-        let Products { isa, within, product, .. } = self.all;
+        let within = self.within;
+        let Products { isa, product, .. } = self.all;
         let MatMul { orientation, m, n, k, .. } = product;
         if orientation == Orientation::Tn {
-            divide(
-                SomeRows { of: self, rows: 0..m, columns: 0..n, panels: Panels::new(&[], k, n), c, scratch },
-                within,
-            );
+            within.divide(SomeRows { of: self, rows: 0..m, columns: 0..n, panels: Panels::new(&[], k, n), c, scratch });
             return;
         }
         let block = self.all.block::<E>();
@@ -314,14 +317,14 @@ impl<E: CpuElement> Product<'_, E> {
             let columns = first..n.min(first + block);
             let packed = &mut packed[..gemm::panels_len::<E>(isa, k, columns.len())];
             let panels = 0..columns.len().div_ceil(2 * isa.lanes::<E>());
-            divide(Packing { of: self, columns: columns.clone(), panels, out: &mut *packed }, within);
+            within.divide(Packing { of: self, columns: columns.clone(), panels, out: &mut *packed });
             let panels = Panels::new(packed, k, columns.len());
-            if m < ROWS_FOR_A_THREAD * within {
+            if m < ROWS_FOR_A_THREAD * within.count() {
                 for i in 0..m {
                     self.rows(i..i + 1, &columns, panels, &mut c[i * n..][..n], scratch, within);
                 }
             } else {
-                divide(SomeRows { of: self, rows: 0..m, columns, panels, c: &mut *c, scratch: &mut *scratch }, within);
+                within.divide(SomeRows { of: self, rows: 0..m, columns, panels, c: &mut *c, scratch: &mut *scratch });
             }
         }
     }
@@ -334,7 +337,7 @@ impl<E: CpuElement> Product<'_, E> {
         panels: Panels<'_, E>,
         c: &mut [E],
         scratch: &mut [E],
-        row_workers: usize,
+        row_workers: Workers<'_>,
     ) {
         let Products { isa, product, .. } = self.all;
         let MatMul { orientation, m, n, k, .. } = product;
@@ -414,7 +417,7 @@ impl<E: CpuElement> Divide for SomeRows<'_, E> {
     fn run(self) {
         let SomeRows { of, rows, columns, panels, c, scratch } = self;
         if !rows.is_empty() {
-            of.rows(rows, &columns, panels, c, scratch, 1);
+            of.rows(rows, &columns, panels, c, scratch, Workers::ONE);
         }
     }
 }

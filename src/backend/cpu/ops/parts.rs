@@ -3,7 +3,7 @@
 //! A row is whatever is computed on its own: an element, a row of a matrix, a column of sums. Its results do not depend on which thread
 //! computes it beside which others.
 
-use crate::backend::cpu::threads::{Divide, Threads, divide, share};
+use crate::backend::cpu::threads::{Divide, Threads, share};
 use crate::error::Result;
 
 /// Tensors that can be cut between two rows.
@@ -69,7 +69,9 @@ pub(super) fn by_rows<P: Part, W: Fn(usize, P) + Sync>(
         work(0, parts);
         return Ok(());
     }
-    threads.run(workers, || divide(Rows { first: 0, count: rows, parts, work: &work }, workers))
+    threads.start(workers)?;
+    threads.workers(workers).divide(Rows { first: 0, count: rows, parts, work: &work });
+    Ok(())
 }
 
 struct Rows<'w, P, W> {
