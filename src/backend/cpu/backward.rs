@@ -359,7 +359,8 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
 
     fn run(mut self) {
         let sequences = self.shared.sequences;
-        for (t, rows) in sequences.steps(!self.shared.reverse, self.first..self.first + self.rows) {
+        let steps = sequences.shape.seq_len;
+        for (t, rows) in sequences.steps(!self.shared.reverse, 0..steps, self.first..self.first + self.rows) {
             self.add_output_gradient(t, rows);
             self.step(t, rows);
             self.reset(t, rows);

@@ -1,4 +1,6 @@
-//! Forward: one product over all steps, then the time loop.
+//! Forward, by chunks of time steps: the product with their inputs, then their part of the time loop, which finds the gates in the cache.
+
+use std::ops::Range;
 
 use super::Call;
 use super::cells::{ForwardRow, Options, Part};
@@ -14,7 +16,7 @@ use super::threads::Divide;
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
-use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput};
+use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput, RnnShape};
 
 /// Workspace of the forward pass that every layer and direction uses in turn.
 struct Workspace<'a, E> {
@@ -26,7 +28,16 @@ struct Workspace<'a, E> {
     h: &'a mut [E],
     c: &'a mut [E],
     u: &'a mut [E],
+    chunk_outputs: &'a mut [E],
     scratch: &'a mut [E],
+}
+
+/// Where the outputs of a layer and direction go.
+enum Outputs<'a, E> {
+    /// To rows of steps and positions.
+    InOrder(Steps<'a, E>),
+    /// To `y`, whose sequences are in another order than the positions: through a buffer of a chunk.
+    Reordered(&'a mut [E]),
 }
 
 impl<E: CpuElement> Call<'_, E> {
@@ -51,6 +62,7 @@ impl<E: CpuElement> Call<'_, E> {
             h: parts.next(space.output_state),
             c: parts.next(space.cell_state),
             u: parts.next(space.hidden_state),
+            chunk_outputs: parts.next(space.chunk_outputs),
             scratch: &mut [],
         };
         let inference_gates = parts.next(space.gates);
@@ -61,13 +73,13 @@ impl<E: CpuElement> Call<'_, E> {
 
         for layer in 0..g.layers {
             let top = layer + 1 == g.layers;
-            // Where the input lies, and where an output goes that cannot be written to `y` right away.
+            // Where the input lies, and where the output of a layer below another goes.
             let (below, above): (&[E], &mut [E]) = if !training {
-                let (even, odd) = outputs.split_at_mut(g.outputs_len());
+                let (even, odd) = outputs.split_at_mut(g.outputs_len().min(outputs.len()));
                 if layer % 2 == 0 { (odd, even) } else { (even, odd) }
             } else {
                 let (below, above) = kept.between.split_at_mut(layer * g.between_len());
-                (below, if top { &mut *outputs } else { above })
+                (below, above)
             };
             let input = match layer {
                 0 => Rows::outer(x, g.input, layout),
@@ -76,13 +88,14 @@ impl<E: CpuElement> Call<'_, E> {
             };
             for direction in 0..g.directions {
                 let view = self.plan.weights.view(weights, layer, direction);
-                let features = (direction * g.output, g.output);
-                let out = if top && sequences.are_full() {
-                    Steps::outer(&mut *y, shape, g.features(), layout)
+                let (first, width) = (direction * g.output, g.output);
+                let out = if !top {
+                    Outputs::InOrder(Steps::inner(&mut *above, shape, g.features()).features(first, width))
+                } else if sequences.are_full() {
+                    Outputs::InOrder(Steps::outer(&mut *y, shape, g.features(), layout).features(first, width))
                 } else {
-                    Steps::inner(&mut *above, shape, g.features())
+                    Outputs::Reordered(&mut *y)
                 };
-                let out = out.features(features.0, features.1);
                 let saved = if training {
                     let len = g.saved();
                     let start = (layer * g.directions + direction) * len.total();
@@ -119,30 +132,25 @@ impl<E: CpuElement> Call<'_, E> {
                 }
             }
             if top && !sequences.are_full() {
-                self.write_outputs(&sequences, Rows::inner(above, g.features()), y);
+                self.fill_padded_outputs(&sequences, y);
             }
         }
     }
 
-    /// Copies the top layer's outputs to `y`, and fills its padded steps.
-    fn write_outputs(&self, sequences: &Sequences<'_>, outputs: Rows<'_, E>, y: &mut [E]) {
+    /// Fills the padded steps of `y`: with zeros, or under [`PaddedOutput::Hold`] in the forward direction with the last valid output.
+    fn fill_padded_outputs(&self, sequences: &Sequences<'_>, y: &mut [E]) {
         let (g, d) = (&self.geometry, &self.plan.descriptor);
-        for t in 0..g.seq_len {
-            for position in 0..g.batch {
-                let row = self.plan.row(t, sequences.at(position));
-                let y = &mut y[row * g.features()..][..g.features()];
-                if t < sequences.length(position) {
-                    y.copy_from_slice(outputs.row(sequences, t, position));
-                    continue;
-                }
+        for position in 0..g.batch {
+            let row = |t: usize| self.plan.row(t, sequences.at(position)) * g.features();
+            let length = sequences.length(position);
+            for t in length..g.seq_len {
                 for direction in 0..g.directions {
-                    let (first, width) = (direction * g.output, g.output);
-                    let y = &mut y[first..first + width];
+                    let features = direction * g.output..(direction + 1) * g.output;
                     if d.padded_output == PaddedOutput::Hold && !d.direction.is_reverse(direction) {
-                        let last = sequences.length(position) - 1;
-                        y.copy_from_slice(outputs.features(first, width).row(sequences, last, position));
+                        let last = row(length - 1);
+                        y.copy_within(last + features.start..last + features.end, row(t) + features.start);
                     } else {
-                        y.fill(E::zero());
+                        y[row(t)..][features].fill(E::zero());
                     }
                 }
             }
@@ -157,7 +165,7 @@ impl<E: CpuElement> Call<'_, E> {
         input: Rows<'_, E>,
         weights: &LayerWeights<&[E]>,
         saved: Saved<'_, E>,
-        out: Steps<'_, E>,
+        mut out: Outputs<'_, E>,
         ws: &mut Workspace<'_, E>,
     ) {
         let g = &self.geometry;
@@ -175,26 +183,11 @@ impl<E: CpuElement> Call<'_, E> {
         self.add_biases(weights, ws.bias);
         let (bias, candidate_bias) = ws.bias.split_at(g.gate_rows);
 
-        if g.of_gates {
-            self.read_gates(place.1, sequences, input, bias, &mut *saved.gates);
-        } else {
-            let panels = self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
+        let panels = (!g.of_gates).then(|| {
+            self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
                 self.used_row(weights.input_hidden, g.input_row(column), width)
-            });
-            let product = RowsProduct {
-                isa,
-                sequences,
-                rows: 0..sequences.valid_rows(),
-                source: input,
-                panels,
-                c: &mut *saved.gates,
-                base: 0,
-                stride: g.gate_width,
-                start: Start::Bias(bias),
-                scratch: &mut *ws.scratch,
-            };
-            self.threads.workers(self.sizes.workers).divide(product);
-        }
+            })
+        });
 
         for position in 0..g.batch {
             let sequence = sequences.at(position);
@@ -215,31 +208,90 @@ impl<E: CpuElement> Call<'_, E> {
             candidate_bias,
         };
         let shape = self.plan.shape;
-        let work = ForwardLoop {
-            shared: &shared,
-            first: 0,
-            rows: g.batch,
-            gates: Steps::inner(saved.gates, shape, g.gate_width),
-            cells: Steps::if_any(saved.cells, shape, g.others),
-            inputs: Steps::if_any(saved.inputs, shape, g.gate_rows),
-            unprojected: Steps::if_any(saved.unprojected, shape, g.hidden),
-            out,
-            h: &mut *ws.h,
-            c: &mut *ws.c,
-            u: &mut *ws.u,
-            training,
-            scratch: &mut *ws.scratch,
-        };
-        self.threads.workers(g.step_workers(self.threads)).divide(work);
+        let chunks = g.seq_len.div_ceil(self.sizes.chunk);
+        for chunk in 0..chunks {
+            let chunk = if shared.reverse { chunks - 1 - chunk } else { chunk };
+            let steps = chunk * self.sizes.chunk..g.seq_len.min((chunk + 1) * self.sizes.chunk);
+            let rows = sequences.valid_within(&steps);
+            let (base, count) = (steps.start * g.batch, steps.len() * g.batch);
+            // Inference has room for one chunk, training for all.
+            let first = if training { base } else { 0 };
+            let gates = &mut saved.gates[first * g.gate_width..][..count * g.gate_width];
+            match panels {
+                None => self.read_gates(place.1, sequences, rows, input, bias, &mut *gates, base),
+                Some(panels) => {
+                    let product = RowsProduct {
+                        isa,
+                        sequences,
+                        rows,
+                        source: input,
+                        panels,
+                        c: &mut *gates,
+                        base,
+                        stride: g.gate_width,
+                        start: Start::Bias(bias),
+                        scratch: &mut *ws.scratch,
+                    };
+                    self.threads.workers(self.sizes.workers).divide(product);
+                }
+            }
+            let shape_of_chunk = RnnShape { seq_len: steps.len(), ..shape };
+            let (out_first, chunk_out) = match &mut out {
+                Outputs::InOrder(out) => (0, out.reborrow()),
+                Outputs::Reordered(_) => {
+                    let buffer = &mut ws.chunk_outputs[..count * g.output];
+                    (steps.start, Steps::inner(buffer, shape_of_chunk, g.output))
+                }
+            };
+            let work = ForwardLoop {
+                shared: &shared,
+                first: 0,
+                rows: g.batch,
+                gates: Steps::inner(gates, shape_of_chunk, g.gate_width),
+                steps: steps.clone(),
+                cells: Steps::if_any(&mut *saved.cells, shape, g.others),
+                inputs: Steps::if_any(&mut *saved.inputs, shape, g.gate_rows),
+                unprojected: Steps::if_any(&mut *saved.unprojected, shape, g.hidden),
+                out: chunk_out,
+                out_first,
+                h: &mut *ws.h,
+                c: &mut *ws.c,
+                u: &mut *ws.u,
+                training,
+                scratch: &mut *ws.scratch,
+            };
+            self.threads.workers(g.step_workers(self.threads)).divide(work);
+            if let Outputs::Reordered(y) = &mut out {
+                let outputs = ws.chunk_outputs.chunks_exact(g.output);
+                for (row, output) in (base..base + count).zip(outputs) {
+                    let (t, position) = (row / g.batch, row % g.batch);
+                    if t < sequences.length(position) {
+                        let row = self.plan.row(t, sequences.at(position));
+                        y[row * g.features() + place.1 * g.output..][..g.output].copy_from_slice(output);
+                    }
+                }
+            }
+        }
     }
 
-    /// `gates = x + bias`, where the input is gates: those of one direction, brought to the order of the columns.
-    fn read_gates(&self, direction: usize, sequences: &Sequences<'_>, input: Rows<'_, E>, bias: &[E], gates: &mut [E]) {
+    /// `gates = x + bias` of some valid steps, where the input is gates: those of one direction, brought to the order of the columns. `gates`
+    /// begins with the internal row `base`.
+    #[allow(clippy::too_many_arguments)] // as above
+    fn read_gates(
+        &self,
+        direction: usize,
+        sequences: &Sequences<'_>,
+        rows: Range<usize>,
+        input: Rows<'_, E>,
+        bias: &[E],
+        gates: &mut [E],
+        base: usize,
+    ) {
         let g = &self.geometry;
         let input = input.features(direction * g.gate_rows, g.gate_rows);
-        for index in 0..sequences.valid_rows() {
+        for index in rows {
             let row = sequences.valid_row(index);
-            let (from, to) = (input.at(sequences, row), &mut gates[row * g.gate_width..][..g.gate_rows]);
+            let (from, to) = (input.at(sequences, row), &mut gates[(row - base) * g.gate_width..][..g.gate_rows]);
             for first in (0..g.gate_rows).step_by(g.hidden) {
                 let from = &from[g.input_row(first)..][..g.hidden];
                 let bias = &bias[first..first + g.hidden];
@@ -286,17 +338,22 @@ struct Shared<'a, E> {
     candidate_bias: &'a [E],
 }
 
-/// The time loop for the sequences at some positions.
+/// The time loop over a chunk of steps for the sequences at some positions.
 struct ForwardLoop<'a, 'y, E> {
     shared: &'a Shared<'a, E>,
+    /// The steps.
+    steps: Range<usize>,
     /// First position.
     first: usize,
     rows: usize,
+    /// Of these steps alone; the others are of all.
     gates: Steps<'a, E>,
     cells: Option<Steps<'a, E>>,
     inputs: Option<Steps<'a, E>>,
     unprojected: Option<Steps<'a, E>>,
     out: Steps<'y, E>,
+    /// The step that `out` begins with.
+    out_first: usize,
     /// State before and after each step.
     h: &'a mut [E],
     c: &'a mut [E],
@@ -309,8 +366,23 @@ struct ForwardLoop<'a, 'y, E> {
 
 impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let ForwardLoop { shared, first, rows, gates, cells, inputs, unprojected, out, h, c, u, training, scratch } =
-            self;
+        let ForwardLoop {
+            shared,
+            steps,
+            first,
+            rows,
+            gates,
+            cells,
+            inputs,
+            unprojected,
+            out,
+            out_first,
+            h,
+            c,
+            u,
+            training,
+            scratch,
+        } = self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
         let (gates, cells, inputs) = (gates.split(at), split_steps(cells, at), split_steps(inputs, at));
         let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
@@ -319,6 +391,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
         (
             ForwardLoop {
                 shared,
+                steps: steps.clone(),
                 first,
                 rows: at,
                 gates: gates.0,
@@ -326,6 +399,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
                 inputs: inputs.0,
                 unprojected: unprojected.0,
                 out: out.0,
+                out_first,
                 h: h.0,
                 c: c.0,
                 u: u.0,
@@ -334,6 +408,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
             },
             ForwardLoop {
                 shared,
+                steps,
                 first: first + at,
                 rows: rows - at,
                 gates: gates.1,
@@ -341,6 +416,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
                 inputs: inputs.1,
                 unprojected: unprojected.1,
                 out: out.1,
+                out_first,
                 h: h.1,
                 c: c.1,
                 u: u.1,
@@ -352,11 +428,11 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
 
     fn run(mut self) {
         let (sequences, width) = (self.shared.sequences, self.shared.call.geometry.output);
-        for (t, rows) in sequences.steps(self.shared.reverse, self.first..self.first + self.rows) {
+        for (t, rows) in sequences.steps(self.shared.reverse, self.steps.clone(), self.first..self.first + self.rows) {
             self.reset(t, rows);
             self.step(t, rows);
             for row in 0..rows {
-                self.out.row(t, row).copy_from_slice(&self.h[row * width..][..width]);
+                self.out.row(t - self.out_first, row).copy_from_slice(&self.h[row * width..][..width]);
             }
         }
     }
@@ -385,7 +461,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         let Shared { call, recurrent, candidate, candidate_bias, projection, .. } = *self.shared;
         let g = &call.geometry;
         let (width, hidden, output) = (g.gate_width, g.hidden, g.output);
-        let gates = self.gates.block(t, rows);
+        let gates = self.gates.block(t - self.steps.start, rows);
         if g.candidate == CandidateTerm::Apart {
             for row in gates.chunks_exact_mut(width) {
                 row[g.gate_rows..].copy_from_slice(candidate_bias);
@@ -397,7 +473,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             None => self.cells(t, rows, Part::Whole),
             Some(candidate) => {
                 self.cells(t, rows, Part::First);
-                let gates = self.gates.block(t, rows);
+                let gates = self.gates.block(t - self.steps.start, rows);
                 // The product adds to the rows that hold `q`, so it reads a copy.
                 for row in 0..rows {
                     self.u[row * hidden..][..hidden].copy_from_slice(&gates[row * width + g.gate_rows..][..hidden]);
@@ -422,7 +498,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         let Shared { call, options, projection, .. } = *self.shared;
         let g = &call.geometry;
         let (width, hidden, others) = (g.gate_width, g.hidden, g.others);
-        let gates = self.gates.block(t, rows);
+        let gates = self.gates.block(t - self.steps.start, rows);
         let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
         for row in 0..rows {
             ForwardRow {

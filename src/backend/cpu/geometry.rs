@@ -13,6 +13,12 @@ use crate::simd::Isa;
 /// Weights that a thread reads in about a microsecond.
 const ROW_WEIGHTS: usize = 20_000;
 
+/// Bytes of gates that a chunk of the forward pass has, about, so that inference needs no more for a longer sequence. In tests a chunk has few steps.
+const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 2 << 20 };
+
+/// Rows of a chunk for each thread, at least: weights that fill the last cache are brought there anew for each of the two products of a chunk.
+const CHUNK_ROWS: usize = if cfg!(test) { 1 } else { 4096 };
+
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
@@ -210,6 +216,12 @@ impl Geometry {
         if self.batch == 1 && self.heads == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
 
+    /// Steps that the forward pass computes at a time: the product with their inputs, then their part of the time loop.
+    fn chunk<E>(&self, threads: &Threads) -> usize {
+        let rows = CHUNK_BYTES / size_of::<E>() / self.gate_width.max(1);
+        (rows.max(CHUNK_ROWS * self.workers(threads)) / self.batch.max(1)).clamp(1, self.seq_len.max(1))
+    }
+
     /// `u32` numbers in elements of `E`.
     fn index_len<E>(&self) -> usize {
         let shape = crate::rnn::RnnShape { seq_len: self.seq_len, batch: self.batch };
@@ -241,9 +253,10 @@ impl Geometry {
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
             hidden_state: if self.projected || self.has_second_product() { self.batch * self.hidden } else { 0 },
-            gates: if inference { self.rows() * self.gate_width } else { 0 },
-            // Of the top layer, where it cannot be written in place; in inference of all layers, by turns.
-            outputs: self.outputs_len() * if inference && self.deep { 2 } else { 1 },
+            gates: if inference { self.chunk::<E>(threads) * self.batch * self.gate_width } else { 0 },
+            // In inference of the layers below others, by turns. Training keeps them.
+            outputs: self.outputs_len() * if inference { (self.layers - 1).min(2) } else { 0 },
+            chunk_outputs: self.chunk::<E>(threads) * self.batch * self.output,
             workers: self.workers(threads),
             scratch,
             ..Space::default()
@@ -297,6 +310,8 @@ pub(crate) struct Sizes {
     pub(crate) weights: Space,
     pub(crate) workers: usize,
     pub(crate) row_workers: usize,
+    /// Steps of a chunk of the forward pass.
+    pub(crate) chunk: usize,
     dtype: DType,
     isa: Isa,
     threads: usize,
@@ -323,6 +338,7 @@ impl Sizes {
             weights,
             workers: geometry.workers(threads),
             row_workers: geometry.row_workers(threads),
+            chunk: geometry.chunk::<E>(threads),
             dtype: E::DTYPE,
             isa,
             threads: threads.count(),
@@ -372,6 +388,8 @@ pub(crate) struct Space {
     pub(crate) initial_state: usize,
     pub(crate) gates: usize,
     pub(crate) outputs: usize,
+    /// `[chunk, B, P]`: outputs of the top layer that `y` has in another order.
+    pub(crate) chunk_outputs: usize,
     pub(crate) workers: usize,
     /// Of each worker.
     pub(crate) scratch: usize,
@@ -398,6 +416,7 @@ impl Space {
             self.hidden_state,
             self.initial_state,
             self.gates,
+            self.chunk_outputs,
             self.outputs,
         ];
         let all = parts.into_iter().map(padded).fold(16, usize::saturating_add);

@@ -73,6 +73,15 @@ impl<'a> Sequences<'a> {
         self.valid.map_or(self.shape.seq_len * self.shape.batch, <[u32]>::len)
     }
 
+    /// Numbers of the valid steps that are of some time steps.
+    pub(crate) fn valid_within(&self, steps: &Range<usize>) -> Range<usize> {
+        let before = |t: usize| {
+            let row = t * self.shape.batch;
+            self.valid.map_or(row, |rows| rows.partition_point(|&valid| (valid as usize) < row))
+        };
+        before(steps.start)..before(steps.end)
+    }
+
     /// Internal row number of the `index`-th valid step.
     pub(crate) fn valid_row(&self, index: usize) -> usize {
         self.valid.map_or(index, |rows| rows[index] as usize)
@@ -92,15 +101,16 @@ impl<'a> Sequences<'a> {
         self.resets.is_some_and(|resets| resets[t * self.shape.batch + self.at(position)] != 0)
     }
 
-    /// The time loop: each step, in time or `backwards`, that some of the `positions` reach, and how many of them.
+    /// The time loop over some steps: each, in time or `backwards`, that some of the `positions` reach, and how many of them.
     pub(crate) fn steps(
         &self,
         backwards: bool,
+        steps: Range<usize>,
         positions: Range<usize>,
     ) -> impl Iterator<Item = (usize, usize)> + use<'a> {
-        let (steps, active) = (self.shape.seq_len, self.active);
-        (0..steps).filter_map(move |step| {
-            let t = if backwards { steps - 1 - step } else { step };
+        let active = self.active;
+        steps.clone().filter_map(move |step| {
+            let t = if backwards { steps.end - 1 - (step - steps.start) } else { step };
             let rows = (active[t] as usize).saturating_sub(positions.start).min(positions.len());
             (rows > 0).then_some((t, rows))
         })

@@ -48,6 +48,11 @@ impl<'a, E: CpuElement> Steps<'a, E> {
         Steps { first: data.as_mut_ptr(), steps, positions, width, step, row, tensor: PhantomData }
     }
 
+    /// The same, borrowed for a while.
+    pub(crate) fn reborrow(&mut self) -> Steps<'_, E> {
+        Steps { ..*self }
+    }
+
     /// Some of the features.
     pub(crate) fn features(self, first: usize, width: usize) -> Self {
         assert!(first <= self.width && width <= self.width - first, "features within the tensor's");

@@ -469,3 +469,16 @@ fn refuses_what_it_cannot_do() {
         assert!(backend.plan(&RnnDescriptor::lstm(input, hidden), shape, ForwardMode::Training).is_err());
     }
 }
+
+/// Inference keeps a chunk of gates, whatever the length: of every further step only its number and the number of its sequences are kept.
+#[test]
+fn inference_needs_no_more_for_longer_sequences() {
+    let backend = CpuBackend::<f32>::with_threads(2).unwrap();
+    for descriptor in [RnnDescriptor::lstm(3, 16), RnnDescriptor::gru(3, 16)] {
+        let workspace = |seq_len| {
+            let shape = RnnShape { seq_len, batch: 2 };
+            backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Inference).unwrap()).workspace
+        };
+        assert_eq!(workspace(100_000) - workspace(10_000), 90_000 * (1 + 2));
+    }
+}
