@@ -26,7 +26,11 @@ impl Registers {
             AddressRegister::Word => self.word_addresses(register, access.offset, lanes),
             AddressRegister::Double => {
                 defined(self.undefined(Bank::Double, register) & lanes, "its address")?;
-                Ok(self.double(register).map(|base| base.wrapping_add(access.offset as u64)))
+                let mut addresses = *self.double(register);
+                for address in &mut addresses {
+                    *address = address.wrapping_add(access.offset as u64);
+                }
+                Ok(addresses)
             }
         }
     }
@@ -34,11 +38,19 @@ impl Registers {
     /// Addresses in shared memory.
     pub fn word_addresses(&self, register: u16, offset: i64, lanes: u32) -> Result<[u64; 32]> {
         defined(self.undefined(Bank::Word, register) & lanes, "its address")?;
-        Ok(self.word(register).map(|base| u64::from(base.wrapping_add(offset as u32))))
+        let bases = self.word(register);
+        let mut addresses = [0; 32];
+        for lane in 0..32 {
+            addresses[lane] = u64::from(bases[lane].wrapping_add(offset as u32));
+        }
+        Ok(addresses)
     }
 
     /// Bytes of values that are undefined in a lane, a bit for each.
     fn undefined_bytes(&self, registers: &[u16], access: &Access, lane: usize) -> u32 {
+        if !self.may_be_undefined() {
+            return 0;
+        }
         let bank = if access.doubles { Bank::Double } else { Bank::Word };
         let ones = (1 << access.bytes) - 1;
         registers.iter().rev().fold(0, |bytes, register| {
@@ -48,7 +60,16 @@ impl Registers {
     }
 }
 
+/// Puts a lane's `count` values of `bytes` bytes where values of all lanes stand.
+#[inline(always)]
+fn take(from: &[u8], bytes: usize, count: usize, lane: usize, values: &mut [[u64; 32]; 8]) {
+    for i in 0..count {
+        values[i][lane] = memory::load(&from[i * bytes..(i + 1) * bytes]);
+    }
+}
+
 /// That no lane's value is undefined.
+#[inline(always)]
 fn defined(undefined: u32, what: &str) -> Result<()> {
     if undefined == 0 { Ok(()) } else { Err(undefined_value(undefined.trailing_zeros(), what)) }
 }
@@ -64,8 +85,9 @@ pub fn undefined_value(lane: u32, what: &str) -> Box<Fault> {
 
 impl Machine<'_> {
     /// The bytes at an address of the space, and checks of it.
+    #[inline(always)]
     pub fn target(&mut self, warp: &Warp, space: Space, address: u64, len: u64, lane: u32) -> Result<Target> {
-        if !address.is_multiple_of(len) {
+        if address & (len - 1) != 0 {
             return Err(Fault::of_lane(
                 FaultKind::Misaligned,
                 lane,
@@ -103,6 +125,7 @@ impl Machine<'_> {
     }
 
     /// The block whose shared memory an address is in, and the address there.
+    #[inline(always)]
     pub fn block_of(&self, warp: &Warp, address: u64, lane: u32) -> Result<(usize, u64)> {
         let within = address & ((1 << WINDOW_BITS) - 1);
         let Some(rank) = (address >> WINDOW_BITS).checked_sub(1) else { return Ok((warp.block, within)) };
@@ -128,6 +151,7 @@ impl Machine<'_> {
     }
 
     /// The bytes of a target.
+    #[inline(always)]
     pub fn bytes(&mut self, target: Target, len: u64) -> &mut [u8] {
         match target {
             Target::Global { allocation, offset } => self.global.at((allocation, offset), len),
@@ -136,6 +160,7 @@ impl Machine<'_> {
     }
 
     /// The shadow of a target's memory, the address of its beginning, and the target's offset.
+    #[inline(always)]
     fn shadow(&mut self, target: Target) -> (&mut Shadow, u64, u64) {
         match target {
             Target::Global { allocation, offset } => {
@@ -154,6 +179,7 @@ impl Machine<'_> {
 
     /// Checks a read for races. Gives the bytes of shared memory that nothing has written, a bit for each.
     #[allow(clippy::too_many_arguments, reason = "an access, and its author")]
+    #[inline(always)]
     pub fn check_read(
         &mut self,
         warp: &Warp,
@@ -172,6 +198,7 @@ impl Machine<'_> {
 
     /// Checks a write for races; some of its bytes may be undefined.
     #[allow(clippy::too_many_arguments, reason = "an access, and its author")]
+    #[inline(always)]
     pub fn check_write(
         &mut self,
         warp: &Warp,
@@ -213,62 +240,66 @@ impl Machine<'_> {
         let (bytes, len) = (usize::from(access.bytes), u64::from(access.bytes) * count as u64);
         let mut values = [[0u64; 32]; 8];
         let mut undefined = [0u32; 8];
-        if access.space == Space::Param {
-            let params = self.params;
-            try_lanes(lanes, |lane| {
-                let start = addresses[lane] as usize;
-                let Some(found) = params.get(start..).and_then(|rest| rest.get(..len as usize)) else {
+        let may_be_old = matches!(access.order, Order::Relaxed(_)) && self.shuffled && self.together;
+        let receives = matches!(access.order, Order::Relaxed(_) | Order::Ordered(_));
+        try_lanes(lanes, |lane| {
+            let (address, number) = (addresses[lane], lane as u32);
+            if access.space == Space::Param {
+                let start = address as usize;
+                let Some(found) = self.params.get(start..).and_then(|rest| rest.get(..len as usize)) else {
                     return Err(Fault::of_lane(
                         FaultKind::OutOfBounds,
-                        lane as u32,
-                        format!("{len} bytes at {start} of parameters that have {}", params.len()),
+                        number,
+                        format!("{len} bytes at {start} of parameters that have {}", self.params.len()),
                     ));
                 };
-                found.chunks_exact(bytes).zip(&mut values).for_each(|(chunk, value)| value[lane] = memory::load(chunk));
-                Ok(())
-            })?;
-        } else {
-            try_lanes(lanes, |lane| {
-                let (address, number) = (addresses[lane], lane as u32);
-                let target = self.target(warp, access.space, address, len, number)?;
-                let missing = self.check_read(warp, target, len, access.used, access.order, number, at)?;
-                if missing != 0 {
-                    for (i, undefined) in undefined[..count].iter_mut().enumerate() {
-                        let of_value = missing >> (i * bytes) & ((1 << bytes) - 1) != 0;
-                        *undefined |= u32::from(of_value) << lane;
-                    }
+                take(found, bytes, count, lane, &mut values);
+                return Ok(());
+            }
+            let target = self.target(warp, access.space, address, len, number)?;
+            let missing = self.check_read(warp, target, len, access.used, access.order, number, at)?;
+            if missing != 0 {
+                for (i, undefined) in undefined[..count].iter_mut().enumerate() {
+                    let of_value = missing >> (i * bytes) & ((1 << bytes) - 1) != 0;
+                    *undefined |= u32::from(of_value) << lane;
                 }
+            }
+            if may_be_old && matches!(target, Target::Global { .. }) {
                 let mut found = [0u8; 64];
                 found[..len as usize].copy_from_slice(self.bytes(target, len));
-                if let (Target::Global { .. }, Order::Relaxed(_)) = (target, access.order)
-                    && self.shuffled
-                    && self.together
-                {
-                    for (i, word) in found[..len as usize].chunks_exact_mut(4).enumerate() {
-                        let newest = memory::load(word) as u32;
-                        let place = address + 4 * i as u64;
-                        let value = self.versions.load(place, newest, &warp.clock, number, &mut self.random);
-                        word.copy_from_slice(&value.to_le_bytes());
-                    }
+                for (i, word) in found[..len as usize].chunks_exact_mut(4).enumerate() {
+                    let newest = memory::load(word) as u32;
+                    let place = address + 4 * i as u64;
+                    let value = self.versions.load(place, newest, &warp.clock, number, &mut self.random);
+                    word.copy_from_slice(&value.to_le_bytes());
                 }
+                take(&found[..len as usize], bytes, count, lane, &mut values);
+            } else {
+                take(self.bytes(target, len), bytes, count, lane, &mut values);
+            }
+            if receives {
                 self.receive(warp, address, len, access.order, number);
-                found[..len as usize].chunks_exact(bytes).zip(&mut values).for_each(|(chunk, value)| {
-                    value[lane] = memory::load(chunk);
-                });
-                Ok(())
-            })?;
-        }
-        for ((value, register), undefined) in values.iter_mut().zip(&r[..count]).zip(undefined) {
+            }
+            Ok(())
+        })?;
+        for i in 0..count {
+            let (value, register) = (&mut values[i], r[i]);
             if access.signed && bytes < 8 {
                 let unused = 64 - 8 * bytes as u32;
                 value.iter_mut().for_each(|value| *value = ((*value << unused) as i64 >> unused) as u64);
             }
+            let bank = if access.doubles { Bank::Double } else { Bank::Word };
             if access.doubles {
-                warp.registers.put_doubles(*register, value, lanes);
-                warp.registers.define(Bank::Double, *register, undefined, lanes);
+                warp.registers.put_doubles(register, value, lanes);
             } else {
-                warp.registers.put_words(*register, &value.map(|value| value as u32), lanes);
-                warp.registers.define(Bank::Word, *register, undefined, lanes);
+                let mut words = [0; 32];
+                for lane in 0..32 {
+                    words[lane] = value[lane] as u32;
+                }
+                warp.registers.put_words(register, &words, lanes);
+            }
+            if undefined[i] != 0 {
+                warp.registers.define(bank, register, undefined[i], lanes);
             }
         }
         Ok(())
@@ -311,13 +342,13 @@ impl Machine<'_> {
             self.check_write(warp, target, len, undefined, access.order, number, at)?;
             self.send(warp, address, len, access.order, number, releases.as_ref());
             let mut values = [0u8; 64];
-            for (chunk, register) in values.chunks_exact_mut(bytes).zip(&r[1..=count]) {
+            for i in 0..count {
                 let value = if access.doubles {
-                    warp.registers.double(*register)[lane]
+                    warp.registers.double(r[1 + i])[lane]
                 } else {
-                    warp.registers.word(*register)[lane].into()
+                    warp.registers.word(r[1 + i])[lane].into()
                 };
-                memory::store(chunk, value);
+                memory::store(&mut values[i * bytes..(i + 1) * bytes], value);
             }
             let keep = self.shuffled && self.together && len >= 4 && matches!(target, Target::Global { .. });
             if keep && access.order != Order::Weak {

@@ -282,11 +282,12 @@ impl Machine<'_> {
                         format!("a copy of {len} bytes from {:#x}; expected a multiple of {len}", from[lane]),
                     ));
                 }
-                // Only what is copied has to be there.
-                for part in 0..size {
-                    let source = self.target(warp, Space::Global, from[lane] + u64::from(part), 1, number)?;
-                    self.check_read(warp, source, 1, u32::MAX, Order::Weak, number, at)?;
-                    values[part as usize] = self.bytes(source, 1)[0];
+                // Only what is copied has to be there; in pieces as large as its size and address allow.
+                let piece = 1 << (size as u64 | len).trailing_zeros().min(4);
+                for part in (0..size as usize).step_by(piece) {
+                    let source = self.target(warp, Space::Global, from[lane] + part as u64, piece as u64, number)?;
+                    self.check_read(warp, source, piece as u64, u32::MAX, Order::Weak, number, at)?;
+                    values[part..part + piece].copy_from_slice(self.bytes(source, piece as u64));
                 }
             }
             let target = self.target(warp, Space::Shared, to[lane], len, number)?;

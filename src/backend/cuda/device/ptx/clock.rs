@@ -101,7 +101,19 @@ impl WarpClock {
     }
 
     /// Whether an access of lanes `authors` of warp `who` happened before what `lane` does now.
+    #[inline(always)]
     pub fn ordered(&self, lane: u32, who: u32, clock: u32, authors: u32) -> bool {
+        // Nearly always all lanes know it, or the lane itself did it.
+        match self.known.known.get(who.wrapping_sub(self.known.base) as usize) {
+            Some(known) if clock <= known.all => true,
+            _ => {
+                (who == self.id && authors == 1 << lane && clock <= self.now)
+                    || self.ordered_of(lane, who, clock, authors)
+            }
+        }
+    }
+
+    fn ordered_of(&self, lane: u32, who: u32, clock: u32, authors: u32) -> bool {
         let mut others = authors & !self.known.lanes(who, clock);
         if who == self.id && clock <= self.now {
             others &= !(1 << lane);

@@ -19,6 +19,7 @@ pub enum Flow {
 }
 
 /// Calls `visit` with the number of each lane.
+#[inline(always)]
 pub fn for_lanes(lanes: u32, mut visit: impl FnMut(usize)) {
     let mut rest = lanes;
     while rest != 0 {
@@ -28,6 +29,7 @@ pub fn for_lanes(lanes: u32, mut visit: impl FnMut(usize)) {
 }
 
 /// The same, until one fails.
+#[inline(always)]
 pub fn try_lanes(lanes: u32, mut visit: impl FnMut(usize) -> Result<()>) -> Result<()> {
     let mut rest = lanes;
     while rest != 0 {

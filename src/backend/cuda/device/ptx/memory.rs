@@ -77,6 +77,7 @@ impl GlobalMemory {
     }
 
     /// Bytes of an allocation that [`find`](Self::find) gave.
+    #[inline(always)]
     pub fn at(&mut self, (index, offset): (usize, u64), len: u64) -> &mut [u8] {
         &mut self.allocations[index].bytes[offset as usize..][..len as usize]
     }
@@ -115,6 +116,7 @@ impl SharedMemory {
     }
 
     /// Where `len` bytes at an address within the block's window are.
+    #[inline(always)]
     pub fn find(&self, address: u64, len: u64, lane: u32) -> Result<u64> {
         let size = self.bytes.len() as u64;
         let offset = address.wrapping_sub(SHARED_BASE);
@@ -133,6 +135,7 @@ impl SharedMemory {
 }
 
 /// A number of up to 8 bytes.
+#[inline(always)]
 pub fn load(bytes: &[u8]) -> u64 {
     match bytes.len() {
         2 => u64::from(u16::from_le_bytes([bytes[0], bytes[1]])),
@@ -142,7 +145,14 @@ pub fn load(bytes: &[u8]) -> u64 {
     }
 }
 
+#[inline(always)]
 pub fn store(bytes: &mut [u8], value: u64) {
-    let len = bytes.len();
-    bytes.copy_from_slice(&value.to_le_bytes()[..len]);
+    match bytes {
+        [a, b] => [*a, *b] = (value as u16).to_le_bytes(),
+        [a, b, c, d] => [*a, *b, *c, *d] = (value as u32).to_le_bytes(),
+        _ => {
+            let len = bytes.len();
+            bytes.copy_from_slice(&value.to_le_bytes()[..len]);
+        }
+    }
 }

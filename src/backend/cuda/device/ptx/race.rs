@@ -36,6 +36,35 @@ struct Entry {
     strong: Option<Scope>,
 }
 
+impl Entry {
+    /// Whether it is of the same warp, time and strength.
+    #[inline(always)]
+    fn is_of(&self, other: &Entry) -> bool {
+        self.who == other.who && self.clock == other.clock && self.strong == other.strong
+    }
+
+    /// Whether a read need not be remembered beside a later one: who is ordered after that one is after this one too.
+    #[inline(always)]
+    fn is_replaced_by(&self, agent: &Agent<'_>, later: &Entry) -> bool {
+        self.clock == 0 || self.strong == later.strong && agent.covers(self)
+    }
+}
+
+impl Cell {
+    /// Adds a read to those that are not ordered.
+    fn remember(&mut self, agent: &Agent<'_>, entry: Entry) {
+        if let Some(same) = self.more.iter_mut().find(|other| other.is_of(&entry)) {
+            same.lanes |= entry.lanes;
+        } else if self.read.is_replaced_by(agent, &entry) {
+            self.read = entry;
+        } else if let Some(other) = self.more.iter_mut().find(|other| other.is_replaced_by(agent, &entry)) {
+            *other = entry;
+        } else {
+            self.more.push(entry);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Page {
     /// Bytes of a cell: 4, 2 or 1.
@@ -44,6 +73,12 @@ struct Page {
 }
 
 impl Page {
+    #[cold]
+    fn new() -> Box<Self> {
+        Box::new(Page { cell: 4, cells: vec![Cell::default(); (PAGE / 4) as usize] })
+    }
+
+    #[cold]
     fn split(&mut self) {
         let cells = std::mem::take(&mut self.cells);
         self.cells = cells.into_iter().flat_map(|cell| [cell.clone(), cell]).collect();
@@ -89,6 +124,7 @@ impl Topology {
 }
 
 impl Agent<'_> {
+    #[inline(always)]
     fn strong(&self) -> Option<Scope> {
         match self.order {
             Order::Weak | Order::Constant => None,
@@ -96,11 +132,13 @@ impl Agent<'_> {
         }
     }
 
+    #[inline(always)]
     fn entry(&self) -> Entry {
         Entry { who: self.clock.id, clock: self.clock.now, lanes: 1 << self.lane, at: self.at, strong: self.strong() }
     }
 
     /// Whether an earlier access is no race with one of this agent.
+    #[inline(always)]
     fn in_order(&self, earlier: &Entry) -> bool {
         if earlier.clock == 0 {
             return true;
@@ -111,6 +149,7 @@ impl Agent<'_> {
                     && self.topology.includes(other, earlier.who, self.clock.id))
     }
 
+    #[cold]
     fn race(&self, this: &str, what: &str, earlier: &Entry, address: u64) -> Box<Fault> {
         let (warp, block) = (earlier.who % self.topology.warps_of_block, earlier.who / self.topology.warps_of_block);
         let ordered = |author: u32| self.clock.ordered(self.lane, earlier.who, earlier.clock, 1 << author);
@@ -136,17 +175,19 @@ impl Shadow {
         Shadow { pages: (0..bytes.div_ceil(PAGE)).map(|_| None).collect() }
     }
 
-    /// The cells of `len` bytes at `offset`, each with its offset and its bytes.
+    /// Calls `visit` with the cells of `len` bytes at `offset`, each with its offset and its bytes. No access crosses a page: it is aligned.
+    #[inline(always)]
     fn visit(&mut self, offset: u64, len: u64, mut visit: impl FnMut(&mut Cell, u64, u64) -> Result<()>) -> Result<()> {
-        let (mut at, end) = (offset, offset + len);
+        let page = match &mut self.pages[(offset / PAGE) as usize] {
+            Some(page) => &mut **page,
+            absent => &mut **absent.insert(Page::new()),
+        };
+        while (offset | len) & (page.cell - 1) != 0 {
+            page.split();
+        }
+        let (mut at, end, cell) = (offset, offset + len, page.cell);
         while at < end {
-            let page = self.pages[(at / PAGE) as usize]
-                .get_or_insert_with(|| Box::new(Page { cell: 4, cells: vec![Cell::default(); (PAGE / 4) as usize] }));
-            while at % page.cell != 0 || end - at < page.cell {
-                page.split();
-            }
-            let cell = page.cell;
-            visit(&mut page.cells[(at % PAGE / cell) as usize], at, cell)?;
+            visit(&mut page.cells[((at & (PAGE - 1)) >> cell.trailing_zeros()) as usize], at, cell)?;
             at += cell;
         }
         Ok(())
@@ -154,8 +195,9 @@ impl Shadow {
 
     /// A read of `len` bytes at `offset`, of which the `used` ones matter; `base` is the address of offset 0. Gives the bytes that have
     /// not been written with a defined value, a bit for each.
+    #[inline]
     pub fn read(&mut self, agent: Agent<'_>, base: u64, offset: u64, len: u64, used: u32) -> Result<u32> {
-        let mut undefined = 0;
+        let (mut undefined, entry) = (0, agent.entry());
         self.visit(offset, len, |cell, at, bytes| {
             if !matters(used, at - offset, bytes) {
                 return Ok(());
@@ -173,26 +215,12 @@ impl Shadow {
             if !agent.in_order(&cell.write) {
                 return Err(agent.race("a read", "wrote", &cell.write, base + at));
             }
-            let entry = agent.entry();
-            let merged = |other: &mut Entry| {
-                let same = other.who == entry.who && other.clock == entry.clock && other.strong == entry.strong;
-                if same {
-                    other.lanes |= entry.lanes;
-                }
-                same
-            };
-            if merged(&mut cell.read) || cell.more.iter_mut().any(merged) {
-                return Ok(());
-            }
-            // What is ordered before this read need not be remembered: who is ordered after this one is after that one too.
-            let replaces = |other: &Entry| other.clock == 0 || other.strong == entry.strong && agent.covers(other);
-            if replaces(&cell.read) {
+            if cell.read.is_of(&entry) {
+                cell.read.lanes |= entry.lanes;
+            } else if cell.more.is_empty() && cell.read.is_replaced_by(&agent, &entry) {
                 cell.read = entry;
-                return Ok(());
-            }
-            match cell.more.iter_mut().find(|other| replaces(other)) {
-                Some(other) => *other = entry,
-                None => cell.more.push(entry),
+            } else {
+                cell.remember(&agent, entry);
             }
             Ok(())
         })?;
@@ -200,6 +228,7 @@ impl Shadow {
     }
 
     /// A write of `len` bytes at `offset`, some of them undefined; `base` is the address of offset 0.
+    #[inline]
     pub fn write(&mut self, agent: Agent<'_>, base: u64, offset: u64, len: u64, undefined: u32) -> Result<()> {
         let entry = agent.entry();
         self.overwrite(agent, base, offset, len, undefined, entry)
@@ -219,6 +248,7 @@ impl Shadow {
         self.overwrite(agent, base, offset, len, 0, entry)
     }
 
+    #[inline]
     fn overwrite(
         &mut self,
         agent: Agent<'_>,
@@ -236,27 +266,32 @@ impl Shadow {
             if !agent.in_order(&cell.write) {
                 return Err(agent.race("a write", "wrote", &cell.write, base + at));
             }
-            for read in std::iter::once(&cell.read).chain(&cell.more) {
-                if !agent.in_order(read) {
+            if !agent.in_order(&cell.read) {
+                return Err(agent.race("a write", "read", &cell.read, base + at));
+            }
+            if !cell.more.is_empty() {
+                if let Some(read) = cell.more.iter().find(|read| !agent.in_order(read)) {
                     return Err(agent.race("a write", "read", read, base + at));
                 }
+                cell.more.clear();
             }
             cell.write = entry;
             cell.defined = undefined >> (at - offset) & ((1 << bytes) - 1) == 0;
             cell.read = Entry::default();
-            cell.more.clear();
             Ok(())
         })
     }
 }
 
 /// Whether any of `bytes` bytes from byte `first` on is used.
+#[inline(always)]
 fn matters(used: u32, first: u64, bytes: u64) -> bool {
     first > 31 || used >> first & ((1 << bytes) - 1) != 0
 }
 
 impl Agent<'_> {
     /// Whether all of an earlier access happened before, whatever its strength.
+    #[inline(always)]
     fn covers(&self, earlier: &Entry) -> bool {
         self.clock.ordered(self.lane, earlier.who, earlier.clock, earlier.lanes)
     }

@@ -57,6 +57,11 @@ impl Registers {
         registers
     }
 
+    /// Whether any register is, or ever was, undefined.
+    pub fn may_be_undefined(&self) -> bool {
+        self.any_undefined
+    }
+
     pub fn bit(&self, register: u16) -> u32 {
         self.bits[usize::from(register)]
     }
