@@ -6,6 +6,7 @@
 pub mod cases;
 #[cfg(feature = "model")]
 pub mod damage;
+pub mod effort;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 #[cfg(feature = "cuda")]
@@ -564,12 +565,13 @@ pub fn for_random_problems<E: Element>(
 ) {
     let adapt = |recipe: &mut Recipe| {
         adapt(recipe);
+        effort::limit(recipe);
         *recipe = recipe.clone().judged_in(E::DTYPE).fitted();
     };
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a whole number"));
     let seeds = match number("FUSED_RNN_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..count * number("FUSED_RNN_CASES").unwrap_or(1),
+        None => 0..effort::problems(count) * number("FUSED_RNN_CASES").unwrap_or(1),
     };
     for seed in seeds {
         let mut recipe = Recipe::random(seed);

@@ -44,19 +44,10 @@ use weights::{
     weight_gradients_are_not_zero, weight_gradients_are_set_or_added, weight_gradients_can_be_computed_again,
 };
 
-macro_rules! suite {
-    ($module:ident, $element:ty, $backend:expr, [$($property:ident),* $(,)?]) => {
-        mod $module {
-            $(
-                #[test]
-                fn $property() {
-                    super::$property::<$element, _>(&$backend);
-                }
-            )*
-        }
-    };
-    ($module:ident, $element:ty, $backend:expr) => {
-        suite!($module, $element, $backend, [
+/// Calls a macro that declares a suite with all properties.
+macro_rules! all_properties {
+    ($suite:ident, $($of:tt)*) => {
+        $suite!($($of)*, [
             agrees,
             agrees_at_large_sizes,
             agrees_with_every_activation,
@@ -82,6 +73,62 @@ macro_rules! suite {
             checkpoints_change_no_result,
             memory_is_kept_within,
         ]);
+    };
+}
+
+/// The same with those of 16 bits. Tests of 16 bits leave out what needs more: kinks, large inputs, and results put together from several
+/// passes. They are there, ignored, with the reason.
+#[cfg(feature = "cuda")]
+macro_rules! properties_of_16_bits {
+    ($suite:ident, $($of:tt)*) => {
+        $suite!($($of)*, [
+            agrees,
+            agrees_at_large_sizes,
+            inference_is_training_without_dropout,
+            contents_of_buffers_do_not_matter,
+            optional_results_may_be_absent,
+            absent_inputs_are_their_defaults,
+            weight_gradients_are_set_or_added,
+            weight_gradients_are_not_zero,
+            gives_the_same_bits_every_time,
+            sequences_are_independent,
+            padding_does_not_matter,
+            nan_stays_where_it_belongs,
+            counts_steps,
+            layouts_hold_the_same_values,
+            dropout_masks_are_philox,
+            #[ignore = "16 bits: roundings put numbers on both sides of a kink"]
+            agrees_with_every_activation,
+            #[ignore = "16 bits: they do not hold the large inputs"]
+            saturates_without_nan,
+            #[ignore = "16 bits: they do not hold the large inputs"]
+            infinite_cell_states_make_no_nan,
+            #[ignore = "16 bits: gradients put together from two passes are rounded twice"]
+            weight_gradients_can_be_computed_again,
+            #[ignore = "16 bits: gradients put together from two passes are rounded twice"]
+            state_is_carried_from_call_to_call,
+            #[ignore = "16 bits: gradients put together from two passes are rounded twice"]
+            a_reset_is_a_new_call,
+            #[ignore = "16 bits: gradients put together from two passes are rounded twice"]
+            directions_are_what_they_say,
+        ]);
+    };
+}
+
+macro_rules! suite {
+    ($module:ident, $element:ty, $backend:expr, [$($(#[$attribute:meta])? $property:ident),* $(,)?]) => {
+        mod $module {
+            $(
+                #[test]
+                $(#[$attribute])?
+                fn $property() {
+                    super::$property::<$element, _>(&$backend);
+                }
+            )*
+        }
+    };
+    ($module:ident, $element:ty, $backend:expr) => {
+        all_properties!(suite, $module, $element, $backend);
     };
 }
 
@@ -137,46 +184,24 @@ suite!(
         nan_stays_where_it_belongs,
     ]
 );
-// Tests of 16 bits leave out what needs more: kinks, large inputs, and results put together from several passes.
 #[cfg(feature = "emulated")]
-macro_rules! suite_of_16_bits {
-    ($module:ident, $element:ty, $backend:expr) => {
-        suite!(
-            $module,
-            $element,
-            $backend,
-            [
-                agrees,
-                agrees_at_large_sizes,
-                inference_is_training_without_dropout,
-                contents_of_buffers_do_not_matter,
-                optional_results_may_be_absent,
-                absent_inputs_are_their_defaults,
-                weight_gradients_are_set_or_added,
-                weight_gradients_are_not_zero,
-                gives_the_same_bits_every_time,
-                sequences_are_independent,
-                padding_does_not_matter,
-                nan_stays_where_it_belongs,
-                counts_steps,
-                layouts_hold_the_same_values,
-                dropout_masks_are_philox,
-            ]
-        );
-    };
-}
+properties_of_16_bits!(suite, emulated_bf16, half::bf16, super::emulated::usual());
 #[cfg(feature = "emulated")]
-suite_of_16_bits!(emulated_bf16, half::bf16, super::emulated::usual());
+properties_of_16_bits!(suite, emulated_f16, half::f16, super::emulated::usual());
 #[cfg(feature = "emulated")]
-suite_of_16_bits!(emulated_f16, half::f16, super::emulated::usual());
-#[cfg(feature = "emulated")]
-suite_of_16_bits!(
+properties_of_16_bits!(
+    suite,
     emulated_cluster_bf16,
     half::bf16,
     super::emulated::preferring(fused_rnn::backend::cuda::Family::Cluster)
 );
 #[cfg(feature = "emulated")]
-suite_of_16_bits!(emulated_grid_bf16, half::bf16, super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid));
+properties_of_16_bits!(
+    suite,
+    emulated_grid_bf16,
+    half::bf16,
+    super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid)
+);
 #[cfg(feature = "emulated")]
 suite!(shuffled_step_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Step, 1), [agrees]);
 #[cfg(feature = "emulated")]
@@ -243,39 +268,54 @@ fn emulated_tf32_agrees() {
     assert!(rounded > 100, "only {rounded} of 160 problems show that operands are rounded");
 }
 
-/// The kernels' PTX, interpreted: one family of kernels under a random order of warps, with asynchronous stores late and relaxed loads stale.
+/// The kernels' PTX, interpreted: one family of kernels under a random order of warps, with asynchronous stores late and relaxed loads stale. Every
+/// property, on fewer and smaller problems than elsewhere: an interpreted instruction takes some thousand times as long as a compiled one.
+#[cfg(feature = "ptx")]
+mod on_ptx {
+    use crate::common::effort::{Effort, with_effort};
+    use crate::common::{Number, ptx};
+    use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream};
+    use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
+
+    pub fn check<E: Number>(seed: u64, family: Family, property: impl FnOnce(&Staged<E, Ptx>)) {
+        let Some(device) = ptx::ptx(seed) else { return };
+        let options = CudaOptions { family: FamilyChoice::Prefer(family), ..CudaOptions::default() };
+        let backend = Staged::new(CudaBackend::with_options(device, PtxStream, options));
+        with_effort(Effort::Small, || property(&backend));
+    }
+}
+
 #[cfg(feature = "ptx")]
 macro_rules! ptx_suite {
-    ($module:ident, $element:ty, $family:ident, $seed:literal) => {
+    ($module:ident, $element:ty, $family:ident, $seed:literal, [$($(#[$attribute:meta])? $property:ident),* $(,)?]) => {
         mod $module {
-            #[test]
-            fn agrees() {
-                use fused_rnn::backend::cuda::ptx::PtxStream;
-                use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged};
-
-                let Some(device) = crate::common::ptx::ptx($seed) else { return };
-                let options = CudaOptions { family: FamilyChoice::Prefer(Family::$family), ..CudaOptions::default() };
-                super::agrees::<$element, _>(&Staged::new(CudaBackend::with_options(device, PtxStream, options)));
-            }
+            $(
+                #[test]
+                $(#[$attribute])?
+                fn $property() {
+                    let family = fused_rnn::backend::cuda::Family::$family;
+                    super::on_ptx::check($seed, family, super::$property::<$element, _>);
+                }
+            )*
         }
     };
 }
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_step_f32, f32, Step, 1);
+all_properties!(ptx_suite, ptx_step_f32, f32, Step, 1);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_step_f64, f64, Step, 2);
+all_properties!(ptx_suite, ptx_step_f64, f64, Step, 2);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_step_f16, half::f16, Step, 3);
+properties_of_16_bits!(ptx_suite, ptx_step_f16, half::f16, Step, 3);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_block_f32, f32, Block, 4);
+all_properties!(ptx_suite, ptx_block_f32, f32, Block, 4);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_block_bf16, half::bf16, Block, 5);
+properties_of_16_bits!(ptx_suite, ptx_block_bf16, half::bf16, Block, 5);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_cluster_f16, half::f16, Cluster, 6);
+properties_of_16_bits!(ptx_suite, ptx_cluster_f16, half::f16, Cluster, 6);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_grid_f32, f32, Grid, 7);
+all_properties!(ptx_suite, ptx_grid_f32, f32, Grid, 7);
 #[cfg(feature = "ptx")]
-ptx_suite!(ptx_grid_bf16, half::bf16, Grid, 8);
+properties_of_16_bits!(ptx_suite, ptx_grid_bf16, half::bf16, Grid, 8);
 
 /// The CUDA backend on a GPU: `cargo test --test operator backends::cuda_ -- --ignored`.
 #[cfg(feature = "cuda")]
