@@ -218,6 +218,8 @@ pub fn entries() -> Vec<Entry> {
             ("segment_lengths", "segments.cu", "SegmentLengthsParams", ELEMENTWISE_THREADS),
             ("hold_state", "segments.cu", "HeldRowsParams", ELEMENTWISE_THREADS),
             ("add_held", "segments.cu", "HeldRowsParams", ELEMENTWISE_THREADS),
+            ("restart_states", "segments.cu", "RestartParams", ELEMENTWISE_THREADS),
+            ("restart_gradients", "segments.cu", "RestartParams", ELEMENTWISE_THREADS),
             ("bias_gradient", "reduce.cu", "BiasGradientParams", REDUCTION_THREADS),
             ("peephole_gradient", "reduce.cu", "PeepholeGradientParams", REDUCTION_THREADS),
             ("sum_partials", "reduce.cu", "SumPartialsParams", REDUCTION_THREADS),

@@ -42,6 +42,8 @@ struct ForwardDirection {
     const void* peephole;   // E [3*H]: i, f, o
     const void* h0;         // E [B, P]
     const void* c0;         // E [B, S*H], S the states beside h: one after the other
+    const void* start_h;    // E [B, P]: what the first step starts from, in the place of h0, to which resets go; or null
+    const void* start_c;    // A [B, S*H]: the same of c0
     void* gates;            // A [T, B, G*H]: holds W x; training leaves there what SavedGates says
     void* recurrent;        // A [B, G*H]: R h of this step, from the GEMM before (step family)
     void* projected;        // A [B, P]: W_hr u of this step, from the GEMM before (step family)
@@ -96,6 +98,7 @@ struct BackwardDirection {
     const void* weight_hh;   // E [G*H, P]; read by the persistent kernels
     const void* peephole;    // E [3*H]
     const void* c0;          // E [B, S*H]
+    const void* start_c;     // A [B, S*H]: what the first step started from, in the place of c0; or null
     const void* gates;       // A [T, B, G*H]: what forward saved
     const void* cell_state;  // A [T, B, S*H]
     const void* q;           // A [T, B, H]: GRU, reset after
@@ -236,6 +239,7 @@ struct PeepholeGradientParams {
     const void* dgates;      // E [T, B, 4*H]
     const void* cell_state;  // A [T, B, H]
     const void* c0;          // E [B, H]
+    const void* start_c;     // A [B, H]: what the first step started from, in the place of c0; or null
     const u8* resets;
     void* partial;
     u32 seq_len, batch, hidden_size, pieces;
@@ -277,10 +281,20 @@ struct SegmentLengthsParams {
 // Steps past the lengths, whose outputs repeat the state.
 struct HeldRowsParams {
     const u32* lengths;  // [batch], at most `steps`
-    void* state;         // E [batch, columns]
+    void* state;         // E [batch, columns]; of add_held A
     void* rows;          // E [steps, batch, columns]
     u32 steps, batch, columns;
     u32 unused;
+};
+
+// States, or their gradients, at resets of a step.
+struct RestartParams {
+    const u8* resets;    // [steps, batch]
+    const u32* lengths;  // [batch], or null: all steps
+    void* from;          // E [batch, columns], or null: zeros; of gradients A
+    void* to;            // [batch, columns], E; A where `wide`, and of gradients
+    u32 step, batch, columns;
+    u32 wide;
 };
 
 // ---- tests of the primitives ------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 // Math       The cells' derivatives as in src/cell/*.rs, for the options of persistent_forward.cu. A step computes the gradients of
 //            its gates from dh, and then dh of the step before as R^T dgates plus what needs no product; a block computes dh of its
 //            own units, for which it needs the dgates of all units: those are what the blocks exchange.
-// Reads      What forward saved (activated gates, cell_state, q, h_prev), dy, c0, lengths, resets, weight_hh; dh and dc, where
+// Reads      What forward saved (activated gates, cell_state, q, h_prev), dy, c0, start_c, lengths, resets, weight_hh; dh and dc, where
 //            begin_backward has put the gradients of the final states.
 // Writes     dgates of every step, zero past a sequence's length; dh, dc, dh_reset, dc_reset as finish_backward expects them. With
 //            GridExchange also `exchange` E [T, B, exchange_stride], exchange_stride = G * (H rounded up to 32), 0xff before.
@@ -17,7 +17,7 @@
 template <class E> struct BackwardInputs {
     E dy;         // as it stands in memory: it is under way until it is used
     u32 options;  // of these; VALID where there are neither lengths nor resets
-    enum { VALID = 1, ANEW = 2, ANEW_AFTER = 4 };  // within the length; the step, or the one after, started from the initial state
+    enum { VALID = 1, ANEW = 2, ANEW_AFTER = 4 };  // within the length; the step, or the one after, is reset; the first is not
     DEVICE bool valid() const { return options & VALID; }
     DEVICE bool anew() const { return options & ANEW; }
     DEVICE bool anew_after() const { return options & ANEW_AFTER; }
@@ -256,7 +256,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                     if constexpr (Cell::CELL_STATE) {
                         if (!(PLAIN && SINGLE)) fetch(item, e, Unit::C, own_state);
                         if (!first) fetch(item, e, Unit::C_PREV, own_state + row_stride);
-                        else *memory.ring().place(item, e, Unit::C_PREV) = load_or_zero<E>(d.c0, own(tile, e));
+                        else *memory.ring().place(item, e, Unit::C_PREV) = load_start_c<E>(d, own(tile, e));
                     }
                     if constexpr (G == 3) {
                         fetch(item, e, Unit::Q, own_state);
@@ -301,7 +301,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             if (!real || S::row(e) >= group.sequences(tile)) continue;
             const bool anew_after = n > 0 && is_reset(p.resets, p.batch, after, b) && is_valid(p.lengths, after, b);
             in.options = (is_valid(p.lengths, t, b) ? in.VALID : 0) | (anew_after ? in.ANEW_AFTER : 0) |
-                         (starts_anew(p.lengths, p.resets, p.batch, step, t, b) ? in.ANEW : 0);
+                         (step > 0 && starts_anew(p.lengths, p.resets, p.batch, step, t, b) ? in.ANEW : 0);
         }
     }
 

@@ -2,7 +2,7 @@
 //
 // Math       The cells' equations as in src/cell/*.rs, GRU with the reset after the product; sigmoid gates, tanh (RNN: or relu)
 //            states, no peepholes, clips, coupled gates or projection: the rest is for step_forward.cu.
-// Reads      gates A [T, B, G*H] (W x of all steps), weight_hh, biases, h0, c0, lengths, resets, and vector 0 from h_prev, where
+// Reads      gates A [T, B, G*H] (W x of all steps), weight_hh, biases, h0, c0, start_h, start_c, lengths, resets, and vector 0 from h_prev, where
 //            begin_forward has put it.
 // Writes     y, hn, cn; in training gates (activated), cell_state, q and h_prev of every step. With GridExchange h_prev is also
 //            what the blocks exchange h through: slots = T and h_prev_stride = H rounded up to 32 in inference too, all of it
@@ -162,8 +162,9 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 #pragma unroll
             for (int e = 0; e < S::CELLS; ++e) {
                 const bool inside = real && S::row(e) < group.sequences(tile);
-                memory.state(tile, STATE_H, e) = inside ? load_or_zero<E>(d.h0, own(tile, e)) : 0.0f;
-                if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = inside ? load_or_zero<E>(d.c0, own(tile, e)) : 0.0f;
+                const void* const start = d.start_h != nullptr ? d.start_h : d.h0;
+                memory.state(tile, STATE_H, e) = inside ? load_or_zero<E>(start, own(tile, e)) : 0.0f;
+                if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = inside ? load_start_c<E>(d, own(tile, e)) : 0.0f;
             }
         exchange.begin();
         __syncthreads();

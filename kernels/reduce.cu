@@ -55,6 +55,8 @@ template <class E> DEVICE void peephole_gradient(const PeepholeGradientParams& p
             V c;
             if (gate == Lstm::O) {
                 c = cell_state[u64(r) * H + j];
+            } else if (step == 0) {
+                c = load_start_c<E>(p, u64(b) * H + j);
             } else if (starts_anew(nullptr, p.resets, p.batch, step, t, b)) {
                 c = load_or_zero<E>(p.c0, u64(b) * H + j);
             } else {

@@ -26,6 +26,12 @@ template <class E> DEVICE typename Accumulator<E>::type load_or_zero(const void*
     return tensor == nullptr ? typename Accumulator<E>::type(0) : load<E>(tensor, i);
 }
 
+// Element i of the states beside h that the first step starts from.
+template <class E, class Direction> DEVICE typename Accumulator<E>::type load_start_c(const Direction& d, u64 i) {
+    using V = typename Accumulator<E>::type;
+    return d.start_c != nullptr ? static_cast<const V*>(d.start_c)[i] : load_or_zero<E>(d.c0, i);
+}
+
 // The peepholes of unit j, if there are some, to where either pass of the step kernels has them.
 template <class Cell, class E, class Unit>
 DEVICE void load_peepholes(const void* peephole, u32 hidden_size, u32 j, Unit& unit) {

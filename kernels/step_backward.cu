@@ -3,7 +3,7 @@
 // Math       Each cell's derivative as in src/cell/*.rs. Steps run from the last to the first. A step starts with dh, the gradient
 //            of the output it leaves behind as far as later steps contribute, adds dy, and ends with the gradients of its gates and
 //            with the part of the gradient of h_prev that needs no product; gemm.cu adds R^T da to that before the step before.
-// Reads      what forward saved (gates, cell_state, q, h_prev), dy, dhn, dcn, c0, peepholes, lengths, resets; in second phases
+// Reads      what forward saved (gates, cell_state, q, h_prev), dy, dhn, dcn, c0, start_c, peepholes, lengths, resets; in second phases
 //            du (projection) or dq (GRU, reset before).
 // Writes     dgates (zero at steps past a sequence's length), dh, dc, dh_reset, dc_reset; dh_step with a projection; at the end dh0, dc0.
 // Launch     begin_backward, step_backward for every step, finish_backward; grid (ceil(columns / 128), min(B, 65535), D), block 128.
@@ -121,7 +121,9 @@ template <class Cell, class E> DEVICE void step_unit(const StepBackwardParams& s
             if (!valid) continue;
             u.state[k] = states[(row * S + k) * H + j];
             u.state_prev[k] =
-                anew ? load_or_zero<E>(d.c0, (u64(b) * S + k) * H + j) : states[(before * S + k) * H + j];
+                s.step == 0 ? load_start_c<E>(d, (u64(b) * S + k) * H + j)
+                : anew      ? load_or_zero<E>(d.c0, (u64(b) * S + k) * H + j)
+                            : states[(before * S + k) * H + j];
         }
     }
     const V dh = u.dh;

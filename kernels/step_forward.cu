@@ -2,7 +2,7 @@
 //
 // Math       Each cell's equations as in src/cell/*.rs. The products W x (all steps) and R h (this step) come from gemm.cu.
 // Reads      gates [T, B, G*H] (W x of this time), recurrent [B, G*H] (R h), biases, peepholes, h_prev, cell_state, c0,
-//            h0, lengths, resets; with a projection, in its second phase, projected [B, P].
+//            h0, start_h, start_c, lengths, resets; with a projection, in its second phase, projected [B, P].
 // Writes     y, h_prev of the next step, hn and cn after the last one; cell_state; in training what SavedGates says over
 //            `gates`, and q, reset_h, u; see ForwardDirection.
 // Launch     begin_forward once, then step_forward for every step; grid (ceil(columns / 128), min(B, 65535), D), block 128.
@@ -12,7 +12,7 @@
 // Oracle     src/backend/reference/.
 #include "sequence.cuh"
 
-// h_prev of the first step: h0 or zeros; rows and columns beyond the batch and the output size are zero.
+// h_prev of the first step: start_h, h0 or zeros; rows and columns beyond the batch and the output size are zero.
 template <class E> DEVICE void begin_forward(const ForwardParams& p) {
     const ForwardDirection& d = p.direction[blockIdx.z];
     const u32 j = blockIdx.x * blockDim.x + threadIdx.x;
@@ -21,7 +21,8 @@ template <class E> DEVICE void begin_forward(const ForwardParams& p) {
     for (u32 b = blockIdx.y; b < p.rows; b += gridDim.y) {
         const bool inside = b < p.batch && j < p.output_size;
         store<E>(d.h_prev, (u64(first % p.slots) * p.rows + b) * p.h_prev_stride + j,
-                 inside ? load_or_zero<E>(d.h0, u64(b) * p.output_size + j) : typename Accumulator<E>::type(0));
+                 inside ? load_or_zero<E>(d.start_h != nullptr ? d.start_h : d.h0, u64(b) * p.output_size + j)
+                        : typename Accumulator<E>::type(0));
     }
 }
 
@@ -56,8 +57,10 @@ template <class Cell, class E> DEVICE void step_unit(const StepForwardParams& s,
         const u32 before = anew ? 0 : time_of(d.reverse, p.seq_len, s.step - 1);
 #pragma unroll
         for (int k = 0; k < S; ++k) {
-            u.state[k] = anew ? load_or_zero<E>(d.c0, (u64(b) * S + k) * H + j)
-                              : states[(kept_row(p, before, b) * S + k) * H + j];
+            const u64 own = (u64(b) * S + k) * H + j;
+            u.state[k] = s.step == 0 ? load_start_c<E>(d, own)
+                         : anew      ? load_or_zero<E>(d.c0, own)
+                                     : states[(kept_row(p, before, b) * S + k) * H + j];
         }
     }
     const bool valid = is_valid(p.lengths, t, b);

@@ -173,7 +173,7 @@ pub struct RnnDescriptor {
     pub cell_clip: Option<f64>,
     /// `y` past a sequence's length.
     pub padded_output: PaddedOutput,
-    /// What training keeps from forward to backward. Not together with resets, unless it is [`Memory::Full`].
+    /// What training keeps from forward to backward.
     pub memory: Memory,
 }
 

@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 
-/// What training keeps from forward to backward. It changes no result but the order in which gradients of weights are summed.
+/// What training keeps from forward to backward. It changes no result but the order in which gradients of weights are summed; in models of
+/// 16 bits too, since the states that are handed on are of the type that a step computes them in. Only where a GPU runs a segment by
+/// another family of kernels than the whole, or one direction by another than two, do products add up in another order.
 ///
 /// ```
 /// use fused_rnn::backend::cpu::CpuBackend;
@@ -34,7 +36,7 @@ pub enum Memory {
     },
     /// As [`Checkpoints`](Memory::Checkpoints), and the states beside h of every step (an LSTM's c). With them and y, which is the caller's,
     /// backward knows where every step starts from, so that it rebuilds the gates of `every` steps at once, by one product with the
-    /// weights, where checkpoints alone take a product a step. Segments are computed again as with checkpoints where lengths are given,
+    /// weights, where checkpoints alone take a product a step. Segments are computed again as with checkpoints where lengths or resets are given,
     /// in layers below another under dropout, and where a GPU's kernels keep the steps of a segment in another way than those of a batch.
     Light {
         /// Steps whose gates are in memory at a time, at least 1.

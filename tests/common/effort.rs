@@ -39,7 +39,7 @@ pub fn by_effort<T>(full: T, small: T) -> T {
 
 /// How many random problems stand for `count`.
 pub fn problems(count: u64) -> u64 {
-    by_effort(count, count.div_ceil(12))
+    by_effort(count, count.div_ceil(8))
 }
 
 /// Most multiply-adds of a small problem's forward pass.

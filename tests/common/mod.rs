@@ -331,7 +331,7 @@ impl Recipe {
         }
         // From numbers of its own, so that the other problems stay what they are.
         let mut rng = Rng::new(seed ^ 0x5e60_e475);
-        if !recipe.resets && rng.chance(0.3) {
+        if rng.chance(0.3) {
             let every = 1 + rng.below(recipe.shape.seq_len);
             recipe.descriptor.memory =
                 if rng.chance(0.5) { Memory::Checkpoints { every } } else { Memory::Light { every } };
@@ -357,11 +357,8 @@ impl Recipe {
         self
     }
 
-    /// Makes the rest fit after a change: gates are as many as the other sizes say, and resets go without checkpoints.
+    /// Makes the rest fit after a change: gates are as many as the other sizes say.
     pub fn fitted(mut self) -> Self {
-        if self.resets {
-            self.descriptor.memory = Memory::Full;
-        }
         if self.descriptor.input == InputKind::Gates {
             self.descriptor.num_layers = 1;
             self.descriptor = self.descriptor.of_gates();

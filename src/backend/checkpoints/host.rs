@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::segment::{Lengths, Read, SegmentBackend, Write};
+use super::segment::{Carried, Lengths, Mask, Read, SegmentBackend, Turn, Write};
 use super::{Segment, Window};
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, HostBackend, HostPlan, TempSpace, WeightGrad,
@@ -12,17 +12,29 @@ use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::rnn::Dropout;
 
+/// h and the states beside it that a segment's first step starts from, where those are not the initial ones.
+pub(crate) type Start<'a, E> = Option<[&'a [E]; 2]>;
+
 /// Passes of a host backend under an ordinary plan for training, with tensors of the right sizes and, in segments, lengths that may be 0.
 pub(crate) trait HostPasses<E: Scalar>: HostBackend<E> {
-    fn run_forward(&self, plan: &Self::Plan, args: ForwardArgs<'_, Self>, reserve: &mut [E]) -> Result<()>;
+    fn run_forward(
+        &self,
+        plan: &Self::Plan,
+        args: ForwardArgs<'_, Self>,
+        start: Start<'_, E>,
+        reserve: &mut [E],
+    ) -> Result<()>;
 
     /// The states beside h after every step, from the reserve of a plan for one layer and direction, without lengths.
     fn copy_states(&self, plan: &Self::Plan, reserve: &[E], to: &mut [E]);
 
+    /// In segments from and to the gradients of states in `carried`, and not from `dhn` and `dcn` to `dh0` and `dc0`.
     fn run_backward_data(
         &self,
         plan: &Self::Plan,
         args: BackwardDataArgs<'_, Self>,
+        start: Start<'_, E>,
+        carried: Option<Carried<&mut [E]>>,
         reserve: &mut [E],
         dropout_seed: u64,
     ) -> Result<()>;
@@ -31,6 +43,7 @@ pub(crate) trait HostPasses<E: Scalar>: HostBackend<E> {
         &self,
         plan: &Self::Plan,
         args: BackwardWeightsArgs<'_, Self>,
+        start: Start<'_, E>,
         reserve: &mut [E],
         dropout_seed: u64,
         grad: WeightGrad,
@@ -62,8 +75,19 @@ fn add<E: Scalar>(out: &mut [E], addend: &[E]) {
     }
 }
 
+/// Sequences that are reset at step `t` of a segment.
+fn restarted<'a>(
+    resets: &'a [u8],
+    lengths: Option<&'a [u32]>,
+    t: usize,
+    batch: usize,
+) -> impl Iterator<Item = usize> + 'a {
+    let valid = move |b: usize| lengths.is_none_or(|lengths| t < lengths[b] as usize);
+    (0..batch).filter(move |b| resets[t * batch + b] != 0 && valid(*b))
+}
+
 /// Steps past the lengths, each with its sequence, of `rows` rows `[steps, B]`.
-fn padded(lengths: &[u32], rows: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+fn padded(lengths: &[u32], rows: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> + '_ {
     let batch = lengths.len();
     (0..rows).filter(move |row| row / batch >= lengths[row % batch] as usize).map(move |row| (row, row % batch))
 }
@@ -97,6 +121,10 @@ impl<E: Scalar, B: HostPasses<E>> SegmentBackend for HostSegments<'_, E, B> {
         })
     }
 
+    fn part_of_mask<'s>(&self, mask: &'s &[u8], range: Range<usize>) -> &'s [u8] {
+        &mask[range]
+    }
+
     fn reborrow<'s>(&self, lengths: &'s &[u32]) -> &'s [u32] {
         lengths
     }
@@ -107,6 +135,14 @@ impl<E: Scalar, B: HostPasses<E>> SegmentBackend for HostSegments<'_, E, B> {
             None => to.fill(E::zero()),
         }
         Ok(())
+    }
+
+    fn set_wide(&self, from: Option<Read<'_, Self>>, to: Write<'_, Self>) -> Result<()> {
+        self.set(from, to)
+    }
+
+    fn widen(&self, from: Option<Read<'_, Self>>, to: Write<'_, Self>) -> Result<()> {
+        self.set(from, to)
     }
 
     fn gather(&self, from: Read<'_, Self>, window: &Window, to: Write<'_, Self>) -> Result<()> {
@@ -149,11 +185,37 @@ impl<E: Scalar, B: HostPasses<E>> SegmentBackend for HostSegments<'_, E, B> {
         Ok(())
     }
 
-    fn add_held(&self, lengths: &&[u32], dy: Read<'_, Self>, dh: Write<'_, Self>) -> Result<()> {
-        let width = dh.len() / lengths.len();
-        for (row, b) in padded(lengths, dy.len() / width) {
-            add(&mut dh[b * width..][..width], &dy[row * width..][..width]);
+    fn restart(
+        &self,
+        resets: &Mask<'_, Self>,
+        lengths: Option<&Lengths<'_, Self>>,
+        t: usize,
+        initial: [Option<Read<'_, Self>>; 2],
+        states: [Write<'_, Self>; 2],
+        _: Write<'_, Self>,
+    ) -> Result<()> {
+        let batch = self.plan.shape.batch;
+        for (initial, state) in initial.into_iter().zip(states) {
+            let width = state.len() / batch;
+            for b in restarted(resets, lengths.copied(), t, batch) {
+                let own = b * width..(b + 1) * width;
+                match initial {
+                    Some(initial) => state[own.clone()].copy_from_slice(&initial[own]),
+                    None => state[own].fill(E::zero()),
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Its passes have done that: a reset at the first step is to them as any other.
+    fn restart_gradients(
+        &self,
+        _: &Mask<'_, Self>,
+        _: Option<&Lengths<'_, Self>>,
+        _: usize,
+        _: Carried<Write<'_, Self>>,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -178,22 +240,66 @@ impl<E: Scalar, B: HostPasses<E>> SegmentBackend for HostSegments<'_, E, B> {
         Ok(())
     }
 
-    fn forward(&self, plan: &B::Plan, args: ForwardArgs<'_, B>, reserve: Write<'_, Self>) -> Result<()> {
-        self.backend.run_forward(plan, args, reserve)
+    fn forward(
+        &self,
+        plan: &B::Plan,
+        args: ForwardArgs<'_, B>,
+        start: Start<'_, E>,
+        end: Option<Write<'_, Self>>,
+        reserve: Write<'_, Self>,
+    ) -> Result<()> {
+        let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed } = args;
+        let cn = end.or(cn);
+        let args = ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed };
+        self.backend.run_forward(plan, args, start, reserve)
     }
 
-    fn backward_data(&self, plan: &B::Plan, args: BackwardDataArgs<'_, B>, reserve: Write<'_, Self>) -> Result<()> {
+    fn backward_data(
+        &self,
+        plan: &B::Plan,
+        mut args: BackwardDataArgs<'_, B>,
+        start: Start<'_, E>,
+        carried: Carried<Write<'_, Self>>,
+        turn: Turn,
+        reserve: Write<'_, Self>,
+    ) -> Result<()> {
+        let Carried { dh, dc, dh_reset, dc_reset } = carried;
+        if turn.begins {
+            self.set(args.dhn.take(), &mut *dh)?;
+            self.set(args.dcn.take(), &mut *dc)?;
+            dh_reset.fill(E::zero());
+            dc_reset.fill(E::zero());
+        }
+        if let (true, Some(lengths), Some(dy)) = (turn.held, args.lengths, args.dy) {
+            let width = dh.len() / lengths.len();
+            // From the last step to the first, as an ordinary pass goes.
+            for (row, b) in padded(lengths, dy.len() / width).rev() {
+                add(&mut dh[b * width..][..width], &dy[row * width..][..width]);
+            }
+        }
+        let (initial, has_resets) = ([args.dh0.take(), args.dc0.take()], args.resets.is_some());
+        let within = Carried { dh: &mut *dh, dc: &mut *dc, dh_reset: &mut *dh_reset, dc_reset: &mut *dc_reset };
         // A part has no dropout.
-        self.backend.run_backward_data(plan, args, reserve, 0)
+        self.backend.run_backward_data(plan, args, start, Some(within), reserve, 0)?;
+        for (to, (left, reset)) in initial.into_iter().zip([(dh, dh_reset), (dc, dc_reset)]) {
+            if let Some(to) = to {
+                to.copy_from_slice(left);
+                if has_resets {
+                    add(to, reset);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn backward_weights(
         &self,
         plan: &B::Plan,
         args: BackwardWeightsArgs<'_, B>,
+        start: Start<'_, E>,
         reserve: Write<'_, Self>,
         grad: WeightGrad,
     ) -> Result<()> {
-        self.backend.run_backward_weights(plan, args, reserve, 0, grad)
+        self.backend.run_backward_weights(plan, args, start, reserve, 0, grad)
     }
 }

@@ -11,17 +11,26 @@
 //! rebuilt by a forward pass of one step for as many sequences as the segment has steps and sequences: its rows are the same ones in the
 //! same order, and its products are over all of them.
 //!
-//! Two things differ from a call for a whole sequence, and backends allow them under the plan of a segment: a length may be 0, of a
+//! What is handed from segment to segment has the type that a pass computes it in: h that of an element, which it is rounded to in every
+//! step, the states beside it and all gradients of states that of accumulators. So outputs, final states, and the gradients of inputs and initial states have the
+//! bits of an ordinary pass by the same kernels.
+//!
+//! Resets go back to the caller's initial states, wherever the segment starts from: its passes are given both. A reset at a segment's
+//! first step is done between segments, and so is the way back of its gradient.
+//!
+//! Two more things differ from a call for a whole sequence, and backends allow them under the plan of a segment: a length may be 0, of a
 //! sequence that has ended or not begun; and padded outputs are zero there, since those that are held come from the state.
 //!
 //! | what | elements | where |
 //! |---|---|---|
-//! | states between segments, of every part | `[segments - 1, B, P]` and `[segments - 1, B, (S - 1) * H]` | reserve |
+//! | h between segments, of every part | `[segments - 1, B, P]` | reserve |
+//! | the states beside h between segments, accumulators | `[segments - 1, B, (S - 1) * H]` | reserve |
 //! | outputs of all layers but the last, dropout applied | `[T, B, D * P]` each | reserve |
-//! | gradients of the weights, which backward-data sums | as the weights | reserve |
-//! | in the light mode the states beside h of every step, of every part | `[T, B, (S - 1) * H]` | reserve |
+//! | gradients of the weights, which backward-data sums, accumulators | as the weights | reserve |
+//! | in the light mode the states beside h of every step, of every part, accumulators | `[T, B, (S - 1) * H]` | reserve |
 //! | workspace and reserve of a segment | as its plan says | workspace |
-//! | a segment's x, y and their gradients where the caller's tensors have other strides; its lengths; gradients of states | | workspace |
+//! | a segment's x, y and their gradients where the caller's tensors have other strides; its lengths | | workspace |
+//! | gradients of the states, and what resets sent to the initial ones, accumulators | `[B, P]`, `[B, (S - 1) * H]`, twice | workspace |
 //! | gradients of the outputs of two layers in turn | `[T, B, D * P]` each | workspace |
 //!
 //! `passes` is the passes, over what a backend must give them, `segment::SegmentBackend`; `host` is that of backends on slices, and
@@ -31,10 +40,11 @@ mod host;
 mod passes;
 mod segment;
 
-pub(crate) use host::{HostPasses, HostSegments};
+pub(crate) use host::{HostPasses, HostSegments, Start};
 pub(crate) use passes::{backward_data, backward_weights, forward};
+pub(crate) use segment::Carried;
 #[cfg(feature = "cuda")]
-pub(crate) use segment::{Lengths, SegmentBackend, Write};
+pub(crate) use segment::{Lengths, Mask, Read, SegmentBackend, Turn, Write};
 
 use std::ops::Range;
 
@@ -63,16 +73,16 @@ pub(crate) struct Checkpoints<P> {
     weights: Vec<Range<usize>>,
     /// Bytes of an element.
     element: usize,
-    /// Elements that a gradient of a weight takes while it is summed.
-    gradient: usize,
+    /// Elements that an accumulator takes.
+    accumulator: usize,
 }
 
 /// What a backend says of itself, and its ordinary plans.
 pub(crate) struct Planner<'a, P> {
     /// Bytes of an element.
     pub(crate) element: usize,
-    /// Bytes of a gradient of a weight while it is summed.
-    pub(crate) gradient: usize,
+    /// Bytes of an accumulator: what sums, and the states beside h, are computed in.
+    pub(crate) accumulator: usize,
     /// Space of the ordinary plan.
     pub(crate) full: TempSpace,
     /// The plan of a segment.
@@ -130,9 +140,10 @@ pub(crate) struct Space {
     x: usize,
     y: usize,
     lengths: usize,
-    /// A state, and the states beside it.
+    /// A state, and the states beside it; the gradient of a state, that of the states beside it being as these.
     h: usize,
     c: usize,
+    dh: usize,
     /// A layer's output.
     between: usize,
     layers_below: usize,
@@ -147,13 +158,28 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Parts of the workspace: a segment's workspace and reserve; its x, y, dx, dy; lengths; two gradients of h; two of the states
-    /// beside it; the states before every step; gradients of two layers' outputs.
+    /// Parts of the workspace: a segment's workspace and reserve; its x, y, dx, dy; lengths; the gradient of h, and what resets sent to
+    /// h0; the same of the states beside h; the states before every step; gradients of two layers' outputs.
     fn workspace(&self) -> [usize; 14] {
         let dbetween = self.between.saturating_mul(self.layers_below.min(2));
         let TempSpace { workspace, reserve } = self.passes;
         let (x, y) = (self.x, self.y);
-        [workspace, reserve, x, y, x, y, self.lengths, self.h, self.h, self.c, self.c, self.all_h, self.all_c, dbetween]
+        [
+            workspace,
+            reserve,
+            x,
+            y,
+            x,
+            y,
+            self.lengths,
+            self.dh,
+            self.dh,
+            self.c,
+            self.c,
+            self.all_h,
+            self.all_c,
+            dbetween,
+        ]
     }
 
     /// Parts of the reserve: checkpoints of h; of the states beside it; outputs between layers; gradients of the weights; the states
@@ -189,10 +215,10 @@ struct Part {
 }
 
 impl Part {
-    /// The checkpoint before segment `k`, which the first has not, of checkpoints `stride` elements apart, each as long as `state`.
-    fn checkpoint(&self, k: usize, stride: usize, state: &Range<usize>) -> Range<usize> {
+    /// The checkpoint before segment `k`, which the first has not, of checkpoints `stride` elements apart, each of `len` elements.
+    fn checkpoint(&self, k: usize, stride: usize, len: usize) -> Range<usize> {
         let start = (self.first + k).saturating_sub(1) * stride;
-        start..start + state.len()
+        start..start + len
     }
 
     /// Elements of the checkpoints up to the one before segment `k`, and of the one after it, where there is one.
@@ -280,9 +306,9 @@ impl<P> Checkpoints<P> {
                 }
             }
         }
-        let (element, gradient) = (planner.element, planner.gradient.div_ceil(planner.element));
+        let (element, accumulator) = (planner.element, planner.accumulator.div_ceil(planner.element));
         let descriptor = descriptor.clone();
-        Ok(Checkpoints { descriptor, shape, every, plans, at_once, light, weights, element, gradient })
+        Ok(Checkpoints { descriptor, shape, every, plans, at_once, light, weights, element, accumulator })
     }
 
     /// Elements of everything, where `space` is that of a plan.
@@ -306,21 +332,37 @@ impl<P> Checkpoints<P> {
             y: padded(rows.saturating_mul(y)),
             lengths: padded((batch * size_of::<u32>()).div_ceil(self.element)),
             h: padded(batch * y),
-            c: padded(batch * self.other_states()),
+            c: padded(self.wide(batch * others)),
+            dh: padded(self.wide(batch * y)),
             between: padded(self.between_len()),
             layers_below: descriptor.num_layers - 1,
             checkpoints: parts.saturating_mul(self.segments() - 1),
-            weights: padded(self.weights.last().map_or(0, |own| own.end).saturating_mul(self.gradient)),
-            states: if_light(self.shape.seq_len.saturating_mul(batch).saturating_mul(others)),
+            weights: padded(self.wide(self.weights.last().map_or(0, |own| own.end))),
+            states: if_light(self.wide(self.shape.seq_len.saturating_mul(batch).saturating_mul(others))),
             parts,
             all_h: if_light(rows.saturating_mul(y)),
-            all_c: if_light(rows.saturating_mul(others)),
+            all_c: if_light(self.wide(rows.saturating_mul(others))),
         }
     }
 
     /// All plans that its passes run: those of segments, the first layer's first, then those that rebuild a reserve.
     pub(crate) fn plans(&self) -> impl Iterator<Item = &P> {
         self.plans.iter().chain(self.at_once.iter().flatten())
+    }
+
+    /// Where the rows of a segment stand in a mask `[T, B]`.
+    fn mask(&self, segment: Segment) -> Range<usize> {
+        segment.first * self.shape.batch..(segment.first + segment.steps) * self.shape.batch
+    }
+
+    /// The step of a segment that is processed first.
+    fn first_step(&self, direction: usize, segment: Segment) -> usize {
+        if self.descriptor.direction.is_reverse(direction) { segment.steps - 1 } else { 0 }
+    }
+
+    /// Elements that so many accumulators take.
+    fn wide(&self, accumulators: usize) -> usize {
+        accumulators.saturating_mul(self.accumulator)
     }
 
     fn segments(&self) -> usize {
@@ -364,7 +406,7 @@ impl<P> Checkpoints<P> {
     /// Where the states beside h of steps of a part stand among those of all, `stride` elements a part.
     fn states(&self, layer: usize, direction: usize, stride: usize, steps: Range<usize>) -> Range<usize> {
         let start = (layer * self.directions() + direction) * stride;
-        let step = self.shape.batch * self.other_states();
+        let step = self.wide(self.shape.batch * self.other_states());
         start + steps.start * step..start + steps.end * step
     }
 
@@ -385,12 +427,12 @@ impl<P> Checkpoints<P> {
     /// Where gradients of the weights of a layer and direction are summed, in elements.
     fn gradient(&self, layer: usize, direction: usize) -> Range<usize> {
         let own = &self.weights[layer * self.directions() + direction];
-        own.start * self.gradient..own.end * self.gradient
+        self.wide(own.start)..self.wide(own.end)
     }
 
     /// Where all of them are.
     fn all_gradients(&self) -> Range<usize> {
-        0..self.weights.last().map_or(0, |own| own.end) * self.gradient
+        0..self.wide(self.weights.last().map_or(0, |own| own.end))
     }
 
     /// Features that a direction of a layer reads.
@@ -453,16 +495,4 @@ fn part(descriptor: &RnnDescriptor, layer: usize, direction: usize) -> RnnDescri
         ..descriptor.clone()
     };
     if descriptor.input == InputKind::Gates { part.of_gates() } else { part }
-}
-
-/// Checks what checkpoints cannot do.
-pub(crate) fn check_resets(given: bool) -> Result<()> {
-    if !given {
-        return Ok(());
-    }
-    Err(Error::unsupported(
-        "resets with checkpoints",
-        "a segment starts from the state before it, not from the initial one; use Memory::Full, or give the parts between resets as \
-         sequences of their own",
-    ))
 }

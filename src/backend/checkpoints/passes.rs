@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::segment::{Before, Given, Read, SegmentBackend, Write, all, read_window, whole, write_window};
-use super::{Checkpoints, check_resets};
+use super::segment::{Before, Carried, Given, SegmentBackend, Turn, Write, all, read_window, whole, write_window};
+use super::{Checkpoints, Part};
 use crate::backend::Extent;
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, WeightGrad};
 use crate::error::Result;
@@ -13,15 +13,14 @@ use crate::rnn::InputKind;
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`](crate::Error::Unsupported) for resets; what the backend's passes return.
+/// What the backend's passes return.
 pub(crate) fn forward<S: SegmentBackend>(
     backend: &S,
     plan: &Checkpoints<S::Plan>,
     args: ForwardArgs<'_, S::Given>,
     mut reserve: Write<'_, S>,
 ) -> Result<()> {
-    check_resets(args.resets.is_some())?;
-    let ForwardArgs { weights, x, h0, c0, lengths, mut y, mut hn, mut cn, mut workspace, dropout_seed, .. } = args;
+    let ForwardArgs { weights, x, h0, c0, lengths, resets, mut y, mut hn, mut cn, mut workspace, dropout_seed } = args;
     let space = plan.space(|plan| backend.temp_space(plan));
     let [mut scratch, mut kept, mut x_copy, mut y_copy, _, _, mut steps, mut last_h, ..] =
         backend.split(&mut workspace, space.workspace());
@@ -42,29 +41,46 @@ pub(crate) fn forward<S: SegmentBackend>(
                 let segment = plan.segment(direction, k);
                 // From the checkpoint before to the one after; the first and the last segment lack one.
                 let inner = usize::from(k + 1 < segments);
-                let [done_h, mut next_h] = backend.split(&mut saved_h, part.until(k, space.h, inner));
-                let [done_c, mut next_c] = backend.split(&mut saved_c, part.until(k, space.c, inner));
-                let h0 = start(backend, &h0, &done_h, (&part.h, part.checkpoint(k, space.h, &part.h)), k);
-                let c0 = start(backend, &c0, &done_c, (&part.c, part.checkpoint(k, space.c, &part.c)), k);
+                let [mut done_h, mut next_h] = backend.split(&mut saved_h, part.until(k, space.h, inner));
+                let [mut done_c, mut next_c] = backend.split(&mut saved_c, part.until(k, space.c, inner));
+                let (at_h, at_c) = states_at(plan, &part, k, [space.h, space.c]);
+                let [h0, c0] = [(&h0, &part.h), (&c0, &part.c)]
+                    .map(|(initial, own)| initial.as_ref().map(|initial| backend.part(initial, own.clone())));
+                let lengths = match &lengths {
+                    Some(lengths) => Some(backend.lengths(lengths, segment, whole(backend, &mut steps))?),
+                    None => None,
+                };
+                let resets = resets.as_ref().map(|resets| backend.part_of_mask(resets, plan.mask(segment)));
+                if let (Some(resets), true) = (&resets, k > 0) {
+                    let initial = [&h0, &c0].map(|state| state.as_ref().map(|state| all(backend, state)));
+                    let states =
+                        [backend.part_mut(&mut done_h, at_h.clone()), backend.part_mut(&mut done_c, at_c.clone())];
+                    let (t, scratch) = (plan.first_step(direction, segment), whole(backend, &mut scratch));
+                    backend.restart(resets, lengths.as_ref(), t, initial, states, scratch)?;
+                }
+                let start = (k > 0).then(|| [backend.view(&done_h, at_h), backend.view(&done_c, at_c)]);
                 let mut hn = match &mut hn {
                     _ if inner > 0 => backend.part_mut(&mut next_h, 0..part.h.len()),
                     Some(hn) => backend.part_mut(hn, part.h.clone()),
                     None => backend.part_mut(&mut last_h, 0..part.h.len()),
                 };
                 let mut cn = match &mut cn {
-                    _ if !has_c => None,
-                    _ if inner > 0 => Some(backend.part_mut(&mut next_c, 0..part.c.len())),
-                    cn => cn.as_mut().map(|cn| backend.part_mut(cn, part.c.clone())),
+                    cn if has_c && inner == 0 => cn.as_mut().map(|cn| backend.part_mut(cn, part.c.clone())),
+                    _ => None,
+                };
+                let next_c = if has_c && inner > 0 {
+                    Some(backend.part_mut(&mut next_c, 0..plan.wide(part.c.len())))
+                } else {
+                    None
                 };
                 let given = Given::<S> {
                     weights: backend.part(&weights, part.weights.clone()),
                     x: read_window(backend, &input, &plan.input(layer, direction, segment), &mut x_copy)?,
                     h0,
                     c0,
-                    lengths: match &lengths {
-                        Some(lengths) => Some(backend.lengths(lengths, segment, whole(backend, &mut steps))?),
-                        None => None,
-                    },
+                    start,
+                    lengths,
+                    resets,
                 };
                 let window = plan.output(layer, direction, segment);
                 let output = if top { &mut whole(backend, &mut y) } else { &mut whole(backend, &mut above) };
@@ -72,8 +88,9 @@ pub(crate) fn forward<S: SegmentBackend>(
                     let last = [Some(whole(backend, &mut hn)), cn.as_mut().map(|cn| whole(backend, cn))];
                     let args = given.forward(backend, whole(backend, y), last, whole(backend, &mut scratch));
                     let (segment_plan, _) = plan.plan(layer, direction, segment);
-                    backend.forward(segment_plan, args, whole(backend, &mut kept))?;
-                    if plan.light && has_c && given.lengths.is_none() {
+                    let start = given.start(backend);
+                    backend.forward(segment_plan, args, start, next_c, whole(backend, &mut kept))?;
+                    if plan.light && has_c && given.lengths.is_none() && given.resets.is_none() {
                         let steps = segment.first..segment.first + segment.steps;
                         let to = backend.part_mut(&mut states, plan.states(layer, direction, space.states, steps));
                         backend.copy_states(segment_plan, backend.view(&kept, 0..kept.elements()), to)?;
@@ -98,7 +115,7 @@ pub(crate) fn forward<S: SegmentBackend>(
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`](crate::Error::Unsupported) for resets; what the backend's passes return.
+/// What the backend's passes return.
 pub(crate) fn backward_data<S: SegmentBackend>(
     backend: &S,
     plan: &Checkpoints<S::Plan>,
@@ -106,13 +123,12 @@ pub(crate) fn backward_data<S: SegmentBackend>(
     mut reserve: Write<'_, S>,
     dropout_seed: u64,
 ) -> Result<()> {
-    check_resets(args.resets.is_some())?;
-    let BackwardDataArgs { weights, x, y: outputs, h0, c0, lengths, dy, dhn, dcn, .. } = args;
+    let BackwardDataArgs { weights, x, y: outputs, h0, c0, lengths, resets, dy, dhn, dcn, .. } = args;
     let (mut dx, mut dh0, mut dc0, mut workspace) = (args.dx, args.dh0, args.dc0, args.workspace);
     let space = plan.space(|plan| backend.temp_space(plan));
     let [mut scratch, mut kept, mut x_copy, mut y, mut dx_copy, mut dy_copy, mut steps, rest @ ..] =
         backend.split(&mut workspace, space.workspace());
-    let [mut dh_even, mut dh_odd, mut dc_even, mut dc_odd, mut all_h, mut all_c, mut dbetween] = rest;
+    let [mut dh, mut dh_reset, mut dc, mut dc_reset, mut all_h, mut all_c, mut dbetween] = rest;
     let [saved_h, saved_c, between, mut gradient, states] = backend.split(&mut reserve, space.reserve());
     let (layers, segments, len) = (plan.descriptor.num_layers, plan.segments(), plan.between_len());
     for layer in (0..layers).rev() {
@@ -135,36 +151,31 @@ pub(crate) fn backward_data<S: SegmentBackend>(
         };
         for direction in 0..plan.directions() {
             let part = plan.part(layer, direction);
-            let (h, c, has_c) = (0..part.h.len(), 0..part.c.len(), !part.c.is_empty());
+            let (h, c, has_c) = (0..plan.wide(part.h.len()), 0..plan.wide(part.c.len()), !part.c.is_empty());
             // Both directions read the same features, unless these are gates.
             let add = direction > 0 && plan.descriptor.input == InputKind::Features;
-            let last = dhn.as_ref().map(|dhn| backend.part(dhn, part.h.clone()));
-            backend.set(last, backend.part_mut(&mut dh_even, h.clone()))?;
-            if has_c {
-                let last = dcn.as_ref().map(|dcn| backend.part(dcn, part.c.clone()));
-                backend.set(last, backend.part_mut(&mut dc_even, c.clone()))?;
-            }
             for k in (0..segments).rev() {
                 let segment = plan.segment(direction, k);
                 let (segment_plan, at_once) = plan.plan(layer, direction, segment);
                 let window = plan.output(layer, direction, segment);
-                let h0 = start(backend, &h0, &saved_h, (&part.h, part.checkpoint(k, space.h, &part.h)), k);
-                let c0 = start(backend, &c0, &saved_c, (&part.c, part.checkpoint(k, space.c, &part.c)), k);
+                let (at_h, at_c) = states_at(plan, &part, k, [space.h, space.c]);
                 let given = Given::<S> {
                     weights: backend.part(&weights, part.weights.clone()),
                     x: read_window(backend, &input, &plan.input(layer, direction, segment), &mut x_copy)?,
-                    h0,
-                    c0,
+                    h0: h0.as_ref().map(|h0| backend.part(h0, part.h.clone())),
+                    c0: c0.as_ref().map(|c0| backend.part(c0, part.c.clone())),
+                    start: (k > 0).then(|| [backend.view(&saved_h, at_h), backend.view(&saved_c, at_c)]),
                     lengths: match &lengths {
                         Some(lengths) => Some(backend.lengths(lengths, segment, whole(backend, &mut steps))?),
                         None => None,
                     },
+                    resets: resets.as_ref().map(|resets| backend.part_of_mask(resets, plan.mask(segment))),
                 };
                 let again = backend.part_mut(&mut y, 0..window.len());
-                match (at_once, &output, &given.lengths) {
-                    (Some(at_once), Some(output), None) => {
+                match (at_once, &output, given.lengths.is_none() && given.resets.is_none()) {
+                    (Some(at_once), Some(output), true) => {
                         let reverse = plan.descriptor.direction.is_reverse(direction);
-                        let before = Before { window, c: part.c.len(), reverse };
+                        let before = Before { window, c: c.len(), reverse };
                         let steps = segment.first..segment.first + segment.steps;
                         let states =
                             has_c.then(|| backend.view(&states, plan.states(layer, direction, space.states, steps)));
@@ -172,41 +183,58 @@ pub(crate) fn backward_data<S: SegmentBackend>(
                         let given = Given::<S> {
                             weights: all(backend, &given.weights),
                             x: all(backend, &given.x),
-                            h0: Some(backend.view(&all_h, 0..window.len())),
-                            c0: has_c.then(|| backend.view(&all_c, 0..segment.steps * part.c.len())),
+                            h0: None,
+                            c0: None,
+                            start: Some([
+                                backend.view(&all_h, 0..window.len()),
+                                backend.view(&all_c, 0..segment.steps * c.len()),
+                            ]),
                             lengths: None,
+                            resets: None,
                         };
                         let args = given.forward(backend, again, [None, None], whole(backend, &mut scratch));
-                        backend.forward(at_once, args, whole(backend, &mut kept))?;
+                        let start = given.start(backend);
+                        backend.forward(at_once, args, start, None, whole(backend, &mut kept))?;
                     }
                     _ => {
                         let args = given.forward(backend, again, [None, None], whole(backend, &mut scratch));
-                        backend.forward(segment_plan, args, whole(backend, &mut kept))?;
+                        let start = given.start(backend);
+                        backend.forward(segment_plan, args, start, None, whole(backend, &mut kept))?;
                     }
                 }
 
-                let (dhn, dh0) = turn(&mut dh_even, &mut dh_odd, segments - 1 - k);
-                let (dcn, dc0) = turn(&mut dc_even, &mut dc_odd, segments - 1 - k);
+                let (begins, ends) = (k + 1 == segments, k == 0);
                 let dy = match &doutput {
                     Some(dy) => Some(read_window(backend, dy, &window, &mut dy_copy)?),
                     None => None,
                 };
-                if let (true, Some(lengths), Some(dy)) = (plan.holds(layer, direction), &given.lengths, &dy) {
-                    backend.add_held(lengths, all(backend, dy), backend.part_mut(dhn, h.clone()))?;
-                }
+                let turn = Turn { begins, held: plan.holds(layer, direction) && given.lengths.is_some() };
                 let y = backend.view(&y, 0..window.len());
                 let mut backward_data = |mut dx: Option<Write<'_, S>>| {
-                    let after = [
-                        dy.as_ref().map(|dy| all(backend, dy)),
-                        Some(backend.view(dhn, h.clone())),
-                        has_c.then(|| backend.view(dcn, c.clone())),
-                    ];
-                    let dc0 = if has_c { Some(backend.part_mut(dc0, c.clone())) } else { None };
+                    let last = [(&dhn, &part.h), (&dcn, &part.c)].map(|(last, own)| {
+                        last.as_ref().filter(|_| begins).map(|last| backend.part(last, own.clone()))
+                    });
+                    let [dhn, dcn] = last;
+                    let after = [dy.as_ref().map(|dy| all(backend, dy)), dhn, dcn];
                     let dx = dx.as_mut().map(|dx| whole(backend, dx));
-                    let before = [dx, Some(backend.part_mut(dh0, h.clone())), dc0];
+                    let dh0 = dh0.as_mut().filter(|_| ends).map(|dh0| backend.part_mut(dh0, part.h.clone()));
+                    let dc0 = dc0.as_mut().filter(|_| ends).map(|dc0| backend.part_mut(dc0, part.c.clone()));
                     let scratch = whole(backend, &mut scratch);
-                    let args = given.backward_data(backend, all(backend, &y), after, before, scratch);
-                    backend.backward_data(segment_plan, args, whole(backend, &mut kept))
+                    let args = given.backward_data(backend, all(backend, &y), after, [dx, dh0, dc0], scratch);
+                    let start = given.start(backend);
+                    backend.backward_data(
+                        segment_plan,
+                        args,
+                        start,
+                        Carried {
+                            dh: backend.part_mut(&mut dh, h.clone()),
+                            dc: backend.part_mut(&mut dc, c.clone()),
+                            dh_reset: backend.part_mut(&mut dh_reset, h.clone()),
+                            dc_reset: backend.part_mut(&mut dc_reset, c.clone()),
+                        },
+                        turn,
+                        whole(backend, &mut kept),
+                    )
                 };
                 let window = plan.input(layer, direction, segment);
                 let dinput = match &mut dx {
@@ -222,17 +250,19 @@ pub(crate) fn backward_data<S: SegmentBackend>(
 
                 let sums = backend.part_mut(&mut gradient, plan.gradient(layer, direction));
                 let args = given.backward_weights(backend, all(backend, &y), sums, whole(backend, &mut scratch));
-                let grad = if k + 1 == segments { WeightGrad::Set } else { WeightGrad::Add };
-                backend.backward_weights(segment_plan, args, whole(backend, &mut kept), grad)?;
-            }
-            // Where the segment processed first has left them.
-            let (left_h, _) = turn(&mut dh_even, &mut dh_odd, segments);
-            let (left_c, _) = turn(&mut dc_even, &mut dc_odd, segments);
-            if let Some(dh0) = &mut dh0 {
-                backend.set(Some(backend.view(left_h, h)), backend.part_mut(dh0, part.h))?;
-            }
-            if let Some(dc0) = &mut dc0 {
-                backend.set(Some(backend.view(left_c, c)), backend.part_mut(dc0, part.c))?;
+                let grad = if begins { WeightGrad::Set } else { WeightGrad::Add };
+                let start = given.start(backend);
+                backend.backward_weights(segment_plan, args, start, whole(backend, &mut kept), grad)?;
+                if let (Some(resets), true) = (&given.resets, k > 0) {
+                    let carried = Carried {
+                        dh: backend.part_mut(&mut dh, h.clone()),
+                        dc: backend.part_mut(&mut dc, c.clone()),
+                        dh_reset: backend.part_mut(&mut dh_reset, h.clone()),
+                        dc_reset: backend.part_mut(&mut dc_reset, c.clone()),
+                    };
+                    let t = plan.first_step(direction, segment);
+                    backend.restart_gradients(resets, given.lengths.as_ref(), t, carried)?;
+                }
             }
         }
         if layer > 0 && plan.descriptor.dropout > 0.0 {
@@ -242,31 +272,17 @@ pub(crate) fn backward_data<S: SegmentBackend>(
     Ok(())
 }
 
-/// The state that segment `k` starts from: of the caller's where a part has its own, or the checkpoint before it. Absent where the cell
-/// has no such state, or the caller gives none.
-fn start<'s, S: SegmentBackend>(
-    backend: &S,
-    given: &'s Option<Read<'_, S>>,
-    saved: &'s Write<'_, S>,
-    (own, checkpoint): (&Range<usize>, Range<usize>),
-    k: usize,
-) -> Option<Read<'s, S>> {
-    match k {
-        0 => given.as_ref().map(|state| backend.part(state, own.clone())),
-        _ => (!own.is_empty()).then(|| backend.view(saved, checkpoint)),
-    }
-}
-
-/// What a turn reads and what it writes.
-fn turn<'t, T>(even: &'t mut T, odd: &'t mut T, number: usize) -> (&'t mut T, &'t mut T) {
-    if number.is_multiple_of(2) { (even, odd) } else { (odd, even) }
+/// Where the states stand that segment `k` starts from, among checkpoints `strides` elements apart: h, and the states beside it.
+fn states_at<P>(plan: &Checkpoints<P>, part: &Part, k: usize, strides: [usize; 2]) -> (Range<usize>, Range<usize>) {
+    let [h, c] = strides;
+    (part.checkpoint(k, h, part.h.len()), part.checkpoint(k, c, plan.wide(part.c.len())))
 }
 
 /// Gradients of the weights, from `reserve` after backward-data.
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`](crate::Error::Unsupported) for resets; what the backend returns.
+/// What the backend returns.
 pub(crate) fn backward_weights<S: SegmentBackend>(
     backend: &S,
     plan: &Checkpoints<S::Plan>,
@@ -274,7 +290,6 @@ pub(crate) fn backward_weights<S: SegmentBackend>(
     mut reserve: Write<'_, S>,
     grad: WeightGrad,
 ) -> Result<()> {
-    check_resets(args.resets.is_some())?;
     let space = plan.space(|plan| backend.temp_space(plan));
     let [.., gradient, _] = backend.split(&mut reserve, space.reserve());
     let sums = plan.all_gradients();

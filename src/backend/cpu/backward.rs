@@ -12,6 +12,7 @@ use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::Divide;
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
+use crate::backend::checkpoints::Carried;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
 use crate::rnn::{LayerWeights, PaddedOutput};
@@ -28,6 +29,8 @@ struct Workspace<'a, E> {
     du: &'a mut [E],
     initial: &'a mut [E],
     scratch: &'a mut [E],
+    /// In a segment, where gradients of states come from and go to.
+    carried: Option<Carried<&'a mut [E]>>,
 }
 
 /// What the time loop of a layer reads besides its own saved values.
@@ -46,7 +49,12 @@ struct Given<'a, E> {
 }
 
 impl<E: CpuElement> Call<'_, E> {
-    pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(&self, args: BackwardDataArgs<'_, B>, reserve: &mut [E]) {
+    pub(super) fn backward_data<B: HostBackend<E> + ?Sized>(
+        &self,
+        args: BackwardDataArgs<'_, B>,
+        carried: Option<Carried<&mut [E]>>,
+        reserve: &mut [E],
+    ) {
         let g = &self.geometry;
         let d = &self.plan.descriptor;
         let BackwardDataArgs { weights, y, dy, dhn, dcn, mut dx, mut dh0, mut dc0, workspace, .. } = args;
@@ -65,6 +73,7 @@ impl<E: CpuElement> Call<'_, E> {
             du: parts.next(space.hidden_state),
             initial: parts.next(space.initial_state),
             scratch: &mut [],
+            carried,
         };
         let gradients = parts.next(space.outputs);
         ws.scratch = parts.next(space.all_scratch());
@@ -89,7 +98,7 @@ impl<E: CpuElement> Call<'_, E> {
                     gradient: gradient.map(|rows| rows.features(direction * g.output, g.output)),
                     dhn,
                     dcn,
-                    initial: dh0.is_some(),
+                    initial: dh0.is_some() || ws.carried.is_some(),
                     hold: top
                         && d.padded_output == PaddedOutput::Hold
                         && !d.direction.is_reverse(direction)
@@ -206,22 +215,33 @@ impl<E: CpuElement> Call<'_, E> {
             false => None,
         };
 
+        let (dhn, dcn) = match &ws.carried {
+            Some(carried) => (Some(&*carried.dh), Some(&*carried.dc)),
+            None => (given.dhn, given.dcn),
+        };
         for position in 0..g.batch {
             let sequence = sequences.at(position);
             let dh = &mut ws.dh[position * g.output..][..g.output];
-            copy_or_zero(dh, self.initial(given.dhn, g.output, place, sequence));
+            copy_or_zero(dh, self.initial(dhn, g.output, place, sequence));
             if let (true, Some(gradient)) = (given.hold, &given.gradient) {
-                for t in sequences.length(position)..g.seq_len {
+                for t in (sequences.length(position)..g.seq_len).rev() {
                     add(dh, gradient.row(sequences, t, position));
                 }
             }
             let dc = &mut ws.dc[position * g.others..][..g.others];
-            copy_or_zero(dc, self.initial(given.dcn, g.others, place, sequence));
+            copy_or_zero(dc, self.initial(dcn, g.others, place, sequence));
         }
         let (dh0, dc0) = ws.initial.split_at_mut(g.batch * g.output);
         if sequences.have_resets() {
-            dh0.fill(E::zero());
-            dc0.fill(E::zero());
+            for position in 0..g.batch {
+                let sequence = sequences.at(position);
+                let reset = ws.carried.as_ref().map(|carried| (&*carried.dh_reset, &*carried.dc_reset));
+                let (dh_reset, dc_reset) = reset.unzip();
+                let dh0 = &mut dh0[position * g.output..][..g.output];
+                copy_or_zero(dh0, self.initial(dh_reset, g.output, place, sequence));
+                let dc0 = &mut dc0[position * g.others..][..g.others];
+                copy_or_zero(dc0, self.initial(dc_reset, g.others, place, sequence));
+            }
         }
 
         let shared = Shared {
@@ -253,7 +273,20 @@ impl<E: CpuElement> Call<'_, E> {
             scratch: &mut *ws.scratch,
         };
         self.threads.workers(g.step_workers(self.threads)).divide(work);
-        if sequences.have_resets() {
+        if let Some(carried) = &mut ws.carried {
+            for position in 0..g.batch {
+                let b = sequences.at(position);
+                let copy = |to: &mut [E], from: &[E], width: usize| {
+                    to[b * width..][..width].copy_from_slice(&from[position * width..][..width]);
+                };
+                copy(carried.dh, ws.dh, g.output);
+                copy(carried.dc, ws.dc, g.others);
+                if sequences.have_resets() {
+                    copy(carried.dh_reset, dh0, g.output);
+                    copy(carried.dc_reset, dc0, g.others);
+                }
+            }
+        } else if sequences.have_resets() {
             add(ws.dh, dh0);
             add(ws.dc, dc0);
         }
@@ -445,18 +478,19 @@ impl<E: CpuElement> BackwardLoop<'_, E> {
             let at = row * hidden..(row + 1) * hidden;
             let before = sequences.previous(reverse, t, position);
             let initial = |state, width| call.initial(state, width, place, sequences.at(position)).unwrap_or(&[]);
+            let [start_h, start_c] = call.before(sequences.is_reset(t, position));
             let (mut h_prev, mut c, mut c_prev) = (&[][..], &[][..], &[][..]);
             if reads_h(g.cell) {
                 h_prev = match before {
                     Some(before) => given.output.row(sequences, before, position),
-                    None => initial(call.h0, hidden),
+                    None => initial(start_h, hidden),
                 };
             }
             if others > 0 {
                 c = cells.row(sequences, t, position);
                 c_prev = match before {
                     Some(before) => cells.row(sequences, before, position),
-                    None => initial(call.c0, others),
+                    None => initial(start_c, others),
                 };
             }
             let second = part == Part::Second;

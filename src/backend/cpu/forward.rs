@@ -192,9 +192,10 @@ impl<E: CpuElement> Call<'_, E> {
         for position in 0..g.batch {
             let sequence = sequences.at(position);
             let h = &mut ws.h[position * g.output..][..g.output];
-            copy_or_zero(h, self.initial(self.h0, g.output, place, sequence));
+            let [start_h, start_c] = self.before(false);
+            copy_or_zero(h, self.initial(start_h, g.output, place, sequence));
             let c = &mut ws.c[position * g.others..][..g.others];
-            copy_or_zero(c, self.initial(self.c0, g.others, place, sequence));
+            copy_or_zero(c, self.initial(start_c, g.others, place, sequence));
         }
         let shared = Shared {
             call: self,

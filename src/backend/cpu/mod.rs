@@ -59,7 +59,7 @@ use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::backend::checkpoints::{self, Checkpoints, HostPasses, HostSegments, Planner};
+use crate::backend::checkpoints::{self, Carried, Checkpoints, HostPasses, HostSegments, Planner, Start};
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
@@ -148,13 +148,15 @@ struct Call<'a, E> {
     threads: &'a Threads,
     h0: Option<&'a [E]>,
     c0: Option<&'a [E]>,
+    /// What the first step starts from, where that is not the initial states.
+    start: Start<'a, E>,
     lengths: Option<&'a [u32]>,
     resets: Option<&'a [u8]>,
     dropout: Dropout,
 }
 
 type ForwardPass<E> = fn(&Call<'_, E>, ForwardArgs<'_, CpuBackend<E>>, Option<&mut [E]>);
-type BackwardDataPass<E> = fn(&Call<'_, E>, BackwardDataArgs<'_, CpuBackend<E>>, &mut [E]);
+type BackwardDataPass<E> = fn(&Call<'_, E>, BackwardDataArgs<'_, CpuBackend<E>>, Option<Carried<&mut [E]>>, &mut [E]);
 type BackwardWeightsPass<E> = fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBackend<E>>, &mut [E], WeightGrad);
 
 /// The passes for one element type. They are most of what this backend compiles to; calls go through these
@@ -191,7 +193,7 @@ impl<E: CpuElement> Passes<E> {
     fn new() -> Self {
         Passes {
             forward: |call, args, reserve| call.forward(args, reserve),
-            backward_data: |call, args, reserve| call.backward_data(args, reserve),
+            backward_data: |call, args, carried, reserve| call.backward_data(args, carried, reserve),
             backward_weights: |call, args, reserve, grad| call.backward_weights(args, reserve, grad),
         }
     }
@@ -212,7 +214,7 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         let mut plan = self.ordinary_plan(descriptor, shape, mode)?;
         let planner = Planner {
             element: size_of::<E>(),
-            gradient: size_of::<E>(),
+            accumulator: size_of::<E>(),
             full: self.temp_space(&plan),
             plan: &|descriptor, shape| self.ordinary_plan(descriptor, shape, mode),
             space: &|plan| self.temp_space(plan),
@@ -251,7 +253,7 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         let dropout_seed = args.dropout_seed;
         match &plan.checkpoints {
             Some(own) => checkpoints::forward(&self.segments(plan), own, args, storage)?,
-            None => self.run_forward(plan, args, storage)?,
+            None => self.run_forward(plan, args, None, storage)?,
         }
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
@@ -269,7 +271,7 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         check_at_least("reserve", space.reserve, storage.len())?;
         match &plan.checkpoints {
             Some(own) => checkpoints::backward_data(&self.segments(plan), own, args, storage, dropout_seed)?,
-            None => self.run_backward_data(plan, args, storage, dropout_seed)?,
+            None => self.run_backward_data(plan, args, None, None, storage, dropout_seed)?,
         }
         Ok(reserve.differentiated())
     }
@@ -288,16 +290,22 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         check_at_least("reserve", space.reserve, storage.len())?;
         match &plan.checkpoints {
             Some(own) => checkpoints::backward_weights(&self.segments(plan), own, args, storage, grad),
-            None => self.run_backward_weights(plan, args, storage, dropout_seed, grad),
+            None => self.run_backward_weights(plan, args, None, storage, dropout_seed, grad),
         }
     }
 }
 
 impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
-    fn run_forward(&self, plan: &CpuPlan, args: ForwardArgs<'_, Self>, reserve: &mut [E]) -> Result<()> {
+    fn run_forward(
+        &self,
+        plan: &CpuPlan,
+        args: ForwardArgs<'_, Self>,
+        start: Start<'_, E>,
+        reserve: &mut [E],
+    ) -> Result<()> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, args.dropout_seed);
-        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        let call = Call { start, ..self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout) };
         self.threads.start(sizes.workers)?;
         (E::passes().forward)(&call, args, Some(reserve));
         Ok(())
@@ -312,14 +320,16 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         &self,
         plan: &CpuPlan,
         args: BackwardDataArgs<'_, Self>,
+        start: Start<'_, E>,
+        carried: Option<Carried<&mut [E]>>,
         reserve: &mut [E],
         dropout_seed: u64,
     ) -> Result<()> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
-        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        let call = Call { start, ..self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout) };
         self.threads.start(sizes.workers)?;
-        (E::passes().backward_data)(&call, args, reserve);
+        (E::passes().backward_data)(&call, args, carried, reserve);
         Ok(())
     }
 
@@ -327,13 +337,14 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         &self,
         plan: &CpuPlan,
         args: BackwardWeightsArgs<'_, Self>,
+        start: Start<'_, E>,
         reserve: &mut [E],
         dropout_seed: u64,
         grad: WeightGrad,
     ) -> Result<()> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
-        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout);
+        let call = Call { start, ..self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout) };
         self.threads.start(sizes.workers)?;
         (E::passes().backward_weights)(&call, args, reserve, grad);
         Ok(())
@@ -383,6 +394,7 @@ impl<E: CpuElement> CpuBackend<E> {
         dropout: Dropout,
     ) -> Call<'a, E> {
         let (isa, threads) = (self.isa, &self.threads);
-        Call { plan: &plan.host, sizes, geometry: &sizes.geometry, isa, threads, h0, c0, lengths, resets, dropout }
+        let (plan, geometry, start) = (&plan.host, &sizes.geometry, None);
+        Call { plan, sizes, geometry, isa, threads, h0, c0, start, lengths, resets, dropout }
     }
 }

@@ -37,6 +37,11 @@ impl<E: CpuElement> Call<'_, E> {
         state.map(|state| &state[self.state_row(place, sequence) * width..][..width])
     }
 
+    /// h and the states beside it that a step starts from which no other leaves its own: the initial ones, save for the first step of a segment.
+    pub(super) fn before(&self, is_reset: bool) -> [Option<&[E]>; 2] {
+        self.start.filter(|_| !is_reset).map_or([self.h0, self.c0], |start| start.map(Some))
+    }
+
     /// Row of `h0`, `c0`, `hn`, `cn` and their gradients.
     pub(super) fn state_row(&self, (layer, direction): (usize, usize), sequence: usize) -> usize {
         (layer * self.geometry.directions + direction) * self.geometry.batch + sequence

@@ -69,7 +69,10 @@ impl<E: CpuElement> Call<'_, E> {
                     let (t, position) = step(index);
                     match sequences.previous(reverse, t, position) {
                         Some(before) => Some(output.row(sequences, before, position)),
-                        None => self.initial(self.h0, g.output, place, sequences.at(position)),
+                        None => {
+                            let [h, _] = self.before(sequences.is_reset(t, position));
+                            self.initial(h, g.output, place, sequences.at(position))
+                        }
                     }
                 };
                 let q =
@@ -189,7 +192,10 @@ impl<E: CpuElement> Call<'_, E> {
                         add_product(p_o, &row[3 * hidden..], cells.row(sequences, t, position));
                         let before = match sequences.previous(reverse, t, position) {
                             Some(before) => Some(cells.row(sequences, before, position)),
-                            None => self.initial(self.c0, hidden, place, sequences.at(position)),
+                            None => {
+                                let [_, c] = self.before(sequences.is_reset(t, position));
+                                self.initial(c, hidden, place, sequences.at(position))
+                            }
                         };
                         if let Some(before) = before {
                             add_product(p_i, row, before);

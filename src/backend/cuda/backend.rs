@@ -74,7 +74,8 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
     }
 
     fn engine<'a>(&'a self, plan: &'a CudaPlan<D>, reserve: Option<RawTensor>, dropout_seed: u64) -> Engine<'a, D> {
-        Engine { device: &self.device, stream: &self.stream, plan, reserve: address(reserve), dropout_seed }
+        let (device, stream, reserve) = (&*self.device, &self.stream, address(reserve));
+        Engine { device, stream, plan, reserve, dropout_seed, segment: None, add_held: None }
     }
 
     /// Inference, or with a reserve, which it fills, training.

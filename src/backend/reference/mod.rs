@@ -29,7 +29,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::backend::checkpoints::{self, Checkpoints, HostPasses, HostSegments, Planner};
+use crate::backend::checkpoints::{self, Carried, Checkpoints, HostPasses, HostSegments, Planner, Start};
 use crate::backend::host::check_at_least;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Differentiated, Empty, Filled, ForwardArgs, ForwardMode, HostPlan,
@@ -93,7 +93,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         let mut plan = ordinary_plan(descriptor, shape, mode)?;
         let planner = Planner {
             element: size_of::<E>(),
-            gradient: size_of::<E>(),
+            accumulator: size_of::<E>(),
             full: self.temp_space(&plan),
             plan: &|descriptor, shape| ordinary_plan(descriptor, shape, mode),
             space: &|plan| self.temp_space(plan),
@@ -117,7 +117,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
     fn forward(&self, plan: &ReferencePlan, args: ForwardArgs<'_, Self>) -> Result<()> {
         plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
         let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, .. } = args;
-        let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(0.0, 0) };
+        let call = Call { plan, h0, c0, start: None, lengths, resets, dropout: Dropout::new(0.0, 0) };
         call.forward(weights, x, &mut SavedSteps { plan, storage: workspace }, y, hn, cn);
         Ok(())
     }
@@ -135,7 +135,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         let dropout_seed = args.dropout_seed;
         match &plan.checkpoints {
             Some(own) => checkpoints::forward(&HostSegments::new(self, plan), own, args, storage)?,
-            None => self.run_forward(plan, args, storage)?,
+            None => self.run_forward(plan, args, None, storage)?,
         }
         Ok(reserve.filled(plan.fingerprint(), dropout_seed))
     }
@@ -153,7 +153,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         check_at_least("reserve", space.reserve, storage.len())?;
         match &plan.checkpoints {
             Some(own) => checkpoints::backward_data(&HostSegments::new(self, plan), own, args, storage, seed)?,
-            None => self.run_backward_data(plan, args, storage, seed)?,
+            None => self.run_backward_data(plan, args, None, None, storage, seed)?,
         }
         Ok(reserve.differentiated())
     }
@@ -172,15 +172,22 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
         check_at_least("reserve", space.reserve, storage.len())?;
         match &plan.checkpoints {
             Some(own) => checkpoints::backward_weights(&HostSegments::new(self, plan), own, args, storage, grad),
-            None => self.run_backward_weights(plan, args, storage, seed, grad),
+            None => self.run_backward_weights(plan, args, None, storage, seed, grad),
         }
     }
 }
 
 impl<E: Scalar> HostPasses<E> for ReferenceBackend<E> {
-    fn run_forward(&self, plan: &ReferencePlan, args: ForwardArgs<'_, Self>, storage: &mut [E]) -> Result<()> {
+    fn run_forward(
+        &self,
+        plan: &ReferencePlan,
+        args: ForwardArgs<'_, Self>,
+        start: Start<'_, E>,
+        storage: &mut [E],
+    ) -> Result<()> {
         let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, dropout_seed, .. } = args;
-        let call = Call { plan, h0, c0, lengths, resets, dropout: Dropout::new(plan.descriptor.dropout, dropout_seed) };
+        let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
+        let call = Call { plan, h0, c0, start, lengths, resets, dropout };
         call.forward(weights, x, &mut SavedSteps { plan, storage }, y, hn, cn);
         Ok(())
     }
@@ -201,12 +208,14 @@ impl<E: Scalar> HostPasses<E> for ReferenceBackend<E> {
         &self,
         plan: &ReferencePlan,
         args: BackwardDataArgs<'_, Self>,
+        start: Start<'_, E>,
+        carried: Option<Carried<&mut [E]>>,
         storage: &mut [E],
         dropout_seed: u64,
     ) -> Result<()> {
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
-        let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
-        call.backward_data(args, &mut SavedSteps { plan, storage });
+        let call = Call { plan, h0: args.h0, c0: args.c0, start, lengths: args.lengths, resets: args.resets, dropout };
+        call.backward_data(args, carried, &mut SavedSteps { plan, storage });
         Ok(())
     }
 
@@ -214,12 +223,13 @@ impl<E: Scalar> HostPasses<E> for ReferenceBackend<E> {
         &self,
         plan: &ReferencePlan,
         args: BackwardWeightsArgs<'_, Self>,
+        start: Start<'_, E>,
         storage: &mut [E],
         dropout_seed: u64,
         grad: WeightGrad,
     ) -> Result<()> {
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
-        let call = Call { plan, h0: args.h0, c0: args.c0, lengths: args.lengths, resets: args.resets, dropout };
+        let call = Call { plan, h0: args.h0, c0: args.c0, start, lengths: args.lengths, resets: args.resets, dropout };
         if grad == WeightGrad::Set {
             args.dweights.fill(E::zero());
         }
@@ -276,6 +286,8 @@ struct Call<'a, E> {
     plan: &'a HostPlan,
     h0: Option<&'a [E]>,
     c0: Option<&'a [E]>,
+    /// What the first step starts from, where that is not the initial states.
+    start: Start<'a, E>,
     lengths: Option<&'a [u32]>,
     resets: Option<&'a [u8]>,
     dropout: Dropout,
@@ -343,9 +355,19 @@ impl<E: Scalar> Call<'_, E> {
         steps
     }
 
-    /// The step whose state step `t` starts from; `None` where that is the initial state.
+    /// Whether step `t` starts from the initial state because of a reset.
+    fn is_reset(&self, t: usize, b: usize) -> bool {
+        self.resets.is_some_and(|resets| resets[t * self.plan.shape.batch + b] != 0)
+    }
+
+    /// What a step without one before it starts from.
+    fn before_first(&self) -> [Option<&[E]>; 2] {
+        self.start.map_or([self.h0, self.c0], |start| start.map(Some))
+    }
+
+    /// The step whose state step `t` starts from; `None` where there is no such step, or a reset.
     fn previous(&self, direction: usize, t: usize, b: usize) -> Option<usize> {
-        if self.resets.is_some_and(|resets| resets[t * self.plan.shape.batch + b] != 0) {
+        if self.is_reset(t, b) {
             return None;
         }
         if self.plan.descriptor.direction.is_reverse(direction) {
@@ -378,8 +400,9 @@ impl<E: Scalar> Call<'_, E> {
             }
             None => {
                 let index = self.state_row(layer, direction, b);
-                copy_row_or_zero(&mut input.h, self.h0, index);
-                copy_row_or_zero(&mut input.c, self.c0, index);
+                let [h, c] = if self.is_reset(t, b) { [self.h0, self.c0] } else { self.before_first() };
+                copy_row_or_zero(&mut input.h, h, index);
+                copy_row_or_zero(&mut input.c, c, index);
             }
         }
     }
@@ -488,11 +511,12 @@ impl<E: Scalar> Call<'_, E> {
                     let index = self.state_row(layer, direction, b);
                     let Some(last) = self.steps(direction, b).last().copied() else {
                         // Without a step in this segment, the state stays what it was.
+                        let [h, c] = self.before_first();
                         if let Some(hn) = &mut hn {
-                            copy_row_or_zero(row_mut(hn, index, descriptor.output_size()), self.h0, index);
+                            copy_row_or_zero(row_mut(hn, index, descriptor.output_size()), h, index);
                         }
                         if let Some(cn) = &mut cn {
-                            copy_row_or_zero(row_mut(cn, index, self.plan.tensors.c[2]), self.c0, index);
+                            copy_row_or_zero(row_mut(cn, index, self.plan.tensors.c[2]), c, index);
                         }
                         continue;
                     };
@@ -508,7 +532,12 @@ impl<E: Scalar> Call<'_, E> {
         }
     }
 
-    fn backward_data(&self, args: BackwardDataArgs<'_, ReferenceBackend<E>>, saved_steps: &mut SavedSteps<'_, E>) {
+    fn backward_data(
+        &self,
+        args: BackwardDataArgs<'_, ReferenceBackend<E>>,
+        mut carried: Option<Carried<&mut [E]>>,
+        saved_steps: &mut SavedSteps<'_, E>,
+    ) {
         let BackwardDataArgs { weights, dy, dhn, dcn, mut dx, mut dh0, mut dc0, workspace, .. } = args;
         let descriptor = &self.plan.descriptor;
         let batch = self.plan.shape.batch;
@@ -531,8 +560,16 @@ impl<E: Scalar> Call<'_, E> {
                 let cell = self.layer(direction, self.plan.weights.view(weights, layer, direction));
                 for b in 0..batch {
                     let index = self.state_row(layer, direction, b);
-                    copy_row_or_zero(&mut dh, dhn, index);
-                    copy_row_or_zero(&mut dc, dcn, index);
+                    match &carried {
+                        Some(carried) => {
+                            copy_row_or_zero(&mut dh, Some(&*carried.dh), index);
+                            copy_row_or_zero(&mut dc, Some(&*carried.dc), index);
+                        }
+                        None => {
+                            copy_row_or_zero(&mut dh, dhn, index);
+                            copy_row_or_zero(&mut dc, dcn, index);
+                        }
+                    }
                     for t in self.steps(direction, b).into_iter().rev() {
                         self.read_state(saved_steps, layer, direction, t, b, &mut input);
                         let mut saved_step = saved_steps.at(layer, direction, t, b);
@@ -550,27 +587,37 @@ impl<E: Scalar> Call<'_, E> {
                         } else if let Some(dx) = &mut dx {
                             add(row_mut(dx, self.plan.row(t, b), step.dx.len()), step.dx);
                         }
-                        if self.previous(direction, t, b).is_some() {
+                        if !self.is_reset(t, b) {
                             dh.copy_from_slice(step.dh);
                             dc.copy_from_slice(step.dc);
-                        } else {
-                            // The state before this step was the initial one; the step processed before gets nothing.
-                            if let Some(dh0) = &mut dh0 {
-                                add(row_mut(dh0, index, step.dh.len()), step.dh);
-                            }
-                            if let Some(dc0) = &mut dc0 {
-                                add(row_mut(dc0, index, step.dc.len()), step.dc);
-                            }
-                            dh.fill(E::zero());
-                            dc.fill(E::zero());
+                            continue;
                         }
+                        // The state before this step was the initial one; the step processed before gets nothing.
+                        let (dh0, dc0) = match &mut carried {
+                            Some(carried) => (Some(&mut *carried.dh_reset), Some(&mut *carried.dc_reset)),
+                            None => (dh0.as_deref_mut(), dc0.as_deref_mut()),
+                        };
+                        if let Some(dh0) = dh0 {
+                            add(row_mut(dh0, index, step.dh.len()), step.dh);
+                        }
+                        if let Some(dc0) = dc0 {
+                            add(row_mut(dc0, index, step.dc.len()), step.dc);
+                        }
+                        dh.fill(E::zero());
+                        dc.fill(E::zero());
                     }
-                    // What no step has taken: all of it, where the sequence has none in this segment.
+                    if let Some(carried) = &mut carried {
+                        row_mut(carried.dh, index, dh.len()).copy_from_slice(&dh);
+                        row_mut(carried.dc, index, dc.len()).copy_from_slice(&dc);
+                        continue;
+                    }
+                    // What is left before the first step, beside what resets have sent.
+                    let give = if self.resets.is_some() { add } else { <[E]>::copy_from_slice };
                     if let Some(dh0) = &mut dh0 {
-                        add(row_mut(dh0, index, dh.len()), &dh);
+                        give(row_mut(dh0, index, dh.len()), &dh);
                     }
                     if let Some(dc0) = &mut dc0 {
-                        add(row_mut(dc0, index, dc.len()), &dc);
+                        give(row_mut(dc0, index, dc.len()), &dc);
                     }
                 }
             }

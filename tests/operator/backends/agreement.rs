@@ -205,8 +205,8 @@ pub fn inference_is_training_without_dropout<E: Number, B: HostBackend<E>>(backe
         80,
         |r| {
             r.descriptor.dropout = 0.0;
-            // In 16 bits training rounds states at each checkpoint.
-            if size_of::<E>() == 2 {
+            // In 16 bits another family of kernels, which one direction may be run by, adds up in another order.
+            if size_of::<E>() == 2 && r.descriptor.direction == Direction::Bidirectional {
                 r.descriptor.memory = Memory::Full;
             }
         },

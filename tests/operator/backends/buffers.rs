@@ -5,7 +5,6 @@ use crate::common::run::{Setup, get, same_bits, same_bits_of};
 use crate::common::truth::{Named, settled};
 use crate::common::{Number, Recipe, Rng, for_random_problems};
 use fused_rnn::backend::HostBackend;
-use fused_rnn::rnn::Memory;
 
 pub fn contents_of_buffers_do_not_matter<E: Number, B: HostBackend<E>>(backend: &B) {
     for_random_problems::<E>(
@@ -68,8 +67,6 @@ pub fn absent_inputs_are_their_defaults<E: Number, B: HostBackend<E>>(backend: &
         let mut rng = Rng::new(r.seed);
         (r.h0, r.c0, r.lengths, r.resets) = (rng.chance(0.3), rng.chance(0.3), rng.chance(0.3), rng.chance(0.3));
         (r.dy, r.dhn, r.dcn) = (rng.chance(0.5), rng.chance(0.5), rng.chance(0.5));
-        // Resets are given, if only to do nothing.
-        r.descriptor.memory = Memory::Full;
     };
     for_random_problems::<E>(60, absent, |problem| {
         let (problem, truth) = &*settled(&problem.recipe);

@@ -97,6 +97,8 @@ macro_rules! properties_of_16_bits {
             counts_steps,
             layouts_hold_the_same_values,
             dropout_masks_are_philox,
+            checkpoints_change_no_result,
+            memory_is_kept_within,
             #[ignore = "16 bits: roundings put numbers on both sides of a kink"]
             agrees_with_every_activation,
             #[ignore = "16 bits: they do not hold the large inputs"]

@@ -1020,8 +1020,26 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "segments.cu",
         "the gradient of held outputs replaces the state's",
-        "V sum = load<E>(p.state, own);",
+        "V sum = *own;",
         "V sum = V(0);",
+    ),
+    bug(
+        "segments.cu",
+        "a reset at a segment's first step leaves the cell state",
+        "if (p.wide) static_cast<V*>(p.to)[own] = value;",
+        "if (p.wide) continue;",
+    ),
+    bug(
+        "segments.cu",
+        "the gradient of a reset goes to the segment before too",
+        "static_cast<V*>(p.from)[own] = V(0);",
+        "",
+    ),
+    bug(
+        "sequence.cuh",
+        "a segment starts from the initial cell state",
+        "return d.start_c != nullptr ? static_cast<const V*>(d.start_c)[i] : load_or_zero<E>(d.c0, i);",
+        "return load_or_zero<E>(d.c0, i);",
     ),
     // The other cells.
     bug("cells/slstm.cuh", "sLSTM: the normaliser forgets nothing", "f * u.state[N] + i;", "u.state[N] + i;"),

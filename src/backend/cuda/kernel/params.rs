@@ -98,6 +98,8 @@ mirrored! {
         peephole: DevicePtr,
         h0: DevicePtr,
         c0: DevicePtr,
+        start_h: DevicePtr,
+        start_c: DevicePtr,
         gates: DevicePtr,
         recurrent: DevicePtr,
         projected: DevicePtr,
@@ -139,6 +141,7 @@ mirrored! {
         weight_hh: DevicePtr,
         peephole: DevicePtr,
         c0: DevicePtr,
+        start_c: DevicePtr,
         gates: DevicePtr,
         cell_state: DevicePtr,
         q: DevicePtr,
@@ -271,6 +274,7 @@ mirrored! {
         dgates: DevicePtr,
         cell_state: DevicePtr,
         c0: DevicePtr,
+        start_c: DevicePtr,
         resets: DevicePtr,
         partial: DevicePtr,
         seq_len: u32,
@@ -315,6 +319,16 @@ mirrored! {
         batch: u32,
         columns: u32,
         unused: u32,
+    }
+    RestartParams {
+        resets: DevicePtr,
+        lengths: DevicePtr,
+        from: DevicePtr,
+        to: DevicePtr,
+        step: u32,
+        batch: u32,
+        columns: u32,
+        wide: u32,
     }
     PersistentForwardParams {
         layer: ForwardParams,

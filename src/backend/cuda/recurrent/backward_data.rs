@@ -5,12 +5,13 @@ use bytemuck::Zeroable;
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
 use super::super::kernel::gemm::Orientation;
+use super::super::kernel::launch::Kernel;
 use super::super::kernel::params::{
-    BackwardDirection, BackwardParams, CellOptions, GemmProblem, HeadProduct, PersistentBackwardParams, Phase, Rows,
-    StepBackwardParams,
+    BackwardDirection, BackwardParams, CellOptions, GemmProblem, HeadProduct, HeldRowsParams, PersistentBackwardParams,
+    Phase, Rows, StepBackwardParams,
 };
 use super::cell::{Run, candidate_run, gradient_slots, has_second_product, input_runs, recurrent_run};
-use super::engine::{Engine, PATIENCE, Sequences, Store, problem};
+use super::engine::{Engine, PATIENCE, SegmentStates, Sequences, Store, problem};
 use super::space::{DirectionScratch, DirectionSpace};
 use crate::backend::BackwardDataArgs;
 use crate::error::Result;
@@ -68,6 +69,7 @@ impl<D: Device> Engine<'_, D> {
         let descriptor = self.descriptor();
         let (h, p) = (self.hidden_size(), self.output_size());
         let layout = self.plan.h_prev;
+        let start_c = self.segment.unwrap_or_default().start_c;
         let mut params = BackwardParams {
             lengths: address(args.lengths),
             resets: address(args.resets),
@@ -94,6 +96,7 @@ impl<D: Device> Engine<'_, D> {
                 weight_hh: weights.hidden_hidden,
                 peephole: weights.peephole,
                 c0: self.state(address(args.c0), layer, direction, self.other_states()),
+                start_c,
                 gates: own.gates.of(self.reserve),
                 cell_state: own.cell_state.of(self.reserve),
                 q: own.q.of(self.reserve),
@@ -114,6 +117,10 @@ impl<D: Device> Engine<'_, D> {
                 reverse: self.is_reverse(direction).into(),
                 unused: 0,
             };
+            if let Some(SegmentStates { dh, dc, dh_reset, dc_reset, .. }) = self.segment {
+                let own = &mut params.direction[direction];
+                (own.dh, own.dc, own.dh_reset, own.dc_reset) = (dh, dc, dh_reset, dc_reset);
+            }
         }
         params
     }
@@ -123,7 +130,18 @@ impl<D: Device> Engine<'_, D> {
         let descriptor = self.descriptor();
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
         let (outputs, units) = (self.elementwise(p, b, self.directions()), self.elementwise(h, b, self.directions()));
-        self.run(&kernels.begin, &self.elementwise(h.max(p), b, self.directions()), params)?;
+        let begin = self.elementwise(h.max(p), b, self.directions());
+        match self.segment {
+            Some(segment) => {
+                if segment.begins {
+                    self.run(&kernels.begin, &begin, params)?;
+                }
+                if let Some(add_held) = self.add_held {
+                    self.add_held(add_held, args, segment.dh)?;
+                }
+            }
+            None => self.run(&kernels.begin, &begin, params)?,
+        }
         if let Some(persistent) = self.plan.backward_loop.as_ref().and_then(|chosen| chosen.persistent.as_ref()) {
             let space = &self.plan.backward_data;
             let exchange = space.direction.map(|scratch| scratch.exchange.of(args.workspace.address));
@@ -165,6 +183,27 @@ impl<D: Device> Engine<'_, D> {
             self.gradient_product(params, recurrent, step, true, &|own| own.dh)?;
         }
         self.finish_backward(*params, args)
+    }
+
+    /// Adds the gradients of padded outputs to that of the last state.
+    fn add_held(
+        &self,
+        kernel: &Kernel<D, HeldRowsParams>,
+        args: &BackwardDataArgs<'_, Raw>,
+        dh: DevicePtr,
+    ) -> Result<()> {
+        let (Some(lengths), Some(dy)) = (args.lengths, args.dy) else { return Ok(()) };
+        let params = HeldRowsParams {
+            lengths: lengths.address,
+            state: dh,
+            rows: dy.address,
+            steps: self.seq_len() as u32,
+            batch: self.batch() as u32,
+            columns: self.output_size() as u32,
+            unused: 0,
+        };
+        let launch = self.elementwise(self.output_size(), self.batch(), 1);
+        self.run(kernel, &launch, &params)
     }
 
     /// `out = R^T da` or `+=`, of a step's gradients of the gates of a run, in both directions.

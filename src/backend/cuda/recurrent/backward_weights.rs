@@ -85,6 +85,7 @@ impl<D: Device> Engine<'_, D> {
                 dgates,
                 cell_state: own.cell_state.of(self.reserve),
                 c0: self.state(address(args.c0), layer, direction, self.other_states()),
+                start_c: self.segment.unwrap_or_default().start_c,
                 resets: address(args.resets),
                 partial,
                 seq_len: self.seq_len() as u32,

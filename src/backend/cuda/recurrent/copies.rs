@@ -44,8 +44,8 @@ impl Kept {
     }
 }
 
-/// Copies of a call's other tensors, in the workspace: `y`, `hn`, `cn` and `h0` in forward; in backward-data the gradients of the first
-/// three, and those of `x`, `h0`, `c0`.
+/// Copies of a call's other tensors, in the workspace: `y`, `hn`, `cn`, `h0` and what a segment starts from in forward; in backward-data the
+/// gradients of the first three, and those of `x`, `h0`, `c0`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passing {
     pub y: Copied,
@@ -54,6 +54,7 @@ pub(super) struct Passing {
     pub x: Copied,
     pub h0: Copied,
     pub c0: Copied,
+    pub start_h: Copied,
 }
 
 impl Passing {
@@ -67,6 +68,7 @@ impl Passing {
             h0: take("h0 in 16 bits", &tensors.h)?,
             x: if backward { take("dx in 16 bits", &tensors.x)? } else { Copied::default() },
             c0: if backward { take("dc0 in 16 bits", &tensors.c)? } else { Copied::default() },
+            start_h: if backward { Copied::default() } else { take("the first state in 16 bits", &tensors.h)? },
         })
     }
 }

@@ -10,7 +10,7 @@ use super::super::images::catalog::ELEMENTWISE_THREADS;
 use super::super::kernel::gemm::Orientation;
 use super::super::kernel::launch::{Kernel, Params};
 use super::super::kernel::params::{
-    DropoutParams, GatesParams, GemmParams, GemmProblem, GemmTerm, HeadProductParams, Rows, SavedGates,
+    DropoutParams, GatesParams, GemmParams, GemmProblem, GemmTerm, HeadProductParams, HeldRowsParams, Rows, SavedGates,
 };
 use super::cell::{gradient_slots, is_split};
 use super::plan::CudaPlan;
@@ -34,6 +34,26 @@ pub(crate) struct Engine<'a, D: Device> {
     pub(crate) reserve: DevicePtr,
     /// Of the masks that forward draws or drew.
     pub(crate) dropout_seed: u64,
+    /// Where this is the pass of a segment.
+    pub(crate) segment: Option<SegmentStates>,
+    /// In backward adds the gradients of padded outputs to that of the last state, where they belong to it.
+    pub(crate) add_held: Option<&'a Kernel<D, HeldRowsParams>>,
+}
+
+/// What a segment's pass is handed besides a call's tensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SegmentStates {
+    /// What the first step starts from: h, elements `[B, P]`, and the states beside it, accumulators `[B, (S - 1) * H]`; null where that is
+    /// `h0` and `c0`.
+    pub(super) start_h: DevicePtr,
+    pub(super) start_c: DevicePtr,
+    /// Backward: the gradients of states, accumulators, which the segment processed before has left here.
+    pub(super) dh: DevicePtr,
+    pub(super) dc: DevicePtr,
+    pub(super) dh_reset: DevicePtr,
+    pub(super) dc_reset: DevicePtr,
+    /// There is none before: they come from `dhn` and `dcn`.
+    pub(super) begins: bool,
 }
 
 /// A tensor `[T, B, features]` somewhere.

@@ -57,6 +57,7 @@ impl<D: Device> Engine<'_, D> {
         let last = layer + 1 == descriptor.num_layers;
         let y = if last { self.outer(args.y.address, features) } else { self.inner(space.hidden.of(kept), features) };
         let layout = self.plan.h_prev;
+        let start = self.segment.unwrap_or_default();
         let mut params = ForwardParams {
             lengths: address(args.lengths),
             resets: address(args.resets),
@@ -85,6 +86,8 @@ impl<D: Device> Engine<'_, D> {
                 peephole: weights.peephole,
                 h0: self.state(address(args.h0), layer, direction, p),
                 c0: self.state(address(args.c0), layer, direction, self.other_states()),
+                start_h: start.start_h,
+                start_c: start.start_c,
                 gates: own.gates.of(kept),
                 recurrent: scratch.recurrent.of(args.workspace.address),
                 projected: scratch.projected.of(args.workspace.address),

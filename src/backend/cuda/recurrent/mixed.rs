@@ -60,7 +60,14 @@ pub(super) fn forward<D: Device>(engine: &Engine<'_, D>, mixed: &Mixed<D>, args:
     let call = Call { engine, mixed };
     let workspace = args.workspace.address;
     let (kept, own) = (engine.kept_in(workspace), &mixed.forward);
-    engine.forward(&ForwardArgs {
+    // The states beside h are accumulators, which stay what they are.
+    let mut segment = engine.segment;
+    if let Some(segment) = segment.as_mut().filter(|segment| segment.start_h != DevicePtr::NULL) {
+        let start_h = RawTensor::new(segment.start_h, own.start_h.len);
+        segment.start_h = call.narrow(start_h, own.start_h, workspace)?.address;
+    }
+    let on_copies = Engine { segment, ..*engine };
+    on_copies.forward(&ForwardArgs {
         weights: call.narrow(args.weights, mixed.kept.weights, kept)?,
         x: call.narrow(args.x, mixed.kept.x, kept)?,
         h0: call.narrow_some(args.h0, own.h0, workspace)?,

@@ -1,21 +1,25 @@
 //! Segments on a GPU, where training keeps checkpoints over time: ordinary passes on parts of memory, and kernels for what is between them.
 //!
-//! Gradients of weights are summed in the accumulators' type and rounded once. Between segments states, and the gradients of states, are
-//! in the element type: in 16 bits the states beside h are rounded there, as they are between two calls.
+//! Gradients of weights are summed in the accumulators' type and rounded once. Between segments h is in the element type, which the kernels
+//! round it to in every step; the states beside it and the gradients of states are accumulators, as they are within a pass.
 
 use std::ops::Range;
 
-use super::super::call::{Raw, RawTensor};
+use super::super::call::{Raw, RawTensor, address};
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
-use super::super::kernel::launch::{Kernel, accumulator, partial_sums};
+use super::super::kernel::launch::{Kernel, accumulator, elementwise, partial_sums};
 use super::super::kernel::params::{
-    CopyRowsParams, DropoutParams, HeldRowsParams, Rows, SegmentLengthsParams, SumPartialsParams,
+    ConvertParams, CopyRowsParams, DropoutParams, HeldRowsParams, RestartParams, Rows, SegmentLengthsParams,
+    SumPartialsParams,
 };
-use super::engine::Engine;
+use super::engine::{Engine, SegmentStates};
 use super::plan::CudaPlan;
-use crate::backend::checkpoints::{self, Checkpoints, Lengths, Planner, Segment, SegmentBackend, Window, Write};
+use crate::backend::checkpoints::{
+    self, Carried, Checkpoints, Lengths, Mask, Planner, Read, Segment, SegmentBackend, Turn, Window, Write,
+};
 use crate::backend::{BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, TempSpace, WeightGrad};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
 
@@ -27,6 +31,13 @@ const MOST_COLUMNS: usize = 1 << 30;
 pub(super) struct Segmented<D: Device> {
     checkpoints: Checkpoints<CudaPlan<D>>,
     copy_rows: Kernel<D, CopyRowsParams>,
+    /// Of accumulators.
+    copy_wide: Kernel<D, CopyRowsParams>,
+    /// Accumulators of elements, where these are others.
+    widen: Option<Kernel<D, ConvertParams>>,
+    /// Of the caller's type, and of what kernels compute on.
+    restart: [Kernel<D, RestartParams>; 2],
+    restart_gradients: Kernel<D, RestartParams>,
     lengths: Kernel<D, SegmentLengthsParams>,
     hold_state: Kernel<D, HeldRowsParams>,
     add_held: Kernel<D, HeldRowsParams>,
@@ -42,9 +53,10 @@ impl<D: Device> Segmented<D> {
         plan: impl Fn(&RnnDescriptor, RnnShape) -> Result<CudaPlan<D>>,
     ) -> Result<Option<Self>> {
         let (host, dtype) = (&whole.host, whole.gradient);
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let planner = Planner {
             element: dtype.size(),
-            gradient: accumulator(dtype),
+            accumulator: accumulator(dtype),
             full: whole.temp_space,
             plan: &plan,
             space: &|plan| plan.temp_space,
@@ -61,9 +73,13 @@ impl<D: Device> Segmented<D> {
         Ok(Some(Segmented {
             checkpoints,
             copy_rows: Kernel::of(device, "copy_rows", dtype)?,
+            copy_wide: Kernel::of(device, "copy_rows", wide)?,
+            widen: (dtype != wide).then(|| Kernel::of(device, "widen", dtype)).transpose()?,
+            restart: [Kernel::of(device, "restart_states", dtype)?, Kernel::of(device, "restart_states", whole.dtype)?],
+            restart_gradients: Kernel::of(device, "restart_gradients", dtype)?,
             lengths: Kernel::of(device, "segment_lengths", dtype)?,
             hold_state: Kernel::of(device, "hold_state", dtype)?,
-            add_held: Kernel::of(device, "add_held", dtype)?,
+            add_held: Kernel::of(device, "add_held", whole.dtype)?,
             dropout: Kernel::of(device, "dropout", dtype)?,
             sum_partials: Kernel::of(device, "sum_partials", dtype)?,
         }))
@@ -120,12 +136,21 @@ impl<'e, D: Device> Segments<'_, 'e, D> {
     }
 
     /// A segment's plan about to run. Its part has no dropout.
-    fn engine<'s>(&'s self, plan: &'s CudaPlan<D>, reserve: RawTensor) -> Engine<'s, D>
+    fn engine<'s>(
+        &'s self,
+        plan: &'s CudaPlan<D>,
+        start: Option<[RawTensor; 2]>,
+        segment: SegmentStates,
+        reserve: RawTensor,
+    ) -> Engine<'s, D>
     where
         'e: 's,
     {
         let Engine { device, stream, .. } = *self.engine;
-        Engine { device, stream, plan, reserve: reserve.address, dropout_seed: 0 }
+        let [start_h, start_c] = start
+            .map_or([DevicePtr::NULL; 2], |[h, c]| [h.address, if c.len > 0 { c.address } else { DevicePtr::NULL }]);
+        let segment = Some(SegmentStates { start_h, start_c, ..segment });
+        Engine { device, stream, plan, reserve: reserve.address, dropout_seed: 0, segment, add_held: None }
     }
 
     /// Part of a tensor of the caller's type.
@@ -141,15 +166,52 @@ impl<'e, D: Device> Segments<'_, 'e, D> {
     }
 
     fn copy_rows(&self, from: Rows, to: Rows, (rows, columns): (usize, usize), accumulate: bool) -> Result<()> {
-        let params = CopyRowsParams {
-            from,
-            to,
-            row_count: rows as u32,
-            columns: columns as u32,
-            accumulate: accumulate.into(),
-            unused: 0,
-        };
+        let params = copied(from, to, (rows, columns), accumulate);
         self.engine.run(&self.own.copy_rows, &self.engine.elementwise(columns, rows, 1), &params)
+    }
+
+    /// `to = from`, or zero, of so many elements of a size.
+    fn copy(
+        &self,
+        kernel: &Kernel<D, CopyRowsParams>,
+        from: Option<DevicePtr>,
+        to: DevicePtr,
+        (len, size): (usize, usize),
+    ) -> Result<()> {
+        // Kernels count columns in 32 bits, and the states of all steps of a segment may be more.
+        for start in (0..len).step_by(MOST_COLUMNS) {
+            let columns = (len - start).min(MOST_COLUMNS);
+            let from = from.map_or(DevicePtr::NULL, |from| from.offset(start * size));
+            let (from, to) = (Rows::plain(from, columns), Rows::plain(to.offset(start * size), columns));
+            let launch = self.engine.elementwise(columns, 1, 1);
+            self.engine.run(kernel, &launch, &copied(from, to, (1, columns), false))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of an accumulator, and how many of them as many elements take.
+    fn wide(&self, elements: usize) -> (usize, usize) {
+        let element = self.engine.plan.gradient.size();
+        let size = accumulator(self.engine.plan.gradient);
+        (elements * element / size, size)
+    }
+
+    fn restart_params(
+        resets: RawTensor,
+        lengths: Option<&RawTensor>,
+        t: usize,
+        (batch, columns): (usize, usize),
+    ) -> RestartParams {
+        RestartParams {
+            resets: resets.address,
+            lengths: address(lengths.copied()),
+            from: DevicePtr::NULL,
+            to: DevicePtr::NULL,
+            step: t as u32,
+            batch: batch as u32,
+            columns: columns as u32,
+            wide: 0,
+        }
     }
 
     fn held(&self, lengths: RawTensor, state: RawTensor, rows: RawTensor) -> (HeldRowsParams, Launch) {
@@ -196,19 +258,27 @@ impl<D: Device> SegmentBackend for Segments<'_, '_, D> {
         })
     }
 
+    fn part_of_mask(&self, mask: &RawTensor, range: Range<usize>) -> RawTensor {
+        RawTensor::new(mask.address.offset(range.start), range.len())
+    }
+
     fn reborrow(&self, lengths: &RawTensor) -> RawTensor {
         *lengths
     }
 
     fn set(&self, from: Option<RawTensor>, to: RawTensor) -> Result<()> {
-        // Kernels count columns in 32 bits, and the states of all steps of a segment may be more.
-        for start in (0..to.len).step_by(MOST_COLUMNS) {
-            let part = start..to.len.min(start + MOST_COLUMNS);
-            let (columns, to) = (part.len(), self.range(to, part.clone()));
-            let from = from.map_or(DevicePtr::NULL, |from| self.range(from, part).address);
-            self.copy_rows(Rows::plain(from, columns), Rows::plain(to.address, columns), (1, columns), false)?;
-        }
-        Ok(())
+        let size = self.engine.plan.gradient.size();
+        self.copy(&self.own.copy_rows, from.map(|from| from.address), to.address, (to.len, size))
+    }
+
+    fn set_wide(&self, from: Option<RawTensor>, to: RawTensor) -> Result<()> {
+        self.copy(&self.own.copy_wide, from.map(|from| from.address), to.address, self.wide(to.len))
+    }
+
+    fn widen(&self, from: Option<RawTensor>, to: RawTensor) -> Result<()> {
+        let (Some(widen), Some(from)) = (&self.own.widen, from) else { return self.set_wide(from, to) };
+        let len = self.wide(to.len).0 as u64;
+        self.engine.run(widen, &elementwise(len), &ConvertParams { from: from.address, to: to.address, len })
     }
 
     fn gather(&self, from: RawTensor, window: &Window, to: RawTensor) -> Result<()> {
@@ -245,9 +315,61 @@ impl<D: Device> SegmentBackend for Segments<'_, '_, D> {
         self.engine.run(&self.own.hold_state, &launch, &params)
     }
 
-    fn add_held(&self, lengths: &RawTensor, dy: RawTensor, dh: RawTensor) -> Result<()> {
-        let (params, launch) = self.held(*lengths, dh, dy);
-        self.engine.run(&self.own.add_held, &launch, &params)
+    fn restart(
+        &self,
+        resets: &Mask<'_, Self>,
+        lengths: Option<&Lengths<'_, Self>>,
+        t: usize,
+        [h0, c0]: [Option<Read<'_, Self>>; 2],
+        [h, c]: [Write<'_, Self>; 2],
+        scratch: Write<'_, Self>,
+    ) -> Result<()> {
+        let batch = self.engine.batch();
+        let restart = |kernel: &Kernel<D, RestartParams>, from: Option<RawTensor>, to: RawTensor, len: usize, wide| {
+            let columns = len / batch;
+            let params = Self::restart_params(*resets, lengths, t, (batch, columns));
+            let params = RestartParams { from: address(from), to: to.address, wide, ..params };
+            self.engine.run(kernel, &self.engine.elementwise(columns, batch, 1), &params)
+        };
+        let [given, computed] = &self.own.restart;
+        restart(given, h0, h, h.len, 0)?;
+        let len = self.wide(c.len).0;
+        if len == 0 {
+            return Ok(());
+        }
+        // Initial states are rounded to what kernels compute on.
+        let c0 = match (c0, &self.engine.plan.mixed) {
+            (Some(c0), Some(mixed)) => {
+                let (from, to, count) = (c0.address, scratch.address, len as u64);
+                self.engine.run(
+                    &mixed.converters.narrow,
+                    &elementwise(count),
+                    &ConvertParams { from, to, len: count },
+                )?;
+                Some(scratch)
+            }
+            (c0, _) => c0,
+        };
+        restart(computed, c0, c, len, 1)
+    }
+
+    fn restart_gradients(
+        &self,
+        resets: &Mask<'_, Self>,
+        lengths: Option<&Lengths<'_, Self>>,
+        t: usize,
+        carried: Carried<Write<'_, Self>>,
+    ) -> Result<()> {
+        let batch = self.engine.batch();
+        for (from, to) in [(carried.dh, carried.dh_reset), (carried.dc, carried.dc_reset)] {
+            let columns = self.wide(from.len).0 / batch;
+            if columns > 0 {
+                let params = Self::restart_params(*resets, lengths, t, (batch, columns));
+                let params = RestartParams { from: from.address, to: to.address, ..params };
+                self.engine.run(&self.own.restart_gradients, &self.engine.elementwise(columns, batch, 1), &params)?;
+            }
+        }
+        Ok(())
     }
 
     fn drop_out(&self, tensor: RawTensor, features: usize, layer: usize, seed: u64) -> Result<()> {
@@ -282,26 +404,63 @@ impl<D: Device> SegmentBackend for Segments<'_, '_, D> {
     }
 
     fn copy_states(&self, plan: &CudaPlan<D>, reserve: RawTensor, to: RawTensor) -> Result<()> {
-        let states = plan.layers[0].direction[0].cell_state.of(reserve.address);
-        // They are accumulators, and are rounded as the sums of gradients are.
-        self.add_gradient(RawTensor::new(states, to.len), to, WeightGrad::Set)
+        self.set_wide(Some(RawTensor::new(plan.layers[0].direction[0].cell_state.of(reserve.address), to.len)), to)
     }
 
-    fn forward(&self, plan: &CudaPlan<D>, args: ForwardArgs<'_, Raw>, reserve: RawTensor) -> Result<()> {
-        super::forward_at_once(&self.engine(plan, reserve), &args)
+    fn forward(
+        &self,
+        plan: &CudaPlan<D>,
+        args: ForwardArgs<'_, Raw>,
+        start: Option<[RawTensor; 2]>,
+        end: Option<RawTensor>,
+        reserve: RawTensor,
+    ) -> Result<()> {
+        let engine = self.engine(plan, start, SegmentStates::default(), reserve);
+        super::forward_at_once(&engine, &args)?;
+        let Some(end) = end else { return Ok(()) };
+        // The states beside h after every step are in the reserve.
+        let (len, size) = self.wide(end.len);
+        let last = engine.time(0, engine.seq_len() - 1) * len * size;
+        let states = plan.layers[0].direction[0].cell_state.of(reserve.address).offset(last);
+        self.set_wide(Some(RawTensor::new(states, end.len)), end)
     }
 
-    fn backward_data(&self, plan: &CudaPlan<D>, args: BackwardDataArgs<'_, Raw>, reserve: RawTensor) -> Result<()> {
-        super::backward_data_at_once(&self.engine(plan, reserve), &args)
+    fn backward_data(
+        &self,
+        plan: &CudaPlan<D>,
+        args: BackwardDataArgs<'_, Raw>,
+        start: Option<[RawTensor; 2]>,
+        carried: Carried<RawTensor>,
+        turn: Turn,
+        reserve: RawTensor,
+    ) -> Result<()> {
+        let Carried { dh, dc, dh_reset, dc_reset } = carried;
+        let [dh, dc, dh_reset, dc_reset] = [dh, dc, dh_reset, dc_reset].map(|tensor| tensor.address);
+        let segment = SegmentStates { dh, dc, dh_reset, dc_reset, begins: turn.begins, ..SegmentStates::default() };
+        let add_held = turn.held.then_some(&self.own.add_held);
+        super::backward_data_at_once(&Engine { add_held, ..self.engine(plan, start, segment, reserve) }, &args)
     }
 
     fn backward_weights(
         &self,
         plan: &CudaPlan<D>,
         args: BackwardWeightsArgs<'_, Raw>,
+        start: Option<[RawTensor; 2]>,
         reserve: RawTensor,
         grad: WeightGrad,
     ) -> Result<()> {
-        super::backward_weights_at_once(&self.engine(plan, reserve), &args, grad)
+        let engine = self.engine(plan, start, SegmentStates::default(), reserve);
+        super::backward_weights_at_once(&engine, &args, grad)
+    }
+}
+
+fn copied(from: Rows, to: Rows, (rows, columns): (usize, usize), accumulate: bool) -> CopyRowsParams {
+    CopyRowsParams {
+        from,
+        to,
+        row_count: rows as u32,
+        columns: columns as u32,
+        accumulate: accumulate.into(),
+        unused: 0,
     }
 }
