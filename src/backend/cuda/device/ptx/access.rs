@@ -38,10 +38,9 @@ impl Registers {
     /// Addresses in shared memory.
     pub fn word_addresses(&self, register: u16, offset: i64, lanes: u32) -> Result<[u64; 32]> {
         defined(self.undefined(Bank::Word, register) & lanes, "its address")?;
-        let bases = self.word(register);
         let mut addresses = [0; 32];
-        for lane in 0..32 {
-            addresses[lane] = u64::from(bases[lane].wrapping_add(offset as u32));
+        for (address, base) in addresses.iter_mut().zip(self.word(register)) {
+            *address = u64::from(base.wrapping_add(offset as u32));
         }
         Ok(addresses)
     }
@@ -63,8 +62,8 @@ impl Registers {
 /// Puts a lane's `count` values of `bytes` bytes where values of all lanes stand.
 #[inline(always)]
 fn take(from: &[u8], bytes: usize, count: usize, lane: usize, values: &mut [[u64; 32]; 8]) {
-    for i in 0..count {
-        values[i][lane] = memory::load(&from[i * bytes..(i + 1) * bytes]);
+    for (i, value) in values[..count].iter_mut().enumerate() {
+        value[lane] = memory::load(&from[i * bytes..(i + 1) * bytes]);
     }
 }
 
@@ -282,8 +281,8 @@ impl Machine<'_> {
             }
             Ok(())
         })?;
-        for i in 0..count {
-            let (value, register) = (&mut values[i], r[i]);
+        for (i, value) in values[..count].iter_mut().enumerate() {
+            let register = r[i];
             if access.signed && bytes < 8 {
                 let unused = 64 - 8 * bytes as u32;
                 value.iter_mut().for_each(|value| *value = ((*value << unused) as i64 >> unused) as u64);
@@ -293,8 +292,8 @@ impl Machine<'_> {
                 warp.registers.put_doubles(register, value, lanes);
             } else {
                 let mut words = [0; 32];
-                for lane in 0..32 {
-                    words[lane] = value[lane] as u32;
+                for (word, value) in words.iter_mut().zip(&*value) {
+                    *word = *value as u32;
                 }
                 warp.registers.put_words(register, &words, lanes);
             }
@@ -342,11 +341,11 @@ impl Machine<'_> {
             self.check_write(warp, target, len, undefined, access.order, number, at)?;
             self.send(warp, address, len, access.order, number, releases.as_ref());
             let mut values = [0u8; 64];
-            for i in 0..count {
+            for (i, register) in r[1..=count].iter().enumerate() {
                 let value = if access.doubles {
-                    warp.registers.double(r[1 + i])[lane]
+                    warp.registers.double(*register)[lane]
                 } else {
-                    warp.registers.word(r[1 + i])[lane].into()
+                    warp.registers.word(*register)[lane].into()
                 };
                 memory::store(&mut values[i * bytes..(i + 1) * bytes], value);
             }
