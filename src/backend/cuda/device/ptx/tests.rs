@@ -242,3 +242,177 @@ fn a_cluster_hands_data_over_by_bytes_that_an_mbarrier_counts() {
     let too_few = found(SETUP, "mbarrier.arrive.shared::cta.b64 _, [%r4];", WAIT, END);
     assert!(!too_few.is_empty());
 }
+
+// ---- each check, on a kernel that makes the mistake and on one that does not ------------------------------------------------
+
+/// Runs a kernel of `threads` threads a block, in `blocks` blocks of one cluster, on 64 zeroed words, under several orders of warps. Gives
+/// its words after the natural order; or the fault of the first order that has one.
+fn run_kernel(body: &str, (blocks, threads): (u32, u32)) -> Result<Vec<u32>, String> {
+    use super::super::Launch;
+    use super::memory::GlobalMemory;
+    use super::random::Random;
+    let module = format!(
+        ".extern .shared .align 16 .b8 s[];\n.visible .entry k(\n.param .u64 p\n)\n{{\n.reg .pred %p<9>;\n.reg .b32 %r<20>;\n.reg .b64 %rd<9>;\n\
+         ld.param.u64 %rd1, [p];\nmov.u32 %r1, %tid.x;\nmov.u32 %r2, %ctaid.x;\nmov.u32 %r3, s;\nsetp.ne.u32 %p1, %r1, 0;\n\
+         setp.ne.u32 %p2, %r2, 0;\nshl.b32 %r4, %r1, 2;\nadd.s32 %r5, %r3, %r4;\ncvt.u64.u32 %rd2, %r4;\nadd.s64 %rd3, %rd1, %rd2;\n{body}\nret;\n}}\n"
+    );
+    let program = decode::program(&module, "k").map_err(|fault| fault.problem)?;
+    let launch = Launch { cluster: blocks, shared_bytes: 512, ..Launch::new([blocks, 1, 1], threads) };
+    let mut natural = Vec::new();
+    for seed in 0..12 {
+        let mut global = GlobalMemory::default();
+        let address = global.allocate(256).ok_or("no memory")?;
+        // A neighbour, so that past the end of the first is not past the end of all.
+        global.allocate(256).ok_or("no memory")?;
+        global.slice_mut(address, 256).ok_or("no memory")?.fill(0);
+        super::run(&program, &launch, &address.to_le_bytes(), &mut global, Random::new(seed), seed != 0)
+            .map_err(|error| error.to_string())?;
+        let bytes = global.slice(address, 256).ok_or("no memory")?;
+        if seed == 0 {
+            natural = bytes.chunks_exact(4).map(|word| super::memory::load(word) as u32).collect();
+        }
+    }
+    Ok(natural)
+}
+
+fn mistake(body: &str, launch: (u32, u32), says: &str) {
+    let found = run_kernel(body, launch).expect_err(body);
+    assert!(found.contains(says), "{body}\n{found}\nexpected: {says}");
+}
+
+#[test]
+fn addresses_are_aligned_and_within_an_allocation() {
+    assert_eq!(run_kernel("st.global.u32 [%rd3], 7;", (1, 32)).unwrap()[31], 7);
+    run_kernel("@%p1 ret;\nld.global.v4.u32 {%r6, %r7, %r8, %r9}, [%rd1+16];", (1, 32)).unwrap();
+    mistake("ld.global.u32 %r6, [%rd3+2];", (1, 32), "misaligned access");
+    mistake("@%p1 ret;\nld.global.v4.u32 {%r6, %r7, %r8, %r9}, [%rd1+8];", (1, 32), "misaligned access");
+    mistake("@%p1 ret;\nst.shared.u64 [%r3+4], %rd1;", (1, 32), "misaligned access");
+    // Before, behind, and far behind, where the next allocation might have been.
+    for offset in [-4, 256, 512] {
+        mistake(&format!("@%p1 ret;\nld.global.u32 %r6, [%rd1+{offset}];"), (1, 32), "access out of bounds");
+        mistake(&format!("@%p1 ret;\nst.global.u32 [%rd1+{offset}], 1;"), (1, 32), "access out of bounds");
+    }
+    mistake("@%p1 ret;\nst.shared.u32 [%r3+512], 1;", (1, 32), "access out of bounds");
+    mistake("@%p1 ret;\nld.param.u64 %rd4, [p+8];", (1, 32), "access out of bounds");
+}
+
+#[test]
+fn instructions_for_whole_warps_find_them_at_one_place() {
+    run_kernel("bar.sync 0;\nbarrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;", (1, 64))
+        .unwrap();
+    for instruction in ["bar.sync 0;", "barrier.cluster.arrive.release.aligned;"] {
+        mistake(&format!("@%p1 {instruction}"), (1, 32), "executed by a part of a warp");
+        // All lanes, but one after the others.
+        let apart = format!("@%p1 bra OTHER;\n{instruction}\nbra END;\nOTHER:\n{instruction}\nEND:");
+        mistake(&apart, (1, 32), "executed by a part of a warp");
+    }
+    mistake("@%p1 shfl.sync.bfly.b32 %r6, %r1, 1, 31, 0xffffffff;", (1, 32), "executed by a part of a warp");
+}
+
+#[test]
+fn what_shared_memory_held_before_reaches_nobody() {
+    let written = "st.shared.u32 [%r5], %r1;\nld.shared.u32 %r6, [%r5];\nst.global.u32 [%rd3], %r6;";
+    assert_eq!(run_kernel(written, (1, 32)).unwrap()[31], 31);
+    // Computing with it is no mistake, as long as nothing comes of it.
+    run_kernel("ld.shared.u32 %r6, [%r5];\nadd.s32 %r6, %r6, 1;", (1, 32)).unwrap();
+    mistake("ld.shared.u32 %r6, [%r5];\nadd.s32 %r6, %r6, 1;\nst.global.u32 [%rd3], %r6;", (1, 32), "uninitialised");
+    let address =
+        "ld.shared.u32 %r6, [%r5];\ncvt.u64.u32 %rd4, %r6;\nadd.s64 %rd4, %rd1, %rd4;\nld.global.u32 %r7, [%rd4];";
+    mistake(address, (1, 32), "uninitialised");
+    // It stays what it is in other shared memory, and in the part of a word that was not written.
+    let copied = "ld.shared.u32 %r6, [%r5+256];\nst.shared.u32 [%r5], %r6;\nld.shared.u32 %r7, [%r5];\nst.global.u32 [%rd3], %r7;";
+    mistake(copied, (1, 32), "uninitialised");
+    mistake(
+        "st.shared.u8 [%r5], %r1;\nld.shared.u32 %r7, [%r5];\nst.global.u32 [%rd3], %r7;",
+        (1, 32),
+        "uninitialised",
+    );
+}
+
+#[test]
+fn warps_that_wait_for_nothing_are_a_deadlock() {
+    mistake("setp.lt.u32 %p3, %r1, 32;\n@%p3 bra END;\nbar.sync 0;\nEND:", (1, 64), "deadlock");
+    mistake(
+        "barrier.cluster.arrive.release.aligned;\n@%p2 ret;\nbarrier.cluster.wait.acquire.aligned;\nbarrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;",
+        (2, 32),
+        "deadlock",
+    );
+    mistake(
+        "WAIT:\nld.volatile.global.u32 %r6, [%rd1];\nsetp.eq.u32 %p3, %r6, 0;\n@%p3 bra WAIT;",
+        (1, 32),
+        "deadlock",
+    );
+}
+
+/// Thread 0 makes an mbarrier for `count` arrivals at byte 16 of shared memory; then all threads do `rest`.
+fn with_mbarrier(count: u32, rest: &str) -> String {
+    format!("@!%p1 mbarrier.init.shared::cta.b64 [%r3+16], {count};\nbar.sync 0;\n{rest}")
+}
+
+#[test]
+fn phases_of_mbarriers_and_their_bytes_are_counted() {
+    const ARRIVE: &str = "mbarrier.arrive.shared::cta.b64 _, [%r3+16];";
+    let wait = |parity: u32| {
+        format!(
+            "WAIT{parity}:\nmbarrier.try_wait.parity.shared::cta.b64 %p4, [%r3+16], {parity};\n@!%p4 bra WAIT{parity};"
+        )
+    };
+    run_kernel(&with_mbarrier(32, &format!("{ARRIVE}\n{}", wait(0))), (1, 32)).unwrap();
+    run_kernel(&with_mbarrier(32, &format!("{ARRIVE}\n{}\n{ARRIVE}\n{}", wait(0), wait(1))), (1, 32)).unwrap();
+    mistake(&with_mbarrier(33, &format!("{ARRIVE}\n{}", wait(0))), (1, 32), "lacks 1 arrivals and 0 bytes");
+    // The other parity is that of the phase before, which counts as complete.
+    mistake(&with_mbarrier(32, &format!("{ARRIVE}\n{}\n{}", wait(0), wait(1))), (1, 32), "deadlock");
+    mistake(&with_mbarrier(0, ""), (1, 32), "misused mbarrier");
+    mistake(&with_mbarrier(1, &wait(2)), (1, 32), "misused mbarrier");
+    let one = |rest: &str| with_mbarrier(1, &format!("@%p1 ret;\n{rest}"));
+    let expect = |bytes: u32| format!("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3+16], {bytes};");
+    let send = "mapa.shared::cluster.u32 %r6, %r3, 0;\nst.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r6+64], 7, [%r6+16];";
+    run_kernel(&one(&format!("{}\n{send}\n{}", expect(4), wait(0))), (1, 32)).unwrap();
+    mistake(&one(&format!("{}\n{send}\n{}", expect(8), wait(0))), (1, 32), "lacks 0 arrivals and 4 bytes");
+    mistake(&one(&format!("{}\n{}", expect(4), wait(0))), (1, 32), "lacks 0 arrivals and 4 bytes");
+    mistake(&one(&expect(1 << 20)), (1, 32), "misused mbarrier");
+    mistake("mbarrier.arrive.shared::cta.b64 _, [%r3+16];", (1, 32), "misused mbarrier");
+}
+
+/// A store that no wait has seen complete may come at any time: the data is not there, though it was sent before something that is.
+#[test]
+fn asynchronous_stores_come_late_and_in_any_order() {
+    let two = |read: &str| {
+        format!(
+            "@%p1 bra READY;\nmbarrier.init.shared::cta.b64 [%r3+16], 1;\nmbarrier.init.shared::cta.b64 [%r3+24], 1;\nREADY:\nbar.sync 0;\n@%p1 ret;\n\
+             mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3+16], 4;\nmbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3+24], 4;\n\
+             mapa.shared::cluster.u32 %r6, %r3, 0;\nst.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r6+64], 7, [%r6+16];\n\
+             st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r6+68], 8, [%r6+24];\n\
+             SECOND:\nmbarrier.try_wait.parity.shared::cta.b64 %p4, [%r3+24], 0;\n@!%p4 bra SECOND;\n{read}"
+        )
+    };
+    let first = "FIRST:\nmbarrier.try_wait.parity.shared::cta.b64 %p4, [%r3+16], 0;\n@!%p4 bra FIRST;\n";
+    let read = |offset: u32| format!("ld.shared.u32 %r7, [%r3+{offset}];\nst.global.u32 [%rd1], %r7;");
+    assert_eq!(run_kernel(&two(&format!("{}\n{first}", read(68))), (1, 32)).unwrap()[0], 8);
+    assert_eq!(run_kernel(&two(&format!("{first}{}", read(64))), (1, 32)).unwrap()[0], 7);
+    let early = run_kernel(&two(&format!("{}\n{first}", read(64))), (1, 32)).expect_err("the first may not have come");
+    assert!(early.contains("uninitialised") || early.contains("data race"), "{early}");
+    // The block must not end before they have come.
+    mistake(&two(""), (1, 32), "misused asynchronous operation");
+}
+
+/// A relaxed load may be stale, but never goes back behind what its warp has read, or knows.
+#[test]
+fn relaxed_loads_may_be_stale_and_never_go_back() {
+    let (_, results) = litmus(
+        "@%p1 ret;\n@%p2 bra READER;\nst.relaxed.gpu.global.u32 [%rd1], 1;\nst.relaxed.gpu.global.u32 [%rd1], 2;\nret;\nREADER:\n\
+         ld.relaxed.gpu.global.u32 %r4, [%rd1];\nld.relaxed.gpu.global.u32 %r5, [%rd1];\nst.global.u32 [%rd1+128], %r4;\n\
+         st.global.u32 [%rd1+132], %r5;\nret;",
+        false,
+    )
+    .unwrap();
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]);
+    // Who has acquired what was released after the first store cannot read what it replaced.
+    let known = message("st.release.gpu.global.u32", "ld.acquire.gpu.global.u32")
+        .replace("st.global.u32 [%rd1], 7", "st.relaxed.gpu.global.u32 [%rd1], 7")
+        .replace("ld.global.u32 %r5", "ld.relaxed.gpu.global.u32 %r5");
+    let (_, results) = litmus(&known, false).unwrap();
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), [(0, 0), (1, 7)]);
+    let (_, results) = litmus(&known.replace(".release", ".relaxed"), false).unwrap();
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), [(0, 0), (1, 0), (1, 7)]);
+}
