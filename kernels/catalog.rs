@@ -81,7 +81,7 @@ pub struct GemmTile {
     pub fills: bool,
     /// Takes operands whose rows are aligned to 16 bytes.
     pub aligned: bool,
-    /// Takes one term, in one piece, whose rows and those of the result stand in groups of one: the product of a step. Not in `tn`.
+    /// Takes one term whose rows and those of the result stand in groups of one: the product of a step. Not in `tn`.
     pub step: bool,
 }
 
@@ -300,6 +300,10 @@ pub fn entries() -> Vec<Entry> {
             }
         }
     }
+    for dtype in DTYPES {
+        let (name, body) = (format!("sum_pieces_{dtype}"), format!("sum_pieces<{dtype}>(p)"));
+        add(name, "gemm_sum.cu", "GemmParams", body, REDUCTION_THREADS, 75, "", dtype, "");
+    }
     if cfg!(any(feature = "emulated", feature = "ptx")) {
         for (name, body, threads, min_compute) in PRIMITIVE_TESTS {
             let body = format!("{body}(p)");
@@ -351,6 +355,11 @@ const PRIMITIVE_TESTS: [(&str, &str, u32, u32); 21] = [
     ("test_order", "order_test", 64, 75),
     ("test_misuse", "misuse_test", 64, 75),
 ];
+
+/// Element type of a GEMM's operands.
+pub fn gemm_element(math: &str) -> &'static str {
+    GEMM_MATH.iter().find(|row| row.0 == math).map_or("", |row| row.1)
+}
 
 /// Bytes of an element of a GEMM's operands.
 pub fn gemm_element_bytes(math: &str) -> u32 {

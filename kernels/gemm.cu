@@ -5,10 +5,8 @@
 //            tn: c[m, n] = sum_k a[k, m] b[k, n]   da^T x and da^T h: k runs over all steps and sequences
 // Reads      Operands of E as Rows: [T, B, features] in either layout, or plain matrices. In tn, rows k at times past a sequence's
 //            length count as zero whatever they hold.
-// Writes     c, elements or accumulators, alpha times the sum set or added; with splits > 1 partial sums A [splits, m, n] for sum_partials.
-//            batched_gemm: alpha times many products of dense matrices that stand one after the other (attention).
-// Launch     grid (ceil(m / BM), ceil(n / BN), problems * splits), one block a tile; shared memory gemm_shared_bytes.
-//            batched_gemm: the same, any grid along z; a block takes products z, z + gridDim.z, ...
+// Writes     c, elements or accumulators, alpha times the sum set or added; with splits > 1 each piece its sums, for gemm_sum.cu.
+// Launch     grid (ceil(m / BM), ceil(n / BN), min(count * splits, 65535)), one block a tile; shared memory gemm_shared_bytes.
 //            Two tiles: `large` 64 x 64, 256 threads; `small` 16 x 32, 128 threads, for the few rows of a step's R h.
 // Numerics   16-bit elements: mma.sync with float accumulators where the GPU has it, else fused multiply-adds in float; f32 and f64: fused
 //            multiply-adds in their own type, exact products. k is walked in a fixed order: the same bits every time. tf32 rounds

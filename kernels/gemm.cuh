@@ -1,9 +1,13 @@
 // gemm.cuh - what the kernels of matrix products share: orientations, which product a block computes, rows one after the other, and how
 // results are stored.
 #pragma once
-#include "params.cuh"
+#include "params_gemm.cuh"
 
 enum Orientation { NT, NN, TN };
+
+// A piece of a split sum has whole tiles of gemm.cu for the tensor cores, so that all kernels of a way to multiply add up in the same
+// order.
+constexpr int PIECE_DEPTH = 32;
 
 // The product and the piece of k that a block along z has.
 template <class E> struct GemmPiece {
@@ -25,16 +29,21 @@ template <class E> struct GemmPiece {
     template <int BK> DEVICE u32 begin(const GemmTerm& term) const { return edge<BK>(term.k, split); }
     template <int BK> DEVICE u32 end(const GemmTerm& term) const { return min(edge<BK>(term.k, split + 1), term.k); }
 
-    // Whether c holds accumulators.
+    // Whether results are accumulators.
     DEVICE bool wide() const { return p.wide || p.splits > 1; }
     // Sums are multiplied with it before they are stored.
     DEVICE double alpha() const { return p.splits > 1 ? 1.0 : p.alpha; }
     DEVICE bool accumulates() const { return p.splits == 1 && p.accumulate; }
+    // Where the piece's results go: c, or with several pieces its partial sums.
     DEVICE Rows result() const {
-        using V = accumulator_t<E>;
+        if (p.splits == 1) return c();
+        const u64 piece = u64(product) * p.splits + split;
+        return {static_cast<accumulator_t<E>*>(p.partial) + piece * p.partial_apart, problem.n, 0, 1, 0};
+    }
+    // Where the product's results go.
+    DEVICE Rows c() const {
         Rows c = problem.c;
-        const u64 first = p.splits > 1 ? u64(split) * problem.m * problem.n : product * p.c_apart;
-        c.data = static_cast<const u8*>(c.data) + first * (wide() ? sizeof(V) : sizeof(E));
+        c.data = static_cast<const u8*>(c.data) + product * p.c_apart * (p.wide ? sizeof(accumulator_t<E>) : sizeof(E));
         return c;
     }
 

@@ -3,9 +3,9 @@
 // Math       nt: c[m, n] = sum_k a[m, k] b[n, k]; nn: c[m, n] = sum_k a[m, k] b[k, n]; m at most 32.
 // Reads      a and b of f16, bf16 or f32, all rows in groups of one and aligned to 16 bytes; one term. Columns need not be a multiple of
 //            anything.
-// Writes     As gemm.cu, without splits.
-// Launch     grid (1, ceil(n / 16), min(count, 65535)), block 256: a block has 16 columns n of c and all rows; its warps have every eighth
-//            part of k, 64 bytes deep. Shared memory FewRows::SHARED_BYTES.
+// Writes     As gemm.cu.
+// Launch     grid (1, ceil(n / 16), min(count * splits, 65535)), block 256: a block has 16 columns n of c and all rows; its warps have
+//            every eighth part of k, 64 bytes deep. Shared memory FewRows::SHARED_BYTES.
 // Memory     Bound by reading b, which is done once: every warp keeps STAGES - 1 of its parts under way, in copies of 16 bytes (cp.async)
 //            to a place of its own in shared memory, so that no barrier stands in the loop. a is read once a block.
 // Numerics   16 bits: mma.sync with float accumulators; f32, and tf32: fused multiply-adds. The warps' sums are added in the order of the warps: the
@@ -56,9 +56,11 @@ template <class E, Orientation O> struct FewRowsCopy {
     u32 columns;    // nn: bytes of its chunk of b that exist
     u32 inside;     // a bit a line: nt: those of b; from 2 on those of a
 
-    DEVICE FewRowsCopy(const GemmProblem& problem, const GemmTerm& term, u32 n0) : b_step(0), rows_left(0), columns(0), inside(0) {
-        const u32 lane = lane_id(), k = warp_id() * PART, chunk = k + lane % 4 * CHUNK;
-        left = i32(term.k) - i32(chunk);
+    // Columns n0 and following; k from `begin` to `end`.
+    DEVICE FewRowsCopy(const GemmProblem& problem, const GemmTerm& term, u32 n0, u32 begin, u32 end)
+        : b_step(0), rows_left(0), columns(0), inside(0) {
+        const u32 lane = lane_id(), k = begin + warp_id() * PART, chunk = k + lane % 4 * CHUNK;
+        left = i32(end) - i32(chunk);
 #pragma unroll
         for (u32 i = 0; i < 2; ++i) {
             if constexpr (O == NT) {
@@ -74,7 +76,7 @@ template <class E, Orientation O> struct FewRowsCopy {
             b_step = APART;
         } else {
             b_step = APART * term.b.outer_stride;
-            rows_left = i32(term.k) - i32(k + lane / CHUNKS);
+            rows_left = i32(end) - i32(k + lane / CHUNKS);
             columns = bytes(i32(problem.n) - i32(n0 + lane % CHUNKS * CHUNK));
         }
 #pragma unroll
@@ -187,11 +189,12 @@ template <class E, Orientation O> struct FewRowsProduct {
     using S = FewRows;
     FewRowsSums<E, O> sums;
 
-    DEVICE void multiply(const GemmProblem& problem, const GemmTerm& term, u8* shared) {
+    // The sums over k from `begin` to `end`.
+    DEVICE void multiply(const GemmProblem& problem, const GemmTerm& term, u32 begin, u32 end, u8* shared) {
         constexpr u32 PART = FewRowsCopy<E, O>::PART;
-        const u32 warp = warp_id(), tiles = (problem.m + 7) / 8, parts = (term.k + PART - 1) / PART;
+        const u32 warp = warp_id(), tiles = (problem.m + 7) / 8, parts = (end - begin + PART - 1) / PART;
         u8* const stages = shared + warp * (S::STAGES * S::STAGE_BYTES);
-        FewRowsCopy<E, O> copies(problem, term, blockIdx.y * S::COLUMNS);
+        FewRowsCopy<E, O> copies(problem, term, blockIdx.y * S::COLUMNS, begin, end);
 #pragma unroll
         for (u32 i = 0; i < S::TILES * 4; ++i) sums.acc[i / 4][i % 4] = 0.0f;
 #pragma unroll
@@ -233,12 +236,13 @@ template <class E, Orientation O> struct FewRowsProduct {
 
 template <class E, Orientation O> DEVICE void few_rows_gemm(const GemmParams& p) {
     SHARED(u8, shared);
-    for (u32 z = blockIdx.z; z < p.count; z += gridDim.z) {
+    for (u32 z = blockIdx.z; z < p.count * p.splits; z += gridDim.z) {
         const GemmPiece<E> piece(p, z);
         const GemmProblem& problem = piece.problem;
         if (blockIdx.y * FewRows::COLUMNS >= problem.n) continue;  // the other problem is larger
         FewRowsProduct<E, O> product;
-        product.multiply(problem, piece.term(0), shared);
+        const GemmTerm term = piece.term(0);
+        product.multiply(problem, term, piece.template begin<PIECE_DEPTH>(term), piece.template end<PIECE_DEPTH>(term), shared);
         const Rows c = piece.result();
         const float alpha = float(piece.alpha());
         product.each(problem.m, shared, [&](u32 m, u32 n, float sum) {

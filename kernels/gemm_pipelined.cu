@@ -23,9 +23,8 @@ template <int BM_, int BN_, int WM_, int WN_, int STAGES_> struct PipelinedTile 
 using WideTile = PipelinedTile<128, 128, 64, 64, 4>;
 using MediumTile = PipelinedTile<64, 64, 32, 32, 4>;
 
-// Depth of a tile; of the tiles of gemm.cu, which a piece of a split sum has whole ones of, for sums in the same order.
+// Depth of a tile.
 template <class E> constexpr int DEPTH = 64 / int(sizeof(E));
-constexpr int PIECE_DEPTH = 32;
 
 // One operand's tile in shared memory. LINES lines of memory, each CHUNKS chunks of 16 bytes: where k is the inner dimension
 // a line is a row m or n and runs along k; else it is a row k and runs along m or n.

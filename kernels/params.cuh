@@ -151,38 +151,6 @@ struct Rows {
     u32 unused;
 };
 
-struct GemmTerm {
-    Rows a, b;
-    u32 k;
-    u32 unused;
-};
-
-constexpr int GEMM_TERMS = 4;
-
-// c = sum of the terms' products; see gemm.cu for which way each operand lies.
-struct GemmProblem {
-    GemmTerm term[GEMM_TERMS];
-    Rows c;  // data is written
-    u32 terms;
-    u32 m, n;
-    u32 unused;
-};
-
-// `count` products: two with a problem each, one for each direction, or any number with the same problem, a fixed distance apart.
-// A block along z has piece z % splits of product z / splits.
-struct GemmParams {
-    GemmProblem problem[2];
-    const u32* lengths;      // rows k of a and b at times past a sequence's length count as zero, whatever they hold (tn only)
-    u64 a_apart, b_apart, c_apart;  // elements from one product of the same problem to the next
-    double alpha;            // what products are multiplied with; not in partial sums
-    u32 problems;            // 1 or 2
-    u32 count;
-    u32 splits;              // pieces of k; with more than one, of a single product, c is A [splits, m, n], dense
-    u32 accumulate;          // c += instead of c =
-    u32 wide;                // c holds accumulators (A) instead of elements (E)
-    u32 unused;
-};
-
 // A product with recurrent weights in heads, see heads.cu.
 struct HeadProduct {
     const void* vector;   // E [B, ..], rows `vector_stride` apart

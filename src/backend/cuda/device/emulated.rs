@@ -104,6 +104,11 @@ impl Emulated {
         self.schedule
     }
 
+    /// Launches so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
+    }
+
     /// Bytes allocated and not given back.
     pub fn allocated(&self) -> usize {
         self.memory().values().sum()

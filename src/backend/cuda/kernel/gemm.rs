@@ -1,22 +1,19 @@
-//! Matrix products: which kernel computes one, and in how many pieces.
+//! Matrix products: which kernel computes one, and in how many pieces, which [`pieces`] estimates.
 
 use bytemuck::Zeroable;
 
 use super::super::device::{Device, DevicePtr, Launch, Properties};
-use super::super::images::catalog::{self, GemmTile};
+use super::super::images::catalog::{self, GemmTile, REDUCTION_THREADS};
 use super::launch::{GRID, Kernel};
 use super::params::{GEMM_TERMS, GemmParams, GemmTerm, Rows};
 use crate::error::{Error, Result};
 
+mod pieces;
 #[cfg(all(test, feature = "emulated"))]
 mod tests;
 
-/// Most pieces that a sum over k falls into.
-const MOST_SPLITS: usize = 32;
-/// Tiles of k that a piece has at least.
-const PIECE_TILES: usize = 8;
-/// Writing a partial sum and reading it again takes about as long as so many terms of a sum do; an estimate, from 8 bytes at 3 TB/s.
-const PARTIAL_TERMS: f64 = 256.0;
+use pieces::Clocks;
+
 /// What rows are aligned to where operands are copied 16 bytes at a time.
 const ALIGNED: u64 = 16;
 
@@ -46,21 +43,38 @@ pub(crate) struct Gemm<D: Device> {
     /// Bytes of an element.
     element: u64,
     multiprocessors: u64,
+    clocks: Clocks,
     /// Those of [`catalog::gemm_tiles`] that the device has, in that order.
     kernels: Vec<GemmKernel<D>>,
+    /// Adds up the pieces.
+    sum: Kernel<D, GemmParams>,
 }
 
-/// What the choice of a kernel depends on, for operands that begin at multiples of 16 bytes.
+/// What the choice of a kernel and of pieces depends on, for operands that begin at multiples of 16 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProductShape {
     pub(crate) m: usize,
     pub(crate) n: usize,
+    /// Terms of a sum, of all products that are added up.
+    pub(crate) k: usize,
     /// Elements from a row of each operand to the next.
     pub(crate) strides: [usize; 2],
     pub(crate) terms: usize,
     /// Products of a launch.
     pub(crate) count: usize,
-    pub(crate) splits: usize,
+}
+
+/// Where a product may leave partial sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) address: DevicePtr,
+    /// Accumulators.
+    pub(crate) len: usize,
+}
+
+impl Room {
+    /// None: products are computed in one piece.
+    pub(crate) const NONE: Room = Room { address: DevicePtr::NULL, len: 0 };
 }
 
 /// A kernel with its tile.
@@ -90,52 +104,98 @@ impl<D: Device> Gemm<D> {
             let what = format!("products of {math} on compute capability {major}.{minor}");
             return Err(Error::unsupported(what, "it needs 8.0 or later; compute exactly, or in f16"));
         }
+        let element = catalog::gemm_element(math);
         Ok(Gemm {
             orientation,
             element: u64::from(catalog::gemm_element_bytes(math)),
             multiprocessors: u64::from(properties.multiprocessors),
+            clocks: Clocks::new(math, properties.multiprocessors),
             kernels,
+            sum: Kernel::load(device, &format!("sum_pieces_{element}"))?,
         })
     }
 
-    /// Gives a product to `stream`.
+    /// Gives a product to `stream`, in as many pieces as are fastest and `room` is there for, with what adds them up. `params` are for
+    /// one piece.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] for more columns than a grid has blocks for, and those of [`Kernel::launch`].
-    pub(crate) fn launch(&self, device: &D, stream: &D::Stream, params: &GemmParams) -> Result<()> {
-        let GemmKernel { tile, kernel, .. } = self.choose(params)?;
-        kernel.launch(device, stream, &launch(tile, params), params)
+    pub(crate) fn launch(&self, device: &D, stream: &D::Stream, params: &GemmParams, room: Room) -> Result<()> {
+        let mut params = *params;
+        if self.orientation != Orientation::Tn {
+            // Which rows of k are past a sequence's length depends on how they are grouped; other rows are in groups for their places alone.
+            for problem in &mut params.problem[..params.problems as usize] {
+                problem.c = problem.c.ungrouped(problem.m);
+                problem.term.iter_mut().for_each(|term| term.a = term.a.ungrouped(problem.m));
+            }
+        }
+        let (m, n) = size(&params);
+        let len = (m as usize).saturating_mul(n as usize).saturating_mul(params.count as usize);
+        let splits = self.splits(&params, room.len.checked_div(len).unwrap_or(0));
+        (params.splits, params.partial, params.partial_apart) = (splits, room.address, u64::from(m) * u64::from(n));
+        let GemmKernel { tile, kernel, .. } = self.choose(&params, splits)?;
+        kernel.launch(device, stream, &launch(tile, &params), &params)?;
+        if splits > 1 { self.sum.launch(device, stream, &sum_launch(&params), &params) } else { Ok(()) }
     }
 
-    /// Entry point of the kernel that computes products of a shape.
+    /// Entry point of the kernel that computes products of a shape, and in how many pieces, where there is room for all that help.
     ///
     /// # Errors
     ///
     /// Those of [`launch`](Self::launch) that are about sizes.
-    pub(crate) fn kernel_of(&self, shape: &ProductShape) -> Result<&str> {
-        let ProductShape { m, n, strides, terms, count, splits } = *shape;
-        let [a, b] = strides.map(|stride| Rows::plain(DevicePtr(ALIGNED), stride));
-        let (count, splits) = (count as u32, splits as u32);
-        let mut params = GemmParams { problems: 1, count, splits, ..Zeroable::zeroed() };
-        let term = GemmTerm { a, b, ..Zeroable::zeroed() };
-        let problem = &mut params.problem[0];
-        (problem.m, problem.n, problem.c) = (m as u32, n as u32, Rows::plain(DevicePtr(ALIGNED), n));
-        (problem.term, problem.terms) = ([term; GEMM_TERMS], terms as u32);
-        Ok(&self.choose(&params)?.name)
+    pub(crate) fn kernel_of(&self, shape: &ProductShape) -> Result<(&str, usize)> {
+        let params = shape.params();
+        let splits = self.splits(&params, usize::MAX);
+        Ok((&self.choose(&params, splits)?.name, splits as usize))
     }
 
-    /// The kernel of a product: the first that takes it.
-    fn choose(&self, params: &GemmParams) -> Result<&GemmKernel<D>> {
-        let (m, n) = size(params);
-        let pieces = u64::from(params.count) * u64::from(params.splits);
-        let asked = Asked { m, n, pieces, aligned: self.is_aligned(params), step: is_step(params) };
-        let takes = |tile: &GemmTile| asked.takes(tile, self.multiprocessors);
+    /// Accumulators that the partial sums of products of a shape take; 0 for those that are computed in one piece.
+    pub(crate) fn partial_len(&self, shape: &ProductShape) -> usize {
+        match self.splits(&shape.params(), usize::MAX) as usize {
+            1 => 0,
+            splits => [shape.n, shape.count, splits].into_iter().fold(shape.m, usize::saturating_mul),
+        }
+    }
+
+    /// The kernel of a product in `splits` pieces: the first that takes it.
+    fn choose(&self, params: &GemmParams, splits: u32) -> Result<&GemmKernel<D>> {
         let none = || {
+            let (_, n) = size(params);
             let most = GRID * self.kernels.iter().map(|kernel| kernel.tile.columns).max().unwrap_or(0) as usize;
             Error::unsupported(format!("a product with {n} columns"), format!("the CUDA kernels take at most {most}"))
         };
-        self.kernels.iter().find(|kernel| takes(&kernel.tile)).ok_or_else(none)
+        self.first(params, splits, self.is_aligned(params)).ok_or_else(none)
+    }
+
+    fn first(&self, params: &GemmParams, splits: u32, aligned: bool) -> Option<&GemmKernel<D>> {
+        let (m, n) = size(params);
+        let (step, pieces) = (is_step(params), u64::from(params.count) * u64::from(splits));
+        let takes = |tile: &GemmTile| {
+            m <= tile.most_rows
+                && n.div_ceil(tile.columns) as usize <= GRID
+                && (!tile.aligned || aligned)
+                && (!tile.step || step)
+                && (!tile.fills || blocks(tile, m, n) * pieces >= self.multiprocessors)
+        };
+        self.kernels.iter().find(|kernel| takes(&kernel.tile))
+    }
+
+    /// Pieces that the sums of a product fall into, at most `most`: those that are estimated to be fastest, so that every multiprocessor
+    /// has work. As the order of sums depends on it, it is a function of sizes and not of addresses.
+    fn splits(&self, params: &GemmParams, most: usize) -> u32 {
+        let (m, n) = size(params);
+        let k = terms(params);
+        let most = self.clocks.most_splits(k).min(most as u64).max(1) as u32;
+        let mut best = (1, f64::INFINITY);
+        for splits in 1..=most {
+            let Some(GemmKernel { tile, .. }) = self.first(params, splits, true) else { continue };
+            let clocks = self.clocks.product(tile, [m, n], k, params.count, splits);
+            if clocks < best.1 {
+                best = (splits, clocks);
+            }
+        }
+        best.0
     }
 
     /// Whether all rows of all operands begin at multiples of 16 bytes, and where k is the outer dimension of both, its rows are in the
@@ -158,45 +218,48 @@ impl<D: Device> Gemm<D> {
     }
 }
 
-/// What decides whether a kernel takes a product.
-struct Asked {
-    m: u32,
-    n: u32,
-    pieces: u64,
-    aligned: bool,
-    step: bool,
-}
-
-impl Asked {
-    /// Whether a kernel of such a tile takes it.
-    fn takes(&self, tile: &GemmTile, multiprocessors: u64) -> bool {
-        self.m <= tile.most_rows
-            && self.n.div_ceil(tile.columns) as usize <= GRID
-            && (!tile.aligned || self.aligned)
-            && (!tile.step || self.step)
-            && (!tile.fills || blocks(tile, self.m, self.n) * self.pieces >= multiprocessors)
+impl ProductShape {
+    /// As of one product after the other.
+    fn params(&self) -> GemmParams {
+        let ProductShape { m, n, k, strides, terms, count } = *self;
+        let [a, b] = strides.map(|stride| Rows::plain(DevicePtr(ALIGNED), stride));
+        let mut params = GemmParams { problems: 1, count: count as u32, splits: 1, ..Zeroable::zeroed() };
+        let problem = &mut params.problem[0];
+        (problem.m, problem.n, problem.c) = (m as u32, n as u32, Rows::plain(DevicePtr(ALIGNED), n));
+        problem.terms = terms as u32;
+        problem.term = [GemmTerm { a, b, k: k.div_ceil(terms.max(1)) as u32, unused: 0 }; GEMM_TERMS];
+        params
     }
 }
 
-/// The tile of the kernel that computes the product of a time step: `m` sequences, `n` columns of results, a sum over `k`, where a device has
-/// all kernels that its compute capability allows.
+/// The tile of the kernel that computes the product of a time step in one piece: `m` sequences, `n` columns of results, a sum over `k`, where
+/// a device has all kernels that its compute capability allows.
 pub(crate) fn step_tile(properties: &Properties, math: &str, m: usize, n: usize, k: usize) -> Option<GemmTile> {
     let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
     let aligned = (k as u64 * u64::from(catalog::gemm_element_bytes(math))).is_multiple_of(ALIGNED);
-    let asked = Asked { m: m as u32, n: n as u32, pieces: 1, aligned, step: true };
-    let multiprocessors = u64::from(properties.multiprocessors);
-    let takes = |tile: &GemmTile| tile.min_compute <= compute && asked.takes(tile, multiprocessors);
-    catalog::gemm_tiles(math).into_iter().find(takes)
+    let (m, n) = (m as u32, n as u32);
+    catalog::gemm_tiles(math).into_iter().find(|tile| {
+        tile.min_compute <= compute
+            && m <= tile.most_rows
+            && (!tile.aligned || aligned)
+            && (!tile.fills || blocks(tile, m, n) >= u64::from(properties.multiprocessors))
+    })
 }
 
-/// Whether the sums are of one term, in one piece, and all rows in groups of one.
+/// Whether the sums are of one term, and all rows in groups of one.
 fn is_step(params: &GemmParams) -> bool {
     let mut problems = params.problem.iter().take(params.problems as usize);
-    params.splits == 1
-        && problems.all(|problem| {
-            let [GemmTerm { a, b, .. }, ..] = &problem.term;
-            problem.terms == 1 && [a, b, &problem.c].into_iter().all(|rows| rows.inner == 1)
-        })
+    problems.all(|problem| {
+        let [GemmTerm { a, b, .. }, ..] = &problem.term;
+        problem.terms == 1 && [a, b, &problem.c].into_iter().all(|rows| rows.inner == 1)
+    })
+}
+
+/// Terms of the longest sum.
+fn terms(params: &GemmParams) -> u64 {
+    let problems = params.problem.iter().take(params.problems as usize);
+    let terms = problems.map(|p| p.term.iter().take(p.terms as usize).map(|term| u64::from(term.k)).sum());
+    terms.max().unwrap_or(0)
 }
 
 /// Rows and columns of the largest problem.
@@ -217,25 +280,8 @@ fn launch(tile: &GemmTile, params: &GemmParams) -> Launch {
     Launch { shared_bytes: tile.shared_bytes, ..Launch::new(grid, tile.threads) }
 }
 
-/// Pieces that the sum over `k` of a weight gradient of `m` by `n` falls into, so that every multiprocessor has work. A function of the
-/// sizes alone, as the order of sums is.
-pub(crate) fn weight_splits(m: usize, n: usize, k: usize, multiprocessors: usize, math: &str) -> usize {
-    let most = k.div_ceil(PIECE_TILES * catalog::gemm_depth(math) as usize).clamp(1, MOST_SPLITS);
-    let busy = multiprocessors.max(1) as f64;
-    let mut splits = 1;
-    // From the largest tile on: the first with which every multiprocessor has one.
-    for tile in catalog::gemm_tiles(math).iter().filter(|tile| tile.most_rows == u32::MAX) {
-        let tiles = m.div_ceil(tile.rows as usize).saturating_mul(n.div_ceil(tile.columns as usize)).max(1);
-        // Relative to the time in which all multiprocessors would have been busy throughout.
-        let cost = |splits: usize| {
-            let blocks = tiles as f64 * splits as f64;
-            let rounds = (blocks / busy).ceil() * busy / blocks;
-            rounds + if splits > 1 { splits as f64 * PARTIAL_TERMS / k as f64 } else { 0.0 }
-        };
-        splits = (1..=most).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(1);
-        if tiles.saturating_mul(splits) >= multiprocessors {
-            break;
-        }
-    }
-    splits
+/// Of the kernel that adds up pieces.
+fn sum_launch(params: &GemmParams) -> Launch {
+    let blocks = params.partial_apart.div_ceil(REDUCTION_THREADS.into()).min(GRID as u64);
+    Launch::new([blocks as u32, 1, params.count.min(GRID as u32)], REDUCTION_THREADS)
 }

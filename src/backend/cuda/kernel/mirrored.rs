@@ -39,7 +39,7 @@ pub(crate) fn compare(structs: &[Mirrored]) {
     use std::path::Path;
     use std::process::{Command, Stdio};
 
-    let mut text = String::from("#include \"params_ops.cuh\"\n#include <cstddef>\n");
+    let mut text = String::from("#include \"params_ops.cuh\"\n#include \"params_gemm.cuh\"\n#include <cstddef>\n");
     for (name, size, fields) in structs {
         writeln!(text, "static_assert(sizeof({name}) == {size}, \"the size of {name}\");").unwrap();
         for (field, offset, bytes) in *fields {

@@ -1,5 +1,5 @@
-//! The parameter structs of the recurrent passes' kernels, field by field as in `kernels/params.cuh`, where the meaning of every field
-//! stands.
+//! The parameter structs of the recurrent passes' kernels, field by field as in `kernels/params.cuh` and
+//! `params_gemm.cuh`, where the meaning of every field stands.
 
 use super::super::device::DevicePtr;
 use super::mirrored::mirrored;
@@ -60,6 +60,17 @@ impl Rows {
     /// A matrix whose rows are `stride` elements apart.
     pub(crate) fn plain(data: DevicePtr, stride: usize) -> Self {
         Rows { data, outer_stride: stride as u64, inner_stride: 0, inner: 1, unused: 0 }
+    }
+
+    /// The same `rows` rows in groups of one, where they are equally far apart.
+    pub(crate) fn ungrouped(self, rows: u32) -> Self {
+        let dense = self.outer_stride == u64::from(self.inner) * self.inner_stride;
+        let (data, stride) = (self.data, self.inner_stride);
+        if self.inner > 1 && (dense || rows <= self.inner) {
+            Rows { data, outer_stride: stride, inner_stride: 0, inner: 1, unused: 0 }
+        } else {
+            self
+        }
     }
 
     /// A `[T, B, features]` tensor as rows in time-major order.
@@ -208,6 +219,8 @@ mirrored! {
     GemmParams {
         problem: [GemmProblem; DIRECTIONS],
         lengths: DevicePtr,
+        partial: DevicePtr,
+        partial_apart: u64,
         a_apart: u64,
         b_apart: u64,
         c_apart: u64,

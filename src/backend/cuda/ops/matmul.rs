@@ -8,9 +8,9 @@ use super::super::backend::CudaBackend;
 use super::super::device::arena::{Arena, Place};
 use super::super::device::{Device, DevicePtr};
 use super::super::kernel::convert::Converters;
-use super::super::kernel::gemm::{self, Gemm};
-use super::super::kernel::launch::{Kernel, accumulator, elementwise, partial_sums};
-use super::super::kernel::params::{ConvertParams, GemmParams, GemmTerm, Rows, SumPartialsParams};
+use super::super::kernel::gemm::{self, Gemm, ProductShape, Room};
+use super::super::kernel::launch::{accumulator, elementwise};
+use super::super::kernel::params::{ConvertParams, GemmParams, GemmTerm, Rows};
 use super::super::options::Compute;
 use super::arguments::{accumulates, elements, narrow};
 use crate::backend::WeightGrad;
@@ -25,7 +25,6 @@ pub(super) struct Kernels<D: Device> {
     single: ByOrientation<D>,
     /// Batches of products, those of attention, stay f32 in mixed precision.
     batched: ByOrientation<D>,
-    sum_partials: Kernel<D, SumPartialsParams>,
     /// Where products of floats are computed in 16 bits.
     converters: Option<Converters<D>>,
 }
@@ -63,7 +62,6 @@ pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<
         Ok(Kernels {
             single: ByOrientation::load(device, math)?,
             batched: ByOrientation::load(device, exact)?,
-            sum_partials: Kernel::of(device, "sum_partials", E::DTYPE)?,
             converters: (multiplied != E::DTYPE).then(|| Converters::load(device, multiplied)).transpose()?,
         })
     })
@@ -75,42 +73,35 @@ struct Space {
     a: Place,
     b: Place,
     partial: Place,
-    splits: usize,
+    /// Partial sums.
+    partials: usize,
     bytes: usize,
 }
 
 fn space<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> Result<Space> {
-    let MatMul { m, n, k, .. } = *product;
-    let (multiplied, splits) = (gpu.options().compute.of(E::DTYPE).0, splits(gpu, product));
+    let MatMul { count, orientation, m, n, k } = *product;
+    let multiplied = gpu.options().compute.of(E::DTYPE).0;
+    let (a_stride, b_stride) = strides(product);
+    let shape = ProductShape { m, n, k, strides: [a_stride, b_stride], terms: 1, count };
     let mut arena = Arena::default();
-    let mut space = Space { splits, ..Space::default() };
+    let partials = kernels(gpu)?.single.of(orientation).partial_len(&shape);
+    let mut space = Space { partials, ..Space::default() };
     if multiplied != E::DTYPE {
         space.a = arena.take("a in 16 bits", &[m, k], multiplied.size())?;
         space.b = arena.take("b in 16 bits", &[n, k], multiplied.size())?;
     }
-    if splits > 1 {
-        space.partial = arena.take("partial sums", &[m, n, splits], accumulator(E::DTYPE))?;
+    if partials > 0 {
+        space.partial = arena.take("partial sums", &[partials], accumulator(E::DTYPE))?;
     }
     space.bytes = arena.bytes();
     Ok(space)
-}
-
-/// Pieces of a single product's sums, so that every multiprocessor has work.
-fn splits<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> usize {
-    match product.orientation {
-        Orientation::Nt | Orientation::Nn => 1,
-        Orientation::Tn => {
-            let multiprocessors = gpu.device().properties().multiprocessors as usize;
-            gemm::weight_splits(product.m, product.n, product.k, multiprocessors, gpu.options().compute.of(E::DTYPE).1)
-        }
-    }
 }
 
 pub(super) fn workspace<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> usize {
     if product.count != 1 {
         return 0;
     }
-    // Of sizes that overflow there is no tensor: the call refuses them.
+    // Of sizes that overflow there is no tensor, and without kernels nothing runs: the call says so.
     space(gpu, product).map_or(usize::MAX, |space| elements::<E>(space.bytes, 1))
 }
 
@@ -155,16 +146,13 @@ fn single<E: Element, D: Device>(
             gpu.launch(&converters.narrow, &elementwise(len), &ConvertParams { from, to: *operand, len })?;
         }
     }
-    let partial = space.partial.of(workspace);
-    let c = Rows::plain(if space.splits > 1 { partial } else { to }, n);
     let params = GemmParams {
-        splits: space.splits as u32,
         // Accumulators are floats, as c is.
         wide: kernels.converters.is_some().into(),
-        ..params(&product, alpha, (a, b, c), grad)?
+        ..params(&product, alpha, (a, b, Rows::plain(to, n)), grad)?
     };
-    kernels.single.of(orientation).launch(gpu.device(), gpu.stream(), &params)?;
-    if space.splits > 1 { sum_partials(gpu, partial, space.splits, alpha, to, m * n, grad) } else { Ok(()) }
+    let room = Room { address: space.partial.of(workspace), len: space.partials };
+    kernels.single.of(orientation).launch(gpu.device(), gpu.stream(), &params, room)
 }
 
 fn batched<E: Element, D: Device>(
@@ -182,7 +170,17 @@ fn batched<E: Element, D: Device>(
         c_apart: (m * n) as u64,
         ..params(&product, alpha, (a, b, Rows::plain(c, n)), grad)?
     };
-    kernels(gpu)?.batched.of(orientation).launch(gpu.device(), gpu.stream(), &params)
+    kernels(gpu)?.batched.of(orientation).launch(gpu.device(), gpu.stream(), &params, Room::NONE)
+}
+
+/// Elements from a row of each operand to the next.
+fn strides(product: &MatMul) -> (usize, usize) {
+    let MatMul { orientation, m, n, k, .. } = *product;
+    match orientation {
+        Orientation::Nt => (k, k),
+        Orientation::Nn => (k, n),
+        Orientation::Tn => (m, n),
+    }
 }
 
 /// Of one product.
@@ -192,12 +190,8 @@ fn params(
     (a, b, c): (DevicePtr, DevicePtr, Rows),
     grad: WeightGrad,
 ) -> Result<GemmParams> {
-    let MatMul { orientation, m, n, k, .. } = *product;
-    let (a_stride, b_stride) = match orientation {
-        Orientation::Nt => (k, k),
-        Orientation::Nn => (k, n),
-        Orientation::Tn => (m, n),
-    };
+    let MatMul { m, n, k, .. } = *product;
+    let (a_stride, b_stride) = strides(product);
     let mut params =
         GemmParams { problems: 1, count: 1, splits: 1, accumulate: accumulates(grad), alpha, ..Zeroable::zeroed() };
     let term = GemmTerm {
@@ -210,26 +204,4 @@ fn params(
     (problem.terms, problem.term[0], problem.c) = (1, term, c);
     (problem.m, problem.n) = (narrow("rows of a product", m)?, narrow("columns of a product", n)?);
     Ok(params)
-}
-
-/// `out (+)= alpha` times the sum of `count` partial sums of `len` elements each.
-pub(super) fn sum_partials<E: Element, D: Device>(
-    gpu: &CudaBackend<E, D>,
-    partial: DevicePtr,
-    count: usize,
-    alpha: f64,
-    out: DevicePtr,
-    len: usize,
-    grad: WeightGrad,
-) -> Result<()> {
-    let params = SumPartialsParams {
-        partial,
-        out,
-        len: len as u64,
-        stride: len as u64,
-        count: count as u32,
-        accumulate: accumulates(grad),
-        alpha,
-    };
-    gpu.launch(&kernels(gpu)?.sum_partials, &partial_sums(len), &params)
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::super::backend::CudaBackend;
 use super::super::device::{Device, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
-use super::super::kernel::launch::{Kernel, accumulator, bias_pieces, column_reduction, elementwise};
-use super::super::kernel::params::{BiasGradientParams, Rows};
+use super::super::kernel::launch::{Kernel, accumulator, bias_pieces, column_reduction, elementwise, partial_sums};
+use super::super::kernel::params::{BiasGradientParams, Rows, SumPartialsParams};
 use super::arguments::{WARP_TERMS, accumulates, by_warp, elements, narrow, shared_sums};
-use super::matmul;
 use super::params::{
     GatherParams, HoldGradientParams, IndicesParams, MaskNotEqualParams, MaskOrderParams, MaxAxisGradientParams,
     MaxAxisParams, ScatterAddParams, SumAxisParams,
@@ -27,6 +26,7 @@ const MOST_BLOCKS: u64 = i32::MAX as u64;
 #[derive(Debug)]
 pub(super) struct Kernels<D: Device> {
     column_sums: Kernel<D, BiasGradientParams>,
+    sum_partials: Kernel<D, SumPartialsParams>,
     sum_axis: Kernel<D, SumAxisParams>,
     max_axis: Kernel<D, MaxAxisParams>,
     max_axis_gradient: Kernel<D, MaxAxisGradientParams>,
@@ -42,6 +42,7 @@ pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<
     gpu.kernels(|device| {
         Ok(Kernels {
             column_sums: Kernel::of(device, "bias_gradient", E::DTYPE)?,
+            sum_partials: Kernel::of(device, "sum_partials", E::DTYPE)?,
             sum_axis: Kernel::of(device, "sum_axis", E::DTYPE)?,
             max_axis: Kernel::of(device, "max_axis", E::DTYPE)?,
             max_axis_gradient: Kernel::of(device, "max_axis_gradient", E::DTYPE)?,
@@ -87,7 +88,16 @@ pub(super) fn sum_axis<E: Element, D: Device>(
             unused: 0,
         };
         gpu.launch(&kernels.column_sums, &column_reduction(inner, pieces, 1, E::DTYPE), &params)?;
-        return matmul::sum_partials(gpu, partial, pieces, alpha, gpu.at(&y)?, inner, grad);
+        let params = SumPartialsParams {
+            partial,
+            out: gpu.at(&y)?,
+            len: inner as u64,
+            stride: inner as u64,
+            count: pieces as u32,
+            accumulate: accumulates(grad),
+            alpha,
+        };
+        return gpu.launch(&kernels.sum_partials, &partial_sums(inner), &params);
     }
     // Where threads have columns beside each other, they read whole lines; else the lanes of a warp do.
     let (lanes, launch) = shared_sums(y.len(), if inner < WARP_TERMS { count } else { 1 });

@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
-use super::super::kernel::gemm::Orientation;
+use super::super::kernel::gemm::{Orientation, Room};
 use super::super::kernel::launch::Kernel;
 use super::super::kernel::params::{
     BackwardDirection, BackwardParams, CellOptions, GemmProblem, HeadProduct, HeldRowsParams, PersistentBackwardParams,
@@ -62,7 +62,8 @@ impl<D: Device> Engine<'_, D> {
             }
         }
         let rows = self.seq_len() * self.batch();
-        self.gemm(Orientation::Nn, &[problem(&terms, dx.rows(self.batch()), rows, features)], Store::default())
+        let dx = problem(&terms, dx.rows(self.batch()), rows, features);
+        self.gemm(Orientation::Nn, &[dx], Store::default(), self.plan.backward_data.room(args.workspace.address))
     }
 
     fn backward_params(&self, layer: usize, dy: Sequences, args: &BackwardDataArgs<'_, Raw>) -> BackwardParams {
@@ -159,11 +160,12 @@ impl<D: Device> Engine<'_, D> {
             return self.finish_backward(params.layer, args);
         }
         let (recurrent, candidate) = (recurrent_run(descriptor), candidate_run(descriptor));
+        let room = self.plan.backward_data.room(args.workspace.address);
         for step in (0..self.seq_len()).rev() {
             let phase = |phase: Phase| StepBackwardParams { layer: *params, step: step as u32, phase: phase as u32 };
             if let Some(candidate) = candidate {
                 self.run(&kernels.step, &units, &phase(Phase::First))?;
-                self.gradient_product(params, candidate, step, false, &|own| own.dq)?;
+                self.gradient_product(params, candidate, step, room, false, &|own| own.dq)?;
                 self.run(&kernels.step, &units, &phase(Phase::Second))?;
             } else if has_second_product(descriptor) {
                 self.run(&kernels.step, &outputs, &phase(Phase::First))?;
@@ -175,12 +177,12 @@ impl<D: Device> Engine<'_, D> {
                         problem(&[(dh, weight, p)], Rows::plain(own.du, h), b, h)
                     })
                     .collect();
-                self.gemm(Orientation::Nn, &projections, Store { wide: true, accumulate: false })?;
+                self.gemm(Orientation::Nn, &projections, Store { wide: true, accumulate: false }, room)?;
                 self.run(&kernels.step, &units, &phase(Phase::Second))?;
             } else {
                 self.run(&kernels.step, &units, &phase(Phase::Whole))?;
             }
-            self.gradient_product(params, recurrent, step, true, &|own| own.dh)?;
+            self.gradient_product(params, recurrent, step, room, true, &|own| own.dh)?;
         }
         self.finish_backward(*params, args)
     }
@@ -212,6 +214,7 @@ impl<D: Device> Engine<'_, D> {
         params: &BackwardParams,
         run: Run,
         step: usize,
+        room: Room,
         accumulate: bool,
         out: &dyn Fn(&BackwardDirection) -> DevicePtr,
     ) -> Result<()> {
@@ -236,7 +239,7 @@ impl<D: Device> Engine<'_, D> {
                 problem(&terms, Rows::plain(out, p), b, p)
             })
             .collect();
-        self.gemm(Orientation::Nn, &problems, Store { wide: true, accumulate })
+        self.gemm(Orientation::Nn, &problems, Store { wide: true, accumulate }, room)
     }
 
     /// Gradients of the initial states, where they are wanted.

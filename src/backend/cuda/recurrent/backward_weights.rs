@@ -3,7 +3,7 @@
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
-use super::super::kernel::gemm::{Orientation, weight_splits};
+use super::super::kernel::gemm::{Orientation, Room};
 use super::super::kernel::launch::{bias_pieces, column_reduction, head_pieces, partial_sums};
 use super::super::kernel::params::{
     BiasGradientParams, GemmParams, HeadWeightsParams, PeepholeGradientParams, Rows, SumPartialsParams,
@@ -19,12 +19,12 @@ impl<D: Device> Engine<'_, D> {
     /// All layers.
     pub(super) fn backward_weights(&self, args: &BackwardWeightsArgs<'_, Raw>, grad: WeightGrad) -> Result<()> {
         let space: &Workspace = &self.plan.backward_weights;
-        let (dropped, partial) = (space.dropped.of(args.workspace.address), space.partial.of(args.workspace.address));
+        let (dropped, room) = (space.dropped.of(args.workspace.address), space.room(args.workspace.address));
         let dropout = self.dropout();
         for layer in 0..self.descriptor().num_layers {
             let input = self.layer_input(layer, args.x.address, self.reserve, dropped, &dropout)?;
             for direction in 0..self.directions() {
-                self.layer_weight_gradients(layer, direction, input, args, partial, grad)?;
+                self.layer_weight_gradients(layer, direction, input, args, room, grad)?;
             }
         }
         Ok(())
@@ -36,7 +36,7 @@ impl<D: Device> Engine<'_, D> {
         direction: usize,
         input: Sequences,
         args: &BackwardWeightsArgs<'_, Raw>,
-        partial: DevicePtr,
+        room: Room,
         grad: WeightGrad,
     ) -> Result<()> {
         let descriptor = self.descriptor();
@@ -51,7 +51,7 @@ impl<D: Device> Engine<'_, D> {
             time_stride: layout.rows * layout.stride,
             batch_stride: layout.stride,
         };
-        let sum = PartialSums { partial, lengths: address(args.lengths), grad };
+        let sum = PartialSums { room, lengths: address(args.lengths), grad };
         if descriptor.input == InputKind::Features {
             for Run { slot, gate, gates } in input_runs(descriptor.cell) {
                 let to = self.gradient_at(out.input_hidden, gate * h * features);
@@ -87,7 +87,7 @@ impl<D: Device> Engine<'_, D> {
                 c0: self.state(address(args.c0), layer, direction, self.other_states()),
                 start_c: self.segment.unwrap_or_default().start_c,
                 resets: address(args.resets),
-                partial,
+                partial: room.address,
                 seq_len: self.seq_len() as u32,
                 batch: b as u32,
                 hidden_size: h as u32,
@@ -97,7 +97,7 @@ impl<D: Device> Engine<'_, D> {
             };
             let kernels = self.plan.kernels.backward()?;
             self.run(&kernels.peephole_gradient, &self.reduction(3 * h, pieces), &params)?;
-            self.sum_partials(&sum, partial, pieces, 3 * h, out.peephole, 3 * h)?;
+            self.sum_partials(&sum, room.address, pieces, 3 * h, out.peephole, 3 * h)?;
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl<D: Device> Engine<'_, D> {
         let params = HeadWeightsParams {
             gradients: gradients.rows(self.batch()),
             vector: vector.rows(self.batch()),
-            partial: sum.partial,
+            partial: sum.room.address,
             lengths: sum.lengths,
             rows: rows as u32,
             batch: self.batch() as u32,
@@ -129,7 +129,7 @@ impl<D: Device> Engine<'_, D> {
         };
         let blocks = elements.div_ceil(ELEMENTWISE_THREADS as usize) as u32;
         self.run(kernel, &Launch::new([blocks, pieces as u32, 1], ELEMENTWISE_THREADS), &params)?;
-        self.sum_partials(sum, sum.partial, pieces, elements, out, elements)
+        self.sum_partials(sum, sum.room.address, pieces, elements, out, elements)
     }
 
     /// `out (+)= left^T right`, summed over all steps and sequences: `[m, n]`.
@@ -143,19 +143,15 @@ impl<D: Device> Engine<'_, D> {
         out: DevicePtr,
     ) -> Result<()> {
         let rows = self.seq_len() * self.batch();
-        let splits = weight_splits(m, n, rows, self.plan.multiprocessors, self.plan.math);
         let terms = [(left.rows(self.batch()), right.rows(self.batch()), rows)];
-        let to = if splits > 1 { sum.partial } else { out };
         let params = GemmParams {
             lengths: sum.lengths,
-            splits: splits as u32,
             accumulate: (sum.grad == WeightGrad::Add).into(),
             // In mixed precision: accumulators are floats, as the gradient is.
             wide: (self.plan.gradient != self.plan.dtype).into(),
-            ..products(&[problem(&terms, Rows::plain(to, n), m, n)])
+            ..products(&[problem(&terms, Rows::plain(out, n), m, n)])
         };
-        self.plan.kernels.gemm(Orientation::Tn)?.launch(self.device, self.stream, &params)?;
-        if splits > 1 { self.sum_partials(sum, sum.partial, splits, m * n, out, m * n) } else { Ok(()) }
+        self.plan.kernels.gemm(Orientation::Tn)?.launch(self.device, self.stream, &params, sum.room)
     }
 
     fn reduction(&self, columns: usize, pieces: usize) -> Launch {
@@ -172,7 +168,7 @@ impl<D: Device> Engine<'_, D> {
         let columns = used_slots(descriptor) * h;
         let params = BiasGradientParams {
             rows: Rows::plain(dgates, slots * h),
-            partial: sum.partial,
+            partial: sum.room.address,
             row_count: rows as u32,
             columns: columns as u32,
             pieces: pieces as u32,
@@ -183,7 +179,7 @@ impl<D: Device> Engine<'_, D> {
             if bias == DevicePtr::NULL {
                 return Ok(());
             }
-            let from = sum.partial.offset(slot * h * self.accumulator());
+            let from = sum.room.address.offset(slot * h * self.accumulator());
             self.sum_partials(sum, from, pieces, columns, self.gradient_at(bias, row * h), gates * h)
         };
         for Run { slot, gate, gates } in input_runs(descriptor.cell) {
@@ -220,7 +216,7 @@ impl<D: Device> Engine<'_, D> {
 
 /// What the sums of backward-weights have in common.
 struct PartialSums {
-    partial: DevicePtr,
+    room: Room,
     lengths: DevicePtr,
     grad: WeightGrad,
 }

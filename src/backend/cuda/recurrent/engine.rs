@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 
 use super::super::device::{Device, DevicePtr, Launch};
 use super::super::images::catalog::ELEMENTWISE_THREADS;
-use super::super::kernel::gemm::Orientation;
+use super::super::kernel::gemm::{Orientation, Room};
 use super::super::kernel::launch::{Kernel, Params};
 use super::super::kernel::params::{
     DropoutParams, GatesParams, GemmParams, GemmProblem, GemmTerm, HeadProductParams, HeldRowsParams, Rows, SavedGates,
@@ -162,9 +162,15 @@ impl<D: Device> Engine<'_, D> {
         Launch::new([x, rows.min(65_535) as u32, z as u32], ELEMENTWISE_THREADS)
     }
 
-    pub(super) fn gemm(&self, orientation: Orientation, problems: &[GemmProblem], store: Store) -> Result<()> {
+    pub(super) fn gemm(
+        &self,
+        orientation: Orientation,
+        problems: &[GemmProblem],
+        store: Store,
+        room: Room,
+    ) -> Result<()> {
         let params = GemmParams { accumulate: store.accumulate.into(), wide: store.wide.into(), ..products(problems) };
-        self.plan.kernels.gemm(orientation)?.launch(self.device, self.stream, &params)
+        self.plan.kernels.gemm(orientation)?.launch(self.device, self.stream, &params, room)
     }
 
     pub(super) fn weights(&self, base: DevicePtr, layer: usize, direction: usize) -> LayerWeights<DevicePtr> {

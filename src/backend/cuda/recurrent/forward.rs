@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 
 use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
-use super::super::kernel::gemm::Orientation;
+use super::super::kernel::gemm::{Orientation, Room};
 use super::super::kernel::params::{
     CellOptions, ForwardDirection, ForwardParams, GemmProblem, HeadProduct, PersistentForwardParams, Phase, Rows,
     StepForwardParams,
@@ -24,14 +24,20 @@ impl<D: Device> Engine<'_, D> {
         let dropped = self.plan.forward.dropped.of(args.workspace.address);
         for layer in 0..self.descriptor().num_layers {
             let input = self.layer_input(layer, args.x.address, kept, dropped, &dropout)?;
-            self.input_product(layer, input, args.weights.address, kept)?;
+            self.input_product(layer, input, args, kept)?;
             self.forward_loop(&self.forward_params(layer, args, kept), layer, args)?;
         }
         Ok(())
     }
 
     /// `gates = W x` of all steps, both directions.
-    fn input_product(&self, layer: usize, input: Sequences, weights: DevicePtr, kept: DevicePtr) -> Result<()> {
+    fn input_product(
+        &self,
+        layer: usize,
+        input: Sequences,
+        args: &ForwardArgs<'_, Raw>,
+        kept: DevicePtr,
+    ) -> Result<()> {
         let (rows, gate_rows) = (self.seq_len() * self.batch(), self.gate_rows());
         if let Some(read) = self.plan.kernels.read_gates() {
             let mut params = self.gates_params(input);
@@ -42,12 +48,13 @@ impl<D: Device> Engine<'_, D> {
         let problems: Vec<_> = (0..self.directions())
             .map(|direction| {
                 let gates = self.plan.layers[layer].direction[direction].gates.of(kept);
-                let weight = Rows::plain(self.weights(weights, layer, direction).input_hidden, features);
+                let weight = Rows::plain(self.weights(args.weights.address, layer, direction).input_hidden, features);
                 let terms = [(input.rows(self.batch()), weight, features)];
                 problem(&terms, Rows::plain(gates, gate_rows), rows, gate_rows)
             })
             .collect();
-        self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false })
+        let room = self.plan.forward.room(args.workspace.address);
+        self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false }, room)
     }
 
     fn forward_params(&self, layer: usize, args: &ForwardArgs<'_, Raw>, kept: DevicePtr) -> ForwardParams {
@@ -140,9 +147,10 @@ impl<D: Device> Engine<'_, D> {
             return self.run(&persistent.kernel, &persistent.launch, &params);
         }
         let units = self.elementwise(h, b, self.directions());
+        let room = self.plan.forward.room(args.workspace.address);
         let (recurrent, candidate) = (recurrent_run(self.descriptor()), candidate_run(self.descriptor()));
         for step in 0..self.seq_len() {
-            self.state_product(params, recurrent, step, &|own, t| (self.h_prev(own.h_prev, t), layout.stride))?;
+            self.state_product(params, recurrent, step, room, &|own, t| (self.h_prev(own.h_prev, t), layout.stride))?;
             let phase = |phase: Phase| StepForwardParams { layer: *params, step: step as u32, phase: phase as u32 };
             if !has_second_product(self.descriptor()) {
                 self.run(&kernels.step_forward, &units, &phase(Phase::Whole))?;
@@ -150,7 +158,7 @@ impl<D: Device> Engine<'_, D> {
             }
             self.run(&kernels.step_forward, &units, &phase(Phase::First))?;
             if let Some(candidate) = candidate {
-                self.state_product(params, candidate, step, &|own, t| (self.kept_step(own.reset_h, t, h), h))?;
+                self.state_product(params, candidate, step, room, &|own, t| (self.kept_step(own.reset_h, t, h), h))?;
                 self.run(&kernels.step_forward, &units, &phase(Phase::Second))?;
                 continue;
             }
@@ -162,7 +170,7 @@ impl<D: Device> Engine<'_, D> {
                     problem(&[(u, weight, h)], Rows::plain(own.projected, p), b, p)
                 })
                 .collect();
-            self.gemm(Orientation::Nt, &projections, Store { wide: true, accumulate: false })?;
+            self.gemm(Orientation::Nt, &projections, Store { wide: true, accumulate: false }, room)?;
             let outputs = self.elementwise(p, b, self.directions());
             self.run(&kernels.step_forward, &outputs, &phase(Phase::Second))?;
         }
@@ -175,6 +183,7 @@ impl<D: Device> Engine<'_, D> {
         params: &ForwardParams,
         run: Run,
         step: usize,
+        room: Room,
         vector: &dyn Fn(&ForwardDirection, usize) -> (DevicePtr, usize),
     ) -> Result<()> {
         let (b, h, gate_rows) = (self.batch(), self.hidden_size(), self.gate_rows());
@@ -200,6 +209,6 @@ impl<D: Device> Engine<'_, D> {
                 problem(&terms, Rows::plain(out, gate_rows), b, run.gates * h)
             })
             .collect();
-        self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false })
+        self.gemm(Orientation::Nt, &problems, Store { wide: true, accumulate: false }, room)
     }
 }

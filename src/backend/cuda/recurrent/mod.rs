@@ -5,6 +5,7 @@
 //! forward, backward_data, backward_weights      the passes, over what they have in common (`engine`)
 //! segments                                      passes over segments, where training keeps checkpoints over time
 //! plan                                          what runs for an operator of given sizes: `kernels`; what it says of that: `report`
+//! products                                      its matrix products with their sizes
 //! family                                        which kernels run the time loop, and why; how long they should take: `cost`
 //! space                                         what stands where in workspace and reserve
 //! cell                                          a cell's options as parameters of its kernels
@@ -21,6 +22,7 @@ mod forward;
 mod kernels;
 mod mixed;
 mod plan;
+mod products;
 mod report;
 mod segments;
 mod space;

@@ -6,7 +6,6 @@ use super::super::device::arena::Arena;
 use super::super::device::memory::DeviceBuffer;
 use super::super::device::{Device, DevicePtr, Properties};
 use super::super::kernel::convert::Converters;
-use super::super::kernel::gemm::weight_splits;
 use super::super::kernel::launch::{bias_pieces, head_pieces};
 use super::super::kernel::params::{PersistentBackwardParams, PersistentForwardParams};
 use super::super::options::{Compute, CudaOptions, Family};
@@ -14,13 +13,14 @@ use super::cell::gradient_slots;
 use super::copies::{Kept, Mixed, Passing};
 use super::family::TimeLoop;
 use super::kernels::Kernels;
+use super::products::{self, Pass, Steps};
 use super::report::{self, ProductReport, TimeLoopReport};
 use super::segments::Segmented;
 use super::space::{self, HPrevLayout, LayerSpace, Sizes, Workspace};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::rnn::{InputKind, RnnDescriptor, RnnShape};
+use crate::rnn::{RnnDescriptor, RnnShape};
 
 /// How an operator of given sizes runs on a device. Holds the loaded kernels; making one may load modules, running one never does.
 #[derive(Debug)]
@@ -32,7 +32,6 @@ pub struct CudaPlan<D: Device> {
     pub(crate) gradient: DType,
     /// Where the caller's tensors are floats and kernels compute on 16 bits.
     pub(super) mixed: Option<Mixed<D>>,
-    pub(crate) math: &'static str,
     pub(crate) forward_loop: TimeLoop<D, PersistentForwardParams>,
     /// Training only.
     pub(crate) backward_loop: Option<TimeLoop<D, PersistentBackwardParams>>,
@@ -122,6 +121,9 @@ impl<D: Device> CudaPlan<D> {
         let exchange = backward_loop.as_ref().is_some_and(|chosen| chosen.family == Family::Grid);
         let sizes = Sizes { descriptor, shape, mode, dtype, h_prev, exchange };
         let properties = device.properties();
+        let kernels = Kernels::load(&**device, descriptor, (dtype, gradient, math), mode)?;
+        let steps = steps(&forward_loop, backward_loop.as_ref());
+        let partials = |pass| partials(&kernels, &sizes, steps, pass);
 
         let mut kept = Arena::default();
         let layers = space::layers(&mut kept, &sizes)?;
@@ -131,7 +133,7 @@ impl<D: Device> CudaPlan<D> {
         }
         let reserve = if training { kept.bytes() } else { 0 };
         let mut arena = if training { Arena::default() } else { kept };
-        let forward = Workspace::forward(&mut arena, &sizes)?;
+        let forward = Workspace::forward(&mut arena, &sizes, partials(Pass::Forward)?)?;
         if is_mixed {
             mixed_forward = Passing::new(&mut arena, host.tensors(), false, dtype.size())?;
         }
@@ -139,13 +141,14 @@ impl<D: Device> CudaPlan<D> {
         let (mut backward_data, mut backward_weights) = (Workspace::default(), Workspace::default());
         if training {
             let mut arena = Arena::default();
-            backward_data = Workspace::backward_data(&mut arena, &sizes)?;
+            backward_data = Workspace::backward_data(&mut arena, &sizes, partials(Pass::BackwardData)?)?;
             if is_mixed {
                 mixed_backward = Passing::new(&mut arena, host.tensors(), true, dtype.size())?;
             }
             workspace = workspace.max(arena.bytes());
             let mut arena = Arena::default();
-            let partials = partials(descriptor, shape, properties, math);
+            let others = other_partials(descriptor, shape, properties);
+            let partials = partials(Pass::BackwardWeights)?.max(others);
             backward_weights = Workspace::backward_weights(&mut arena, &sizes, partials)?;
             workspace = workspace.max(arena.bytes());
         }
@@ -157,7 +160,6 @@ impl<D: Device> CudaPlan<D> {
             dtype,
             gradient,
             mixed: is_mixed.then(|| Converters::load(&**device, dtype)).transpose()?.map(mixed),
-            math,
             h_prev,
             layers,
             forward,
@@ -165,7 +167,7 @@ impl<D: Device> CudaPlan<D> {
             backward_weights,
             temp_space,
             multiprocessors: properties.multiprocessors as usize,
-            kernels: Kernels::load(&**device, descriptor, (dtype, gradient, math), mode)?,
+            kernels,
             forward_loop,
             backward_loop,
             fault_address: fault.pointer(),
@@ -224,6 +226,18 @@ impl<D: Device> CudaPlan<D> {
         })
     }
 
+    /// What places follow from.
+    pub(super) fn sizes(&self) -> Sizes<'_> {
+        let exchange = self.backward_loop.as_ref().is_some_and(|chosen| chosen.family == Family::Grid);
+        let HostPlan { descriptor, shape, mode, .. } = &self.host;
+        Sizes { descriptor, shape: *shape, mode: *mode, dtype: self.dtype, h_prev: self.h_prev, exchange }
+    }
+
+    /// Which time loops launch products.
+    pub(super) fn steps(&self) -> Steps {
+        steps(&self.forward_loop, self.backward_loop.as_ref())
+    }
+
     /// The matrix products of the first layer; with checkpoints those of its segments.
     ///
     /// # Errors
@@ -263,32 +277,38 @@ fn check_limits(descriptor: &RnnDescriptor, shape: RnnShape) -> Result<()> {
     Ok(())
 }
 
-/// Partial sums that backward-weights needs room for at a time.
-fn partials(descriptor: &RnnDescriptor, shape: RnnShape, properties: &Properties, math: &str) -> usize {
+fn steps<D: Device>(
+    forward: &TimeLoop<D, PersistentForwardParams>,
+    backward: Option<&TimeLoop<D, PersistentBackwardParams>>,
+) -> Steps {
+    Steps {
+        forward: forward.persistent.is_none(),
+        backward: backward.is_some_and(|chosen| chosen.persistent.is_none()),
+    }
+}
+
+/// Partial sums that the products of a pass leave at a time. Layers from the second on are alike.
+fn partials<D: Device>(kernels: &Kernels<D>, sizes: &Sizes<'_>, steps: Steps, pass: Pass) -> Result<usize> {
+    let layers = 0..sizes.descriptor.num_layers.min(2);
+    let products = layers.flat_map(|layer| products::products(sizes, steps, layer));
+    products
+        .filter(|product| product.pass == pass)
+        .try_fold(0, |most, product| Ok(most.max(kernels.gemm(product.orientation)?.partial_len(&product.shape))))
+}
+
+/// The same of what backward-weights sums up besides products: gradients of biases, peepholes and recurrent weights in heads.
+fn other_partials(descriptor: &RnnDescriptor, shape: RnnShape, properties: &Properties) -> usize {
     let rows = shape.seq_len * shape.batch;
-    let (hidden, output) = (descriptor.hidden_size, descriptor.output_size());
+    let hidden = descriptor.hidden_size;
+    let of_bias = bias_pieces(rows) * (gradient_slots(descriptor.cell).max(3) * hidden);
+    if descriptor.heads == 1 {
+        return of_bias;
+    }
     let gates = descriptor.cell.gates() * hidden;
-    let of_product = |m: usize, n: usize| {
-        m.saturating_mul(n).saturating_mul(weight_splits(m, n, rows, properties.multiprocessors as usize, math))
-    };
-    let mut most = bias_pieces(rows) * (gradient_slots(descriptor.cell).max(3) * hidden);
-    // Products of the rows of a candidate and of those of the other gates split differently.
-    let runs = [gates, gates - hidden, hidden].into_iter().filter(|rows| *rows > 0);
-    if descriptor.input == InputKind::Features {
-        for layer in 0..descriptor.num_layers.min(2) {
-            for m in runs.clone() {
-                most = most.max(of_product(m, descriptor.layer_input_size(layer)));
-            }
-        }
-    }
-    for m in runs {
-        most = most.max(match descriptor.heads {
-            1 => of_product(m, output),
-            _ => {
-                let elements = m.saturating_mul(descriptor.head_size());
-                elements.saturating_mul(head_pieces(elements, rows, properties.multiprocessors as usize))
-            }
-        });
-    }
-    most.max(of_product(output, hidden))
+    // Those of a candidate and of the other gates split differently.
+    let of_heads = [gates, gates - hidden, hidden].into_iter().filter(|rows| *rows > 0).map(|m| {
+        let elements = m.saturating_mul(descriptor.head_size());
+        elements.saturating_mul(head_pieces(elements, rows, properties.multiprocessors as usize))
+    });
+    of_heads.fold(of_bias, usize::max)
 }

@@ -1,13 +1,12 @@
 //! Report of a plan: its kernels, launches and estimates.
 
 use super::super::device::Device;
-use super::super::kernel::gemm::{Orientation, ProductShape, weight_splits};
+use super::super::kernel::gemm::ProductShape;
 use super::super::options::Family;
-use super::cell::{gradient_slots, input_runs, recurrent_run};
 use super::family::{Persistent, TimeLoop};
 use super::plan::CudaPlan;
+use super::products::{self, Pass, Product};
 use crate::error::Result;
-use crate::rnn::InputKind;
 
 /// What a plan says of one of its time loops.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +68,8 @@ impl TimeLoopReport {
 /// What a plan says of a matrix product of its first layer. The kernel is that for tensors that begin at multiples of 16 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductReport {
-    /// `W x`, `R h` and `R^T da` of a step, `dx`, `dW`, `dR`.
+    /// `W x`, `dx`, `dW`, `dR`, and of a step's launches `R h`, `R^T da`; of a candidate whose product is apart `R_n q` and so on, of a
+    /// projection `P u` and so on.
     pub product: &'static str,
     /// Entry point.
     pub kernel: String,
@@ -83,46 +83,15 @@ pub struct ProductReport {
     pub splits: usize,
 }
 
-/// The products of a plan: those that every operator has, of all gates that are multiplied together.
+/// The products of a plan's first layer.
 pub(super) fn products<D: Device>(plan: &CudaPlan<D>) -> Result<Vec<ProductReport>> {
-    let (descriptor, shape) = (plan.descriptor(), plan.shape());
-    let (rows, batch) = (shape.seq_len * shape.batch, shape.batch);
-    let (h, output, input) = (descriptor.hidden_size, descriptor.output_size(), descriptor.input_size);
-    let gates = descriptor.cell.gates() * h;
-    let of_input = input_runs(descriptor.cell).map(|run| run.gates * h).max().unwrap_or(gates);
-    let of_state = recurrent_run(descriptor).gates * h;
-    let slots = gradient_slots(descriptor.cell) * h;
-    let (directions, runs) = (descriptor.num_directions(), input_runs(descriptor.cell).count());
-    let mut all = Vec::new();
-    let mut add = |product, orientation, k: usize, shape: ProductShape| -> Result<()> {
-        let ProductShape { m, n, splits, .. } = shape;
-        let kernel = plan.kernels.gemm(orientation)?.kernel_of(&shape)?.to_owned();
-        all.push(ProductReport { product, kernel, m, n, k, splits });
-        Ok(())
+    let training = plan.backward_loop.is_some();
+    let of_plan = products::products(&plan.sizes(), plan.steps(), 0);
+    let reported = of_plan.into_iter().filter(|product| training || product.pass == Pass::Forward);
+    let report = |Product { name, orientation, shape, .. }: Product| {
+        let (kernel, splits) = plan.kernels.gemm(orientation)?.kernel_of(&shape)?;
+        let ProductShape { m, n, k, .. } = shape;
+        Ok(ProductReport { product: name, kernel: kernel.to_owned(), m, n, k, splits })
     };
-    let of = |m, n, strides| ProductShape { m, n, strides, terms: 1, count: directions, splits: 1 };
-    let features = descriptor.input == InputKind::Features;
-    if features {
-        add("W x", Orientation::Nt, input, of(rows, gates, [input, input]))?;
-    }
-    if plan.forward_loop.family == Family::Step && descriptor.heads == 1 {
-        add("R h", Orientation::Nt, output, of(batch, of_state, [plan.h_prev.stride, output]))?;
-    }
-    let Some(backward) = &plan.backward_loop else { return Ok(all) };
-    if backward.family == Family::Step && descriptor.heads == 1 {
-        add("R^T da", Orientation::Nn, of_state, of(batch, output, [slots, output]))?;
-    }
-    let sum = |m: usize, n: usize, strides| {
-        let splits = weight_splits(m, n, rows, plan.multiprocessors, plan.math);
-        ProductShape { count: 1, splits, ..of(m, n, strides) }
-    };
-    if features {
-        let dx = ProductShape { terms: runs * directions, count: 1, ..of(rows, input, [slots, input]) };
-        add("dx", Orientation::Nn, gates * directions, dx)?;
-        add("dW", Orientation::Tn, rows, sum(of_input, input, [slots, input]))?;
-    }
-    if descriptor.heads == 1 {
-        add("dR", Orientation::Tn, rows, sum(of_state, output, [slots, plan.h_prev.stride]))?;
-    }
-    Ok(all)
+    reported.map(report).collect()
 }

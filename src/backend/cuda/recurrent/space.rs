@@ -15,7 +15,9 @@
 //! | `dh_step` (projection) | E `[T, B, P]` | reserve | – |
 //! | a step's products, dropout's copy of an input, gradients between layers, partial sums | see [`Workspace`] | workspace | workspace |
 
+use super::super::device::DevicePtr;
 use super::super::device::arena::{Arena, Place};
+use super::super::kernel::gemm::Room;
 use super::cell::gradient_slots;
 use crate::backend::ForwardMode;
 use crate::dtype::DType;
@@ -171,13 +173,27 @@ pub(crate) struct Workspace {
     pub(crate) dropped: Place,
     /// Backward-data: gradients of two layers' outputs in turn, E `[T, B, D*P]`.
     pub(crate) dhidden: [Place; 2],
-    /// Backward-weights: partial sums, A.
+    /// Partial sums, A, and how many of them.
     pub(crate) partial: Place,
+    pub(crate) partials: usize,
     /// Bytes of each direction's `exchange`.
     pub(crate) exchange_bytes: usize,
 }
 
 impl Workspace {
+    /// Where products may leave partial sums.
+    pub(crate) fn room(&self, workspace: DevicePtr) -> Room {
+        Room { address: self.partial.of(workspace), len: self.partials }
+    }
+
+    /// The same with room for `partials` partial sums.
+    fn with_partials(self, arena: &mut Arena, sizes: &Sizes<'_>, partials: usize) -> Result<Self> {
+        if partials == 0 {
+            return Ok(self);
+        }
+        Ok(Workspace { partial: arena.take("partial", &[partials], sizes.accumulator())?, partials, ..self })
+    }
+
     fn dropped(arena: &mut Arena, sizes: &Sizes<'_>) -> Result<Place> {
         if sizes.mode == ForwardMode::Training && sizes.descriptor.num_layers > 1 && sizes.descriptor.dropout > 0.0 {
             arena.take("dropped", &[sizes.shape.seq_len, sizes.shape.batch, sizes.features()], sizes.element())
@@ -186,8 +202,8 @@ impl Workspace {
         }
     }
 
-    /// Of forward.
-    pub(crate) fn forward(arena: &mut Arena, sizes: &Sizes<'_>) -> Result<Self> {
+    /// Of forward, with room for `partials` partial sums.
+    pub(crate) fn forward(arena: &mut Arena, sizes: &Sizes<'_>, partials: usize) -> Result<Self> {
         let (descriptor, accumulator, b) = (sizes.descriptor, sizes.accumulator(), sizes.shape.batch);
         let mut space = Workspace { dropped: Self::dropped(arena, sizes)?, ..Workspace::default() };
         for scratch in &mut space.direction[..descriptor.num_directions()] {
@@ -197,11 +213,11 @@ impl Workspace {
                 scratch.projected = arena.take("projected", &[b, descriptor.output_size()], accumulator)?;
             }
         }
-        Ok(space)
+        space.with_partials(arena, sizes, partials)
     }
 
-    /// Of backward-data.
-    pub(crate) fn backward_data(arena: &mut Arena, sizes: &Sizes<'_>) -> Result<Self> {
+    /// Of backward-data, with room for `partials` partial sums.
+    pub(crate) fn backward_data(arena: &mut Arena, sizes: &Sizes<'_>, partials: usize) -> Result<Self> {
         let (descriptor, accumulator, b) = (sizes.descriptor, sizes.accumulator(), sizes.shape.batch);
         let (outputs, units) = ([b, descriptor.output_size()], [b, descriptor.hidden_size]);
         let mut space = Workspace::default();
@@ -229,15 +245,12 @@ impl Workspace {
             *place =
                 arena.take("dhidden", &[sizes.shape.seq_len, sizes.shape.batch, sizes.features()], sizes.element())?;
         }
-        Ok(space)
+        space.with_partials(arena, sizes, partials)
     }
 
     /// Of backward-weights, with room for `partials` partial sums.
     pub(crate) fn backward_weights(arena: &mut Arena, sizes: &Sizes<'_>, partials: usize) -> Result<Self> {
-        Ok(Workspace {
-            dropped: Self::dropped(arena, sizes)?,
-            partial: arena.take("partial", &[partials], sizes.accumulator())?,
-            ..Workspace::default()
-        })
+        let space = Workspace { dropped: Self::dropped(arena, sizes)?, ..Workspace::default() };
+        space.with_partials(arena, sizes, partials)
     }
 }

@@ -9,7 +9,7 @@ use super::super::super::device::emulated::{Emulated, EmulatedStream, Schedule};
 use super::super::super::device::memory::DeviceBuffer;
 use super::super::super::device::{Device, DevicePtr};
 use super::super::params::{GemmParams, GemmProblem, GemmTerm, Rows};
-use super::{Gemm, GemmKernel, Orientation, ProductShape, launch, step_tile};
+use super::{Gemm, GemmKernel, Orientation, ProductShape, Room, launch, sum_launch};
 use crate::dtype::{Element, Stored};
 
 /// What a product is like. Sums have `terms` terms of `k` numbers each; rows of operands and results stand in groups of `group`.
@@ -89,10 +89,11 @@ impl<E: Element> Matrix<E> {
 /// Runs a case on one kernel: what it leaves in c, padding included, and what the sums should be.
 fn run<E: Element, C: Element>(
     device: &Arc<Emulated>,
+    gemm: &Gemm<Emulated>,
     kernel: &GemmKernel<Emulated>,
-    orientation: Orientation,
     case: Case,
 ) -> Vec<u8> {
+    let orientation = gemm.orientation;
     let Case { m, n, k, terms, problems, count, splits, group, lengths, .. } = case;
     let times = k.div_ceil(group);
     let lens: Vec<u32> = (0..group).map(|b| ((b * 5 + 1) % (times + 1)) as u32).collect();
@@ -108,6 +109,9 @@ fn run<E: Element, C: Element>(
         alpha: case.alpha,
         ..Zeroable::zeroed()
     };
+    let partial = vec![f32::NAN; if splits > 1 { problems * count * splits * m * n } else { 0 }];
+    let partial = DeviceBuffer::from_slice(device, &EmulatedStream, "partial", &partial).unwrap();
+    (params.partial, params.partial_apart) = (partial.pointer(), (m * n) as u64);
     let (mut kept, mut results, mut expected) = (Vec::new(), Vec::new(), Vec::new());
     for problem in 0..problems {
         let mut sums = vec![0.0; count * m * n];
@@ -136,12 +140,9 @@ fn run<E: Element, C: Element>(
             kept.push((a, b));
         }
         let c = Matrix::<C>::new(device, [count, m, n], group, 99);
-        let partial =
-            DeviceBuffer::from_slice(device, &EmulatedStream, "partial", &vec![f32::NAN; splits * m * n]).unwrap();
-        description.c = if splits > 1 { Rows::plain(partial.pointer(), n) } else { c.rows };
-        params.c_apart = c.apart as u64;
+        (description.c, params.c_apart) = (c.rows, c.apart as u64);
         params.problem[problem] = description;
-        results.push((c, partial));
+        results.push(c);
         expected.push(sums);
     }
     if problems > 1 {
@@ -149,10 +150,13 @@ fn run<E: Element, C: Element>(
     }
     let launch = launch(&kernel.tile, &params);
     kernel.kernel.launch(device, &EmulatedStream, &launch, &params).unwrap();
+    if splits > 1 {
+        gemm.sum.launch(device, &EmulatedStream, &sum_launch(&params), &params).unwrap();
+    }
     drop(kept);
 
     let mut bytes = Vec::new();
-    for ((c, partial), sums) in results.iter().zip(&expected) {
+    for (c, sums) in results.iter().zip(&expected) {
         let at = |i: usize| {
             let (product, row, column) = (i / n / m, i / n % m, i % n);
             let rows = &c.rows;
@@ -163,33 +167,23 @@ fn run<E: Element, C: Element>(
         };
         let mut memory = vec![C::default(); count * c.apart];
         c.buffer.read(&EmulatedStream, &mut memory).unwrap();
-        let mut parts = vec![0.0f32; splits * m * n];
-        partial.read(&EmulatedStream, &mut parts).unwrap();
         let mut untouched = vec![true; memory.len()];
         for (i, sum) in sums.iter().enumerate() {
-            let before = if case.accumulate && splits == 1 { c.values[i] } else { 0.0 };
-            let (got, wanted) = if splits > 1 {
-                ((0..splits).map(|s| f64::from(parts[s * m * n + i])).sum(), *sum)
-            } else {
-                untouched[at(i)] = false;
-                (memory[at(i)].wide(), case.alpha * sum + before)
-            };
+            let before = if case.accumulate { c.values[i] } else { 0.0 };
+            untouched[at(i)] = false;
+            let (got, wanted) = (memory[at(i)].wide(), case.alpha * sum + before);
             // One rounding of c; the sums themselves are exact but for those of many terms, which f32 rounds.
-            let rounding = if splits > 1 { f64::from(f32::EPSILON) } else { C::DTYPE.epsilon() };
-            let allowed = (rounding + 1e-6) * wanted.abs().max(before.abs()).max(1.0) + 1e-6 * k as f64;
+            let allowed = (C::DTYPE.epsilon() + 1e-6) * wanted.abs().max(before.abs()).max(1.0) + 1e-6 * k as f64;
             assert!(
                 (got - wanted).abs() <= allowed,
                 "{} {orientation:?} {case:?}: element {i} is {got} instead of {wanted}",
                 kernel.tile.entry("", "")
             );
         }
-        if splits == 1 {
-            for (value, untouched) in memory.iter().zip(untouched) {
-                assert!(!untouched || value.wide().is_nan(), "{:?} {case:?}: what is not c is written", kernel.tile);
-            }
+        for (value, untouched) in memory.iter().zip(untouched) {
+            assert!(!untouched || value.wide().is_nan(), "{:?} {case:?}: what is not c is written", kernel.tile);
         }
         bytes.extend_from_slice(bytemuck::cast_slice(&memory));
-        bytes.extend_from_slice(bytemuck::cast_slice(&parts));
     }
     bytes
 }
@@ -211,6 +205,9 @@ fn cases() -> Vec<Case> {
         Case { count: 3, alpha: 0.25, accumulate: true, ..plain(17, 35, 20) },
         Case { splits: 3, ..plain(35, 50, 200) },
         Case { splits: 7, ..plain(9, 5, 100) },
+        Case { splits: 4, ..plain(24, 40, 300) },
+        Case { splits: 2, problems: 2, terms: 2, ..plain(20, 33, 90) },
+        Case { splits: 3, count: 2, alpha: -0.5, accumulate: true, ..plain(18, 20, 110) },
     ];
     for group in [2, 3, 5, 40] {
         cases.push(Case { group, ..plain(37, 30, 71) });
@@ -230,14 +227,14 @@ fn check<E: Element>(math: &str, schedule: Schedule) {
             }
             // All on products that they take; what takes few rows alone, on those.
             let takes = |tile: &super::GemmTile| {
-                let step = case.terms == 1 && case.splits == 1 && case.group == 1;
+                let step = case.terms == 1 && case.group == 1;
                 case.m <= tile.most_rows as usize && (!tile.step || step)
             };
             let kernels = || gemm.kernels.iter().filter(|kernel| takes(&kernel.tile));
             let both = |wide: bool| -> Vec<Vec<u8>> {
                 let each = |kernel: &GemmKernel<Emulated>| match wide {
-                    true => run::<E, f32>(&device, kernel, orientation, case),
-                    false => run::<E, E>(&device, kernel, orientation, case),
+                    true => run::<E, f32>(&device, &gemm, kernel, case),
+                    false => run::<E, E>(&device, &gemm, kernel, case),
                 };
                 kernels().map(each).collect()
             };
@@ -291,7 +288,7 @@ fn odd_alignments_have_a_kernel_of_their_own() {
             k: 64,
             unused: 0,
         };
-        gemm.choose(&params).unwrap().tile.name
+        gemm.choose(&params, 1).unwrap().tile.name
     };
     assert_eq!(name(16384, 3072, 4096, 64), "pipelined_wide");
     assert_eq!(name(16384, 3072, 4096, 72), "pipelined_wide");
@@ -300,15 +297,8 @@ fn odd_alignments_have_a_kernel_of_their_own() {
     assert_eq!(name(64, 3072, 4096, 64), "pipelined_medium");
     assert_eq!(name(16, 3072, 4096, 64), "few_rows");
     assert_eq!(name(16, 3072, 4096, 65), "small");
-    let shape = ProductShape { m: 16384, n: 3072, strides: [64, 64], terms: 1, count: 1, splits: 1 };
-    assert_eq!(gemm.kernel_of(&shape).unwrap(), "gemm_nt_bf16_pipelined_wide");
-    // The plan's estimate of a step is of the kernel that computes it.
-    for (m, n, k) in [(1, 64, 64), (16, 3072, 768), (16, 3072, 769), (33, 96, 32), (64, 4096, 1024), (2048, 4096, 1024)]
-    {
-        let shape = ProductShape { m, n, strides: [k, k], terms: 1, count: 1, splits: 1 };
-        let tile = step_tile(device.properties(), "bf16", m, n, k).unwrap();
-        assert_eq!(gemm.kernel_of(&shape).unwrap(), tile.entry("nt", "bf16"), "{m} by {n} over {k}");
-    }
+    let shape = ProductShape { m: 16384, n: 3072, k: 64, strides: [64, 64], terms: 1, count: 1 };
+    assert_eq!(gemm.kernel_of(&shape).unwrap(), ("gemm_nt_bf16_pipelined_wide", 1));
     let turing = Emulated::with_compute_capability((7, 5), Schedule { seed: 0, starve: false }).unwrap();
     for math in ["bf16", "f32"] {
         let kernels = Gemm::load(&turing, Orientation::Nt, math).unwrap().kernels;
@@ -316,4 +306,73 @@ fn odd_alignments_have_a_kernel_of_their_own() {
     }
     let refused = Gemm::load(&turing, Orientation::Nt, "tf32").unwrap_err().to_string();
     assert!(refused.contains("needs 8.0"), "{refused}");
+}
+
+/// Products whose results alone give few multiprocessors work are computed in pieces; others, and those of short sums, are not.
+#[test]
+fn long_sums_of_few_results_fall_into_pieces() {
+    let device = Emulated::new(Schedule { seed: 0, starve: false }).unwrap();
+    let splits = |orientation, math: &str, [m, n, k]: [usize; 3], terms, count| {
+        let strides = match orientation {
+            Orientation::Nt => [k, k],
+            Orientation::Nn => [k, n],
+            Orientation::Tn => [m, n],
+        };
+        let shape = ProductShape { m, n, k, strides, terms, count };
+        let gemm = Gemm::load(&device, orientation, math).unwrap();
+        let (kernel, splits) = gemm.kernel_of(&shape).unwrap();
+        assert_eq!(gemm.partial_len(&shape), if splits > 1 { splits * count * m * n } else { 0 });
+        (kernel.to_owned(), splits)
+    };
+    let (nt, nn, tn) = (Orientation::Nt, Orientation::Nn, Orientation::Tn);
+    // W x of a short sequence of wide inputs, dx of the same, a dense layer after it.
+    assert_eq!(splits(nt, "bf16", [64, 512, 4096], 1, 1), ("gemm_nt_bf16_pipelined_medium".into(), 13));
+    assert_eq!(splits(nn, "bf16", [128, 256, 4096], 1, 1), ("gemm_nn_bf16_pipelined_medium".into(), 13));
+    assert_eq!(splits(nn, "bf16", [128, 256, 8192], 2, 1), ("gemm_nn_bf16_pipelined_medium".into(), 16));
+    assert_eq!(splits(nt, "bf16", [16, 64, 32768], 1, 1), ("gemm_nt_bf16_few_rows".into(), 32));
+    assert_eq!(splits(nt, "f32", [64, 512, 4096], 1, 1), ("gemm_nt_f32_exact_medium".into(), 16));
+    // Two directions give twice the blocks.
+    assert_eq!(splits(nt, "bf16", [64, 512, 4096], 1, 2), ("gemm_nt_bf16_pipelined_medium".into(), 8));
+    // A step's product takes less time than another launch; large results and short sums need no pieces.
+    assert_eq!(splits(nt, "bf16", [16, 3072, 768], 1, 1), ("gemm_nt_bf16_few_rows".into(), 1));
+    assert_eq!(splits(nt, "bf16", [64, 1024, 256], 1, 1).1, 1);
+    assert_eq!(splits(nt, "bf16", [16384, 3072, 768], 1, 1).1, 1);
+    // Gradients of weights.
+    assert_eq!(splits(tn, "bf16", [3072, 768, 16384], 1, 1), ("gemm_tn_bf16_pipelined_wide".into(), 4));
+    assert_eq!(splits(tn, "bf16", [256, 64, 16384], 1, 1).1, 32);
+}
+
+/// The pieces that a launch has are those that there is room for, and the same bits come every time.
+#[test]
+fn pieces_depend_on_sizes_and_room_alone() {
+    let device = Arc::new(Emulated::new(Schedule { seed: 3, starve: false }).unwrap());
+    let gemm = Gemm::load(&*device, Orientation::Nt, "f32").unwrap();
+    let (m, n, k) = (40, 24, 2048);
+    let values = |len: usize, seed: usize| (0..len).map(|i| number(seed, i) as f32 / 3.0).collect::<Vec<_>>();
+    let tensor = |values: &[f32]| DeviceBuffer::from_slice(&device, &EmulatedStream, "tensor", values).unwrap();
+    let (a, b) = (tensor(&values(m * k, 1)), tensor(&values(n * k, 2)));
+    let shape = ProductShape { m, n, k, strides: [k, k], terms: 1, count: 1 };
+    let wanted = gemm.partial_len(&shape);
+    assert!(wanted >= 8 * m * n, "{wanted}");
+    let mut results = Vec::new();
+    for (len, launches) in [(wanted, 2), (wanted, 2), (wanted + 1, 2), (2 * m * n, 2), (m * n, 1), (0, 1)] {
+        let (partial, c) = (tensor(&vec![f32::NAN; len]), tensor(&vec![f32::NAN; m * n]));
+        let mut params = GemmParams { problems: 1, count: 1, splits: 1, alpha: 1.0, ..Zeroable::zeroed() };
+        let problem = &mut params.problem[0];
+        (problem.m, problem.n, problem.terms) = (m as u32, n as u32, 1);
+        problem.c = Rows::plain(c.pointer(), n);
+        let (a, b) = (Rows::plain(a.pointer(), k), Rows::plain(b.pointer(), k));
+        problem.term[0] = GemmTerm { a, b, k: k as u32, unused: 0 };
+        let before = device.launches();
+        gemm.launch(&device, &EmulatedStream, &params, Room { address: partial.pointer(), len }).unwrap();
+        assert_eq!(device.launches() - before, launches, "{len} numbers of room");
+        let mut result = vec![0.0; m * n];
+        c.read(&EmulatedStream, &mut result).unwrap();
+        results.push(result);
+    }
+    assert!(results[0] == results[1] && results[0] == results[2] && results[4] == results[5]);
+    assert!(results[0] != results[4], "rounded sums of several pieces are others than those of one");
+    // Sums of 2048 products of at most 0.44 each, rounded in other places.
+    let close = |(x, y): (&f32, &f32)| (x - y).abs() <= 0.05;
+    assert!(results.iter().all(|result| result.iter().zip(&results[0]).all(close)));
 }
