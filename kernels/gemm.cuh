@@ -34,6 +34,14 @@ template <class E> struct GemmPiece {
     // Sums are multiplied with it before they are stored.
     DEVICE double alpha() const { return p.splits > 1 ? 1.0 : p.alpha; }
     DEVICE bool accumulates() const { return p.splits == 1 && p.accumulate; }
+    // What is added to column n: once, where there are several pieces to their sum.
+    DEVICE accumulator_t<E> bias(u32 n) const { return p.splits > 1 ? accumulator_t<E>(0) : bias_of_c(n); }
+    DEVICE accumulator_t<E> bias_of_c(u32 n) const {
+        if (problem.bias == nullptr || n >= problem.n) return 0;
+        return p.wide ? static_cast<const accumulator_t<E>*>(problem.bias)[n] : load<E>(problem.bias, n);
+    }
+    // The same of four adjacent columns.
+    DEVICE float4 bias4(u32 n) const { return make_float4(bias(n), bias(n + 1), bias(n + 2), bias(n + 3)); }
     // Where the piece's results go: c, or with several pieces its partial sums.
     DEVICE Rows result() const {
         if (p.splits == 1) return c();
@@ -87,6 +95,12 @@ struct AdvancingOffset {
 // Sets a number, or adds to it.
 template <class E> DEVICE void store_or_add(void* c, u64 at, accumulator_t<E> x, bool add) {
     store<E>(c, at, add ? load<E>(c, at) + x : x);
+}
+
+// alpha v + bias, rounded once.
+DEVICE float4 scaled_with_bias(float alpha, float4 v, float4 bias) {
+    return make_float4(fused_multiply_add(alpha, v.x, bias.x), fused_multiply_add(alpha, v.y, bias.y),
+                       fused_multiply_add(alpha, v.z, bias.z), fused_multiply_add(alpha, v.w, bias.w));
 }
 
 // Sets four adjacent numbers, or adds to them; those from n on do not exist.

@@ -180,15 +180,18 @@ template <class T, Orientation O> struct ExactProduct {
         __syncthreads();
     }
 
-    // Calls write(m, n, four adjacent sums) for all outputs of this thread.
+    // Calls write(m, n, which half of the columns, four adjacent sums) for all outputs of this thread.
     template <class Write> DEVICE void each(Write write) const {
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
             for (int j = 0; j < 2; ++j)
-                write(blockIdx.x * T::BM + row() + i / 4 * 16 + i % 4, blockIdx.y * T::BN + column() + j * 32,
+                write(blockIdx.x * T::BM + row() + i / 4 * 16 + i % 4, first_column() + j * 32, j,
                       make_float4(acc[i][4 * j], acc[i][4 * j + 1], acc[i][4 * j + 2], acc[i][4 * j + 3]));
     }
+
+    // Of c.
+    static DEVICE u32 first_column() { return blockIdx.y * T::BN + column(); }
 
   private:
     DEVICE void multiply(const u8* a, const u8* b) {
@@ -229,10 +232,11 @@ template <class E, class T, Orientation O> DEVICE void exact_gemm(const GemmPara
         }
         const Rows c = piece.result();
         const float alpha = float(piece.alpha());
-        sums.each([&](u32 m, u32 n, float4 v) {
+        const float4 bias[2] = {piece.bias4(sums.first_column()), piece.bias4(sums.first_column() + 32)};
+        sums.each([&](u32 m, u32 n, int half, float4 v) {
             if (m >= problem.m || n >= problem.n) return;
             f32* const to = static_cast<f32*>(const_cast<void*>(c.data)) + row_offset(c, m) + n;
-            store4(to, make_float4(alpha * v.x, alpha * v.y, alpha * v.z, alpha * v.w), problem.n - n, piece.accumulates());
+            store4(to, scaled_with_bias(alpha, v, bias[half]), problem.n - n, piece.accumulates());
         });
     }
 }

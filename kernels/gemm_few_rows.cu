@@ -249,10 +249,11 @@ template <class E, Orientation O> DEVICE void few_rows_gemm(const GemmParams& p)
             if (n >= problem.n) return;
             void* const to = const_cast<void*>(c.data);
             const u64 at = m * c.outer_stride + n;
+            const float result = fused_multiply_add(alpha, sum, piece.bias(n));
             if (piece.wide()) {
-                store_or_add<f32>(to, at, alpha * sum, piece.accumulates());
+                store_or_add<f32>(to, at, result, piece.accumulates());
             } else {
-                store_or_add<E>(to, at, alpha * sum, piece.accumulates());
+                store_or_add<E>(to, at, result, piece.accumulates());
             }
         });
         __syncthreads();  // the next product's copies come where sums stand

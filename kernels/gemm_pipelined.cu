@@ -317,13 +317,18 @@ template <class E, class T, Orientation O> struct PipelinedProduct {
         __syncthreads();
     }
 
+    // The first of the four adjacent columns of c that this thread writes, of all its rows.
+    static DEVICE u32 first_column() {
+        return blockIdx.y * T::BN + warp_id() / T::WARPS_M * T::WN + lane_id() % (T::WN / 4) * 4;
+    }
+
     // Calls write(row, offset of c's row, column, four adjacent sums) for every row and every four columns of the block's tile.
     template <class Write> DEVICE void each(const Rows& c, u8* stages, Write write) const {
         constexpr int LANES = T::WN / 4, ROWS = 32 / LANES;  // lanes of a row, rows at a time
         const u32 warp = warp_id(), lane = lane_id(), g = lane / 4, t = lane % 4;
         float* const rows = reinterpret_cast<float*>(stages) + warp * (16 * ROW);
         u32 m = blockIdx.x * T::BM + warp % T::WARPS_M * T::WM + lane / LANES;
-        const u32 column = lane % LANES * 4, n = blockIdx.y * T::BN + warp / T::WARPS_M * T::WN + column;
+        const u32 column = lane % LANES * 4, n = first_column();
         AdvancingRow row(c.inner, m, ROWS);
         AdvancingOffset offset(c, row);
 #pragma unroll
@@ -360,9 +365,10 @@ template <class E, class T, Orientation O> DEVICE void pipelined_gemm(const Gemm
         }
         const Rows c = piece.result();
         const float alpha = float(piece.alpha());
+        const float4 bias = piece.bias4(sums.first_column());
         sums.each(c, stages, [&](u32 m, u64 row, u32 n, float4 v) {
             if (m >= problem.m || n >= problem.n) return;
-            v = make_float4(alpha * v.x, alpha * v.y, alpha * v.z, alpha * v.w);
+            v = scaled_with_bias(alpha, v, bias);
             void* const data = const_cast<void*>(c.data);
             if (piece.wide()) {
                 store4(static_cast<f32*>(data) + row + n, v, problem.n - n, piece.accumulates());

@@ -1,7 +1,7 @@
 // gemm_sum.cu - what products with more than one piece of k come to: sums over the pieces, in a fixed order.
 //
-// Math       c (+)= alpha times the sum over s of partial[s], in the order of s.
-// Reads      partial A [count, splits, m, n], as the kernels of products leave it.
+// Math       c (+)= alpha times the sum over s of partial[s], in the order of s, and the bias.
+// Reads      partial A [count, splits, m, n], as the kernels of products leave it; the bias.
 // Writes     c as Rows, elements or accumulators.
 // Launch     grid (min(ceil(m n / 256), 65535), 1, min(count, 65535)), block 256; a thread has one number of c at a time, adjacent
 //            threads adjacent ones.
@@ -25,10 +25,11 @@ template <class E> DEVICE void sum_pieces(const GemmParams& p) {
             for (u32 s = 0; s < p.splits; ++s) sum += partial[s * p.partial_apart + i];
             const u32 m = i / problem.n, n = i % problem.n;
             const u64 at = row_offset(c, m) + n;
+            const V result = fused_multiply_add(alpha, sum, piece.bias_of_c(n));
             if (p.wide) {
-                store_or_add<V>(to, at, alpha * sum, p.accumulate);
+                store_or_add<V>(to, at, result, p.accumulate);
             } else {
-                store_or_add<E>(to, at, alpha * sum, p.accumulate);
+                store_or_add<E>(to, at, result, p.accumulate);
             }
         }
     }

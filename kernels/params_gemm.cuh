@@ -10,10 +10,11 @@ struct GemmTerm {
 
 constexpr int GEMM_TERMS = 4;
 
-// c = sum of the terms' products; see gemm.cu for which way each operand lies.
+// c = sum of the terms' products, and a bias; see gemm.cu for which way each operand lies.
 struct GemmProblem {
     GemmTerm term[GEMM_TERMS];
-    Rows c;  // data is written
+    Rows c;            // data is written
+    const void* bias;  // [n], of c's type, added to every row of c; null for none
     u32 terms;
     u32 m, n;
     u32 unused;

@@ -133,11 +133,16 @@ impl Op for DenseOp {
         let workspace = self.workspace.for_call(device, Workspace::MatMul(product))?;
         let weight = pass.parameters.part(0..split)?;
         let mut y = pass.outputs.get(0)?;
+        let linear = self.activation == cell::Activation::Linear;
+        if self.use_bias && linear {
+            let bias = pass.parameters.part(split..split + self.units)?;
+            return device.matmul_bias(product, pass.inputs.get(0)?, weight, bias, y, workspace);
+        }
         device.matmul(product, 1.0, pass.inputs.get(0)?, weight, y.reborrow(), WeightGrad::Set, workspace)?;
         if self.use_bias {
             let bias = pass.parameters.part(split..split + self.units)?;
             device.add_bias_activate(self.activation, Some(bias), y, None)
-        } else if self.activation != cell::Activation::Linear {
+        } else if !linear {
             device.add_bias_activate(self.activation, None, y, None)
         } else {
             Ok(())

@@ -18,6 +18,11 @@ pub(crate) fn matmul(product: &MatMul, a: usize, b: usize, c: usize) -> Result<(
     check_len("c", &[count, m, n], c)
 }
 
+/// A bias of a product's columns.
+pub(crate) fn bias(product: &MatMul, bias: usize) -> Result<()> {
+    check_len("bias", &[product.n], bias)
+}
+
 /// Tensors that must be as long as the first.
 pub(crate) fn same(first: usize, others: &[(&str, Option<usize>)]) -> Result<()> {
     others.iter().try_for_each(|(name, len)| len.map_or(Ok(()), |len| check_len(name, &[first], len)))

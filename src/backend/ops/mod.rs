@@ -70,6 +70,26 @@ pub trait Operations: Send + Sync {
         workspace: TensorMut<'_>,
     ) -> Result<()>;
 
+    /// `c = product + bias`, `count` times, with a bias `[n]` that is added to every row, for products of all orientations: a dense layer
+    /// in one call. The workspace is that of [`matmul`](Self::matmul).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`].
+    fn matmul_bias(
+        &self,
+        product: MatMul,
+        a: TensorRef<'_>,
+        b: TensorRef<'_>,
+        bias: TensorRef<'_>,
+        mut c: TensorMut<'_>,
+        workspace: TensorMut<'_>,
+    ) -> Result<()> {
+        check::bias(&product, bias.len())?;
+        self.matmul(product, 1.0, a, b, c.reborrow(), WeightGrad::Set, workspace)?;
+        if c.is_empty() { Ok(()) } else { self.add_bias_activate(Activation::Linear, Some(bias), c, None) }
+    }
+
     /// `y[o, i] = alpha Σ_c x[o, c, i]`, or `+=`, with `sizes` the numbers of o, c and i. With one o and i a bias's units it is the
     /// gradient of that bias.
     ///

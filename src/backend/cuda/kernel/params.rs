@@ -211,6 +211,7 @@ mirrored! {
     GemmProblem {
         term: [GemmTerm; GEMM_TERMS],
         c: Rows,
+        bias: DevicePtr,
         terms: u32,
         m: u32,
         n: u32,

@@ -111,6 +111,7 @@ pub(super) fn matmul<E: Element, D: Device>(
     alpha: f64,
     a: TensorRef<'_>,
     b: TensorRef<'_>,
+    bias: Option<TensorRef<'_>>,
     c: TensorMut<'_>,
     grad: WeightGrad,
     workspace: TensorMut<'_>,
@@ -119,7 +120,7 @@ pub(super) fn matmul<E: Element, D: Device>(
     if c.is_empty() {
         return Ok(());
     }
-    let operands = (gpu.at(&a)?, gpu.at(&b)?, gpu.at(&c)?);
+    let operands = Operands { a: gpu.at(&a)?, b: gpu.at(&b)?, bias: gpu.at(&bias)?, c: gpu.at(&c)? };
     if product.count == 1 {
         let workspace = gpu.workspace_at(self::workspace(gpu, &product), &workspace)?;
         single(gpu, product, alpha, operands, grad, workspace)
@@ -128,19 +129,29 @@ pub(super) fn matmul<E: Element, D: Device>(
     }
 }
 
+/// Where a product's tensors are; its bias may be absent.
+#[derive(Clone, Copy)]
+struct Operands {
+    a: DevicePtr,
+    b: DevicePtr,
+    bias: DevicePtr,
+    c: DevicePtr,
+}
+
 fn single<E: Element, D: Device>(
     gpu: &CudaBackend<E, D>,
     product: MatMul,
     alpha: f64,
-    (mut a, mut b, to): (DevicePtr, DevicePtr, DevicePtr),
+    mut operands: Operands,
     grad: WeightGrad,
     workspace: DevicePtr,
 ) -> Result<()> {
     let MatMul { orientation, m, n, k, .. } = product;
+    let Operands { a, b, .. } = &mut operands;
     let kernels = kernels(gpu)?;
     let space = space(gpu, &product)?;
     if let Some(converters) = &kernels.converters {
-        for (operand, place, len) in [(&mut a, space.a, m * k), (&mut b, space.b, n * k)] {
+        for (operand, place, len) in [(a, space.a, m * k), (b, space.b, n * k)] {
             let (from, len) = (*operand, len as u64);
             *operand = place.of(workspace);
             gpu.launch(&converters.narrow, &elementwise(len), &ConvertParams { from, to: *operand, len })?;
@@ -149,7 +160,7 @@ fn single<E: Element, D: Device>(
     let params = GemmParams {
         // Accumulators are floats, as c is.
         wide: kernels.converters.is_some().into(),
-        ..params(&product, alpha, (a, b, Rows::plain(to, n)), grad)?
+        ..params(&product, alpha, operands, grad)?
     };
     let room = Room { address: space.partial.of(workspace), len: space.partials };
     kernels.single.of(orientation).launch(gpu.device(), gpu.stream(), &params, room)
@@ -159,7 +170,7 @@ fn batched<E: Element, D: Device>(
     gpu: &CudaBackend<E, D>,
     product: MatMul,
     alpha: f64,
-    (a, b, c): (DevicePtr, DevicePtr, DevicePtr),
+    operands: Operands,
     grad: WeightGrad,
 ) -> Result<()> {
     let MatMul { count, orientation, m, n, k } = product;
@@ -168,7 +179,7 @@ fn batched<E: Element, D: Device>(
         a_apart: (m * k) as u64,
         b_apart: (k * n) as u64,
         c_apart: (m * n) as u64,
-        ..params(&product, alpha, (a, b, Rows::plain(c, n)), grad)?
+        ..params(&product, alpha, operands, grad)?
     };
     kernels(gpu)?.batched.of(orientation).launch(gpu.device(), gpu.stream(), &params, Room::NONE)
 }
@@ -187,7 +198,7 @@ fn strides(product: &MatMul) -> (usize, usize) {
 fn params(
     product: &MatMul,
     alpha: f64,
-    (a, b, c): (DevicePtr, DevicePtr, Rows),
+    Operands { a, b, bias, c }: Operands,
     grad: WeightGrad,
 ) -> Result<GemmParams> {
     let MatMul { m, n, k, .. } = *product;
@@ -201,7 +212,7 @@ fn params(
         unused: 0,
     };
     let problem = &mut params.problem[0];
-    (problem.terms, problem.term[0], problem.c) = (1, term, c);
+    (problem.terms, problem.term[0], problem.c, problem.bias) = (1, term, Rows::plain(c, n), bias);
     (problem.m, problem.n) = (narrow("rows of a product", m)?, narrow("columns of a product", n)?);
     Ok(params)
 }

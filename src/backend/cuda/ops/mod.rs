@@ -17,7 +17,7 @@ use super::device::Device;
 use crate::backend::WeightGrad;
 use crate::backend::ops::{
     AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, Operations, RmsPropStep, SgdStep, SoftmaxMask,
-    Strides, Workspace,
+    Strides, Workspace, check,
 };
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::cell::Activation;
@@ -58,7 +58,21 @@ impl<E: Element, D: Device> Operations for CudaBackend<E, D> {
         grad: WeightGrad,
         workspace: TensorMut<'_>,
     ) -> Result<()> {
-        matmul::matmul(self, product, alpha, a, b, c, grad, workspace)
+        matmul::matmul(self, product, alpha, a, b, None, c, grad, workspace)
+    }
+
+    /// In the launches of the product alone: its kernel adds the bias.
+    fn matmul_bias(
+        &self,
+        product: MatMul,
+        a: TensorRef<'_>,
+        b: TensorRef<'_>,
+        bias: TensorRef<'_>,
+        c: TensorMut<'_>,
+        workspace: TensorMut<'_>,
+    ) -> Result<()> {
+        check::bias(&product, bias.len())?;
+        matmul::matmul(self, product, 1.0, a, b, Some(bias), c, WeightGrad::Set, workspace)
     }
 
     fn sum_axis(

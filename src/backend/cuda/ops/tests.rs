@@ -1,8 +1,14 @@
 //! Operations that take one of several kernels, on the emulated device.
 
+use std::sync::Arc;
+
+use super::super::backend::CudaBackend;
+use super::super::device::emulated::{Emulated, EmulatedStream, Schedule};
+use super::super::options::CudaOptions;
 use crate::backend::Device;
 use crate::backend::ops::{IndexStatus, MatMul, NO_ROW, Orientation, Report, STATUS_LEN, Workspace};
 use crate::backend::{Tensor, TensorMut, WeightGrad};
+use crate::cell::Activation;
 use crate::dtype::DType;
 
 fn device() -> Device {
@@ -56,6 +62,57 @@ fn products() {
                 });
             }
         }
+    }
+}
+
+#[test]
+fn products_with_a_bias() {
+    let device = device();
+    for orientation in [Orientation::Nt, Orientation::Nn, Orientation::Tn] {
+        for (count, m, n, k) in [(1, 3, 5, 7), (1, 65, 34, 40), (1, 4, 3, 900), (3, 3, 5, 7), (1, 4, 6, 0)] {
+            let product = MatMul { count, orientation, m, n, k };
+            let (a, b, bias) = (numbers(count * m * k, 1), numbers(count * n * k, 2), numbers(n, 3));
+            let tensor = |values: &[f64]| device.tensor("tensor", values).unwrap();
+            let (a, b, bias) = (tensor(&a), tensor(&b), tensor(&bias));
+            let mut space = workspace(&device, Workspace::MatMul(product));
+            // A product, and after it another launch for the bias.
+            let mut expected = device.tensor("c", &vec![f64::NAN; count * m * n]).unwrap();
+            let set = WeightGrad::Set;
+            device.matmul(product, 1.0, a.view(), b.view(), expected.view_mut(), set, space.view_mut()).unwrap();
+            device.add_bias_activate(Activation::Linear, Some(bias.view()), expected.view_mut(), None).unwrap();
+            let expected: Vec<f64> = device.read(expected.view()).unwrap();
+            gives(&format!("{product:?}"), &device, set, &expected, |c| {
+                device.matmul_bias(product, a.view(), b.view(), bias.view(), c, space.view_mut()).unwrap();
+            });
+            let mut c = device.allocate("c", count * m * n).unwrap();
+            let short = device.allocate("bias", n - 1).unwrap();
+            let refused =
+                device.matmul_bias(product, a.view(), b.view(), short.view(), c.view_mut(), space.view_mut());
+            assert!(refused.unwrap_err().to_string().contains("bias"));
+        }
+    }
+}
+
+/// A dense layer is one launch, with a long sum two; a launch for the bias besides is saved.
+#[test]
+fn a_bias_takes_no_launch() {
+    let emulated = Arc::new(Emulated::new(Schedule::default()).unwrap());
+    let gpu = CudaBackend::<f32, _>::with_options(Arc::clone(&emulated), EmulatedStream, CudaOptions::default());
+    let device = Device::from(gpu);
+    device.prepare().unwrap();
+    for (k, launches) in [(40, 1), (4096, 2)] {
+        let product = MatMul::single(Orientation::Nt, 40, 24, k);
+        let zeros = |len: usize| device.tensor("zeros", &vec![0.0f32; len]).unwrap();
+        let (a, b, bias, mut c) = (zeros(40 * k), zeros(24 * k), zeros(24), zeros(40 * 24));
+        let mut space = workspace(&device, Workspace::MatMul(product));
+        let before = emulated.launches();
+        device.matmul_bias(product, a.view(), b.view(), bias.view(), c.view_mut(), space.view_mut()).unwrap();
+        let at_once = emulated.launches() - before;
+        let set = WeightGrad::Set;
+        device.matmul(product, 1.0, a.view(), b.view(), c.view_mut(), set, space.view_mut()).unwrap();
+        device.add_bias_activate(Activation::Linear, Some(bias.view()), c.view_mut(), None).unwrap();
+        let apart = emulated.launches() - before - at_once;
+        assert_eq!((at_once, apart), (launches, launches + 1), "{k}");
     }
 }
 

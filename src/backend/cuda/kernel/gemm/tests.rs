@@ -27,6 +27,7 @@ struct Case {
     lengths: bool,
     accumulate: bool,
     alpha: f64,
+    bias: bool,
 }
 
 impl Case {
@@ -43,6 +44,7 @@ impl Case {
             lengths: false,
             accumulate: false,
             alpha: 1.0,
+            bias: false,
         }
     }
 }
@@ -141,8 +143,12 @@ fn run<E: Element, C: Element>(
         }
         let c = Matrix::<C>::new(device, [count, m, n], group, 99);
         (description.c, params.c_apart) = (c.rows, c.apart as u64);
+        let bias = Matrix::<C>::new(device, [1, 1, n], 1, problem * 16 + 60);
+        if case.bias {
+            description.bias = bias.rows.data;
+        }
         params.problem[problem] = description;
-        results.push(c);
+        results.push((c, bias));
         expected.push(sums);
     }
     if problems > 1 {
@@ -156,7 +162,7 @@ fn run<E: Element, C: Element>(
     drop(kept);
 
     let mut bytes = Vec::new();
-    for (c, sums) in results.iter().zip(&expected) {
+    for ((c, bias), sums) in results.iter().zip(&expected) {
         let at = |i: usize| {
             let (product, row, column) = (i / n / m, i / n % m, i % n);
             let rows = &c.rows;
@@ -171,7 +177,8 @@ fn run<E: Element, C: Element>(
         for (i, sum) in sums.iter().enumerate() {
             let before = if case.accumulate { c.values[i] } else { 0.0 };
             untouched[at(i)] = false;
-            let (got, wanted) = (memory[at(i)].wide(), case.alpha * sum + before);
+            let bias = if case.bias { bias.values[i % n] } else { 0.0 };
+            let (got, wanted) = (memory[at(i)].wide(), case.alpha * sum + bias + before);
             // One rounding of c; the sums themselves are exact but for those of many terms, which f32 rounds.
             let allowed = (C::DTYPE.epsilon() + 1e-6) * wanted.abs().max(before.abs()).max(1.0) + 1e-6 * k as f64;
             assert!(
@@ -207,6 +214,9 @@ fn cases() -> Vec<Case> {
         Case { splits: 7, ..plain(9, 5, 100) },
         Case { splits: 4, ..plain(24, 40, 300) },
         Case { splits: 2, problems: 2, terms: 2, ..plain(20, 33, 90) },
+        Case { bias: true, ..plain(31, 43, 40) },
+        Case { bias: true, problems: 2, alpha: 0.5, accumulate: true, ..plain(66, 37, 33) },
+        Case { bias: true, splits: 2, count: 3, ..plain(9, 130, 80) },
         Case { splits: 3, count: 2, alpha: -0.5, accumulate: true, ..plain(18, 20, 110) },
     ];
     for group in [2, 3, 5, 40] {
