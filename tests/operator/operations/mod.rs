@@ -41,7 +41,8 @@ macro_rules! with_all {
             errors::too_little_workspace errors::wrong_lengths errors::wrong_tensors
             losses::losses losses::losses_of_nan losses::weighted_and_sparse_losses
             norms::batch_normalization norms::layer_normalization norms::softmaxes
-            products::batched_products products::products products::sums_along_an_axis products::sums_of_columns
+            products::batched_products products::products products::products_with_a_bias products::sums_along_an_axis
+            products::sums_of_columns
             rows::absent_rows rows::indices_outside_the_table rows::masks_of_a_value rows::maxima_along_an_axis
             rows::numbers_as_indices rows::orders_of_masks rows::rows_of_a_matrix rows::rows_outside rows::tables
             training::masks training::norms training::optimizers training::what_is_not_finite

@@ -70,6 +70,36 @@ pub fn products(device: &Device) {
     }
 }
 
+pub fn products_with_a_bias(device: &Device) {
+    let mut rng = Rng::new(9);
+    // The last is split into pieces of k on a device, whatever its orientation.
+    for (m, n, k) in [(1, 1, 1), (17, 33, 31), (70, 72, 40), (34, 8, 0), (9, 24, 4096)] {
+        for orientation in [Orientation::Nt, Orientation::Nn, Orientation::Tn] {
+            let (a, b) = (numbers(device, &mut rng, m * k, 1.0), numbers(device, &mut rng, k * n, 1.0));
+            let bias = numbers(device, &mut rng, n, 3.0);
+            let at_a = |i: usize, l: usize| if orientation == Orientation::Tn { a[l * m + i] } else { a[i * k + l] };
+            let at_b = |l: usize, j: usize| if orientation == Orientation::Nt { b[j * k + l] } else { b[l * n + j] };
+            let term = |c: usize, l: usize| at_a(c / n, l) * at_b(l, c % n);
+            let expected: Vec<f64> = (0..m * n).map(|c| bias[c % n] + sum((0..k).map(|l| term(c, l)))).collect();
+            let product = MatMul::single(orientation, m, n, k);
+            let run = || {
+                let mut c = Tensor::new(device, &vec![f64::NAN; m * n]);
+                let mut space = workspace(device, Workspace::MatMul(product));
+                let (a, b, bias) = (Tensor::new(device, &a), Tensor::new(device, &b), Tensor::new(device, &bias));
+                device.matmul_bias(product, a.get(), b.get(), bias.get(), c.get_mut(), space.get_mut()).unwrap();
+                c.values()
+            };
+            // The host's backends round the product and then the sum.
+            let slack = |c: usize| {
+                let magnitude = sum((0..k).map(|l| term(c, l).abs())) + bias[c % n].abs();
+                (k + 4) as f64 * sum_unit(device) * magnitude
+            };
+            close(device, &run(), &expected, slack, &format!("{product:?} with a bias"));
+            assert_eq!(run(), run(), "{product:?} with a bias again");
+        }
+    }
+}
+
 pub fn sums_of_columns(device: &Device) {
     let mut rng = Rng::new(2);
     for (rows, columns) in [(1, 1), (1, 33), (7, 31), (8, 32), (9, 65), (255, 3), (257, 33), (1031, 5), (0, 4)] {

@@ -191,6 +191,16 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug("gemm_pipelined.cu", "what follows the end of a row", "u32(max(min(left, Tile::CHUNK), 0))", "u32(Tile::CHUNK)")
         .bf16()
         .family("operations"),
+    bug("gemm_pipelined.cu", "the bias of other columns", "piece.bias4(sums.first_column())", "piece.bias4(0)")
+        .bf16()
+        .family("operations"),
+    bug("gemm.cuh", "every piece of a sum has the bias", "p.splits > 1 ? accumulator_t<E>(0) : bias_of_c(n)", "bias_of_c(n)")
+        .family("operations"),
+    bug("gemm_sum.cu", "the last piece is left out", "s < p.splits; ++s", "s + 1 < p.splits; ++s").family("operations"),
+    bug("gemm_sum.cu", "sums without the bias", "piece.bias_of_c(n)", "V(0)").family("operations"),
+    bug("gemm_few_rows.cu", "every piece of a sum has the first one's k", "k = begin + warp_id() * PART", "k = warp_id() * PART")
+        .family("operations"),
+    bug("gemm_exact.cu", "the bias of the other half of the columns", "bias[half]", "bias[1 - half]").family("operations"),
     bug("gemm_pipelined.cu", "results without the factor", "const float alpha = float(piece.alpha());", "const float alpha = 1.0f;")
         .bf16()
         .family("operations"),

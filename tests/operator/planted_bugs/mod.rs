@@ -34,7 +34,7 @@ use fused_rnn::{DType, Device};
 use list::{PLANTED_BUGS, Place, PlantedBug};
 
 /// Files of the kernels that the suite of the operations runs.
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 11] = [
     "elementwise.cu",
     "rows.cu",
     "norm.cu",
@@ -43,6 +43,7 @@ const OPERATIONS: [&str; 10] = [
     "gemm_pipelined.cu",
     "gemm_exact.cu",
     "gemm_few_rows.cu",
+    "gemm_sum.cu",
     "reduce.cu",
     "dropout.cu",
 ];
