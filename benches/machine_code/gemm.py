@@ -42,8 +42,10 @@ def copied_bytes(instruction):
 
 
 def inner_loop(function):
-    """The instructions of the smallest loop with matrix instructions."""
-    loops = [body for _, _, body in function.natural_loops() if any(matrix_instruction(function.code[at]) for at in body)]
+    """The instructions of the smallest loop with matrix instructions; of the tensor cores where a kernel has some, since results are scaled by FFMA."""
+    matrix = [at for at, i in enumerate(function.code) if matrix_instruction(i)]
+    hmma = {at for at in matrix if matrix_instruction(function.code[at]) != "FFMA"} or set(matrix)
+    loops = [body for _, _, body in function.natural_loops() if hmma.intersection(body)]
     return [function.code[at] for at in sorted(min(loops, key=len))] if loops else []
 
 
