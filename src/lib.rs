@@ -72,6 +72,7 @@
 //! | `plot` | `plot` |
 //! | `cli` (default) | the `fused-rnn` program |
 //! | `cuda` (default) | the CUDA backend, which needs neither a GPU nor CUDA to build |
+//! | `cublaslt` | large matrix products by NVIDIA's cuBLASLt, where an option asks for it; not run on a GPU yet |
 //! | `emulated` | the CUDA kernels on an emulated GPU, for tests |
 //! | `ptx` | the kernels' PTX, interpreted, for tests |
 //!

@@ -10,7 +10,7 @@ most_mib=60
 export FUSED_RNN_REQUIRE_NVRTC=1 # kernels compiled at first use would need NVRTC there
 
 # The test programs that cargo names, and the CLI; `emulated` for the primitives' host version.
-features="--features emulated"
+features="--features emulated,cublaslt"
 built=$(cargo test --release --locked $features --no-run --test cuda --test operator --test model --message-format json-render-diagnostics)
 cargo build --release --locked $features --bin fused-rnn
 

@@ -6,12 +6,16 @@ Rules: at every point torch and ours are timed in turn, twice each, so that a sl
 are the GPU's own, between events around as many calls as take a millisecond (at most 64), after warming up. A figure is
 microseconds a time step, the product of x with the input weights included: the median of the samples of both turns, with the
 10th and 90th percentile. Training is forward, the gradients of x and of the initial states, and those of all weights. `f32`
-multiplies in f32 on both sides, `tf32` in tf32 on both. The kernels that ran are named. Points stand in order of
+multiplies in f32 on both sides, `tf32` in tf32 on both. Where libcublasLt is there, ours is timed with the crate's products and then with
+cuBLASLt's (`fused_cublaslt_*`); where it is not, `fused_cublaslt_error` says why. The library is that of CUBLASLT_PATH, or the one that
+came with torch. The kernels that ran are named. Points stand in order of
 importance, since the time may end before them; those not reached are counted in the last line. Losing points are printed like all others.
 """
 
 import argparse
+import glob
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -79,6 +83,12 @@ def points():
     return found
 
 
+def environment():
+    """This process's, with where torch's libcublasLt is, unless something else is asked for."""
+    found = [path for folder in sys.path for path in glob.glob(os.path.join(folder, "nvidia", "*", "lib", "libcublasLt.so.*"))]
+    return {**({"CUBLASLT_PATH": found[0]} if found else {}), **os.environ}
+
+
 class Ours:
     """One process of ours, which keeps the GPU open from point to point."""
 
@@ -86,11 +96,19 @@ class Ours:
         self.seconds = seconds
         self.process = subprocess.Popen(
             [program, "bench", "--backend", "cuda", "--lines", "--json", "--seconds", "0.01"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment(),
         )
         self.answers = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
         self.answer(60)  # the first, which warms up
+        self.no_cublaslt = ""  # why there is none
+        try:
+            self.time(dict(
+                cell="rnn", seq_len=64, batch=1, input_size=64, hidden_size=64, layers=1, dtype="bf16", bidirectional=False,
+                inference=True,
+            ), 0.01, "cublaslt")
+        except RuntimeError as reason:
+            self.no_cublaslt = str(reason)[:300]
 
     def read(self):
         for line in self.process.stdout:
@@ -110,8 +128,8 @@ class Ours:
             raise RuntimeError(answer["error"])
         return answer
 
-    def time(self, point, mode_seconds):
-        words = ["--backend", "cuda", "--json", "--seconds", str(mode_seconds), "--cell", point["cell"]]
+    def time(self, point, mode_seconds, matmul="kernels"):
+        words = ["--matmul", matmul, "--backend", "cuda", "--json", "--seconds", str(mode_seconds), "--cell", point["cell"]]
         for name in ("seq_len", "batch", "input_size", "hidden_size", "layers"):
             words += ["--" + name.replace("_", "-"), str(point[name])]
         words += ["--dtype", "f32", "--tf32"] if point["dtype"] == "tf32" else ["--dtype", point["dtype"]]
@@ -187,34 +205,44 @@ def measure(torch, ours, point, seconds):
     result = dict(point)
     modes = ["forward"] if point["inference"] else ["forward", "train"]
     peer = Torch(torch, point)
-    samples, turns, error = {mode: [] for mode in modes}, [], None
+    samples, turns, error = {mode: [] for mode in modes}, {"fused": [], "fused_cublaslt": []}, None
+    no_cublaslt = ours.no_cublaslt
     for _ in range(2):
         for mode in modes:
             samples[mode] += peer.time(getattr(peer, mode), seconds)
         torch.cuda.synchronize()
         if error is None:
             try:
-                turns.append(ours.time(point, seconds))
+                turns["fused"].append(ours.time(point, seconds))
             except RuntimeError as reason:
                 error = str(reason)
+        if error is None and not no_cublaslt:
+            try:
+                turns["fused_cublaslt"].append(ours.time(point, seconds, "cublaslt"))
+            except RuntimeError as reason:
+                no_cublaslt = str(reason)
+    if no_cublaslt:
+        result["fused_cublaslt_error"] = no_cublaslt[:300]
     result["torch_kernels"] = peer.kernels(getattr(peer, modes[-1]))
     for mode in modes:
         ordered = sorted(samples[mode])
         result[f"torch_{mode}"] = {
             name: round(quantile(ordered, part) / steps, 4) for name, part in (("median", 0.5), ("p10", 0.1), ("p90", 0.9))
         }
-        if turns and error is None:
-            middle = sum(turn[f"{mode}_us"] for turn in turns) / len(turns)
-            result[f"fused_{mode}"] = dict(
-                median=round(middle / steps, 4),
-                p10=round(min(turn[f"{mode}_p10_us"] for turn in turns) / steps, 4),
-                p90=round(max(turn[f"{mode}_p90_us"] for turn in turns) / steps, 4),
-            )
+        for name, own in turns.items():
+            if own and error is None and not (name == "fused_cublaslt" and no_cublaslt):
+                middle = sum(turn[f"{mode}_us"] for turn in own) / len(own)
+                result[f"{name}_{mode}"] = dict(
+                    median=round(middle / steps, 4),
+                    p10=round(min(turn[f"{mode}_p10_us"] for turn in own) / steps, 4),
+                    p90=round(max(turn[f"{mode}_p90_us"] for turn in own) / steps, 4),
+                )
     if error is not None:
         result["fused_error"] = error[:300]
-    elif turns:
-        result["fused_kernels"] = turns[0].get("kernels", "")
-        result["fused_bytes"] = dict(workspace=turns[0]["workspace"], reserve=turns[0]["reserve"])
+    elif turns["fused"]:
+        first = turns["fused"][0]
+        result["fused_kernels"] = first.get("kernels", "")
+        result["fused_bytes"] = dict(workspace=first["workspace"], reserve=first["reserve"])
     return result
 
 
@@ -242,8 +270,8 @@ def main():
         gpu=torch.cuda.get_device_name(0), points=len(chosen), part=arguments.part,
     )), flush=True)
     ours, reached = None, 0
-    # Two programs, two modes, two turns, and as much again for warming up and copies.
-    each = min(0.25, max(0.03, arguments.seconds / max(1, len(chosen)) / 16))
+    # Two programs, one of them with two kinds of products, two modes, two turns, and as much again for warming up and copies.
+    each = min(0.25, max(0.03, arguments.seconds / max(1, len(chosen)) / 24))
     for point in chosen:
         if time.monotonic() > end - 5:
             break

@@ -73,20 +73,21 @@ def grid(records):
         name += f", {r['layers']} layers" * (r["layers"] > 1) + ", bidirectional" * r["bidirectional"]
         row = [r["source"], name, r["dtype"]]
         if "error" in r:
-            rows.append(row + [text(r["error"]), "", "", "", "", "", ""])
+            rows.append(row + [text(r["error"]), "", "", "", "", "", "", "", ""])
             continue
         for mode in ("forward", "train"):
-            theirs, ours = r.get(f"torch_{mode}"), r.get(f"fused_{mode}")
+            theirs, ours, library = (r.get(f"{name}_{mode}") for name in ("torch", "fused", "fused_cublaslt"))
             row += [theirs["median"] if theirs else ""]
             row += [f"{ours['median']} ({ours['p10']} to {ours['p90']})" if ours else ""]
             row += [f"{theirs['median'] / ours['median']:.2f}" if theirs and ours else ""]
+            row += [library["median"] if library else ""]
         row += [text(r.get("fused_error") or r.get("fused_kernels", ""))]
         rows.append(row)
     if rows:
         yield (
             "## Beside torch.nn\n\nMicroseconds a time step, the product with the input weights included: median (10th to 90th "
             "percentile); ×: how many times torch's time is ours.\n\n"
-        ) + table(["from", "operator", "type", "torch fwd", "ours fwd", "×", "torch train", "ours train", "×", "kernels"], rows)
+        ) + table(["from", "operator", "type", "torch fwd", "ours fwd", "×", "with cuBLASLt", "torch train", "ours train", "×", "with cuBLASLt", "kernels"], rows)
 
 
 def main():

@@ -50,7 +50,7 @@ impl<D: device::Device> Kit<D> {
     }
 
     fn backend<E: Element>(&self, compute: Compute) -> CudaBackend<E, D> {
-        let options = CudaOptions { compute, family: self.family };
+        let options = CudaOptions { compute, family: self.family, ..CudaOptions::default() };
         CudaBackend::with_options(self.device.clone(), self.stream.clone(), options)
     }
 }

@@ -6,7 +6,7 @@
 //! call        a call on raw memory, which every way of giving tensors becomes
 //! ops/        what models need besides: products, losses, optimizers and so on, as launches
 //! recurrent/  the operator as launches: plan, families of kernels and their cost, layout of workspace and reserve, passes
-//! kernel/     a kernel with its parameter struct, the structs, products' tiles, geometries
+//! kernel/     a kernel with its parameter struct, the structs, products with their tiles and pieces or by cuBLASLt, geometries
 //! device/     what all that needs of a machine: the GPU behind its driver, the host's emulation of one, one on paper that plans are
 //!             made for; memory
 //! images/     the compiled kernels: the catalog of entry points; embedded by build.rs, or compiled at first use
@@ -43,6 +43,6 @@ pub use device::memory::DeviceBuffer;
 pub use device::ptx;
 pub use device::{driver, paper};
 pub use images::{catalog, compile, nvrtc};
-pub use options::{Compute, CudaOptions, Family, FamilyChoice};
+pub use options::{Compute, CudaOptions, Family, FamilyChoice, Matmul};
 pub use recurrent::{CudaPlan, PersistentReport, ProductReport, TimeLoopReport};
 pub use staged::Staged;

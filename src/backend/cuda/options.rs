@@ -14,6 +14,56 @@ pub struct CudaOptions {
     pub compute: Compute,
     /// Family of kernels of the time loop.
     pub family: FamilyChoice,
+    /// What computes large matrix products.
+    pub matmul: Matmul,
+}
+
+/// What computes matrix products outside of persistent time loops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Matmul {
+    /// The crate's kernels.
+    #[default]
+    Kernels,
+    /// NVIDIA's cuBLASLt, in builds with the feature `cublaslt`. A product's algorithm is chosen once, when it is planned; none adds up
+    /// parts of a sum in an order of chance, so the same call gives the same bits every time, which are not those of the crate's kernels.
+    /// Where the build has not the feature or the library is missing, making a plan is an
+    /// [`Error::Unsupported`](crate::Error::Unsupported) that says so. Some products remain the crate's kernels', as the plan's
+    /// [report](super::ProductReport) says: those of at most 32 rows, which read weights once; sums of several products in 16 bits;
+    /// gradients of weights for batch-major inputs, and wherever a call has lengths.
+    ///
+    /// It has not run on a GPU yet.
+    CublasLt,
+}
+
+impl Matmul {
+    /// All of them.
+    pub const ALL: [Matmul; 2] = [Matmul::Kernels, Matmul::CublasLt];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Matmul::Kernels => "kernels",
+            Matmul::CublasLt => "cublaslt",
+        }
+    }
+}
+
+impl fmt::Display for Matmul {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Matmul {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        Matmul::ALL
+            .into_iter()
+            .find(|matmul| matmul.name() == s)
+            .ok_or_else(|| Error::option("matmul", "kernels or cublaslt", s))
+    }
 }
 
 /// What operands of f32 products are rounded to before they are multiplied. Sums are floats whatever it is.

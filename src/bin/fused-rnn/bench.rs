@@ -35,6 +35,9 @@ pub struct Args {
     /// cuda, f32: multiply on the tensor cores, operands rounded to tf32
     #[arg(long)]
     tf32: bool,
+    /// cuda: what computes large matrix products: kernels, the crate's own, or cublaslt, in builds with that feature
+    #[arg(long, default_value = "kernels")]
+    matmul: String,
     /// cuda: replay a CUDA graph of the call instead of making it
     #[arg(long)]
     graph: bool,
@@ -101,9 +104,11 @@ impl Args {
                 got: self.seconds.to_string(),
             });
         }
-        if self.backend != Backend::Cuda && (self.tf32 || self.graph) {
+        let others = [("tf32", self.tf32), ("graph", self.graph), ("matmul", self.matmul != "kernels")];
+        if let (true, Some((option, _))) = (self.backend != Backend::Cuda, others.into_iter().find(|(_, given)| *given))
+        {
             return Err(Error::InvalidOption {
-                option: if self.tf32 { "tf32" } else { "graph" }.into(),
+                option: option.into(),
                 expected: "the cuda backend".into(),
                 got: "another".into(),
             });
@@ -253,6 +258,7 @@ impl Report {
             "backend": self.backend,
             "dtype": args.dtype.name(),
             "tf32": args.tf32,
+            "matmul": args.matmul,
             "graph": args.graph,
             "cell": descriptor.cell.spec().name,
             "seq_len": shape.seq_len,
@@ -339,6 +345,7 @@ mod cuda {
             let (stream, timer) = (DriverStream::new(&driver)?, Timer::new(&driver)?);
             let options = CudaOptions {
                 compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact },
+                matmul: args.matmul.parse()?,
                 ..CudaOptions::default()
             };
             let backend = CudaBackend::<f32, _>::with_options(Arc::clone(&driver), stream.clone(), options);

@@ -33,6 +33,9 @@ pub struct Args {
     /// --plan: block, cluster, grid or step, where it can take the operator [default: the fastest].
     #[arg(long, value_name = "FAMILY")]
     family: Option<String>,
+    /// --plan: what computes large matrix products: kernels or cublaslt, which needs a GPU of this machine (--gpu).
+    #[arg(long, default_value = "kernels")]
+    matmul: String,
     /// --plan: for GPU number N of this machine, rather than for a usual one of --compute.
     #[arg(long, value_name = "N")]
     gpu: Option<usize>,
@@ -54,7 +57,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let plural = if cpu.threads() == 1 { "" } else { "s" };
     print(&format!(
         "fused-rnn {version} ({arch} {os})
-features   cuda {cuda_feature}, emulated {emulated_feature}, ptx {ptx_feature}, cli on
+features   cuda {cuda_feature}, cublaslt {cublaslt_feature}, emulated {emulated_feature}, ptx {ptx_feature}, cli on
 cells      {cells}
 
 backends
@@ -68,6 +71,7 @@ kernels    {kernels}
         arch = std::env::consts::ARCH,
         os = std::env::consts::OS,
         cuda_feature = on(cfg!(feature = "cuda")),
+        cublaslt_feature = on(cfg!(feature = "cublaslt")),
         emulated_feature = on(cfg!(feature = "emulated")),
         ptx_feature = on(cfg!(feature = "ptx")),
         cells = CellKind::ALL.map(|cell| cell.spec().name).join(", "),
@@ -251,7 +255,8 @@ mod cuda {
             Some(name) => FamilyChoice::Prefer(name.parse()?),
             None => FamilyChoice::Fastest,
         };
-        Ok(CudaOptions { compute: if args.tf32 { Compute::Tf32 } else { Compute::Exact }, family })
+        let compute = if args.tf32 { Compute::Tf32 } else { Compute::Exact };
+        Ok(CudaOptions { compute, family, matmul: args.matmul.parse()? })
     }
 
     fn describe(args: &Args, device: &Device, properties: &Properties) -> Result<String> {

@@ -161,6 +161,16 @@ mod emulated {
         with(FamilyChoice::Prefer(family), Schedule::default())
     }
 
+    /// Large products by what stands for cuBLASLt.
+    #[cfg(feature = "cublaslt")]
+    pub fn with_cublaslt<E: Number>() -> Staged<E, Emulated> {
+        use fused_rnn::backend::cuda::Matmul;
+
+        let device = Emulated::new(Schedule::default()).expect("valid");
+        let options = CudaOptions { matmul: Matmul::CublasLt, ..CudaOptions::default() };
+        Staged::new(CudaBackend::with_options(device.into(), EmulatedStream, options))
+    }
+
     /// In random orders of threads, one warp or block lagging.
     pub fn shuffled<E: Number>(family: Family, seed: u64) -> Staged<E, Emulated> {
         with(FamilyChoice::Prefer(family), Schedule { seed, starve: true })
@@ -169,6 +179,10 @@ mod emulated {
 
 #[cfg(feature = "emulated")]
 suite!(emulated_f32, f32, super::emulated::usual());
+#[cfg(all(feature = "emulated", feature = "cublaslt"))]
+suite!(emulated_cublaslt_f32, f32, super::emulated::with_cublaslt(), [agrees]);
+#[cfg(all(feature = "emulated", feature = "cublaslt"))]
+suite!(emulated_cublaslt_bf16, half::bf16, super::emulated::with_cublaslt(), [agrees]);
 #[cfg(feature = "emulated")]
 suite!(emulated_f64, f64, super::emulated::usual());
 #[cfg(feature = "emulated")]
@@ -248,7 +262,8 @@ fn emulated_tf32_agrees() {
     let (exact, rounded) = (emulated::usual::<f32>(), AtomicU32::new(0));
     for family in [Family::Step, Family::Grid] {
         let device = Emulated::new(Schedule::default()).expect("valid").into();
-        let options = CudaOptions { compute: Compute::Tf32, family: FamilyChoice::Prefer(family) };
+        let options =
+            CudaOptions { compute: Compute::Tf32, family: FamilyChoice::Prefer(family), ..CudaOptions::default() };
         let backend = Staged::new(CudaBackend::<f32, _>::with_options(device, EmulatedStream, options));
         for_random_problems::<half::f16>(
             80,

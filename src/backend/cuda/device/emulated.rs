@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::images::catalog;
 use super::{Device, DevicePtr, Launch, Limits, Properties};
@@ -42,8 +42,37 @@ pub struct Emulated {
     resident_limit: u32,
     kernels: HostKernels,
     launches: AtomicU64,
-    /// Address and size of everything allocated.
-    memory: Mutex<BTreeMap<u64, usize>>,
+    memory: Memory,
+}
+
+/// What an emulated GPU has allocated: addresses and sizes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(Arc<Mutex<BTreeMap<u64, usize>>>);
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        // A panic of another thread cannot leave the map half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks that `bytes` bytes from `pointer` on lie within one allocation.
+    pub(super) fn check_range(&self, what: &str, pointer: DevicePtr, bytes: usize) -> Result<()> {
+        let memory = self.lock();
+        let within = memory.range(..=pointer.0).next_back().is_some_and(|(start, size)| {
+            let offset = pointer.0 - start;
+            usize::try_from(offset).ok().and_then(|offset| offset.checked_add(bytes)).is_some_and(|end| end <= *size)
+        });
+        if bytes == 0 || within {
+            return Ok(());
+        }
+        Err(Error::Emulation {
+            what: what.to_owned(),
+            problem: format!(
+                "{bytes} bytes at {:#x} are not within memory that this device allocated; check sizes and offsets",
+                pointer.0
+            ),
+        })
+    }
 }
 
 /// A kernel compiled for the host.
@@ -88,7 +117,7 @@ impl Emulated {
             resident_limit: 64,
             kernels,
             launches: AtomicU64::new(0),
-            memory: Mutex::default(),
+            memory: Memory::default(),
         })
     }
 
@@ -111,36 +140,12 @@ impl Emulated {
 
     /// Bytes allocated and not given back.
     pub fn allocated(&self) -> usize {
-        self.memory().values().sum()
+        self.memory.lock().values().sum()
     }
 
     fn limits<'a>(&'a self, kernel: &EmulatedKernel) -> Limits<'a> {
         let EmulatedKernel { name, params_bytes, threads, .. } = *kernel;
         Limits { kernel: name, threads, params_bytes, properties: &self.properties, resident: self.resident_limit }
-    }
-
-    fn memory(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
-        // A panic of another thread cannot leave the map half changed.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Checks that `bytes` bytes from `pointer` on lie within one allocation.
-    fn check_range(&self, what: &str, pointer: DevicePtr, bytes: usize) -> Result<()> {
-        let memory = self.memory();
-        let within = memory.range(..=pointer.0).next_back().is_some_and(|(start, size)| {
-            let offset = pointer.0 - start;
-            usize::try_from(offset).ok().and_then(|offset| offset.checked_add(bytes)).is_some_and(|end| end <= *size)
-        });
-        if bytes == 0 || within {
-            return Ok(());
-        }
-        Err(Error::Emulation {
-            what: what.to_owned(),
-            problem: format!(
-                "{bytes} bytes at {:#x} are not within memory that this device allocated; check sizes and offsets",
-                pointer.0
-            ),
-        })
     }
 }
 
@@ -332,8 +337,13 @@ impl Device for Emulated {
         Err(Error::Emulation { what: format!("kernel {}", kernel.name), problem: text.into_owned() })
     }
 
+    #[cfg(feature = "cublaslt")]
+    fn cublaslt(&self) -> Result<Arc<dyn super::cublaslt::CublasLt<EmulatedStream>>> {
+        Ok(Arc::new(super::emulated_cublaslt::EmulatedLt(self.memory.clone())))
+    }
+
     unsafe fn fill(&self, _: &EmulatedStream, to: DevicePtr, value: u8, bytes: usize) -> Result<()> {
-        self.check_range("fill", to, bytes)?;
+        self.memory.check_range("fill", to, bytes)?;
         if bytes > 0 {
             // SAFETY: within an allocation, as just checked; the caller promises that nothing else uses it.
             unsafe { (to.0 as *mut u8).write_bytes(value, bytes) };
@@ -354,13 +364,13 @@ impl Device for Emulated {
         }
         // SAFETY: just allocated with this size. The bytes make NaNs of every element type.
         unsafe { pointer.write_bytes(0xff, bytes) };
-        self.memory().insert(pointer as u64, bytes);
+        self.memory.lock().insert(pointer as u64, bytes);
         Ok(DevicePtr(pointer as u64))
     }
 
     unsafe fn release(&self, pointer: DevicePtr, bytes: usize) {
         // What is not ours, or of another size, stays: better a leak than a corrupted heap.
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         if memory.get(&pointer.0) == Some(&bytes)
             && let Ok(layout) = alloc::Layout::from_size_align(bytes, ALIGNMENT)
         {
@@ -371,14 +381,14 @@ impl Device for Emulated {
     }
 
     unsafe fn upload(&self, _: &EmulatedStream, to: DevicePtr, from: &[u8]) -> Result<()> {
-        self.check_range("upload", to, from.len())?;
+        self.memory.check_range("upload", to, from.len())?;
         // SAFETY: within an allocation, as just checked; a slice cannot overlap memory that only this device hands out.
         unsafe { (to.0 as *mut u8).copy_from(from.as_ptr(), from.len()) };
         Ok(())
     }
 
     unsafe fn download(&self, _: &EmulatedStream, from: DevicePtr, to: &mut [u8]) -> Result<()> {
-        self.check_range("download", from, to.len())?;
+        self.memory.check_range("download", from, to.len())?;
         // SAFETY: as in `upload`.
         unsafe { to.as_mut_ptr().copy_from(from.0 as *const u8, to.len()) };
         Ok(())
@@ -391,7 +401,7 @@ impl Device for Emulated {
 
 impl Drop for Emulated {
     fn drop(&mut self) {
-        for (pointer, bytes) in std::mem::take(&mut *self.memory()) {
+        for (pointer, bytes) in std::mem::take(&mut *self.memory.lock()) {
             if let Ok(layout) = alloc::Layout::from_size_align(bytes, ALIGNMENT) {
                 // SAFETY: it came from `allocate` with this layout. Whoever still holds it was to give it back before.
                 unsafe { alloc::dealloc(pointer as *mut u8, layout) };

@@ -5,9 +5,13 @@
 #![allow(unsafe_code)]
 
 pub(super) mod arena;
+#[cfg(feature = "cublaslt")]
+pub mod cublaslt;
 pub mod driver;
 #[cfg(feature = "emulated")]
 pub mod emulated;
+#[cfg(all(feature = "emulated", feature = "cublaslt"))]
+mod emulated_cublaslt;
 pub mod memory;
 pub mod paper;
 #[cfg(feature = "ptx")]
@@ -224,6 +228,19 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// until the launch is done; nothing else may write there meanwhile.
     unsafe fn launch(&self, stream: &Self::Stream, kernel: &Self::Kernel, launch: &Launch, params: &[u8])
     -> Result<()>;
+
+    /// cuBLASLt on this device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where there is none; on a GPU it says where the library was looked for.
+    #[cfg(feature = "cublaslt")]
+    fn cublaslt(&self) -> Result<std::sync::Arc<dyn cublaslt::CublasLt<Self::Stream>>> {
+        Err(Error::unsupported(
+            format!("products by cuBLASLt on the device {}", Self::NAME),
+            "only a GPU has the library; choose Matmul::Kernels",
+        ))
+    }
 
     /// Sets `bytes` bytes to `value`, in the order of `stream`.
     ///

@@ -1,17 +1,23 @@
 //! Matrix products: which kernel computes one, and in how many pieces, which [`pieces`] estimates.
 
+use std::fmt;
+
 use bytemuck::Zeroable;
 
 use super::super::device::{Device, DevicePtr, Launch, Properties};
 use super::super::images::catalog::{self, GemmTile, REDUCTION_THREADS};
+use super::super::options::Matmul;
 use super::launch::{GRID, Kernel};
-use super::params::{GEMM_TERMS, GemmParams, GemmTerm, Rows};
+use super::params::{DIRECTIONS, GEMM_TERMS, GemmParams, GemmTerm, Rows};
 use crate::error::{Error, Result};
 
+#[cfg_attr(not(feature = "cublaslt"), path = "gemm/no_library.rs")]
+mod library;
 mod pieces;
 #[cfg(all(test, feature = "emulated"))]
 mod tests;
 
+use library::Library;
 use pieces::Clocks;
 
 /// What rows are aligned to where operands are copied 16 bytes at a time.
@@ -37,7 +43,6 @@ impl Orientation {
 }
 
 /// The kernels of products of one orientation that multiply in the same way.
-#[derive(Debug)]
 pub(crate) struct Gemm<D: Device> {
     orientation: Orientation,
     /// Bytes of an element.
@@ -48,6 +53,8 @@ pub(crate) struct Gemm<D: Device> {
     kernels: Vec<GemmKernel<D>>,
     /// Adds up the pieces.
     sum: Kernel<D, GemmParams>,
+    /// Where a library is asked for.
+    library: Option<Library<D::Stream>>,
 }
 
 /// What the choice of a kernel and of pieces depends on, for operands that begin at multiples of 16 bytes.
@@ -62,9 +69,13 @@ pub(crate) struct ProductShape {
     pub(crate) terms: usize,
     /// Products of a launch.
     pub(crate) count: usize,
+    /// Groups that rows of inputs stand in: of a (nt), of the result (nn), of b (tn), as those of a batch-major tensor do; else 1.
+    pub(crate) groups: usize,
+    /// Whether results are accumulators.
+    pub(crate) wide: bool,
 }
 
-/// Where a product may leave partial sums.
+/// Where a product may leave partial sums, or the library what it needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) address: DevicePtr,
@@ -86,11 +97,18 @@ struct GemmKernel<D: Device> {
     kernel: Kernel<D, GemmParams>,
 }
 
+impl<D: Device> fmt::Debug for Gemm<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.kernels.iter().map(|kernel| kernel.name.as_str());
+        f.debug_struct("Gemm").field("kernels", &names.collect::<Vec<_>>()).field("library", &self.library).finish()
+    }
+}
+
 impl<D: Device> Gemm<D> {
     /// # Errors
     ///
-    /// [`Error::Unsupported`] where the device has no kernels for `math`.
-    pub(crate) fn load(device: &D, orientation: Orientation, math: &str) -> Result<Self> {
+    /// [`Error::Unsupported`] where the device has no kernels for `math`, or not the library that is asked for.
+    pub(crate) fn load(device: &D, orientation: Orientation, math: &str, matmul: Matmul) -> Result<Self> {
         let properties = device.properties();
         let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
         let there = |tile: &GemmTile| tile.min_compute <= compute && !(tile.step && orientation == Orientation::Tn);
@@ -112,6 +130,7 @@ impl<D: Device> Gemm<D> {
             clocks: Clocks::new(math, properties.multiprocessors),
             kernels,
             sum: Kernel::load(device, &format!("sum_pieces_{element}"))?,
+            library: (matmul == Matmul::CublasLt).then(|| Library::load(device, math)).transpose()?,
         })
     }
 
@@ -130,6 +149,9 @@ impl<D: Device> Gemm<D> {
                 problem.term.iter_mut().for_each(|term| term.a = term.a.ungrouped(problem.m));
             }
         }
+        if let Some(product) = self.by_library(&params, room.len.saturating_mul(self.accumulator()))? {
+            return product.launch(stream, room);
+        }
         let (m, n) = size(&params);
         let len = (m as usize).saturating_mul(n as usize).saturating_mul(params.count as usize);
         let splits = self.splits(&params, room.len.checked_div(len).unwrap_or(0));
@@ -139,23 +161,56 @@ impl<D: Device> Gemm<D> {
         if splits > 1 { self.sum.launch(device, stream, &sum_launch(&params), &params) } else { Ok(()) }
     }
 
-    /// Entry point of the kernel that computes products of a shape, and in how many pieces, where there is room for all that help.
+    /// Entry point of the kernel that computes products of a shape, and in how many pieces, where there is room for all that help; or the
+    /// library's algorithm.
     ///
     /// # Errors
     ///
-    /// Those of [`launch`](Self::launch) that are about sizes.
-    pub(crate) fn kernel_of(&self, shape: &ProductShape) -> Result<(&str, usize)> {
-        let params = shape.params();
+    /// Those of [`launch`](Self::launch) that are about sizes, and the library's.
+    pub(crate) fn kernel_of(&self, shape: &ProductShape) -> Result<(String, usize)> {
+        let params = shape.params(self.orientation);
         let splits = self.splits(&params, usize::MAX);
-        Ok((&self.choose(&params, splits)?.name, splits as usize))
+        let kernel = &self.choose(&params, splits)?.name;
+        Ok(match self.by_library(&params, usize::MAX)? {
+            Some(product) if self.orientation == Orientation::Tn => {
+                (format!("{} (with lengths: {kernel})", product.name()), 1)
+            }
+            Some(product) => (product.name(), 1),
+            None => (kernel.clone(), splits as usize),
+        })
     }
 
-    /// Accumulators that the partial sums of products of a shape take; 0 for those that are computed in one piece.
-    pub(crate) fn partial_len(&self, shape: &ProductShape) -> usize {
-        match self.splits(&shape.params(), usize::MAX) as usize {
+    /// Accumulators that products of a shape need room for: for their partial sums, 0 for those that are computed in one piece, or for the
+    /// library.
+    ///
+    /// # Errors
+    ///
+    /// The library's, of which this asks for an algorithm.
+    pub(crate) fn room_for(&self, shape: &ProductShape) -> Result<usize> {
+        let params = shape.params(self.orientation);
+        let partial = match self.splits(&params, usize::MAX) as usize {
             1 => 0,
             splits => [shape.n, shape.count, splits].into_iter().fold(shape.m, usize::saturating_mul),
-        }
+        };
+        let library = self.by_library(&params, usize::MAX)?.map(|product| product.workspace_bytes());
+        Ok(match library {
+            // Which computes a gradient of weights depends on whether the call has lengths.
+            Some(bytes) if self.orientation == Orientation::Tn => partial.max(bytes.div_ceil(self.accumulator())),
+            Some(bytes) => bytes.div_ceil(self.accumulator()),
+            None => partial,
+        })
+    }
+
+    /// A product that a library computes. A step's remains its kernel's, which reads weights once.
+    fn by_library(&self, params: &GemmParams, room: usize) -> Result<Option<library::Product<D::Stream>>> {
+        let Some(library) = &self.library else { return Ok(None) };
+        let step = self.first(params, 1, self.is_aligned(params)).is_some_and(|kernel| kernel.tile.step);
+        if step { Ok(None) } else { library.product(self.orientation, params, room) }
+    }
+
+    /// Bytes of an accumulator.
+    fn accumulator(&self) -> usize {
+        self.element.max(4) as usize
     }
 
     /// The kernel of a product in `splits` pieces: the first that takes it.
@@ -219,15 +274,31 @@ impl<D: Device> Gemm<D> {
 }
 
 impl ProductShape {
-    /// As of one product after the other.
-    fn params(&self) -> GemmParams {
-        let ProductShape { m, n, k, strides, terms, count } = *self;
-        let [a, b] = strides.map(|stride| Rows::plain(DevicePtr(ALIGNED), stride));
-        let mut params = GemmParams { problems: 1, count: count as u32, splits: 1, ..Zeroable::zeroed() };
+    /// As of a problem for each product, of which two are alike.
+    fn params(&self, orientation: Orientation) -> GemmParams {
+        let ProductShape { m, n, k, strides, terms, count, groups, wide } = *self;
+        let plain = |stride| Rows::plain(DevicePtr(ALIGNED), stride);
+        let grouped = |stride: usize, rows: usize| {
+            let apart = rows.div_ceil(groups.max(1)) * stride;
+            Rows::sequences(DevicePtr(ALIGNED), stride, apart, groups.max(1)).ungrouped(rows as u32)
+        };
+        let (a, b, c) = match orientation {
+            Orientation::Nt => (grouped(strides[0], m), plain(strides[1]), plain(n)),
+            Orientation::Nn => (plain(strides[0]), plain(strides[1]), grouped(n, m)),
+            // Rows of both in groups of the same size.
+            Orientation::Tn => {
+                let b = grouped(strides[1], k);
+                let batch = b.inner as usize;
+                (Rows::sequences(DevicePtr(ALIGNED), batch * strides[0], strides[0], batch), b, plain(n))
+            }
+        };
+        let problems = if count == DIRECTIONS { count } else { 1 };
+        let mut params = GemmParams { problems: problems as u32, ..Zeroable::zeroed() };
+        (params.count, params.splits, params.wide) = (count as u32, 1, wide.into());
         let problem = &mut params.problem[0];
-        (problem.m, problem.n, problem.c) = (m as u32, n as u32, Rows::plain(DevicePtr(ALIGNED), n));
-        problem.terms = terms as u32;
+        (problem.m, problem.n, problem.c, problem.terms) = (m as u32, n as u32, c, terms as u32);
         problem.term = [GemmTerm { a, b, k: k.div_ceil(terms.max(1)) as u32, unused: 0 }; GEMM_TERMS];
+        params.problem[1] = params.problem[0];
         params
     }
 }

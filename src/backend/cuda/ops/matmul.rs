@@ -11,7 +11,7 @@ use super::super::kernel::convert::Converters;
 use super::super::kernel::gemm::{self, Gemm, ProductShape, Room};
 use super::super::kernel::launch::{accumulator, elementwise};
 use super::super::kernel::params::{ConvertParams, GemmParams, GemmTerm, Rows};
-use super::super::options::Compute;
+use super::super::options::{Compute, Matmul};
 use super::arguments::{accumulates, elements, narrow};
 use crate::backend::WeightGrad;
 use crate::backend::ops::{MatMul, Orientation, check};
@@ -37,11 +37,11 @@ struct ByOrientation<D: Device> {
 }
 
 impl<D: Device> ByOrientation<D> {
-    fn load(device: &D, math: &str) -> Result<Self> {
+    fn load(device: &D, math: &str, matmul: Matmul) -> Result<Self> {
         Ok(ByOrientation {
-            nt: Gemm::load(device, gemm::Orientation::Nt, math)?,
-            nn: Gemm::load(device, gemm::Orientation::Nn, math)?,
-            tn: Gemm::load(device, gemm::Orientation::Tn, math)?,
+            nt: Gemm::load(device, gemm::Orientation::Nt, math, matmul)?,
+            nn: Gemm::load(device, gemm::Orientation::Nn, math, matmul)?,
+            tn: Gemm::load(device, gemm::Orientation::Tn, math, matmul)?,
         })
     }
 
@@ -60,8 +60,8 @@ pub(super) fn kernels<E: Element, D: Device>(gpu: &CudaBackend<E, D>) -> Result<
         let (multiplied, math) = compute.of(E::DTYPE);
         let exact = if compute == Compute::Tf32 { compute } else { Compute::Exact }.of(E::DTYPE).1;
         Ok(Kernels {
-            single: ByOrientation::load(device, math)?,
-            batched: ByOrientation::load(device, exact)?,
+            single: ByOrientation::load(device, math, gpu.options().matmul)?,
+            batched: ByOrientation::load(device, exact, gpu.options().matmul)?,
             converters: (multiplied != E::DTYPE).then(|| Converters::load(device, multiplied)).transpose()?,
         })
     })
@@ -82,11 +82,12 @@ fn space<E: Element, D: Device>(gpu: &CudaBackend<E, D>, product: &MatMul) -> Re
     let MatMul { count, orientation, m, n, k } = *product;
     let multiplied = gpu.options().compute.of(E::DTYPE).0;
     let (a_stride, b_stride) = strides(product);
-    let shape = ProductShape { m, n, k, strides: [a_stride, b_stride], terms: 1, count };
+    let wide = multiplied != E::DTYPE;
+    let shape = ProductShape { m, n, k, strides: [a_stride, b_stride], terms: 1, count, groups: 1, wide };
     let mut arena = Arena::default();
-    let partials = kernels(gpu)?.single.of(orientation).partial_len(&shape);
+    let partials = kernels(gpu)?.single.of(orientation).room_for(&shape)?;
     let mut space = Space { partials, ..Space::default() };
-    if multiplied != E::DTYPE {
+    if wide {
         space.a = arena.take("a in 16 bits", &[m, k], multiplied.size())?;
         space.b = arena.take("b in 16 bits", &[n, k], multiplied.size())?;
     }
@@ -195,12 +196,7 @@ fn strides(product: &MatMul) -> (usize, usize) {
 }
 
 /// Of one product.
-fn params(
-    product: &MatMul,
-    alpha: f64,
-    Operands { a, b, bias, c }: Operands,
-    grad: WeightGrad,
-) -> Result<GemmParams> {
+fn params(product: &MatMul, alpha: f64, Operands { a, b, bias, c }: Operands, grad: WeightGrad) -> Result<GemmParams> {
     let MatMul { m, n, k, .. } = *product;
     let (a_stride, b_stride) = strides(product);
     let mut params =

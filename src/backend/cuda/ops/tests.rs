@@ -86,8 +86,7 @@ fn products_with_a_bias() {
             });
             let mut c = device.allocate("c", count * m * n).unwrap();
             let short = device.allocate("bias", n - 1).unwrap();
-            let refused =
-                device.matmul_bias(product, a.view(), b.view(), short.view(), c.view_mut(), space.view_mut());
+            let refused = device.matmul_bias(product, a.view(), b.view(), short.view(), c.view_mut(), space.view_mut());
             assert!(refused.unwrap_err().to_string().contains("bias"));
         }
     }

@@ -8,6 +8,7 @@ use super::super::kernel::params::{
     BackwardParams, BiasGradientParams, DropoutParams, ForwardParams, GatesParams, HeadProductParams,
     HeadWeightsParams, PeepholeGradientParams, StepBackwardParams, StepForwardParams, SumPartialsParams,
 };
+use super::super::options::Matmul;
 use crate::backend::ForwardMode;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -45,12 +46,12 @@ impl<D: Device> Kernels<D> {
     pub(super) fn load(
         device: &D,
         descriptor: &RnnDescriptor,
-        (dtype, gradient, math): (DType, DType, &str),
+        (dtype, gradient, math, matmul): (DType, DType, &str, Matmul),
         mode: ForwardMode,
     ) -> Result<Self> {
         let cell = descriptor.cell.spec().name;
         let (heads, of_gates) = (descriptor.heads > 1, descriptor.input == InputKind::Gates);
-        let gemm = |orientation: Orientation| Gemm::load(device, orientation, math);
+        let gemm = |orientation: Orientation| Gemm::load(device, orientation, math, matmul);
         let backward = || -> Result<BackwardKernels<D>> {
             Ok(BackwardKernels {
                 begin: Kernel::load(device, &format!("begin_backward_{dtype}"))?,

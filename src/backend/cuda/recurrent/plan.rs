@@ -121,9 +121,9 @@ impl<D: Device> CudaPlan<D> {
         let exchange = backward_loop.as_ref().is_some_and(|chosen| chosen.family == Family::Grid);
         let sizes = Sizes { descriptor, shape, mode, dtype, h_prev, exchange };
         let properties = device.properties();
-        let kernels = Kernels::load(&**device, descriptor, (dtype, gradient, math), mode)?;
+        let kernels = Kernels::load(&**device, descriptor, (dtype, gradient, math, options.matmul), mode)?;
         let steps = steps(&forward_loop, backward_loop.as_ref());
-        let partials = |pass| partials(&kernels, &sizes, steps, pass);
+        let partials = |pass| partials(&kernels, &sizes, gradient, steps, pass);
 
         let mut kept = Arena::default();
         let layers = space::layers(&mut kept, &sizes)?;
@@ -287,13 +287,19 @@ fn steps<D: Device>(
     }
 }
 
-/// Partial sums that the products of a pass leave at a time. Layers from the second on are alike.
-fn partials<D: Device>(kernels: &Kernels<D>, sizes: &Sizes<'_>, steps: Steps, pass: Pass) -> Result<usize> {
+/// Accumulators that the products of a pass need room for at a time. Layers from the second on are alike.
+fn partials<D: Device>(
+    kernels: &Kernels<D>,
+    sizes: &Sizes<'_>,
+    gradient: DType,
+    steps: Steps,
+    pass: Pass,
+) -> Result<usize> {
     let layers = 0..sizes.descriptor.num_layers.min(2);
-    let products = layers.flat_map(|layer| products::products(sizes, steps, layer));
+    let products = layers.flat_map(|layer| products::products(sizes, gradient, steps, layer));
     products
         .filter(|product| product.pass == pass)
-        .try_fold(0, |most, product| Ok(most.max(kernels.gemm(product.orientation)?.partial_len(&product.shape))))
+        .try_fold(0, |most, product| Ok(most.max(kernels.gemm(product.orientation)?.room_for(&product.shape)?)))
 }
 
 /// The same of what backward-weights sums up besides products: gradients of biases, peepholes and recurrent weights in heads.

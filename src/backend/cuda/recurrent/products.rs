@@ -3,7 +3,8 @@
 use super::super::kernel::gemm::{Orientation, ProductShape};
 use super::cell::{candidate_run, gradient_slots, input_runs, recurrent_run};
 use super::space::Sizes;
-use crate::rnn::InputKind;
+use crate::dtype::DType;
+use crate::rnn::{InputKind, Layout};
 
 /// What a product belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub(super) struct Steps {
 }
 
 /// The products of a layer; those of a backward pass too, which plans for inference have not. Products of heads have kernels of their
-/// own.
-pub(super) fn products(sizes: &Sizes<'_>, steps: Steps, layer: usize) -> Vec<Product> {
+/// own. `gradient` is the type of the weights' gradients.
+pub(super) fn products(sizes: &Sizes<'_>, gradient: DType, steps: Steps, layer: usize) -> Vec<Product> {
     let Sizes { descriptor, shape, .. } = *sizes;
     let (rows, batch) = (shape.seq_len * shape.batch, shape.batch);
     let (hidden, output, input) =
@@ -41,9 +42,17 @@ pub(super) fn products(sizes: &Sizes<'_>, steps: Steps, layer: usize) -> Vec<Pro
     let (recurrent, candidate) = (recurrent_run(descriptor).gates * hidden, candidate_run(descriptor));
     let (dense, features) = (descriptor.heads == 1, descriptor.input == InputKind::Features);
 
+    // The caller's tensors alone may be batch-major.
+    let groups = if layer == 0 && descriptor.layout == Layout::BatchMajor { batch } else { 1 };
+
     let mut all = Vec::new();
     let mut add = |name, pass, orientation, [m, n, k]: [usize; 3], strides, terms, count| {
-        let shape = ProductShape { m, n, k, strides, terms, count };
+        let groups = if ["W x", "dx", "dW"].contains(&name) { groups } else { 1 };
+        let wide = match pass {
+            Pass::BackwardWeights => gradient != sizes.dtype,
+            _ => name != "dx",
+        };
+        let shape = ProductShape { m, n, k, strides, terms, count, groups, wide };
         all.push(Product { name, pass, orientation, shape });
     };
     let (nt, nn, tn) = (Orientation::Nt, Orientation::Nn, Orientation::Tn);

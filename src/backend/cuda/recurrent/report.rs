@@ -71,7 +71,7 @@ pub struct ProductReport {
     /// `W x`, `dx`, `dW`, `dR`, and of a step's launches `R h`, `R^T da`; of a candidate whose product is apart `R_n q` and so on, of a
     /// projection `P u` and so on.
     pub product: &'static str,
-    /// Entry point.
+    /// Entry point, or cuBLASLt's algorithm.
     pub kernel: String,
     /// Rows and columns of the result.
     pub m: usize,
@@ -86,12 +86,12 @@ pub struct ProductReport {
 /// The products of a plan's first layer.
 pub(super) fn products<D: Device>(plan: &CudaPlan<D>) -> Result<Vec<ProductReport>> {
     let training = plan.backward_loop.is_some();
-    let of_plan = products::products(&plan.sizes(), plan.steps(), 0);
+    let of_plan = products::products(&plan.sizes(), plan.gradient, plan.steps(), 0);
     let reported = of_plan.into_iter().filter(|product| training || product.pass == Pass::Forward);
     let report = |Product { name, orientation, shape, .. }: Product| {
         let (kernel, splits) = plan.kernels.gemm(orientation)?.kernel_of(&shape)?;
         let ProductShape { m, n, k, .. } = shape;
-        Ok(ProductReport { product: name, kernel: kernel.to_owned(), m, n, k, splits })
+        Ok(ProductReport { product: name, kernel, m, n, k, splits })
     };
     reported.map(report).collect()
 }

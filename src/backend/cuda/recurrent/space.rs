@@ -173,7 +173,7 @@ pub(crate) struct Workspace {
     pub(crate) dropped: Place,
     /// Backward-data: gradients of two layers' outputs in turn, E `[T, B, D*P]`.
     pub(crate) dhidden: [Place; 2],
-    /// Partial sums, A, and how many of them.
+    /// Partial sums of products, A, or what a library needs for them, and how many numbers.
     pub(crate) partial: Place,
     pub(crate) partials: usize,
     /// Bytes of each direction's `exchange`.
@@ -181,7 +181,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Where products may leave partial sums.
+    /// Where products may leave partial sums, or a library what it needs.
     pub(crate) fn room(&self, workspace: DevicePtr) -> Room {
         Room { address: self.partial.of(workspace), len: self.partials }
     }

@@ -25,6 +25,9 @@ pub struct Driver {
     kernels: Mutex<HashMap<String, DriverKernel>>,
     /// By image, and of assembly by kernel.
     modules: Mutex<HashMap<(usize, String), Arc<Module>>>,
+    /// Made at the first call.
+    #[cfg(feature = "cublaslt")]
+    cublaslt: Mutex<Option<Arc<super::cublaslt::Lt>>>,
     pub(super) context: Arc<Context>,
 }
 
@@ -55,7 +58,15 @@ impl Driver {
             ));
         }
         let context = Arc::new(Context::retain(device)?);
-        Ok(Arc::new(Driver { ordinal, properties, kernels: Mutex::default(), modules: Mutex::default(), context }))
+        Ok(Arc::new(Driver {
+            ordinal,
+            properties,
+            kernels: Mutex::default(),
+            modules: Mutex::default(),
+            #[cfg(feature = "cublaslt")]
+            cublaslt: Mutex::default(),
+            context,
+        }))
     }
 
     /// Number of GPUs that this process may see.
@@ -244,6 +255,17 @@ impl Device for Driver {
             call!(cuLaunchKernelEx(&configuration, kernel.function.0, pointers.as_mut_ptr(), std::ptr::null_mut()))
         }
         .map_err(|error| within(error, &describe(&kernel.name, launch)))
+    }
+
+    #[cfg(feature = "cublaslt")]
+    fn cublaslt(&self) -> Result<Arc<dyn super::super::cublaslt::CublasLt<DriverStream>>> {
+        use super::cublaslt::{Lt, Planner};
+        let mut made = self.cublaslt.lock().unwrap_or_else(PoisonError::into_inner);
+        let lt = match &*made {
+            Some(lt) => Arc::clone(lt),
+            None => Arc::clone(made.insert(Lt::new(&self.context)?)),
+        };
+        Ok(Arc::new(Planner(lt)))
     }
 
     unsafe fn fill(&self, stream: &DriverStream, to: DevicePtr, value: u8, bytes: usize) -> Result<()> {

@@ -17,6 +17,8 @@
 #![allow(unsafe_code)]
 
 mod context;
+#[cfg(feature = "cublaslt")]
+mod cublaslt;
 mod gpu;
 mod graph;
 mod launch;
