@@ -303,12 +303,19 @@ impl ProductShape {
     }
 }
 
-/// The tile of the kernel that computes the product of a time step in one piece: `m` sequences, `n` columns of results, a sum over `k`, where
+/// Estimated clocks of `count` products of a time step in one launch, in one piece: `m` sequences, `n` columns of results, sums of `k` terms, where
 /// a device has all kernels that its compute capability allows.
-pub(crate) fn step_tile(properties: &Properties, math: &str, m: usize, n: usize, k: usize) -> Option<GemmTile> {
+pub(crate) fn step_clocks(properties: &Properties, math: &str, [m, n]: [usize; 2], k: usize, count: usize) -> f64 {
+    let (m, n) = (m as u32, n as u32);
+    step_tile(properties, math, m, n, k).map_or(f64::INFINITY, |tile| {
+        Clocks::new(math, properties.multiprocessors).product(&tile, [m, n], k as u64, count as u32, 1)
+    })
+}
+
+/// The tile of the kernel that computes such a product.
+fn step_tile(properties: &Properties, math: &str, m: u32, n: u32, k: usize) -> Option<GemmTile> {
     let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
     let aligned = (k as u64 * u64::from(catalog::gemm_element_bytes(math))).is_multiple_of(ALIGNED);
-    let (m, n) = (m as u32, n as u32);
     catalog::gemm_tiles(math).into_iter().find(|tile| {
         tile.min_compute <= compute
             && m <= tile.most_rows

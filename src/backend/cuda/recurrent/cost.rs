@@ -3,8 +3,8 @@
 //! other programs.
 
 use super::super::device::Properties;
-use super::super::images::catalog::{Exchange, GemmTile, PERSISTENT_TILE, PersistentKernel};
-use super::super::kernel::gemm::step_tile;
+use super::super::images::catalog::{Exchange, PERSISTENT_TILE, PersistentKernel};
+use super::super::kernel::gemm::step_clocks;
 use super::cell::has_second_product;
 use crate::cell::CellKind;
 use crate::dtype::DType;
@@ -89,7 +89,7 @@ pub(super) fn step_ns(properties: &Properties, descriptor: &RnnDescriptor, shape
     let halves = if has_second_product(descriptor) { 2 } else { 1 };
     let (gates, hidden, directions) = (descriptor.cell.gates(), descriptor.hidden_size, descriptor.num_directions());
     let columns = (gates * hidden).div_ceil(halves);
-    let product = product_clocks(properties, math, shape.batch, columns, descriptor.head_size(), directions);
+    let product = step_clocks(properties, math, [shape.batch, columns], descriptor.head_size(), directions);
     // Gates are read, written and read again by backward's step at most; of sums and states there are as many again.
     let accumulator = if math == "f64" { DType::F64.size() } else { DType::F32.size() };
     let bytes = (5 * gates + 4) * accumulator * hidden * directions;
@@ -102,114 +102,25 @@ fn multiprocessors(properties: &Properties) -> f64 {
     f64::from(properties.multiprocessors.max(1))
 }
 
-/// Clocks of `count` products of `m` rows by `n` columns over `k` in one launch: the longest of multiplying, issuing instructions, and reading
-/// operands from L2.
-fn product_clocks(properties: &Properties, math: &str, m: usize, n: usize, k: usize, count: usize) -> f64 {
-    let Some(tile) = step_tile(properties, math, m, n, k) else { return f64::INFINITY };
-    let (m, n, k) = (m as f64, n as f64, k as f64);
-    let (rows, columns) = (f64::from(tile.rows), f64::from(tile.columns));
-    let blocks = (m / rows).ceil() * (n / columns).ceil() * count as f64;
-    // Of the multiprocessor that has the most.
-    let blocks = (blocks / multiprocessors(properties)).ceil();
-    // Eight sequences at a time, where the kernel leaves out what is not there.
-    let computed = if tile.step { (m / 8.0).ceil() * 8.0 } else { rows };
-    let operands = (columns + computed) * k * element_bytes(math) / L2_BYTES;
-    let multiplied = columns * computed * k / multiply_adds(math);
-    // Four schedulers issue an instruction of a warp in a clock each.
-    let issued = columns * computed * k / multiplications(&tile, math) * instructions(&tile, math, computed) / 4.0;
-    blocks * operands.max(multiplied).max(issued)
-}
-
-/// Products of two numbers in an instruction of a warp that multiplies.
-fn multiplications(tile: &GemmTile, math: &str) -> f64 {
-    match math {
-        "f64" | "f32" => 32.0,
-        "tf32" if tile.step => 32.0,
-        "tf32" => 16.0 * 8.0 * 8.0,
-        _ => 16.0 * 8.0 * 16.0,
-    }
-}
-
-/// Instructions of the inner loop for each that multiplies, counted: `benches/machine_code/products.tsv`, on sm_90a. `computed`: sequences
-/// of the step, a multiple of eight.
-fn instructions(tile: &GemmTile, math: &str, computed: f64) -> f64 {
-    let tensor_cores = !matches!(math, "f64" | "f32");
-    match tile.name {
-        // In a part of k: copies and weights, and of eight sequences each their loads and products.
-        "few_rows" if matches!(math, "f32" | "tf32") => (160.0 + 75.0 * computed / 8.0) / (64.0 * computed / 8.0),
-        "few_rows" => (88.0 + 22.0 * computed / 8.0) / (2.0 * computed / 8.0),
-        "pipelined_wide" if math == "tf32" => 6.0,
-        "pipelined_wide" => 3.2,
-        "pipelined_medium" if math == "tf32" => 11.5,
-        "pipelined_medium" => 6.1,
-        "small" if tensor_cores => {
-            if math == "tf32" {
-                180.0
-            } else {
-                330.0
-            }
-        }
-        "large" if tensor_cores => {
-            if math == "tf32" {
-                50.0
-            } else {
-                84.0
-            }
-        }
-        // Twice, since loading a tile takes as long as the loop that multiplies it, and neither overlaps with the other.
-        "small" => 2.0 * 1.7,
-        "large" => 2.0 * 1.3,
-        _ => 1.35,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::images::catalog;
-    use super::{instructions, loop_clocks, own_clocks};
+    use super::{loop_clocks, own_clocks};
     use crate::cell::CellKind;
-
-    /// Names and a column of a table of `benches/machine_code`.
-    fn counted<'a>(table: &'a str, column: &str) -> Vec<(&'a str, f64)> {
-        let mut lines = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
-        let column = lines.next().unwrap().iter().position(|name| *name == column).unwrap();
-        lines.map(|line| (line[0], line[column].parse().unwrap())).collect()
-    }
-
-    /// Instructions of the products are those that are counted in machine code, as far as one number for both orientations can be.
-    #[test]
-    fn products_take_what_is_counted() {
-        let table = include_str!("../../../../benches/machine_code/products.tsv");
-        let multiplications = counted(table, "multiplications");
-        let mut compared = 0;
-        for ((name, instructions_of), (_, multiplied)) in
-            counted(table, "instructions").into_iter().zip(multiplications)
-        {
-            let mut words = name.splitn(4, '_').skip(1);
-            let (orientation, math, tile) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
-            if orientation == "tn" {
-                continue; // of weight gradients, which no step has
-            }
-            let tile = catalog::gemm_tiles(math).into_iter().find(|one| one.name == tile).unwrap();
-            let own = instructions(&tile, math, f64::from(tile.rows));
-            // What loads a tile of the exact kernels stands in another loop.
-            let apart = if matches!(tile.name, "small" | "large") && matches!(math, "f32" | "f64") { 2.0 } else { 1.0 };
-            let ratio = own / (apart * instructions_of / multiplied);
-            assert!(ratio > 0.8 && ratio < 1.25, "{name}: {own} instructions for each that multiplies, ratio {ratio}");
-            compared += 1;
-        }
-        assert!(compared >= 38, "{compared}");
-    }
 
     /// The clocks of the loops are those that are counted in machine code, as far as one number for a family can be.
     #[test]
     fn loops_take_what_is_counted() {
+        let table = include_str!("../../../../benches/machine_code/loops.tsv");
+        let mut lines = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+        let column = lines.next().unwrap().iter().position(|name| *name == "modelled").unwrap();
         let mut compared = 0;
-        for (name, counted) in counted(include_str!("../../../../benches/machine_code/loops.tsv"), "modelled") {
-            let about = catalog::persistent().into_iter().find(|kernel| kernel.name == name).unwrap();
+        for line in lines {
+            let about = catalog::persistent().into_iter().find(|kernel| kernel.name == line[0]).unwrap();
             if about.math == "f32" {
                 continue; // whose loop over the sequences is counted once
             }
+            let counted: f64 = line[column].parse().unwrap();
             let cell: CellKind = about.cell.parse().unwrap();
             let own = own_clocks(cell, &about, f64::from(about.capacity));
             assert!(own > 0.4 * counted && own < 2.0 * counted, "{}: {own} clocks, {counted} counted", about.name);

@@ -10,7 +10,7 @@ use super::super::super::device::memory::DeviceBuffer;
 use super::super::super::device::{Device, DevicePtr};
 use super::super::super::options::Matmul;
 use super::super::params::{GemmParams, GemmProblem, GemmTerm, Rows};
-use super::{Gemm, GemmKernel, Orientation, ProductShape, Room, launch, sum_launch};
+use super::{Gemm, GemmKernel, Orientation, ProductShape, Room, launch, step_tile, sum_launch};
 use crate::dtype::{Element, Stored};
 
 /// What a product is like. Sums have `terms` terms of `k` numbers each; rows of operands and results stand in groups of `group`.
@@ -321,6 +321,9 @@ fn products_through_ptx() {
     if let Err(error) = on(1).device.kernel("sum_pieces_f32") {
         // Not built with libnvrtc, and there is none now.
         assert!(std::env::var_os("FUSED_RNN_REQUIRE_NVRTC").is_none(), "{error}");
+        // Past the capture of what tests print.
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED products_through_ptx: {error}\n"));
         return;
     }
     check::<bf16, _>(&on(1), "bf16", &cases);
@@ -355,6 +358,17 @@ fn odd_alignments_have_a_kernel_of_their_own() {
     let shape =
         ProductShape { m: 16384, n: 3072, k: 64, strides: [64, 64], terms: 1, count: 1, groups: 1, wide: false };
     assert_eq!(gemm.kernel_of(&shape).unwrap(), ("gemm_nt_bf16_pipelined_wide".to_owned(), 1));
+    // The plan's estimate of a step is of the kernel that computes it.
+    for (m, n, k) in [(1, 64, 64), (16, 3072, 768), (16, 3072, 769), (33, 96, 32), (64, 4096, 1024), (2048, 4096, 1024)]
+    {
+        let plain = |stride| Rows::plain(DevicePtr(4096), stride);
+        let mut params = GemmParams { problems: 1, count: 1, splits: 1, ..Zeroable::zeroed() };
+        let problem = &mut params.problem[0];
+        (problem.m, problem.n, problem.terms, problem.c) = (m as u32, n as u32, 1, plain(n));
+        problem.term[0] = GemmTerm { a: plain(k), b: plain(k), k: k as u32, unused: 0 };
+        let tile = step_tile(device.properties(), "bf16", m as u32, n as u32, k).unwrap();
+        assert_eq!(gemm.choose(&params, 1).unwrap().tile, tile, "{m} by {n} over {k}");
+    }
     let turing = Emulated::with_compute_capability((7, 5), Schedule { seed: 0, starve: false }).unwrap();
     for math in ["bf16", "f32"] {
         let kernels = Gemm::load(&turing, Orientation::Nt, math, Matmul::Kernels).unwrap().kernels;
