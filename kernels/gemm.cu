@@ -5,7 +5,8 @@
 //            tn: c[m, n] = sum_k a[k, m] b[k, n]   da^T x and da^T h: k runs over all steps and sequences
 // Reads      Operands of E as Rows: [T, B, features] in either layout, or plain matrices. In tn, rows k at times past a sequence's
 //            length count as zero whatever they hold. A bias of c's type, or none.
-// Writes     c, elements or accumulators: alpha times the sum and the bias, set or added, rounded once; with splits > 1 each piece its sums, for gemm_sum.cu.
+// Writes     c, elements or accumulators: alpha times the sum and the bias, set or added, rounded once; with splits > 1 each piece its
+//            sums, for gemm_sum.cu.
 // Launch     grid (ceil(m / BM), ceil(n / BN), min(count * splits, 65535)), one block a tile; shared memory gemm_shared_bytes.
 //            Two tiles: `large` 64 x 64, 256 threads; `small` 16 x 32, 128 threads, for the few rows of a step's R h.
 // Numerics   16-bit elements: mma.sync with float accumulators where the GPU has it, else fused multiply-adds in float; f32 and f64: fused

@@ -939,8 +939,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "gemm.cu",
         "a single product without the factor",
-        "const V product = alpha * value",
-        "const V product = value",
+        "fused_multiply_add(alpha, value, piece.bias(n))",
+        "value + piece.bias(n)",
     )
     .family("operations"),
     bug("reduce.cu", "a sum of parts without the factor", "const V scaled = V(p.alpha) * sum", "const V scaled = sum")

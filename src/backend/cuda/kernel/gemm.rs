@@ -139,7 +139,7 @@ impl<D: Device> Gemm<D> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for more columns than a grid has blocks for, and those of [`Kernel::launch`].
+    /// [`Error::Unsupported`] for more columns than a grid has blocks for, those of [`Kernel::launch`], and the library's.
     pub(crate) fn launch(&self, device: &D, stream: &D::Stream, params: &GemmParams, room: Room) -> Result<()> {
         let mut params = *params;
         if self.orientation != Orientation::Tn {

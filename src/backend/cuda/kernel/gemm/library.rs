@@ -195,7 +195,7 @@ fn call(
     // The largest power of two that every row of every matrix begins at a multiple of.
     let bytes = [(product.a, b.data), (product.b, a.data), (product.d, c.data)].map(|(matrix, DevicePtr(address))| {
         let size = matrix.dtype.size() as u64;
-        address | matrix.leading * size | matrix.apart * size
+        address | (matrix.leading * size) | (matrix.apart * size)
     });
     let alignment = 1 << (bytes[0] | bytes[1] | bytes[2] | ALIGNED).trailing_zeros();
     let tensors = LtTensors {
