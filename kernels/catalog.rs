@@ -286,6 +286,12 @@ pub fn entries() -> Vec<Entry> {
         // On doubles, whatever the elements are; with those of f64, so that there is no unit for two kernels alone.
         add(kernel.to_owned(), "training.cu", params, format!("{function}(p)"), REDUCTION_THREADS, 75, "", "f64", "");
     }
+    for dtype in ["f32", "f16", "bf16"] {
+        for (kernel, params) in [("ended_forward", "EndedForwardParams"), ("ended_backward", "EndedBackwardParams")] {
+            let (name, body) = (format!("{kernel}_{dtype}"), format!("{kernel}<{dtype}>(p)"));
+            add(name, "ended.cu", params, body, ELEMENTWISE_THREADS, 75, "", dtype, "");
+        }
+    }
     for (math, element, class, _, _) in GEMM_MATH {
         for tile in gemm_tiles(math) {
             for (orientation, constant) in [("nt", "NT"), ("nn", "NN"), ("tn", "TN")] {
@@ -475,6 +481,11 @@ impl PersistentKernel {
         }
     }
 
+    /// Type of its elements, as in names of kernels.
+    pub fn element(&self) -> &'static str {
+        if self.math == "tf32" { "f32" } else { self.math }
+    }
+
     /// Dynamic shared memory of a block that works on `tiles` tiles, bytes.
     pub fn shared_bytes(&self, tiles: u32) -> u64 {
         u64::from(self.shared_fixed) + u64::from(tiles) * u64::from(self.shared_per_tile)
@@ -526,7 +537,8 @@ impl PersistentKernel {
             units,
             threads,
             shared_fixed: 128 + sum_buffers * sums + shared_matrix_bytes + ring + exchange_fixed,
-            shared_per_tile: exchange_per_tile + states * pairs * 4,
+            // At the end: in which rounds a tile takes part.
+            shared_per_tile: exchange_per_tile + states * pairs * 4 + 16,
             register_bytes,
             shared_matrix_bytes,
             min_compute: if family == Exchange::Cluster { 90 } else { 80 },
@@ -563,14 +575,14 @@ pub fn persistent() -> Vec<PersistentKernel> {
     // Family, forward, shapes of rnn, lstm and gru: units, capacity, warps, parts of k, blocks of fragments in shared memory.
     const SIXTEEN_BITS: [(Exchange, bool, [[u32; 5]; 3]); 10] = [
         (Block, true, [[64, 64, 8, 2, 0], [64, 64, 8, 1, 0], [64, 64, 8, 2, 0]]),
-        (Block, true, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 0], [128, 128, 16, 2, 0]]),
+        (Block, true, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 0], [128, 128, 16, 2, 1]]),
         (Cluster, true, [[32, 512, 8, 4, 0]; 3]),
         (Grid, true, [[16, 1024, 8, 8, 0]; 3]),
-        (Grid, true, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 8], [16, 2048, 8, 8, 4]]),
+        (Grid, true, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 9], [16, 2048, 8, 8, 4]]),
         (Block, false, [[64, 64, 8, 2, 0]; 3]),
         (Block, false, [[128, 128, 16, 2, 0], [128, 128, 8, 1, 2], [128, 128, 8, 1, 0]]),
-        (Cluster, false, [[32, 512, 16, 8, 0]; 3]),
-        (Grid, false, [[16, 1024, 16, 16, 0], [16, 1024, 16, 16, 4], [16, 1024, 16, 16, 3]]),
+        (Cluster, false, [[32, 512, 16, 8, 0], [32, 512, 16, 8, 2], [32, 512, 16, 8, 1]]),
+        (Grid, false, [[16, 1024, 16, 16, 0], [16, 1024, 16, 16, 5], [16, 1024, 16, 16, 3]]),
         (Grid, false, [[16, 2048, 8, 8, 0], [16, 2048, 8, 8, 19], [16, 2048, 8, 8, 9]]),
     ];
     const EXACT: [(Exchange, bool, [[u32; 5]; 3]); 6] = [

@@ -88,6 +88,13 @@ struct StepForwardParams {
     u32 phase;  // Phase
 };
 
+// Steps in which tiles of a persistent kernel take no part.
+struct EndedForwardParams {
+    ForwardParams layer;
+    u32 reverse;  // the directions whose `reverse` this is
+    u32 unused;
+};
+
 // ---- backward ---------------------------------------------------------------------------------------------------------
 
 // Gradients of gates stand in `dgates`, E [T, B, slots*H], in the order of the weights' rows; those of a cell whose candidate's product
@@ -138,6 +145,12 @@ struct StepBackwardParams {
     BackwardParams layer;
     u32 step;  // counts down from T-1
     u32 phase;
+};
+
+struct EndedBackwardParams {
+    BackwardParams layer;
+    u32 slots;  // of `dgates`
+    u32 unused;
 };
 
 // ---- products ---------------------------------------------------------------------------------------------------------

@@ -63,14 +63,15 @@ template <bool FAST> struct StandardFunctions {
 
 // ---- the block's shared memory -------------------------------------------------------------------------------------------
 
-// flags | partial sums | fragments | inputs under way | the exchange's own | for each tile: the exchange's vectors, STATES floats for each pair.
+// flags and the group's span | partial sums | fragments | inputs under way | the exchange's own | for each tile: the exchange's vectors, STATES floats
+// for each pair, its span.
 template <class Product, class Exchange, class Ring, int ROWS, int STATES, class S> struct Memory {
     using Sums = PartialSums<ROWS, S::UNITS, Product::PARTS>;
     static constexpr int SUMS = 128, FRAGMENTS = SUMS + Exchange::SUM_BUFFERS * Sums::BYTES;
     static constexpr int RING = FRAGMENTS + Product::SHARED_BYTES;
     static constexpr int FIXED = RING + Ring::BYTES, TILES = FIXED + Exchange::FIXED_BYTES;
     static constexpr int STATE = S::CELLS * S::THREADS * 4;  // bytes of one state of a tile
-    static constexpr int TILE_BYTES = Exchange::TILE_BYTES + STATES * STATE;
+    static constexpr int SPAN = Exchange::TILE_BYTES + STATES * STATE, TILE_BYTES = SPAN + 16;
     u8* memory;
 
     DEVICE volatile u32* flags() const { return reinterpret_cast<volatile u32*>(memory); }
@@ -81,6 +82,9 @@ template <class Product, class Exchange, class Ring, int ROWS, int STATES, class
     DEVICE Ring ring() const { return {reinterpret_cast<float*>(memory + RING)}; }
     DEVICE u8* fixed() const { return memory + FIXED; }
     DEVICE u8* tiles() const { return memory + TILES; }
+    DEVICE Rounds rounds(const u32* lengths, const Group& group) const {
+        return {lengths, group.global.seq_len, group.tiles, reinterpret_cast<Span*>(memory + 16), tiles() + SPAN, TILE_BYTES};
+    }
     // State i of pair e of this thread.
     DEVICE float& state(u32 tile, int i, int e) const {
         u8* const base = tiles() + tile * TILE_BYTES + Exchange::TILE_BYTES + i * STATE;

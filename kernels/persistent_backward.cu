@@ -9,6 +9,7 @@
 //            GridExchange also `exchange` E [T, B, exchange_stride], exchange_stride = G * (H rounded up to 32), 0xff before.
 // Launch     As persistent_forward.cu, with ceil((H rounded up to 32) / UNITS) blocks of a group.
 // Numerics   Products as Math says, of dgates rounded to E; everything else in float. The same bits every run.
+// Lengths    As persistent_forward.cu; ended.cu comes before the launch.
 // Failure    As persistent_forward.cu.
 // Oracle     src/backend/reference/ through tests/operator/backends/.
 #include "persistent.cuh"
@@ -124,7 +125,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
   private:
     // What there are registers for: a loop for plain problems of its own, which keeps what is prepared through the product; in it the
     // pair's own gradients.
-    static constexpr bool TWO_LOOPS = (Exchange::CAN_FAIL || !Math::EXACT) && S::SHARED_BLOCKS <= 4;
+    static constexpr bool TWO_LOOPS = (Exchange::CAN_FAIL || !Math::EXACT) && S::SHARED_BLOCKS <= 6;
     static constexpr bool SINGLE = S::CELLS == 1 && S::THREADS <= 256, NEARER = S::THREADS <= 256 || S::SHARED_BLOCKS > 0 || G == 1;
 
     DEVICE PersistentBackward(const PersistentBackwardParams& launch, u8* shared, u32 first)
@@ -168,6 +169,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         __syncthreads();
     }
 
+    DEVICE Rounds rounds() const { return memory.rounds(p.lengths, group); }
+
     // All steps. PLAIN: there is one tile, without lengths and resets. Ends early where a wait gave up, which all threads of the block
     // know.
     template <bool PLAIN> DEVICE void steps() {
@@ -182,54 +185,75 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             const float* const c = static_cast<const float*>(d.cell_state) + row + j;
             own_c = real && S::row(0) < group.sequences(0) ? *c : 0.0f;
         }
+        if constexpr (!PLAIN) {  // here, so that the loop for plain problems is as without lengths
+            rounds().template find<S>(group.first_sequence, p.batch, !d.reverse);
+            __syncthreads();
+        }
+        const u32 begin = PLAIN ? 0 : rounds().all().first;
+        if constexpr (!PLAIN) {
+            next_n = begin;
+            next_tile = Rounds::NO_TILE;
+            rounds().next(next_n, next_tile);
+            row += i64(begin) * row_stride;
+            if (G == 3) next_h_prev.skip(begin);
+            exchange.skip(begin);
+        }
 #pragma unroll
-        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_saved<PLAIN>(i, 0, i);
-        fetch_dy<PLAIN>(0, p.seq_len > 1);
-        if constexpr (!PLAIN) fetch_options(0, 0);
+        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_saved<PLAIN>(i, begin, i);
+        if (PLAIN) fetch_dy<PLAIN>(0, p.seq_len > 1, 0);
         u32 item = 0;
-        // Round n computes dh of step T-1-n, with the product of the vector before, and publishes vector n; the last round has
-        // no step left and writes dh.
-        for (u32 n = 0; n <= p.seq_len; ++n) {
-            for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile, ++item) {
+        // Round n computes dh of step T-1-n, with the product of the vector before, and publishes vector n; the one after a tile's last
+        // step writes dh.
+        for (u32 n = begin; n <= (PLAIN ? p.seq_len : rounds().all().last); ++n) {
+            for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile) {
+                const Span span = PLAIN ? Span{0, p.seq_len} : rounds().of(tile);
+                if (!PLAIN && n != span.last && !span.has(n)) continue;
+                // Vectors in global memory have slots by time; the others are counted from the tile's first round.
+                const u32 vector = Exchange::THROUGH_GLOBAL ? n : n - span.first;
+                if constexpr (!PLAIN) {
+                    if (n != span.last) {
+                        fetch_dy<PLAIN>(tile, n + 1 < p.seq_len, n);
+                        fetch_options(n, tile);
+                    }
+                }
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 memory.ring().wait();
                 Unit unit{};
                 if (EARLY && n < p.seq_len) unit = prepare<PLAIN>(tile, item, 0, real && S::row(0) < group.sequences(0));
-                if (n > 0)
-                    product.multiply(exchange.wait(tile, n - 1, failed), group.sequences(tile), memory.fragments(), sums);
+                if (n > span.first)
+                    product.multiply(exchange.wait(tile, vector - 1, failed), group.sequences(tile), memory.fragments(), sums);
                 __syncthreads();
                 const u32 sequences = group.sequences(tile);
-                if (n == p.seq_len) {
+                if (n == span.last) {
                     if (Exchange::CAN_FAIL && *failed) return;
-                    if (real) finish<PLAIN>(sums, tile);
-                    if (Exchange::SUM_BUFFERS == 1) __syncthreads();  // the next tile's sums take the place of this one's
+                    if (real) finish<PLAIN>(sums, tile, n > span.first);
+                    if (!PLAIN || Exchange::SUM_BUFFERS == 1) __syncthreads();  // the next item's sums take the place of these
                     continue;
                 }
                 BackwardResults<G> results[S::CELLS];
-                if (!PLAIN && p.resets != nullptr && n > 0 && real) restart(sums, tile);
+                if (!PLAIN && p.resets != nullptr && n > span.first && real) restart(sums, tile);
                 S::each_pair(sequences, [&](int e) {
-                    step<PLAIN>(EARLY ? unit : prepare<PLAIN>(tile, item, e, real), sums, n, tile, e, results[e]);
+                    step<PLAIN>(EARLY ? unit : prepare<PLAIN>(tile, item, e, real), sums, n > span.first, tile, e, results[e]);
                 });
 #pragma unroll
                 for (int e = 0; e < S::CELLS; ++e) {
                     float da[G];
 #pragma unroll
                     for (int k = 0; k < G; ++k) da[k] = real ? results[e].da[k] : 0.0f;
-                    publish<E>(exchange, tile, n, S::row(e), j, S::row(e) < sequences && j < padded, da);
+                    publish<E>(exchange, tile, vector, S::row(e), j, S::row(e) < sequences && j < padded, da);
                 }
-                exchange.published(tile, n);
+                exchange.published(tile, vector);
                 // What nobody waits for.
                 fetch_saved<PLAIN>(item + Ring::AHEAD, n, Ring::AHEAD);
-                const bool last_tile = PLAIN || tile + 1 == group.tiles;
-                if (last_tile) dy.next();
-                if (!last_tile || n + 1 < p.seq_len) {
-                    fetch_dy<PLAIN>(last_tile ? 0 : tile + 1, n + 2 < p.seq_len);
-                    if constexpr (!PLAIN) fetch_options(last_tile ? n + 1 : n, last_tile ? 0 : tile + 1);
+                if constexpr (PLAIN) {
+                    dy.next();
+                    if (n + 1 < p.seq_len) fetch_dy<PLAIN>(0, n + 2 < p.seq_len, n + 1);
                 }
                 if (real) store_gradients(PLAIN ? 0 : tile, results);
                 // Looked at after the step, which is garbage then, because its results do not have to wait for it so.
                 if (Exchange::CAN_FAIL && *failed) return;
+                ++item;
             }
             row += row_stride;
             hide(row);
@@ -241,7 +265,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     // before it, which are rounds where there is one tile.
     template <bool PLAIN> DEVICE void fetch_saved(u32 item, u32 n, u32 ahead) {
         if (PLAIN) next_n = n + ahead;
-        if (next_n < p.seq_len) {
+        if (next_n < (PLAIN ? p.seq_len : rounds().all().last)) {
             const u32 H = p.hidden_size, tile = PLAIN ? 0 : next_tile;
             const u64 next_row = row + i64(PLAIN ? ahead : next_n - n) * row_stride + tile * (TILE * H);
             const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
@@ -263,11 +287,9 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                         fetch_element(item, e, Unit::H_PREV, h_prev + e * S::ROW_STEP * p.h_prev_stride);
                     }
                 });
-            if (PLAIN || ++next_tile == group.tiles) {
-                next_tile = 0;
-                ++next_n;
-                if (G == 3) next_h_prev.next();
-            }
+            const u32 fetched = next_n;
+            if constexpr (!PLAIN) rounds().next(next_n, next_tile);
+            if (G == 3 && (PLAIN || next_n != fetched)) next_h_prev.next();
         }
         memory.ring().commit();
     }
@@ -279,14 +301,23 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         fetch(item, e, i, reinterpret_cast<const float*>(from - (sizeof(E) == 2 ? j % 2 : 0)));
     }
 
-    // Fetches dy of the step that `dy` stands at, and brings that of the next one, where there is a further one, nearer.
-    template <bool PLAIN> DEVICE void fetch_dy(u32 tile, bool further) {
+    // Fetches dy of round n, which `dy` stands at where there is one tile, and brings that of the next one, where there is a further one, nearer.
+    template <bool PLAIN> DEVICE void fetch_dy(u32 tile, bool further, u32 n) {
         if (d.dy == nullptr || !real) return;
-        const E* const from = dy.in<E>(d.dy, PLAIN ? 0 : tile * TILE * p.dy_batch_stride);
+        const E* from;
+        i64 stride;
+        if constexpr (PLAIN) {
+            from = dy.in<E>(d.dy, 0);
+            stride = dy.stride;
+        } else {  // not by increment, for which there are no registers
+            const u32 t = time_of(d.reverse, p.seq_len, p.seq_len - 1 - n), b = group.first_sequence + tile * TILE + S::row(0);
+            from = static_cast<const E*>(d.dy) + (t * p.dy_time_stride + b * p.dy_batch_stride + j);
+            stride = d.reverse ? i64(p.dy_time_stride) : -i64(p.dy_time_stride);
+        }
         S::each_pair(group.sequences(tile), [&](int e) {
             const E* const at = from + e * S::ROW_STEP * p.dy_batch_stride;
             inputs[e].dy = *at;
-            if (further && NEARER) prefetch_l2(at + dy.stride);
+            if (further && NEARER) prefetch_l2(at + stride);
         });
     }
 
@@ -347,11 +378,12 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     }
 
     // The step of a pair. What padding computes is garbage that nobody uses.
-    template <bool PLAIN, class Sums> DEVICE void step(const Unit& unit, const Sums& sums, u32 n, u32 tile, int e, BackwardResults<G>& out) {
+    template <bool PLAIN, class Sums>
+    DEVICE void step(const Unit& unit, const Sums& sums, bool multiplied, u32 tile, int e, BackwardResults<G>& out) {
         const BackwardInputs<E>& in = inputs[e];
         float& state_dh = PLAIN && SINGLE ? own_dh : memory.state(tile, STATE_DH, e);
         float& state_dc = PLAIN && SINGLE ? own_dc : memory.state(tile, Cell::CELL_STATE ? STATE_DC : STATE_DH, e);
-        float dh = n > 0 ? carried(sums, state_dh, e) : state_dh;
+        float dh = multiplied ? carried(sums, state_dh, e) : state_dh;
         float dc = 0.0f;
         if constexpr (Cell::CELL_STATE) dc = !PLAIN && in.anew_after() ? 0.0f : state_dc;
         // Past the length y is zero, or in the forward direction under `hold` the last valid output again.
@@ -368,12 +400,12 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     }
 
     // What goes to the initial state.
-    template <bool PLAIN, class Sums> DEVICE void finish(const Sums& sums, u32 tile) {
+    template <bool PLAIN, class Sums> DEVICE void finish(const Sums& sums, u32 tile, bool multiplied) {
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             if (S::row(e) >= group.sequences(tile)) continue;
             const float dh = PLAIN && SINGLE ? own_dh : memory.state(tile, STATE_DH, e);
-            static_cast<float*>(d.dh)[own(tile, e)] = carried(sums, dh, e);
+            static_cast<float*>(d.dh)[own(tile, e)] = multiplied ? carried(sums, dh, e) : dh;
             if (Cell::CELL_STATE) static_cast<float*>(d.dc)[own(tile, e)] = PLAIN && SINGLE ? own_dc : memory.state(tile, STATE_DC, e);
         }
     }

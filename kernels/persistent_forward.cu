@@ -12,6 +12,9 @@
 //            ceil(ceil(B / 8) / tiles). Shared memory: fixed + tiles * what a tile takes, see the catalog.
 // Numerics   Products as Math says, sums and c in float; h is rounded to E once and is that from then on. Inference and training give
 //            the same bits, as does every run.
+// Lengths    A tile of 8 sequences takes no part in steps at which all of them have ended (in the reverse direction: not begun): no product,
+//            no exchange, no wait, no store. What these steps leave is ended.cu's: before the launch for a reverse direction, after it for
+//            a forward one.
 // Failure    A wait that is never satisfied ends after `patience` with *fault != 0; the launch always ends.
 // Backward   persistent_backward.cu or step_backward.cu; h_prev, gates, cell_state and q are as step_forward.cu leaves them.
 // Oracle     src/backend/reference/ through tests/operator/backends/.
@@ -20,8 +23,8 @@
 // What a pair reads of a step; on its way while the product is waited for.
 template <int G> struct ForwardInputs {
     float wx[G];
-    u32 valid;  // whether the step is within the sequence's length
-    u32 anew;   // whether the next step starts from the initial state
+    u32 options;  // of these; VALID where there are neither lengths nor resets
+    enum { VALID = 1, ANEW = 2 };  // within the sequence's length; the next step starts from the initial state
 };
 
 // What a pair's step gave.
@@ -170,6 +173,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         __syncthreads();
     }
 
+    DEVICE Rounds rounds() const { return memory.rounds(p.lengths, group); }
+
     // All steps. PLAIN: there is one tile, without lengths and resets. False: a wait gave up, which all threads of the block know.
     template <bool PLAIN> DEVICE bool steps() {
         constexpr bool EARLY = PLAIN && S::CELLS == 1;  // registers to keep W x in through the product
@@ -178,18 +183,36 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             if (Cell::CELL_STATE) own_c = memory.state(0, STATE_C, 0);
         }
 #pragma unroll
-        for (int e = 0; e < S::CELLS; ++e) inputs[e] = {{}, 1, 0};
+        for (int e = 0; e < S::CELLS; ++e) inputs[e] = {{}, ForwardInputs<G>::VALID};
+        if constexpr (!PLAIN) {  // here, so that the loop for plain problems is as without lengths
+            rounds().template find<S>(group.first_sequence, p.batch, d.reverse);
+            __syncthreads();
+        }
+        const u32 begin = PLAIN ? 0 : rounds().all().first;
+        if constexpr (!PLAIN) {
+            next_step = begin;
+            next_tile = Rounds::NO_TILE;
+            rounds().next(next_step, next_tile);
+            row += i64(begin) * row_stride;
+            y.skip(begin);
+            exchange.skip(begin);
+        }
 #pragma unroll
-        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_wx<PLAIN>(i, 0, i);
-        if constexpr (!PLAIN) fetch_options(0, 0);
+        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_wx<PLAIN>(i, begin, i);
         u32 item = 0;
-        for (u32 step = 0; step < p.seq_len; ++step) {
-            for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile, ++item) {
+        for (u32 step = begin; step < (PLAIN ? p.seq_len : rounds().all().last); ++step) {
+            for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile) {
+                const Span span = PLAIN ? Span{0, p.seq_len} : rounds().of(tile);
+                if (!PLAIN && !span.has(step)) continue;
+                // Vectors in global memory have slots by time; the others are counted from the tile's first step, whose vector is 0.
+                const u32 n = Exchange::THROUGH_GLOBAL ? step : step - span.first;
+                const bool more = step + 1 < (Exchange::THROUGH_GLOBAL ? p.seq_len : span.last);
+                if constexpr (!PLAIN) fetch_options(step, tile);
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
                 memory.ring().wait();
                 if (EARLY) take_wx(item, 0, real && S::row(0) < group.sequences(0));
-                product.multiply(exchange.wait(tile, step, failed), group.sequences(tile), memory.fragments(), sums);
+                product.multiply(exchange.wait(tile, n, failed), group.sequences(tile), memory.fragments(), sums);
                 __syncthreads();
                 ForwardResults<G> results[S::CELLS];
                 const u32 sequences = group.sequences(tile);
@@ -198,21 +221,14 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                     advance<PLAIN>(sums, tile, e, results[e]);
                 });
                 if (!PLAIN && p.resets != nullptr && real) restart(tile, results);
-                if (step + 1 < p.seq_len)
-#pragma unroll
-                    for (int e = 0; e < S::CELLS; ++e) {
-                        const float start[1] = {real ? results[e].start : 0.0f};
-                        publish<E>(exchange, tile, step + 1, S::row(e), j, S::row(e) < sequences && j < p.h_prev_stride, start);
-                    }
-                exchange.published(tile, step + 1);
+                if (more) publish_starts(tile, n + 1, results);
+                exchange.published(tile, n + 1);
                 // What nobody waits for.
                 fetch_wx<PLAIN>(item + Ring::AHEAD, step, Ring::AHEAD);
                 if (real) store_results<PLAIN>(step, tile, results);
-                const bool last_tile = tile + 1 == group.tiles;
-                if (!PLAIN && (!last_tile || step + 1 < p.seq_len))
-                    fetch_options(last_tile ? step + 1 : step, last_tile ? 0 : tile + 1);
                 // Looked at after the step, which is garbage then, because its results do not have to wait for it so.
                 if (Exchange::CAN_FAIL && *failed) return false;
+                ++item;
             }
             row += row_stride;
             hide(row);
@@ -237,11 +253,21 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             }
     }
 
+    // Publishes vector n, what the next step starts from.
+    DEVICE void publish_starts(u32 tile, u32 n, const ForwardResults<G> (&results)[S::CELLS]) {
+        const u32 sequences = group.sequences(tile);
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e) {
+            const float start[1] = {real ? results[e].start : 0.0f};
+            publish<E>(exchange, tile, n, S::row(e), j, S::row(e) < sequences && j < p.h_prev_stride, start);
+        }
+    }
+
     // Begins to fetch W x of the next item, of this number. The walks stand at `step`, which is `ahead` items before it: steps where there is
     // one tile.
     template <bool PLAIN> DEVICE void fetch_wx(u32 item, u32 step, u32 ahead) {
         if (PLAIN) next_step = step + ahead;
-        if (next_step < p.seq_len) {
+        if (next_step < (PLAIN ? p.seq_len : rounds().all().last)) {
             const u32 H = p.hidden_size;
             const u64 next_row = row + i64(PLAIN ? ahead : next_step - step) * row_stride + (PLAIN ? 0 : next_tile * (TILE * H));
             const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
@@ -250,10 +276,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 #pragma unroll
                     for (u32 k = 0; k < G; ++k) memory.ring().copy(item, e, k, from + (e * S::ROW_STEP * G + k) * H);
                 });
-            if (PLAIN || ++next_tile == group.tiles) {
-                next_tile = 0;
-                ++next_step;
-            }
+            if constexpr (!PLAIN) rounds().next(next_step, next_tile);
         }
         memory.ring().commit();
     }
@@ -272,8 +295,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         for (int e = 0; e < S::CELLS; ++e) {
             const u32 b = group.first_sequence + tile * TILE + S::row(e);
             if (!real || S::row(e) >= group.sequences(tile)) continue;
-            inputs[e].valid = is_valid(p.lengths, t, b);
-            inputs[e].anew = more && is_reset(p.resets, p.batch, next, b) && is_valid(p.lengths, next, b);
+            const bool anew = more && is_reset(p.resets, p.batch, next, b) && is_valid(p.lengths, next, b);
+            inputs[e].options = (is_valid(p.lengths, t, b) ? ForwardInputs<G>::VALID : 0) | (anew ? ForwardInputs<G>::ANEW : 0);
         }
     }
 
@@ -289,7 +312,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         if constexpr (Cell::CELL_STATE) c = state_c;
         out.c = c;
         const float h = to_float(round_to<E>(unit.step(functions, in.wx, rh, h_before, c, out.saved, out.q)));
-        out.valid = PLAIN || in.valid;
+        out.valid = PLAIN || (in.options & in.VALID);
         out.y = out.valid ? h : p.hold && !d.reverse ? h_before : 0.0f;
         out.start = out.valid ? h : h_before;
         state_h = out.start;
@@ -300,7 +323,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     DEVICE void restart(u32 tile, ForwardResults<G> (&results)[S::CELLS]) {
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            if (S::row(e) >= group.sequences(tile) || !inputs[e].anew) continue;
+            if (S::row(e) >= group.sequences(tile) || !(inputs[e].options & ForwardInputs<G>::ANEW)) continue;
             results[e].start = memory.state(tile, STATE_H, e) = load_or_zero<E>(d.h0, own(tile, e));
             if (Cell::CELL_STATE) memory.state(tile, STATE_C, e) = load_or_zero<E>(d.c0, own(tile, e));
         }

@@ -115,6 +115,7 @@ template <int FIRST, int ROW, class S> struct LocalExchange {
     DEVICE void begin() { fill_shared_vectors(*this); }
     DEVICE SharedVector wait(u32 tile, u32 n, volatile u32*) { return {buffer(tile, n)}; }
     DEVICE void next() {}
+    DEVICE void skip(u32) {}
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         copy_words(buffer(tile, n) + row * PITCH + byte, w);
     }
@@ -164,6 +165,7 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
         return {buffer(tile, n)};
     }
     DEVICE void next() {}
+    DEVICE void skip(u32) {}
     // Sends the whole warp's values of a row, X 16-bit elements of a lane's unit. Lanes take the packets and the blocks in turn.
     template <class E, int X> DEVICE void put_row(u32 tile, u32 n, u32 row, u32 first_unit, const float (&v)[X]) {
         constexpr u32 EACH = OWN_ROW / PIECE;  // packets for a block
@@ -229,6 +231,7 @@ template <int FIRST, int ROW, class S> struct GridExchange {
         return {published_at.in<u8>(group.global.data, rows_of(tile) - published_at.stride), group.sequences(tile), int(n) >= FIRST, patience, failed};
     }
     DEVICE void next() { published_at.next(); }
+    DEVICE void skip(u32 vectors) { published_at.skip(vectors); }
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
         u8* const to = published_at.in<u8>(group.global.data, rows_of(tile) + (row * group.row_bytes + byte));
         // The vector after the next, which was filled with the sentinel before the launch and has left L2 since if there are many: so

@@ -8,6 +8,7 @@ mod common;
 mod backends;
 mod errors;
 mod gradcheck;
+mod lengths;
 #[cfg(feature = "model")]
 mod operations;
 #[cfg(feature = "model")]

@@ -679,8 +679,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent_forward.cu",
         "a step past the length counts",
-        "inputs[e].valid = is_valid(p.lengths, t, b);",
-        "inputs[e].valid = p.lengths == nullptr || t <= p.lengths[b];",
+        "(is_valid(p.lengths, t, b) ? ForwardInputs<G>::VALID : 0)",
+        "(p.lengths == nullptr || t <= p.lengths[b] ? ForwardInputs<G>::VALID : 0)",
     )
     .family("block"),
     bug(
@@ -754,10 +754,29 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent_backward.cu",
         "the product of the first step is left out",
-        "                if (n > 0)\n                    product.multiply(",
-        "                if (n > 1)\n                    product.multiply(",
+        "                if (n > span.first)\n                    product.multiply(",
+        "                if (n > span.first + 1)\n                    product.multiply(",
     )
     .family("block"),
+    bug(
+        "persistent/ahead.cuh",
+        "a tile ends with its first sequence",
+        "steps = min(warp_max(steps), count);",
+        "steps = min(steps, count);",
+    )
+    .bf16()
+    .family("block"),
+    bug(
+        "ended.cu",
+        "the state is not carried through steps that have ended",
+        "if (every_step && following < T) h_prev[slot(following)] = h;",
+        "",
+    )
+    .bf16()
+    .family("grid"),
+    bug("ended.cu", "gradients of ended steps are not set", "dgates[k * H] = zero<E>();", "").family("block"),
+    bug("ended.cu", "dy of held outputs is left out", "t-- > ended;) sum += load<E>", "t-- > T;) sum += load<E>")
+        .family("block"),
     // Tensor operations.
     bug(
         "elementwise.cu",

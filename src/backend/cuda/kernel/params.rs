@@ -147,6 +147,11 @@ mirrored! {
         step: u32,
         phase: u32,
     }
+    EndedForwardParams {
+        layer: ForwardParams,
+        reverse: u32,
+        unused: u32,
+    }
     BackwardDirection {
         cell: CellOptions,
         weight_hh: DevicePtr,
@@ -194,6 +199,11 @@ mirrored! {
         layer: BackwardParams,
         step: u32,
         phase: u32,
+    }
+    EndedBackwardParams {
+        layer: BackwardParams,
+        slots: u32,
+        unused: u32,
     }
     Rows {
         data: DevicePtr,

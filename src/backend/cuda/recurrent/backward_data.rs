@@ -7,8 +7,8 @@ use super::super::device::{Device, DevicePtr};
 use super::super::kernel::gemm::{Orientation, Room};
 use super::super::kernel::launch::Kernel;
 use super::super::kernel::params::{
-    BackwardDirection, BackwardParams, CellOptions, GemmProblem, HeadProduct, HeldRowsParams, PersistentBackwardParams,
-    Phase, Rows, StepBackwardParams,
+    BackwardDirection, BackwardParams, CellOptions, EndedBackwardParams, GemmProblem, HeadProduct, HeldRowsParams,
+    PersistentBackwardParams, Phase, Rows, StepBackwardParams,
 };
 use super::cell::{Run, candidate_run, gradient_slots, has_second_product, input_runs, recurrent_run};
 use super::engine::{Engine, PATIENCE, SegmentStates, Sequences, Store, problem};
@@ -148,6 +148,11 @@ impl<D: Device> Engine<'_, D> {
             let exchange = space.direction.map(|scratch| scratch.exchange.of(args.workspace.address));
             for exchange in exchange.into_iter().filter(|exchange| *exchange != DevicePtr::NULL) {
                 self.fill(exchange, 0xff, space.exchange_bytes)?;
+            }
+            if params.lengths != DevicePtr::NULL {
+                let slots = gradient_slots(descriptor.cell) as u32;
+                let params = EndedBackwardParams { layer: *params, slots, unused: 0 };
+                self.run(&persistent.ended, &self.elementwise(h, b, self.directions()), &params)?;
             }
             let params = PersistentBackwardParams {
                 layer: *params,

@@ -3,7 +3,9 @@
 use super::super::device::{Device, Launch};
 use super::super::images::catalog::{self, Exchange, PERSISTENT_TILE, PersistentKernel};
 use super::super::kernel::launch::{Kernel, Params};
-use super::super::kernel::params::{PersistentBackwardParams, PersistentForwardParams, SavedGates};
+use super::super::kernel::params::{
+    EndedBackwardParams, EndedForwardParams, PersistentBackwardParams, PersistentForwardParams, SavedGates,
+};
 use super::super::options::{Family, FamilyChoice};
 use super::cell::has_second_product;
 use super::cost::{persistent_ns, step_ns};
@@ -15,14 +17,22 @@ use crate::rnn::{RnnDescriptor, RnnShape};
 pub(crate) trait Persistent: Params {
     /// Whether that is the forward pass.
     const FORWARD: bool;
+    /// The struct of the kernel for steps in which whole tiles have ended, and the kernel's name.
+    type Ended: Params + std::fmt::Debug;
+    /// See `Ended`.
+    const ENDED: &str;
 }
 
 impl Persistent for PersistentForwardParams {
     const FORWARD: bool = true;
+    type Ended = EndedForwardParams;
+    const ENDED: &str = "ended_forward";
 }
 
 impl Persistent for PersistentBackwardParams {
     const FORWARD: bool = false;
+    type Ended = EndedBackwardParams;
+    const ENDED: &str = "ended_backward";
 }
 
 /// How one pass of a layer, forward or backward, runs its time loop.
@@ -41,6 +51,8 @@ pub(crate) struct TimeLoop<D: Device, P: Persistent> {
 #[derive(Debug)]
 pub(crate) struct PersistentLaunch<D: Device, P: Persistent> {
     pub(crate) kernel: Kernel<D, P>,
+    /// For what `kernel` leaves out where sequences have lengths.
+    pub(crate) ended: Kernel<D, P::Ended>,
     pub(crate) about: PersistentKernel,
     pub(crate) launch: Launch,
     /// Tiles of sequences that a group of blocks works on one after another.
@@ -172,7 +184,8 @@ fn find<D: Device, P: Persistent>(
         let kernel = Kernel::load(device, &about.name)?;
         match geometry(device, descriptor, shape, &about, &kernel)? {
             Ok((launch, tiles, resident_blocks)) => {
-                return Ok(Ok(PersistentLaunch { kernel, about, launch, tiles, resident_blocks }));
+                let ended = Kernel::load(device, &format!("{}_{}", P::ENDED, about.element()))?;
+                return Ok(Ok(PersistentLaunch { kernel, ended, about, launch, tiles, resident_blocks }));
             }
             Err(reason) => why = reason,
         }

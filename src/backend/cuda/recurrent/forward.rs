@@ -6,8 +6,8 @@ use super::super::call::{Raw, address};
 use super::super::device::{Device, DevicePtr};
 use super::super::kernel::gemm::{Orientation, Room};
 use super::super::kernel::params::{
-    CellOptions, ForwardDirection, ForwardParams, GemmProblem, HeadProduct, PersistentForwardParams, Phase, Rows,
-    StepForwardParams,
+    CellOptions, EndedForwardParams, ForwardDirection, ForwardParams, GemmProblem, HeadProduct,
+    PersistentForwardParams, Phase, Rows, StepForwardParams,
 };
 use super::super::options::Family;
 use super::cell::{Run, candidate_run, has_second_product, recurrent_run};
@@ -138,13 +138,24 @@ impl<D: Device> Engine<'_, D> {
         }
         self.run(&kernels.begin_forward, &begin, params)?;
         if let Some(persistent) = &self.plan.forward_loop.persistent {
-            let params = PersistentForwardParams {
+            let all_steps = PersistentForwardParams {
                 layer: *params,
                 fault: self.plan.fault_address,
                 tiles: persistent.tiles,
                 patience: PATIENCE,
             };
-            return self.run(&persistent.kernel, &persistent.launch, &params);
+            // What the time loop leaves out: a reverse direction begins with what this leaves, a forward one ends before it.
+            let ended = |reverse: bool| {
+                let any = (0..self.directions()).any(|direction| self.is_reverse(direction) == reverse);
+                if params.lengths == DevicePtr::NULL || !any {
+                    return Ok(());
+                }
+                let params = EndedForwardParams { layer: *params, reverse: reverse.into(), unused: 0 };
+                self.run(&persistent.ended, &self.elementwise(layout.stride, b, self.directions()), &params)
+            };
+            ended(true)?;
+            self.run(&persistent.kernel, &persistent.launch, &all_steps)?;
+            return ended(false);
         }
         let units = self.elementwise(h, b, self.directions());
         let room = self.plan.forward.room(args.workspace.address);

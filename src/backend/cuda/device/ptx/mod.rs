@@ -86,6 +86,8 @@ pub struct Ptx {
     /// Kernels that are run instead of those of the same name that the crate has.
     replaced: BTreeMap<String, Arc<Program>>,
     memory: Mutex<GlobalMemory>,
+    /// Instructions of warps so far, by kernel.
+    executed: Mutex<BTreeMap<String, u64>>,
 }
 
 /// A kernel, decoded.
@@ -130,6 +132,7 @@ impl Ptx {
             launches: AtomicU64::new(0),
             replaced: BTreeMap::new(),
             memory: Mutex::default(),
+            executed: Mutex::default(),
         })
     }
 
@@ -158,6 +161,12 @@ impl Ptx {
     /// Bytes allocated and not given back.
     pub fn allocated(&self) -> usize {
         self.memory().allocated()
+    }
+
+    /// Instructions that warps have executed, and predicated ones that they went past, in all launches of the kernel `name` on this device; waits count
+    /// every poll.
+    pub fn executed(&self, name: &str) -> u64 {
+        self.executed.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or(0)
     }
 
     fn limits<'a>(&'a self, kernel: &'a PtxKernel) -> Limits<'a> {
@@ -238,7 +247,10 @@ impl Device for Ptx {
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
         let random = Random::new(self.schedule.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number));
         let launch = &Launch { cluster: launch.cluster.max(1), ..*launch };
-        run(&kernel.program, launch, params, &mut self.memory(), random, self.schedule.seed != 0).map(drop)
+        let program = &kernel.program;
+        let (_, steps) = run(program, launch, params, &mut self.memory(), random, self.schedule.seed != 0)?;
+        *self.executed.lock().unwrap_or_else(PoisonError::into_inner).entry(program.name.clone()).or_default() += steps;
+        Ok(())
     }
 
     #[allow(unsafe_code, reason = "the trait's; addresses are checked")]
@@ -297,7 +309,8 @@ fn outside(what: &str, pointer: DevicePtr, bytes: usize) -> Error {
     }
 }
 
-/// Runs a launch: all blocks together where it is cooperative, else cluster after cluster. Gives back what choices came from.
+/// Runs a launch: all blocks together where it is cooperative, else cluster after cluster. Gives back what choices came from, and how many
+/// instructions there were.
 fn run(
     program: &Program,
     launch: &Launch,
@@ -305,7 +318,7 @@ fn run(
     global: &mut GlobalMemory,
     random: Random,
     shuffled: bool,
-) -> Result<Random> {
+) -> Result<(Random, u64)> {
     let [x, y, z] = launch.grid.map(u64::from);
     let index = |block: u64| [(block % x) as u32, (block / x % y) as u32, (block / (x * y)) as u32];
     let blocks = x * y * z;
@@ -343,7 +356,7 @@ fn run(
         machine.make_resident(&indices, first as u32 * warps_of_block, &registers);
         machine.run().map_err(|(fault, spot)| located(&machine, *fault, spot))?;
     }
-    Ok(machine.random)
+    Ok((machine.random, machine.steps))
 }
 
 /// A fault with its place.

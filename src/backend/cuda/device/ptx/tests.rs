@@ -149,7 +149,7 @@ fn litmus(body: &str, cluster: bool) -> Result<(usize, std::collections::BTreeSe
         let params = address.to_le_bytes();
         let random = super::run(&program, &launch, &params, &mut global, Random::Listed(choices), true);
         schedules += 1;
-        let random = random.map_err(|error| error.to_string())?;
+        let (random, _) = random.map_err(|error| error.to_string())?;
         let word = |index: u64| super::memory::load(global.slice(address + 4 * index, 4).unwrap_or(&[0; 4])) as u32;
         results.insert((word(32), word(33)));
         assert!(schedules < 2_000_000, "too many schedules");
