@@ -42,10 +42,14 @@ def copied_bytes(instruction):
 
 
 def inner_loop(function):
-    """The instructions of the smallest loop with matrix instructions; of the tensor cores where a kernel has some, since results are scaled by FFMA."""
-    matrix = [at for at, i in enumerate(function.code) if matrix_instruction(i)]
-    hmma = {at for at in matrix if matrix_instruction(function.code[at]) != "FFMA"} or set(matrix)
-    loops = [body for _, _, body in function.natural_loops() if hmma.intersection(body)]
+    """The instructions of the smallest loop with matrix instructions: of the tensor cores where a kernel has some, and half of all of them at least, since
+    loops that store results multiply by their factor."""
+    kinds = {at: kind for at, i in enumerate(function.code) if (kind := matrix_instruction(i))}
+    tensor = {at for at, kind in kinds.items() if kind.startswith("HMMA")}
+    matrix = tensor or set(kinds)
+    loops = [body for _, _, body in function.natural_loops()]
+    most = max((len(matrix & body) for body in loops), default=0)
+    loops = [body for body in loops if 2 * len(matrix & body) >= max(most, 1)]
     return [function.code[at] for at in sorted(min(loops, key=len))] if loops else []
 
 
