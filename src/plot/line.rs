@@ -79,6 +79,7 @@ pub struct LinePlot {
     y_label: String,
     curves: Vec<Curve>,
     marks: Vec<(f64, String)>,
+    log_x: bool,
     log_y: bool,
     size: (u32, u32),
 }
@@ -93,6 +94,7 @@ impl LinePlot {
             y_label: String::new(),
             curves: Vec::new(),
             marks: Vec::new(),
+            log_x: false,
             log_y: false,
             size: DEFAULT_SIZE,
         }
@@ -125,6 +127,11 @@ impl LinePlot {
         self
     }
 
+    /// Whether the horizontal axis counts in powers of ten.
+    pub fn log_x(self, log_x: bool) -> Self {
+        LinePlot { log_x, ..self }
+    }
+
     /// Whether the vertical axis counts in powers of ten.
     pub fn log_y(self, log_y: bool) -> Self {
         LinePlot { log_y, ..self }
@@ -140,7 +147,7 @@ impl LinePlot {
     /// # Errors
     ///
     /// [`Error::ZeroSize`] without a curve or without a point; [`Error::NonFinite`] where no point is finite, or a mark is not;
-    /// [`Error::InvalidOption`] for a value at or below zero on a logarithmic axis, one beyond ±1e300, a width of a curve or a size
+    /// [`Error::InvalidOption`] for a number at or below zero on a logarithmic axis, one beyond ±1e300, a width of a curve or a size
     /// out of range.
     pub fn svg(&self) -> Result<String> {
         render(self.size, &self.title, |canvas, frame| self.draw(canvas, frame, 17.0))
@@ -186,6 +193,10 @@ impl LinePlot {
                     curve.width,
                 ));
             }
+            if let Some((x, _)) = curve.finite().find(|(x, _)| self.log_x && *x <= 0.0) {
+                let expected = format!("places above 0 on curve {:?}; use a linear axis, or NaN for a gap", curve.name);
+                return Err(Error::option("log_x", expected, x));
+            }
             if let Some((_, y)) = curve.finite().find(|(_, y)| self.log_y && *y <= 0.0) {
                 let expected = format!("values above 0 on curve {:?}; use a linear axis, or NaN for a gap", curve.name);
                 return Err(Error::option("log_y", expected, y));
@@ -199,6 +210,9 @@ impl LinePlot {
                 help: "leave the mark out".to_owned(),
             });
         }
+        if let Some((x, word)) = self.marks.iter().find(|(x, _)| self.log_x && *x <= 0.0) {
+            return Err(Error::option("log_x", format!("mark {word:?} above 0"), x));
+        }
         Ok(())
     }
 
@@ -209,21 +223,18 @@ impl LinePlot {
         let xs = points().map(|p| p.0).chain(self.marks.iter().map(|m| m.0));
         let is_whole = xs.clone().all(|x| x.fract() == 0.0);
         let x_extent = extent(xs, "x")?.ok_or_else(nothing)?;
-        let (x_low, x_high) = widened(x_extent, is_whole.then_some(0.5));
-        let x = Axis::linear(x_low, x_high, (width / 75.0).clamp(2.0, 12.0) as usize, is_whole);
+        let x_count = (width / 75.0).clamp(2.0, 12.0) as usize;
+        let x = if self.log_x {
+            logarithmic(x_extent, x_count)
+        } else {
+            let (low, high) = widened(x_extent, is_whole.then_some(0.5));
+            Axis::linear(low, high, x_count, is_whole)
+        };
 
         let (low, high) = extent(points().map(|p| p.1), "y")?.ok_or_else(nothing)?;
         let count = (height / 42.0).clamp(2.0, 10.0) as usize;
         if self.log_y {
-            // In shares of the length as it is seen; a range that is none becomes a factor of 1.2 to either side.
-            let slack = ((high.log10() - low.log10()) * 0.05).max(0.02);
-            let slack = if high > low * (1.0 + 1e-9) { slack } else { 0.08 };
-            let y = Axis::logarithmic(
-                10f64.powf(low.log10() - slack).max(LEAST),
-                10f64.powf(high.log10() + slack).min(f64::MAX),
-                count,
-            );
-            return Ok((x, y));
+            return Ok((x, logarithmic((low, high), count)));
         }
         let (low, high, slack) = match widened((low, high), None) {
             same if same == (low, high) => (low, high, (high - low) * 0.06),
@@ -319,6 +330,10 @@ impl LinePlot {
             canvas.line(&[(across, inner.bottom()), (across, inner.bottom() + 5.0)], Colour::SOFT, 1.0)?;
             canvas.text(label, (across, inner.bottom() + 16.0), TICK, Anchor::Middle)?;
         }
+        for place in &x.minor {
+            let across = inner.left + x.share(*place) * inner.width;
+            canvas.line(&[(across, inner.bottom()), (across, inner.bottom() + 3.0)], Colour::SOFT, 0.75)?;
+        }
         let corner = (inner.left, inner.bottom());
         canvas.line(&[(inner.left, inner.top), corner, (inner.right(), inner.bottom())], Colour::SOFT, 1.0)?;
         let x_label = shortened(&self.x_label, LABEL.size, inner.width);
@@ -355,6 +370,14 @@ impl LinePlot {
         }
         Ok(())
     }
+}
+
+/// An axis in powers of ten around a range above zero.
+fn logarithmic((low, high): (f64, f64), count: usize) -> Axis {
+    // In shares of the length as it is seen; a range that is none becomes a factor of 1.2 to either side.
+    let slack = ((high.log10() - low.log10()) * 0.05).max(0.02);
+    let slack = if high > low * (1.0 + 1e-9) { slack } else { 0.08 };
+    Axis::logarithmic(10f64.powf(low.log10() - slack).max(LEAST), 10f64.powf(high.log10() + slack).min(f64::MAX), count)
 }
 
 /// The word of a mark, and where it stands.

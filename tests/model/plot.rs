@@ -117,6 +117,22 @@ fn a_logarithmic_axis_counts_in_powers_of_ten() {
 }
 
 #[test]
+fn both_axes_count_in_powers_of_ten() {
+    let curve = |from: f64| Curve::new("time", [(from, 1.0), (1.0, 1e3), (1e4, 1e6)]);
+    let plot = |from| LinePlot::new("").log_x(true).log_y(true).curve(curve(from));
+    let texts = texts(&plot(0.01).svg().unwrap());
+    for text in ["0.01", "0.1", "100", "10000", "1e5"] {
+        assert!(has(&texts, text), "{text} in {texts:?}");
+    }
+    for bad in [0.0, -1.0] {
+        let error = plot(bad).svg().unwrap_err();
+        assert!(matches!(&error, Error::InvalidOption { option, .. } if option == "log_x"), "{error}");
+        assert!(error.to_string().contains("\"time\""), "{error}");
+    }
+    assert!(plot(0.01).mark(0.0, "nothing").svg().is_err_and(|error| error.to_string().contains("\"nothing\"")));
+}
+
+#[test]
 fn hostile_labels_are_text() {
     for text in HOSTILE {
         let plot = LinePlot::new(text).subtitle(text).x_label(text).y_label(text).curve(ramp(text)).mark(3.0, text);
@@ -145,7 +161,10 @@ fn hostile_numbers_are_drawn_or_refused_but_never_hang() {
             let may_fail = a.abs() > 1e300 || b.abs() > 1e300;
             let plot = LinePlot::new("").curve(Curve::new("", [(a, b), (b, a)]));
             let matrix = array![[a, b]];
-            for drawn in [plot.svg(), plot.log_y(a > 0.0 && b > 0.0).svg(), HeatMap::new("", matrix.view()).svg()] {
+            let is_positive = a > 0.0 && b > 0.0;
+            let both = plot.clone().log_x(is_positive).log_y(is_positive);
+            for drawn in [plot.svg(), plot.log_y(is_positive).svg(), both.svg(), HeatMap::new("", matrix.view()).svg()]
+            {
                 match drawn {
                     Ok(svg) => assert_inside(&svg),
                     Err(error) => assert!(may_fail && matches!(error, Error::InvalidOption { .. }), "{a} {b}: {error}"),
