@@ -6,7 +6,7 @@
 use super::device::{OnDevice, Plan};
 use super::pass::{InputGradients, Inputs, OutputGradients, Outputs};
 use super::tensor::{Tensor, TensorRef};
-use super::{BackwardDataArgs, BackwardWeightsArgs, Device, ForwardArgs, ForwardMode, Reserve, WeightGrad};
+use super::{BackwardDataArgs, BackwardWeightsArgs, Device, Filled, ForwardArgs, ForwardMode, Reserve, WeightGrad};
 use crate::error::Result;
 use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape, WeightLayout};
@@ -223,8 +223,20 @@ impl DevicePass {
         self.run_and(|_, _| Ok(()))
     }
 
-    /// The same, doing something to the workspace between the passes.
-    fn run_and(&mut self, between: impl Fn(&Device, &mut Tensor) -> Result<()>) -> Result<()> {
+    /// Gives its forward pass alone to the device; in training that keeps what backward reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub fn run_forward(&mut self) -> Result<()> {
+        if let Some(reserve) = self.forward()? {
+            self.keep(reserve.release());
+        }
+        Ok(())
+    }
+
+    /// The forward pass; in training what it has filled.
+    fn forward(&mut self) -> Result<Option<Reserve<Tensor, Filled>>> {
         let DevicePass { device, plan, inputs, y, hn, cn, workspace, training } = self;
         let args = ForwardArgs::<OnDevice> {
             weights: inputs.weights.view(),
@@ -239,12 +251,25 @@ impl DevicePass {
             workspace: workspace.view_mut(),
             dropout_seed: inputs.dropout_seed,
         };
-        let Some(training) = training else { return device.forward(plan, args) };
+        let Some(training) = training else { return device.forward(plan, args).map(|()| None) };
         let reserve = match training.reserve.take() {
             Some(reserve) => reserve,
             None => device.allocate("reserve", plan.temp_space().reserve)?,
         };
-        let reserve = device.forward_training(plan, args, Reserve::new(reserve))?;
+        device.forward_training(plan, args, Reserve::new(reserve)).map(Some)
+    }
+
+    fn keep(&mut self, reserve: Tensor) {
+        if let Some(training) = &mut self.training {
+            training.reserve = Some(reserve);
+        }
+    }
+
+    /// All passes, doing something to the workspace between them.
+    fn run_and(&mut self, between: impl Fn(&Device, &mut Tensor) -> Result<()>) -> Result<()> {
+        let filled = self.forward()?;
+        let DevicePass { device, plan, inputs, y, workspace, training, .. } = self;
+        let (Some(reserve), Some(training)) = (filled, training) else { return Ok(()) };
         between(device, workspace)?;
         let args = BackwardDataArgs::<OnDevice> {
             weights: inputs.weights.view(),
@@ -275,7 +300,7 @@ impl DevicePass {
             workspace: workspace.view_mut(),
         };
         device.backward_weights(plan, args, &mut reserve, WeightGrad::Set)?;
-        training.reserve = Some(reserve.release());
+        self.keep(reserve.release());
         Ok(())
     }
 

@@ -204,6 +204,36 @@ impl Isa {
     }
 }
 
+/// Computes `repeats` times twelve independent vectors of fused multiply-adds, as fast as one core can: for measuring how fast that is.
+/// Returns the number of floating-point operations, two a multiply-add, and a sum of what was computed, so that it is not left out.
+pub fn multiply_adds<E: SimdElement>(repeats: usize) -> (f64, f64) {
+    struct MultiplyAdds(usize);
+
+    impl<E: Scalar> Kernel<E> for MultiplyAdds {
+        type Output = (f64, f64);
+
+        #[inline(always)]
+        fn run<S: Simd<E>>(self, s: S) -> (f64, f64) {
+            const CHAINS: usize = 12; // Twice as many as a latency of four clocks and two units need, less than there are registers.
+            let (factor, term) = (s.splat(E::of(0.999_9)), s.splat(E::of(1e-4)));
+            let mut chains = [s.splat(E::of(0.5)); CHAINS];
+            for _ in 0..self.0 {
+                for chain in &mut chains {
+                    *chain = s.mul_add(*chain, factor, term);
+                }
+            }
+            let (mut lanes, mut sum) = ([E::of(0.0); MAX_LANES], 0.0);
+            for chain in chains {
+                s.store(&mut lanes, chain);
+                sum += lanes[0].wide();
+            }
+            ((2 * CHAINS * S::LANES) as f64 * self.0 as f64, sum)
+        }
+    }
+
+    Isa::detect().run::<E, _>(MultiplyAdds(repeats))
+}
+
 macro_rules! element {
     ($E:ty, $exp:expr) => {
         impl SimdElement for $E {

@@ -110,6 +110,28 @@ impl<E: CpuElement> CpuBackend<E> {
         self.isa.name()
     }
 
+    /// How a plan of this backend runs, in a sentence: instruction set, and the threads of the products over all steps and of the time
+    /// loop, which depend on how much there is to compute.
+    pub fn describe(&self, plan: &CpuPlan) -> String {
+        let (sizes, batch) = (&plan.sizes, plan.shape.batch);
+        let steps = match batch {
+            1 => sizes.row_workers,
+            _ => sizes.geometry.step_workers(&self.threads).min(sizes.workers),
+        };
+        let threads = |count: usize| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
+        let why = match (steps, batch) {
+            (1, _) => "too little in a step to divide",
+            (_, 1) => "each takes units of the one sequence",
+            _ => "each takes sequences",
+        };
+        format!(
+            "{}; products over all steps on {}, time loop on {}: {why}",
+            self.isa.name(),
+            threads(sizes.workers),
+            threads(steps)
+        )
+    }
+
     #[cfg(test)]
     pub(crate) fn with_isa(isa: Isa, threads: usize) -> Result<Self> {
         Ok(CpuBackend { isa, ..Self::with_threads(threads)? })
