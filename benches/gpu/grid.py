@@ -95,7 +95,7 @@ class Ours:
     def __init__(self, program, seconds):
         self.seconds = seconds
         self.process = subprocess.Popen(
-            [program, "bench", "--backend", "cuda", "--lines", "--json", "--seconds", "0.01"],
+            [program, "bench", "--backend", "cuda", "--pass", "infer", "--whole", "--lines", "--json", "--rounds", "1", "--seconds", "0.01"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment(),
         )
         self.answers = queue.Queue()
@@ -128,13 +128,13 @@ class Ours:
             raise RuntimeError(answer["error"])
         return answer
 
-    def time(self, point, mode_seconds, matmul="kernels"):
-        words = ["--matmul", matmul, "--backend", "cuda", "--json", "--seconds", str(mode_seconds), "--cell", point["cell"]]
+    def time(self, point, mode, mode_seconds, matmul="kernels"):
+        """What one line of arguments answers: the time of `mode`, forward or train, at a point."""
+        words = ["--matmul", matmul, "--backend", "cuda", "--whole", "--json", "--rounds", "1", "--seconds", str(mode_seconds), "--cell", point["cell"]]
         for name in ("seq_len", "batch", "input_size", "hidden_size", "layers"):
             words += ["--" + name.replace("_", "-"), str(point[name])]
-        words += ["--dtype", "f32", "--tf32"] if point["dtype"] == "tf32" else ["--dtype", point["dtype"]]
+        words += ["--dtype", point["dtype"], "--pass", {"forward": "infer", "train": "fwd+bwd"}[mode]]
         words += ["--direction", "bidirectional"] if point["bidirectional"] else []
-        words += ["--inference"] if point["inference"] else []
         self.process.stdin.write(" ".join(words) + "\n")
         return self.answer(mode_seconds * 2 + 30)
 
@@ -205,7 +205,7 @@ def measure(torch, ours, point, seconds):
     result = dict(point)
     modes = ["forward"] if point["inference"] else ["forward", "train"]
     peer = Torch(torch, point)
-    samples, turns, error = {mode: [] for mode in modes}, {"fused": [], "fused_cublaslt": []}, None
+    samples, turns, error = {mode: [] for mode in modes}, {name: {mode: [] for mode in modes} for name in ("fused", "fused_cublaslt")}, None
     no_cublaslt = ours.no_cublaslt
     for _ in range(2):
         for mode in modes:
@@ -213,12 +213,14 @@ def measure(torch, ours, point, seconds):
         torch.cuda.synchronize()
         if error is None:
             try:
-                turns["fused"].append(ours.time(point, seconds))
+                for mode in modes:
+                    turns["fused"][mode].append(ours.time(point, mode, seconds))
             except RuntimeError as reason:
                 error = str(reason)
         if error is None and not no_cublaslt:
             try:
-                turns["fused_cublaslt"].append(ours.time(point, seconds, "cublaslt"))
+                for mode in modes:
+                    turns["fused_cublaslt"][mode].append(ours.time(point, mode, seconds, "cublaslt"))
             except RuntimeError as reason:
                 no_cublaslt = str(reason)
     if no_cublaslt:
@@ -230,19 +232,19 @@ def measure(torch, ours, point, seconds):
             name: round(quantile(ordered, part) / steps, 4) for name, part in (("median", 0.5), ("p10", 0.1), ("p90", 0.9))
         }
         for name, own in turns.items():
-            if own and error is None and not (name == "fused_cublaslt" and no_cublaslt):
-                middle = sum(turn[f"{mode}_us"] for turn in own) / len(own)
+            if own[mode] and error is None and not (name == "fused_cublaslt" and no_cublaslt):
+                found = own[mode]
                 result[f"{name}_{mode}"] = dict(
-                    median=round(middle / steps, 4),
-                    p10=round(min(turn[f"{mode}_p10_us"] for turn in own) / steps, 4),
-                    p90=round(max(turn[f"{mode}_p90_us"] for turn in own) / steps, 4),
+                    median=round(sum(turn["us_per_step"] for turn in found) / len(found), 4),
+                    p10=round(min(turn["us_per_step_p10"] for turn in found), 4),
+                    p90=round(max(turn["us_per_step_p90"] for turn in found), 4),
                 )
     if error is not None:
         result["fused_error"] = error[:300]
-    elif turns["fused"]:
-        first = turns["fused"][0]
-        result["fused_kernels"] = first.get("kernels", "")
-        result["fused_bytes"] = dict(workspace=first["workspace"], reserve=first["reserve"])
+    elif turns["fused"][modes[-1]]:
+        last = turns["fused"][modes[-1]][0]
+        result["fused_kernels"] = last["plan"].removesuffix(" kernels")
+        result["fused_bytes"] = dict(workspace=last["workspace_bytes"], reserve=last["reserve_bytes"])
     return result
 
 

@@ -166,14 +166,14 @@ fn the_cli_times_on_the_device() {
         return;
     }
     let mut child = Command::new(env!("CARGO_BIN_EXE_fused-rnn"))
-        .args(["bench", "--backend", "cuda", "--json", "--lines", "--seconds", "0.01"])
+        .args(["bench", "--backend", "cuda", "--json", "--lines", "--rounds", "1", "--seconds", "0.01"])
         .env("LD_LIBRARY_PATH", folder.path())
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = "--backend cuda --dtype bf16 --graph --cell gru --inference --json --seconds 0.01\n\
-                 --backend cuda --device 3\n--no-such-flag\n--backend cuda --tf32 --json --seconds 0.01\n";
+    let lines = "--backend cuda --dtype bf16 --graph --cell gru --pass infer --json --seconds 0.01\n\
+                 --backend cuda --device 3 --json\n--no-such-flag\n--backend cuda --dtype tf32 --pass fwd --json --seconds 0.01\n";
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let answers: Vec<serde_json::Value> = output
@@ -183,15 +183,26 @@ fn the_cli_times_on_the_device() {
         .map(|l| serde_json::from_slice(l).unwrap())
         .collect();
     assert_eq!(output.status.code(), Some(1), "one of them was wrong");
-    assert_eq!(answers.len(), 5, "{answers:?}");
+    // Inference and training of the first line and of the one with a GPU that is not there.
+    assert_eq!(answers.len(), 7, "{answers:?}");
     // Every pair of events is a quarter of a millisecond apart on the stand-in, and short calls are timed together.
-    assert_eq!((&answers[0]["backend"], &answers[0]["dtype"]), (&"cuda".into(), &"f32".into()));
-    assert!(answers[0]["forward_us"].as_f64() > Some(0.0) && answers[0]["train_us"].as_f64() > Some(0.0));
-    assert_eq!((&answers[1]["cell"], &answers[1]["graph"]), (&"gru".into(), &true.into()));
-    assert!(answers[1].get("train_us").is_none(), "not asked for");
-    assert!(answers[2]["error"].as_str().unwrap().contains("option device"), "{answers:?}");
-    assert!(answers[3]["error"].as_str().unwrap().contains("--no-such-flag"), "{answers:?}");
-    assert_eq!(answers[4]["tf32"], true);
+    let text = |index: usize, name: &str| answers[index][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!((text(0, "backend"), text(0, "dtype"), text(0, "pass")), ("cuda".into(), "f32".into(), "infer".into()));
+    assert_eq!(text(1, "pass"), "fwd+bwd");
+    for index in [0, 1, 2, 6] {
+        assert!(
+            answers[index]["us_per_step"].as_f64() > Some(0.0) && text(index, "plan").ends_with("kernels"),
+            "{answers:?}"
+        );
+        assert!(answers[index]["us_per_step_without_input"].as_f64() > Some(0.0), "{answers:?}");
+    }
+    assert_eq!(
+        (text(2, "cell"), answers[2]["graph"].as_bool(), text(2, "pass")),
+        ("gru".into(), Some(true), "infer".into())
+    );
+    assert!(text(3, "error").contains("option device") && text(4, "error").contains("option device"), "{answers:?}");
+    assert!(text(5, "error").contains("--no-such-flag"), "{answers:?}");
+    assert_eq!((text(6, "dtype"), text(6, "pass")), ("tf32".into(), "fwd".into()));
 }
 
 #[cfg(feature = "emulated")]

@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "cli")]
+mod bench;
 #[cfg(feature = "emulated")]
 mod examples_devices;
 mod g2p;

@@ -12,7 +12,7 @@ fn choice<T: Copy + Send + Sync + 'static>(names: &'static [(&'static str, T)]) 
     })
 }
 
-const DIRECTIONS: &[(&str, Direction)] =
+pub const DIRECTIONS: &[(&str, Direction)] =
     &[("forward", Direction::Forward), ("reverse", Direction::Reverse), ("bidirectional", Direction::Bidirectional)];
 const BIASES: &[(&str, Bias)] = &[("none", Bias::None), ("single", Bias::Single), ("double", Bias::Double)];
 const RESETS: &[(&str, GruReset)] = &[("after", GruReset::After), ("before", GruReset::Before)];
@@ -41,15 +41,23 @@ pub struct DescriptorArgs {
     /// Blocks of the recurrent weights; as many as units for an IndRNN
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub heads: usize,
-    /// x holds the gates W x themselves; the input size follows from the others
-    #[arg(long)]
-    pub gates_input: bool,
     /// Stacked layers L
     #[arg(long, default_value_t = 1, value_name = "L")]
     pub layers: usize,
     /// Direction of every layer
     #[arg(long, default_value = "forward", value_parser = choice(DIRECTIONS))]
     pub direction: Direction,
+    #[command(flatten)]
+    pub options: OptionArgs,
+}
+
+/// What an operator has besides cell, sizes and direction.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Operator")]
+pub struct OptionArgs {
+    /// x holds the gates W x themselves; the input size follows from the others
+    #[arg(long)]
+    pub gates_input: bool,
     /// Bias vectors
     #[arg(long, default_value = "double", value_parser = choice(BIASES))]
     pub bias: Bias,
@@ -106,13 +114,37 @@ pub struct DescriptorArgs {
     pub batch_major: bool,
 }
 
+/// What of an operator a sweep varies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    pub cell: CellKind,
+    pub input_size: usize,
+    pub hidden_size: usize,
+    pub heads: usize,
+    pub layers: usize,
+    pub direction: Direction,
+}
+
 impl DescriptorArgs {
     /// The operator. Not validated yet.
     pub fn descriptor(&self) -> RnnDescriptor {
-        let mut descriptor = RnnDescriptor::new(self.cell, self.input_size, self.hidden_size);
-        descriptor.num_layers = self.layers;
-        descriptor.heads = self.heads;
-        descriptor.direction = self.direction;
+        let DescriptorArgs { cell, input_size, hidden_size, heads, layers, direction, .. } = *self;
+        self.options.descriptor(Sizes { cell, input_size, hidden_size, heads, layers, direction })
+    }
+
+    /// How much of it.
+    pub fn shape(&self) -> RnnShape {
+        RnnShape { seq_len: self.seq_len, batch: self.batch }
+    }
+}
+
+impl OptionArgs {
+    /// The operator of these sizes. Not validated yet.
+    pub fn descriptor(&self, sizes: Sizes) -> RnnDescriptor {
+        let mut descriptor = RnnDescriptor::new(sizes.cell, sizes.input_size, sizes.hidden_size);
+        descriptor.num_layers = sizes.layers;
+        descriptor.heads = sizes.heads;
+        descriptor.direction = sizes.direction;
         descriptor.bias = self.bias;
         descriptor.layout = if self.batch_major { Layout::BatchMajor } else { Layout::SequenceMajor };
         descriptor.activations =
@@ -139,10 +171,5 @@ impl DescriptorArgs {
             descriptor.memory = Memory::Checkpoints { every: self.checkpoints };
         }
         if self.gates_input { descriptor.of_gates() } else { descriptor }
-    }
-
-    /// How much of it.
-    pub fn shape(&self) -> RnnShape {
-        RnnShape { seq_len: self.seq_len, batch: self.batch }
     }
 }
