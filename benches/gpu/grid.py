@@ -106,7 +106,7 @@ class Ours:
             self.time(dict(
                 cell="rnn", seq_len=64, batch=1, input_size=64, hidden_size=64, layers=1, dtype="bf16", bidirectional=False,
                 inference=True,
-            ), 0.01, "cublaslt")
+            ), "forward", 0.01, "cublaslt")
         except RuntimeError as reason:
             self.no_cublaslt = str(reason)[:300]
 
