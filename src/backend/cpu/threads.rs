@@ -65,11 +65,6 @@ impl Workers<'_> {
     /// The calling thread.
     pub(crate) const ONE: Workers<'static> = Workers { team: None, count: 1 };
 
-    /// Parts that work is divided into.
-    pub(crate) fn count(&self) -> usize {
-        self.count
-    }
-
     /// Does `work`, a part on each thread.
     pub(crate) fn divide<W: Divide>(self, work: W) {
         let (Some(team), 2..) = (self.team, self.count) else { return work.run() };

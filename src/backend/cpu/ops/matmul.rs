@@ -319,7 +319,7 @@ impl<E: CpuElement> Product<'_, E> {
             let panels = 0..columns.len().div_ceil(2 * isa.lanes::<E>());
             within.divide(Packing { of: self, columns: columns.clone(), panels, out: &mut *packed });
             let panels = Panels::new(packed, k, columns.len());
-            if m < ROWS_FOR_A_THREAD * within.count() {
+            if m < ROWS_FOR_A_THREAD * self.all.within {
                 for i in 0..m {
                     self.rows(i..i + 1, &columns, panels, &mut c[i * n..][..n], scratch, within);
                 }

@@ -85,6 +85,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// None: products are computed in one piece.
+    #[cfg(any(test, feature = "model"))]
     pub(crate) const NONE: Room = Room { address: DevicePtr::NULL, len: 0 };
 }
 
