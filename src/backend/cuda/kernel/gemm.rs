@@ -232,7 +232,7 @@ impl<D: Device> Gemm<D> {
                 && n.div_ceil(tile.columns) as usize <= GRID
                 && (!tile.aligned || aligned)
                 && (!tile.step || step)
-                && (!tile.fills || blocks(tile, m, n) * pieces >= self.multiprocessors)
+                && (!tile.fills || blocks(tile, m, n).saturating_mul(pieces) >= self.multiprocessors)
         };
         self.kernels.iter().find(|kernel| takes(&kernel.tile))
     }
@@ -257,7 +257,8 @@ impl<D: Device> Gemm<D> {
     /// Whether all rows of all operands begin at multiples of 16 bytes, and where k is the outer dimension of both, its rows are in the
     /// same groups.
     fn is_aligned(&self, params: &GemmParams) -> bool {
-        let whole = |elements: u64| (elements * self.element).is_multiple_of(ALIGNED);
+        // Wraps at a multiple of it.
+        let whole = |elements: u64| elements.wrapping_mul(self.element).is_multiple_of(ALIGNED);
         let rows = |rows: &Rows| {
             let DevicePtr(address) = rows.data;
             let inner = rows.inner == 1 || whole(rows.inner_stride);
@@ -280,7 +281,8 @@ impl ProductShape {
         let ProductShape { m, n, k, strides, terms, count, groups, wide } = *self;
         let plain = |stride| Rows::plain(DevicePtr(ALIGNED), stride);
         let grouped = |stride: usize, rows: usize| {
-            let apart = rows.div_ceil(groups.max(1)) * stride;
+            // Sizes beyond memory are refused by who has the tensors.
+            let apart = rows.div_ceil(groups.max(1)).saturating_mul(stride);
             Rows::sequences(DevicePtr(ALIGNED), stride, apart, groups.max(1)).ungrouped(rows as u32)
         };
         let (a, b, c) = match orientation {
@@ -290,7 +292,7 @@ impl ProductShape {
             Orientation::Tn => {
                 let b = grouped(strides[1], k);
                 let batch = b.inner as usize;
-                (Rows::sequences(DevicePtr(ALIGNED), batch * strides[0], strides[0], batch), b, plain(n))
+                (Rows::sequences(DevicePtr(ALIGNED), batch.saturating_mul(strides[0]), strides[0], batch), b, plain(n))
             }
         };
         let problems = if count == DIRECTIONS { count } else { 1 };
@@ -316,7 +318,7 @@ pub(crate) fn step_clocks(properties: &Properties, math: &str, [m, n]: [usize; 2
 /// The tile of the kernel that computes such a product.
 fn step_tile(properties: &Properties, math: &str, m: u32, n: u32, k: usize) -> Option<GemmTile> {
     let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
-    let aligned = (k as u64 * u64::from(catalog::gemm_element_bytes(math))).is_multiple_of(ALIGNED);
+    let aligned = (k as u64).wrapping_mul(catalog::gemm_element_bytes(math).into()).is_multiple_of(ALIGNED);
     catalog::gemm_tiles(math).into_iter().find(|tile| {
         tile.min_compute <= compute
             && m <= tile.most_rows

@@ -64,7 +64,7 @@ impl Rows {
 
     /// The same `rows` rows in groups of one, where they are equally far apart.
     pub(crate) fn ungrouped(self, rows: u32) -> Self {
-        let dense = self.outer_stride == u64::from(self.inner) * self.inner_stride;
+        let dense = u64::from(self.inner).checked_mul(self.inner_stride) == Some(self.outer_stride);
         let (data, stride) = (self.data, self.inner_stride);
         if self.inner > 1 && (dense || rows <= self.inner) {
             Rows { data, outer_stride: stride, inner_stride: 0, inner: 1, unused: 0 }

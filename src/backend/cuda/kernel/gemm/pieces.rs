@@ -49,7 +49,7 @@ impl Clocks {
     pub(super) fn product(&self, tile: &GemmTile, [m, n]: [u32; 2], k: u64, count: u32, splits: u32) -> f64 {
         let pieces = f64::from(splits) * f64::from(count);
         let blocks = f64::from(m.div_ceil(tile.rows)) * f64::from(n.div_ceil(tile.columns)) * pieces;
-        let (rows, columns) = (f64::from(tile.rows.min(m.next_multiple_of(8))), f64::from(tile.columns));
+        let (rows, columns) = (f64::from(tile.rows.min(m.div_ceil(8).saturating_mul(8))), f64::from(tile.columns));
         let multiply_adds =
             self.math.multiply_adds().min(4.0 * self.math.multiplied_by(tile) / self.math.instructions(tile, rows));
         let for_each_k = ((rows + columns) * self.element / L2_BYTES).max(rows * columns / multiply_adds);
