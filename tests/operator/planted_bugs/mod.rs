@@ -301,8 +301,8 @@ impl Builder {
         let is_wanted = |entry: &catalog::Entry| {
             // Those of doubles, whatever the elements are, count as f64's.
             let of_any_type = ["finish_loss", "finish_sum_of_squares"].contains(&&*entry.name);
-            // With checkpoints gradients of weights in 16 bits are summed in f32.
-            let of_any_recurrence = entry.name == "sum_partials_f32";
+            // With checkpoints gradients of weights in 16 bits are summed in f32, in which states beside h are copied.
+            let of_any_recurrence = ["sum_partials_f32", "copy_rows_f32"].contains(&entry.name.as_str());
             if operations {
                 OPERATIONS.contains(&entry.source) && (entry.dtype == dtype || of_any_type)
             } else {
