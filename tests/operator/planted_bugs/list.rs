@@ -774,7 +774,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     )
     .bf16()
     .family("grid"),
-    bug("ended.cu", "gradients of ended steps are not set", "dgates[k * H] = zero<E>();", "").family("block"),
+    bug("ended.cu", "gradients of ended steps are not set", "dgates[k * H] = zero<E>();", ";").family("block"),
     bug("ended.cu", "dy of held outputs is left out", "t-- > ended;) sum += load<E>", "t-- > T;) sum += load<E>")
         .family("block"),
     // Tensor operations.
