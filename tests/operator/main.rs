@@ -17,6 +17,8 @@ mod parity;
 mod planted_bugs;
 #[cfg(feature = "ptx")]
 mod planted_ptx_bugs;
+#[cfg(feature = "ptx")]
+mod ptx_catalog;
 #[cfg(feature = "emulated")]
 mod raw_pointers;
 mod reference;
