@@ -88,7 +88,7 @@ impl<E: CpuElement> CpuBackend<E> {
         CpuBackend { isa: Isa::detect(), threads: Arc::new(Threads::new(threads)), element: PhantomData }
     }
 
-    /// A backend that uses at most `threads` threads. Results do not depend on their number.
+    /// A backend that uses at most `threads` threads, 256 of them at a time. Results do not depend on their number.
     ///
     /// # Errors
     ///

@@ -209,7 +209,7 @@ fn spin_until(condition: &impl Fn() -> bool) -> bool {
 fn wait_until(nap: Duration, condition: impl Fn() -> bool) {
     if !spin_until(&condition) {
         while !condition() {
-            std::thread::park_timeout(nap);
+            std::thread::sleep(nap);
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Measured(HashMap<(usize, DType), Ceilings>);
 
 impl Measured {
     pub fn on(&mut self, threads: usize, dtype: DType) -> Ceilings {
+        // More threads than the machine runs at once do no more, and may be more than it starts.
+        let threads = threads.min(std::thread::available_parallelism().map_or(1, usize::from));
         let measured = || Ceilings { gflops: compute(threads, dtype), gbytes: memory(threads) };
         *self.0.entry((threads, dtype)).or_insert_with(measured)
     }

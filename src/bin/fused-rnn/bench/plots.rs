@@ -44,9 +44,11 @@ pub fn save(folder: &Path, records: &[Record], machine: &str) -> Result<Vec<Path
     }
     pictures.extend(rooflines(records, machine));
     pictures.extend(ratios(records, machine));
-    let mut written = Vec::new();
+    let (mut written, mut names) = (Vec::new(), BTreeMap::<String, usize>::new());
     for (name, picture) in pictures {
-        let path = folder.join(format!("{name}.svg"));
+        // What differs in nothing that a name says, such as two lists of lengths, is numbered.
+        let number = names.entry(name.clone()).and_modify(|count| *count += 1).or_insert(1);
+        let path = folder.join(if *number == 1 { format!("{name}.svg") } else { format!("{name}-{number}.svg") });
         picture.save(&path)?;
         written.push(path);
     }
