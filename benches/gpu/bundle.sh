@@ -30,6 +30,7 @@ for line in sys.stdin:
 done
 cp target/release/fused-rnn "$bundle/bin/"
 strip "$bundle"/bin/*
+gzip -9 "$bundle"/bin/* # half the size; run.py unpacks what it runs
 cp tests/fixtures/parity/*.safetensors "$bundle/parity/"
 cp examples/data/sunspots_yearly.csv "$bundle/"
 cp benches/gpu/{run.sh,run.py,grid.py,report.py,latencies.cu} "$bundle/"

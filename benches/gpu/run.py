@@ -5,6 +5,7 @@ nothing could be run. A stage that could not run says why: it counts as skipped,
 """
 
 import argparse
+import gzip
 import json
 import os
 import platform
@@ -84,7 +85,15 @@ class Run:
 
 
 def program(name):
+    """A program of the bundle, which is unpacked when it is first asked for."""
     path = os.path.join(BUNDLE, "bin", name)
+    packed = path + ".gz"
+    if not os.path.exists(path) and os.path.exists(packed):
+        unpacked = f"{path}.{os.getpid()}"
+        with gzip.open(packed) as source, open(unpacked, "wb") as file:
+            shutil.copyfileobj(source, file)
+        os.chmod(unpacked, 0o755)
+        os.replace(unpacked, path)
     if not os.path.exists(path):
         raise Skip(f"{path} is not there; prepare it with benches/gpu/bundle.sh")
     return path
