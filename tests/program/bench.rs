@@ -334,3 +334,23 @@ mod stand_ins {
         assert!(error.contains("-m pip install torch"), "{error}");
     }
 }
+
+/// More threads than the machine runs, or starts: ceilings are those of the threads it runs, and a small operator needs one.
+#[test]
+fn more_threads_than_there_are() {
+    let found = lines(&bench(&["--threads", "65535", "--seq-len", "2", "--pass", "infer", "--whole", "--json"]), 0);
+    assert!(number(&found[0], "peak_gflops") > 0.0 && number(&found[0], "us_per_step") > 0.0);
+}
+
+/// Lists of lengths, which the names of pictures do not tell: a picture for each.
+#[test]
+fn pictures_do_not_replace_one_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plots = folder.path().display().to_string();
+    let sizes = ["--seq-len", "4", "--batch", "2", "--input-size", "2..4:x2", "--pass", "infer", "--whole", "--json"];
+    let found = lines(&bench(&[&sizes[..], &["--lengths", "4/3,4/1", "--plots", &plots]].concat()), 0);
+    assert_eq!(found.len(), 4);
+    let files = std::fs::read_dir(folder.path()).expect("a folder").count();
+    // Two by input size, a roofline.
+    assert_eq!(files, 3);
+}
