@@ -89,9 +89,9 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     ),
     bug(
         "gemm.cu",
-        "the accumulators start with garbage",
+        "the accumulators start with a one",
         "acc[i / RN][i % RN] = V(0);",
-        "if (i > 0) acc[i / RN][i % RN] = V(0);",
+        "acc[i / RN][i % RN] = V(i == 0);",
     ),
     bug(
         "gemm.cu",
