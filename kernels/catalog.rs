@@ -326,10 +326,11 @@ pub fn entries() -> Vec<Entry> {
             cell: kernel.cell,
             dtype: kernel.math,
             variant: format!(
-                "{}, {}, H <= {}",
+                "{}, {}, H <= {}{}",
                 if kernel.forward { "forward" } else { "backward" },
                 kernel.family.name(),
-                kernel.capacity
+                kernel.capacity,
+                if kernel.tile == USUAL_TILE { String::new() } else { format!(", {} sequences", kernel.tile) }
             ),
             name: kernel.name,
         });
@@ -408,7 +409,7 @@ impl Exchange {
 /// activations (gates sigmoid, states tanh), no projection, peepholes, clips or coupled gates; any batch, length, `lengths`,
 /// `resets`, biases, one or both directions. `save` is `SAVE_NOTHING` or `SAVE_ACTIVATED`.
 ///
-/// **Launch**, with `stride` = hidden_size rounded up to 32, `batch_tiles` = ceil(batch / 8) and any `tiles >= 1`:
+/// **Launch**, with `stride` = hidden_size rounded up to 32, `batch_tiles` = ceil(batch / [`tile`](Self::tile)) and any `tiles >= 1`:
 ///
 /// - grid `[blocks, groups, directions]`: blocks = [`blocks`](Self::blocks), groups = ceil(batch_tiles / tiles);
 /// - cluster: `blocks` for [`Exchange::Cluster`], else 1 (so a cluster has 1 to 16 blocks);
@@ -444,6 +445,9 @@ pub struct PersistentKernel {
     pub capacity: u32,
     /// Units of a block.
     pub units: u32,
+    /// Sequences of a tile, which are multiplied together: 8, or 16 for groups of more, whose products share each fragment of the matrix and
+    /// whose exchange is one.
+    pub tile: u32,
     /// Threads of a block.
     pub threads: u32,
     /// Dynamic shared memory of a block, bytes: this and for each tile `shared_per_tile`.
@@ -460,8 +464,8 @@ pub struct PersistentKernel {
     shared_blocks: u32,
 }
 
-/// Sequences of a tile.
-pub const PERSISTENT_TILE: u32 = 8;
+/// Sequences of a tile of most kernels: what an mma multiplies with. Names tell where there are more.
+const USUAL_TILE: u32 = 8;
 
 /// What the rows of the matrix and the vector of a step are, by cell: rows (forward) and elements (backward) of a unit.
 fn gates_of(cell: &str) -> u32 {
@@ -491,8 +495,15 @@ impl PersistentKernel {
         u64::from(self.shared_fixed) + u64::from(tiles) * u64::from(self.shared_per_tile)
     }
 
-    /// `shape`: units, capacity, warps, parts of k, blocks of fragments in shared memory.
-    fn new(family: Exchange, forward: bool, cell: &'static str, math: &'static str, shape: [u32; 5]) -> Self {
+    /// `shape`: units, capacity, warps, parts of k, blocks of fragments in shared memory. `tile`: sequences.
+    fn new(
+        family: Exchange,
+        forward: bool,
+        cell: &'static str,
+        math: &'static str,
+        shape: [u32; 5],
+        tile: u32,
+    ) -> Self {
         let [units, capacity, warps, warps_in_k, shared_blocks] = shape;
         let direction = if forward { "forward" } else { "backward" };
         let gates = gates_of(cell);
@@ -514,27 +525,32 @@ impl PersistentKernel {
             (warps_in_k, (blocks - shared_blocks) * block_bytes, shared_blocks * block_bytes)
         };
         let (width, padding) = if rows == 1 { (1, 4) } else { (4, 1) };
-        let sums = (parts * PERSISTENT_TILE * (units + padding) * width * 4).next_multiple_of(128);
-        let vector = PERSISTENT_TILE * (row_bytes.next_multiple_of(128) + 64);
+        let sums = (parts * tile * (units + padding) * width * 4).next_multiple_of(128);
+        let vector = tile * (row_bytes.next_multiple_of(128) + 64);
         let (sum_buffers, exchange_fixed, exchange_per_tile) = match (family, math) {
             (Exchange::Block, _) => (1, 0, 2 * vector),
-            (Exchange::Cluster, _) => (2, PERSISTENT_TILE * row_bytes / capacity * units, 2 * vector + 128),
+            (Exchange::Cluster, _) => (2, tile * row_bytes / capacity * units, 2 * vector + 128),
             (Exchange::Grid, "f32") => (1, vector, 0),
             (Exchange::Grid, _) => (2, 0, 0),
         };
         // Inputs of two items under way: W x of the gates; or the gates, and c before and after, or q and h_prev.
         let inputs = if forward || cell == "rnn" { gates } else { gates + 2 };
-        let ring = 2 * inputs * PERSISTENT_TILE * units * 4;
+        let ring = 2 * inputs * tile * units * 4;
         let states = if cell == "lstm" { 2 } else { 1 };
-        let pairs = (PERSISTENT_TILE * units).div_ceil(threads) * threads;
+        let pairs = (tile * units).div_ceil(threads) * threads;
         PersistentKernel {
-            name: format!("persistent_{direction}_{cell}_{math}_{}_{capacity}", family.name()),
+            name: format!(
+                "persistent_{direction}_{cell}_{math}_{}_{capacity}{}",
+                family.name(),
+                if tile == USUAL_TILE { String::new() } else { format!("_{tile}") }
+            ),
             family,
             forward,
             cell,
             math,
             capacity,
             units,
+            tile,
             threads,
             shared_fixed: 128 + sum_buffers * sums + shared_matrix_bytes + ring + exchange_fixed,
             // At the end: in which rounds a tile takes part.
@@ -563,13 +579,14 @@ impl PersistentKernel {
             (Exchange::Grid, _) => "GridExchange",
         };
         let (units, capacity, warps) = (self.units, self.capacity, self.threads / 32);
-        let shape = format!("Shape<{units}, {capacity}, {warps}, {}, {}>", self.warps_in_k, self.shared_blocks);
+        let shape =
+            format!("Shape<{units}, {capacity}, {warps}, {}, {}, {}>", self.warps_in_k, self.shared_blocks, self.tile);
         let shared = format!("{}, {}", self.shared_fixed, self.shared_per_tile);
         format!("persistent_{direction}<{class}, {math}, {exchange}, {shape}, {shared}>(p)")
     }
 }
 
-/// All persistent kernels; of those that take a layer, the first of a family has the smallest capacity.
+/// All persistent kernels.
 pub fn persistent() -> Vec<PersistentKernel> {
     use Exchange::{Block, Cluster, Grid};
     // Family, forward, shapes of rnn, lstm and gru: units, capacity, warps, parts of k, blocks of fragments in shared memory.
@@ -595,11 +612,24 @@ pub fn persistent() -> Vec<PersistentKernel> {
     ];
     const TF32: [(Exchange, bool, [[u32; 5]; 3]); 2] =
         [(Grid, true, [[16, 512, 8, 8, 0]; 3]), (Grid, false, [[16, 512, 8, 8, 0]; 3])];
+    const NONE: [u32; 5] = [0; 5];
+    // With tiles of 16 sequences, where registers suffice: not for backward of the LSTM.
+    const WIDE: [(Exchange, bool, [[u32; 5]; 3]); 2] =
+        [(Grid, true, [[16, 1024, 8, 8, 0]; 3]), (Grid, false, [[16, 1024, 16, 16, 0], NONE, [16, 1024, 16, 16, 4]])];
     let mut all = Vec::new();
-    for (math, table) in [("bf16", &SIXTEEN_BITS[..]), ("f16", &SIXTEEN_BITS), ("f32", &EXACT), ("tf32", &TF32)] {
+    for (math, table, tile) in [
+        ("bf16", &SIXTEEN_BITS[..], USUAL_TILE),
+        ("bf16", &WIDE, 16),
+        ("f16", &SIXTEEN_BITS, USUAL_TILE),
+        ("f16", &WIDE, 16),
+        ("f32", &EXACT, USUAL_TILE),
+        ("tf32", &TF32, USUAL_TILE),
+    ] {
         for &(family, forward, shapes) in table {
             for (cell, shape) in PERSISTENT_CELLS.into_iter().zip(shapes) {
-                all.push(PersistentKernel::new(family, forward, cell, math, shape));
+                if shape != NONE {
+                    all.push(PersistentKernel::new(family, forward, cell, math, shape, tile));
+                }
             }
         }
     }

@@ -4,19 +4,18 @@
 //            gates are zero, those of states stay, with dy of outputs that hold. As step_forward.cu and step_backward.cu at such steps.
 // Reads      lengths. ended_forward: of the time before y, cell_state and of the first ended one h_prev; in a direction that has not begun h_prev of
 //            its first step and c0. ended_backward: dy.
-// Writes     For the times of a tile of 8 sequences from its longest length on: y; in training cell_state; h_prev of the step that follows, where
-//            every time has a slot. ended_backward: dgates; dh += dy.
+// Writes     For the times of a tile (`tile` sequences, as many as the persistent kernel's) from its longest length on: y; in training cell_state;
+//            h_prev of the step that follows, where every time has a slot. ended_backward: dgates; dh += dy.
 // Launch     grid (ceil(columns / 128), min(B, 65535), D), block 128. Columns: h_prev_stride forward, H backward. ended_forward after the time loop
 //            of a forward direction, before that of a reverse one; ended_backward before either.
 // Numerics   dh in float, dy added from the last time to the first.
 // Saved      As step_forward.cu leaves it.
 // Oracle     src/backend/reference/ through tests/operator/lengths.rs.
-#include "persistent/shape.cuh"
 #include "sequence.cuh"
 
 // The times that count of the tile that sequence b is in: those below the longest of its lengths.
-DEVICE u32 longest_of_tile(const u32* lengths, u32 b, u32 batch, u32 seq_len) {
-    const u32 first = b / TILE * TILE, end = min(first + TILE, batch);
+DEVICE u32 longest_of_tile(const u32* lengths, u32 b, u32 tile, u32 batch, u32 seq_len) {
+    const u32 first = b / tile * tile, end = min(first + tile, batch);
     u32 longest = 0;
     for (u32 other = first; other < end; ++other) longest = max(longest, lengths[other]);
     return min(longest, seq_len);
@@ -30,7 +29,7 @@ template <class E> DEVICE void ended_forward(const EndedForwardParams& e) {
     const bool real = j < H, every_step = p.slots == T;
     E* const h_prev = static_cast<E*>(d.h_prev);
     for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) {
-        const u32 ended = longest_of_tile(p.lengths, b, p.batch, T);
+        const u32 ended = longest_of_tile(p.lengths, b, e.tile, p.batch, T);
         if (ended == T) continue;
         const auto slot = [&](u32 t) { return (u64(t % p.slots) * p.rows + b) * p.h_prev_stride + j; };
         const auto output = [&](u32 t) { return t * p.y_time_stride + b * p.y_batch_stride + j; };
@@ -59,7 +58,7 @@ template <class E> DEVICE void ended_backward(const EndedBackwardParams& e) {
     const u32 j = blockIdx.x * blockDim.x + threadIdx.x, T = p.seq_len, H = p.hidden_size;
     if (j >= H) return;
     for (u32 b = blockIdx.y; b < p.batch; b += gridDim.y) {
-        const u32 ended = longest_of_tile(p.lengths, b, p.batch, T);
+        const u32 ended = longest_of_tile(p.lengths, b, e.tile, p.batch, T);
         if (ended == T) continue;
         for (u32 t = ended; t < T; ++t) {
             E* const dgates = static_cast<E*>(d.dgates) + (u64(t) * p.batch + b) * e.slots * H + j;

@@ -92,7 +92,7 @@ struct StepForwardParams {
 struct EndedForwardParams {
     ForwardParams layer;
     u32 reverse;  // the directions whose `reverse` this is
-    u32 unused;
+    u32 tile;     // sequences of a tile of the persistent kernel
 };
 
 // ---- backward ---------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ struct StepBackwardParams {
 struct EndedBackwardParams {
     BackwardParams layer;
     u32 slots;  // of `dgates`
-    u32 unused;
+    u32 tile;   // sequences of a tile of the persistent kernel
 };
 
 // ---- products ---------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ DEVICE u64 row_offset(const Rows& rows, u32 r) {
 struct PersistentForwardParams {
     ForwardParams layer;
     u32* fault;  // 0 before the launch; not 0 after it where a wait gave up, and then the results are garbage
-    u32 tiles;    // of 8 sequences, worked on one after another by a block (one block a group) or a group of blocks
+    u32 tiles;    // worked on one after another by a block (one block a group) or a group of blocks
     u32 patience; // of one wait before it gives up, see Spin
 };
 

@@ -1,6 +1,6 @@
 // persistent.cuh - what the persistent kernels share: a matrix that stays on the chip, and the exchange of a vector between steps.
 //
-// A group of blocks works through all steps of one direction for `tiles` tiles of 8 sequences. Every block owns UNITS units of
+// A group of blocks works through all steps of one direction for `tiles` tiles of TILE sequences (8 or 16). Every block owns UNITS units of
 // the layer. A step multiplies the block's slice of a matrix, which stays in registers (and, where they do not suffice, in
 // shared memory) for the whole launch, with a vector for each sequence that all blocks of the group need:
 //
@@ -66,7 +66,7 @@ template <bool FAST> struct StandardFunctions {
 // flags and the group's span | partial sums | fragments | inputs under way | the exchange's own | for each tile: the exchange's vectors, STATES floats
 // for each pair, its span.
 template <class Product, class Exchange, class Ring, int ROWS, int STATES, class S> struct Memory {
-    using Sums = PartialSums<ROWS, S::UNITS, Product::PARTS>;
+    using Sums = PartialSums<ROWS, S::UNITS, Product::PARTS, S::TILE>;
     static constexpr int SUMS = 128, FRAGMENTS = SUMS + Exchange::SUM_BUFFERS * Sums::BYTES;
     static constexpr int RING = FRAGMENTS + Product::SHARED_BYTES;
     static constexpr int FIXED = RING + Ring::BYTES, TILES = FIXED + Exchange::FIXED_BYTES;
@@ -82,7 +82,7 @@ template <class Product, class Exchange, class Ring, int ROWS, int STATES, class
     DEVICE Ring ring() const { return {reinterpret_cast<float*>(memory + RING)}; }
     DEVICE u8* fixed() const { return memory + FIXED; }
     DEVICE u8* tiles() const { return memory + TILES; }
-    DEVICE Rounds rounds(const u32* lengths, const Group& group) const {
+    DEVICE Rounds rounds(const u32* lengths, const Group<S>& group) const {
         return {lengths, group.global.seq_len, group.tiles, reinterpret_cast<Span*>(memory + 16), tiles() + SPAN, TILE_BYTES};
     }
     // State i of pair e of this thread.

@@ -95,7 +95,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     const u32 j;       // this thread's unit
     const bool real;   // otherwise padding of the vector, if it is inside that
     const u32 padded;  // hidden_size, whole lines
-    const Group group;
+    const Group<S> group;
     const Functions functions;
     Exchange exchange;
     Product product;
@@ -113,7 +113,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     static DEVICE void run(const PersistentBackwardParams& launch) {
         SHARED(u8, shared);
-        PersistentBackward loop(launch, shared, blockIdx.y * launch.tiles * TILE);
+        PersistentBackward loop(launch, shared, blockIdx.y * launch.tiles * S::TILE);
         loop.begin();
         // Most problems are plain, and their steps are shorter for it.
         const bool plain = loop.p.lengths == nullptr && loop.p.resets == nullptr && loop.group.tiles == 1;
@@ -137,7 +137,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 p.batch,
                 p.hidden_size,
                 padded * G * u32(sizeof(E)),
-                min(launch.tiles, (p.batch + TILE - 1) / TILE - first / TILE)},
+                min(launch.tiles, (p.batch + S::TILE - 1) / S::TILE - first / S::TILE)},
           functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU},
           exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, {launch.fault, launch.patience}),
           // Steps go backwards, and so do times, unless the direction does.
@@ -150,7 +150,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     // Element of pair e of a tile in a tensor of states, [B, H].
     DEVICE u64 own(u32 tile, int e) const {
-        return u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+        return u64(group.first_sequence + tile * S::TILE + S::row(e)) * group.hidden_size + j;
     }
 
     DEVICE void begin() {
@@ -267,10 +267,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         if (PLAIN) next_n = n + ahead;
         if (next_n < (PLAIN ? p.seq_len : rounds().all().last)) {
             const u32 H = p.hidden_size, tile = PLAIN ? 0 : next_tile;
-            const u64 next_row = row + i64(PLAIN ? ahead : next_n - n) * row_stride + tile * (TILE * H);
+            const u64 next_row = row + i64(PLAIN ? ahead : next_n - n) * row_stride + tile * (S::TILE * H);
             const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
             const float* const state = static_cast<const float*>(G == 3 ? d.q : d.cell_state) + (next_row + j);
-            const E* const h_prev = next_h_prev.in<E>(d.h_prev, tile * (TILE * p.h_prev_stride));
+            const E* const h_prev = next_h_prev.in<E>(d.h_prev, tile * (S::TILE * p.h_prev_stride));
             const bool first = next_n + 1 == p.seq_len;  // of the steps
             if (real)
                 S::each_pair(group.sequences(tile), [&](int e) {
@@ -310,7 +310,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             from = dy.in<E>(d.dy, 0);
             stride = dy.stride;
         } else {  // not by increment, for which there are no registers
-            const u32 t = time_of(d.reverse, p.seq_len, p.seq_len - 1 - n), b = group.first_sequence + tile * TILE + S::row(0);
+            const u32 t = time_of(d.reverse, p.seq_len, p.seq_len - 1 - n), b = group.first_sequence + tile * S::TILE + S::row(0);
             from = static_cast<const E*>(d.dy) + (t * p.dy_time_stride + b * p.dy_batch_stride + j);
             stride = d.reverse ? i64(p.dy_time_stride) : -i64(p.dy_time_stride);
         }
@@ -328,7 +328,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
             BackwardInputs<E>& in = inputs[e];
-            const u32 b = group.first_sequence + tile * TILE + S::row(e);
+            const u32 b = group.first_sequence + tile * S::TILE + S::row(e);
             if (!real || S::row(e) >= group.sequences(tile)) continue;
             const bool anew_after = n > 0 && is_reset(p.resets, p.batch, after, b) && is_valid(p.lengths, after, b);
             in.options = (is_valid(p.lengths, t, b) ? in.VALID : 0) | (anew_after ? in.ANEW_AFTER : 0) |
@@ -412,7 +412,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     DEVICE void store_gradients(u32 tile, const BackwardResults<G> (&results)[S::CELLS]) {
         const u32 H = p.hidden_size;
-        E* const to = static_cast<E*>(d.dgates) + ((row + tile * (TILE * H)) * SLOTS + j);
+        E* const to = static_cast<E*>(d.dgates) + ((row + tile * (S::TILE * H)) * SLOTS + j);
         S::each_pair(group.sequences(tile), [&](int e) {
             const BackwardResults<G>& r = results[e];
             const u32 row = e * S::ROW_STEP * SLOTS;

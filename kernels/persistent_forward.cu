@@ -9,10 +9,10 @@
 //            0xff before begin_forward.
 // Launch     grid (blocks of a group, groups, D). Blocks of a group: ceil(h_prev_stride / UNITS), 1 with LocalExchange; a cluster
 //            with ClusterExchange, all blocks of the launch resident together (cooperative) with GridExchange. Groups:
-//            ceil(ceil(B / 8) / tiles). Shared memory: fixed + tiles * what a tile takes, see the catalog.
+//            ceil(ceil(B / TILE) / tiles). Shared memory: fixed + tiles * what a tile takes, see the catalog.
 // Numerics   Products as Math says, sums and c in float; h is rounded to E once and is that from then on. Inference and training give
 //            the same bits, as does every run.
-// Lengths    A tile of 8 sequences takes no part in steps at which all of them have ended (in the reverse direction: not begun): no product,
+// Lengths    A tile of TILE sequences (8 or 16) takes no part in steps at which all of them have ended (in the reverse direction: not begun): no product,
 //            no exchange, no wait, no store. What these steps leave is ended.cu's: before the launch for a reverse direction, after it for
 //            a forward one.
 // Failure    A wait that is never satisfied ends after `patience` with *fault != 0; the launch always ends.
@@ -105,7 +105,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     const Layout memory;
     const u32 j;      // this thread's unit
     const bool real;  // otherwise padding of the vector, if it is inside that
-    const Group group;
+    const Group<S> group;
     const Functions functions;
     Exchange exchange;
     Product product;
@@ -123,7 +123,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     static DEVICE void run(const PersistentForwardParams& launch) {
         SHARED(u8, shared);
-        PersistentForward loop(launch, shared, blockIdx.y * launch.tiles * TILE);
+        PersistentForward loop(launch, shared, blockIdx.y * launch.tiles * S::TILE);
         loop.begin();
         // Most problems are plain, and their steps are shorter for it.
         const bool plain = loop.p.lengths == nullptr && loop.p.resets == nullptr && loop.group.tiles == 1;
@@ -143,7 +143,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 p.batch,
                 p.hidden_size,
                 p.h_prev_stride * u32(sizeof(E)),
-                min(launch.tiles, (p.batch + TILE - 1) / TILE - first / TILE)},
+                min(launch.tiles, (p.batch + S::TILE - 1) / S::TILE - first / S::TILE)},
           functions{!Cell::CELL_STATE && G == 1 && d.cell.state.kind == ACT_RELU},
           exchange(group, memory.fixed(), memory.tiles(), Layout::TILE_BYTES, {launch.fault, launch.patience}),
           row((u64(d.reverse ? p.seq_len - 1 : 0) * p.batch + first + S::row(0)) * p.hidden_size),
@@ -153,7 +153,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     // Element of pair e of a tile in a tensor of states, [B, H].
     DEVICE u64 own(u32 tile, int e) const {
-        return u64(group.first_sequence + tile * TILE + S::row(e)) * group.hidden_size + j;
+        return u64(group.first_sequence + tile * S::TILE + S::row(e)) * group.hidden_size + j;
     }
 
     DEVICE void begin() {
@@ -269,7 +269,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         if (PLAIN) next_step = step + ahead;
         if (next_step < (PLAIN ? p.seq_len : rounds().all().last)) {
             const u32 H = p.hidden_size;
-            const u64 next_row = row + i64(PLAIN ? ahead : next_step - step) * row_stride + (PLAIN ? 0 : next_tile * (TILE * H));
+            const u64 next_row = row + i64(PLAIN ? ahead : next_step - step) * row_stride + (PLAIN ? 0 : next_tile * (S::TILE * H));
             const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
             if (real)
                 S::each_pair(group.sequences(PLAIN ? 0 : next_tile), [&](int e) {
@@ -293,7 +293,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const bool more = p.resets != nullptr && step + 1 < p.seq_len;
 #pragma unroll
         for (int e = 0; e < S::CELLS; ++e) {
-            const u32 b = group.first_sequence + tile * TILE + S::row(e);
+            const u32 b = group.first_sequence + tile * S::TILE + S::row(e);
             if (!real || S::row(e) >= group.sequences(tile)) continue;
             const bool anew = more && is_reset(p.resets, p.batch, next, b) && is_valid(p.lengths, next, b);
             inputs[e].options = (is_valid(p.lengths, t, b) ? ForwardInputs<G>::VALID : 0) | (anew ? ForwardInputs<G>::ANEW : 0);
@@ -331,10 +331,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     template <bool PLAIN> DEVICE void store_results(u32 step, u32 tile, const ForwardResults<G> (&results)[S::CELLS]) {
         const u32 H = p.hidden_size, sequences = group.sequences(tile);
-        E* const to_y = y.in<E>(d.y, tile * TILE * p.y_batch_stride);
+        E* const to_y = y.in<E>(d.y, tile * S::TILE * p.y_batch_stride);
         S::each_pair(sequences, [&](int e) { to_y[e * S::ROW_STEP * p.y_batch_stride] = round_to<E>(results[e].y); });
         if (p.save == SAVE_NOTHING) return;
-        const u64 own_row = row + tile * (TILE * H);
+        const u64 own_row = row + tile * (S::TILE * H);
         float* const to_gates = static_cast<float*>(d.gates) + (own_row * G + j);
         float* const to_saved = static_cast<float*>(G == 3 ? d.q : d.cell_state) + (own_row + j);
         S::each_pair(sequences, [&](int e) {
@@ -347,7 +347,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             if constexpr (Cell::CELL_STATE) to_saved[e * S::ROW_STEP * H] = r.c;
         });
         if (Exchange::THROUGH_GLOBAL || step + 1 == p.seq_len) return;
-        const u64 next = u64(time_of(d.reverse, p.seq_len, step + 1)) * p.rows + group.first_sequence + tile * TILE + S::row(0);
+        const u64 next = u64(time_of(d.reverse, p.seq_len, step + 1)) * p.rows + group.first_sequence + tile * S::TILE + S::row(0);
         E* const to_h_prev = static_cast<E*>(d.h_prev) + (next * p.h_prev_stride + j);
         S::each_pair(sequences, [&](int e) { to_h_prev[e * S::ROW_STEP * p.h_prev_stride] = round_to<E>(results[e].start); });
     }

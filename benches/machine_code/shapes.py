@@ -19,14 +19,16 @@ class Shape:
     warps: int
     parts: int
     shared_blocks: int
+    tile: int
 
     def products(self):
-        """Matrix instructions of a warp in a step of one tile (mma.sync), or fused multiply-adds of a thread in one of one sequence."""
+        """Matrix instructions of a warp in a step of one tile (mma.sync, 8 sequences each), or fused multiply-adds of a thread in one of one
+        sequence."""
         rows = GATES[self.cell] if self.forward else 1
         k = self.capacity * (1 if self.forward else GATES[self.cell])
         if self.math == "f32":
             return rows * self.units * k // (self.warps * 32)
-        return rows * self.units // 16 * k // (8 if self.math == "tf32" else 16) // self.warps
+        return rows * self.units // 16 * k // (8 if self.math == "tf32" else 16) // self.warps * self.tile // 8
 
     def instruction(self):
         return {"f32": "FFMA", "tf32": "HMMA.1688.F32.TF32", "bf16": "HMMA.16816.F32.BF16"}.get(self.math, "HMMA.16816.F32")
@@ -42,14 +44,19 @@ class Shape:
 def shapes():
     """All persistent kernels, by name, from the tables in `kernels/catalog.rs`."""
     text = (ROOT / "kernels/catalog.rs").read_text()
-    of = dict(re.findall(r'\("(\w+)", &(\w+)(?:\[\.\.\])?\)', text))
+    usual = re.search(r"const USUAL_TILE: u32 = (\d+);", text).group(1)
+    of = re.findall(r'\("(\w+)", &(\w+)(?:\[\.\.\])?, (\w+)\)', text)
     found = {}
-    for math, table in of.items():
+    for math, table, tile in of:
+        tile = usual if tile == "USUAL_TILE" else tile
         rows = re.search(rf"const {table}:.*?=\s*\[(.*?)\];\n", text, re.S).group(1)
         for family, forward, numbers in re.findall(r"\((\w+), (true|false), \[(.*?)\]\)", rows, re.S):
-            cells = [[int(n) for n in cell.split(",")] for cell in re.findall(r"\[(\d[^\]]*)\]", f"[{numbers}]")]
-            for cell, numbers_of_cell in zip(GATES, cells * (3 if len(cells) == 1 else 1)):
+            cells = re.findall(r"\[(\d[^\]]*)\]|(NONE)", f"[{numbers}]")
+            for cell, (numbers_of_cell, none) in zip(GATES, cells * (3 if len(cells) == 1 else 1)):
+                if none:
+                    continue
+                numbers_of_cell = [int(n) for n in numbers_of_cell.split(",")]
                 direction, capacity = "forward" if forward == "true" else "backward", numbers_of_cell[1]
-                name = f"persistent_{direction}_{cell}_{math}_{family.lower()}_{capacity}"
-                found[name] = Shape(name, family.lower(), forward == "true", cell, math, *numbers_of_cell)
+                name = f"persistent_{direction}_{cell}_{math}_{family.lower()}_{capacity}" + ("" if tile == usual else f"_{tile}")
+                found[name] = Shape(name, family.lower(), forward == "true", cell, math, *numbers_of_cell, int(tile))
     return found

@@ -58,10 +58,10 @@ struct Rounds {
     // Puts the spans where they are read. All warps take part; a barrier must follow. BACK: rounds go from the last time to the first.
     template <class S> DEVICE void find(u32 first_sequence, u32 batch, bool back) const {
         if (lengths == nullptr) return;
-        const u32 end = min(batch, first_sequence + tiles * TILE);
+        const u32 end = min(batch, first_sequence + tiles * S::TILE);
         for (u32 tile = warp_id(); tile < tiles; tile += S::WARPS) {
-            const u32 from = first_sequence + tile * TILE;
-            const Span span = longest(from, min(end, from + TILE), back);
+            const u32 from = first_sequence + tile * S::TILE;
+            const Span span = longest(from, min(end, from + S::TILE), back);
             if (lane_id() == 0) place(tile) = span;
         }
         if (warp_id() == 0) {
@@ -84,7 +84,7 @@ struct Rounds {
 // WIDTH floats of an item (a step of a tile) for each pair. A thread reads what it copied itself, so there is no barrier; and a copy that is
 // under way holds no register and no scoreboard, so that a poll does not wait for it.
 template <int WIDTH, class S> struct InputRing {
-    static constexpr u32 AHEAD = 2, PAIRS = S::CELLS == 1 ? TILE * S::UNITS : S::CELLS * S::THREADS;
+    static constexpr u32 AHEAD = 2, PAIRS = S::CELLS == 1 ? S::TILE * S::UNITS : S::CELLS * S::THREADS;
     static constexpr int BYTES = AHEAD * WIDTH * PAIRS * 4;
     float* data;
 

@@ -6,7 +6,7 @@
 // `StagedGridExchange`  the same, gathered in shared memory first
 //
 // Vectors are numbered by n; vector n of a tile is published by all blocks, then waited for by all blocks, before n + 1 is. In
-// shared and in global memory a vector is 8 rows (sequences) of K elements, row-major, a row padded to whole chunks of 64 bytes.
+// shared and in global memory a vector is TILE rows (sequences) of K elements, row-major, a row padded to whole chunks of 64 bytes.
 // A lane reads it in pieces of 16 bytes.
 #pragma once
 #include "persistent/ahead.cuh"
@@ -36,12 +36,16 @@ DEVICE constexpr int vector_pitch(int row_bytes) { return (row_bytes + 127) / 12
 struct SharedVector {
     static constexpr int TOGETHER = 4;  // pieces that a lane should have on their way together
     const u8* data;
-    // out[i]: the piece at first + i * STEP, which is of this row, for i < count; the others are not used.
-    template <int N, int STEP> DEVICE void fetch(uint4 (&out)[N], u32, u32 first, u32 count) const {
-        const u8* const from = data + first;
+    u32 pitch;  // from one row to the next, bytes
+    // out[n][i]: the piece at first + i * STEP, which is of this row, but 8 n rows further, for i < count; the others are not used.
+    template <int N, int I, int STEP> DEVICE void fetch(uint4 (&out)[N][I], u32, u32 first, u32 count) const {
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-            out[i] = u32(i) < count ? *reinterpret_cast<const uint4*>(from + i * STEP) : make_uint4(0, 0, 0, 0);
+        for (int n = 0; n < N; ++n) {
+            const u8* const from = data + first + n * COLUMNS * pitch;
+#pragma unroll
+            for (int i = 0; i < I; ++i)
+                out[n][i] = u32(i) < count ? *reinterpret_cast<const uint4*>(from + i * STEP) : make_uint4(0, 0, 0, 0);
+        }
     }
 };
 
@@ -49,26 +53,34 @@ struct SharedVector {
 struct PolledVector {
     static constexpr int TOGETHER = 8;
     const u8* data;
+    u32 pitch;    // from one row to the next, bytes
     u32 rows;     // sequences of the tile; the other rows are zero
     bool polled;  // false: it was complete before the launch
     Patience patience;
     volatile u32* failed;
 
-    template <int N, int STEP> DEVICE void fetch(uint4 (&out)[N], u32 row, u32 first, u32 count) const {
+    template <int N, int I, int STEP> DEVICE void fetch(uint4 (&out)[N][I], u32 row, u32 first, u32 count) const {
         const u8* const from = data + first;
-        if (row >= rows) count = 0;
+        const auto place = [&](int n, int i) { return from + n * COLUMNS * pitch + i * STEP; };
+        if (row >= rows) count = 0;  // and the rows further on are beyond, too
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-            out[i] = u32(i) < count ? ld_relaxed16(from + i * STEP) : make_uint4(0, 0, 0, 0);
+        for (int n = 0; n < N; ++n) {
+            const u32 own = n == 0 || row + n * COLUMNS < rows ? count : 0;
+#pragma unroll
+            for (int i = 0; i < I; ++i)
+                out[n][i] = u32(i) < own ? ld_relaxed16(place(n, i)) : make_uint4(0, 0, 0, 0);
+        }
         if (!polled) return;
         patience.until([&] {
             bool complete = true;
 #pragma unroll
-            for (int i = 0; i < N; ++i)
-                if (has_sentinel(out[i])) {
-                    out[i] = ld_relaxed16(from + i * STEP);
-                    complete = false;
-                }
+            for (int n = 0; n < N; ++n)
+#pragma unroll
+                for (int i = 0; i < I; ++i)
+                    if (has_sentinel(out[n][i])) {
+                        out[n][i] = ld_relaxed16(place(n, i));
+                        complete = false;
+                    }
             return complete;
         }, failed);
     }
@@ -84,12 +96,12 @@ struct GlobalVectors {
 };
 
 // What an exchange must know of the group's work.
-struct Group {
+template <class S> struct Group {
     GlobalVectors global;
     u32 first_sequence, batch, hidden_size;
     u32 row_bytes;  // of a vector, whole chunks
     u32 tiles;
-    DEVICE u32 sequences(u32 tile) const { return min(u32(TILE), batch - first_sequence - tile * TILE); }
+    DEVICE u32 sequences(u32 tile) const { return min(u32(S::TILE), batch - first_sequence - tile * S::TILE); }
 };
 
 template <int WORDS> DEVICE void copy_words(u8* to, const u32 (&w)[WORDS]) {
@@ -102,18 +114,18 @@ template <int WORDS> DEVICE void copy_words(u8* to, const u32 (&w)[WORDS]) {
 // FIRST: the first vector that is published (1 where vector 0 comes from global memory). ROW: bytes of a row at capacity.
 template <int FIRST, int ROW, class S> struct LocalExchange {
     static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = false, PACKETS = false;
-    static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
+    static constexpr int PITCH = vector_pitch(ROW), VECTOR = S::TILE * PITCH;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 2 * VECTOR, SUM_BUFFERS = 1;
-    const Group group;
+    const Group<S> group;
     u8* memory;
     u32 stride;  // between the memories of tiles
 
-    DEVICE LocalExchange(const Group& group, u8*, u8* per_tile, u32 stride, Patience)
+    DEVICE LocalExchange(const Group<S>& group, u8*, u8* per_tile, u32 stride, Patience)
         : group(group), memory(per_tile), stride(stride) {}
-    DEVICE static u32 pitch(const Group&) { return PITCH; }
+    DEVICE static u32 pitch(const Group<S>&) { return PITCH; }
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE void begin() { fill_shared_vectors(*this); }
-    DEVICE SharedVector wait(u32 tile, u32 n, volatile u32*) { return {buffer(tile, n)}; }
+    DEVICE SharedVector wait(u32 tile, u32 n, volatile u32*) { return {buffer(tile, n), PITCH}; }
     DEVICE void next() {}
     DEVICE void skip(u32) {}
     template <int WORDS> DEVICE void put(u32 tile, u32 n, u32 row, u32 byte, const u32 (&w)[WORDS]) {
@@ -127,21 +139,21 @@ template <int FIRST, int ROW, class S> struct LocalExchange {
 // of the block's units of one row, which it sends in packets of 16 bytes: what takes time is the number of packets.
 template <int FIRST, int ROW, class S> struct ClusterExchange {
     static constexpr bool IN_SHARED = true, THROUGH_GLOBAL = false, CAN_FAIL = true, PACKETS = true;
-    static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
+    static constexpr int PITCH = vector_pitch(ROW), VECTOR = S::TILE * PITCH;
     static constexpr int OWN_ROW = ROW / S::CAPACITY * S::UNITS;  // bytes of a row that the block publishes
-    static constexpr int FIXED_BYTES = TILE * OWN_ROW, TILE_BYTES = 2 * VECTOR + 128, SUM_BUFFERS = 2;
+    static constexpr int FIXED_BYTES = S::TILE * OWN_ROW, TILE_BYTES = 2 * VECTOR + 128, SUM_BUFFERS = 2;
     static constexpr u32 MOST_BLOCKS = 16;
     static_assert(S::UNITS == 32 && S::CELLS == 1, "a warp has a row");
-    const Group group;
+    const Group<S> group;
     u8* gathered;  // the block's part of the rows
     u8* memory;
     u32 stride;
     u32 blocks;
     Patience patience;
 
-    DEVICE ClusterExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride, Patience patience)
+    DEVICE ClusterExchange(const Group<S>& group, u8* fixed, u8* per_tile, u32 stride, Patience patience)
         : group(group), gathered(fixed), memory(per_tile), stride(stride), blocks(cluster_size()), patience(patience) {}
-    DEVICE static u32 pitch(const Group&) { return PITCH; }
+    DEVICE static u32 pitch(const Group<S>&) { return PITCH; }
     DEVICE u8* buffer(u32 tile, u32 n) const { return memory + tile * stride + ((n - FIRST) & 1) * VECTOR; }
     DEVICE u64* barrier(u32 tile, u32 n) const {
         return reinterpret_cast<u64*>(memory + tile * stride + 2 * VECTOR) + ((n - FIRST) & 1);
@@ -162,7 +174,7 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
     DEVICE SharedVector wait(u32 tile, u32 n, volatile u32* failed) {
         if (int(n) >= FIRST)
             patience.until([&] { return mbarrier_test(barrier(tile, n), ((n - FIRST) >> 1) & 1); }, failed);
-        return {buffer(tile, n)};
+        return {buffer(tile, n), PITCH};
     }
     DEVICE void next() {}
     DEVICE void skip(u32) {}
@@ -214,21 +226,22 @@ template <int FIRST, int ROW, class S> struct ClusterExchange {
 template <int FIRST, int ROW, class S> struct GridExchange {
     static constexpr bool IN_SHARED = false, THROUGH_GLOBAL = true, CAN_FAIL = true, PACKETS = false;
     static constexpr int FIXED_BYTES = 0, TILE_BYTES = 0, SUM_BUFFERS = 2;
-    const Group group;
+    const Group<S> group;
     Patience patience;
     Walk published_at;  // the group's rows of the vector that this step publishes; it waits for the one before
 
-    DEVICE GridExchange(const Group& group, u8*, u8*, u32, Patience patience)
+    DEVICE GridExchange(const Group<S>& group, u8*, u8*, u32, Patience patience)
         : group(group), patience(patience),
           published_at(group.global.slot_bytes, u64(group.first_sequence) * group.row_bytes, group.global.reverse,
                        group.global.seq_len) {
         if (FIRST == 1) published_at.next();
     }
-    DEVICE static u32 pitch(const Group& group) { return group.row_bytes; }
+    DEVICE static u32 pitch(const Group<S>& group) { return group.row_bytes; }
     DEVICE void begin() {}
-    DEVICE u64 rows_of(u32 tile) const { return u64(tile) * (TILE * group.row_bytes); }
+    DEVICE u64 rows_of(u32 tile) const { return u64(tile) * (S::TILE * group.row_bytes); }
     DEVICE PolledVector wait(u32 tile, u32 n, volatile u32* failed) {
-        return {published_at.in<u8>(group.global.data, rows_of(tile) - published_at.stride), group.sequences(tile), int(n) >= FIRST, patience, failed};
+        return {published_at.in<u8>(group.global.data, rows_of(tile) - published_at.stride), group.row_bytes, group.sequences(tile),
+                int(n) >= FIRST, patience, failed};
     }
     DEVICE void next() { published_at.next(); }
     DEVICE void skip(u32 vectors) { published_at.skip(vectors); }
@@ -248,14 +261,14 @@ template <int FIRST, int ROW, class S> struct GridExchange {
 // The same, but the block gathers a vector in its shared memory first: for exact products, whose threads need all of it.
 template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<FIRST, ROW, S> {
     using Base = GridExchange<FIRST, ROW, S>;
-    static constexpr int PITCH = vector_pitch(ROW), VECTOR = TILE * PITCH;
+    static constexpr int PITCH = vector_pitch(ROW), VECTOR = S::TILE * PITCH;
     static constexpr int FIXED_BYTES = VECTOR, TILE_BYTES = 0, SUM_BUFFERS = 1;
     u8* stage;
     u32 divisor;  // pieces of a row, inverted
 
-    DEVICE StagedGridExchange(const Group& group, u8* fixed, u8* per_tile, u32 stride, Patience patience)
+    DEVICE StagedGridExchange(const Group<S>& group, u8* fixed, u8* per_tile, u32 stride, Patience patience)
         : Base(group, fixed, per_tile, stride, patience), stage(fixed), divisor(inverse(group.row_bytes / PIECE)) {}
-    DEVICE static u32 pitch(const Group&) { return PITCH; }
+    DEVICE static u32 pitch(const Group<S>&) { return PITCH; }
     // n / pieces for n < 2^16 by a multiplication: an integer division takes some 40 instructions.
     DEVICE static u32 inverse(u32 pieces) { return 0xffffffffu / pieces + 1; }
     DEVICE u32 row_of(u32 piece) const { return u32(u64(piece) * divisor >> 32); }
@@ -295,7 +308,7 @@ template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<
             }
         }
         __syncthreads();
-        return {stage};
+        return {stage, PITCH};
     }
 };
 
@@ -303,7 +316,7 @@ template <int FIRST, int ROW, class S> struct StagedGridExchange : GridExchange<
 template <template <int, int, class> class X, int FIRST, int ROW, class S>
 DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
     using Exchange = X<FIRST, ROW, S>;
-    const Group& group = exchange.group;
+    const Group<S>& group = exchange.group;
     const GlobalVectors& global = group.global;
     const u8* const first = global.data + (global.reverse ? u64(global.seq_len - 1) * global.slot_bytes : 0) +
                             u64(group.first_sequence) * group.row_bytes;  // vector 0
@@ -315,7 +328,7 @@ DEVICE void fill_shared_vectors(X<FIRST, ROW, S>& exchange) {
             u8* const base = exchange.buffer(tile, buffer);
             uint4 v = make_uint4(0, 0, 0, 0);
             if (FIRST == 1 && buffer == 0 && row < rows && piece < pieces)
-                v = *reinterpret_cast<const uint4*>(first + (tile * TILE + row) * group.row_bytes + piece * PIECE);
+                v = *reinterpret_cast<const uint4*>(first + (tile * S::TILE + row) * group.row_bytes + piece * PIECE);
             reinterpret_cast<uint4*>(base)[at] = v;
         }
     }

@@ -67,7 +67,7 @@ template <class E, int G> struct BackwardMatrix {
 
 // Products of a tile in shared memory, in PARTS parts of k. Three rows take the place of four, so that a part of a unit is one
 // access; the padding spreads a warp's stores over the banks.
-template <int ROWS, int UNITS, int PARTS> struct PartialSums {
+template <int ROWS, int UNITS, int PARTS, int TILE> struct PartialSums {
     static constexpr int WIDTH = ROWS == 1 ? 1 : 4;
     static constexpr int ROW = (UNITS + (ROWS == 1 ? 4 : 1)) * WIDTH;  // floats of a sequence
     static constexpr int BYTES = (PARTS * TILE * ROW * 4 + 127) / 128 * 128;
@@ -118,12 +118,14 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
     static constexpr int SHARED_BYTES = S::WARPS * S::SHARED_BLOCKS * FRAGMENTS * 32 * 16;
     static constexpr int REGISTER_BYTES = S::WARPS * IN_REGISTERS * FRAGMENTS * 32 * 16;
     static constexpr int PARTS = S::K_SPLIT;
+    static constexpr int N = S::TILE / COLUMNS;     // mma that share a fragment of the matrix, 8 sequences each
     // Independent chains of sums, so that an mma need not wait for the one before.
-    static constexpr int CHAINS = GROUPS * TILES >= 4 ? 1 : GROUPS * TILES >= 2 ? 2 : 4;
+    static constexpr int CHAINS = GROUPS * TILES * N >= 4 ? 1 : GROUPS * TILES * N >= 2 ? 2 : 4;
     static_assert(ROWS == 1 || ROWS == 3 || ROWS == 4, "rows of a unit");
     static_assert(GROUPS * 8 * LANE_UNITS * (S::WARPS / S::K_SPLIT) == S::UNITS, "units do not divide");
     static_assert(CHUNKS * S::K_SPLIT * CHUNK == K * int(sizeof(E)), "k does not divide");
     static_assert(IN_REGISTERS > 0, "registers first");
+    static_assert(N * COLUMNS == S::TILE, "sequences do not divide");
 
     static constexpr u32 IDLE = 0xffffffffu;
 
@@ -150,24 +152,25 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
 
     // Partial sums of this block's rows with the vector of a tile.
     template <class Vector, class Sums> DEVICE void multiply(const Vector& vector, u32, const uint4* shared, const Sums& sums) {
-        constexpr int FETCH = CHUNKS < Vector::TOGETHER ? CHUNKS : Vector::TOGETHER;
+        constexpr int MOST = Vector::TOGETHER / N, FETCH = CHUNKS < MOST ? CHUNKS : MOST;
         if (used == IDLE) return;
         const u32 lane = lane_id(), part = k_part();
-        float acc[CHAINS][GROUPS][TILES][4];
+        float acc[N][CHAINS][GROUPS][TILES][4];
 #pragma unroll
-        for (int i = 0; i < CHAINS * GROUPS * TILES * 4; ++i)
-            acc[i / (GROUPS * TILES * 4)][i / (TILES * 4) % GROUPS][i / 4 % TILES][i % 4] = 0.0f;
+        for (int i = 0; i < N * CHAINS * GROUPS * TILES * 4; ++i)
+            acc[i / (CHAINS * GROUPS * TILES * 4)][i / (GROUPS * TILES * 4) % CHAINS][i / (TILES * 4) % GROUPS][i / 4 % TILES][i % 4] = 0.0f;
 #pragma unroll
         for (int first = 0; first < CHUNKS; first += FETCH) {
-            uint4 b[FETCH];
-            vector.template fetch<FETCH, S::K_SPLIT * CHUNK>(b, lane / 4, offset + first * S::K_SPLIT * CHUNK,
-                                                             used - min(used, u32(first)));
+            uint4 b[N][FETCH];
+            vector.template fetch<N, FETCH, S::K_SPLIT * CHUNK>(b, lane / 4, offset + first * S::K_SPLIT * CHUNK,
+                                                                used - min(used, u32(first)));
 #pragma unroll
             for (int i = 0; i < FETCH; ++i) {
                 const int c = first + i;
                 if (c >= CHUNKS) continue;
                 if (u32(c) >= used) continue;
-                const uint4 v = to_operand(Math{}, b[i]);
+#pragma unroll
+                for (int n = 0; n < N; ++n) b[n][i] = to_operand(Math{}, b[n][i]);
 #pragma unroll
                 for (int group = 0; group < GROUPS; ++group) {
                     const int block = c * GROUPS + group;
@@ -175,36 +178,44 @@ template <class Math, int ROWS, int K, class S> struct MmaProduct {
                     for (int step = 0; step < 2; ++step)
 #pragma unroll
                         for (int tile = 0; tile < TILES; ++tile) {
-                            float(&d)[4] = acc[(c * 2 + step) % CHAINS][group][tile];
-                            const u32 b0 = step ? v.z : v.x, b1 = step ? v.w : v.y;
+                            const auto multiply_all = [&](const u32(&fragment)[4]) {
+#pragma unroll
+                                for (int n = 0; n < N; ++n) {
+                                    const uint4 v = b[n][i];
+                                    const u32 b0 = step ? v.z : v.x, b1 = step ? v.w : v.y;
+                                    mma_chunk_step(Math{}, acc[n][(c * 2 + step) % CHAINS][group][tile], fragment, b0, b1);
+                                }
+                            };
                             if (block < IN_REGISTERS) {
-                                mma_chunk_step(Math{}, d, a[block < IN_REGISTERS ? block : 0][tile][step], b0, b1);
+                                multiply_all(a[block < IN_REGISTERS ? block : 0][tile][step]);
                             } else {
                                 const uint4 s = shared[place(block - IN_REGISTERS, tile, step)];
                                 const u32 fragment[4] = {s.x, s.y, s.z, s.w};
-                                mma_chunk_step(Math{}, d, fragment, b0, b1);
+                                multiply_all(fragment);
                             }
                         }
                 }
             }
         }
 #pragma unroll
-        for (int group = 0; group < GROUPS; ++group)
+        for (int n = 0; n < N; ++n)
 #pragma unroll
-            for (int j = 0; j < LANE_UNITS; ++j)
+            for (int group = 0; group < GROUPS; ++group)
 #pragma unroll
-                for (int s = 0; s < 2; ++s) {
-                    float v[ROWS];
+                for (int j = 0; j < LANE_UNITS; ++j)
 #pragma unroll
-                    for (int row = 0; row < ROWS; ++row) {
-                        const int tile = FOUR ? row / 2 : row == 2 ? TILES - 1 : ROWS == 3 ? j : 0;
-                        const int half = FOUR ? row % 2 : row == 2 ? j : ROWS == 3 ? row : j;
-                        v[row] = acc[0][group][tile][half * 2 + s];
+                    for (int s = 0; s < 2; ++s) {
+                        float v[ROWS];
 #pragma unroll
-                        for (int chain = 1; chain < CHAINS; ++chain) v[row] += acc[chain][group][tile][half * 2 + s];
+                        for (int row = 0; row < ROWS; ++row) {
+                            const int tile = FOUR ? row / 2 : row == 2 ? TILES - 1 : ROWS == 3 ? j : 0;
+                            const int half = FOUR ? row % 2 : row == 2 ? j : ROWS == 3 ? row : j;
+                            v[row] = acc[n][0][group][tile][half * 2 + s];
+#pragma unroll
+                            for (int chain = 1; chain < CHAINS; ++chain) v[row] += acc[n][chain][group][tile][half * 2 + s];
+                        }
+                        sums.put(part, n * COLUMNS + 2 * (lane % 4) + s, unit_of(group, j), v);
                     }
-                    sums.put(part, 2 * (lane % 4) + s, unit_of(group, j), v);
-                }
     }
 
   private:
@@ -299,14 +310,14 @@ template <int ROWS, int K, class S> struct ExactProduct {
 #pragma unroll
             for (int first = 0; first < PIECES; first += FETCH) {
                 if (u32(first) >= used) continue;
-                uint4 b[FETCH];
-                vector.template fetch<FETCH, SPLIT * PIECE>(b, sequence, sequence * pitch + offset + first * SPLIT * PIECE,
-                                                            PIECES - first);
+                uint4 b[1][FETCH];
+                vector.template fetch<1, FETCH, SPLIT * PIECE>(b, sequence, sequence * pitch + offset + first * SPLIT * PIECE,
+                                                               PIECES - first);
 #pragma unroll
                 for (int i = 0; i < FETCH; ++i) {
                     if (first + i >= PIECES) continue;
-                    const float v[4] = {__uint_as_float(b[i].x), __uint_as_float(b[i].y), __uint_as_float(b[i].z),
-                                        __uint_as_float(b[i].w)};
+                    const float v[4] = {__uint_as_float(b[0][i].x), __uint_as_float(b[0][i].y), __uint_as_float(b[0][i].z),
+                                        __uint_as_float(b[0][i].w)};
 #pragma unroll
                     for (int j = 0; j < 4; ++j)
 #pragma unroll

@@ -58,22 +58,31 @@ fn tiles_that_end_early_agree() {
         }
     }
 
-    let shape = RnnShape { seq_len: 6, batch: 19 };
-    // The longest of each tile of 8: in order, in reverse order, the same, all at the first step but one.
+    // The longest of each tile: in order, in reverse order, the same, all at the first step but one.
     let longest: [[u32; 3]; 5] = [[6, 4, 1], [2, 5, 6], [3, 3, 3], [1, 1, 1], [1, 5, 1]];
     for (index, longest) in longest.into_iter().enumerate() {
-        let lengths: Vec<u32> = (0..19u32).map(|b| longest[b as usize / 8].min(1 + (b * 5 + 5) % 6).max(1)).collect();
+        // Three tiles of 8 sequences or of 16, of which three are in the last.
+        let lengths = [8, 16].map(|tile| {
+            let longest =
+                (0..2 * tile + 3).map(|b| longest[b as usize / tile as usize].min(1 + (b * 5 + 5) % 6).max(1));
+            longest.collect::<Vec<u32>>()
+        });
         for (number, cell) in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru].into_iter().enumerate() {
             let hold = (index + number) % 2 == 0;
-            let problem = problem(cell, Direction::Bidirectional, shape, lengths.clone(), hold);
             let seed = (index + number) as u64;
-            check::<f32>("block", &problem, seed);
-            check::<f32>("grid", &problem, seed);
-            let mut problem = problem.recipe.judged_in(fused_rnn::DType::Bf16).problem();
-            problem.inputs.lengths = Some(lengths.clone());
+            let [small, large] = lengths.clone().map(|lengths| {
+                let shape = RnnShape { seq_len: 6, batch: lengths.len() };
+                let exact = problem(cell, Direction::Bidirectional, shape, lengths.clone(), hold);
+                let mut rounded = exact.recipe.clone().judged_in(fused_rnn::DType::Bf16).problem();
+                rounded.inputs.lengths = Some(lengths);
+                (exact, rounded)
+            });
+            check::<f32>("block", &small.0, seed);
+            check::<f32>("grid", &small.0, seed);
             for family in ["block", "cluster", "grid"] {
-                check::<half::bf16>(family, &problem, seed);
+                check::<half::bf16>(family, &small.1, seed);
             }
+            check::<half::bf16>("grid", &large.1, seed);
         }
     }
 }
@@ -86,12 +95,14 @@ fn ended_tiles_cost_next_to_nothing() {
     use fused_rnn::backend::cuda::ptx::{Ptx, PtxStream, Schedule};
     use fused_rnn::backend::cuda::{CudaBackend, Staged};
 
-    fn check<E: Number>(family: &str, capacity: u32, direction: Direction, resident: u32) {
-        let kernels =
-            ["forward", "backward"].map(|pass| format!("persistent_{pass}_lstm_{}_{family}_{capacity}", E::DTYPE));
-        let shape = RnnShape { seq_len: 16, batch: 16 };
+    /// `names`: what follows the family in the names of the kernels, forward and backward. `tile`: sequences that end together.
+    fn check<E: Number>(family: &str, names: [&str; 2], tile: usize, direction: Direction, resident: u32) {
+        let [forward, backward] = names;
+        let kernels = [("forward", forward), ("backward", backward)]
+            .map(|(pass, name)| format!("persistent_{pass}_lstm_{}_{family}_{name}", E::DTYPE));
+        let shape = RnnShape { seq_len: 16, batch: 2 * tile };
         let count = |lengths: [u32; 2]| -> [f64; 2] {
-            let lengths = (0..16).map(|b| lengths[b / 8]).collect();
+            let lengths = (0..2 * tile).map(|b| lengths[b / tile]).collect();
             let problem = problem(CellKind::Lstm, direction, shape, lengths, false);
             let device = Ptx::new(Schedule::default()).expect("valid").with_resident_limit(resident);
             let device = Arc::new(device);
@@ -121,10 +132,11 @@ fn ended_tiles_cost_next_to_nothing() {
         return;
     }
     for direction in [Direction::Forward, Direction::Reverse] {
-        check::<half::bf16>("block", 64, direction, 64);
-        check::<half::bf16>("cluster", 512, direction, 64);
-        // Both tiles in one group, or each in a group of its own.
-        check::<half::bf16>("grid", 1024, direction, 4);
-        check::<f32>("grid", 512, direction, 64);
+        check::<half::bf16>("block", ["64"; 2], 8, direction, 64);
+        check::<half::bf16>("cluster", ["512"; 2], 8, direction, 64);
+        // Both tiles in one group, backward as four of 8 sequences; or each in a group of its own.
+        check::<half::bf16>("grid", ["1024_16", "1024"], 16, direction, 4);
+        check::<half::bf16>("grid", ["1024"; 2], 8, direction, 8);
+        check::<f32>("grid", ["512"; 2], 8, direction, 64);
     }
 }

@@ -22,3 +22,5 @@ mod ptx_catalog;
 #[cfg(feature = "emulated")]
 mod raw_pointers;
 mod reference;
+#[cfg(feature = "emulated")]
+mod tiles;

@@ -309,7 +309,7 @@ mod cuda {
         if let Some(launch) = &time_loop.persistent {
             let _ = writeln!(
                 text,
-                "           {}: {} blocks of {} threads{} (the GPU holds {}), {} tile{} of 8 sequences each; a block keeps {} KiB of \
+                "           {}: {} blocks of {} threads{} (the GPU holds {}), {} tile{} of {} sequences each; a block keeps {} KiB of \
                  the recurrent weights, {} KiB of shared memory",
                 launch.kernel,
                 launch.blocks,
@@ -318,6 +318,7 @@ mod cuda {
                 launch.resident_blocks,
                 launch.tiles,
                 if launch.tiles == 1 { "" } else { "s" },
+                launch.tile_sequences,
                 launch.resident_bytes / 1024,
                 launch.shared_bytes / 1024,
             );

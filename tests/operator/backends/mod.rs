@@ -171,6 +171,13 @@ mod emulated {
         Staged::new(CudaBackend::with_options(device.into(), EmulatedStream, options))
     }
 
+    /// The grid family on a GPU that holds so few blocks that groups have many sequences, and tiles 16.
+    pub fn on_few_blocks<E: Number>(seed: u64) -> Staged<E, Emulated> {
+        let device = Emulated::new(Schedule { seed, starve: seed > 0 }).expect("valid").with_resident_limit(8);
+        let options = CudaOptions { family: FamilyChoice::Prefer(Family::Grid), ..CudaOptions::default() };
+        Staged::new(CudaBackend::with_options(device.into(), EmulatedStream, options))
+    }
+
     /// In random orders of threads, one warp or block lagging.
     pub fn shuffled<E: Number>(family: Family, seed: u64) -> Staged<E, Emulated> {
         with(FamilyChoice::Prefer(family), Schedule { seed, starve: true })
@@ -217,6 +224,15 @@ properties_of_16_bits!(
     emulated_grid_bf16,
     half::bf16,
     super::emulated::preferring(fused_rnn::backend::cuda::Family::Grid)
+);
+#[cfg(feature = "emulated")]
+properties_of_16_bits!(suite, emulated_few_blocks_bf16, half::bf16, super::emulated::on_few_blocks(0));
+#[cfg(feature = "emulated")]
+suite!(
+    shuffled_few_blocks_f16,
+    half::f16,
+    super::emulated::on_few_blocks(6),
+    [agrees, agrees_at_large_sizes, padding_does_not_matter, gives_the_same_bits_every_time]
 );
 #[cfg(feature = "emulated")]
 suite!(shuffled_step_f32, f32, super::emulated::shuffled(fused_rnn::backend::cuda::Family::Step, 1), [agrees]);

@@ -14,7 +14,10 @@ pub struct PlantedBug {
     pub survives: Option<&'static str>,
 }
 
-/// What is run to find a bug: element type, the family of kernels that compute the time loop, or `operations` for the suite of the
+/// The grid family where groups have more than 8 sequences, so that tiles of 16 are computed.
+pub const WIDE: &str = "wide grid";
+
+/// What is run to find a bug: element type, the family of kernels that compute the time loop, or [`WIDE`], or `operations` for the suite of the
 /// operations of models, and whether the kernels are built with AddressSanitizer, which alone sees reads beyond the end whose values
 /// nobody uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -526,8 +529,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent/exchange.cuh",
         "grid, exact: no barrier after a vector is gathered",
-        "        __syncthreads();\n        return {stage};",
-        "        return {stage};",
+        "        __syncthreads();\n        return {stage, PITCH};",
+        "        return {stage, PITCH};",
     )
     .family("grid"),
     bug(
@@ -574,7 +577,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
         "persistent/exchange.cuh",
         "cluster: bytes of a whole tile are waited for",
         "group.sequences(tile) * group.row_bytes);",
-        "TILE * group.row_bytes);",
+        "S::TILE * group.row_bytes);",
     )
     .bf16()
     .family("cluster"),
@@ -612,11 +615,59 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "persistent/product.cuh",
         "only the first chain of sums",
-        "for (int chain = 1; chain < CHAINS; ++chain) v[row] += acc[chain]",
-        "for (int chain = CHAINS; chain < CHAINS; ++chain) v[row] += acc[chain]",
+        "for (int chain = 1; chain < CHAINS; ++chain) v[row] += acc[n][chain]",
+        "for (int chain = CHAINS; chain < CHAINS; ++chain) v[row] += acc[n][chain]",
     )
     .bf16()
     .family("block"),
+    bug(
+        "persistent/product.cuh",
+        "wide: the second half of a tile is multiplied with the first one's vector",
+        "const uint4 v = b[n][i];",
+        "const uint4 v = b[0][i];",
+    )
+    .bf16()
+    .family(WIDE),
+    bug(
+        "persistent/product.cuh",
+        "wide: the sums of the second half take the place of the first one's",
+        "sums.put(part, n * COLUMNS + 2 * (lane % 4) + s,",
+        "sums.put(part, 2 * (lane % 4) + s,",
+    )
+    .bf16()
+    .family(WIDE),
+    bug(
+        "persistent/exchange.cuh",
+        "wide: sequences of the second half that are beyond the batch are waited for",
+        "n == 0 || row + n * COLUMNS < rows ? count : 0;",
+        "count;",
+    )
+    .bf16()
+    .family(WIDE),
+    bug(
+        "persistent/exchange.cuh",
+        "wide: only the first half of a tile is waited for",
+        "if (has_sentinel(out[n][i])) {",
+        "if (n == 0 && has_sentinel(out[n][i])) {",
+    )
+    .bf16()
+    .family(WIDE),
+    bug(
+        "persistent/ahead.cuh",
+        "wide: a tile ends with the first half of its sequences",
+        "longest(from, min(end, from + S::TILE), back);",
+        "longest(from, min(end, from + 8), back);",
+    )
+    .bf16()
+    .family(WIDE),
+    bug(
+        "ended.cu",
+        "wide: tiles of 8 sequences have ended",
+        "const u32 first = b / tile * tile, end = min(first + tile, batch);",
+        "const u32 first = b / 8 * 8, end = min(first + 8, batch);",
+    )
+    .bf16()
+    .family(WIDE),
     bug(
         "persistent/product.cuh",
         "grid, exact: one piece of k too few",

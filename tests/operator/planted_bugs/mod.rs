@@ -27,11 +27,11 @@ use crate::common::{Number, Recipe};
 use crate::operations;
 use fused_rnn::backend::cuda::compile::{Sources, Unit};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
-use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, FamilyChoice, Staged, catalog};
+use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, Family, FamilyChoice, Staged, catalog};
 use fused_rnn::cell::{Activation, Activations, CellKind};
 use fused_rnn::rnn::GruReset;
 use fused_rnn::{DType, Device};
-use list::{PLANTED_BUGS, Place, PlantedBug};
+use list::{PLANTED_BUGS, Place, PlantedBug, WIDE};
 
 /// Files of the kernels that the suite of the operations runs.
 const OPERATIONS: [&str; 11] = [
@@ -100,6 +100,21 @@ where
     Ok(())
 }
 
+/// The same with batches for tiles of 16 sequences.
+fn many_sequences(mut recipe: Recipe, index: usize) -> Recipe {
+    recipe.shape.batch = [9, 16, 17, 33, 15, 31][index % 6];
+    recipe.descriptor.activations = Activations::default();
+    recipe
+}
+
+/// Blocks of the grid family that the GPU holds: one group or two for a direction, so that groups have more than 8 sequences.
+fn few_blocks(recipe: &Recipe, index: usize) -> u32 {
+    let d = &recipe.descriptor;
+    let units = catalog::persistent().iter().find(|kernel| kernel.tile > 8).map_or(16, |kernel| kernel.units);
+    let groups = if recipe.shape.batch > 16 && index % 4 < 2 { 2 } else { 1 };
+    (d.hidden_size.next_multiple_of(32) * d.num_directions()) as u32 / units * groups
+}
+
 fn look<E: Number>(family: &str) -> Result<(), String>
 where
     Device: From<CudaBackend<E, Emulated>>,
@@ -113,15 +128,21 @@ where
         let (seed, starve) = SCHEDULES[index % SCHEDULES.len()];
         // Each problem has seeds of its own, so that a race gets many chances.
         let schedule = Schedule { seed: if seed == 0 { 0 } else { seed + 4 * index as u64 }, starve };
-        let recipe = if family == "step" { recipe } else { usual(recipe) }.judged_in(E::DTYPE);
-        look_at::<E>(&recipe, &options(family), schedule)
+        let recipe = match family {
+            "step" => recipe,
+            WIDE => many_sequences(usual(recipe), index),
+            _ => usual(recipe),
+        };
+        let recipe = recipe.judged_in(E::DTYPE);
+        let device = Emulated::new(schedule).map_err(|e| e.to_string())?;
+        let device = if family == WIDE { device.with_resident_limit(few_blocks(&recipe, index)) } else { device };
+        look_at::<E>(&recipe, &options(family), device)
             .map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
     }
     Ok(())
 }
 
-fn look_at<E: Number>(recipe: &Recipe, options: &CudaOptions, schedule: Schedule) -> Result<(), String> {
-    let device = Emulated::new(schedule).map_err(|e| e.to_string())?;
+fn look_at<E: Number>(recipe: &Recipe, options: &CudaOptions, device: Emulated) -> Result<(), String> {
     let backend = Staged::new(CudaBackend::<E, _>::with_options(device.into(), EmulatedStream, options.clone()));
     let (problem, truth) = &*settled(recipe);
     let (d, shape, inputs, gradients) =
@@ -172,7 +193,7 @@ fn look_at<E: Number>(recipe: &Recipe, options: &CudaOptions, schedule: Schedule
 }
 
 fn options(family: &str) -> CudaOptions {
-    let family = family.parse().expect("a family's name");
+    let family = if family == WIDE { Family::Grid } else { family.parse().expect("a family's name") };
     CudaOptions { family: FamilyChoice::Prefer(family), ..CudaOptions::default() }
 }
 

@@ -150,7 +150,7 @@ mirrored! {
     EndedForwardParams {
         layer: ForwardParams,
         reverse: u32,
-        unused: u32,
+        tile: u32,
     }
     BackwardDirection {
         cell: CellOptions,
@@ -203,7 +203,7 @@ mirrored! {
     EndedBackwardParams {
         layer: BackwardParams,
         slots: u32,
-        unused: u32,
+        tile: u32,
     }
     Rows {
         data: DevicePtr,

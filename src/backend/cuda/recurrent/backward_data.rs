@@ -151,7 +151,7 @@ impl<D: Device> Engine<'_, D> {
             }
             if params.lengths != DevicePtr::NULL {
                 let slots = gradient_slots(descriptor.cell) as u32;
-                let params = EndedBackwardParams { layer: *params, slots, unused: 0 };
+                let params = EndedBackwardParams { layer: *params, slots, tile: persistent.about.tile };
                 self.run(&persistent.ended, &self.elementwise(h, b, self.directions()), &params)?;
             }
             let params = PersistentBackwardParams {

@@ -1,7 +1,7 @@
 //! Choice of the kernel family of the time loop, with its reasons.
 
 use super::super::device::{Device, Launch};
-use super::super::images::catalog::{self, Exchange, PERSISTENT_TILE, PersistentKernel};
+use super::super::images::catalog::{self, Exchange, PersistentKernel};
 use super::super::kernel::launch::{Kernel, Params};
 use super::super::kernel::params::{
     EndedBackwardParams, EndedForwardParams, PersistentBackwardParams, PersistentForwardParams, SavedGates,
@@ -158,16 +158,22 @@ fn find<D: Device, P: Persistent>(
         return Ok(Err(format!("persistent kernels do not take {option}")));
     }
     let cell = descriptor.cell.spec().name;
-    let of_family: Vec<_> = catalog::persistent()
+    let mut of_family: Vec<_> = catalog::persistent()
         .into_iter()
         .filter(|k| k.family == exchange && k.forward == P::FORWARD && k.cell == cell && k.math == math)
         .collect();
     if of_family.is_empty() {
         return Ok(Err(format!("there is no such kernel of the {cell} for {math}")));
     }
+    of_family.sort_by_key(|kernel| (kernel.capacity, kernel.tile));
     let compute = properties.compute_capability.0 * 10 + properties.compute_capability.1;
     let mut why = String::new();
+    let mut found: Option<PersistentLaunch<D, P>> = None;
     for about in of_family {
+        // The smallest that takes it; beside that, where a group would work on several tiles in turn, one of larger tiles.
+        if found.as_ref().is_some_and(|one| one.tiles == 1 || about.capacity > one.about.capacity) {
+            break;
+        }
         let hidden_size = descriptor.hidden_size;
         if hidden_size > about.capacity as usize {
             why = format!("hidden_size {hidden_size} is over {}", about.capacity);
@@ -185,12 +191,15 @@ fn find<D: Device, P: Persistent>(
         match geometry(device, descriptor, shape, &about, &kernel)? {
             Ok((launch, tiles, resident_blocks)) => {
                 let ended = Kernel::load(device, &format!("{}_{}", P::ENDED, about.element()))?;
-                return Ok(Ok(PersistentLaunch { kernel, ended, about, launch, tiles, resident_blocks }));
+                let ns = |about: &PersistentKernel, tiles| persistent_ns(properties, descriptor, about, tiles);
+                if found.as_ref().is_none_or(|one| ns(&about, tiles) < ns(&one.about, one.tiles)) {
+                    found = Some(PersistentLaunch { kernel, ended, about, launch, tiles, resident_blocks });
+                }
             }
             Err(reason) => why = reason,
         }
     }
-    Ok(Err(why))
+    Ok(found.ok_or(why))
 }
 
 /// A slot of the exchanged vectors must be smaller than 4 GiB.
@@ -212,7 +221,7 @@ fn geometry<D: Device, P: Persistent>(
     kernel: &Kernel<D, P>,
 ) -> Result<Result<Geometry, String>> {
     let properties = device.properties();
-    let batch_tiles = shape.batch.div_ceil(PERSISTENT_TILE as usize) as u32;
+    let batch_tiles = shape.batch.div_ceil(about.tile as usize) as u32;
     let blocks = about.blocks(descriptor.hidden_size as u32);
     let directions = descriptor.num_directions() as u32;
     if about.family == Exchange::Grid && !properties.cooperative {
@@ -261,8 +270,9 @@ fn geometry<D: Device, P: Persistent>(
     match first {
         Some(geometry) if about.family != Exchange::Grid => Ok(Ok(geometry)),
         _ => Ok(Err(format!(
-            "the GPU cannot hold {blocks} blocks for each of {directions} direction{} and their share of {batch_tiles} tiles of {PERSISTENT_TILE} sequences at once",
+            "the GPU cannot hold {blocks} blocks for each of {directions} direction{} and their share of {batch_tiles} tiles of {} sequences at once",
             if directions == 1 { "" } else { "s" },
+            about.tile,
         ))),
     }
 }

@@ -150,7 +150,8 @@ impl<D: Device> Engine<'_, D> {
                 if params.lengths == DevicePtr::NULL || !any {
                     return Ok(());
                 }
-                let params = EndedForwardParams { layer: *params, reverse: reverse.into(), unused: 0 };
+                let params =
+                    EndedForwardParams { layer: *params, reverse: reverse.into(), tile: persistent.about.tile };
                 self.run(&persistent.ended, &self.elementwise(layout.stride, b, self.directions()), &params)
             };
             ended(true)?;

@@ -36,8 +36,10 @@ pub struct PersistentReport {
     pub cluster: u32,
     /// Blocks that the device holds at a time.
     pub resident_blocks: u32,
-    /// Tiles of eight sequences that a group of blocks works on one after another.
+    /// Tiles of sequences that a group of blocks works on one after another.
     pub tiles: u32,
+    /// Sequences of a tile, which go through a step in one pass.
+    pub tile_sequences: u32,
     /// Bytes of the recurrent weights that a block keeps in registers and shared memory.
     pub resident_bytes: u32,
     /// Dynamic shared memory of a block, bytes.
@@ -58,6 +60,7 @@ impl TimeLoopReport {
                 cluster: persistent.launch.cluster,
                 resident_blocks: persistent.resident_blocks,
                 tiles: persistent.tiles,
+                tile_sequences: persistent.about.tile,
                 resident_bytes: persistent.resident_bytes(),
                 shared_bytes: persistent.launch.shared_bytes,
             }),
