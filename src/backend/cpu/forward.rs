@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::Call;
-use super::cells::{ForwardRow, Options, Part};
+use super::cells::{self, ForwardRows, Options, Part, Sums};
 use super::gemm::gemv::Operand;
-use super::gemm::{Panels, Start};
+use super::gemm::{Panels, Start, Written};
 use super::geometry::Parts;
 use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
@@ -14,6 +14,7 @@ use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::Divide;
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
+use super::unit_groups::{ROWS_AT_ONCE, UnitGroups};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
 use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput, RnnShape};
@@ -25,6 +26,7 @@ struct Workspace<'a, E> {
     candidate_weights: &'a mut [E],
     projection: &'a mut [E],
     bias: &'a mut [E],
+    unit_bias: &'a mut [E],
     h: &'a mut [E],
     c: &'a mut [E],
     u: &'a mut [E],
@@ -59,6 +61,7 @@ impl<E: CpuElement> Call<'_, E> {
             candidate_weights: parts.next(space.candidate_weights),
             projection: parts.next(space.projection),
             bias: parts.next(space.bias),
+            unit_bias: parts.next(space.unit_bias),
             h: parts.next(space.output_state),
             c: parts.next(space.cell_state),
             u: parts.next(space.hidden_state),
@@ -172,23 +175,36 @@ impl<E: CpuElement> Call<'_, E> {
         let isa = self.isa;
         let width = g.layer_input(place.0);
         let training = self.plan.mode == ForwardMode::Training;
-        let recurrent = self.pack_state(weights.hidden_hidden, g.recurrent(), ws.recurrent_weights);
-        let candidate =
-            g.candidate().map(|part| self.pack_state(weights.hidden_hidden, part, &mut *ws.candidate_weights));
+        self.add_biases(weights, ws.bias);
+        let (bias, candidate_bias) = ws.bias.split_at(g.gate_rows);
+        let (unit_inputs, panels) = match self.sizes.groups {
+            Some(units) if units.take_inputs => {
+                (Some(self.pack_unit_inputs(units.sizes, weights, width, ws.input_weights)), None)
+            }
+            _ if g.of_gates => (None, None),
+            _ => {
+                let column = |column| self.used_row(weights.input_hidden, g.input_row(column), width);
+                (None, Some(self.pack_columns(width, g.gate_rows, ws.input_weights, column)))
+            }
+        };
+        let step = match self.sizes.groups {
+            Some(units) => {
+                let biases = (&*ws.bias, &mut *ws.unit_bias);
+                let out = &mut *ws.recurrent_weights;
+                Step::ByUnits(self.pack_units(units.sizes, weights, unit_inputs, out, biases))
+            }
+            None => Step::ByProducts {
+                recurrent: self.pack_state(weights.hidden_hidden, g.recurrent(), ws.recurrent_weights),
+                candidate: g
+                    .candidate()
+                    .map(|part| self.pack_state(weights.hidden_hidden, part, &mut *ws.candidate_weights)),
+            },
+        };
         if g.projected {
             self.pack_columns(g.hidden, g.output, ws.projection, |column| {
                 Some(&weights.projection[column * g.hidden..][..g.hidden])
             });
         }
-        self.add_biases(weights, ws.bias);
-        let (bias, candidate_bias) = ws.bias.split_at(g.gate_rows);
-
-        let panels = (!g.of_gates).then(|| {
-            self.pack_columns(width, g.gate_rows, ws.input_weights, |column| {
-                self.used_row(weights.input_hidden, g.input_row(column), width)
-            })
-        });
-
         for position in 0..g.batch {
             let sequence = sequences.at(position);
             let h = &mut ws.h[position * g.output..][..g.output];
@@ -203,8 +219,8 @@ impl<E: CpuElement> Call<'_, E> {
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
             options: self.options(place.1, weights),
-            recurrent,
-            candidate,
+            step,
+            input,
             projection: g.projected.then(|| Operand::Packed(Panels::new(&*ws.projection, g.hidden, g.output))),
             candidate_bias,
         };
@@ -217,8 +233,12 @@ impl<E: CpuElement> Call<'_, E> {
             let (base, count) = (steps.start * g.batch, steps.len() * g.batch);
             // Inference has room for one chunk, training for all.
             let first = if training { base } else { 0 };
-            let gates = &mut saved.gates[first * g.gate_width..][..count * g.gate_width];
+            let gates = match (training, unit_inputs) {
+                (false, Some(_)) => &mut [],
+                _ => &mut saved.gates[first * g.gate_width..][..count * g.gate_width],
+            };
             match panels {
+                None if unit_inputs.is_some() => {}
                 None => self.read_gates(place.1, sequences, rows, input, bias, &mut *gates, base),
                 Some(panels) => {
                     let product = RowsProduct {
@@ -248,7 +268,7 @@ impl<E: CpuElement> Call<'_, E> {
                 shared: &shared,
                 first: 0,
                 rows: g.batch,
-                gates: Steps::inner(gates, shape_of_chunk, g.gate_width),
+                gates: Steps::if_any(gates, shape_of_chunk, g.gate_width),
                 steps: steps.clone(),
                 cells: Steps::if_any(&mut *saved.cells, shape, g.others),
                 inputs: Steps::if_any(&mut *saved.inputs, shape, g.gate_rows),
@@ -326,6 +346,15 @@ impl<E: CpuElement> Call<'_, E> {
     }
 }
 
+/// How a step is computed.
+#[derive(Clone, Copy)]
+enum Step<'a, E> {
+    /// The products of all units, then their cells.
+    ByProducts { recurrent: RecurrentWeights<'a, E>, candidate: Option<RecurrentWeights<'a, E>> },
+    /// Some units after others.
+    ByUnits(UnitGroups<'a, E>),
+}
+
 /// What all threads of a time loop read.
 struct Shared<'a, E> {
     call: &'a Call<'a, E>,
@@ -333,8 +362,8 @@ struct Shared<'a, E> {
     place: (usize, usize),
     reverse: bool,
     options: Options<'a, E>,
-    recurrent: RecurrentWeights<'a, E>,
-    candidate: Option<RecurrentWeights<'a, E>>,
+    step: Step<'a, E>,
+    input: Rows<'a, E>,
     projection: Option<Operand<'a, E>>,
     candidate_bias: &'a [E],
 }
@@ -347,8 +376,8 @@ struct ForwardLoop<'a, 'y, E> {
     /// First position.
     first: usize,
     rows: usize,
-    /// Of these steps alone; the others are of all.
-    gates: Steps<'a, E>,
+    /// Of these steps alone; the others are of all. Absent where nothing needs them after a step.
+    gates: Option<Steps<'a, E>>,
     cells: Option<Steps<'a, E>>,
     inputs: Option<Steps<'a, E>>,
     unprojected: Option<Steps<'a, E>>,
@@ -358,7 +387,7 @@ struct ForwardLoop<'a, 'y, E> {
     /// State before and after each step.
     h: &'a mut [E],
     c: &'a mut [E],
-    /// Output before its projection; what a second product takes.
+    /// Output before its projection; what a second product takes; the new h while groups of units read the old one.
     u: &'a mut [E],
     /// Whether backward will follow.
     training: bool,
@@ -385,7 +414,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
             scratch,
         } = self;
         let at = share_steps(shared.sequences, first..first + rows, left, of);
-        let (gates, cells, inputs) = (gates.split(at), split_steps(cells, at), split_steps(inputs, at));
+        let (gates, cells, inputs) = (split_steps(gates, at), split_steps(cells, at), split_steps(inputs, at));
         let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
         let (h, c, u) = (split_state(h, at, rows), split_state(c, at, rows), split_state(u, at, rows));
         let scratch = share_scratch(scratch, left, of);
@@ -459,10 +488,24 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
     }
 
     fn step(&mut self, t: usize, rows: usize) {
-        let Shared { call, recurrent, candidate, candidate_bias, projection, .. } = *self.shared;
+        match self.shared.step {
+            Step::ByProducts { recurrent, candidate } => self.step_by_products(t, rows, recurrent, candidate),
+            Step::ByUnits(units) => self.step_by_units(t, rows, units),
+        }
+    }
+
+    fn step_by_products(
+        &mut self,
+        t: usize,
+        rows: usize,
+        recurrent: RecurrentWeights<'_, E>,
+        candidate: Option<RecurrentWeights<'_, E>>,
+    ) {
+        let Shared { call, candidate_bias, projection, .. } = *self.shared;
         let g = &call.geometry;
         let (width, hidden, output) = (g.gate_width, g.hidden, g.output);
-        let gates = self.gates.block(t - self.steps.start, rows);
+        let at = t - self.steps.start;
+        let gates = self.gates.as_mut().map_or(&mut [][..], |gates| gates.block(at, rows));
         if g.candidate == CandidateTerm::Apart {
             for row in gates.chunks_exact_mut(width) {
                 row[g.gate_rows..].copy_from_slice(candidate_bias);
@@ -474,7 +517,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             None => self.cells(t, rows, Part::Whole),
             Some(candidate) => {
                 self.cells(t, rows, Part::First);
-                let gates = self.gates.block(t - self.steps.start, rows);
+                let gates = self.gates.as_mut().map_or(&mut [][..], |gates| gates.block(at, rows));
                 // The product adds to the rows that hold `q`, so it reads a copy.
                 for row in 0..rows {
                     self.u[row * hidden..][..hidden].copy_from_slice(&gates[row * width + g.gate_rows..][..hidden]);
@@ -498,21 +541,94 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
     fn cells(&mut self, t: usize, rows: usize, part: Part) {
         let Shared { call, options, projection, .. } = *self.shared;
         let g = &call.geometry;
-        let (width, hidden, others) = (g.gate_width, g.hidden, g.others);
-        let gates = self.gates.block(t - self.steps.start, rows);
-        let to = if projection.is_some() { &mut *self.u } else { &mut *self.h };
-        for row in 0..rows {
-            ForwardRow {
-                options,
-                part,
-                training: self.training,
-                gates: &mut gates[row * width..][..width],
-                kept: self.inputs.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
-                h: &mut to[row * hidden..][..hidden],
-                c: &mut self.c[row * others..][..others],
-                c_kept: self.cells.as_mut().map_or(&mut [], |steps| steps.row(t, row)),
-            }
-            .run(g.cell, call.isa);
+        let at = t - self.steps.start;
+        ForwardRows {
+            options,
+            part,
+            training: self.training,
+            rows,
+            units: 0..g.hidden,
+            sums: None,
+            gates: self.gates.as_mut().map_or(&mut [], |gates| gates.block(at, rows)),
+            kept: self.inputs.as_mut().map_or(&mut [], |inputs| inputs.block(t, rows)),
+            h: if projection.is_some() { &mut *self.u } else { &mut *self.h },
+            c: &mut *self.c,
+            c_kept: self.cells.as_mut().map_or(&mut [], |cells| cells.block(t, rows)),
         }
+        .run(g.cell, call.isa);
     }
+
+    fn step_by_units(&mut self, t: usize, rows: usize, groups: UnitGroups<'_, E>) {
+        let Shared { call, sequences, options, input, .. } = *self.shared;
+        let (g, isa, sizes) = (&call.geometry, call.isa, groups.sizes);
+        let (hidden, others) = (g.hidden, g.others);
+        let at = t - self.steps.start;
+        let gates = self.gates.as_mut().map_or(&mut [][..], |gates| gates.block(at, rows));
+        let kept = self.inputs.as_mut().map_or(&mut [][..], |inputs| inputs.block(t, rows));
+        let c_kept = self.cells.as_mut().map_or(&mut [][..], |cells| cells.block(t, rows));
+        let (h, sums) = (&*self.h, &mut *self.scratch);
+        let none: &[E] = &[];
+        let (mut inputs, mut states) = ([none; ROWS_AT_ONCE], [none; ROWS_AT_ONCE]);
+        for first in (0..rows).step_by(ROWS_AT_ONCE) {
+            let some = first..rows.min(first + ROWS_AT_ONCE);
+            for ((row, input_row), state_row) in some.clone().zip(&mut inputs).zip(&mut states) {
+                if groups.take_inputs() {
+                    *input_row = input.row(sequences, t, self.first + row);
+                }
+                *state_row = &h[row * hidden..][..hidden];
+            }
+            let (inputs, states) = (&inputs[..some.len()], &states[..some.len()]);
+            let gates = part_of(gates, &some, g.gate_width);
+            let h_next = part_of(self.u, &some, hidden);
+            if cells::reads_h(g.cell) {
+                h_next.copy_from_slice(&h[some.start * hidden..some.end * hidden]);
+            }
+            for group in groups.order(t) {
+                let units = groups.units(group);
+                if !groups.take_inputs() {
+                    for (gates, sums) in gates.chunks_exact(g.gate_width).zip(sums.chunks_exact_mut(sizes.sums)) {
+                        let of_gates = gates[..g.gate_rows].chunks_exact(hidden);
+                        for (sums, gate) in sums.chunks_exact_mut(sizes.units).zip(of_gates) {
+                            sums[..units.len()].copy_from_slice(&gate[units.clone()]);
+                        }
+                    }
+                }
+                let c_kept = part_of(c_kept, &some, others);
+                let of_gates = Written {
+                    tensor: gates.get(units.start..).unwrap_or_default(),
+                    row: g.gate_width,
+                    panel: hidden,
+                    panels: g.gate_width / hidden,
+                };
+                let of_c = Written {
+                    tensor: c_kept.get(units.start..).unwrap_or_default(),
+                    row: others,
+                    panel: hidden,
+                    panels: others / hidden,
+                };
+                let written = [of_gates, of_c].map(|written| Some(written).filter(|_| self.training));
+                groups.multiply(isa, group, inputs, states, sums, written);
+                ForwardRows {
+                    options,
+                    part: Part::Whole,
+                    training: self.training,
+                    rows: some.len(),
+                    units,
+                    sums: Some(Sums { data: &*sums, units: sizes.units, stride: sizes.sums }),
+                    gates: &mut *gates,
+                    kept: part_of(kept, &some, g.gate_rows),
+                    h: &mut *h_next,
+                    c: part_of(self.c, &some, others),
+                    c_kept,
+                }
+                .run(g.cell, isa);
+            }
+        }
+        self.h[..rows * hidden].copy_from_slice(&self.u[..rows * hidden]);
+    }
+}
+
+/// Some rows of a tensor that may be empty.
+fn part_of<'a, E>(tensor: &'a mut [E], rows: &Range<usize>, width: usize) -> &'a mut [E] {
+    if tensor.is_empty() { tensor } else { &mut tensor[rows.start * width..rows.end * width] }
 }

@@ -3,6 +3,7 @@
 
 use super::gemm;
 use super::threads::Threads;
+use super::unit_groups::{GroupSizes, ROWS_AT_ONCE};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
@@ -18,6 +19,15 @@ const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 2 << 20 };
 
 /// Rows of a chunk for each thread, at least: weights that fill the last cache are brought there anew for each of the two products of a chunk.
 const CHUNK_ROWS: usize = if cfg!(test) { 1 } else { 4096 };
+
+/// Rows of a thread from which on a step is computed by groups of units: fewer, and reading the weights takes longer than multiplying with them.
+const GROUP_ROWS: usize = if cfg!(test) { 2 } else { 8 };
+
+/// Bytes of a thread's rows of inputs and states beyond which a step is not computed so: every panel reads them anew, from the nearest cache.
+const GROUP_BYTES: usize = 40 << 10;
+
+/// Elements of a layer's input weights beyond which a step does not read them: they would drive those of the state out of the cache.
+const INPUT_WEIGHTS: usize = if cfg!(test) { 1 << 11 } else { 1 << 17 };
 
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +61,14 @@ pub(crate) struct Geometry {
     pub(crate) widest_input: usize,
     /// Whether a layer other than the first exists.
     pub(crate) deep: bool,
+}
+
+/// A forward step by groups of units.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepGroups {
+    pub(crate) sizes: GroupSizes,
+    /// Whether the step's product with its inputs is part of it.
+    pub(crate) take_inputs: bool,
 }
 
 /// A product with a state that runs at every step. Its gates stand one after another among the rows of `weight_hh` and among the
@@ -228,6 +246,20 @@ impl Geometry {
         (super::sequences::index_len(shape) * size_of::<u32>()).div_ceil(size_of::<E>())
     }
 
+    /// How the forward step is computed by groups of units, if it is.
+    fn groups<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Option<StepGroups> {
+        let sizes = GroupSizes::new::<E>(self, isa)?;
+        let workers = self.step_workers(threads);
+        let rows = self.batch / workers;
+        let take_inputs = !self.of_gates && self.widest_input.saturating_mul(self.gate_rows) <= INPUT_WEIGHTS;
+        let row = self.output + if take_inputs { self.widest_input } else { 0 };
+        // Columns without a unit cost as much as the others.
+        let is_full = 2 * sizes.units * sizes.count <= 3 * self.hidden;
+        let all_take_part = workers >= self.workers(threads);
+        let is_near = rows.min(ROWS_AT_ONCE) * row * size_of::<E>() <= GROUP_BYTES;
+        (rows >= GROUP_ROWS && is_full && all_take_part && is_near).then_some(StepGroups { sizes, take_inputs })
+    }
+
     /// Elements of a part of the recurrent weights, packed for the forward or the backward step.
     fn packed_len<E: CpuElement>(&self, isa: Isa, part: Recurrent, forward: bool) -> usize {
         let size = self.head_size();
@@ -241,19 +273,33 @@ impl Geometry {
 
     fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
         let inference = mode == ForwardMode::Inference;
+        let groups = self.groups::<E>(isa, threads);
+        let take_inputs = groups.is_some_and(|groups| groups.take_inputs);
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
-            .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden));
+            .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden))
+            .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
         Space {
             index: self.index_len::<E>(),
-            input_weights: gemm::panels_len::<E>(isa, self.widest_input, self.gate_rows),
-            recurrent_weights: self.packed_len::<E>(isa, self.recurrent(), true),
+            input_weights: match groups {
+                Some(groups) if take_inputs => groups.sizes.packed(self.widest_input),
+                _ => gemm::panels_len::<E>(isa, self.widest_input, self.gate_rows),
+            },
+            recurrent_weights: match groups {
+                Some(groups) => groups.sizes.packed(self.output),
+                None => self.packed_len::<E>(isa, self.recurrent(), true),
+            },
             candidate_weights: self.candidate().map_or(0, |part| self.packed_len::<E>(isa, part, true)),
             projection: if self.projected { gemm::panels_len::<E>(isa, self.hidden, self.output) } else { 0 },
             bias: self.gate_rows + self.hidden,
+            unit_bias: groups.map_or(0, |groups| groups.sizes.count * groups.sizes.sums),
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
-            hidden_state: if self.projected || self.has_second_product() { self.batch * self.hidden } else { 0 },
-            gates: if inference { self.chunk::<E>(threads) * self.batch * self.gate_width } else { 0 },
+            hidden_state: if self.projected || self.has_second_product() || groups.is_some() {
+                self.batch * self.hidden
+            } else {
+                0
+            },
+            gates: if inference && !take_inputs { self.chunk::<E>(threads) * self.batch * self.gate_width } else { 0 },
             // In inference of the layers below others, by turns. Training keeps them.
             outputs: self.outputs_len() * if inference { (self.layers - 1).min(2) } else { 0 },
             chunk_outputs: self.chunk::<E>(threads) * self.batch * self.output,
@@ -312,6 +358,7 @@ pub(crate) struct Sizes {
     pub(crate) row_workers: usize,
     /// Steps of a chunk of the forward pass.
     pub(crate) chunk: usize,
+    pub(crate) groups: Option<StepGroups>,
     dtype: DType,
     isa: Isa,
     threads: usize,
@@ -339,6 +386,7 @@ impl Sizes {
             workers: geometry.workers(threads),
             row_workers: geometry.row_workers(threads),
             chunk: geometry.chunk::<E>(threads),
+            groups: geometry.groups::<E>(isa, threads),
             dtype: E::DTYPE,
             isa,
             threads: threads.count(),
@@ -376,6 +424,7 @@ pub(crate) struct Space {
     pub(crate) candidate_weights: usize,
     pub(crate) projection: usize,
     pub(crate) bias: usize,
+    pub(crate) unit_bias: usize,
     /// `[B, H]`: gradient of a candidate that has a product of its own.
     pub(crate) candidate_gradient: usize,
     /// `[B, P]`: h, or its gradient.
@@ -410,6 +459,7 @@ impl Space {
             self.candidate_weights,
             self.projection,
             self.bias,
+            self.unit_bias,
             self.candidate_gradient,
             self.output_state,
             self.cell_state,

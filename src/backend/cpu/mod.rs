@@ -3,8 +3,10 @@
 //! # How it computes
 //!
 //! Each layer and direction is one product of the input of all steps with `weight_ih`, then a time loop with one
-//! small product a step (`h_prev` with `weight_hh`) and the gates as vectors. Backward runs the other way with the same
-//! small products, and then makes `dx` and the weights' gradients as large products over all steps.
+//! small product a step (`h_prev` with `weight_hh`) and the gates as vectors. With eight sequences or more a thread, and while what a step reads fits the
+//! caches, a step makes both products for some units after others and computes the cell from the sums right away, so that pre-activations never leave
+//! the nearest cache. Backward runs the other way with the small products of the step, and then makes `dx` and the weights' gradients as large
+//! products over all steps.
 //!
 //! | file | what |
 //! |---|---|
@@ -12,6 +14,7 @@
 //! | `gemm` | packing and matrix products |
 //! | `cells` | the cells' steps, a file each |
 //! | `recurrent` | the recurrent weights in a step's products, full or in blocks |
+//! | `unit_groups` | the weights of all gates of some units, for forward steps that compute the cell right after its sums |
 //! | `sequences` | lengths, resets, and where rows stand |
 //! | `steps` | a tensor that threads write, some sequences each |
 //! | `geometry` | sizes of operands, reserve and workspace |
@@ -51,6 +54,7 @@ mod team;
 mod tests;
 mod threads;
 mod time_loop;
+mod unit_groups;
 mod weights;
 
 use std::borrow::{BorrowMut, Cow};
@@ -120,8 +124,14 @@ impl<E: CpuElement> CpuBackend<E> {
         };
         let threads = |count: usize| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
         let why = match (steps, batch) {
+            (1, 2..) if sizes.groups.is_some() => {
+                "too little in a step to divide; cells are computed while their sums are in the nearest cache"
+            }
             (1, _) => "too little in a step to divide",
             (_, 1) => "each takes units of the one sequence",
+            (..) if sizes.groups.is_some() => {
+                "each takes sequences, and computes cells while their sums are in the nearest cache"
+            }
             _ => "each takes sequences",
         };
         format!(

@@ -29,8 +29,9 @@ impl<E: CpuElement> Call<'_, E> {
         out: &'o mut [E],
         column: impl Fn(usize) -> Option<&'s [E]> + Sync,
     ) -> Panels<'o, E> {
-        let isa = self.isa;
-        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_columns(isa, k, n, panels, &column, out))
+        let (isa, width) = (self.isa, 2 * self.isa.lanes::<E>());
+        let pack = |panels, out: &mut [E]| gemm::pack_columns(isa, k, n, panels, &column, out);
+        Panels::new(self.pack(n.div_ceil(width), width * k, out, pack), k, n)
     }
 
     /// Packs a right operand given by its rows.
@@ -41,25 +42,25 @@ impl<E: CpuElement> Call<'_, E> {
         out: &'o mut [E],
         row: impl Fn(usize) -> Option<&'s [E]> + Sync,
     ) -> Panels<'o, E> {
-        let isa = self.isa;
-        self.pack(k, n, out, |panels, out: &mut [E]| gemm::pack_rows(isa, k, n, panels, &row, out))
+        let (isa, width) = (self.isa, 2 * self.isa.lanes::<E>());
+        let pack = |panels, out: &mut [E]| gemm::pack_rows(isa, k, n, panels, &row, out);
+        Panels::new(self.pack(n.div_ceil(width), width * k, out, pack), k, n)
     }
 
-    fn pack<'o>(
+    /// Packs `panels` of `panel_len` elements, divided among threads.
+    pub(super) fn pack<'o>(
         &self,
-        k: usize,
-        n: usize,
+        panels: usize,
+        panel_len: usize,
         out: &'o mut [E],
         pack: impl Fn(Range<usize>, &mut [E]) + Sync,
-    ) -> Panels<'o, E> {
-        let width = 2 * self.isa.lanes::<E>();
-        let panels = n.div_ceil(width);
-        let out = &mut out[..panels * width * k];
+    ) -> &'o [E] {
+        let out = &mut out[..panels * panel_len];
         // Moving an element costs about as much as ten operations of a product.
-        let workers = self.threads.worth(10.0 * k as f64 * n as f64).min(self.sizes.workers);
-        let work = Pack { panels: 0..panels, panel_len: width * k, out: &mut *out, pack: &pack };
+        let workers = self.threads.worth(10.0 * out.len() as f64).min(self.sizes.workers);
+        let work = Pack { panels: 0..panels, panel_len, out: &mut *out, pack: &pack };
         self.threads.workers(workers).divide(work);
-        Panels::new(out, k, n)
+        out
     }
 }
 

@@ -11,7 +11,9 @@ use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, RecurrentBackend, Reserve, WeightGrad,
 };
 use crate::cell::{Activation, Activations, CellKind};
-use crate::rnn::{Bias, Direction, ForgetGate, GruReset, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout};
+use crate::rnn::{
+    Bias, Direction, ForgetGate, GruReset, InputKind, Layout, PaddedOutput, RnnDescriptor, RnnShape, WeightLayout,
+};
 use crate::simd::Isa;
 
 /// Numbers that look random and are the same everywhere.
@@ -313,6 +315,54 @@ fn same_bits_with_every_instruction_set() {
         let best = run(Isa::detect());
         for isa in Isa::all_fused() {
             assert!(best == run(isa), "{} differs: {descriptor:?} {shape:?}", isa.name());
+        }
+    }
+}
+
+/// A step with many sequences is computed by groups of units, one with a single sequence is not: what a sequence gives does not depend on it.
+#[test]
+fn same_bits_whatever_else_is_in_the_batch() {
+    for seed in 0..80 {
+        let mut numbers = Numbers(seed);
+        let (mut descriptor, _) = any_descriptor(&mut numbers);
+        let shape = RnnShape { seq_len: 5, batch: 11 };
+        descriptor.hidden_size = descriptor.hidden_size.max(28);
+        (descriptor.heads, descriptor.proj_size, descriptor.dropout) = (1, None, 0.0);
+        descriptor.layout = Layout::SequenceMajor;
+        if descriptor.input == InputKind::Gates {
+            descriptor = descriptor.of_gates();
+        }
+        let (inputs, _) = inputs::<f32>(&descriptor, shape, &mut numbers);
+        let backend = CpuBackend::<f32>::with_threads(1).unwrap();
+        let of_outputs = |outputs: &Outputs<f32>| bits(&(outputs.clone(), InputGradients::default()));
+        let run = |shape, inputs: &Inputs<f32>| {
+            let outputs = infer(&backend, &descriptor, shape, inputs).unwrap();
+            let trained = train(&backend, &descriptor, shape, inputs, &OutputGradients::default()).unwrap().0;
+            assert!(of_outputs(&outputs) == of_outputs(&trained), "{descriptor:?} {shape:?}");
+            outputs
+        };
+        let all = run(shape, &inputs);
+        for b in 0..shape.batch {
+            // Every tensor has its sequences one after another, within steps or layers.
+            fn of<E: Copy>(b: usize, batch: usize, outer: usize, data: &[E]) -> Vec<E> {
+                let width = data.len() / outer / batch;
+                data.chunks_exact(width).skip(b).step_by(batch).flatten().copied().collect()
+            }
+            let layers = descriptor.num_layers * descriptor.num_directions();
+            let steps = |data: &[f32]| of(b, shape.batch, shape.seq_len, data);
+            let states = |data: &Vec<f32>| of(b, shape.batch, layers, data);
+            let one = Inputs {
+                weights: inputs.weights.clone(),
+                x: steps(&inputs.x),
+                h0: inputs.h0.as_ref().map(states),
+                c0: inputs.c0.as_ref().map(states),
+                lengths: inputs.lengths.as_ref().map(|lengths| vec![lengths[b]]),
+                resets: inputs.resets.as_ref().map(|resets| of(b, shape.batch, shape.seq_len, resets)),
+                dropout_seed: inputs.dropout_seed,
+            };
+            let got = run(RnnShape { batch: 1, ..shape }, &one);
+            let wanted = Outputs { y: steps(&all.y), hn: states(&all.hn), cn: all.cn.as_ref().map(states) };
+            assert!(of_outputs(&got) == of_outputs(&wanted), "sequence {b} of {descriptor:?}");
         }
     }
 }

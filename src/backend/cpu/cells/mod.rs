@@ -11,6 +11,8 @@
 //!
 //! so that the operands of `W` (all but q) and of `R` (all but the candidate, or but q) are each in one piece: see [`column`].
 
+use std::ops::Range;
+
 use super::activation::{Function, Sigmoid, Tanh, is_standard};
 use crate::backend::cpu::CpuElement;
 use crate::cell::{Activation, Activations, Candidate, CellKind, for_each_cell};
@@ -307,13 +309,18 @@ pub(crate) enum Part {
     Second,
 }
 
-/// One row, forward.
-pub(crate) struct ForwardRow<'a, E> {
+/// Some rows, forward, one after the other in each tensor.
+pub(crate) struct ForwardRows<'a, E> {
     pub(crate) options: Options<'a, E>,
     pub(crate) part: Part,
     /// Whether backward will follow: gates are kept.
     pub(crate) training: bool,
-    /// Pre-activations and `q`, becoming gates.
+    pub(crate) rows: usize,
+    /// The units to compute.
+    pub(crate) units: Range<usize>,
+    /// Pre-activations and `q` of these units alone, where `gates` lacks them.
+    pub(crate) sums: Option<Sums<'a, E>>,
+    /// Pre-activations and `q`, becoming gates; may be empty without `training`, where there are `sums`.
     pub(crate) gates: &'a mut [E],
     /// Pre-activations to keep, or empty.
     pub(crate) kept: &'a mut [E],
@@ -323,6 +330,16 @@ pub(crate) struct ForwardRow<'a, E> {
     pub(crate) c: &'a mut [E],
     /// Those after once more, to keep, or empty.
     pub(crate) c_kept: &'a mut [E],
+}
+
+/// A row of gates of some units for each row.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<'a, E> {
+    pub(crate) data: &'a [E],
+    /// Elements of each gate, at least as many as there are units.
+    pub(crate) units: usize,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
 }
 
 /// One row, backward.
@@ -353,7 +370,7 @@ pub(crate) struct BackwardRow<'a, E> {
 /// The functions that call a cell's kernels.
 macro_rules! dispatch {
     ($(($kind:ident $module:ident $($layer:tt)*))*) => {
-        impl<E: CpuElement> ForwardRow<'_, E> {
+        impl<E: CpuElement> ForwardRows<'_, E> {
             pub(crate) fn run(self, cell: CellKind, isa: Isa) {
                 match (cell, self.options.is_plain()) {
                     $(
@@ -404,66 +421,95 @@ fn load_all<E: CpuElement, S: Simd<E>, const N: usize>(
     all
 }
 
-impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<ForwardRow<'_, E>, C, F> {
+/// A row of a tensor that may be empty.
+#[inline(always)]
+fn row_of<E>(tensor: &mut [E], row: usize, width: usize) -> &mut [E] {
+    if tensor.is_empty() { tensor } else { &mut tensor[row * width..(row + 1) * width] }
+}
+
+impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<ForwardRows<'_, E>, C, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
-        let With(row, _, functions) = self;
-        let ForwardRow { options, part, training, gates, kept, h, c, c_kept } = row;
+        let With(all, _, functions) = self;
+        let ForwardRows { options, part, training, rows, units, sums, gates, kept, h, c, c_kept } = all;
         let unit_functions = Unit { functions, options: &options };
         let (hidden, count) = (options.hidden, C::GATES);
         let peephole = if F::PLAIN { &[][..] } else { options.peephole };
         let keep = (C::NEEDS_INPUTS || !F::PLAIN) && !kept.is_empty();
         let apart = C::SPLIT && options.candidate == CandidateTerm::Apart;
-        for j in (0..hidden).step_by(S::LANES) {
-            let n = S::LANES.min(hidden - j);
-            let at = |gate: usize| column(C::KIND, gate, hidden) + j;
-            let mut unit = Forward {
-                a: load_all(s, gates, count, at, n),
-                gate: [s.splat(E::zero()); MOST_GATES],
-                q: if apart { load(s, gates, count * hidden + j, n) } else { s.splat(E::zero()) },
-                apart,
-                h: if C::READS_H { load(s, h, j, n) } else { s.splat(E::zero()) },
-                state: load_all(s, c, C::STATES, |i| i * hidden + j, n),
-                peephole: None,
-            };
-            if !peephole.is_empty() {
-                unit.peephole = Some(load_all(s, peephole, MOST_PEEPHOLES, |i| i * hidden + j, n));
-            }
-            let mut first_gate = 0;
-            if C::SPLIT && part == Part::Second {
-                // The first half has left the values of all gates but the candidate.
-                first_gate = count - 1;
-                unit.gate = unit.a;
-            } else {
-                C::first(s, unit_functions, &mut unit);
-            }
-            if C::SPLIT && part == Part::First {
-                for gate in 0..count - 1 {
-                    if keep {
-                        store(s, kept, at(gate), n, unit.a[gate]);
+        let gate_width = (count + usize::from(options.candidate != CandidateTerm::Summed)) * hidden;
+        for row in 0..rows {
+            let (gates, kept) = (row_of(gates, row, gate_width), row_of(kept, row, count * hidden));
+            let (c, c_kept) = (row_of(c, row, C::STATES * hidden), row_of(c_kept, row, C::STATES * hidden));
+            let h = row_of(h, row, hidden);
+            for j in units.clone().step_by(S::LANES) {
+                let n = S::LANES.min(units.end - j);
+                let at = |gate: usize| column(C::KIND, gate, hidden) + j;
+                let zero = s.splat(E::zero());
+                let (a, q) = match sums {
+                    None => (
+                        load_all(s, gates, count, at, n),
+                        if apart { load(s, gates, count * hidden + j, n) } else { zero },
+                    ),
+                    Some(sums) => {
+                        let (data, j) = (&sums.data[row * sums.stride..], j - units.start);
+                        (
+                            load_all(s, data, count, |gate| column(C::KIND, gate, sums.units) + j, n),
+                            if apart { load(s, data, count * sums.units + j, n) } else { zero },
+                        )
                     }
-                    store(s, gates, at(gate), n, unit.gate[gate]);
+                };
+                let mut unit = Forward {
+                    a,
+                    gate: [zero; MOST_GATES],
+                    q,
+                    apart,
+                    h: if C::READS_H { load(s, h, j, n) } else { zero },
+                    state: load_all(s, c, C::STATES, |i| i * hidden + j, n),
+                    peephole: None,
+                };
+                if !peephole.is_empty() {
+                    unit.peephole = Some(load_all(s, peephole, MOST_PEEPHOLES, |i| i * hidden + j, n));
                 }
-                store(s, gates, count * hidden + j, n, unit.q);
-                continue;
-            }
-            C::rest(s, unit_functions, &mut unit);
-            store(s, h, j, n, unit.h);
-            for i in 0..C::STATES {
-                store(s, c, i * hidden + j, n, unit.state[i]);
-                if !c_kept.is_empty() {
-                    store(s, c_kept, i * hidden + j, n, unit.state[i]);
+                let mut first_gate = 0;
+                if C::SPLIT && part == Part::Second {
+                    // The first half has left the values of all gates but the candidate.
+                    first_gate = count - 1;
+                    unit.gate = unit.a;
+                } else {
+                    C::first(s, unit_functions, &mut unit);
                 }
-            }
-            if training {
-                for gate in 0..count {
-                    if gate >= first_gate {
+                if C::SPLIT && part == Part::First {
+                    for gate in 0..count - 1 {
                         if keep {
                             store(s, kept, at(gate), n, unit.a[gate]);
                         }
                         store(s, gates, at(gate), n, unit.gate[gate]);
+                    }
+                    store(s, gates, count * hidden + j, n, unit.q);
+                    continue;
+                }
+                C::rest(s, unit_functions, &mut unit);
+                store(s, h, j, n, unit.h);
+                for i in 0..C::STATES {
+                    store(s, c, i * hidden + j, n, unit.state[i]);
+                    if !c_kept.is_empty() {
+                        store(s, c_kept, i * hidden + j, n, unit.state[i]);
+                    }
+                }
+                if training {
+                    for gate in 0..count {
+                        if gate >= first_gate {
+                            if keep {
+                                store(s, kept, at(gate), n, unit.a[gate]);
+                            }
+                            store(s, gates, at(gate), n, unit.gate[gate]);
+                        }
+                    }
+                    if apart && sums.is_some() {
+                        store(s, gates, count * hidden + j, n, unit.q);
                     }
                 }
             }

@@ -17,9 +17,11 @@
 //! | `transposed` | a transposed left operand, over many rows |
 //! | `outer` | the same over few rows |
 //! | `gemv` | a time step's product; a single sequence reads the weights where they lie |
+//! | `direct` | products of a few rows, which are read where they lie |
 //! | `sums` | sums of rows |
 
 mod blocks;
+mod direct;
 pub(crate) mod gemv;
 mod outer;
 mod pack;
@@ -28,6 +30,7 @@ mod sums;
 mod tile;
 mod transposed;
 
+pub(crate) use direct::{DirectProduct, DirectSums, Written};
 pub(crate) use pack::{Panels, pack_columns, pack_rows, panels_len};
 pub(crate) use product::{multiply, multiply_scratch};
 pub(crate) use sums::sum_rows;

@@ -1,0 +1,180 @@
+//! A forward step by groups of units: the products of all gates of some units, then their cell, while the sums are in the nearest cache.
+//!
+//! For the cells whose gates take one product with `h_prev`, which is all but those with a second one, with heads or with a projection. A group has as many
+//! units as a panel of [`gemm`](super::gemm) has columns, and a panel for each gate. The product with the inputs is part of the step as well, unless it
+//! was done before for all steps: then the sums begin with its result. Sums are those of [`gemm`](super::gemm) in the same order, so that nothing
+//! but the time depends on the path.
+
+use std::ops::Range;
+
+use super::Call;
+use super::gemm::{self, DirectProduct, DirectSums, Written};
+use super::geometry::Geometry;
+use crate::backend::cpu::CpuElement;
+use crate::rnn::LayerWeights;
+use crate::simd::Isa;
+
+/// Rows that a step by groups takes at once, at most: their sums stay in the nearest cache.
+pub(super) const ROWS_AT_ONCE: usize = 64;
+
+/// Sizes of the groups of a cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupSizes {
+    /// Units of a group, and how many groups there are.
+    pub(crate) units: usize,
+    pub(crate) count: usize,
+    /// Gates, and those of the product with the state: the last of a row of gates as kept.
+    gates: usize,
+    state_gates: usize,
+    /// Elements of a row of sums: gates and `q`, of a group.
+    pub(crate) sums: usize,
+}
+
+impl GroupSizes {
+    /// `None` for cells whose step is not computed by groups of units.
+    pub(crate) fn new<E: CpuElement>(g: &Geometry, isa: Isa) -> Option<Self> {
+        if g.heads != 1 || g.projected || g.has_second_product() {
+            return None;
+        }
+        let units = 2 * isa.lanes::<E>();
+        Some(GroupSizes {
+            units,
+            count: g.hidden.div_ceil(units),
+            gates: g.gate_rows / g.hidden,
+            state_gates: g.recurrent().rows / g.hidden,
+            sums: g.gate_width / g.hidden * units,
+        })
+    }
+
+    /// Elements of a `[k, gates]` operand.
+    pub(crate) fn packed(&self, k: usize) -> usize {
+        // Saturating: a plan with sizes beyond memory is refused, not computed.
+        (self.count * self.gates * self.units).saturating_mul(k)
+    }
+}
+
+/// The weights of a layer and direction in groups of units.
+#[derive(Clone, Copy)]
+pub(super) struct UnitGroups<'a, E> {
+    pub(super) sizes: GroupSizes,
+    /// `[group, gate, I, units]`; absent where the product with the inputs was done before.
+    inputs: Option<&'a [E]>,
+    /// `[group, gate, H, units]`
+    state: &'a [E],
+    /// `[group, gate or q, units]`
+    bias: &'a [E],
+    hidden: usize,
+}
+
+impl<'a, E: CpuElement> UnitGroups<'a, E> {
+    /// Whether a step takes its inputs, and not their product.
+    pub(super) fn take_inputs(&self) -> bool {
+        self.inputs.is_some()
+    }
+
+    /// The units of a group.
+    pub(super) fn units(&self, group: usize) -> Range<usize> {
+        let first = group * self.sizes.units;
+        first..self.hidden.min(first + self.sizes.units)
+    }
+
+    /// The groups in the order of step `t`: time loops alternate, and find what the previous step read last still in the cache.
+    pub(super) fn order(&self, t: usize) -> impl Iterator<Item = usize> + use<E> {
+        let count = self.sizes.count;
+        (0..count).map(move |i| if t % 2 == 1 { count - 1 - i } else { i })
+    }
+
+    /// The sums of a group for some rows, `[rows, gate or q, units]`: the products of `input`, where a step takes its inputs, and of `state`. Otherwise the
+    /// sums hold the product with the inputs.
+    pub(super) fn multiply(
+        &self,
+        isa: Isa,
+        group: usize,
+        input: &[&[E]],
+        state: &[&[E]],
+        sums: &mut [E],
+        written: [Option<Written<'_, E>>; 2],
+    ) {
+        let GroupSizes { units, gates, state_gates, sums: stride, count } = self.sizes;
+        let product = |rows, weights: &'a [E], first, panels| {
+            let len = weights.len() / count;
+            DirectProduct { rows, weights: &weights[group * len..][..len], first, panels }
+        };
+        isa.run(DirectSums {
+            products: [
+                self.inputs.map(|inputs| product(input, inputs, 0, gates)),
+                Some(product(state, self.state, stride / units - state_gates, state_gates)),
+            ],
+            bias: &self.bias[group * stride..][..stride],
+            held: if self.take_inputs() { 0 } else { gates },
+            sums,
+            rows: state.len(),
+            written,
+        });
+    }
+}
+
+impl<E: CpuElement> Call<'_, E> {
+    /// Packs `weight_hh` by groups of units; `inputs` are those of [`pack_unit_inputs`](Self::pack_unit_inputs), or absent for steps whose inputs have been
+    /// multiplied. `biases` are the rows of [`add_biases`](Self::add_biases), brought to the order of the groups in `bias`.
+    pub(super) fn pack_units<'o>(
+        &self,
+        sizes: GroupSizes,
+        weights: &LayerWeights<&[E]>,
+        inputs: Option<&'o [E]>,
+        out: &'o mut [E],
+        (biases, bias): (&[E], &'o mut [E]),
+    ) -> UnitGroups<'o, E> {
+        let g = &self.geometry;
+        for (group, bias) in bias.chunks_exact_mut(sizes.sums).enumerate() {
+            for (bias, of_gate) in bias.chunks_exact_mut(sizes.units).zip(biases.chunks_exact(g.hidden)) {
+                let units = group * sizes.units..g.hidden.min((group + 1) * sizes.units);
+                bias[units.len()..].fill(E::zero());
+                bias[..units.len()].copy_from_slice(&of_gate[units]);
+            }
+        }
+        let first = g.recurrent().row;
+        let state = self.pack_gates(sizes, sizes.state_gates, g.hidden, out, |gate, unit| {
+            self.used_row(weights.hidden_hidden, first + gate * g.hidden + unit, g.hidden)
+        });
+        UnitGroups { sizes, inputs, state, bias, hidden: g.hidden }
+    }
+
+    /// Packs `weight_ih` by groups of units.
+    pub(super) fn pack_unit_inputs<'o>(
+        &self,
+        sizes: GroupSizes,
+        weights: &LayerWeights<&[E]>,
+        width: usize,
+        out: &'o mut [E],
+    ) -> &'o [E] {
+        let g = &self.geometry;
+        self.pack_gates(sizes, sizes.gates, width, out, |gate, unit| {
+            self.used_row(weights.input_hidden, g.input_row(gate * g.hidden + unit), width)
+        })
+    }
+
+    /// Packs a `[k, gates]` operand whose columns are those of a gate and a unit.
+    fn pack_gates<'s, 'o>(
+        &self,
+        sizes: GroupSizes,
+        gates: usize,
+        k: usize,
+        out: &'o mut [E],
+        column: impl Fn(usize, usize) -> Option<&'s [E]> + Sync,
+    ) -> &'o [E]
+    where
+        E: 's,
+    {
+        let (isa, hidden) = (self.isa, self.geometry.hidden);
+        let columns = sizes.count * gates * sizes.units;
+        let column = |at: usize| {
+            let (panel, unit) = (at / sizes.units, at % sizes.units);
+            let unit = panel / gates * sizes.units + unit;
+            if unit < hidden { column(panel % gates, unit) } else { None }
+        };
+        self.pack(sizes.count * gates, sizes.units * k, out, |panels, out: &mut [E]| {
+            gemm::pack_columns(isa, k, columns, panels, column, out);
+        })
+    }
+}
