@@ -13,7 +13,13 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::sync::OnceLock;
+
 use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+
+/// The environment variable that chooses an instruction set: to test one that a machine would not use, or to compare with it.
+const CHOICE: &str = "FUSED_RNN_INSTRUCTION_SET";
 
 /// Most lanes that any vector has.
 pub(crate) const MAX_LANES: usize = 16;
@@ -123,7 +129,7 @@ enum Level {
     PortableFused,
 }
 
-/// An instruction set that this machine is known to have; only detection makes one.
+/// An instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Level);
 
@@ -143,6 +149,37 @@ impl Isa {
             }
         }
         Isa(Level::Portable)
+    }
+
+    /// Those of this machine, the best first.
+    fn all() -> Vec<Self> {
+        let best = Isa::detect();
+        #[cfg(target_arch = "x86_64")]
+        let all = [Level::Avx512, Level::Avx2, Level::Portable];
+        #[cfg(not(target_arch = "x86_64"))]
+        let all = [Level::Portable];
+        all.into_iter().map(Isa).skip_while(|isa| *isa != best).collect()
+    }
+
+    /// What the environment variable [`CHOICE`] says, which must be one of this machine's; the widest vectors where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`](crate::error::Error::InvalidOption) for any other value.
+    pub(crate) fn chosen() -> Result<Self> {
+        static CHOSEN: OnceLock<std::result::Result<Isa, String>> = OnceLock::new();
+        let chosen = CHOSEN.get_or_init(|| match std::env::var_os(CHOICE) {
+            None => Ok(Isa::detect()),
+            Some(name) => Isa::named(&name.to_string_lossy()),
+        });
+        chosen.clone().map_err(|name| {
+            let all: Vec<_> = Isa::all().into_iter().map(Isa::name).collect();
+            Error::option(CHOICE, format!("{}, which this machine has, or unset", all.join(", ")), name)
+        })
+    }
+
+    fn named(name: &str) -> std::result::Result<Self, String> {
+        Isa::all().into_iter().find(|isa| isa.name() == name).ok_or_else(|| name.to_owned())
     }
 
     /// Every instruction set of this machine that has fused multiply-add, and so must give the same bits.
@@ -231,7 +268,7 @@ pub fn multiply_adds<E: SimdElement>(repeats: usize) -> (f64, f64) {
         }
     }
 
-    Isa::detect().run::<E, _>(MultiplyAdds(repeats))
+    Isa::chosen().unwrap_or_else(|_| Isa::detect()).run::<E, _>(MultiplyAdds(repeats))
 }
 
 macro_rules! element {
@@ -240,7 +277,7 @@ macro_rules! element {
             #[inline]
             fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output {
                 match isa.0 {
-                    // SAFETY: only `Isa::detect` makes these values, after it found the features.
+                    // SAFETY: these values are made by `Isa::detect`, which found the features, and by `Isa::all` from what that found.
                     #[cfg(target_arch = "x86_64")]
                     Level::Avx512 => unsafe { x86::run_avx512::<$E, K>(kernel) },
                     // SAFETY: as above.
@@ -295,3 +332,19 @@ element!(
         ],
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instruction_sets_are_found_by_name() {
+        for isa in Isa::all() {
+            assert_eq!(Isa::named(isa.name()), Ok(isa));
+        }
+        assert_eq!(Isa::all()[0], Isa::detect());
+        for name in ["", "AVX2", "avx1024", "avx2 "] {
+            assert_eq!(Isa::named(name), Err(name.to_owned()));
+        }
+    }
+}

@@ -50,6 +50,30 @@ fn all_fixtures_pass() {
     assert_eq!(parity(&args).status.code(), Some(0));
 }
 
+/// Each instruction set of this machine, by the variable that chooses it; one that no machine has is refused with those that this one has.
+#[test]
+fn all_fixtures_pass_with_every_instruction_set() {
+    let files = fixtures();
+    let run = |set: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_fused-rnn"));
+        program.args(["parity", "--dtype", "f32", "--backend", "cpu"]).args(&files);
+        program.env("FUSED_RNN_INSTRUCTION_SET", set).output().unwrap()
+    };
+    let refused = run("avx1024");
+    assert_ne!(refused.status.code(), Some(0));
+    let all = text(&refused.stdout) + &text(&refused.stderr);
+    let message = all.lines().find(|line| line.contains("FUSED_RNN_INSTRUCTION_SET")).expect("the variable is named");
+    let message = message.split("FUSED_RNN_INSTRUCTION_SET").nth(1).unwrap();
+    assert!(message.contains("avx1024"), "{message}");
+    let mut sets = vec![];
+    for set in ["avx512", "avx2", "portable"].into_iter().filter(|set| message.contains(set)) {
+        let output = run(set);
+        assert_eq!(output.status.code(), Some(0), "{set}: {}", text(&output.stdout));
+        sets.push(set);
+    }
+    assert_eq!(sets.last(), Some(&"portable"));
+}
+
 #[test]
 fn one_line_a_file_and_the_counts() {
     let folder = tempfile::tempdir().unwrap();

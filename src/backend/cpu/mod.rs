@@ -89,7 +89,9 @@ impl<E: CpuElement> CpuBackend<E> {
     /// A backend that uses as many threads as this machine runs at once.
     pub fn new() -> Self {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        CpuBackend { isa: Isa::detect(), threads: Arc::new(Threads::new(threads)), element: PhantomData }
+        // A choice that cannot be met is an error of the first plan.
+        let isa = Isa::chosen().unwrap_or_else(|_| Isa::detect());
+        CpuBackend { isa, threads: Arc::new(Threads::new(threads)), element: PhantomData }
     }
 
     /// A backend that uses at most `threads` threads, 256 of them at a time. Results do not depend on their number.
@@ -109,7 +111,8 @@ impl<E: CpuElement> CpuBackend<E> {
         self.threads.count()
     }
 
-    /// The instruction set in use: `avx512`, `avx2` or `portable`.
+    /// The instruction set in use: `avx512`, `avx2` or `portable`. The best that the machine has, unless the environment variable
+    /// `FUSED_RNN_INSTRUCTION_SET` names another; one that it has not is an error of every plan.
     pub fn instruction_set(&self) -> &'static str {
         self.isa.name()
     }
@@ -390,6 +393,7 @@ impl<E: CpuElement> CpuBackend<E> {
 
     /// The plan without checkpoints.
     fn ordinary_plan(&self, descriptor: &RnnDescriptor, shape: RnnShape, mode: ForwardMode) -> Result<CpuPlan> {
+        Isa::chosen()?;
         let host = HostPlan::new("cpu", descriptor, shape, mode)?;
         for (name, size) in [("seq_len", shape.seq_len), ("batch", shape.batch), ("steps", shape.seq_len * shape.batch)]
         {

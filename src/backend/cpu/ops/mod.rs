@@ -27,6 +27,7 @@ use crate::backend::ops::{AdagradStep, AdamStep, MatMul, RmsPropStep, SgdStep, W
 use crate::cell::Activation;
 use crate::error::Result;
 use crate::rnn::Dropout;
+use crate::simd::Isa;
 use matmul::Products;
 use parts::{Part, Read, Write, by_rows};
 
@@ -72,6 +73,7 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         grad: WeightGrad,
         workspace: &mut [E],
     ) -> Result<()> {
+        Isa::chosen()?;
         if matmul::is_small(&product) {
             matmul::small(&product, E::of(alpha), a, b, c, grad);
             return Ok(());
