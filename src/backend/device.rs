@@ -268,6 +268,17 @@ impl Device {
         self.runtime.plan(descriptor, shape, mode)
     }
 
+    /// A plan for calls of [`forward`](Self::forward) with these weights, which it packs once; they take an empty tensor for weights then. Packing is most of
+    /// what a call of few steps costs. Results are the same bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] on devices that pack no weights, which is all but [`cpu`](Self::cpu); [`Error::InvalidOption`] for a plan for training; an error
+    /// of the tensor's type or length.
+    pub fn with_weights(&self, plan: &Plan, weights: TensorRef<'_>) -> Result<Plan> {
+        self.runtime.with_weights(plan, weights)
+    }
+
     /// See [`RecurrentBackend::forward`].
     ///
     /// # Errors
@@ -499,6 +510,11 @@ pub trait Runtime: Operations {
     fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
         copy_on_host(from, to)
     }
+    /// See [`Device::with_weights`].
+    fn with_weights(&self, _plan: &Plan, _weights: TensorRef<'_>) -> Result<Plan> {
+        let what = format!("a plan with its weights on {}", self.name());
+        Err(Error::unsupported(what, "this device packs no weights; give them in every call"))
+    }
     /// To the host.
     #[doc(hidden)]
     fn download(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
@@ -586,7 +602,7 @@ impl<E: Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Ma
 
 /// The calls of a backend on slices of the host, as a [`Runtime`]'s.
 macro_rules! host_runtime {
-    ($backend:ident<$element:ident: $bound:path>) => {
+    ($backend:ident<$element:ident: $bound:path> $(, $more:item)?) => {
         impl<$element: $bound> Runtime for $backend<$element> {
             fn name(&self) -> &'static str {
                 RecurrentBackend::name(self)
@@ -609,6 +625,8 @@ macro_rules! host_runtime {
                 let space = self.temp_space(&plan);
                 Ok(Plan::new(plan, space))
             }
+
+            $($more)?
 
             fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()> {
                 RecurrentBackend::forward(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?)
@@ -671,7 +689,14 @@ macro_rules! host_runtime {
 }
 
 host_runtime!(ReferenceBackend<E: crate::Scalar>);
-host_runtime!(CpuBackend<E: super::cpu::CpuElement>);
+host_runtime!(
+    CpuBackend<E: super::cpu::CpuElement>,
+    fn with_weights(&self, plan: &Plan, weights: TensorRef<'_>) -> Result<Plan> {
+        let plan = CpuBackend::with_weights(self, plan.get()?, weights.host()?)?;
+        let space = self.temp_space(&plan);
+        Ok(Plan::new(plan, space))
+    }
+);
 
 /// The error of a device in a type that nothing is computed in.
 pub(crate) fn no_device_in(dtype: DType) -> Error {

@@ -136,7 +136,7 @@ impl<E: CpuElement> Call<'_, E> {
             };
             for direction in 0..g.directions {
                 let view = self.plan.weights.view(weights, layer, direction);
-                let panels = self.pack_rows(g.gate_rows, width, ws.input_weights, |column| {
+                let panels = self.pack_rows(g.gate_rows, width, &mut *ws.input_weights, |column| {
                     self.used_row(view.input_hidden, g.input_row(column), width)
                 });
                 let saved = kept.saved(g, layer, direction);

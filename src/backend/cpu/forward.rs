@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::Call;
 use super::cells::{self, ForwardRows, Options, Part, Sums};
 use super::gemm::gemv::Operand;
-use super::gemm::{Panels, Start, Written};
+use super::gemm::{Start, Written};
 use super::geometry::Parts;
+use super::packed::{Operands, Rooms, Step};
 use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, input_of};
@@ -21,12 +22,8 @@ use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput, RnnShape};
 
 /// Workspace of the forward pass that every layer and direction uses in turn.
 struct Workspace<'a, E> {
-    input_weights: &'a mut [E],
-    recurrent_weights: &'a mut [E],
-    candidate_weights: &'a mut [E],
-    projection: &'a mut [E],
-    bias: &'a mut [E],
-    unit_bias: &'a mut [E],
+    /// For the weights of a layer and direction, as they are multiplied with.
+    operands: &'a mut [E],
     h: &'a mut [E],
     c: &'a mut [E],
     u: &'a mut [E],
@@ -56,12 +53,7 @@ impl<E: CpuElement> Call<'_, E> {
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = Sequences::new(shape, self.lengths, self.resets, index);
         let mut ws = Workspace {
-            input_weights: parts.next(space.input_weights),
-            recurrent_weights: parts.next(space.recurrent_weights),
-            candidate_weights: parts.next(space.candidate_weights),
-            projection: parts.next(space.projection),
-            bias: parts.next(space.bias),
-            unit_bias: parts.next(space.unit_bias),
+            operands: parts.next(space.operands),
             h: parts.next(space.output_state),
             c: parts.next(space.cell_state),
             u: parts.next(space.hidden_state),
@@ -173,38 +165,13 @@ impl<E: CpuElement> Call<'_, E> {
     ) {
         let g = &self.geometry;
         let isa = self.isa;
-        let width = g.layer_input(place.0);
         let training = self.plan.mode == ForwardMode::Training;
-        self.add_biases(weights, ws.bias);
-        let (bias, candidate_bias) = ws.bias.split_at(g.gate_rows);
-        let (unit_inputs, panels) = match self.sizes.groups {
-            Some(units) if units.take_inputs => {
-                (Some(self.pack_unit_inputs(units.sizes, weights, width, ws.input_weights)), None)
-            }
-            _ if g.of_gates => (None, None),
-            _ => {
-                let column = |column| self.used_row(weights.input_hidden, g.input_row(column), width);
-                (None, Some(self.pack_columns(width, g.gate_rows, ws.input_weights, column)))
-            }
+        let rooms = match self.packed {
+            Some(packed) => packed.rooms(place, &self.sizes.operands),
+            None => Rooms::empty(&mut *ws.operands, &self.sizes.operands),
         };
-        let step = match self.sizes.groups {
-            Some(units) => {
-                let biases = (&*ws.bias, &mut *ws.unit_bias);
-                let out = &mut *ws.recurrent_weights;
-                Step::ByUnits(self.pack_units(units.sizes, weights, unit_inputs, out, biases))
-            }
-            None => Step::ByProducts {
-                recurrent: self.pack_state(weights.hidden_hidden, g.recurrent(), ws.recurrent_weights),
-                candidate: g
-                    .candidate()
-                    .map(|part| self.pack_state(weights.hidden_hidden, part, &mut *ws.candidate_weights)),
-            },
-        };
-        if g.projected {
-            self.pack_columns(g.hidden, g.output, ws.projection, |column| {
-                Some(&weights.projection[column * g.hidden..][..g.hidden])
-            });
-        }
+        let Operands { step, panels, projection, bias, candidate_bias } = self.pack_layer(place.0, weights, rooms);
+        let takes_inputs = matches!(&step, Step::ByUnits(groups) if groups.take_inputs());
         for position in 0..g.batch {
             let sequence = sequences.at(position);
             let h = &mut ws.h[position * g.output..][..g.output];
@@ -221,7 +188,7 @@ impl<E: CpuElement> Call<'_, E> {
             options: self.options(place.1, weights),
             step,
             input,
-            projection: g.projected.then(|| Operand::Packed(Panels::new(&*ws.projection, g.hidden, g.output))),
+            projection,
             candidate_bias,
         };
         let shape = self.plan.shape;
@@ -233,12 +200,12 @@ impl<E: CpuElement> Call<'_, E> {
             let (base, count) = (steps.start * g.batch, steps.len() * g.batch);
             // Inference has room for one chunk, training for all.
             let first = if training { base } else { 0 };
-            let gates = match (training, unit_inputs) {
-                (false, Some(_)) => &mut [],
+            let gates = match (training, takes_inputs) {
+                (false, true) => &mut [],
                 _ => &mut saved.gates[first * g.gate_width..][..count * g.gate_width],
             };
             match panels {
-                None if unit_inputs.is_some() => {}
+                None if takes_inputs => {}
                 None => self.read_gates(place.1, sequences, rows, input, bias, &mut *gates, base),
                 Some(panels) => {
                     let product = RowsProduct {
@@ -322,37 +289,6 @@ impl<E: CpuElement> Call<'_, E> {
             }
         }
     }
-
-    /// `bias_ih + bias_hh` in the order of the gates' columns, then the `bias_hh` of a candidate that is reset after its
-    /// product, `[H]`.
-    fn add_biases(&self, weights: &LayerWeights<&[E]>, out: &mut [E]) {
-        let g = &self.geometry;
-        let (sums, candidate) = out.split_at_mut(g.gate_rows);
-        let separate = g.candidate == CandidateTerm::Apart;
-        let of = |bias: &[E], row: usize| bias.get(row).copied().unwrap_or(E::zero());
-        for (column, sum) in sums.iter_mut().enumerate() {
-            let row = g.input_row(column);
-            *sum = of(weights.input_bias, row);
-            if !(separate && column < g.hidden) {
-                *sum += of(weights.hidden_bias, row);
-            }
-            if self.is_unused_row(row) {
-                *sum = E::zero();
-            }
-        }
-        for (unit, value) in candidate.iter_mut().enumerate() {
-            *value = if separate { of(weights.hidden_bias, g.gate_rows - g.hidden + unit) } else { E::zero() };
-        }
-    }
-}
-
-/// How a step is computed.
-#[derive(Clone, Copy)]
-enum Step<'a, E> {
-    /// The products of all units, then their cells.
-    ByProducts { recurrent: RecurrentWeights<'a, E>, candidate: Option<RecurrentWeights<'a, E>> },
-    /// Some units after others.
-    ByUnits(UnitGroups<'a, E>),
 }
 
 /// What all threads of a time loop read.

@@ -271,17 +271,12 @@ impl Geometry {
         }
     }
 
-    fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
-        let inference = mode == ForwardMode::Inference;
+    /// The operands of a layer and direction in the forward pass.
+    fn operands<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> OperandSpace {
         let groups = self.groups::<E>(isa, threads);
-        let take_inputs = groups.is_some_and(|groups| groups.take_inputs);
-        let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
-            .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden))
-            .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
-        Space {
-            index: self.index_len::<E>(),
+        OperandSpace {
             input_weights: match groups {
-                Some(groups) if take_inputs => groups.sizes.packed(self.widest_input),
+                Some(groups) if groups.take_inputs => groups.sizes.packed(self.widest_input),
                 _ => gemm::panels_len::<E>(isa, self.widest_input, self.gate_rows),
             },
             recurrent_weights: match groups {
@@ -292,6 +287,19 @@ impl Geometry {
             projection: if self.projected { gemm::panels_len::<E>(isa, self.hidden, self.output) } else { 0 },
             bias: self.gate_rows + self.hidden,
             unit_bias: groups.map_or(0, |groups| groups.sizes.count * groups.sizes.sums),
+        }
+    }
+
+    fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
+        let inference = mode == ForwardMode::Inference;
+        let groups = self.groups::<E>(isa, threads);
+        let take_inputs = groups.is_some_and(|groups| groups.take_inputs);
+        let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
+            .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden))
+            .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
+        Space {
+            index: self.index_len::<E>(),
+            operands: self.operands::<E>(isa, threads).total(),
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
             hidden_state: if self.projected || self.has_second_product() || groups.is_some() {
@@ -352,6 +360,7 @@ pub(crate) struct Sizes {
     pub(crate) geometry: Geometry,
     pub(crate) temp: TempSpace,
     pub(crate) forward: Space,
+    pub(crate) operands: OperandSpace,
     pub(crate) backward: Space,
     pub(crate) weights: Space,
     pub(crate) workers: usize,
@@ -381,6 +390,7 @@ impl Sizes {
             geometry,
             temp,
             forward,
+            operands: geometry.operands::<E>(isa, threads),
             backward,
             weights,
             workers: geometry.workers(threads),
@@ -391,6 +401,12 @@ impl Sizes {
             isa,
             threads: threads.count(),
         }
+    }
+
+    /// Those of a plan for inference whose operands are not in the workspace.
+    pub(crate) fn without_operands(&self) -> Self {
+        let forward = Space { operands: 0, ..self.forward };
+        Sizes { forward, temp: TempSpace { workspace: forward.total(), reserve: 0 }, ..*self }
     }
 
     /// Whether they are those of a backend of this element type, with these vectors and threads.
@@ -415,16 +431,40 @@ impl SavedLen {
     }
 }
 
+/// Elements of each packed operand of a layer and direction in the forward pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OperandSpace {
+    input_weights: usize,
+    recurrent_weights: usize,
+    candidate_weights: usize,
+    projection: usize,
+    bias: usize,
+    unit_bias: usize,
+}
+
+impl OperandSpace {
+    /// In the order of the fields.
+    pub(crate) fn lens(&self) -> [usize; 6] {
+        let OperandSpace { input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias } = *self;
+        [input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias]
+    }
+
+    /// Elements of all of them, each from a cache line on.
+    pub(crate) fn total(&self) -> usize {
+        self.lens().into_iter().map(padded).fold(0, usize::saturating_add)
+    }
+}
+
 /// Elements of each part of a workspace.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Space {
     pub(crate) index: usize,
+    /// See [`OperandSpace`].
+    pub(crate) operands: usize,
     pub(crate) input_weights: usize,
     pub(crate) recurrent_weights: usize,
     pub(crate) candidate_weights: usize,
     pub(crate) projection: usize,
-    pub(crate) bias: usize,
-    pub(crate) unit_bias: usize,
     /// `[B, H]`: gradient of a candidate that has a product of its own.
     pub(crate) candidate_gradient: usize,
     /// `[B, P]`: h, or its gradient.
@@ -445,7 +485,7 @@ pub(crate) struct Space {
 }
 
 /// Parts start at multiples of a cache line, 64 bytes.
-fn padded(len: usize) -> usize {
+pub(crate) fn padded(len: usize) -> usize {
     len.checked_next_multiple_of(16).unwrap_or(usize::MAX)
 }
 
@@ -454,12 +494,11 @@ impl Space {
         let Space { workers, scratch, .. } = *self;
         let parts = [
             self.index,
+            self.operands,
             self.input_weights,
             self.recurrent_weights,
             self.candidate_weights,
             self.projection,
-            self.bias,
-            self.unit_bias,
             self.candidate_gradient,
             self.output_state,
             self.cell_state,
@@ -483,6 +522,11 @@ impl Space {
 pub(crate) struct Parts<'a, E>(&'a mut [E]);
 
 impl<'a, E: CpuElement> Parts<'a, E> {
+    /// Of a buffer that has room for nothing else.
+    pub(crate) fn of(buffer: &'a mut [E]) -> Self {
+        Parts(buffer)
+    }
+
     /// Of a workspace, from the first cache line on.
     pub(crate) fn aligned(buffer: &'a mut [E]) -> Self {
         let skip = buffer.as_ptr().align_offset(64).min(15).min(buffer.len());

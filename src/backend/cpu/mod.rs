@@ -21,6 +21,7 @@
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | work that divides itself among threads |
 //! | `team` | helper threads that wait awake for a while |
+//! | `packed` | the weights of the forward pass as it multiplies with them, packed in every call or once for many |
 //! | `products` | products over all steps, packed and divided among threads |
 //! | `saved` | what training keeps from forward to backward |
 //! | `forward`, `backward` | the time loops |
@@ -44,6 +45,7 @@ mod geometry;
 #[cfg(feature = "model")]
 mod ops;
 
+mod packed;
 mod products;
 mod recurrent;
 mod saved;
@@ -73,6 +75,7 @@ use crate::error::{Error, Result};
 use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
 use crate::simd::{Isa, SimdElement};
 use geometry::{Geometry, Sizes};
+use packed::{Packed, PackedWeights};
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
@@ -163,6 +166,7 @@ pub struct CpuPlan {
     host: HostPlan,
     sizes: Sizes,
     checkpoints: Option<Arc<Checkpoints<CpuPlan>>>,
+    packed: Option<PackedWeights>,
 }
 
 impl Deref for CpuPlan {
@@ -181,6 +185,8 @@ struct Call<'a, E> {
     geometry: &'a Geometry,
     isa: Isa,
     threads: &'a Threads,
+    /// The weights, where the plan has them.
+    packed: Option<Packed<'a, E>>,
     h0: Option<&'a [E]>,
     c0: Option<&'a [E]>,
     /// What the first step starts from, where that is not the initial states.
@@ -267,9 +273,16 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
     }
 
     fn forward(&self, plan: &CpuPlan, args: ForwardArgs<'_, Self>) -> Result<()> {
+        let packed = plan.packed.as_ref().map(|packed| packed.of(self)).transpose()?;
+        let ForwardArgs { mut weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed } = args;
+        if let Some(packed) = packed {
+            weights = packed.instead_of(weights)?;
+        }
+        let args = ForwardArgs::<Self> { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed };
         let sizes = &*self.sizes(plan);
         plan.check_forward(ForwardMode::Inference, sizes.temp.workspace, &args)?;
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
+        let call = Call { packed, ..call };
         self.threads.start(sizes.workers)?;
         (E::passes().forward)(&call, args, None);
         Ok(())
@@ -408,7 +421,7 @@ impl<E: CpuElement> CpuBackend<E> {
                 expression: format!("packed weights and buffers of {descriptor:?}"),
             });
         }
-        Ok(CpuPlan { host, sizes, checkpoints: None })
+        Ok(CpuPlan { host, sizes, checkpoints: None, packed: None })
     }
 
     /// The sizes of a plan, which may be another backend's, with another element type, other vectors or threads.
@@ -431,6 +444,6 @@ impl<E: CpuElement> CpuBackend<E> {
     ) -> Call<'a, E> {
         let (isa, threads) = (self.isa, &self.threads);
         let (plan, geometry, start) = (&plan.host, &sizes.geometry, None);
-        Call { plan, sizes, geometry, isa, threads, h0, c0, start, lengths, resets, dropout }
+        Call { plan, sizes, geometry, isa, threads, packed: None, h0, c0, start, lengths, resets, dropout }
     }
 }

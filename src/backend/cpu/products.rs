@@ -9,6 +9,31 @@ use super::threads::{Divide, Workers, share};
 use crate::backend::cpu::CpuElement;
 use crate::simd::Isa;
 
+/// Room for a packed operand, or the operand as it was packed before: see [`packed`](super::packed).
+pub(super) enum Room<'o, E> {
+    Empty(&'o mut [E]),
+    Filled(&'o [E]),
+}
+
+impl<'o, E> From<&'o mut [E]> for Room<'o, E> {
+    fn from(room: &'o mut [E]) -> Self {
+        Room::Empty(room)
+    }
+}
+
+impl<'o, E> Room<'o, E> {
+    /// The first `len` elements, which `fill` writes if they are not there.
+    pub(super) fn fill(self, len: usize, fill: impl FnOnce(&mut [E])) -> &'o [E] {
+        match self {
+            Room::Filled(there) => &there[..len],
+            Room::Empty(room) => {
+                fill(&mut room[..len]);
+                &room[..len]
+            }
+        }
+    }
+}
+
 impl<E: CpuElement> Call<'_, E> {
     /// Whether the weights' row belongs to the forget gate of a cell that derives it from the input gate.
     pub(super) fn is_unused_row(&self, row: usize) -> bool {
@@ -26,7 +51,7 @@ impl<E: CpuElement> Call<'_, E> {
         &self,
         k: usize,
         n: usize,
-        out: &'o mut [E],
+        out: impl Into<Room<'o, E>>,
         column: impl Fn(usize) -> Option<&'s [E]> + Sync,
     ) -> Panels<'o, E> {
         let (isa, width) = (self.isa, 2 * self.isa.lanes::<E>());
@@ -39,7 +64,7 @@ impl<E: CpuElement> Call<'_, E> {
         &self,
         k: usize,
         n: usize,
-        out: &'o mut [E],
+        out: impl Into<Room<'o, E>>,
         row: impl Fn(usize) -> Option<&'s [E]> + Sync,
     ) -> Panels<'o, E> {
         let (isa, width) = (self.isa, 2 * self.isa.lanes::<E>());
@@ -52,15 +77,17 @@ impl<E: CpuElement> Call<'_, E> {
         &self,
         panels: usize,
         panel_len: usize,
-        out: &'o mut [E],
+        out: impl Into<Room<'o, E>>,
         pack: impl Fn(Range<usize>, &mut [E]) + Sync,
-    ) -> &'o [E] {
-        let out = &mut out[..panels * panel_len];
-        // Moving an element costs about as much as ten operations of a product.
-        let workers = self.threads.worth(10.0 * out.len() as f64).min(self.sizes.workers);
-        let work = Pack { panels: 0..panels, panel_len, out: &mut *out, pack: &pack };
-        self.threads.workers(workers).divide(work);
-        out
+    ) -> &'o [E]
+    where
+        E: 'o,
+    {
+        out.into().fill(panels * panel_len, |out| {
+            // Moving an element costs about as much as ten operations of a product.
+            let workers = self.threads.worth(10.0 * out.len() as f64).min(self.sizes.workers);
+            self.threads.workers(workers).divide(Pack { panels: 0..panels, panel_len, out, pack: &pack });
+        })
     }
 }
 

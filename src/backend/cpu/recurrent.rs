@@ -7,6 +7,7 @@ use super::Call;
 use super::gemm::gemv::Operand;
 use super::gemm::{self, Panels, Start};
 use super::geometry::Recurrent;
+use super::products::Room;
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Kernel, Simd, load_part, store_part};
 
@@ -33,7 +34,7 @@ impl<E: CpuElement> Call<'_, E> {
         &self,
         weights: &'o [E],
         part: Recurrent,
-        out: &'o mut [E],
+        out: Room<'o, E>,
     ) -> RecurrentWeights<'o, E> {
         let size = self.geometry.head_size();
         let storage = match self.geometry.heads {
@@ -41,14 +42,16 @@ impl<E: CpuElement> Call<'_, E> {
                 self.pack_columns(size, part.rows, out, |column| self.used_row(weights, part.row + column, size)),
             )),
             _ if size == 1 => Storage::Diagonal(&weights[part.row..part.row + part.rows]),
-            _ => {
-                for (block, out) in out.chunks_exact_mut(self.block_len()).enumerate() {
-                    let first = part.row + block * size;
-                    let columns = 0..size.div_ceil(2 * self.isa.lanes::<E>());
-                    let column = |column| self.used_row(weights, first + column, size);
-                    gemm::pack_columns(self.isa, size, size, columns, column, out);
-                }
-                Storage::Blocks(out)
+            heads => {
+                let blocks = heads * (part.rows / self.geometry.hidden);
+                Storage::Blocks(out.fill(blocks * self.block_len(), |out| {
+                    for (block, out) in out.chunks_exact_mut(self.block_len()).enumerate() {
+                        let first = part.row + block * size;
+                        let columns = 0..size.div_ceil(2 * self.isa.lanes::<E>());
+                        let column = |column| self.used_row(weights, first + column, size);
+                        gemm::pack_columns(self.isa, size, size, columns, column, out);
+                    }
+                }))
             }
         };
         RecurrentWeights { part, storage }

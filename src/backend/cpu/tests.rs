@@ -367,6 +367,95 @@ fn same_bits_whatever_else_is_in_the_batch() {
     }
 }
 
+/// Inference with a plan that has its weights, twice, into a workspace of anything.
+fn infer_packed(
+    backend: &CpuBackend<f32>,
+    plan: &CpuPlan,
+    inputs: &Inputs<f32>,
+    like: &Outputs<f32>,
+) -> crate::Result<Outputs<f32>> {
+    let mut outputs = like.clone();
+    for _ in 0..2 {
+        let mut workspace = vec![f32::NAN; backend.temp_space(plan).workspace];
+        backend.forward(
+            plan,
+            ForwardArgs::<CpuBackend<f32>> {
+                weights: &[],
+                x: &inputs.x,
+                h0: inputs.h0.as_deref(),
+                c0: inputs.c0.as_deref(),
+                lengths: inputs.lengths.as_deref(),
+                resets: inputs.resets.as_deref(),
+                y: &mut outputs.y,
+                hn: Some(&mut outputs.hn),
+                cn: outputs.cn.as_deref_mut(),
+                workspace: &mut workspace,
+                dropout_seed: 0,
+            },
+        )?;
+    }
+    Ok(outputs)
+}
+
+#[test]
+fn packed_weights_give_the_same_bits() {
+    for seed in 0..80 {
+        let mut numbers = Numbers(seed + 500);
+        let (mut descriptor, shape) = any_descriptor(&mut numbers);
+        descriptor.dropout = 0.0;
+        let (inputs, _) = inputs::<f32>(&descriptor, shape, &mut numbers);
+        let backend = CpuBackend::<f32>::with_threads(1 + seed as usize % 3).unwrap();
+        let wanted = infer(&backend, &descriptor, shape, &inputs).unwrap();
+        let plan = backend.plan(&descriptor, shape, ForwardMode::Inference).unwrap();
+        let packed = backend.with_weights(&plan, &inputs.weights).unwrap();
+        assert!(backend.temp_space(&packed).workspace < backend.temp_space(&plan).workspace);
+        let got = infer_packed(&backend, &packed.clone(), &inputs, &wanted).unwrap();
+        let of_outputs = |outputs: Outputs<f32>| bits(&(outputs, InputGradients::default()));
+        assert!(of_outputs(got) == of_outputs(wanted), "{descriptor:?} {shape:?}");
+    }
+}
+
+#[test]
+fn packed_weights_are_for_their_plan() {
+    let (descriptor, shape) = (RnnDescriptor::new(CellKind::Lstm, 3, 4), RnnShape { seq_len: 2, batch: 1 });
+    let (mut inputs, _) = inputs::<f32>(&descriptor, shape, &mut Numbers(3));
+    inputs.lengths = None;
+    let backend = CpuBackend::<f32>::with_threads(2).unwrap();
+    let plan = backend.plan(&descriptor, shape, ForwardMode::Inference).unwrap();
+    let says = |error: crate::Error, what: &[&str]| {
+        let text = error.to_string();
+        assert!(what.iter().all(|what| text.contains(what)), "{text}");
+    };
+    let short = &inputs.weights[1..];
+    says(backend.with_weights(&plan, short).unwrap_err(), &["weights", "144", "143"]);
+    let training = backend.plan(&descriptor, shape, ForwardMode::Training).unwrap();
+    says(backend.with_weights(&training, &inputs.weights).unwrap_err(), &["mode", "Inference", "Training"]);
+
+    let wanted = infer(&backend, &descriptor, shape, &inputs).unwrap();
+    let packed = backend.with_weights(&plan, &inputs.weights).unwrap();
+    // As every plan without weights, so those with them: given to `infer`, which gives weights, it is refused.
+    let mut workspace = vec![0.0; backend.temp_space(&packed).workspace];
+    let mut outputs = wanted.clone();
+    let args = ForwardArgs::<CpuBackend<f32>> {
+        weights: &inputs.weights,
+        x: &inputs.x,
+        h0: None,
+        c0: None,
+        lengths: None,
+        resets: None,
+        y: &mut outputs.y,
+        hn: None,
+        cn: None,
+        workspace: &mut workspace,
+        dropout_seed: 0,
+    };
+    says(backend.forward(&packed, args).unwrap_err(), &["weights", "none", "144", "empty slice"]);
+    let other = CpuBackend::<f32>::with_threads(3).unwrap();
+    says(infer_packed(&other, &packed, &inputs, &wanted).unwrap_err(), &["plan", "3 threads", "2 threads"]);
+    let of_no_weights = infer_packed(&backend, &plan, &inputs, &wanted).unwrap_err();
+    says(of_no_weights, &["weights", "144", "got 0"]);
+}
+
 /// `pass` fills its workspaces with NaN before every call; this one also checks that a second call into used buffers, and
 /// adding instead of setting, give what they must.
 #[test]

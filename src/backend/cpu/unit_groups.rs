@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Call;
 use super::gemm::{self, DirectProduct, DirectSums, Written};
 use super::geometry::Geometry;
+use super::products::Room;
 use crate::backend::cpu::CpuElement;
 use crate::rnn::LayerWeights;
 use crate::simd::Isa;
@@ -122,17 +123,19 @@ impl<E: CpuElement> Call<'_, E> {
         sizes: GroupSizes,
         weights: &LayerWeights<&[E]>,
         inputs: Option<&'o [E]>,
-        out: &'o mut [E],
-        (biases, bias): (&[E], &'o mut [E]),
+        out: Room<'o, E>,
+        (biases, bias): (&[E], Room<'o, E>),
     ) -> UnitGroups<'o, E> {
         let g = &self.geometry;
-        for (group, bias) in bias.chunks_exact_mut(sizes.sums).enumerate() {
-            for (bias, of_gate) in bias.chunks_exact_mut(sizes.units).zip(biases.chunks_exact(g.hidden)) {
-                let units = group * sizes.units..g.hidden.min((group + 1) * sizes.units);
-                bias[units.len()..].fill(E::zero());
-                bias[..units.len()].copy_from_slice(&of_gate[units]);
+        let bias = bias.fill(sizes.count * sizes.sums, |bias| {
+            for (group, bias) in bias.chunks_exact_mut(sizes.sums).enumerate() {
+                for (bias, of_gate) in bias.chunks_exact_mut(sizes.units).zip(biases.chunks_exact(g.hidden)) {
+                    let units = group * sizes.units..g.hidden.min((group + 1) * sizes.units);
+                    bias[units.len()..].fill(E::zero());
+                    bias[..units.len()].copy_from_slice(&of_gate[units]);
+                }
             }
-        }
+        });
         let first = g.recurrent().row;
         let state = self.pack_gates(sizes, sizes.state_gates, g.hidden, out, |gate, unit| {
             self.used_row(weights.hidden_hidden, first + gate * g.hidden + unit, g.hidden)
@@ -146,7 +149,7 @@ impl<E: CpuElement> Call<'_, E> {
         sizes: GroupSizes,
         weights: &LayerWeights<&[E]>,
         width: usize,
-        out: &'o mut [E],
+        out: Room<'o, E>,
     ) -> &'o [E] {
         let g = &self.geometry;
         self.pack_gates(sizes, sizes.gates, width, out, |gate, unit| {
@@ -160,7 +163,7 @@ impl<E: CpuElement> Call<'_, E> {
         sizes: GroupSizes,
         gates: usize,
         k: usize,
-        out: &'o mut [E],
+        out: Room<'o, E>,
         column: impl Fn(usize, usize) -> Option<&'s [E]> + Sync,
     ) -> &'o [E]
     where

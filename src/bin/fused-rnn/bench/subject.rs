@@ -8,7 +8,7 @@ use fused_rnn::rnn::{Direction, Layout, RnnDescriptor, RnnShape, WeightLayout};
 use fused_rnn::{Device, Error, Result};
 
 use super::machine::available_memory;
-use super::point::{Pass, Point};
+use super::point::{Backend, Pass, Point};
 use super::train_step::TrainStep;
 
 /// Values that come again after a prime number of them, since drawing many would take longer than what is timed.
@@ -231,11 +231,21 @@ impl Stream {
         }
         let shape = RnnShape { seq_len: 1, ..point.shape };
         let plan = device.plan(descriptor, shape, ForwardMode::Inference)?;
+        let mut weights = device.rounded("weights", data.weights.len, data.weights.iter())?;
+        let plan = match point.backend {
+            // Packed once, as whoever streams does.
+            Backend::Cpu => {
+                let plan = device.with_weights(&plan, weights.view())?;
+                weights = device.allocate("weights", 0)?;
+                plan
+            }
+            _ => plan,
+        };
         let (tensors, steps) = (shape.tensors(descriptor)?, point.shape.seq_len);
         let state =
             |sizes: &[usize]| Ok::<_, Error>([device.allocate("h", len(sizes))?, device.allocate("h", len(sizes))?]);
         Ok(Stream {
-            weights: device.rounded("weights", data.weights.len, data.weights.iter())?,
+            weights,
             x: device.rounded("x", data.x.len, data.x.iter())?,
             y: device.allocate("y", data.dy.len)?,
             h: state(&tensors.h)?,

@@ -1,0 +1,286 @@
+//! The weights of the forward pass as it multiplies with them: packed in every call, or once for many, in [`PackedWeights`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::gemm::Panels;
+use super::gemm::gemv::Operand;
+use super::geometry::{OperandSpace, Parts, padded};
+use super::products::Room;
+use super::recurrent::RecurrentWeights;
+use super::unit_groups::UnitGroups;
+use super::{Call, CpuPlan};
+use crate::backend::ForwardMode;
+use crate::backend::cpu::{CpuBackend, CpuElement};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::rnn::{CandidateTerm, Dropout, LayerWeights};
+use crate::simd::Isa;
+
+/// How a step is computed.
+#[derive(Clone, Copy)]
+pub(super) enum Step<'a, E> {
+    /// The products of all units, then their cells.
+    ByProducts { recurrent: RecurrentWeights<'a, E>, candidate: Option<RecurrentWeights<'a, E>> },
+    /// Some units after others.
+    ByUnits(UnitGroups<'a, E>),
+}
+
+/// The weights of a layer and direction.
+pub(super) struct Operands<'o, E> {
+    pub(super) step: Step<'o, E>,
+    /// Those of the product with the inputs of all steps, where there is one.
+    pub(super) panels: Option<Panels<'o, E>>,
+    pub(super) projection: Option<Operand<'o, E>>,
+    pub(super) bias: &'o [E],
+    pub(super) candidate_bias: &'o [E],
+}
+
+/// Where the operands of a layer and direction are, or will be.
+pub(super) struct Rooms<'o, E> {
+    input_weights: Room<'o, E>,
+    recurrent_weights: Room<'o, E>,
+    candidate_weights: Room<'o, E>,
+    projection: Room<'o, E>,
+    bias: Room<'o, E>,
+    unit_bias: Room<'o, E>,
+}
+
+impl<'o, E: CpuElement> Rooms<'o, E> {
+    /// In a buffer of [`OperandSpace::total`] elements.
+    pub(super) fn empty(buffer: &'o mut [E], space: &OperandSpace) -> Self {
+        let mut parts = Parts::of(buffer);
+        let [input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias] =
+            space.lens().map(|len| Room::Empty(parts.next(len)));
+        Rooms { input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias }
+    }
+
+    /// In a buffer that was filled before.
+    fn filled(mut buffer: &'o [E], space: &OperandSpace) -> Self {
+        let [input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias] =
+            space.lens().map(|len| {
+                let (part, rest) = buffer.split_at(padded(len));
+                buffer = rest;
+                Room::Filled(part)
+            });
+        Rooms { input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias }
+    }
+}
+
+impl<E: CpuElement> Call<'_, E> {
+    /// Packs the weights of a layer and direction, unless the rooms hold them.
+    pub(super) fn pack_layer<'o>(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<&'o [E]>,
+        rooms: Rooms<'o, E>,
+    ) -> Operands<'o, E> {
+        let g = &self.geometry;
+        let width = g.layer_input(layer);
+        let biases = rooms.bias.fill(g.gate_rows + g.hidden, |out| self.add_biases(weights, out));
+        let (unit_inputs, panels) = match self.sizes.groups {
+            Some(units) if units.take_inputs => {
+                (Some(self.pack_unit_inputs(units.sizes, weights, width, rooms.input_weights)), None)
+            }
+            _ if g.of_gates => (None, None),
+            _ => {
+                let column = |column| self.used_row(weights.input_hidden, g.input_row(column), width);
+                (None, Some(self.pack_columns(width, g.gate_rows, rooms.input_weights, column)))
+            }
+        };
+        let step = match self.sizes.groups {
+            Some(units) => {
+                let bias = (biases, rooms.unit_bias);
+                Step::ByUnits(self.pack_units(units.sizes, weights, unit_inputs, rooms.recurrent_weights, bias))
+            }
+            None => Step::ByProducts {
+                recurrent: self.pack_state(weights.hidden_hidden, g.recurrent(), rooms.recurrent_weights),
+                candidate: g
+                    .candidate()
+                    .map(|part| self.pack_state(weights.hidden_hidden, part, rooms.candidate_weights)),
+            },
+        };
+        let projection = g.projected.then(|| {
+            let column = |column: usize| Some(&weights.projection[column * g.hidden..][..g.hidden]);
+            Operand::Packed(self.pack_columns(g.hidden, g.output, rooms.projection, column))
+        });
+        let (bias, candidate_bias) = biases.split_at(g.gate_rows);
+        Operands { step, panels, projection, bias, candidate_bias }
+    }
+
+    /// `bias_ih + bias_hh` in the order of the gates' columns, then the `bias_hh` of a candidate that is reset after its
+    /// product, `[H]`.
+    fn add_biases(&self, weights: &LayerWeights<&[E]>, out: &mut [E]) {
+        let g = &self.geometry;
+        let (sums, candidate) = out.split_at_mut(g.gate_rows);
+        let separate = g.candidate == CandidateTerm::Apart;
+        let of = |bias: &[E], row: usize| bias.get(row).copied().unwrap_or(E::zero());
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let row = g.input_row(column);
+            *sum = of(weights.input_bias, row);
+            if !(separate && column < g.hidden) {
+                *sum += of(weights.hidden_bias, row);
+            }
+            if self.is_unused_row(row) {
+                *sum = E::zero();
+            }
+        }
+        for (unit, value) in candidate.iter_mut().enumerate() {
+            *value = if separate { of(weights.hidden_bias, g.gate_rows - g.hidden + unit) } else { E::zero() };
+        }
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Weights that were packed once, with a copy of them as they were given: single weights of a unit and peepholes are read there.
+#[derive(Clone)]
+pub(super) struct PackedWeights {
+    /// Numbers of `dtype`: the weights, then from a cache line on the operands of each layer and direction.
+    storage: Arc<Vec<f64>>,
+    weights: usize,
+    directions: usize,
+    dtype: DType,
+    isa: Isa,
+    threads: usize,
+}
+
+impl fmt::Debug for PackedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackedWeights({} {})", self.weights, self.dtype)
+    }
+}
+
+/// The same in a call.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a, E> {
+    pub(super) weights: &'a [E],
+    operands: &'a [E],
+    directions: usize,
+}
+
+impl<'a, E: CpuElement> Packed<'a, E> {
+    /// The weights of a call, which may give none.
+    pub(super) fn instead_of(&self, given: &[E]) -> Result<&'a [E]> {
+        if given.is_empty() {
+            return Ok(self.weights);
+        }
+        Err(Error::option(
+            "weights",
+            "none, since the plan has its weights",
+            format!("{} elements; give an empty slice, or the plan that with_weights was called with", given.len()),
+        ))
+    }
+
+    /// The operands of a layer and direction.
+    pub(super) fn rooms(&self, (layer, direction): (usize, usize), space: &OperandSpace) -> Rooms<'a, E> {
+        let first = (layer * self.directions + direction) * space.total();
+        Rooms::filled(&self.operands[first..first + space.total()], space)
+    }
+}
+
+impl PackedWeights {
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a backend of another element type, with other vectors or another number of threads.
+    pub(super) fn of<E: CpuElement>(&self, backend: &CpuBackend<E>) -> Result<Packed<'_, E>> {
+        if (self.dtype, self.isa, self.threads) != (E::DTYPE, backend.isa, backend.threads()) {
+            let of = |dtype: DType, isa: Isa, threads: usize| format!("{dtype}, {}, {threads} threads", isa.name());
+            return Err(Error::option(
+                "plan",
+                format!("weights packed for this backend ({})", of(E::DTYPE, backend.isa, backend.threads())),
+                of(self.dtype, self.isa, self.threads),
+            ));
+        }
+        let storage: &[E] = bytemuck::cast_slice(&self.storage);
+        let (weights, operands) = storage[storage.as_ptr().align_offset(LINE)..].split_at(padded(self.weights));
+        Ok(Packed { weights: &weights[..self.weights], operands, directions: self.directions })
+    }
+}
+
+impl<E: CpuElement> CpuBackend<E> {
+    /// A plan for calls with these weights, which it packs once: [`forward`](crate::backend::RecurrentBackend::forward) takes none then, but an empty slice. Packing is most of
+    /// what a call of few steps costs. Results are the same bits.
+    ///
+    /// ```
+    /// use fused_rnn::backend::cpu::CpuBackend;
+    /// use fused_rnn::backend::{ForwardArgs, ForwardMode, RecurrentBackend};
+    /// use fused_rnn::cell::CellKind;
+    /// use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
+    ///
+    /// let backend = CpuBackend::<f32>::new();
+    /// let lstm = RnnDescriptor::new(CellKind::Lstm, 4, 8);
+    /// let weights = vec![0.1; WeightLayout::new(&lstm)?.len()];
+    /// let plan = backend.plan(&lstm, RnnShape { seq_len: 1, batch: 1 }, ForwardMode::Inference)?;
+    /// let plan = backend.with_weights(&plan, &weights)?;
+    ///
+    /// let mut workspace = vec![0.0; backend.temp_space(&plan).workspace];
+    /// let (mut h, mut c, mut y) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+    /// for step in 0..3 {
+    ///     let (h0, c0) = (h, c);
+    ///     backend.forward(&plan, ForwardArgs::<CpuBackend<f32>> {
+    ///         weights: &[],
+    ///         x: &[step as f32; 4],
+    ///         h0: Some(&h0),
+    ///         c0: Some(&c0),
+    ///         lengths: None,
+    ///         resets: None,
+    ///         y: &mut y,
+    ///         hn: Some(&mut h),
+    ///         cn: Some(&mut c),
+    ///         workspace: &mut workspace,
+    ///         dropout_seed: 0,
+    ///     })?;
+    /// }
+    /// # Ok::<(), fused_rnn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a plan for training, whose weights change; an error of the weights' length as in a call; [`Error::Unsupported`] where memory
+    /// or threads are short.
+    pub fn with_weights(&self, plan: &CpuPlan, weights: &[E]) -> Result<CpuPlan> {
+        if plan.mode != ForwardMode::Inference {
+            return Err(Error::option("mode", "a plan for Inference in with_weights", format!("{:?}", plan.mode)));
+        }
+        plan.weights.check("weights", weights.len())?;
+        let sizes = &*self.sizes(plan);
+        let space = &sizes.operands;
+        let (layers, directions) = (plan.descriptor.num_layers, plan.descriptor.num_directions());
+        let first = padded(weights.len());
+        let len = first + layers * directions * space.total();
+        // Operands begin at a cache line, wherever the buffer does.
+        let words = (len * size_of::<E>() + LINE).div_ceil(size_of::<f64>());
+        let mut storage: Vec<f64> = Vec::new();
+        storage.try_reserve_exact(words).map_err(|_| {
+            Error::unsupported(
+                format!("{words} words of packed weights"),
+                "there is not enough memory; pack them in every call",
+            )
+        })?;
+        storage.resize(words, 0.0);
+        let buffer: &mut [E] = bytemuck::cast_slice_mut(&mut storage);
+        let skip = buffer.as_ptr().align_offset(LINE);
+        let (copy, operands) = buffer[skip..].split_at_mut(first);
+        copy[..weights.len()].copy_from_slice(weights);
+        self.threads.start(sizes.workers)?;
+        let call = self.call(plan, sizes, (None, None), None, None, Dropout::new(0.0, 0));
+        for (index, operands) in operands.chunks_exact_mut(space.total()).take(layers * directions).enumerate() {
+            let (layer, direction) = (index / directions, index % directions);
+            let view = plan.weights.view(weights, layer, direction);
+            call.pack_layer(layer, &view, Rooms::empty(operands, space));
+        }
+        let mut packed = plan.clone();
+        packed.sizes = sizes.without_operands();
+        packed.packed = Some(PackedWeights {
+            storage: Arc::new(storage),
+            weights: weights.len(),
+            directions,
+            dtype: E::DTYPE,
+            isa: self.isa,
+            threads: self.threads(),
+        });
+        Ok(packed)
+    }
+}
