@@ -69,11 +69,13 @@ impl<E: CpuElement> OuterProducts<'_, E> {
         panels: [&[E]; PANELS],
     ) {
         let mut sums = [[s.splat(E::zero()); VECTORS]; ROWS];
-        for (kk, a) in self.a.iter().enumerate() {
+        // Rows by iterators: the compiler sees that they are there.
+        let rows = |panel: usize| panels[panel].chunks_exact(2 * S::LANES);
+        for ((a, left), right) in self.a.iter().zip(rows(0)).zip(rows(PANELS - 1)) {
             let a = &a[i..i + ROWS];
-            let at = kk * 2 * S::LANES;
             for v in 0..VECTORS {
-                let b = s.load(&panels[v / 2][at + v % 2 * S::LANES..]);
+                let from = if v < 2 { left } else { right };
+                let b = s.load(&from[v % 2 * S::LANES..(v % 2 + 1) * S::LANES]);
                 for r in 0..ROWS {
                     sums[r][v] = s.mul_add(s.splat(a[r]), b, sums[r][v]);
                 }
