@@ -534,7 +534,13 @@ impl PersistentKernel {
             (Exchange::Grid, _) => (2, 0, 0),
         };
         // Inputs of two items under way: W x of the gates; or the gates, and c before and after, or q and h_prev.
-        let inputs = if forward || cell == "rnn" { gates } else { gates + 2 };
+        let inputs = match cell {
+            _ if forward || cell == "rnn" => gates,
+            // Gates, and q, of 16 bits are in two words.
+            "lstm" if element_bytes == 2 => 2 + 2,
+            "gru" if element_bytes == 2 => 2 + 1,
+            _ => gates + 2,
+        };
         let ring = 2 * inputs * tile * units * 4;
         let states = if cell == "lstm" { 2 } else { 1 };
         let pairs = (tile * units).div_ceil(threads) * threads;

@@ -1,8 +1,8 @@
 // gates.cu - precomputed gates as an operator's input, and their gradients as its output.
 //
-// Math       gates[t, b, r] = x[t, b, first + r]; dx[t, b, first + r] = dgates[t, b, slot of r].
+// Math       wx[t, b, r] = x[t, b, first + r]; dx[t, b, first + r] = dgates[t, b, slot of r].
 // Reads      x: E, [T, B, D*G*H] in either layout; dgates: E [T, B, slots*H], zero past a sequence's length.
-// Writes     gates: A [T, B, G*H]; dx as x.
+// Writes     wx: A [T, B, G*H]; dx as x.
 // Launch     grid (ceil(G*H / 128), min(T*B, 65535), D), block 128.
 // Numerics   None.
 // Oracle     src/backend/reference/, tests/operator/backends/.
@@ -12,10 +12,10 @@ template <class E> DEVICE void read_gates(const GatesParams& p) {
     using V = typename Accumulator<E>::type;
     const u32 column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= p.columns) return;
-    V* const gates = static_cast<V*>(p.gates[blockIdx.z]);
+    V* const wx = static_cast<V*>(p.gates[blockIdx.z]);
     for (u32 r = blockIdx.y; r < p.row_count; r += gridDim.y) {
         const u64 from = row_offset(p.x, r) + u64(blockIdx.z) * p.columns + column;
-        gates[u64(r) * p.columns + column] = load<E>(p.x.data, from);
+        wx[u64(r) * p.columns + column] = load<E>(p.x.data, from);
     }
 }
 

@@ -29,6 +29,7 @@ enum SavedGates : u32 {
     SAVE_NOTHING = 0,          // inference
     SAVE_ACTIVATED = 1,        // gate values; enough where every derivative follows from them
     SAVE_PRE_ACTIVATIONS = 2,  // what goes into the clip and the activation
+    SAVE_PACKED = 3,           // gate values and q in 16 bits, see saved.cuh
 };
 
 // ---- forward ----------------------------------------------------------------------------------------------------------
@@ -44,12 +45,13 @@ struct ForwardDirection {
     const void* c0;         // E [B, S*H], S the states beside h: one after the other
     const void* start_h;    // E [B, P]: what the first step starts from, in the place of h0, to which resets go; or null
     const void* start_c;    // A [B, S*H]: the same of c0
-    void* gates;            // A [T, B, G*H]: holds W x; training leaves there what SavedGates says
+    const void* wx;         // A [T, B, G*H]: W x; stands where training leaves `gates`, unless they are packed
+    void* gates;            // training: A [T, B, G*H], or packed; what SavedGates says
     void* recurrent;        // A [B, G*H]: R h of this step, from the GEMM before (step family)
     void* projected;        // A [B, P]: W_hr u of this step, from the GEMM before (step family)
     void* h_prev;           // E [slots, rows, h_prev_stride]: the output each step starts from, resets applied; slot t % slots
     void* cell_state;       // A [T, B, S*H] in training, [B, S*H] in inference: the states beside h after the step
-    void* q;                // A [T, B, H]: GRU, reset after, training: R_n h + b_hn
+    void* q;                // A [T, B, H]: GRU, reset after, training: R_n h + b_hn, unless it is packed with the gates
     void* reset_h;          // E [T, B, H] in training, [B, H] in inference: q of a second product; GRU, reset before: r * h
     void* u;                // E [T, B, H] in training, [B, H] in inference: LSTM with projection: o * output(c)
     void* y;                // E, first feature of this direction
@@ -106,9 +108,9 @@ struct BackwardDirection {
     const void* peephole;    // E [3*H]
     const void* c0;          // E [B, S*H]
     const void* start_c;     // A [B, S*H]: what the first step started from, in the place of c0; or null
-    const void* gates;       // A [T, B, G*H]: what forward saved
+    const void* gates;       // what forward saved
     const void* cell_state;  // A [T, B, S*H]
-    const void* q;           // A [T, B, H]: GRU, reset after
+    const void* q;           // A [T, B, H]: GRU, reset after, unless it is packed with the gates
     const void* h_prev;      // E [T, rows, h_prev_stride]
     void* dgates;            // E [T, B, slots*H]
     const void* dy;          // E, first feature of this direction
@@ -189,7 +191,7 @@ struct HeadWeightsParams {
 // Precomputed gates and their gradients, see gates.cu.
 struct GatesParams {
     Rows x;          // E [T*B, D*G*H]; dx is written
-    void* gates[2];  // of each direction: gates A [T, B, G*H], or dgates E [T, B, slots*H]
+    void* gates[2];  // of each direction: W x, A [T, B, G*H], or dgates E [T, B, slots*H]
     u32 row_count, columns, hidden_size, slots;
     u32 split;       // whether the candidate's gradients are the first slot
     u32 unused;

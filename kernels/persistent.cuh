@@ -22,6 +22,7 @@
 #include "persistent/exchange.cuh"
 #include "persistent/product.cuh"
 #include "persistent/shape.cuh"
+#include "saved.cuh"
 #include "sequence.cuh"
 
 // ---- functions of a cell with the usual activations ----------------------------------------------------------------------

@@ -3,7 +3,7 @@
 // Math       The cells' derivatives as in src/cell/*.rs, for the options of persistent_forward.cu. A step computes the gradients of
 //            its gates from dh, and then dh of the step before as R^T dgates plus what needs no product; a block computes dh of its
 //            own units, for which it needs the dgates of all units: those are what the blocks exchange.
-// Reads      What forward saved (activated gates, cell_state, q, h_prev), dy, c0, start_c, lengths, resets, weight_hh; dh and dc, where
+// Reads      What forward saved (activated gates and q, see saved.cuh, cell_state, h_prev), dy, c0, start_c, lengths, resets, weight_hh; dh and dc, where
 //            begin_backward has put the gradients of the final states.
 // Writes     dgates of every step, zero past a sequence's length; dh, dc, dh_reset, dc_reset as finish_backward expects them. With
 //            GridExchange also `exchange` E [T, B, exchange_stride], exchange_stride = G * (H rounded up to 32), 0xff before.
@@ -83,7 +83,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     using Product = typename ProductOf<Math, 1, G * S::CAPACITY, S>::type;
     using Exchange = X<0, G * S::CAPACITY * int(sizeof(E)), S>;
     using Unit = BackwardUnit<Cell>;
-    using Ring = InputRing<Unit::WIDTH, S>;
+    // Whether the first four numbers that forward saved, gates and (GRU) q, come in a piece of two words.
+    static constexpr bool PIECE = PACKED<Cell, E>;
+    static constexpr u32 PIECE_NUMBERS = PIECE ? 4 : 0, PIECE_WORDS = PIECE ? 2 : 0;
+    using Ring = InputRing<int(Unit::WIDTH - PIECE_NUMBERS + PIECE_WORDS), S>;
     enum { STATE_DH, STATE_DC };
     using Layout = Memory<Product, Exchange, Ring, 1, Cell::CELL_STATE ? 2 : 1, S>;
     using Functions = StandardFunctions<!Math::EXACT>;
@@ -269,21 +272,26 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             const u32 H = p.hidden_size, tile = PLAIN ? 0 : next_tile;
             const u64 next_row = row + i64(PLAIN ? ahead : next_n - n) * row_stride + tile * (S::TILE * H);
             const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
+            const uint2* const pieces = static_cast<const uint2*>(d.gates) + (next_row + j);
             const float* const state = static_cast<const float*>(G == 3 ? d.q : d.cell_state) + (next_row + j);
             const E* const h_prev = next_h_prev.in<E>(d.h_prev, tile * (S::TILE * p.h_prev_stride));
             const bool first = next_n + 1 == p.seq_len;  // of the steps
             if (real)
                 S::each_pair(group.sequences(tile), [&](int e) {
+                    if constexpr (PIECE) {
+                        memory.ring().copy_piece(item, e, 0, pieces + e * S::ROW_STEP * H);
+                    } else {
 #pragma unroll
-                    for (u32 k = 0; k < G; ++k) fetch(item, e, Unit::SAVED + k, from + (e * S::ROW_STEP * G + k) * H);
+                        for (u32 k = 0; k < G; ++k) fetch(item, e, Unit::SAVED + k, from + (e * S::ROW_STEP * G + k) * H);
+                    }
                     const float* const own_state = state + e * S::ROW_STEP * H;
                     if constexpr (Cell::CELL_STATE) {
                         if (!(PLAIN && SINGLE)) fetch(item, e, Unit::C, own_state);
                         if (!first) fetch(item, e, Unit::C_PREV, own_state + row_stride);
-                        else *memory.ring().place(item, e, Unit::C_PREV) = load_start_c<E>(d, own(tile, e));
+                        else *place(item, e, Unit::C_PREV) = load_start_c<E>(d, own(tile, e));
                     }
                     if constexpr (G == 3) {
-                        fetch(item, e, Unit::Q, own_state);
+                        if (!PIECE) fetch(item, e, Unit::Q, own_state);
                         fetch_element(item, e, Unit::H_PREV, h_prev + e * S::ROW_STEP * p.h_prev_stride);
                     }
                 });
@@ -293,8 +301,11 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         }
         memory.ring().commit();
     }
+    // Where number i of what a step reads is in the ring, unless it is in the piece.
+    static DEVICE constexpr u32 ring_place(u32 i) { return i - PIECE_NUMBERS + PIECE_WORDS; }
+    DEVICE float* place(u32 item, int e, u32 i) const { return memory.ring().place(item, e, ring_place(i)); }
     DEVICE void fetch(u32 item, int e, u32 i, const float* from) {
-        memory.ring().copy(item, e, i, from);
+        memory.ring().copy(item, e, ring_place(i), from);
     }
     // The same of an element: the word that it is in, of a tensor whose rows begin with words.
     DEVICE void fetch_element(u32 item, int e, u32 i, const E* from) {
@@ -342,7 +353,11 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         const bool inside = Math::EXACT ? copied : threadIdx.x < Ring::PAIRS;
         float saved[Unit::WIDTH];
 #pragma unroll
-        for (u32 i = 0; i < Unit::WIDTH; ++i) saved[i] = inside ? *memory.ring().place(item, e, i) : 0.0f;
+        for (u32 i = PIECE_NUMBERS; i < Unit::WIDTH; ++i) saved[i] = inside ? *place(item, e, i) : 0.0f;
+        if constexpr (PIECE) {
+            static_assert(Unit::WIDTH > 3, "gates, and q after three of them");
+            SavedPiece<Cell>::unpack(inside ? *memory.ring().piece(item, e, 0) : uint2{0, 0}, saved, saved[3]);
+        }
         if constexpr (G == 3 && sizeof(E) == 2) {
             const u32 word = __float_as_uint(saved[Unit::H_PREV]);
             saved[Unit::H_PREV] = j % 2 ? unpack_high<E>(word) : unpack_low<E>(word);

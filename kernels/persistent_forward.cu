@@ -2,9 +2,9 @@
 //
 // Math       The cells' equations as in src/cell/*.rs, GRU with the reset after the product; sigmoid gates, tanh (RNN: or relu)
 //            states, no peepholes, clips, coupled gates or projection: the rest is for step_forward.cu.
-// Reads      gates A [T, B, G*H] (W x of all steps), weight_hh, biases, h0, c0, start_h, start_c, lengths, resets, and vector 0 from h_prev, where
+// Reads      wx A [T, B, G*H] (W x of all steps), weight_hh, biases, h0, c0, start_h, start_c, lengths, resets, and vector 0 from h_prev, where
 //            begin_forward has put it.
-// Writes     y, hn, cn; in training gates (activated), cell_state, q and h_prev of every step. With GridExchange h_prev is also
+// Writes     y, hn, cn; in training gates (activated) and q, see saved.cuh, cell_state and h_prev of every step. With GridExchange h_prev is also
 //            what the blocks exchange h through: slots = T and h_prev_stride = H rounded up to 32 in inference too, all of it
 //            0xff before begin_forward.
 // Launch     grid (blocks of a group, groups, D). Blocks of a group: ceil(h_prev_stride / UNITS), 1 with LocalExchange; a cluster
@@ -270,7 +270,7 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         if (next_step < (PLAIN ? p.seq_len : rounds().all().last)) {
             const u32 H = p.hidden_size;
             const u64 next_row = row + i64(PLAIN ? ahead : next_step - step) * row_stride + (PLAIN ? 0 : next_tile * (S::TILE * H));
-            const float* const from = static_cast<const float*>(d.gates) + (next_row * G + j);
+            const float* const from = static_cast<const float*>(d.wx) + (next_row * G + j);
             if (real)
                 S::each_pair(group.sequences(PLAIN ? 0 : next_tile), [&](int e) {
 #pragma unroll
@@ -336,13 +336,18 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         if (p.save == SAVE_NOTHING) return;
         const u64 own_row = row + tile * (S::TILE * H);
         float* const to_gates = static_cast<float*>(d.gates) + (own_row * G + j);
-        float* const to_saved = static_cast<float*>(G == 3 ? d.q : d.cell_state) + (own_row + j);
+        const u64 own_unit = own_row + j;
+        float* const to_saved = static_cast<float*>(G == 3 ? d.q : d.cell_state) + own_unit;
         S::each_pair(sequences, [&](int e) {
             const ForwardResults<G>& r = results[e];
             if (PLAIN || r.valid) {
+                if constexpr (PACKED<Cell, E>) {
+                    static_cast<uint2*>(d.gates)[own_unit + e * S::ROW_STEP * H] = SavedPiece<Cell>::pack(r.saved, r.q);
+                } else {
 #pragma unroll
-                for (u32 k = 0; k < G; ++k) to_gates[(e * S::ROW_STEP * G + k) * H] = r.saved[k];
-                if constexpr (G == 3) to_saved[e * S::ROW_STEP * H] = r.q;
+                    for (u32 k = 0; k < G; ++k) to_gates[(e * S::ROW_STEP * G + k) * H] = r.saved[k];
+                    if constexpr (G == 3) to_saved[e * S::ROW_STEP * H] = r.q;
+                }
             }
             if constexpr (Cell::CELL_STATE) to_saved[e * S::ROW_STEP * H] = r.c;
         });

@@ -3,13 +3,14 @@
 // Math       Each cell's derivative as in src/cell/*.rs. Steps run from the last to the first. A step starts with dh, the gradient
 //            of the output it leaves behind as far as later steps contribute, adds dy, and ends with the gradients of its gates and
 //            with the part of the gradient of h_prev that needs no product; gemm.cu adds R^T da to that before the step before.
-// Reads      what forward saved (gates, cell_state, q, h_prev), dy, dhn, dcn, c0, start_c, peepholes, lengths, resets; in second phases
+// Reads      what forward saved (gates and q, see saved.cuh, cell_state, h_prev), dy, dhn, dcn, c0, start_c, peepholes, lengths, resets; in second phases
 //            du (projection) or dq (GRU, reset before).
 // Writes     dgates (zero at steps past a sequence's length), dh, dc, dh_reset, dc_reset; dh_step with a projection; at the end dh0, dc0.
 // Launch     begin_backward, step_backward for every step, finish_backward; grid (ceil(columns / 128), min(B, 65535), D), block 128.
 //            A thread owns (unit or output j, sequence b) and loops over sequences b, b + gridDim.y, ...
 // Numerics   The accumulator type throughout; dgates and dh_step, which are operands of products, round once to E.
 // Oracle     src/backend/reference/.
+#include "saved.cuh"
 #include "sequence.cuh"
 
 // dh, dc from the gradients of the final states; nothing has been sent to the initial ones yet.
@@ -101,10 +102,14 @@ template <class Cell, class E> DEVICE void step_unit(const StepBackwardParams& s
         u.dh = take_dh<E>(p, d, s.step, t, b, j);
     }
     if (valid) {
+        if (p.save == SAVE_PACKED) {
+            if constexpr (PACKED<Cell, E>) SavedPiece<Cell>::unpack(static_cast<const uint2*>(d.gates)[row * H + j], u.saved, u.q);
+        } else {
 #pragma unroll
-        for (int k = 0; k < G; ++k) u.saved[k] = static_cast<const V*>(d.gates)[(row * G + k) * H + j];
+            for (int k = 0; k < G; ++k) u.saved[k] = static_cast<const V*>(d.gates)[(row * G + k) * H + j];
+            if (Cell::SPLIT && u.apart) u.q = static_cast<const V*>(d.q)[row * H + j];
+        }
         if (Cell::READS_H) u.h_prev = load<E>(d.h_prev, (u64(t) * p.rows + b) * p.h_prev_stride + j);
-        if (Cell::SPLIT && u.apart) u.q = static_cast<const V*>(d.q)[row * H + j];
     }
     if (Cell::SPLIT && s.phase == PHASE_FIRST) {
         store<E>(d.dgates, dgates + gradient_slot<Cell>(N) * H, valid ? Cell::candidate_gradient(functions, u) : V(0));

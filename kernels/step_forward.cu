@@ -1,15 +1,16 @@
 // step_forward.cu - the elementwise half of a forward step (step family).
 //
 // Math       Each cell's equations as in src/cell/*.rs. The products W x (all steps) and R h (this step) come from gemm.cu.
-// Reads      gates [T, B, G*H] (W x of this time), recurrent [B, G*H] (R h), biases, peepholes, h_prev, cell_state, c0,
+// Reads      wx [T, B, G*H] (W x of this time), recurrent [B, G*H] (R h), biases, peepholes, h_prev, cell_state, c0,
 //            h0, start_h, start_c, lengths, resets; with a projection, in its second phase, projected [B, P].
-// Writes     y, h_prev of the next step, hn and cn after the last one; cell_state; in training what SavedGates says over
-//            `gates`, and q, reset_h, u; see ForwardDirection.
+// Writes     y, h_prev of the next step, hn and cn after the last one; cell_state; in training gates as SavedGates says,
+//            q, reset_h, u; see ForwardDirection and saved.cuh.
 // Launch     begin_forward once, then step_forward for every step; grid (ceil(columns / 128), min(B, 65535), D), block 128.
 //            A thread owns (unit or output j, sequence b) and loops over sequences b, b + gridDim.y, ...
 // Numerics   Sums and functions in the accumulator type (float; double for f64); stored outputs round once to E.
 // Backward   step_backward.cu reads what is saved here.
 // Oracle     src/backend/reference/.
+#include "saved.cuh"
 #include "sequence.cuh"
 
 // h_prev of the first step: start_h, h0 or zeros; rows and columns beyond the batch and the output size are zero.
@@ -46,6 +47,7 @@ template <class Cell, class E> DEVICE void step_unit(const StepForwardParams& s,
         return;
     }
     const u64 row = u64(t) * p.batch + b;
+    const V* const wx = static_cast<const V*>(d.wx) + row * G * H + j;
     V* const gates = static_cast<V*>(d.gates) + row * G * H + j;
     const V* const recurrent = static_cast<const V*>(d.recurrent) + u64(b) * G * H + j;
     V* const states = static_cast<V*>(d.cell_state);
@@ -70,10 +72,10 @@ template <class Cell, class E> DEVICE void step_unit(const StepForwardParams& s,
 #pragma unroll
         for (int k = 0; k < G; ++k) {
             if (Cell::SPLIT && k == N) continue;
-            u.a[k] = gates[k * H] + recurrent[k * H] + bias_of<E>(d, k * H + j);
+            u.a[k] = wx[k * H] + recurrent[k * H] + bias_of<E>(d, k * H + j);
         }
         if (Cell::SPLIT && s.phase != PHASE_FIRST) {
-            const V input = gates[N * H] + load_or_zero<E>(d.bias_ih, N * H + j);
+            const V input = wx[N * H] + load_or_zero<E>(d.bias_ih, N * H + j);
             const V product = recurrent[N * H] + load_or_zero<E>(d.bias_hh, N * H + j);
             u.a[N] = u.apart ? input : input + product;
             u.q = product;
@@ -83,9 +85,13 @@ template <class Cell, class E> DEVICE void step_unit(const StepForwardParams& s,
             store<E>(d.reset_h, kept_row(p, t, b) * H + j, u.q);
             return;
         }
-        if (Cell::SPLIT && u.apart && p.save != SAVE_NOTHING) static_cast<V*>(d.q)[row * H + j] = u.q;
+        if (Cell::SPLIT && u.apart && p.save != SAVE_NOTHING && p.save != SAVE_PACKED) static_cast<V*>(d.q)[row * H + j] = u.q;
         Cell::rest(functions, u);
-        if (p.save != SAVE_NOTHING) {
+        if (p.save == SAVE_PACKED) {
+            if constexpr (PACKED<Cell, E>) {
+                static_cast<uint2*>(d.gates)[row * H + j] = SavedPiece<Cell>::pack(u.gate, u.apart ? u.q : V(0));
+            }
+        } else if (p.save != SAVE_NOTHING) {
 #pragma unroll
             for (int k = 0; k < G; ++k) gates[k * H] = p.save == SAVE_ACTIVATED ? u.gate[k] : u.a[k];
         }

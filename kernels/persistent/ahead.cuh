@@ -2,7 +2,7 @@
 //
 // `Walk`       a place of this thread's in a tensor, which goes on from step to step
 // `Rounds`     in which rounds of the time loop a tile takes part, and which item comes next
-// `InputRing`  floats of global memory, copied to shared memory two items before they are used
+// `InputRing`  words of global memory, copied to shared memory two items before they are used
 #pragma once
 #include "persistent/shape.cuh"
 #include "sequence.cuh"
@@ -81,7 +81,7 @@ struct Rounds {
     }
 };
 
-// WIDTH floats of an item (a step of a tile) for each pair. A thread reads what it copied itself, so there is no barrier; and a copy that is
+// WIDTH words of an item (a step of a tile) for each pair. A thread reads what it copied itself, so there is no barrier; and a copy that is
 // under way holds no register and no scoreboard, so that a poll does not wait for it.
 template <int WIDTH, class S> struct InputRing {
     static constexpr u32 AHEAD = 2, PAIRS = S::CELLS == 1 ? S::TILE * S::UNITS : S::CELLS * S::THREADS;
@@ -89,11 +89,20 @@ template <int WIDTH, class S> struct InputRing {
     float* data;
 
     DEVICE float* place(u32 item, int e, u32 i) const {
-        return data + ((item % AHEAD) * WIDTH + i) * PAIRS + e * S::THREADS + threadIdx.x;
+        return number(item, i) + e * S::THREADS + threadIdx.x;
     }
     // Begins to copy number i of a pair; `commit` closes each item, whether it has something to copy or not.
     DEVICE void copy(u32 item, int e, u32 i, const float* from) const { cp_async4(place(item, e, i), from); }
+    // The same of numbers i and i + 1, which are adjacent in memory and here.
+    DEVICE uint2* piece(u32 item, int e, u32 i) const {
+        return reinterpret_cast<uint2*>(number(item, i)) + (e * S::THREADS + threadIdx.x);
+    }
+    DEVICE void copy_piece(u32 item, int e, u32 i, const void* from) const { cp_async8(piece(item, e, i), from); }
     DEVICE void commit() const { cp_async_commit(); }
     // Waits for the oldest item under way.
     DEVICE void wait() const { cp_async_wait<AHEAD - 1>(); }
+
+  private:
+    // Number i of all pairs.
+    DEVICE float* number(u32 item, u32 i) const { return data + ((item % AHEAD) * WIDTH + i) * PAIRS; }
 };

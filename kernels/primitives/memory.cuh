@@ -175,6 +175,15 @@ DEVICE void cp_async16(void* to, const void* from, u32 bytes = 16) {
     }
 #endif
 }
+DEVICE void cp_async8(void* to, const void* from) {
+#if !ON_DEVICE
+    host::copy_async(to, from, 8, 8);
+#elif ARCH >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(to)), "l"(from) : "memory");
+#else
+    *static_cast<uint2*>(to) = *static_cast<const uint2*>(from);
+#endif
+}
 DEVICE void cp_async4(void* to, const void* from, u32 bytes = 4) {
 #if !ON_DEVICE
     host::copy_async(to, from, 4, bytes);

@@ -7,11 +7,12 @@ use crate::common::effort::by_effort;
 use crate::common::run::{Setup, get, same_bits};
 use crate::common::truth::{self, Truth, settled};
 use crate::common::{Number, Recipe, Rng, for_random_problems};
+use fused_rnn::DType;
 use fused_rnn::backend::HostBackend;
 use fused_rnn::backend::pass;
 use fused_rnn::backend::reference::ReferenceBackend;
 use fused_rnn::cell::{Activation, CellKind};
-use fused_rnn::rnn::{Direction, GruReset, InputKind, Layout, Memory, RnnDescriptor, RnnShape};
+use fused_rnn::rnn::{Direction, GruReset, InputKind, Layout, Memory, RnnDescriptor, RnnShape, WeightLayout};
 
 pub fn agrees<E: Number, B: HostBackend<E>>(backend: &B) {
     let (problems, kinked, redraws) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
@@ -95,6 +96,49 @@ pub fn agrees_at_large_sizes<E: Number, B: HostBackend<E>>(backend: &B) {
                 let judged = default_training(backend, problem).and_then(|results| truth.judge_all(&results));
                 judged.unwrap_or_else(|e| panic!("{}: {e} of {:?}", label(backend), problem.recipe));
             }
+        }
+    }
+}
+
+/// Gates that are nearly one, and one in the precision of accumulators: an LSTM that remembers, a GRU that keeps its state. What a backend keeps of such
+/// a gate must have 1 - gate in it: gradients go with that.
+pub fn agrees_with_gates_near_one<E: Number, B: HostBackend<E>>(backend: &B) {
+    for (index, cell) in [CellKind::Lstm, CellKind::Gru, CellKind::Gru].into_iter().enumerate() {
+        // In f64 the second one is not one yet, and 1 - gate has few digits.
+        for bias in if E::DTYPE == DType::F64 { &[6.0][..] } else { &[6.0, 30.0] } {
+            let mut descriptor = RnnDescriptor::new(cell, 5, 24);
+            if index == 2 {
+                descriptor.reset = GruReset::Before;
+            }
+            let given = Recipe {
+                descriptor,
+                shape: RnnShape { seq_len: 12, batch: 3 },
+                lengths: false,
+                resets: false,
+                dy: true,
+                gain: 1.0,
+                ..Recipe::random(index as u64)
+            };
+            let mut problem = given.judged_in(E::DTYPE).problem();
+            let layout = WeightLayout::new(&problem.descriptor).expect("a valid descriptor");
+            let entries = layout.entries();
+            let biases = entries.iter().find(|e| e.name.starts_with("bias_ih")).expect("there are biases");
+            // The forget gate, or that of the update: the second one of both cells.
+            problem.inputs.weights[biases.range.clone()][24..48].fill(*bias);
+            let judged = Truth::of(&problem).ok_or_else(|| "no kinks here".to_owned()).and_then(|truth| {
+                let results = default_training(backend, &problem)?;
+                truth.judge_all(&results)?;
+                // A naive implementation in 16 bits would keep the gate itself. Here 1 - gate is as precise as all else that is rounded.
+                let (true_dx, dx) = (truth.values("dx"), get(&results, "dx"));
+                let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+                let error = norm(&mut true_dx.iter().zip(dx).map(|(a, b)| a - b.wide()));
+                let allowed = truth::FLOOR * E::DTYPE.epsilon() * norm(&mut true_dx.iter().copied());
+                if E::DTYPE.size() == 2 && *bias == 6.0 && error > allowed {
+                    return Err(format!("dx: error {error:.3e}, allowed {allowed:.3e}"));
+                }
+                Ok(())
+            });
+            judged.unwrap_or_else(|e| panic!("{}: bias {bias}: {e} of {:?}", label(backend), problem.recipe));
         }
     }
 }

@@ -27,6 +27,7 @@ mod repeatability;
 mod sequences;
 mod weights;
 
+pub use agreement::agrees_with_gates_near_one;
 use agreement::{
     agrees, agrees_at_large_sizes, agrees_with_every_activation, inference_is_training_without_dropout,
     infinite_cell_states_make_no_nan, saturates_without_nan,
@@ -50,6 +51,7 @@ macro_rules! all_properties {
         $suite!($($of)*, [
             agrees,
             agrees_at_large_sizes,
+            agrees_with_gates_near_one,
             agrees_with_every_activation,
             saturates_without_nan,
             infinite_cell_states_make_no_nan,
@@ -84,6 +86,7 @@ macro_rules! properties_of_16_bits {
         $suite!($($of)*, [
             agrees,
             agrees_at_large_sizes,
+            agrees_with_gates_near_one,
             inference_is_training_without_dropout,
             contents_of_buffers_do_not_matter,
             optional_results_may_be_absent,
@@ -383,6 +386,7 @@ macro_rules! gpu_suite {
         gpu_suite!($module, $element, $family, [
             agrees,
             agrees_at_large_sizes,
+            agrees_with_gates_near_one,
             inference_is_training_without_dropout,
             contents_of_buffers_do_not_matter,
             weight_gradients_are_set_or_added,

@@ -33,6 +33,11 @@ const fn bug(file: &'static str, what: &'static str, find: &'static str, replace
 }
 
 impl PlantedBug {
+    const fn f16(mut self) -> Self {
+        self.place.dtype = "f16";
+        self
+    }
+
     const fn bf16(mut self) -> Self {
         self.place.dtype = "bf16";
         self
@@ -301,8 +306,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(
         "step_forward.cu",
         "LSTM: gates f and i exchanged",
-        "gates[k * H] + recurrent[k * H] + bias_of",
-        "gates[k * H] + recurrent[(G == 4 && k < 2 ? 1 - k : k) * H] + bias_of",
+        "wx[k * H] + recurrent[k * H] + bias_of",
+        "wx[k * H] + recurrent[(G == 4 && k < 2 ? 1 - k : k) * H] + bias_of",
     ),
     bug(
         "step_forward.cu",
@@ -800,6 +805,31 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     )
     .bf16()
     .family("block"),
+    bug(
+        "saved.cuh",
+        "16 bits: two gates of a piece exchanged",
+        "pack_saved<true, true>(gate[Lstm::I], gate[Lstm::F])",
+        "pack_saved<true, true>(gate[Lstm::F], gate[Lstm::I])",
+    )
+    .bf16()
+    .family("block"),
+    bug(
+        "saved.cuh",
+        "16 bits: q in the place of a gate",
+        "unpack_saved<false, false>(piece.y, gate[Gru::N], q);",
+        "unpack_saved<false, false>(piece.y, q, gate[Gru::N]);",
+    )
+    .bf16(),
+    bug(
+        "saved.cuh",
+        "16 bits: a gate near one is kept as it is",
+        "GATE_LOW && low > 0.5f ? -(1.0f - low) : low, GATE_HIGH && high > 0.5f ? -(1.0f - high) : high",
+        "low, high",
+    )
+    .f16(),
+    bug("saved.cuh", "16 bits: a gate that is one is kept as zero", "-(1.0f - high) : high", "high - 1.0f : high").bf16(),
+    bug("saved.cuh", "16 bits: the sign of the other half of a word", "(word & 0x8000u) != 0", "(word & 0x80000000u) != 0")
+        .bf16(),
     bug("persistent_backward.cu", "GRU: what R_n gets lacks r", "da[Gru::N] = r * g.da_n;", "da[Gru::N] = g.da_n;")
         .family("block"),
     bug(

@@ -20,6 +20,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::backends::agrees_with_gates_near_one;
 use crate::common::run::{self, Setup, same_bits};
 use crate::common::tensors::emulated;
 use crate::common::truth::settled;
@@ -91,10 +92,8 @@ where
     for (seed, starve) in SCHEDULES {
         for (name, test) in operations::ALL {
             // The suite panics, with what is wrong.
-            catch_unwind(AssertUnwindSafe(|| test(&emulated::<E>(seed, starve)))).map_err(|what| {
-                let text = what.downcast_ref::<String>().cloned();
-                format!("{name}: {}", text.unwrap_or_else(|| "a panic".to_owned()).replace('\n', " "))
-            })?;
+            catch_unwind(AssertUnwindSafe(|| test(&emulated::<E>(seed, starve))))
+                .map_err(|what| format!("{name}: {}", panicked(what)))?;
         }
     }
     Ok(())
@@ -139,7 +138,18 @@ where
         look_at::<E>(&recipe, &options(family), device)
             .map_err(|what| format!("{what} of {recipe:?} under {schedule:?}"))?;
     }
+    if E::DTYPE.size() == 2 {
+        // Random weights make no such gates.
+        let device = Emulated::new(Schedule::default()).map_err(|e| e.to_string())?;
+        let backend = Staged::new(CudaBackend::<E, _>::with_options(device.into(), EmulatedStream, options(family)));
+        catch_unwind(AssertUnwindSafe(|| agrees_with_gates_near_one(&backend))).map_err(panicked)?;
+    }
     Ok(())
+}
+
+/// What a panic says.
+fn panicked(what: Box<dyn std::any::Any + Send>) -> String {
+    what.downcast_ref::<String>().map_or_else(|| "a panic".to_owned(), |text| text.replace('\n', " "))
 }
 
 fn look_at<E: Number>(recipe: &Recipe, options: &CudaOptions, device: Emulated) -> Result<(), String> {
@@ -205,6 +215,7 @@ fn look_for_a_bug() {
     let family = variable("FUSED_RNN_PLANTED_BUG_FAMILY");
     let found = match variable("FUSED_RNN_PLANTED_BUG_DTYPE").as_str() {
         "bf16" => look::<half::bf16>(&family),
+        "f16" => look::<half::f16>(&family),
         _ => look::<f32>(&family),
     };
     if let Err(what) = found {

@@ -20,6 +20,8 @@ pub(crate) enum SavedGates {
     Activated = 1,
     /// What goes into the clip and the activation.
     PreActivations = 2,
+    /// Gate values in 16 bits, see `kernels/saved.cuh`.
+    Packed = 3,
 }
 
 /// `Phase` of params.cuh: which part of a step a launch computes.
@@ -111,6 +113,7 @@ mirrored! {
         c0: DevicePtr,
         start_h: DevicePtr,
         start_c: DevicePtr,
+        wx: DevicePtr,
         gates: DevicePtr,
         recurrent: DevicePtr,
         projected: DevicePtr,

@@ -1,12 +1,24 @@
 //! A cell's options as parameters of its kernels, and the layout of its gates' gradients: from the cell's row of the table.
 
 use super::super::kernel::params::{CellOptions, SavedGates};
-use crate::cell::{Activations, Candidate, CellKind};
+use crate::cell::{Activation, Activations, Candidate, CellKind};
+use crate::dtype::DType;
 use crate::rnn::{CandidateTerm, ForgetGate, RnnDescriptor};
 
 impl SavedGates {
-    /// What training must keep for an operator's derivatives.
-    pub(crate) fn of_training(descriptor: &RnnDescriptor) -> Self {
+    /// What training keeps for an operator's derivatives, and how.
+    pub(crate) fn of_training(descriptor: &RnnDescriptor, dtype: DType) -> Self {
+        if Self::needs_inputs(descriptor) {
+            SavedGates::PreActivations
+        } else if dtype.size() == 2 && Self::can_be_packed(descriptor) {
+            SavedGates::Packed
+        } else {
+            SavedGates::Activated
+        }
+    }
+
+    /// Whether derivatives need what goes into the activations.
+    pub(crate) fn needs_inputs(descriptor: &RnnDescriptor) -> bool {
         let spec = descriptor.cell.spec();
         // The output function's input is the cell state, which is kept anyway.
         let needs_input = |set: Activations| {
@@ -14,11 +26,16 @@ impl SavedGates {
                 || (spec.functions.state && set.state.derivative_needs_input())
         };
         let any = (0..descriptor.num_directions()).any(|d| needs_input(descriptor.activations_of(d)));
-        if any || spec.needs_inputs || descriptor.gate_clip.is_some() {
-            SavedGates::PreActivations
-        } else {
-            SavedGates::Activated
-        }
+        any || spec.needs_inputs || descriptor.gate_clip.is_some()
+    }
+
+    /// Whether `kernels/saved.cuh` has a piece for the cell, and its functions have the values that are kept there.
+    fn can_be_packed(descriptor: &RnnDescriptor) -> bool {
+        let usual = |d| {
+            let set = descriptor.activations_of(d);
+            set.gate == Activation::Sigmoid && set.state == Activation::Tanh
+        };
+        matches!(descriptor.cell, CellKind::Lstm | CellKind::Gru) && (0..descriptor.num_directions()).all(usual)
     }
 }
 

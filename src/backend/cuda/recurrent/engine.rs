@@ -231,7 +231,7 @@ impl<D: Device> Engine<'_, D> {
     }
 
     pub(super) fn saved_gates(&self) -> SavedGates {
-        if self.training() { SavedGates::of_training(self.descriptor()) } else { SavedGates::Nothing }
+        if self.training() { SavedGates::of_training(self.descriptor(), self.plan.dtype) } else { SavedGates::Nothing }
     }
 
     pub(super) fn drop_out(

@@ -315,7 +315,7 @@ fn option_only_of_steps(descriptor: &RnnDescriptor) -> Option<&'static str> {
     if descriptor.coupled_input_forget {
         return Some("a coupled forget gate");
     }
-    if descriptor.cell_clip.is_some() || SavedGates::of_training(descriptor) != SavedGates::Activated {
+    if descriptor.cell_clip.is_some() || SavedGates::needs_inputs(descriptor) {
         return Some("clips");
     }
     None

@@ -24,33 +24,37 @@ impl<D: Device> Engine<'_, D> {
         let dropped = self.plan.forward.dropped.of(args.workspace.address);
         for layer in 0..self.descriptor().num_layers {
             let input = self.layer_input(layer, args.x.address, kept, dropped, &dropout)?;
-            self.input_product(layer, input, args, kept)?;
+            self.input_product(layer, input, args)?;
             self.forward_loop(&self.forward_params(layer, args, kept), layer, args)?;
         }
         Ok(())
     }
 
-    /// `gates = W x` of all steps, both directions.
-    fn input_product(
-        &self,
-        layer: usize,
-        input: Sequences,
-        args: &ForwardArgs<'_, Raw>,
-        kept: DevicePtr,
-    ) -> Result<()> {
+    /// Where `W x` of a layer and direction is: in the workspace, or where training keeps the gates.
+    fn wx(&self, layer: usize, direction: usize, workspace: DevicePtr) -> DevicePtr {
+        match self.plan.forward.direction[direction].wx.of(workspace) {
+            DevicePtr::NULL => self.plan.layers[layer].direction[direction].wx.of(self.kept_in(workspace)),
+            scratch => scratch,
+        }
+    }
+
+    /// `W x` of all steps, both directions.
+    fn input_product(&self, layer: usize, input: Sequences, args: &ForwardArgs<'_, Raw>) -> Result<()> {
         let (rows, gate_rows) = (self.seq_len() * self.batch(), self.gate_rows());
         if let Some(read) = self.plan.kernels.read_gates() {
             let mut params = self.gates_params(input);
-            params.gates = self.plan.layers[layer].direction.map(|own| own.gates.of(kept));
+            for direction in 0..self.directions() {
+                params.gates[direction] = self.wx(layer, direction, args.workspace.address);
+            }
             return self.run(read, &self.elementwise(gate_rows, rows, self.directions()), &params);
         }
         let features = self.descriptor().layer_input_size(layer);
         let problems: Vec<_> = (0..self.directions())
             .map(|direction| {
-                let gates = self.plan.layers[layer].direction[direction].gates.of(kept);
+                let wx = self.wx(layer, direction, args.workspace.address);
                 let weight = Rows::plain(self.weights(args.weights.address, layer, direction).input_hidden, features);
                 let terms = [(input.rows(self.batch()), weight, features)];
-                problem(&terms, Rows::plain(gates, gate_rows), rows, gate_rows)
+                problem(&terms, Rows::plain(wx, gate_rows), rows, gate_rows)
             })
             .collect();
         let room = self.plan.forward.room(args.workspace.address);
@@ -95,6 +99,7 @@ impl<D: Device> Engine<'_, D> {
                 c0: self.state(address(args.c0), layer, direction, self.other_states()),
                 start_h: start.start_h,
                 start_c: start.start_c,
+                wx: self.wx(layer, direction, args.workspace.address),
                 gates: own.gates.of(kept),
                 recurrent: scratch.recurrent.of(args.workspace.address),
                 projected: scratch.projected.of(args.workspace.address),

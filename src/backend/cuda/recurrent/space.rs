@@ -5,10 +5,11 @@
 //!
 //! | tensor | shape | training | inference |
 //! |---|---|---|---|
-//! | `gates` | A `[T, B, G*H]`, each layer and direction | reserve | workspace, of one layer |
+//! | `wx` | A `[T, B, G*H]` | where `gates` are packed workspace, of one layer; else in their place | workspace, of one layer |
+//! | `gates`, each layer and direction | A `[T, B, G*H]`; packed (`kernels/saved.cuh`) 8 bytes `[T, B, H]` | reserve | – |
 //! | `cell_state` (cells with S states beside h) | A `[T, B, S*H]`; inference `[B, S*H]` | reserve | workspace |
 //! | `h_prev` | E `[slots, rows, stride]` | reserve, `T` slots | workspace |
-//! | `q` (GRU, reset after) | A `[T, B, H]` | reserve | – |
+//! | `q` (GRU, reset after) | A `[T, B, H]`; packed with `gates` | reserve | – |
 //! | `reset_h` (a second product's vector: GRU, reset before), `u` (projection) | E `[T, B, H]`; inference `[B, H]` | reserve | workspace |
 //! | `hidden`, outputs of all layers but the last | E `[T, B, D*P]` | reserve | workspace, two in turn |
 //! | `dgates` | E `[T, B, slots*H]` | reserve | – |
@@ -18,11 +19,15 @@
 use super::super::device::DevicePtr;
 use super::super::device::arena::{Arena, Place};
 use super::super::kernel::gemm::Room;
+use super::super::kernel::params::SavedGates;
 use super::cell::gradient_slots;
 use crate::backend::ForwardMode;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::rnn::{CandidateTerm, RnnDescriptor, RnnShape};
+
+/// Bytes of a unit's packed gates.
+const PACKED_BYTES: usize = 8;
 
 /// How `h_prev` is laid out, which the kernel of the time loop decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,11 @@ impl Sizes<'_> {
         self.dtype.size().max(4)
     }
 
+    /// Whether training keeps gates, and q, packed: apart from W x then.
+    fn packed(&self) -> bool {
+        self.mode == ForwardMode::Training && SavedGates::of_training(self.descriptor, self.dtype) == SavedGates::Packed
+    }
+
     /// Features of a layer's output, both directions.
     fn features(&self) -> usize {
         self.descriptor.num_directions() * self.descriptor.output_size()
@@ -64,6 +74,8 @@ impl Sizes<'_> {
 /// What one direction of a layer keeps, in the reserve (training) or the workspace (inference).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DirectionSpace {
+    /// Nowhere where it is in the workspace of forward.
+    pub(crate) wx: Place,
     pub(crate) gates: Place,
     pub(crate) cell_state: Place,
     pub(crate) h_prev: Place,
@@ -98,11 +110,14 @@ impl DirectionSpace {
             if wanted { arena.take(name, shape, size) } else { Ok(Place::default()) }
         };
         let layout = sizes.h_prev;
+        let packed = sizes.packed();
+        let wx = take_if(!packed, "gates", &[t, b, gates, h], accumulator)?;
         Ok(DirectionSpace {
-            gates: take_if(true, "gates", &[t, b, gates, h], accumulator)?,
+            wx,
+            gates: if packed { take_if(true, "gates", &[t, b, h], PACKED_BYTES)? } else { wx },
             cell_state: take_if(others > 0, "cell_state", &[kept, b, others, h], accumulator)?,
             h_prev: take_if(true, "h_prev", &[layout.slots, layout.rows, layout.stride], element)?,
-            q: take_if(apart && training, "q", &[t, b, h], accumulator)?,
+            q: take_if(apart && training && !packed, "q", &[t, b, h], accumulator)?,
             reset_h: take_if(second, "reset_h", &[kept, b, h], element)?,
             u: take_if(projection, "u", &[kept, b, h], element)?,
             dgates: take_if(training, "dgates", &[t, b, gradient_slots(descriptor.cell), h], element)?,
@@ -147,6 +162,8 @@ pub(crate) fn layers(arena: &mut Arena, sizes: &Sizes<'_>) -> Result<Vec<LayerSp
 /// Scratch of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DirectionScratch {
+    /// Forward, where training keeps packed gates: A `[T, B, G*H]`, of the layer at work.
+    pub(crate) wx: Place,
     /// Forward: A `[B, G*H]`.
     pub(crate) recurrent: Place,
     /// Forward with projection: A `[B, P]`.
@@ -208,6 +225,10 @@ impl Workspace {
         let mut space = Workspace { dropped: Self::dropped(arena, sizes)?, ..Workspace::default() };
         for scratch in &mut space.direction[..descriptor.num_directions()] {
             let rows = [b, descriptor.cell.gates(), descriptor.hidden_size];
+            if sizes.packed() {
+                let all = [sizes.shape.seq_len, b, descriptor.cell.gates(), descriptor.hidden_size];
+                scratch.wx = arena.take("wx", &all, accumulator)?;
+            }
             scratch.recurrent = arena.take("recurrent", &rows, accumulator)?;
             if descriptor.proj_size.is_some() {
                 scratch.projected = arena.take("projected", &[b, descriptor.output_size()], accumulator)?;
