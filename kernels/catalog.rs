@@ -417,6 +417,9 @@ impl Exchange {
 /// - block: `threads`; dynamic shared memory: `shared_fixed + tiles * shared_per_tile`;
 /// - a group works on its tiles one after another, so more tiles cost time where there are multiprocessors left for more groups.
 ///
+/// **Input** (forward): W x of all steps in `wx`, or, with [`one_input`](Self::one_input), `x` and `weight_ih` of launches with one tile, without
+/// lengths and resets.
+///
 /// **Parameters** beyond the layer's: `fault` (a u32 that is 0; not 0 after the launch means that a wait gave up and the
 /// results are garbage), `tiles`, `patience` (of one wait, in units of 4096 clocks).
 ///
@@ -460,6 +463,8 @@ pub struct PersistentKernel {
     pub shared_matrix_bytes: u32,
     /// Lowest compute capability, times ten.
     pub min_compute: u32,
+    /// Whether it computes W x itself where the input is one number, in launches with one tile and without lengths and resets.
+    pub one_input: bool,
     warps_in_k: u32,
     shared_blocks: u32,
 }
@@ -564,6 +569,13 @@ impl PersistentKernel {
             register_bytes,
             shared_matrix_bytes,
             min_compute: if family == Exchange::Cluster { 90 } else { 80 },
+            // Where there are registers for that; elsewhere weights or pairs are spilled to memory. tf32 would have to round its operands.
+            one_input: forward
+                && match math {
+                    "tf32" => false,
+                    "f32" => true,
+                    _ => gates == 1 || (warps <= 8 && pairs <= 2 * threads && shared_blocks <= 4),
+                },
             warps_in_k,
             shared_blocks,
         }
@@ -588,7 +600,8 @@ impl PersistentKernel {
         let shape =
             format!("Shape<{units}, {capacity}, {warps}, {}, {}, {}>", self.warps_in_k, self.shared_blocks, self.tile);
         let shared = format!("{}, {}", self.shared_fixed, self.shared_per_tile);
-        format!("persistent_{direction}<{class}, {math}, {exchange}, {shape}, {shared}>(p)")
+        let one_input = if self.forward { format!(", {}", self.one_input) } else { String::new() };
+        format!("persistent_{direction}<{class}, {math}, {exchange}, {shape}, {shared}{one_input}>(p)")
     }
 }
 

@@ -301,6 +301,9 @@ DEVICE u64 row_offset(const Rows& rows, u32 r) {
 // All steps of a layer in one launch; see persistent_forward.cu and persistent_backward.cu.
 struct PersistentForwardParams {
     ForwardParams layer;
+    const void* weight_ih[2];  // of each direction, E [G*H, 1]: where x is given
+    const void* x;             // E [T, B]: an input of one number, whose W x the loop computes itself; or null: W x is in wx
+    u64 x_time_stride, x_batch_stride;
     u32* fault;  // 0 before the launch; not 0 after it where a wait gave up, and then the results are garbage
     u32 tiles;    // worked on one after another by a block (one block a group) or a group of blocks
     u32 patience; // of one wait before it gives up, see Spin

@@ -2,7 +2,8 @@
 //
 // Math       The cells' equations as in src/cell/*.rs, GRU with the reset after the product; sigmoid gates, tanh (RNN: or relu)
 //            states, no peepholes, clips, coupled gates or projection: the rest is for step_forward.cu.
-// Reads      wx A [T, B, G*H] (W x of all steps), weight_hh, biases, h0, c0, start_h, start_c, lengths, resets, and vector 0 from h_prev, where
+// Reads      wx A [T, B, G*H] (W x of all steps), or with ONE_INPUT x E [T, B] and weight_ih; weight_hh, biases, h0, c0, start_h, start_c,
+//            lengths, resets, and vector 0 from h_prev, where
 //            begin_forward has put it.
 // Writes     y, hn, cn; in training gates (activated) and q, see saved.cuh, cell_state and h_prev of every step. With GridExchange h_prev is also
 //            what the blocks exchange h through: slots = T and h_prev_stride = H rounded up to 32 in inference too, all of it
@@ -17,6 +18,8 @@
 //            a forward one.
 // Failure    A wait that is never satisfied ends after `patience` with *fault != 0; the launch always ends.
 // Backward   persistent_backward.cu or step_backward.cu; h_prev, gates, cell_state and q are as step_forward.cu leaves them.
+// Input      With ONE_INPUT a kernel has a loop for problems whose input is one number, with one tile and without lengths and resets: W x
+//            is a product of two numbers then, with the bits that it has in memory.
 // Oracle     src/backend/reference/ through tests/operator/backends/.
 #include "persistent.cuh"
 
@@ -89,7 +92,7 @@ template <> struct ForwardUnit<Gru> {
     }
 };
 
-template <class Cell, class Math, template <int, int, class> class X, class S> struct PersistentForward {
+template <class Cell, class Math, template <int, int, class> class X, class S, bool ONE_INPUT> struct PersistentForward {
     using E = typename Math::E;
     static constexpr int G = Cell::GATES;
     using Product = typename ProductOf<Math, G, S::CAPACITY, S>::type;
@@ -120,6 +123,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
     u32 next_step, next_tile;
     // The state of a thread's pair where there is one tile and one pair. Otherwise states are in shared memory.
     float own_h, own_c;
+    // Of an input of one number: the weights of this thread's unit, and x of the step, as it stands in memory: it is under way until it is used.
+    float weight[G];
+    E x[S::CELLS];
+    Walk x_walk;
 
     static DEVICE void run(const PersistentForwardParams& launch) {
         SHARED(u8, shared);
@@ -127,7 +134,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
         loop.begin();
         // Most problems are plain, and their steps are shorter for it.
         const bool plain = loop.p.lengths == nullptr && loop.p.resets == nullptr && loop.group.tiles == 1;
-        if (TWO_LOOPS && plain ? loop.template steps<TWO_LOOPS>() : loop.template steps<false>()) loop.finish();
+        bool done;
+        if (ONE_INPUT && launch.x != nullptr) done = loop.template steps<ONE_INPUT, ONE_INPUT>();
+        else done = TWO_LOOPS && plain ? loop.template steps<TWO_LOOPS>() : loop.template steps<false>();
+        if (done) loop.finish();
         loop.exchange.end();
     }
 
@@ -149,7 +159,8 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
           row((u64(d.reverse ? p.seq_len - 1 : 0) * p.batch + first + S::row(0)) * p.hidden_size),
           row_stride(d.reverse ? -i64(p.batch) * p.hidden_size : i64(p.batch) * p.hidden_size),
           y(p.y_time_stride, (first + S::row(0)) * p.y_batch_stride + j, d.reverse, p.seq_len),
-          next_step(0), next_tile(0) {}
+          next_step(0), next_tile(0),
+          x_walk(launch.x_time_stride, (first + S::row(0)) * launch.x_batch_stride, d.reverse, p.seq_len) {}
 
     // Element of pair e of a tile in a tensor of states, [B, H].
     DEVICE u64 own(u32 tile, int e) const {
@@ -175,9 +186,10 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 
     DEVICE Rounds rounds() const { return memory.rounds(p.lengths, group); }
 
-    // All steps. PLAIN: there is one tile, without lengths and resets. False: a wait gave up, which all threads of the block know.
-    template <bool PLAIN> DEVICE bool steps() {
-        constexpr bool EARLY = PLAIN && S::CELLS == 1;  // registers to keep W x in through the product
+    // All steps. PLAIN: there is one tile, without lengths and resets. FROM_X: and W x is computed here. False: a wait gave up, which all
+    // threads of the block know.
+    template <bool PLAIN, bool FROM_X = false> DEVICE bool steps() {
+        constexpr bool EARLY = PLAIN && !FROM_X && S::CELLS == 1;  // registers to keep W x in through the product
         if (PLAIN && S::CELLS == 1) {
             own_h = memory.state(0, STATE_H, 0);
             if (Cell::CELL_STATE) own_c = memory.state(0, STATE_C, 0);
@@ -198,7 +210,9 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             exchange.skip(begin);
         }
 #pragma unroll
-        for (u32 i = 0; i < Ring::AHEAD; ++i) fetch_wx<PLAIN>(i, begin, i);
+        for (u32 i = 0; i < Ring::AHEAD; ++i)
+            if (!FROM_X) fetch_wx<PLAIN>(i, begin, i);
+        if constexpr (FROM_X) begin_x();
         u32 item = 0;
         for (u32 step = begin; step < (PLAIN ? p.seq_len : rounds().all().last); ++step) {
             for (u32 tile = 0; tile < (PLAIN ? 1 : group.tiles); ++tile) {
@@ -210,21 +224,27 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
                 if constexpr (!PLAIN) fetch_options(step, tile);
                 const auto sums = memory.sums(item);
                 volatile u32* const failed = memory.flags() + item % 2;  // one that the item before does not read any more
-                memory.ring().wait();
+                if (!FROM_X) memory.ring().wait();
                 if (EARLY) take_wx(item, 0, real && S::row(0) < group.sequences(0));
                 product.multiply(exchange.wait(tile, n, failed), group.sequences(tile), memory.fragments(), sums);
+                if constexpr (FROM_X) multiply_x();
                 __syncthreads();
                 ForwardResults<G> results[S::CELLS];
                 const u32 sequences = group.sequences(tile);
                 S::each_pair(sequences, [&](int e) {
-                    if (!EARLY) take_wx(item, e, real);
+                    if (!EARLY && !FROM_X) take_wx(item, e, real);
                     advance<PLAIN>(sums, tile, e, results[e]);
                 });
                 if (!PLAIN && p.resets != nullptr && real) restart(tile, results);
                 if (more) publish_starts(tile, n + 1, results);
                 exchange.published(tile, n + 1);
                 // What nobody waits for.
-                fetch_wx<PLAIN>(item + Ring::AHEAD, step, Ring::AHEAD);
+                if constexpr (FROM_X) {
+                    x_walk.next();
+                    if (step + 1 < p.seq_len) fetch_x(step + 2 < p.seq_len);
+                } else {
+                    fetch_wx<PLAIN>(item + Ring::AHEAD, step, Ring::AHEAD);
+                }
                 if (real) store_results<PLAIN>(step, tile, results);
                 // Looked at after the step, which is garbage then, because its results do not have to wait for it so.
                 if (Exchange::CAN_FAIL && *failed) return false;
@@ -279,6 +299,29 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
             if constexpr (!PLAIN) rounds().next(next_step, next_tile);
         }
         memory.ring().commit();
+    }
+    DEVICE void begin_x() {
+#pragma unroll
+        for (u32 k = 0; k < G; ++k) weight[k] = real ? load<E>(launch.weight_ih[blockIdx.z], k * p.hidden_size + j) : 0.0f;
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e) x[e] = zero<E>();
+        fetch_x(p.seq_len > 1);
+    }
+    // Fetches x of the step that `x_walk` stands at, and brings that of the next one, where there is a further one, nearer.
+    DEVICE void fetch_x(bool further) {
+        const E* const from = x_walk.in<E>(launch.x, 0);
+        S::each_pair(group.sequences(0), [&](int e) {
+            const E* const at = from + e * S::ROW_STEP * launch.x_batch_stride;
+            x[e] = *at;
+            if (further) prefetch_l2(at + x_walk.stride);
+        });
+    }
+    DEVICE void multiply_x() {
+#pragma unroll
+        for (int e = 0; e < S::CELLS; ++e)
+#pragma unroll
+            for (u32 k = 0; k < G; ++k)
+                inputs[e].wx[k] = fused_multiply_add(weight[k], to_float(x[e]), 0.0f);
     }
     // W x of a pair of this item, once it is there; zero where nothing was copied.
     DEVICE void take_wx(u32 item, int e, bool inside) {
@@ -359,9 +402,9 @@ template <class Cell, class Math, template <int, int, class> class X, class S> s
 };
 
 // A, B and C are this with LocalExchange, ClusterExchange and GridExchange (StagedGridExchange for exact products).
-template <class Cell, class Math, template <int, int, class> class X, class S, int FIXED_BYTES, int TILE_BYTES>
+template <class Cell, class Math, template <int, int, class> class X, class S, int FIXED_BYTES, int TILE_BYTES, bool ONE_INPUT>
 DEVICE void persistent_forward(const PersistentForwardParams& p) {
-    using Kernel = PersistentForward<Cell, Math, X, S>;
+    using Kernel = PersistentForward<Cell, Math, X, S, ONE_INPUT>;
     static_assert(has_shared_bytes<typename Kernel::Layout, FIXED_BYTES, TILE_BYTES>(), "");
     Kernel::run(p);
 }

@@ -310,7 +310,7 @@ mod cuda {
             let _ = writeln!(
                 text,
                 "           {}: {} blocks of {} threads{} (the GPU holds {}), {} tile{} of {} sequences each; a block keeps {} KiB of \
-                 the recurrent weights, {} KiB of shared memory",
+                 the recurrent weights, {} KiB of shared memory{}",
                 launch.kernel,
                 launch.blocks,
                 launch.threads,
@@ -321,6 +321,11 @@ mod cuda {
                 launch.tile_sequences,
                 launch.resident_bytes / 1024,
                 launch.shared_bytes / 1024,
+                if launch.input_in_loop {
+                    "; W x is computed in the loop, unless there are lengths or resets"
+                } else {
+                    ""
+                },
             );
         }
         text

@@ -100,6 +100,36 @@ pub fn agrees_at_large_sizes<E: Number, B: HostBackend<E>>(backend: &B) {
     }
 }
 
+/// An input of one number, whose product with the weights a time loop may compute itself: it agrees, and has the bits that it has with the lengths
+/// given, of all steps, where that is computed before the loop.
+pub fn agrees_with_one_input<E: Number, B: HostBackend<E>>(backend: &B) {
+    for (index, cell) in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru].into_iter().enumerate() {
+        for (direction, hidden_size, layout) in
+            [(Direction::Forward, 37, Layout::BatchMajor), (Direction::Bidirectional, 40, Layout::SequenceMajor)]
+        {
+            let descriptor = RnnDescriptor { direction, layout, ..RnnDescriptor::new(cell, 1, hidden_size) };
+            let shape = RnnShape { seq_len: 6, batch: 5 };
+            let given = Recipe {
+                descriptor,
+                shape,
+                lengths: false,
+                resets: false,
+                dy: true,
+                gain: 1.0,
+                ..Recipe::random(index as u64)
+            };
+            let (problem, truth) = &*settled(&given.judged_in(E::DTYPE));
+            let mut all_steps = problem.clone();
+            all_steps.inputs.lengths = Some(vec![6; 5]);
+            let judged = default_training(backend, problem).and_then(|results| {
+                truth.judge_all(&results)?;
+                same_bits("without and with lengths", &results, &default_training(backend, &all_steps)?)
+            });
+            judged.unwrap_or_else(|e| panic!("{}: {e} of {:?}", label(backend), problem.recipe));
+        }
+    }
+}
+
 /// Gates that are nearly one, and one in the precision of accumulators: an LSTM that remembers, a GRU that keeps its state. What a backend keeps of such
 /// a gate must have 1 - gate in it: gradients go with that.
 pub fn agrees_with_gates_near_one<E: Number, B: HostBackend<E>>(backend: &B) {

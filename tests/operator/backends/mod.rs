@@ -29,8 +29,8 @@ mod weights;
 
 pub use agreement::agrees_with_gates_near_one;
 use agreement::{
-    agrees, agrees_at_large_sizes, agrees_with_every_activation, inference_is_training_without_dropout,
-    infinite_cell_states_make_no_nan, saturates_without_nan,
+    agrees, agrees_at_large_sizes, agrees_with_every_activation, agrees_with_one_input,
+    inference_is_training_without_dropout, infinite_cell_states_make_no_nan, saturates_without_nan,
 };
 use buffers::{absent_inputs_are_their_defaults, contents_of_buffers_do_not_matter, optional_results_may_be_absent};
 use directions::{counts_steps, directions_are_what_they_say, layouts_hold_the_same_values};
@@ -51,6 +51,7 @@ macro_rules! all_properties {
         $suite!($($of)*, [
             agrees,
             agrees_at_large_sizes,
+            agrees_with_one_input,
             agrees_with_gates_near_one,
             agrees_with_every_activation,
             saturates_without_nan,
@@ -86,6 +87,7 @@ macro_rules! properties_of_16_bits {
         $suite!($($of)*, [
             agrees,
             agrees_at_large_sizes,
+            agrees_with_one_input,
             agrees_with_gates_near_one,
             inference_is_training_without_dropout,
             contents_of_buffers_do_not_matter,
@@ -203,6 +205,7 @@ suite!(
     [
         agrees,
         agrees_at_large_sizes,
+        agrees_with_one_input,
         inference_is_training_without_dropout,
         contents_of_buffers_do_not_matter,
         gives_the_same_bits_every_time,
@@ -244,7 +247,7 @@ suite!(
     shuffled_block_f32,
     f32,
     super::emulated::shuffled(fused_rnn::backend::cuda::Family::Block, 2),
-    [agrees, agrees_at_large_sizes]
+    [agrees, agrees_at_large_sizes, agrees_with_one_input]
 );
 #[cfg(feature = "emulated")]
 suite!(
@@ -386,6 +389,7 @@ macro_rules! gpu_suite {
         gpu_suite!($module, $element, $family, [
             agrees,
             agrees_at_large_sizes,
+            agrees_with_one_input,
             agrees_with_gates_near_one,
             inference_is_training_without_dropout,
             contents_of_buffers_do_not_matter,

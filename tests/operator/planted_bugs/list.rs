@@ -806,6 +806,17 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     .bf16()
     .family("block"),
     bug(
+        "persistent_forward.cu",
+        "one input: the weight of the first gate for all",
+        "launch.weight_ih[blockIdx.z], k * p.hidden_size + j",
+        "launch.weight_ih[blockIdx.z], j",
+    )
+    .bf16()
+    .family("block"),
+    bug("persistent_forward.cu", "one input: x of the first step for all", "                    x_walk.next();\n", "")
+        .bf16()
+        .family("block"),
+    bug(
         "saved.cuh",
         "16 bits: two gates of a piece exchanged",
         "pack_saved<true, true>(gate[Lstm::I], gate[Lstm::F])",

@@ -96,7 +96,8 @@ pub const PTX_BUGS: &[PtxBug] = &[
         "a wait for the other parity",
         &[Operand("mbarrier.try_wait", 0, 1, "1"), Operand("mbarrier.try_wait", 1, 1, "1")],
     ),
-    // Two time loops (for one tile without lengths, and for everything else), each with two stores, the second for large clusters; two addresses a store. Later lines first.
+    // Three time loops (for one tile without lengths, with an input of one number and with any, and for everything else), each with two stores, the second for
+    // large clusters; two addresses a store. Later lines first.
     cluster("a store to another block is left out", &[Drop("st.async", 2), Drop("st.async", 0)]),
     cluster(
         "a store goes to the first block instead",

@@ -79,9 +79,9 @@ fn register(line: &str, index: usize) -> Option<(usize, String)> {
     Some((at, line[at..=at + len].to_owned()))
 }
 
-/// Several blocks, a second tile of sequences, padding; and sequences of several lengths.
+/// Several blocks, a second tile of sequences, padding. Sequences of one length have an input of one number, whose time loop is the first in a kernel.
 fn recipe(lengths: bool) -> Recipe {
-    let mut descriptor = RnnDescriptor::lstm(5, 40);
+    let mut descriptor = RnnDescriptor::lstm(if lengths { 5 } else { 1 }, 40);
     descriptor.num_layers = 1;
     Recipe {
         descriptor,

@@ -359,6 +359,10 @@ mirrored! {
     }
     PersistentForwardParams {
         layer: ForwardParams,
+        weight_ih: [DevicePtr; DIRECTIONS],
+        x: DevicePtr,
+        x_time_stride: u64,
+        x_batch_stride: u64,
         fault: DevicePtr,
         tiles: u32,
         patience: u32,

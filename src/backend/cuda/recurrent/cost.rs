@@ -121,6 +121,9 @@ mod tests {
         let column = lines.next().unwrap().iter().position(|name| *name == "modelled").unwrap();
         let mut compared = 0;
         for line in lines {
+            if line[0].ends_with(" one input") {
+                continue; // the loop of a special case
+            }
             let about = catalog::persistent().into_iter().find(|kernel| kernel.name == line[0]).unwrap();
             if about.math == "f32" {
                 continue; // whose loop over the sequences is counted once

@@ -24,8 +24,12 @@ impl<D: Device> Engine<'_, D> {
         let dropped = self.plan.forward.dropped.of(args.workspace.address);
         for layer in 0..self.descriptor().num_layers {
             let input = self.layer_input(layer, args.x.address, kept, dropped, &dropout)?;
-            self.input_product(layer, input, args)?;
-            self.forward_loop(&self.forward_params(layer, args, kept), layer, args)?;
+            let in_loop = self.plan.input_in_loop(layer) && args.lengths.is_none() && args.resets.is_none();
+            if !in_loop {
+                self.input_product(layer, input, args)?;
+            }
+            let params = self.forward_params(layer, args, kept);
+            self.forward_loop(&params, in_loop.then_some(input), layer, args)?;
         }
         Ok(())
     }
@@ -129,7 +133,14 @@ impl<D: Device> Engine<'_, D> {
         self.at(base, if self.training() { t * self.batch() * width } else { 0 })
     }
 
-    fn forward_loop(&self, params: &ForwardParams, layer: usize, args: &ForwardArgs<'_, Raw>) -> Result<()> {
+    /// All steps. `input`: of one number, where the kernel computes `W x` itself.
+    fn forward_loop(
+        &self,
+        params: &ForwardParams,
+        input: Option<Sequences>,
+        layer: usize,
+        args: &ForwardArgs<'_, Raw>,
+    ) -> Result<()> {
         let kernels = &self.plan.kernels;
         let (b, h, p) = (self.batch(), self.hidden_size(), self.output_size());
         let layout = self.plan.h_prev;
@@ -143,8 +154,19 @@ impl<D: Device> Engine<'_, D> {
         }
         self.run(&kernels.begin_forward, &begin, params)?;
         if let Some(persistent) = &self.plan.forward_loop.persistent {
+            let x = input.unwrap_or(Sequences { data: DevicePtr::NULL, time_stride: 0, batch_stride: 0 });
+            let weight_ih = |direction: usize| match input {
+                Some(_) if direction < self.directions() => {
+                    self.weights(args.weights.address, layer, direction).input_hidden
+                }
+                _ => DevicePtr::NULL,
+            };
             let all_steps = PersistentForwardParams {
                 layer: *params,
+                weight_ih: [weight_ih(0), weight_ih(1)],
+                x: x.data,
+                x_time_stride: x.time_stride as u64,
+                x_batch_stride: x.batch_stride as u64,
                 fault: self.plan.fault_address,
                 tiles: persistent.tiles,
                 patience: PATIENCE,

@@ -20,7 +20,7 @@ use super::space::{self, HPrevLayout, LayerSpace, Sizes, Workspace};
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::rnn::{RnnDescriptor, RnnShape};
+use crate::rnn::{InputKind, RnnDescriptor, RnnShape};
 
 /// How an operator of given sizes runs on a device. Holds the loaded kernels; making one may load modules, running one never does.
 #[derive(Debug)]
@@ -177,6 +177,13 @@ impl<D: Device> CudaPlan<D> {
         })
     }
 
+    /// Whether the time loop of a layer's forward pass computes `W x` itself, in calls without lengths and resets.
+    pub(super) fn input_in_loop(&self, layer: usize) -> bool {
+        let descriptor = self.descriptor();
+        let one = descriptor.input == InputKind::Features && descriptor.layer_input_size(layer) == 1;
+        one && self.forward_loop.persistent.as_ref().is_some_and(|chosen| chosen.about.one_input && chosen.tiles == 1)
+    }
+
     /// The operator.
     pub fn descriptor(&self) -> &RnnDescriptor {
         self.host.descriptor()
@@ -252,8 +259,8 @@ impl<D: Device> CudaPlan<D> {
         if let Some(plan) = self.checkpoints.as_ref().and_then(|segmented| segmented.plans().next()) {
             return plan.time_loops();
         }
-        let forward = TimeLoopReport::new("forward", &self.forward_loop);
-        let backward = self.backward_loop.as_ref().map(|chosen| TimeLoopReport::new("backward", chosen));
+        let forward = TimeLoopReport::new("forward", &self.forward_loop, self.input_in_loop(0));
+        let backward = self.backward_loop.as_ref().map(|chosen| TimeLoopReport::new("backward", chosen, false));
         [Some(forward), backward].into_iter().flatten().collect()
     }
 }

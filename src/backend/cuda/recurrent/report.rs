@@ -44,10 +44,16 @@ pub struct PersistentReport {
     pub resident_bytes: u32,
     /// Dynamic shared memory of a block, bytes.
     pub shared_bytes: u32,
+    /// Whether the kernel computes `W x` of the first layer itself, in calls without lengths and resets: where the input is one number.
+    pub input_in_loop: bool,
 }
 
 impl TimeLoopReport {
-    pub(super) fn new<D: Device, P: Persistent>(pass: &'static str, chosen: &TimeLoop<D, P>) -> Self {
+    pub(super) fn new<D: Device, P: Persistent>(
+        pass: &'static str,
+        chosen: &TimeLoop<D, P>,
+        input_in_loop: bool,
+    ) -> Self {
         TimeLoopReport {
             pass,
             family: chosen.family,
@@ -63,6 +69,7 @@ impl TimeLoopReport {
                 tile_sequences: persistent.about.tile,
                 resident_bytes: persistent.resident_bytes(),
                 shared_bytes: persistent.launch.shared_bytes,
+                input_in_loop,
             }),
         }
     }
