@@ -574,7 +574,7 @@ impl PersistentKernel {
                 && match math {
                     "tf32" => false,
                     "f32" => true,
-                    _ => gates == 1 || (warps <= 8 && pairs <= 2 * threads && shared_blocks <= 4),
+                    _ => gates == 1 || (tile == USUAL_TILE && warps <= 8 && pairs <= 2 * threads && shared_blocks <= 4),
                 },
             warps_in_k,
             shared_blocks,
