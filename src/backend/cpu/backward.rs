@@ -4,22 +4,21 @@ use super::Call;
 use super::cells::{BackwardRow, Options, Part, reads_h};
 use super::gemm::Start;
 use super::gemm::gemv::Operand;
-use super::geometry::Parts;
+use super::geometry::{Parts, Space, take};
 use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, output_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::Divide;
+use super::threads::{Both, Divide, Threads};
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::checkpoints::Carried;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
 use crate::rnn::{LayerWeights, PaddedOutput};
 
-/// Workspace of backward-data that every layer and direction uses in turn.
+/// Workspace of the time loop of a layer and direction.
 struct Workspace<'a, E> {
-    input_weights: &'a mut [E],
     recurrent_weights: &'a mut [E],
     candidate_weights: &'a mut [E],
     candidate_gradient: &'a mut [E],
@@ -28,9 +27,33 @@ struct Workspace<'a, E> {
     dc: &'a mut [E],
     du: &'a mut [E],
     initial: &'a mut [E],
-    scratch: &'a mut [E],
     /// In a segment, where gradients of states come from and go to.
     carried: Option<Carried<&'a mut [E]>>,
+}
+
+impl<'a, E: CpuElement> Workspace<'a, E> {
+    fn new(parts: &mut Parts<'a, E>, space: &Space) -> Self {
+        Workspace {
+            recurrent_weights: parts.next(space.recurrent_weights),
+            candidate_weights: parts.next(space.candidate_weights),
+            projection: parts.next(space.projection),
+            candidate_gradient: parts.next(space.candidate_gradient),
+            dh: parts.next(space.output_state),
+            dc: parts.next(space.cell_state),
+            du: parts.next(space.hidden_state),
+            initial: parts.next(space.initial_state),
+            carried: None,
+        }
+    }
+}
+
+/// What the time loop of a layer and direction reads and writes.
+struct Direction<'a, E> {
+    place: (usize, usize),
+    sequences: &'a Sequences<'a>,
+    given: Given<'a, E>,
+    weights: LayerWeights<&'a [E]>,
+    saved: Saved<'a, E>,
 }
 
 /// What the time loop of a layer reads besides its own saved values.
@@ -62,21 +85,13 @@ impl<E: CpuElement> Call<'_, E> {
         let mut parts = Parts::aligned(workspace);
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = Sequences::new(self.plan.shape, self.lengths, self.resets, index);
-        let mut ws = Workspace {
-            input_weights: parts.next(space.input_weights),
-            recurrent_weights: parts.next(space.recurrent_weights),
-            candidate_weights: parts.next(space.candidate_weights),
-            projection: parts.next(space.projection),
-            candidate_gradient: parts.next(space.candidate_gradient),
-            dh: parts.next(space.output_state),
-            dc: parts.next(space.cell_state),
-            du: parts.next(space.hidden_state),
-            initial: parts.next(space.initial_state),
-            scratch: &mut [],
-            carried,
-        };
+        let input_weights = parts.next(space.input_weights);
+        let mut ws = Workspace::new(&mut parts, space);
+        // Of the other direction, where both are computed at once.
+        let mut other = (space.sets == 2).then(|| Workspace::new(&mut parts, space));
         let gradients = parts.next(space.outputs);
-        ws.scratch = parts.next(space.all_scratch());
+        let scratch = parts.next(space.all_scratch());
+        ws.carried = carried;
         let mut kept = Kept::new(reserve, g);
 
         for layer in (0..g.layers).rev() {
@@ -84,30 +99,34 @@ impl<E: CpuElement> Call<'_, E> {
             // Gradients of a layer's output and of its input, by turns.
             let (even, odd) = gradients.split_at_mut(g.rows() * g.widest_input);
             let (above, below) = if layer % 2 == 0 { (&*odd, even) } else { (&*even, odd) };
-            for direction in 0..g.directions {
-                let view = self.plan.weights.view(weights, layer, direction);
-                let output =
-                    if top { Rows::outer(y, g.features(), d.layout) } else { output_of(g, &*kept.between, layer) };
-                let gradient = if top {
-                    dy.map(|dy| Rows::outer(dy, g.features(), d.layout))
-                } else {
-                    Some(Rows::inner(above, g.features()))
-                };
-                let given = Given {
-                    output: output.features(direction * g.output, g.output),
-                    gradient: gradient.map(|rows| rows.features(direction * g.output, g.output)),
-                    dhn,
-                    dcn,
-                    initial: dh0.is_some() || ws.carried.is_some(),
-                    hold: top
-                        && d.padded_output == PaddedOutput::Hold
-                        && !d.direction.is_reverse(direction)
-                        && !sequences.are_full(),
-                };
-                let len = g.saved();
-                let start = (layer * g.directions + direction) * len.total();
-                let saved = Saved::new(&mut kept.saved[start..start + len.total()], &len);
-                self.backward_direction((layer, direction), &sequences, given, &view, saved, &mut ws);
+            let len = g.saved();
+            let mut saved = &mut kept.saved[layer * g.directions * len.total()..][..g.directions * len.total()];
+            let output = if top { Rows::outer(y, g.features(), d.layout) } else { output_of(g, &*kept.between, layer) };
+            let gradient = match top {
+                true => dy.map(|dy| Rows::outer(dy, g.features(), d.layout)),
+                false => Some(Rows::inner(above, g.features())),
+            };
+            let mut directions = [None, None];
+            for (direction, pass) in directions.iter_mut().enumerate().take(g.directions) {
+                *pass = Some(Direction {
+                    place: (layer, direction),
+                    sequences: &sequences,
+                    given: Given {
+                        output: output.features(direction * g.output, g.output),
+                        gradient: gradient.map(|rows| rows.features(direction * g.output, g.output)),
+                        dhn,
+                        dcn,
+                        initial: dh0.is_some() || ws.carried.is_some(),
+                        hold: top
+                            && d.padded_output == PaddedOutput::Hold
+                            && !d.direction.is_reverse(direction)
+                            && !sequences.are_full(),
+                    },
+                    weights: self.plan.weights.view(weights, layer, direction),
+                    saved: Saved::new(take(&mut saved, len.total()), &len),
+                });
+            }
+            let mut write_gradients = |direction: usize, ws: &Workspace<'_, E>| {
                 for position in 0..g.batch {
                     let row = self.state_row((layer, direction), sequences.at(position));
                     if let Some(dh0) = &mut dh0 {
@@ -117,6 +136,31 @@ impl<E: CpuElement> Call<'_, E> {
                     if let Some(dc0) = &mut dc0 {
                         let dc = &ws.dc[position * g.others..][..g.others];
                         dc0[row * g.others..][..g.others].copy_from_slice(dc);
+                    }
+                }
+            };
+            match (&mut other, &mut directions) {
+                (Some(other), [left, right]) => {
+                    let scratch = share_scratch(&mut *scratch, 1, 2);
+                    let alone = Call { threads: Threads::one(), ..*self };
+                    let run = |(pass, ws, scratch)| {
+                        let (pass, alone): (Option<Direction<'_, E>>, _) = (pass, &alone);
+                        move || {
+                            if let Some(pass) = pass {
+                                alone.backward_direction(pass, ws, scratch);
+                            }
+                        }
+                    };
+                    let passes = [(left.take(), &mut ws, scratch.0), (right.take(), &mut *other, scratch.1)];
+                    let [left, right] = passes.map(run);
+                    self.threads.workers(2).divide(Both(Some(left), Some(right)));
+                    write_gradients(0, &ws);
+                    write_gradients(1, other);
+                }
+                (None, directions) => {
+                    for (direction, pass) in directions.iter_mut().filter_map(Option::take).enumerate() {
+                        self.backward_direction(pass, &mut ws, scratch);
+                        write_gradients(direction, &ws);
                     }
                 }
             }
@@ -136,7 +180,7 @@ impl<E: CpuElement> Call<'_, E> {
             };
             for direction in 0..g.directions {
                 let view = self.plan.weights.view(weights, layer, direction);
-                let panels = self.pack_rows(g.gate_rows, width, &mut *ws.input_weights, |column| {
+                let panels = self.pack_rows(g.gate_rows, width, &mut *input_weights, |column| {
                     self.used_row(view.input_hidden, g.input_row(column), width)
                 });
                 let saved = kept.saved(g, layer, direction);
@@ -150,7 +194,7 @@ impl<E: CpuElement> Call<'_, E> {
                     base: 0,
                     stride: width,
                     start: if direction == 0 { Start::Set } else { Start::Add },
-                    scratch: &mut *ws.scratch,
+                    scratch: &mut *scratch,
                 };
                 self.threads.workers(self.sizes.workers).divide(product);
             }
@@ -196,15 +240,9 @@ impl<E: CpuElement> Call<'_, E> {
         }
     }
 
-    fn backward_direction(
-        &self,
-        place: (usize, usize),
-        sequences: &Sequences<'_>,
-        given: Given<'_, E>,
-        weights: &LayerWeights<&[E]>,
-        saved: Saved<'_, E>,
-        ws: &mut Workspace<'_, E>,
-    ) {
+    fn backward_direction(&self, pass: Direction<'_, E>, ws: &mut Workspace<'_, E>, scratch: &mut [E]) {
+        let Direction { place, sequences, given, weights, saved } = pass;
+        let weights = &weights;
         let g = &self.geometry;
         let recurrent = self.pack_state_transposed(weights.hidden_hidden, g.recurrent(), &mut *ws.recurrent_weights);
         let candidate = g
@@ -270,7 +308,7 @@ impl<E: CpuElement> Call<'_, E> {
             du: &mut *ws.du,
             dh0: &mut *dh0,
             dc0: &mut *dc0,
-            scratch: &mut *ws.scratch,
+            scratch,
         };
         self.threads.workers(g.step_workers(self.threads)).divide(work);
         if let Some(carried) = &mut ws.carried {

@@ -6,29 +6,43 @@ use super::Call;
 use super::cells::{self, ForwardRows, Options, Part, Sums};
 use super::gemm::gemv::Operand;
 use super::gemm::{Start, Written};
-use super::geometry::Parts;
+use super::geometry::{Parts, Space, take};
 use super::packed::{Operands, Rooms, Step};
 use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, input_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::Divide;
+use super::threads::{Both, Divide, Threads};
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use super::unit_groups::{ROWS_AT_ONCE, UnitGroups};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
 use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput, RnnShape};
 
-/// Workspace of the forward pass that every layer and direction uses in turn.
+/// Workspace of the forward pass of a layer and direction.
 struct Workspace<'a, E> {
-    /// For the weights of a layer and direction, as they are multiplied with.
+    /// For the weights, as they are multiplied with.
     operands: &'a mut [E],
     h: &'a mut [E],
     c: &'a mut [E],
     u: &'a mut [E],
+    /// Of inference.
+    gates: &'a mut [E],
     chunk_outputs: &'a mut [E],
-    scratch: &'a mut [E],
+}
+
+impl<'a, E: CpuElement> Workspace<'a, E> {
+    fn new(parts: &mut Parts<'a, E>, space: &Space) -> Self {
+        Workspace {
+            operands: parts.next(space.operands),
+            h: parts.next(space.output_state),
+            c: parts.next(space.cell_state),
+            u: parts.next(space.hidden_state),
+            gates: parts.next(space.gates),
+            chunk_outputs: parts.next(space.chunk_outputs),
+        }
+    }
 }
 
 /// Where the outputs of a layer and direction go.
@@ -36,7 +50,23 @@ enum Outputs<'a, E> {
     /// To rows of steps and positions.
     InOrder(Steps<'a, E>),
     /// To `y`, whose sequences are in another order than the positions: through a buffer of a chunk.
-    Reordered(&'a mut [E]),
+    Reordered(Steps<'a, E>),
+}
+
+impl<'a, E: CpuElement> Outputs<'a, E> {
+    /// The first features, and the others.
+    fn split_features(self, first: usize) -> (Self, Self) {
+        match self {
+            Outputs::InOrder(steps) => {
+                let (left, right) = steps.split_features(first);
+                (Outputs::InOrder(left), Outputs::InOrder(right))
+            }
+            Outputs::Reordered(steps) => {
+                let (left, right) = steps.split_features(first);
+                (Outputs::Reordered(left), Outputs::Reordered(right))
+            }
+        }
+    }
 }
 
 impl<E: CpuElement> Call<'_, E> {
@@ -52,17 +82,11 @@ impl<E: CpuElement> Call<'_, E> {
         let mut parts = Parts::aligned(workspace);
         let index = bytemuck::cast_slice_mut(parts.next(space.index));
         let sequences = Sequences::new(shape, self.lengths, self.resets, index);
-        let mut ws = Workspace {
-            operands: parts.next(space.operands),
-            h: parts.next(space.output_state),
-            c: parts.next(space.cell_state),
-            u: parts.next(space.hidden_state),
-            chunk_outputs: parts.next(space.chunk_outputs),
-            scratch: &mut [],
-        };
-        let inference_gates = parts.next(space.gates);
+        let mut ws = Workspace::new(&mut parts, space);
+        // Of the other direction, where both are computed at once.
+        let mut other = (space.sets == 2).then(|| Workspace::new(&mut parts, space));
         let outputs = parts.next(space.outputs);
-        ws.scratch = parts.next(space.all_scratch());
+        let scratch = parts.next(space.all_scratch());
         let training = reserve.is_some();
         let kept = reserve.map_or(Kept { saved: &mut [], between: &mut [] }, |storage| Kept::new(storage, g));
 
@@ -81,30 +105,33 @@ impl<E: CpuElement> Call<'_, E> {
                 _ if training => input_of(g, below, layer),
                 _ => Rows::inner(below, g.features()),
             };
-            for direction in 0..g.directions {
-                let view = self.plan.weights.view(weights, layer, direction);
-                let (first, width) = (direction * g.output, g.output);
-                let out = if !top {
-                    Outputs::InOrder(Steps::inner(&mut *above, shape, g.features()).features(first, width))
-                } else if sequences.are_full() {
-                    Outputs::InOrder(Steps::outer(&mut *y, shape, g.features(), layout).features(first, width))
-                } else {
-                    Outputs::Reordered(&mut *y)
-                };
-                let saved = if training {
-                    let len = g.saved();
-                    let start = (layer * g.directions + direction) * len.total();
-                    Saved::new(&mut kept.saved[start..start + len.total()], &len)
-                } else {
-                    Saved {
-                        gates: &mut *inference_gates,
-                        cells: &mut [],
-                        inputs: &mut [],
-                        unprojected: &mut [],
-                        projected_gradient: &mut [],
-                    }
-                };
-                self.forward_direction((layer, direction), &sequences, input, &view, saved, out, &mut ws);
+            let mut out = if !top {
+                Outputs::InOrder(Steps::inner(&mut *above, shape, g.features()))
+            } else if sequences.are_full() {
+                Outputs::InOrder(Steps::outer(&mut *y, shape, g.features(), layout))
+            } else {
+                Outputs::Reordered(Steps::outer(&mut *y, shape, g.features(), layout))
+            };
+            let len = g.saved();
+            let mut saved = match training {
+                true => &mut kept.saved[layer * g.directions * len.total()..][..g.directions * len.total()],
+                false => &mut [],
+            };
+            let mut directions = [None, None];
+            for (direction, pass) in directions.iter_mut().enumerate().take(g.directions) {
+                let (first, others) = out.split_features(g.output);
+                out = others;
+                let own = take(&mut saved, if training { len.total() } else { 0 });
+                *pass = Some(Direction {
+                    place: (layer, direction),
+                    sequences: &sequences,
+                    input,
+                    weights: self.plan.weights.view(weights, layer, direction),
+                    saved: training.then(|| Saved::new(own, &len)),
+                    out: first,
+                });
+            }
+            let mut write_states = |direction: usize, ws: &Workspace<'_, E>| {
                 for position in 0..g.batch {
                     let row = self.state_row((layer, direction), sequences.at(position));
                     if let Some(hn) = &mut hn {
@@ -114,6 +141,32 @@ impl<E: CpuElement> Call<'_, E> {
                     if let Some(cn) = &mut cn {
                         let c = &ws.c[position * g.others..][..g.others];
                         cn[row * g.others..][..g.others].copy_from_slice(c);
+                    }
+                }
+            };
+            match (&mut other, &mut directions) {
+                (Some(other), [left, right]) => {
+                    let alone = Call { threads: Threads::one(), ..*self };
+                    let scratch = share_scratch(&mut *scratch, 1, 2);
+                    let run = |(pass, ws, scratch)| {
+                        let (pass, alone): (Option<Direction<'_, E>>, _) = (pass, &alone);
+                        move || {
+                            if let Some(pass) = pass {
+                                alone.forward_direction(pass, ws, scratch);
+                            }
+                        }
+                    };
+                    let passes = [(left.take(), &mut ws, scratch.0), (right.take(), &mut *other, scratch.1)];
+                    let [left, right] = passes.map(run);
+                    let both = Both(Some(left), Some(right));
+                    self.threads.workers(2).divide(both);
+                    write_states(0, &ws);
+                    write_states(1, other);
+                }
+                (None, directions) => {
+                    for (direction, pass) in directions.iter_mut().filter_map(Option::take).enumerate() {
+                        self.forward_direction(pass, &mut ws, scratch);
+                        write_states(direction, &ws);
                     }
                 }
             }
@@ -152,17 +205,16 @@ impl<E: CpuElement> Call<'_, E> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one call, and every argument is another thing
-    fn forward_direction(
-        &self,
-        place: (usize, usize),
-        sequences: &Sequences<'_>,
-        input: Rows<'_, E>,
-        weights: &LayerWeights<&[E]>,
-        saved: Saved<'_, E>,
-        mut out: Outputs<'_, E>,
-        ws: &mut Workspace<'_, E>,
-    ) {
+    fn forward_direction(&self, pass: Direction<'_, E>, ws: &mut Workspace<'_, E>, scratch: &mut [E]) {
+        let Direction { place, sequences, input, weights, saved, mut out } = pass;
+        let weights = &weights;
+        let saved = saved.unwrap_or_else(|| Saved {
+            gates: &mut *ws.gates,
+            cells: &mut [],
+            inputs: &mut [],
+            unprojected: &mut [],
+            projected_gradient: &mut [],
+        });
         let g = &self.geometry;
         let isa = self.isa;
         let training = self.plan.mode == ForwardMode::Training;
@@ -218,7 +270,7 @@ impl<E: CpuElement> Call<'_, E> {
                         base,
                         stride: g.gate_width,
                         start: Start::Bias(bias),
-                        scratch: &mut *ws.scratch,
+                        scratch: &mut *scratch,
                     };
                     self.threads.workers(self.sizes.workers).divide(product);
                 }
@@ -246,7 +298,7 @@ impl<E: CpuElement> Call<'_, E> {
                 c: &mut *ws.c,
                 u: &mut *ws.u,
                 training,
-                scratch: &mut *ws.scratch,
+                scratch: &mut *scratch,
             };
             self.threads.workers(g.step_workers(self.threads)).divide(work);
             if let Outputs::Reordered(y) = &mut out {
@@ -254,8 +306,7 @@ impl<E: CpuElement> Call<'_, E> {
                 for (row, output) in (base..base + count).zip(outputs) {
                     let (t, position) = (row / g.batch, row % g.batch);
                     if t < sequences.length(position) {
-                        let row = self.plan.row(t, sequences.at(position));
-                        y[row * g.features() + place.1 * g.output..][..g.output].copy_from_slice(output);
+                        y.row(t, sequences.at(position)).copy_from_slice(output);
                     }
                 }
             }
@@ -289,6 +340,17 @@ impl<E: CpuElement> Call<'_, E> {
             }
         }
     }
+}
+
+/// What the pass of a layer and direction reads, keeps and gives.
+struct Direction<'a, E> {
+    place: (usize, usize),
+    sequences: &'a Sequences<'a>,
+    input: Rows<'a, E>,
+    weights: LayerWeights<&'a [E]>,
+    /// In training.
+    saved: Option<Saved<'a, E>>,
+    out: Outputs<'a, E>,
 }
 
 /// What all threads of a time loop read.

@@ -227,6 +227,11 @@ impl Geometry {
         threads.worth(self.operations().1).min((self.batch / 8).max(1))
     }
 
+    /// Whether both directions are computed at once, each on one thread: where one of them is not worth two, and both are.
+    pub(crate) fn directions_at_once(&self, threads: &Threads) -> bool {
+        self.directions == 2 && self.step_workers(threads) == 1 && threads.worth(2.0 * self.operations().1) > 1
+    }
+
     /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
     /// enough that reading them takes a few times as long as handing over the work.
     fn row_workers(&self, threads: &Threads) -> usize {
@@ -255,7 +260,7 @@ impl Geometry {
         let row = self.output + if take_inputs { self.widest_input } else { 0 };
         // Columns without a unit cost as much as the others.
         let is_full = 2 * sizes.units * sizes.count <= 3 * self.hidden;
-        let all_take_part = workers >= self.workers(threads);
+        let all_take_part = workers >= self.workers(threads) || self.directions_at_once(threads);
         let is_near = rows.min(ROWS_AT_ONCE) * row * size_of::<E>() <= GROUP_BYTES;
         (rows >= GROUP_ROWS && is_full && all_take_part && is_near).then_some(StepGroups { sizes, take_inputs })
     }
@@ -299,6 +304,7 @@ impl Geometry {
             .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
         Space {
             index: self.index_len::<E>(),
+            sets: self.sets(threads),
             operands: self.operands::<E>(isa, threads).total(),
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
@@ -311,10 +317,15 @@ impl Geometry {
             // In inference of the layers below others, by turns. Training keeps them.
             outputs: self.outputs_len() * if inference { (self.layers - 1).min(2) } else { 0 },
             chunk_outputs: self.chunk::<E>(threads) * self.batch * self.output,
-            workers: self.workers(threads),
+            workers: self.workers(threads).max(self.sets(threads)),
             scratch,
             ..Space::default()
         }
+    }
+
+    /// See [`Space::sets`].
+    fn sets(&self, threads: &Threads) -> usize {
+        1 + usize::from(self.directions_at_once(threads))
     }
 
     fn backward_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
@@ -325,6 +336,7 @@ impl Geometry {
         ));
         Space {
             index: self.index_len::<E>(),
+            sets: self.sets(threads),
             input_weights: gemm::panels_len::<E>(isa, self.gate_rows, self.widest_input),
             recurrent_weights: self.packed_len::<E>(isa, self.recurrent(), false),
             candidate_weights: self.candidate().map_or(0, |part| self.packed_len::<E>(isa, part, false)),
@@ -335,7 +347,7 @@ impl Geometry {
             hidden_state: if self.projected || self.has_second_product() { self.batch * self.hidden } else { 0 },
             initial_state: self.batch * (self.output + self.others),
             outputs: self.rows() * self.widest_input * if self.deep { 2 } else { 1 },
-            workers: self.workers(threads),
+            workers: self.workers(threads).max(self.sets(threads)),
             scratch,
             ..Space::default()
         }
@@ -459,6 +471,8 @@ impl OperandSpace {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Space {
     pub(crate) index: usize,
+    /// How many there are of the parts of a layer and direction: two where both directions are computed at once.
+    pub(crate) sets: usize,
     /// See [`OperandSpace`].
     pub(crate) operands: usize,
     pub(crate) input_weights: usize,
@@ -492,10 +506,8 @@ pub(crate) fn padded(len: usize) -> usize {
 impl Space {
     fn total(&self) -> usize {
         let Space { workers, scratch, .. } = *self;
-        let parts = [
-            self.index,
+        let of_direction = [
             self.operands,
-            self.input_weights,
             self.recurrent_weights,
             self.candidate_weights,
             self.projection,
@@ -506,10 +518,11 @@ impl Space {
             self.initial_state,
             self.gates,
             self.chunk_outputs,
-            self.outputs,
         ];
-        let all = parts.into_iter().map(padded).fold(16, usize::saturating_add);
-        all.saturating_add(workers.saturating_mul(padded(scratch)))
+        let sum = |parts: &[usize]| parts.iter().copied().map(padded).fold(0, usize::saturating_add);
+        sum(&[16, self.index, self.input_weights, self.outputs])
+            .saturating_add(sum(&of_direction).saturating_mul(self.sets.max(1)))
+            .saturating_add(workers.saturating_mul(padded(scratch)))
     }
 
     /// Elements of scratch of all workers together.

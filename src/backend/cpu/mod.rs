@@ -124,6 +124,9 @@ impl<E: CpuElement> CpuBackend<E> {
     /// loop, which depend on how much there is to compute.
     pub fn describe(&self, plan: &CpuPlan) -> String {
         let (sizes, batch) = (&plan.sizes, plan.shape.batch);
+        if sizes.geometry.directions_at_once(&self.threads) {
+            return format!("{}; both directions at once, each on 1 thread", self.isa.name());
+        }
         let steps = match batch {
             1 => sizes.row_workers,
             _ => sizes.geometry.step_workers(&self.threads).min(sizes.workers),
@@ -283,7 +286,7 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         plan.check_forward(ForwardMode::Inference, sizes.temp.workspace, &args)?;
         let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
         let call = Call { packed, ..call };
-        self.threads.start(sizes.workers)?;
+        self.threads.start(sizes.forward.workers)?;
         (E::passes().forward)(&call, args, None);
         Ok(())
     }
@@ -354,7 +357,7 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, args.dropout_seed);
         let call = Call { start, ..self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout) };
-        self.threads.start(sizes.workers)?;
+        self.threads.start(sizes.forward.workers)?;
         (E::passes().forward)(&call, args, Some(reserve));
         Ok(())
     }
@@ -376,7 +379,7 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
         let sizes = &*self.sizes(plan);
         let dropout = Dropout::new(plan.descriptor.dropout, dropout_seed);
         let call = Call { start, ..self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, dropout) };
-        self.threads.start(sizes.workers)?;
+        self.threads.start(sizes.backward.workers)?;
         (E::passes().backward_data)(&call, args, carried, reserve);
         Ok(())
     }

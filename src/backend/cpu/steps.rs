@@ -53,10 +53,11 @@ impl<'a, E: CpuElement> Steps<'a, E> {
         Steps { ..*self }
     }
 
-    /// Some of the features.
-    pub(crate) fn features(self, first: usize, width: usize) -> Self {
-        assert!(first <= self.width && width <= self.width - first, "features within the tensor's");
-        Steps { first: self.first.wrapping_add(first), width, ..self }
+    /// The first features, and the others.
+    pub(crate) fn split_features(self, first: usize) -> (Self, Self) {
+        assert!(first <= self.width, "features within the tensor's");
+        let others = Steps { first: self.first.wrapping_add(first), width: self.width - first, ..self };
+        (Steps { width: first, ..self }, others)
     }
 
     /// The first positions, and the others.

@@ -302,6 +302,37 @@ fn same_bits_for_any_number_of_threads_with_one_sequence() {
     }
 }
 
+/// Few sequences in both directions, which threads compute at once.
+#[test]
+fn same_bits_with_both_directions_at_once() {
+    for cell in CellKind::ALL {
+        for (batch, lengths, layout) in
+            [(1, false, Layout::SequenceMajor), (5, true, Layout::BatchMajor), (9, false, Layout::SequenceMajor)]
+        {
+            let mut descriptor = RnnDescriptor::new(cell, 40, 100);
+            (descriptor.num_layers, descriptor.direction) = (2, Direction::Bidirectional);
+            descriptor.layout = layout;
+            let shape = RnnShape { seq_len: 61, batch };
+            let (mut inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut Numbers(17));
+            inputs.lengths = lengths.then(|| (0..batch as u32).map(|b| 1 + b * 7 % 61).collect());
+            let run = |threads| {
+                let backend = CpuBackend::<f32>::with_threads(threads).unwrap();
+                let plan = backend.plan(&descriptor, shape, ForwardMode::Training).unwrap();
+                assert_eq!(threads > 1, backend.describe(&plan).contains("both directions at once"));
+                let plain = Inputs { dropout_seed: 0, ..inputs.clone() };
+                let outputs = infer(&backend, &descriptor, shape, &plain).unwrap();
+                let mut all = bits(&train(&backend, &descriptor, shape, &inputs, &gradients).unwrap());
+                all.extend(bits(&(outputs, InputGradients::default())));
+                all
+            };
+            let one = run(1);
+            for threads in [2, 3, 7] {
+                assert!(one == run(threads), "{cell}, {batch} sequences, {threads} threads");
+            }
+        }
+    }
+}
+
 #[test]
 fn same_bits_with_every_instruction_set() {
     for seed in 0..40 {

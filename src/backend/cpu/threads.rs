@@ -22,6 +22,12 @@ impl Threads {
         Threads { count, team: OnceLock::new() }
     }
 
+    /// The calling thread alone.
+    pub(crate) fn one() -> &'static Self {
+        static ONE: Threads = Threads { count: NonZeroUsize::MIN, team: OnceLock::new() };
+        &ONE
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.count.get()
     }
@@ -110,6 +116,21 @@ pub(crate) trait Divide: Sized + Send {
     fn split(self, left: usize, of: usize) -> (Self, Self);
     /// Does the work.
     fn run(self);
+}
+
+/// Two pieces of work at once.
+pub(crate) struct Both<F>(pub(crate) Option<F>, pub(crate) Option<F>);
+
+impl<F: FnOnce() + Send> Divide for Both<F> {
+    fn split(self, _: usize, _: usize) -> (Self, Self) {
+        (Both(self.0, None), Both(None, self.1))
+    }
+
+    fn run(self) {
+        for work in [self.0, self.1].into_iter().flatten() {
+            work();
+        }
+    }
 }
 
 /// The first `left` of `of` shares of `len`.
