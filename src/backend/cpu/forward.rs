@@ -208,7 +208,7 @@ impl<E: CpuElement> Call<'_, E> {
     fn forward_direction(&self, pass: Direction<'_, E>, ws: &mut Workspace<'_, E>, scratch: &mut [E]) {
         let Direction { place, sequences, input, weights, saved, mut out } = pass;
         let weights = &weights;
-        let saved = saved.unwrap_or_else(|| Saved {
+        let saved = saved.unwrap_or(Saved {
             gates: &mut *ws.gates,
             cells: &mut [],
             inputs: &mut [],
