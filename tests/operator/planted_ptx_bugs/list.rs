@@ -162,7 +162,15 @@ pub const PTX_BUGS: &[PtxBug] = &[
     ),
     staged("a barrier of a step is dropped", &[Drop("bar.sync", 2)]),
     // ---- one block
-    block("registers of a fragment of R are exchanged", &[Swap("mma.sync", 0, [4, 5])]),
+    block(
+        "registers of a fragment of R are exchanged",
+        &[
+            Swap("mma.sync", 0, [4, 5]),
+            Swap("mma.sync", 1, [4, 5]),
+            Swap("mma.sync", 2, [4, 5]),
+            Swap("mma.sync", 3, [4, 5]),
+        ],
+    ),
     block("registers of a fragment of h are exchanged", &[Swap("mma.sync", 0, [8, 9])]),
     block(
         "accumulators are exchanged",
