@@ -581,7 +581,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             if cells::reads_h(g.cell) {
                 h_next.copy_from_slice(&h[some.start * hidden..some.end * hidden]);
             }
-            for group in groups.order(t) {
+            for group in groups.order(call.turn(t)) {
                 let units = groups.units(group);
                 if !groups.take_inputs() {
                     for (gates, sums) in gates.chunks_exact(g.gate_width).zip(sums.chunks_exact_mut(sizes.sums)) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gemm::Panels;
 use super::gemm::gemv::Operand;
@@ -68,6 +69,11 @@ impl<'o, E: CpuElement> Rooms<'o, E> {
 }
 
 impl<E: CpuElement> Call<'_, E> {
+    /// The number of step `t` among those that read the weights one after another: from the first to the last, then back.
+    pub(super) fn turn(&self, t: usize) -> usize {
+        t.wrapping_add(self.packed.map_or(0, |packed| packed.turn))
+    }
+
     /// Packs the weights of a layer and direction, unless the rooms hold them.
     pub(super) fn pack_layer<'o>(
         &self,
@@ -85,7 +91,8 @@ impl<E: CpuElement> Call<'_, E> {
             _ if g.of_gates => (None, None),
             _ => {
                 let column = |column| self.used_row(weights.input_hidden, g.input_row(column), width);
-                (None, Some(self.pack_columns(width, g.gate_rows, rooms.input_weights, column)))
+                let panels = self.pack_columns(width, g.gate_rows, rooms.input_weights, column);
+                (None, Some(panels.at_step(self.turn(0))))
             }
         };
         let step = match self.sizes.groups {
@@ -144,6 +151,8 @@ pub(super) struct PackedWeights {
     dtype: DType,
     isa: Isa,
     threads: usize,
+    /// Calls of this plan and its clones: see [`Packed::turn`].
+    calls: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for PackedWeights {
@@ -158,6 +167,8 @@ pub(super) struct Packed<'a, E> {
     pub(super) weights: &'a [E],
     operands: &'a [E],
     directions: usize,
+    /// Which of many calls this is: every other one reads the weights from the end, where the one before left them in the cache.
+    pub(super) turn: usize,
 }
 
 impl<'a, E: CpuElement> Packed<'a, E> {
@@ -195,7 +206,8 @@ impl PackedWeights {
         }
         let storage: &[E] = bytemuck::cast_slice(&self.storage);
         let (weights, operands) = storage[storage.as_ptr().align_offset(LINE)..].split_at(padded(self.weights));
-        Ok(Packed { weights: &weights[..self.weights], operands, directions: self.directions })
+        let turn = self.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(Packed { weights: &weights[..self.weights], operands, directions: self.directions, turn })
     }
 }
 
@@ -280,6 +292,7 @@ impl<E: CpuElement> CpuBackend<E> {
             dtype: E::DTYPE,
             isa: self.isa,
             threads: self.threads(),
+            calls: Arc::default(),
         });
         Ok(packed)
     }

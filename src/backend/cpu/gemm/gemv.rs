@@ -64,7 +64,7 @@ impl<E: CpuElement> Call<'_, E> {
                     self.isa,
                     0..rows,
                     row,
-                    b.at_step(t),
+                    b.at_step(self.turn(t)),
                     c,
                     offset,
                     start,
