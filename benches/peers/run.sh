@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the built-in grid beside PyTorch and ONNX Runtime. Sets up all it needs:
-#   benches/peers/run.sh                        everything, written to benches/results/: some hours on two cores
+#   benches/peers/run.sh                        everything, written to benches/results/: about half an hour on two cores
 #   benches/peers/run.sh --only 'LSTM 128×32'   arguments are those of `fused-rnn bench`; then nothing is written but what they ask for
 set -euo pipefail
 cd "$(dirname "$0")/../.."
