@@ -219,8 +219,8 @@ impl<E: CpuElement> Call<'_, E> {
         let isa = self.isa;
         let training = self.plan.mode == ForwardMode::Training;
         let rooms = match self.packed {
-            Some(packed) => packed.rooms(place, &self.sizes.operands),
-            None => Rooms::empty(&mut *ws.operands, &self.sizes.operands),
+            Some(packed) => packed.rooms(place, self.sizes),
+            None => Rooms::empty(&mut *ws.operands, self.sizes.operands(place.0)),
         };
         let Operands { step, panels, projection, bias, candidate_bias } = self.pack_layer(place.0, weights, rooms);
         let takes_inputs = matches!(&step, Step::ByUnits(groups) if groups.take_inputs());

@@ -276,13 +276,19 @@ impl Geometry {
         }
     }
 
-    /// The operands of a layer and direction in the forward pass.
-    fn operands<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> OperandSpace {
+    /// The operands of a layer and direction in the forward pass: of the first layer, and of any other.
+    fn operands<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> [OperandSpace; 2] {
+        let first = if self.of_gates { 0 } else { self.input };
+        [first, self.features()].map(|input| self.operands_of::<E>(isa, threads, input))
+    }
+
+    /// The same of a layer with inputs of this width.
+    fn operands_of<E: CpuElement>(&self, isa: Isa, threads: &Threads, input: usize) -> OperandSpace {
         let groups = self.groups::<E>(isa, threads);
         OperandSpace {
             input_weights: match groups {
-                Some(groups) if groups.take_inputs => groups.sizes.packed(self.widest_input),
-                _ => gemm::panels_len::<E>(isa, self.widest_input, self.gate_rows),
+                Some(groups) if groups.take_inputs => groups.sizes.packed(input),
+                _ => gemm::panels_len::<E>(isa, input, self.gate_rows),
             },
             recurrent_weights: match groups {
                 Some(groups) => groups.sizes.packed(self.output),
@@ -305,7 +311,10 @@ impl Geometry {
         Space {
             index: self.index_len::<E>(),
             sets: self.sets(threads),
-            operands: self.operands::<E>(isa, threads).total(),
+            operands: {
+                let [first, other] = self.operands::<E>(isa, threads).map(|operands| operands.total());
+                if self.deep { first.max(other) } else { first }
+            },
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
             hidden_state: if self.projected || self.has_second_product() || groups.is_some() {
@@ -372,7 +381,7 @@ pub(crate) struct Sizes {
     pub(crate) geometry: Geometry,
     pub(crate) temp: TempSpace,
     pub(crate) forward: Space,
-    pub(crate) operands: OperandSpace,
+    operands: [OperandSpace; 2],
     pub(crate) backward: Space,
     pub(crate) weights: Space,
     pub(crate) workers: usize,
@@ -413,6 +422,11 @@ impl Sizes {
             isa,
             threads: threads.count(),
         }
+    }
+
+    /// Of the forward pass.
+    pub(crate) fn operands(&self, layer: usize) -> &OperandSpace {
+        &self.operands[layer.min(1)]
     }
 
     /// Those of a plan for inference whose operands are not in the workspace.

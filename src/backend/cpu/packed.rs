@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gemm::Panels;
 use super::gemm::gemv::Operand;
-use super::geometry::{OperandSpace, Parts, padded};
+use super::geometry::{OperandSpace, Parts, Sizes, padded};
 use super::products::Room;
 use super::recurrent::RecurrentWeights;
 use super::unit_groups::UnitGroups;
@@ -185,13 +185,28 @@ impl<'a, E: CpuElement> Packed<'a, E> {
     }
 
     /// The operands of a layer and direction.
-    pub(super) fn rooms(&self, (layer, direction): (usize, usize), space: &OperandSpace) -> Rooms<'a, E> {
-        let first = (layer * self.directions + direction) * space.total();
-        Rooms::filled(&self.operands[first..first + space.total()], space)
+    pub(super) fn rooms(&self, place: (usize, usize), sizes: &Sizes) -> Rooms<'a, E> {
+        Rooms::filled(&self.operands[place_of(place, self.directions, sizes)..], sizes.operands(place.0))
     }
 }
 
+/// Where the operands of a layer and direction begin: those of layers stand one after another, and in a layer those of its directions.
+fn place_of((layer, direction): (usize, usize), directions: usize, sizes: &Sizes) -> usize {
+    let below: usize = [0, 1]
+        .map(|at| sizes.operands(at).total())
+        .into_iter()
+        .zip([layer.min(1), layer.saturating_sub(1)])
+        .map(|(total, layers)| total * layers * directions)
+        .sum();
+    below + direction * sizes.operands(layer).total()
+}
+
 impl PackedWeights {
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.storage[..])
+    }
+
     /// # Errors
     ///
     /// [`Error::InvalidOption`] for a backend of another element type, with other vectors or another number of threads.
@@ -258,10 +273,9 @@ impl<E: CpuElement> CpuBackend<E> {
         }
         plan.weights.check("weights", weights.len())?;
         let sizes = &*self.sizes(plan);
-        let space = &sizes.operands;
         let (layers, directions) = (plan.descriptor.num_layers, plan.descriptor.num_directions());
         let first = padded(weights.len());
-        let len = first + layers * directions * space.total();
+        let len = first + place_of((layers, 0), directions, sizes);
         // Operands begin at a cache line, wherever the buffer does.
         let words = (len * size_of::<E>() + LINE).div_ceil(size_of::<f64>());
         let mut storage: Vec<f64> = Vec::new();
@@ -278,10 +292,11 @@ impl<E: CpuElement> CpuBackend<E> {
         copy[..weights.len()].copy_from_slice(weights);
         self.threads.start(sizes.workers)?;
         let call = self.call(plan, sizes, (None, None), None, None, Dropout::new(0.0, 0));
-        for (index, operands) in operands.chunks_exact_mut(space.total()).take(layers * directions).enumerate() {
-            let (layer, direction) = (index / directions, index % directions);
+        for (layer, direction) in (0..layers).flat_map(|layer| (0..directions).map(move |direction| (layer, direction)))
+        {
             let view = plan.weights.view(weights, layer, direction);
-            call.pack_layer(layer, &view, Rooms::empty(operands, space));
+            let operands = &mut operands[place_of((layer, direction), directions, sizes)..];
+            call.pack_layer(layer, &view, Rooms::empty(operands, sizes.operands(layer)));
         }
         let mut packed = plan.clone();
         packed.sizes = sizes.without_operands();

@@ -446,6 +446,19 @@ fn packed_weights_give_the_same_bits() {
     }
 }
 
+/// A wide input makes the first layer large, not those above it.
+#[test]
+fn packed_weights_are_as_large_as_their_layers() {
+    let mut descriptor = RnnDescriptor::new(CellKind::Lstm, 5000, 32);
+    descriptor.num_layers = 6;
+    let weights = vec![0.0f32; WeightLayout::new(&descriptor).unwrap().len()];
+    let backend = CpuBackend::<f32>::new();
+    let plan = backend.plan(&descriptor, RnnShape { seq_len: 1, batch: 1 }, ForwardMode::Inference).unwrap();
+    let packed = backend.with_weights(&plan, &weights).unwrap();
+    let bytes = packed.packed.unwrap().bytes();
+    assert!(bytes < 3 * size_of_val(&weights[..]), "{bytes} bytes for {} weights", weights.len());
+}
+
 #[test]
 fn packed_weights_are_for_their_plan() {
     let (descriptor, shape) = (RnnDescriptor::new(CellKind::Lstm, 3, 4), RnnShape { seq_len: 2, batch: 1 });
