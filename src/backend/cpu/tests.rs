@@ -446,6 +446,46 @@ fn packed_weights_give_the_same_bits() {
     }
 }
 
+#[cfg(feature = "model")]
+#[test]
+fn devices_pack_weights_or_say_that_they_do_not() {
+    use crate::backend::device::{Device, OnDevice, Plan};
+
+    let (descriptor, shape) = (RnnDescriptor::new(CellKind::Gru, 3, 4), RnnShape { seq_len: 1, batch: 1 });
+    let weights = vec![0.25f32; WeightLayout::new(&descriptor).unwrap().len()];
+    let run = |device: &Device, plan: &Plan, weights: &[f32]| {
+        let weights = device.tensor("weights", weights).unwrap();
+        let x = device.tensor("x", &[0.5f32, -1.0, 2.0]).unwrap();
+        let mut y = device.allocate("y", 4).unwrap();
+        let mut workspace = device.allocate("workspace", plan.temp_space().workspace).unwrap();
+        let args = ForwardArgs::<OnDevice> {
+            weights: weights.view(),
+            x: x.view(),
+            h0: None,
+            c0: None,
+            lengths: None,
+            resets: None,
+            y: y.view_mut(),
+            hn: None,
+            cn: None,
+            workspace: workspace.view_mut(),
+            dropout_seed: 0,
+        };
+        device.forward(plan, args).map(|()| device.read::<f32>(y.view()).unwrap())
+    };
+    let device = Device::cpu();
+    let plan = device.plan(&descriptor, shape, ForwardMode::Inference).unwrap();
+    let on_device = device.tensor("weights", &weights).unwrap();
+    let packed = device.with_weights(&plan, on_device.view()).unwrap();
+    assert_eq!(run(&device, &packed, &[]).unwrap(), run(&device, &plan, &weights).unwrap());
+    assert!(run(&device, &packed, &weights).unwrap_err().to_string().contains("empty slice"));
+
+    let device = Device::reference();
+    let plan = device.plan(&descriptor, shape, ForwardMode::Inference).unwrap();
+    let refused = device.with_weights(&plan, on_device.view()).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("reference") && refused.contains("in every call"), "{refused}");
+}
+
 /// A wide input makes the first layer large, not those above it.
 #[test]
 fn packed_weights_are_as_large_as_their_layers() {
