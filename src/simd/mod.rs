@@ -9,6 +9,7 @@
 //! [`Simd::mul_add`].
 #![allow(unsafe_code)]
 
+pub(crate) mod amx;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -119,6 +120,9 @@ pub struct ExpConstants<E: 'static> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
+    /// AVX-512 vectors, and AMX for large products.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -134,7 +138,7 @@ enum Level {
 pub struct Isa(Level);
 
 impl Isa {
-    /// The widest vectors of this machine.
+    /// The widest vectors of this machine, and its matrix unit.
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -142,7 +146,8 @@ impl Isa {
                 && is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
             {
-                return Isa(Level::Avx512);
+                static HAS_TILES: OnceLock<bool> = OnceLock::new();
+                return Isa(if *HAS_TILES.get_or_init(amx::is_available) { Level::Amx } else { Level::Avx512 });
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa(Level::Avx2);
@@ -155,13 +160,33 @@ impl Isa {
     fn all() -> Vec<Self> {
         let best = Isa::detect();
         #[cfg(target_arch = "x86_64")]
-        let all = [Level::Avx512, Level::Avx2, Level::Portable];
+        let all = [Level::Amx, Level::Avx512, Level::Avx2, Level::Portable];
         #[cfg(not(target_arch = "x86_64"))]
         let all = [Level::Portable];
         all.into_iter().map(Isa).skip_while(|isa| *isa != best).collect()
     }
 
-    /// What the environment variable [`CHOICE`] says, which must be one of this machine's; the widest vectors where it is not set.
+    /// The same vectors without the matrix unit.
+    pub(crate) fn without_tiles(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Amx {
+            return Isa(Level::Avx512);
+        }
+        self
+    }
+
+    /// Whether there is a matrix unit, for products of `f32`.
+    pub(crate) fn has_tiles(self) -> bool {
+        self != self.without_tiles()
+    }
+
+    /// The matrix unit, if there is one.
+    pub(crate) fn tiles(self) -> Option<amx::Tiles> {
+        // SAFETY: a value with the unit is made by `Isa::detect`, which has found it, and by `Isa::all` from what that found.
+        self.has_tiles().then(|| unsafe { amx::Tiles::found() })
+    }
+
+    /// What the environment variable [`CHOICE`] says, which must be one of this machine's; the best where it is not set.
     ///
     /// # Errors
     ///
@@ -188,7 +213,7 @@ impl Isa {
         let mut all = vec![Isa(Level::PortableFused)];
         #[cfg(target_arch = "x86_64")]
         match Isa::detect().0 {
-            Level::Avx512 => all.extend([Isa(Level::Avx2), Isa(Level::Avx512)]),
+            Level::Amx | Level::Avx512 => all.extend([Isa(Level::Avx2), Isa(Level::Avx512)]),
             Level::Avx2 => all.push(Isa(Level::Avx2)),
             _ => {}
         }
@@ -198,6 +223,8 @@ impl Isa {
     /// Name, for reports.
     pub(crate) fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => "amx",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -279,7 +306,7 @@ macro_rules! element {
                 match isa.0 {
                     // SAFETY: these values are made by `Isa::detect`, which found the features, and by `Isa::all` from what that found.
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => unsafe { x86::run_avx512::<$E, K>(kernel) },
+                    Level::Amx | Level::Avx512 => unsafe { x86::run_avx512::<$E, K>(kernel) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
                     Level::Avx2 => unsafe { x86::run_avx2::<$E, K>(kernel) },

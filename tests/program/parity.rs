@@ -66,7 +66,7 @@ fn all_fixtures_pass_with_every_instruction_set() {
     let message = message.split("FUSED_RNN_INSTRUCTION_SET").nth(1).unwrap();
     assert!(message.contains("avx1024"), "{message}");
     let mut sets = vec![];
-    for set in ["avx512", "avx2", "portable"].into_iter().filter(|set| message.contains(set)) {
+    for set in ["amx", "avx512", "avx2", "portable"].into_iter().filter(|set| message.contains(set)) {
         let output = run(set);
         assert_eq!(output.status.code(), Some(0), "{set}: {}", text(&output.stdout));
         sets.push(set);

@@ -10,7 +10,7 @@ use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, output_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::{Both, Divide, Threads};
+use super::threads::{Both, Divide, Threads, share};
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::checkpoints::Carried;
 use crate::backend::cpu::CpuElement;
@@ -486,7 +486,7 @@ impl<E: CpuElement> BackwardLoop<'_, E> {
             }
             let dh = &*self.dh;
             let dh_row = |row: usize| &dh[row * output..][..output];
-            call.step_product(t, rows, dh_row, projection, self.du, |row| row * hidden, Start::Set, self.scratch);
+            call.step_product(t, rows, dh_row, projection, self.du, (hidden, 0), Start::Set, self.scratch);
         }
         match candidate {
             None => self.cells(t, rows, Part::Whole),
@@ -506,13 +506,80 @@ impl<E: CpuElement> BackwardLoop<'_, E> {
 
     /// The cells' arithmetic between products.
     fn cells(&mut self, t: usize, rows: usize, part: Part) {
-        let Shared { call, sequences, place, reverse, options, projection, inputs, given, cells, .. } = *self.shared;
+        let Shared { call, projection, .. } = *self.shared;
+        let g = &call.geometry;
+        let (hidden, others) = (g.hidden, g.others);
+        let (du, dq): (&mut [E], &[E]) = match part {
+            Part::Second => (&mut [], &self.du[..rows * hidden]),
+            _ => (&mut self.du[..], &[]),
+        };
+        let cells = Cells {
+            shared: self.shared,
+            t,
+            part,
+            first: self.first,
+            rows,
+            gates: self.gates.block(t, rows),
+            dh: if projection.is_some() { &mut du[..rows * hidden] } else { &mut self.dh[..rows * hidden] },
+            dc: &mut self.dc[..rows * others],
+            candidate: if part == Part::First { &mut self.candidate_gradient[..rows * hidden] } else { &mut [] },
+            dq,
+        };
+        match call.sizes.cell_workers {
+            1 => cells.run(),
+            workers => call.threads.workers(workers).divide(cells),
+        }
+    }
+}
+
+/// The cells of a step at some positions.
+struct Cells<'a, 'c, E> {
+    shared: &'c Shared<'a, E>,
+    t: usize,
+    part: Part,
+    /// First position.
+    first: usize,
+    rows: usize,
+    /// See [`BackwardRow`], of which these are rows.
+    gates: &'c mut [E],
+    dh: &'c mut [E],
+    dc: &'c mut [E],
+    candidate: &'c mut [E],
+    dq: &'c [E],
+}
+
+impl<E: CpuElement> Divide for Cells<'_, '_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let Cells { shared, t, part, first, rows, gates, dh, dc, candidate, dq } = self;
+        let at = share(rows, left, of);
+        let [gates, dh, dc, candidate] = [gates, dh, dc, candidate].map(|tensor| split_state(tensor, at, rows));
+        let dq = dq.split_at(dq.len() / rows.max(1) * at);
+        let some = |first, rows, gates, dh, dc, candidate, dq| Cells {
+            shared,
+            t,
+            part,
+            first,
+            rows,
+            gates,
+            dh,
+            dc,
+            candidate,
+            dq,
+        };
+        (
+            some(first, at, gates.0, dh.0, dc.0, candidate.0, dq.0),
+            some(first + at, rows - at, gates.1, dh.1, dc.1, candidate.1, dq.1),
+        )
+    }
+
+    fn run(self) {
+        let Cells { shared, t, part, first, rows, gates, dh, dc, candidate, dq } = self;
+        let Shared { call, sequences, place, reverse, options, inputs, given, cells, .. } = *shared;
         let g = &call.geometry;
         let (width, hidden, others) = (g.gate_width, g.hidden, g.others);
-        let gates = self.gates.block(t, rows);
         let cells = Rows::inner(cells, others);
         for row in 0..rows {
-            let position = self.first + row;
+            let position = first + row;
             let at = row * hidden..(row + 1) * hidden;
             let before = sequences.previous(reverse, t, position);
             let initial = |state, width| call.initial(state, width, place, sequences.at(position)).unwrap_or(&[]);
@@ -531,8 +598,6 @@ impl<E: CpuElement> BackwardLoop<'_, E> {
                     None => initial(start_c, others),
                 };
             }
-            let second = part == Part::Second;
-            let (dq, du) = if second { (&self.du[at.clone()], &mut [][..]) } else { (&[][..], &mut *self.du) };
             BackwardRow {
                 options,
                 part,
@@ -541,10 +606,10 @@ impl<E: CpuElement> BackwardLoop<'_, E> {
                 h_prev,
                 c,
                 c_prev,
-                dh: if projection.is_some() { &mut du[at.clone()] } else { &mut self.dh[at.clone()] },
-                dc: &mut self.dc[row * others..][..others],
-                candidate: if part == Part::First { &mut self.candidate_gradient[at] } else { &mut [] },
-                dq,
+                dh: &mut dh[at.clone()],
+                dc: &mut dc[row * others..][..others],
+                candidate: if part == Part::First { &mut candidate[at.clone()] } else { &mut [] },
+                dq: if part == Part::Second { &dq[at] } else { &[] },
             }
             .run(g.cell, call.isa);
         }

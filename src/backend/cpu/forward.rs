@@ -13,7 +13,7 @@ use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, input_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
-use super::threads::{Both, Divide, Threads};
+use super::threads::{Both, Divide, Threads, share};
 use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use super::unit_groups::{ROWS_AT_ONCE, UnitGroups};
 use crate::backend::cpu::CpuElement;
@@ -528,7 +528,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         if let Some(projection) = projection {
             let u = &*self.u;
             let u_row = |row: usize| &u[row * hidden..][..hidden];
-            call.step_product(t, rows, u_row, projection, self.h, |row| row * output, Start::Set, self.scratch);
+            call.step_product(t, rows, u_row, projection, self.h, (output, 0), Start::Set, self.scratch);
             if let Some(unprojected) = &mut self.unprojected {
                 unprojected.block(t, rows).copy_from_slice(&u[..rows * hidden]);
             }
@@ -540,7 +540,8 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         let Shared { call, options, projection, .. } = *self.shared;
         let g = &call.geometry;
         let at = t - self.steps.start;
-        ForwardRows {
+        let h = if projection.is_some() { &mut self.u[..rows * g.hidden] } else { &mut self.h[..rows * g.output] };
+        let cells = ForwardRows {
             options,
             part,
             training: self.training,
@@ -549,11 +550,14 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             sums: None,
             gates: self.gates.as_mut().map_or(&mut [], |gates| gates.block(at, rows)),
             kept: self.inputs.as_mut().map_or(&mut [], |inputs| inputs.block(t, rows)),
-            h: if projection.is_some() { &mut *self.u } else { &mut *self.h },
-            c: &mut *self.c,
+            h,
+            c: &mut self.c[..rows * g.others],
             c_kept: self.cells.as_mut().map_or(&mut [], |cells| cells.block(t, rows)),
+        };
+        match call.sizes.cell_workers {
+            1 => cells.run(g.cell, call.isa),
+            workers => call.threads.workers(workers).divide(Cells { rows: cells, call }),
         }
-        .run(g.cell, call.isa);
     }
 
     fn step_by_units(&mut self, t: usize, rows: usize, groups: UnitGroups<'_, E>) {
@@ -623,6 +627,25 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             }
         }
         self.h[..rows * hidden].copy_from_slice(&self.u[..rows * hidden]);
+    }
+}
+
+/// The cells of a step, divided by sequences.
+struct Cells<'a, 'c, E> {
+    rows: ForwardRows<'a, E>,
+    call: &'c Call<'c, E>,
+}
+
+impl<E: CpuElement> Divide for Cells<'_, '_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let Cells { rows, call } = self;
+        let first = share(rows.rows, left, of);
+        let (left, right) = rows.split(first);
+        (Cells { rows: left, call }, Cells { rows: right, call })
+    }
+
+    fn run(self) {
+        self.rows.run(self.call.geometry.cell, self.call.isa);
     }
 }
 

@@ -29,6 +29,11 @@ const GROUP_BYTES: usize = 40 << 10;
 /// Elements of a layer's input weights beyond which a step does not read them: they would drive those of the state out of the cache.
 const INPUT_WEIGHTS: usize = if cfg!(test) { 1 << 11 } else { 1 << 17 };
 
+/// Sequences, and elements of the recurrent weights, from which on products run on the matrix unit: below, splitting numbers into terms takes as long as it
+/// saves.
+const TILE_BATCH: usize = 16;
+const TILE_WEIGHTS: usize = if cfg!(test) { 1 << 12 } else { 3 << 16 };
+
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
@@ -61,6 +66,8 @@ pub(crate) struct Geometry {
     pub(crate) widest_input: usize,
     /// Whether a layer other than the first exists.
     pub(crate) deep: bool,
+    /// Whether the products run on the matrix unit, which is the same for any number of steps and threads.
+    pub(crate) on_tiles: bool,
 }
 
 /// A forward step by groups of units.
@@ -83,7 +90,7 @@ pub(crate) struct Recurrent {
 }
 
 impl Geometry {
-    fn new(plan: &HostPlan) -> Self {
+    fn new<E: CpuElement>(plan: &HostPlan, isa: Isa) -> Self {
         let d = &plan.descriptor;
         let gate_rows = d.cell.gates() * d.hidden_size;
         // The function on the way out of the LSTM reads its input from the cell state, which is kept anyway.
@@ -118,6 +125,10 @@ impl Geometry {
             input: d.input_size,
             widest_input: if of_gates { 0 } else { d.input_size.max(above) },
             deep: d.num_layers > 1,
+            on_tiles: gemm::amx::serves::<E>(isa, d.output_size())
+                && d.heads == 1
+                && plan.shape.batch >= TILE_BATCH
+                && gate_rows.saturating_mul(d.output_size()) >= TILE_WEIGHTS,
         }
     }
 
@@ -224,17 +235,26 @@ impl Geometry {
     /// Threads for the time loop. Each takes sequences; below eight each, reading the weights costs more than
     /// the arithmetic, and a thread gains little.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
+        if self.on_tiles {
+            return 1;
+        }
         threads.worth(self.operations().1).min((self.batch / 8).max(1))
     }
 
     /// Whether both directions are computed at once, each on one thread: where one of them is not worth two, and both are.
     pub(crate) fn directions_at_once(&self, threads: &Threads) -> bool {
-        self.directions == 2 && self.step_workers(threads) == 1 && threads.worth(2.0 * self.operations().1) > 1
+        self.directions == 2
+            && !self.on_tiles
+            && self.step_workers(threads) == 1
+            && threads.worth(2.0 * self.operations().1) > 1
     }
 
     /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
     /// enough that reading them takes a few times as long as handing over the work.
     fn row_workers(&self, threads: &Threads) -> usize {
+        if self.on_tiles {
+            return threads.worth(self.operations().1 / self.seq_len.max(1) as f64);
+        }
         let parts = self.recurrent().rows * self.output / ROW_WEIGHTS;
         if self.batch == 1 && self.heads == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
@@ -242,7 +262,9 @@ impl Geometry {
     /// Steps that the forward pass computes at a time: the product with their inputs, then their part of the time loop.
     fn chunk<E>(&self, threads: &Threads) -> usize {
         let rows = CHUNK_BYTES / size_of::<E>() / self.gate_width.max(1);
-        (rows.max(CHUNK_ROWS * self.workers(threads)) / self.batch.max(1)).clamp(1, self.seq_len.max(1))
+        // On the matrix unit a product reads all weights for every so many rows, whatever the chunk.
+        let least = if self.on_tiles { gemm::amx::ROWS } else { CHUNK_ROWS };
+        (rows.max(least * self.workers(threads)) / self.batch.max(1)).clamp(1, self.seq_len.max(1))
     }
 
     /// `u32` numbers in elements of `E`.
@@ -253,6 +275,9 @@ impl Geometry {
 
     /// How the forward step is computed by groups of units, if it is.
     fn groups<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Option<StepGroups> {
+        if self.on_tiles {
+            return None;
+        }
         let sizes = GroupSizes::new::<E>(self, isa)?;
         let workers = self.step_workers(threads);
         let rows = self.batch / workers;
@@ -363,8 +388,11 @@ impl Geometry {
     }
 
     fn weights_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
-        let wide = self.widest_input.max(self.hidden);
-        let scratch = gemm::multiply_transposed_scratch::<E>(isa, self.gate_rows, wide, self.rows());
+        // Of every width: narrow ones are not always those that need less.
+        let scratch = [self.input, self.widest_input, self.hidden, self.output]
+            .map(|columns| gemm::multiply_transposed_scratch::<E>(isa, self.gate_rows, columns, self.rows()))
+            .into_iter()
+            .fold(0, usize::max);
         Space {
             index: self.index_len::<E>(),
             workers: self.workers(threads),
@@ -386,17 +414,23 @@ pub(crate) struct Sizes {
     pub(crate) weights: Space,
     pub(crate) workers: usize,
     pub(crate) row_workers: usize,
+    /// Threads for the cells of a step, where its sequences are not divided among time loops.
+    pub(crate) cell_workers: usize,
     /// Steps of a chunk of the forward pass.
     pub(crate) chunk: usize,
     pub(crate) groups: Option<StepGroups>,
+    /// What its products and cells run on.
+    pub(crate) isa: Isa,
     dtype: DType,
-    isa: Isa,
+    backend_isa: Isa,
     threads: usize,
 }
 
 impl Sizes {
     pub(crate) fn new<E: CpuElement>(plan: &HostPlan, isa: Isa, threads: &Threads) -> Self {
-        let geometry = Geometry::new(plan);
+        let geometry = Geometry::new::<E>(plan, isa);
+        let backend_isa = isa;
+        let isa = if geometry.on_tiles { isa } else { isa.without_tiles() };
         let forward = geometry.forward_space::<E>(plan.mode, isa, threads);
         let backward = geometry.backward_space::<E>(isa, threads);
         let weights = geometry.weights_space::<E>(isa, threads);
@@ -416,10 +450,12 @@ impl Sizes {
             weights,
             workers: geometry.workers(threads),
             row_workers: geometry.row_workers(threads),
+            cell_workers: if geometry.on_tiles { geometry.row_workers(threads) } else { 1 },
             chunk: geometry.chunk::<E>(threads),
             groups: geometry.groups::<E>(isa, threads),
-            dtype: E::DTYPE,
             isa,
+            dtype: E::DTYPE,
+            backend_isa,
             threads: threads.count(),
         }
     }
@@ -437,7 +473,7 @@ impl Sizes {
 
     /// Whether they are those of a backend of this element type, with these vectors and threads.
     pub(crate) fn are_of<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> bool {
-        (self.dtype, self.isa, self.threads) == (E::DTYPE, isa, threads.count())
+        (self.dtype, self.backend_isa, self.threads) == (E::DTYPE, isa, threads.count())
     }
 }
 

@@ -31,7 +31,9 @@
 //! # What it promises
 //!
 //! The same bits from run to run and for any number of threads: every output is one chain of operations in an order that no
-//! partition changes. AVX-512, AVX2 and NEON give the same bits too. Threads start with the first problem that is worth
+//! partition changes. AVX-512, AVX2 and NEON give the same bits too. A matrix unit (AMX) does not: where the processor has one, `f32` plans with large
+//! recurrent weights and sixteen sequences or more multiply there, with errors no larger than those of vectors; `FUSED_RNN_INSTRUCTION_SET=avx512` switches
+//! it off. Threads start with the first problem that is worth
 //! them; a small one runs on the calling thread. Finished sequences take part in no product. Beside what the thread pool needs to hand
 //! over work, nothing is allocated.
 
@@ -114,8 +116,8 @@ impl<E: CpuElement> CpuBackend<E> {
         self.threads.count()
     }
 
-    /// The instruction set in use: `avx512`, `avx2` or `portable`. The best that the machine has, unless the environment variable
-    /// `FUSED_RNN_INSTRUCTION_SET` names another; one that it has not is an error of every plan.
+    /// The instruction set in use: `amx` (AVX-512, and the matrix unit for large products of `f32`), `avx512`, `avx2` or `portable`. The best that the machine has, unless
+    /// the environment variable `FUSED_RNN_INSTRUCTION_SET` names another; one that it has not is an error of every plan.
     pub fn instruction_set(&self) -> &'static str {
         self.isa.name()
     }
@@ -125,14 +127,16 @@ impl<E: CpuElement> CpuBackend<E> {
     pub fn describe(&self, plan: &CpuPlan) -> String {
         let (sizes, batch) = (&plan.sizes, plan.shape.batch);
         if sizes.geometry.directions_at_once(&self.threads) {
-            return format!("{}; both directions at once, each on 1 thread", self.isa.name());
+            return format!("{}; both directions at once, each on 1 thread", sizes.isa.name());
         }
         let steps = match batch {
             1 => sizes.row_workers,
+            _ if sizes.geometry.on_tiles => sizes.cell_workers,
             _ => sizes.geometry.step_workers(&self.threads).min(sizes.workers),
         };
         let threads = |count: usize| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
         let why = match (steps, batch) {
+            (2.., _) if sizes.geometry.on_tiles => "each takes units of the products, and sequences of the cells",
             (1, 2..) if sizes.groups.is_some() => {
                 "too little in a step to divide; cells are computed while their sums are in the nearest cache"
             }
@@ -145,7 +149,7 @@ impl<E: CpuElement> CpuBackend<E> {
         };
         format!(
             "{}; products over all steps on {}, time loop on {}: {why}",
-            self.isa.name(),
+            sizes.isa.name(),
             threads(sizes.workers),
             threads(steps)
         )
@@ -445,7 +449,7 @@ impl<E: CpuElement> CpuBackend<E> {
         resets: Option<&'a [u8]>,
         dropout: Dropout,
     ) -> Call<'a, E> {
-        let (isa, threads) = (self.isa, &self.threads);
+        let (isa, threads) = (sizes.isa, &self.threads);
         let (plan, geometry, start) = (&plan.host, &sizes.geometry, None);
         Call { plan, sizes, geometry, isa, threads, packed: None, h0, c0, start, lengths, resets, dropout }
     }

@@ -56,7 +56,7 @@ impl<E: CpuElement> Call<'_, E> {
     ) -> Panels<'o, E> {
         let (isa, width) = (self.isa, 2 * self.isa.lanes::<E>());
         let pack = |panels, out: &mut [E]| gemm::pack_columns(isa, k, n, panels, &column, out);
-        Panels::new(self.pack(n.div_ceil(width), width * k, out, pack), k, n)
+        Panels::new(self.pack(n.div_ceil(width), gemm::panel_len::<E>(isa, k), out, pack), k, n)
     }
 
     /// Packs a right operand given by its rows.
@@ -69,7 +69,7 @@ impl<E: CpuElement> Call<'_, E> {
     ) -> Panels<'o, E> {
         let (isa, width) = (self.isa, 2 * self.isa.lanes::<E>());
         let pack = |panels, out: &mut [E]| gemm::pack_rows(isa, k, n, panels, &row, out);
-        Panels::new(self.pack(n.div_ceil(width), width * k, out, pack), k, n)
+        Panels::new(self.pack(n.div_ceil(width), gemm::panel_len::<E>(isa, k), out, pack), k, n)
     }
 
     /// Packs `panels` of `panel_len` elements, divided among threads.

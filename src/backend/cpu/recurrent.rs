@@ -92,7 +92,7 @@ impl<E: CpuElement> Call<'_, E> {
         &self,
         t: usize,
         rows: usize,
-        state: impl Fn(usize) -> &'s [E],
+        state: impl Fn(usize) -> &'s [E] + Sync,
         weights: RecurrentWeights<'_, E>,
         gates: &mut [E],
         scratch: &mut [E],
@@ -104,17 +104,15 @@ impl<E: CpuElement> Call<'_, E> {
         let part = weights.part;
         match weights.storage {
             Storage::Full(operand) => {
-                let offset = |row: usize| row * width + part.column;
-                self.step_product(t, rows, state, operand, gates, offset, Start::Add, scratch);
+                self.step_product(t, rows, state, operand, gates, (width, part.column), Start::Add, scratch);
             }
             Storage::Blocks(blocks) => {
                 for (index, block) in blocks.chunks_exact(self.block_len()).enumerate() {
                     let head = index % g.heads * size;
                     let column = part.column + index * size;
                     let operand = Operand::Packed(Panels::new(block, size, size));
-                    let offset = |row: usize| row * width + column;
                     let state = |row: usize| &state(row)[head..head + size];
-                    self.step_product(t, rows, state, operand, gates, offset, Start::Add, scratch);
+                    self.step_product(t, rows, state, operand, gates, (width, column), Start::Add, scratch);
                 }
             }
             Storage::Diagonal(weights) => {
@@ -151,16 +149,15 @@ impl<E: CpuElement> Call<'_, E> {
         match weights.storage {
             Storage::Full(operand) => {
                 let gradient = |row: usize| gradient(row, 0, part.rows);
-                self.step_product(t, rows, gradient, operand, dh, |row| row * output, start, scratch);
+                self.step_product(t, rows, gradient, operand, dh, (output, 0), start, scratch);
             }
             Storage::Blocks(blocks) => {
                 for (index, block) in blocks.chunks_exact(self.block_len()).enumerate() {
                     let (gate, head) = (index / g.heads, index % g.heads * size);
                     let operand = Operand::Packed(Panels::new(block, size, size));
                     let gradient = |row: usize| gradient(row, index * size, size);
-                    let offset = |row: usize| row * output + head;
                     let start = if gate == 0 { start } else { Start::Add };
-                    self.step_product(t, rows, gradient, operand, dh, offset, start, scratch);
+                    self.step_product(t, rows, gradient, operand, dh, (output, head), start, scratch);
                 }
             }
             Storage::Diagonal(weights) => {

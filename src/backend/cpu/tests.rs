@@ -343,9 +343,66 @@ fn same_bits_with_every_instruction_set() {
             let backend = CpuBackend::<f32>::with_isa(isa, 1).unwrap();
             bits(&train(&backend, &descriptor, shape, &inputs, &gradients).unwrap())
         };
-        let best = run(Isa::detect());
+        let best = run(Isa::detect().without_tiles());
         for isa in Isa::all_fused() {
             assert!(best == run(isa), "{} differs: {descriptor:?} {shape:?}", isa.name());
+        }
+    }
+}
+
+/// The matrix unit, where this machine has one: near the oracle as vectors are, with the same bits for any number of threads, and for a sequence whichever others have
+/// ended.
+#[test]
+fn the_matrix_unit_agrees_with_the_oracle() {
+    let isa = Isa::detect();
+    if !isa.has_tiles() {
+        println!("SKIPPED: this processor has no matrix unit (AMX)");
+        return;
+    }
+    for (case, cell) in CellKind::ALL.into_iter().enumerate() {
+        for (input, hidden, batch, options) in [(70, 97, 37, false), (5, 100, 16, true), (130, 150, 17, true)] {
+            let mut descriptor = RnnDescriptor::new(cell, input, hidden);
+            (descriptor.num_layers, descriptor.direction) = (2, Direction::Bidirectional);
+            if options && cell == CellKind::Gru {
+                descriptor.reset = GruReset::Before;
+            }
+            if options && cell == CellKind::Lstm {
+                (descriptor.proj_size, descriptor.coupled_input_forget) = (Some(hidden * 3 / 4), true);
+            }
+            let shape = RnnShape { seq_len: 7, batch };
+            let mut numbers = Numbers(case as u64);
+            let (mut inputs, gradients) = inputs::<f32>(&descriptor, shape, &mut numbers);
+            inputs.lengths = options.then(|| (0..batch as u32).map(|b| 1 + b * 5 % 7).collect());
+            let run = |isa, threads| {
+                let backend = CpuBackend::<f32>::with_isa(isa, threads).unwrap();
+                train(&backend, &descriptor, shape, &inputs, &gradients).unwrap()
+            };
+            let double = |values: &Vec<f32>| widen(values);
+            let wide = Inputs {
+                weights: double(&inputs.weights),
+                x: double(&inputs.x),
+                h0: inputs.h0.as_ref().map(double),
+                c0: inputs.c0.as_ref().map(double),
+                lengths: inputs.lengths.clone(),
+                resets: inputs.resets.clone(),
+                dropout_seed: inputs.dropout_seed,
+            };
+            let wide_gradients = OutputGradients {
+                dy: gradients.dy.as_ref().map(double),
+                dhn: gradients.dhn.as_ref().map(double),
+                dcn: gradients.dcn.as_ref().map(double),
+            };
+            let oracle = ReferenceBackend::<f64>::new();
+            let wanted = train(&oracle, &descriptor, shape, &wide, &wide_gradients).unwrap();
+            let (by_tiles, by_vectors) = (run(isa, 1), run(isa.without_tiles(), 1));
+            let (error, name) = worst(&by_tiles, &wanted);
+            let (of_vectors, _) = worst(&by_vectors, &wanted);
+            let what = format!("{cell} {input} to {hidden}, {batch} sequences");
+            assert!(error <= 2.0 * of_vectors + 1e-6, "{what}: {name} {error:e}, by vectors {of_vectors:e}");
+            assert!(bits(&by_tiles) != bits(&by_vectors), "{what}: the unit was not used");
+            for threads in [2, 3, 5] {
+                assert!(bits(&by_tiles) == bits(&run(isa, threads)), "{what}, {threads} threads");
+            }
         }
     }
 }

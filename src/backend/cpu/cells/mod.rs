@@ -332,6 +332,32 @@ pub(crate) struct ForwardRows<'a, E> {
     pub(crate) c_kept: &'a mut [E],
 }
 
+impl<'a, E: Copy> ForwardRows<'a, E> {
+    /// The first rows, and the others. Where there are [sums](Self::sums), each part would need its own.
+    pub(crate) fn split(self, first: usize) -> (Self, Self) {
+        let ForwardRows { options, part, training, rows, units, sums, gates, kept, h, c, c_kept } = self;
+        let split = |tensor: &'a mut [E]| {
+            let width = tensor.len() / rows.max(1);
+            tensor.split_at_mut(first * width)
+        };
+        let [gates, kept, h, c, c_kept] = [gates, kept, h, c, c_kept].map(split);
+        let some = |rows, gates, kept, h, c, c_kept| ForwardRows {
+            options,
+            part,
+            training,
+            rows,
+            units: units.clone(),
+            sums,
+            gates,
+            kept,
+            h,
+            c,
+            c_kept,
+        };
+        (some(first, gates.0, kept.0, h.0, c.0, c_kept.0), some(rows - first, gates.1, kept.1, h.1, c.1, c_kept.1))
+    }
+}
+
 /// A row of gates of some units for each row.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums<'a, E> {

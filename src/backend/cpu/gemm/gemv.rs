@@ -6,8 +6,10 @@
 //! sums are those of [`gemm`](super), in the same order, so that nothing but the time depends on which path is taken.
 
 use super::tile::finish;
-use super::{DEPTH, Panels, Start, product};
+use super::{DEPTH, Panels, Start, amx, product};
+use crate::backend::cpu::steps::Steps;
 use crate::backend::cpu::{Call, CpuElement};
+use crate::rnn::RnnShape;
 use crate::simd::{Isa, Kernel, Simd, load_part};
 
 /// Bytes of the rows that are read where they lie, at most.
@@ -45,20 +47,28 @@ impl<E: CpuElement> Call<'_, E> {
         }
     }
 
-    /// The product of step `t` of a time loop, `c = start + a b`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
+    /// The product of step `t` of a time loop, `c = start + a b`. Row `i` of `a` is `row(i)`; `c` has rows of `width` elements, in which the product begins at
+    /// `column`.
     #[allow(clippy::too_many_arguments)] // a product has many sizes, and each is another thing
     pub(crate) fn step_product<'s>(
         &self,
         t: usize,
         rows: usize,
-        row: impl Fn(usize) -> &'s [E],
+        row: impl Fn(usize) -> &'s [E] + Sync,
         b: Operand<'_, E>,
         c: &mut [E],
-        offset: impl Fn(usize) -> usize,
+        (width, column): (usize, usize),
         start: Start<'_, E>,
         scratch: &mut [E],
     ) {
+        let offset = |i: usize| i * width + column;
         match b {
+            Operand::Packed(b) if amx::serves::<E>(self.isa, b.k) => {
+                let c = Steps::inner(c, RnnShape { seq_len: 1, batch: rows }, width).split_features(column).1;
+                let c = c.split_features(b.n).0;
+                let workers = self.threads.workers(self.sizes.row_workers);
+                amx::multiply_step(self.isa, rows, row, b.at_step(self.turn(t)), c, start, scratch, workers);
+            }
             Operand::Packed(b) => {
                 product::multiply(
                     self.isa,

@@ -19,7 +19,9 @@
 //! | `gemv` | a time step's product; a single sequence reads the weights where they lie |
 //! | `direct` | products of a few rows, which are read where they lie |
 //! | `sums` | sums of rows |
+//! | `amx` | rows times panels, and the transposed product, on the matrix unit |
 
+pub(crate) mod amx;
 mod blocks;
 mod direct;
 pub(crate) mod gemv;
@@ -31,7 +33,7 @@ mod tile;
 mod transposed;
 
 pub(crate) use direct::{DirectProduct, DirectSums, Written};
-pub(crate) use pack::{Panels, pack_columns, pack_rows, panels_len};
+pub(crate) use pack::{Panels, pack_columns, pack_rows, panel_len, panels_len};
 pub(crate) use product::{multiply, multiply_scratch};
 pub(crate) use sums::sum_rows;
 pub(crate) use tile::Start;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::amx;
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Isa, Kernel, Simd, load_part};
 
@@ -37,9 +38,13 @@ impl<'a, E> Panels<'a, E> {
 
 /// Elements that a `[k, n]` operand takes in panels.
 pub(crate) fn panels_len<E: CpuElement>(isa: Isa, k: usize, n: usize) -> usize {
-    let width = 2 * isa.lanes::<E>();
     // Saturating: a plan with sizes beyond memory is refused, not computed.
-    n.div_ceil(width).saturating_mul(width).saturating_mul(k)
+    n.div_ceil(2 * isa.lanes::<E>()).saturating_mul(panel_len::<E>(isa, k))
+}
+
+/// Elements of a panel with `k` rows.
+pub(crate) fn panel_len<E: CpuElement>(isa: Isa, k: usize) -> usize {
+    if amx::serves::<E>(isa, k) { amx::panel_len(k) } else { k.saturating_mul(2 * isa.lanes::<E>()) }
 }
 
 /// Packs the panels `panels` of a `[k, n]` operand whose *column* `j` is `column(j)`, `k` elements, or absent for zeros.
@@ -51,6 +56,9 @@ pub(crate) fn pack_columns<'s, E: CpuElement>(
     column: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
+    if amx::serves::<E>(isa, k) {
+        return amx::pack_columns(isa, k, n, panels, column, out);
+    }
     isa.run(PackColumns { k, n, panels, column, out });
 }
 
@@ -130,6 +138,9 @@ pub(crate) fn pack_rows<'s, E: CpuElement>(
     row: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
+    if amx::serves::<E>(isa, k) {
+        return amx::pack_rows(isa, k, n, panels, row, out);
+    }
     isa.run(PackRows { k, n, panels, row: &row, out });
 }
 

@@ -2,16 +2,19 @@
 
 use std::ops::Range;
 
-use super::DEPTH;
 use super::blocks::{BLOCK_ROWS, Block, Blocks};
 use super::pack::Panels;
 use super::tile::{Start, Tile, finish, tile};
+use super::{DEPTH, amx};
 use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::threads::{Divide, Workers, share};
 use crate::simd::{Isa, Kernel, Simd};
 
 /// Elements of scratch that [`multiply`] needs for `m` rows and `k` products.
 pub(crate) fn multiply_scratch<E: CpuElement>(isa: Isa, m: usize, k: usize) -> usize {
+    if amx::serves::<E>(isa, k) {
+        return amx::multiply_scratch(m, k);
+    }
     let rows = isa.rows::<E>();
     let block = (BLOCK_ROWS / rows * rows).min(m);
     // Every block but one is as wide as its rows.
@@ -24,7 +27,7 @@ pub(crate) fn multiply_scratch<E: CpuElement>(isa: Isa, m: usize, k: usize) -> u
 pub(crate) fn multiply<'s, E: CpuElement>(
     isa: Isa,
     rows: Range<usize>,
-    row: impl Fn(usize) -> &'s [E],
+    row: impl Fn(usize) -> &'s [E] + Sync,
     b: Panels<'_, E>,
     c: &mut [E],
     offset: impl Fn(usize) -> usize,
@@ -32,6 +35,9 @@ pub(crate) fn multiply<'s, E: CpuElement>(
     scratch: &mut [E],
     row_workers: Workers<'_>,
 ) {
+    if amx::serves::<E>(isa, b.k) {
+        return amx::multiply(isa, rows, row, b, c, offset, start, scratch);
+    }
     let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();
     let block_rows = BLOCK_ROWS / most * most;

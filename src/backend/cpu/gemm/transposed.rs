@@ -1,10 +1,10 @@
 //! Products of a transposed left operand: the gradients of weights.
 
-use super::DEPTH;
 use super::blocks::Blocks;
 use super::outer::{FEW, OuterProducts};
 use super::pack::pack_rows;
 use super::tile::{MAX_ROWS, Start, Tile, tile};
+use super::{DEPTH, amx};
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Isa, Kernel, Simd, load_part, store_part};
 
@@ -16,6 +16,9 @@ const TILES_PACKED: usize = 8;
 
 /// Elements of scratch that [`multiply_transposed`] needs for an `[m, n]` result over `k` products.
 pub(crate) fn multiply_transposed_scratch<E: CpuElement>(isa: Isa, m: usize, n: usize, k: usize) -> usize {
+    if amx::serves::<E>(isa, n) {
+        return amx::multiply_transposed_scratch(n, k);
+    }
     let width = 2 * isa.lanes::<E>();
     let depth = k.min(DEPTH);
     let rows = (TILES_PACKED * isa.rows::<E>()).min(m + 1);
@@ -36,6 +39,12 @@ pub(crate) fn multiply_transposed<'s, E: CpuElement>(
     start: Start<'_, E>,
     scratch: &mut [E],
 ) {
+    if amx::serves::<E>(isa, n) {
+        debug_assert!(alpha == E::one(), "the matrix unit is not asked for scaled products");
+        return amx::multiply_transposed(isa, (m, n, k), first, a_row, b_row, c, start, scratch);
+    }
+    // Panels for vectors, however many rows they have.
+    let isa = isa.without_tiles();
     let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();
     for k0 in (0..k).step_by(DEPTH) {

@@ -55,7 +55,7 @@ impl Products {
         let within = threads.worth(operations);
         // Whole products need not wait for one another.
         let (across, within) = if across >= within { (across, 1) } else { (1, within) };
-        Products { isa, product, across, within }
+        Products { isa: isa.without_tiles(), product, across, within }
     }
 
     /// Whether the right operand is not packed.
