@@ -43,6 +43,7 @@ pub(crate) struct Registers {
 }
 
 /// Whether this machine has the unit and the system lets this process use it.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn is_available() -> bool {
     machine::is_available()
 }
@@ -471,6 +472,7 @@ mod machine {
 mod machine {
     use super::{DEPTH, SIDE};
 
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn is_available() -> bool {
         false
     }
