@@ -1,6 +1,10 @@
 //! Forward, by chunks of time steps: the product with their inputs, then their part of the time loop, which finds the gates in the cache.
 
+mod single;
+
 use std::ops::Range;
+
+pub(super) use single::scratch as single_scratch;
 
 use super::Call;
 use super::cells::{self, ForwardRows, Options, Part, Sums};
@@ -19,6 +23,7 @@ use super::unit_groups::{ROWS_AT_ONCE, UnitGroups};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
 use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput, RnnShape};
+use single::SingleSequence;
 
 /// Workspace of the forward pass of a layer and direction.
 struct Workspace<'a, E> {
@@ -455,6 +460,9 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     }
 
     fn run(mut self) {
+        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, self.shared.step) {
+            return self.run_single(weights);
+        }
         let (sequences, width) = (self.shared.sequences, self.shared.call.geometry.output);
         for (t, rows) in sequences.steps(self.shared.reverse, self.steps.clone(), self.first..self.first + self.rows) {
             self.reset(t, rows);
@@ -467,6 +475,36 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
 }
 
 impl<E: CpuElement> ForwardLoop<'_, '_, E> {
+    /// The loop of a single sequence, divided by units.
+    fn run_single(self, weights: UnitGroups<'_, E>) {
+        let ForwardLoop { shared, steps, gates, cells, inputs, out, out_first, h, c, u, training, scratch, .. } = self;
+        let Some(gates) = gates else { return };
+        let call = shared.call;
+        let (hidden, others) = (call.geometry.hidden, call.geometry.others);
+        let (start, rest) = u.split_at_mut(hidden + others);
+        let (start_h, start_c) = start.split_at_mut(hidden);
+        start_h.copy_from_slice(h);
+        start_c.copy_from_slice(c);
+        let one_step = RnnShape { seq_len: 1, batch: 1 };
+        let work = SingleSequence {
+            shared,
+            weights,
+            groups: 0..weights.sizes.count,
+            steps,
+            gates: gates.units(hidden),
+            cells: cells.map(|view| view.units(hidden)),
+            inputs: inputs.map(|view| view.units(hidden)),
+            out: out.units(hidden),
+            out_first,
+            start: (start_h, start_c),
+            h: Steps::inner(h, one_step, hidden).units(hidden),
+            c: Steps::if_any(c, one_step, others).map(|view| view.units(hidden)),
+            training,
+            scratch,
+        };
+        call.threads.workers(call.sizes.unit_workers).in_lockstep(work, rest, (1, hidden));
+    }
+
     /// Puts the initial state back where the mask says so.
     fn reset(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, place, .. } = *self.shared;

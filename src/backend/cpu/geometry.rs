@@ -1,6 +1,7 @@
 //! Sizes: of the cell's operands, of the reserve and of the workspace. Everything follows from the plan alone, so that a
 //! reserve can be read by a backend with another number of threads or other vectors.
 
+use super::forward::single_scratch;
 use super::gemm;
 use super::threads::Threads;
 use super::unit_groups::{GroupSizes, ROWS_AT_ONCE};
@@ -11,8 +12,14 @@ use crate::dtype::DType;
 use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
-/// Weights that a thread reads in about a microsecond.
-const ROW_WEIGHTS: usize = 20_000;
+/// Weights that a thread reads in some microseconds: handing over a step's product takes half of one.
+const ROW_WEIGHTS: usize = 60_000;
+
+/// Weights that a thread reads in a third of a microsecond, what threads take to exchange a row: fewer, and a single sequence is not divided by units.
+const UNIT_WEIGHTS: usize = if cfg!(test) { 1 << 10 } else { 20_000 };
+
+/// Steps from which on it is.
+const UNIT_STEPS: usize = if cfg!(test) { 3 } else { 16 };
 
 /// Bytes of gates that a chunk of the forward pass has, about, so that inference needs no more for a longer sequence. In tests a chunk has few steps.
 const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 2 << 20 };
@@ -259,6 +266,17 @@ impl Geometry {
         if self.batch == 1 && self.heads == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
     }
 
+    /// Threads that divide the forward time loop of a single sequence by units: as many as have enough of the weights to read in a step, if there are steps enough to
+    /// repay that they come together.
+    fn unit_workers<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> usize {
+        let Some(groups) = GroupSizes::new::<E>(self, isa).filter(|_| self.batch == 1) else { return 1 };
+        if self.seq_len < UNIT_STEPS || self.directions_at_once(threads) {
+            return 1;
+        }
+        let parts = self.recurrent().rows * self.output / UNIT_WEIGHTS;
+        parts.min(groups.count).clamp(1, self.workers(threads))
+    }
+
     /// Steps that the forward pass computes at a time: the product with their inputs, then their part of the time loop.
     fn chunk<E>(&self, threads: &Threads) -> usize {
         let rows = CHUNK_BYTES / size_of::<E>() / self.gate_width.max(1);
@@ -279,6 +297,9 @@ impl Geometry {
             return None;
         }
         let sizes = GroupSizes::new::<E>(self, isa)?;
+        if self.unit_workers::<E>(isa, threads) > 1 {
+            return Some(StepGroups { sizes, take_inputs: false });
+        }
         let workers = self.step_workers(threads);
         let rows = self.batch / workers;
         let take_inputs = !self.of_gates && self.widest_input.saturating_mul(self.gate_rows) <= INPUT_WEIGHTS;
@@ -333,6 +354,8 @@ impl Geometry {
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
             .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden))
             .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
+        let by_units = groups.filter(|_| self.unit_workers::<E>(isa, threads) > 1);
+        let scratch = scratch.max(by_units.map_or(0, |groups| single_scratch(self, &groups.sizes)));
         Space {
             index: self.index_len::<E>(),
             sets: self.sets(threads),
@@ -342,7 +365,10 @@ impl Geometry {
             },
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
-            hidden_state: if self.projected || self.has_second_product() || groups.is_some() {
+            hidden_state: if by_units.is_some() {
+                // The states to start from, and two rows that threads exchange.
+                3 * self.hidden + self.others
+            } else if self.projected || self.has_second_product() || groups.is_some() {
                 self.batch * self.hidden
             } else {
                 0
@@ -414,6 +440,8 @@ pub(crate) struct Sizes {
     pub(crate) weights: Space,
     pub(crate) workers: usize,
     pub(crate) row_workers: usize,
+    /// Threads for the forward time loop of a single sequence.
+    pub(crate) unit_workers: usize,
     /// Threads for the cells of a step, where its sequences are not divided among time loops.
     pub(crate) cell_workers: usize,
     /// Steps of a chunk of the forward pass.
@@ -450,6 +478,7 @@ impl Sizes {
             weights,
             workers: geometry.workers(threads),
             row_workers: geometry.row_workers(threads),
+            unit_workers: geometry.unit_workers::<E>(isa, threads),
             cell_workers: if geometry.on_tiles { geometry.row_workers(threads) } else { 1 },
             chunk: geometry.chunk::<E>(threads),
             groups: geometry.groups::<E>(isa, threads),

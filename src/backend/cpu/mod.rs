@@ -21,6 +21,7 @@
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | work that divides itself among threads |
 //! | `team` | helper threads that wait awake for a while |
+//! | `lockstep` | work whose parts meet after every step |
 //! | `packed` | the weights of the forward pass as it multiplies with them, packed in every call or once for many |
 //! | `products` | products over all steps, packed and divided among threads |
 //! | `saved` | what training keeps from forward to backward |
@@ -44,6 +45,7 @@ mod forward;
 mod gemm;
 
 mod geometry;
+mod lockstep;
 #[cfg(feature = "model")]
 mod ops;
 

@@ -87,3 +87,44 @@ impl<'a, E: CpuElement> Steps<'a, E> {
         unsafe { std::slice::from_raw_parts_mut(self.first.add(t * self.step + position * self.row), self.width) }
     }
 }
+
+/// The same of a single position, some units of each of the blocks of features: element `(t, block, unit)` stands at `t * step + block * units_of_all + unit`.
+///
+/// Invariant: as above.
+pub(crate) struct Units<'a, E> {
+    first: *mut E,
+    steps: usize,
+    blocks: usize,
+    units_of_all: usize,
+    units: usize,
+    step: usize,
+    tensor: PhantomData<&'a mut [E]>,
+}
+
+// SAFETY: as above.
+unsafe impl<E: Send> Send for Units<'_, E> {}
+
+impl<'a, E: CpuElement> Steps<'a, E> {
+    /// A view of one position whose features are blocks of `units` elements.
+    pub(crate) fn units(self, units: usize) -> Units<'a, E> {
+        assert!(self.positions == 1 && self.width.is_multiple_of(units), "blocks of units of one position");
+        let Steps { first, steps, width, step, tensor, .. } = self;
+        Units { first, steps, blocks: width / units, units_of_all: units, units, step, tensor }
+    }
+}
+
+impl<E: CpuElement> Units<'_, E> {
+    /// The first units of every block, and the others.
+    pub(crate) fn split(self, units: usize) -> (Self, Self) {
+        assert!(units <= self.units, "units of the view");
+        let others = Units { first: self.first.wrapping_add(units), units: self.units - units, ..self };
+        (Units { units, ..self }, others)
+    }
+
+    /// The units of a block at a step.
+    pub(crate) fn block(&mut self, t: usize, block: usize) -> &mut [E] {
+        assert!(t < self.steps && block < self.blocks, "a block of the view");
+        // SAFETY: the units are inside of the tensor and of this view alone (the invariant); the borrow of `self` keeps others from being made meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(t * self.step + block * self.units_of_all), self.units) }
+    }
+}

@@ -32,7 +32,7 @@ pub(super) struct Team {
 /// Two lines of the cache of its own, since neighbouring lines are fetched together.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct OwnLine<T>(T);
+pub(super) struct OwnLine<T>(pub(super) T);
 
 #[derive(Debug, Default)]
 struct Shared {

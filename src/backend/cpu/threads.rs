@@ -67,9 +67,17 @@ pub(crate) struct Workers<'a> {
     count: usize,
 }
 
-impl Workers<'_> {
+impl<'a> Workers<'a> {
     /// The calling thread.
     pub(crate) const ONE: Workers<'static> = Workers { team: None, count: 1 };
+
+    pub(super) fn team(self) -> Option<&'a Team> {
+        self.team
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.count
+    }
 
     /// Does `work`, a part on each thread.
     pub(crate) fn divide<W: Divide>(self, work: W) {

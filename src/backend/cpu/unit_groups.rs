@@ -1,5 +1,7 @@
 //! A forward step by groups of units: the products of all gates of some units, then their cell, while the sums are in the nearest cache.
 //!
+//! The time loop of a single sequence that threads divide by units takes the weights in the same groups.
+//!
 //! For the cells whose gates take one product with `h_prev`, which is all but those with a second one, with heads or with a projection. A group has as many
 //! units as a panel of [`gemm`](super::gemm) has columns, and a panel for each gate. The product with the inputs is part of the step as well, unless it
 //! was done before for all steps: then the sums begin with its result. Sums are those of [`gemm`](super::gemm) in the same order, so that nothing
@@ -8,9 +10,11 @@
 use std::ops::Range;
 
 use super::Call;
-use super::gemm::{self, DirectProduct, DirectSums, Written};
+use super::gemm::{self, DirectProduct, DirectSums, Panels, Start, Written};
 use super::geometry::Geometry;
 use super::products::Room;
+use super::steps::Units;
+use super::threads::Workers;
 use crate::backend::cpu::CpuElement;
 use crate::rnn::LayerWeights;
 use crate::simd::Isa;
@@ -112,6 +116,54 @@ impl<'a, E: CpuElement> UnitGroups<'a, E> {
             rows: state.len(),
             written,
         });
+    }
+}
+
+impl<E: CpuElement> UnitGroups<'_, E> {
+    /// What the sums of some groups start with at step `t` of a single sequence, `[group, gate or q, units]`: the product with the inputs, which `gates` holds
+    /// of these groups, and the biases of `q`.
+    pub(super) fn begin(&self, groups: Range<usize>, gates: &mut Units<'_, E>, t: usize, sums: &mut [E]) {
+        let GroupSizes { units, sums: stride, gates: count, .. } = self.sizes;
+        for gate in 0..count {
+            let from = gates.block(t, gate).chunks(units);
+            for (from, sums) in from.zip(sums.chunks_exact_mut(stride)) {
+                sums[gate * units..][..from.len()].copy_from_slice(from);
+            }
+        }
+        for (group, sums) in groups.zip(sums.chunks_exact_mut(stride)) {
+            sums[count * units..].copy_from_slice(&self.bias[group * stride..(group + 1) * stride][count * units..]);
+        }
+    }
+
+    /// `sums += products` of some groups with the state of a single sequence. `scratch` has as many elements as the sums.
+    pub(super) fn multiply_row(
+        &self,
+        isa: Isa,
+        groups: Range<usize>,
+        state: &[E],
+        sums: &mut [E],
+        scratch: &mut [E],
+        turn: usize,
+    ) {
+        let GroupSizes { units, sums: stride, state_gates, count, .. } = self.sizes;
+        let (len, columns) = (self.state.len() / count, state_gates * units);
+        let data = &self.state[groups.start * len..groups.end * len];
+        let panels = Panels::new(data, state.len(), groups.len() * columns).at_step(turn);
+        let multiply = |c: &mut [E]| {
+            gemm::multiply(isa, 0..1, |_| state, panels, c, |_| 0, Start::Add, &mut [], Workers::ONE);
+        };
+        if columns == stride {
+            return multiply(sums);
+        }
+        // Between the sums of two groups stand those that have no product with the state.
+        let some = &mut scratch[..groups.len() * columns];
+        for (some, sums) in some.chunks_exact_mut(columns).zip(sums.chunks_exact(stride)) {
+            some.copy_from_slice(&sums[stride - columns..]);
+        }
+        multiply(some);
+        for (some, sums) in some.chunks_exact(columns).zip(sums.chunks_exact_mut(stride)) {
+            sums[stride - columns..].copy_from_slice(some);
+        }
     }
 }
 

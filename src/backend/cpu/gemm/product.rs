@@ -145,7 +145,7 @@ impl<E: CpuElement> Divide for RowProduct<'_, E> {
     }
 }
 
-/// A part of a row times some panels, by fours: as many independent sums as the latency of an addition wants.
+/// A part of a row times some panels, up to four at once: as many independent sums as the latency of an addition wants.
 struct RowTimesPanels<'a, E> {
     a: &'a [E],
     b: Panels<'a, E>,
@@ -159,45 +159,42 @@ impl<E: CpuElement> Kernel<E> for RowTimesPanels<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd<E>>(self, s: S) {
-        let RowTimesPanels { a, b, panels, k0, c, start } = self;
-        let width = 2 * S::LANES;
-        let panel = |p: usize| &b.data[((panels.start + p) * b.k + k0) * width..][..a.len() * width];
-        let first = panels.start * width;
-        let columns = c.len();
-        // All fours, then what is left one by one.
-        let fours = panels.len() / 4;
-        for unit in b.order(fours + panels.len() % 4) {
-            if unit < fours {
-                let p = 4 * unit;
-                let mut sums = [s.splat(E::zero()); 8];
-                let four = panel(p)
-                    .chunks_exact(width)
-                    .zip(panel(p + 1).chunks_exact(width))
-                    .zip(panel(p + 2).chunks_exact(width))
-                    .zip(panel(p + 3).chunks_exact(width));
-                for (&a, (((b0, b1), b2), b3)) in a.iter().zip(four) {
-                    let value = s.splat(a);
-                    for (i, b) in [b0, b1, b2, b3].into_iter().enumerate() {
-                        sums[2 * i] = s.mul_add(value, s.load(&b[..S::LANES]), sums[2 * i]);
-                        sums[2 * i + 1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[2 * i + 1]);
-                    }
-                }
-                let column = p * width;
-                let end = columns.min(column + 4 * width);
-                finish(s, &mut c[column..end], first + column, start, &sums);
-            } else {
-                let p = 3 * fours + unit;
-                let mut sums = [s.splat(E::zero()); 2];
-                for (&a, b) in a.iter().zip(panel(p).chunks_exact(width)) {
-                    let value = s.splat(a);
-                    sums[0] = s.mul_add(value, s.load(&b[..S::LANES]), sums[0]);
-                    sums[1] = s.mul_add(value, s.load(&b[S::LANES..]), sums[1]);
-                }
-                let column = p * width;
-                let end = columns.min(column + width);
-                finish(s, &mut c[column..end], first + column, start, &sums);
+    fn run<S: Simd<E>>(mut self, s: S) {
+        let panels = self.panels.len();
+        let count = panels.div_ceil(4);
+        for at in self.b.order(count) {
+            let (first, last) = (share(panels, at, count), share(panels, at + 1, count));
+            match last - first {
+                1 => self.some::<S, 1, 2>(s, first),
+                2 => self.some::<S, 2, 4>(s, first),
+                3 => self.some::<S, 3, 6>(s, first),
+                _ => self.some::<S, 4, 8>(s, first),
             }
         }
+    }
+}
+
+impl<E: CpuElement> RowTimesPanels<'_, E> {
+    /// `N` panels, twice as many vectors.
+    #[inline(always)]
+    fn some<S: Simd<E>, const N: usize, const VECTORS: usize>(&mut self, s: S, first: usize) {
+        let width = 2 * S::LANES;
+        let (a, b, k0) = (self.a, &self.b, self.k0);
+        let panel =
+            |p: usize| &b.data[((self.panels.start + first + p.min(N - 1)) * b.k + k0) * width..][..a.len() * width];
+        let mut sums = [s.splat(E::zero()); VECTORS];
+        // By iterators: the compiler sees that the elements are there.
+        let four = panel(0).chunks_exact(width).zip(panel(1).chunks_exact(width));
+        let four = four.zip(panel(2).chunks_exact(width)).zip(panel(3).chunks_exact(width));
+        for (&a, (((b0, b1), b2), b3)) in a.iter().zip(four) {
+            let (value, b) = (s.splat(a), [b0, b1, b2, b3]);
+            for p in 0..N {
+                sums[2 * p] = s.mul_add(value, s.load(&b[p][..S::LANES]), sums[2 * p]);
+                sums[2 * p + 1] = s.mul_add(value, s.load(&b[p][S::LANES..]), sums[2 * p + 1]);
+            }
+        }
+        let column = first * width;
+        let end = self.c.len().min(column + N * width);
+        finish(s, &mut self.c[column..end], self.panels.start * width + column, self.start, &sums);
     }
 }
