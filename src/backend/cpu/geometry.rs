@@ -11,14 +11,18 @@ use crate::dtype::DType;
 use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
-/// Weights that a thread reads in about a microsecond.
-const ROW_WEIGHTS: usize = 20_000;
+/// Weights that a thread reads in about two microseconds: handing over a step's work, and the way of its state from cache to cache, cost one.
+const ROW_WEIGHTS: usize = 55_000;
 
 /// Bytes of gates that a chunk of the forward pass has, about, so that inference needs no more for a longer sequence. In tests a chunk has few steps.
 const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 2 << 20 };
 
-/// Rows of a chunk for each thread, at least: weights that fill the last cache are brought there anew for each of the two products of a chunk.
+/// Rows of a chunk for each thread, at least, of many sequences and with large weights: weights that fill the last cache are brought there anew
+/// for each of the two products of a chunk, and threads that have sequences of their own wait for one another at its end.
 const CHUNK_ROWS: usize = if cfg!(test) { 1 } else { 4096 };
+
+/// Bytes of a layer's weights beyond which they are large.
+const LARGE_BYTES: usize = 8 << 20;
 
 /// Rows of a thread from which on a step is computed by groups of units: fewer, and reading the weights takes longer than multiplying with them.
 const GROUP_ROWS: usize = if cfg!(test) { 2 } else { 8 };
@@ -262,8 +266,14 @@ impl Geometry {
     /// Steps that the forward pass computes at a time: the product with their inputs, then their part of the time loop.
     fn chunk<E>(&self, threads: &Threads) -> usize {
         let rows = CHUNK_BYTES / size_of::<E>() / self.gate_width.max(1);
-        // On the matrix unit a product reads all weights for every so many rows, whatever the chunk.
-        let least = if self.on_tiles { gemm::amx::ROWS } else { CHUNK_ROWS };
+        let weights = self.gate_rows.saturating_mul(self.widest_input.saturating_add(self.head_size()));
+        let are_near = self.batch < GROUP_ROWS && weights.saturating_mul(size_of::<E>()) <= LARGE_BYTES;
+        let least = match are_near {
+            // On the matrix unit a product reads all weights for every so many rows, whatever the chunk.
+            _ if self.on_tiles => gemm::amx::ROWS,
+            true => 0,
+            false => CHUNK_ROWS,
+        };
         (rows.max(least * self.workers(threads)) / self.batch.max(1)).clamp(1, self.seq_len.max(1))
     }
 
