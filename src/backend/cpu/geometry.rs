@@ -24,6 +24,12 @@ const CHUNK_ROWS: usize = if cfg!(test) { 1 } else { 4096 };
 /// Bytes of a layer's weights beyond which they are large.
 const LARGE_BYTES: usize = 8 << 20;
 
+/// Sequences below which both directions are rather computed at once than each divided by sequences, which reads its weights once a thread.
+const FEW_SEQUENCES: usize = 16;
+
+/// Recurrent weights that stay in a core's second cache from step to step.
+const NEAR_WEIGHTS: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
+
 /// Rows of a thread from which on a step is computed by groups of units: fewer, and reading the weights takes longer than multiplying with them.
 const GROUP_ROWS: usize = if cfg!(test) { 2 } else { 8 };
 
@@ -236,21 +242,25 @@ impl Geometry {
         threads.worth(input.max(steps))
     }
 
-    /// Threads for the time loop. Each takes sequences; below eight each, reading the weights costs more than
-    /// the arithmetic, and a thread gains little.
+    /// Threads for the time loop. Each takes sequences: of small weights, which stay in its second cache, if only one; of others so many that a
+    /// thread does not wait for the weights alone.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
         if self.on_tiles {
             return 1;
         }
-        threads.worth(self.operations().1).min((self.batch / 8).max(1))
+        let are_near = self.gate_rows.saturating_mul(self.head_size()) <= NEAR_WEIGHTS;
+        let least = if are_near { 1 } else { (GROUP_ROWS / 2).max(1) };
+        threads.worth(self.operations().1).min((self.batch / least).max(1))
     }
 
-    /// Whether both directions are computed at once, each on one thread: where one of them is not worth two, and both are.
+    /// Whether both directions are computed at once, each on one thread: where there are few sequences or little to compute, and both together
+    /// are worth two threads.
     pub(crate) fn directions_at_once(&self, threads: &Threads) -> bool {
+        let steps = self.operations().1;
         self.directions == 2
             && !self.on_tiles
-            && self.step_workers(threads) == 1
-            && threads.worth(2.0 * self.operations().1) > 1
+            && (self.batch < FEW_SEQUENCES || threads.worth(steps) == 1)
+            && threads.worth(2.0 * steps) > 1
     }
 
     /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
@@ -289,13 +299,15 @@ impl Geometry {
             return None;
         }
         let sizes = GroupSizes::new::<E>(self, isa)?;
-        let workers = self.step_workers(threads);
+        // Where both directions are computed at once, each has one thread.
+        let at_once = self.directions_at_once(threads);
+        let workers = if at_once { 1 } else { self.step_workers(threads) };
         let rows = self.batch / workers;
         let take_inputs = !self.of_gates && self.widest_input.saturating_mul(self.gate_rows) <= INPUT_WEIGHTS;
         let row = self.output + if take_inputs { self.widest_input } else { 0 };
         // Columns without a unit cost as much as the others.
         let is_full = 2 * sizes.units * sizes.count <= 3 * self.hidden;
-        let all_take_part = workers >= self.workers(threads) || self.directions_at_once(threads);
+        let all_take_part = at_once || workers >= self.workers(threads);
         let is_near = rows.min(ROWS_AT_ONCE) * row * size_of::<E>() <= GROUP_BYTES;
         (rows >= GROUP_ROWS && is_full && all_take_part && is_near).then_some(StepGroups { sizes, take_inputs })
     }
