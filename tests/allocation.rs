@@ -1,4 +1,4 @@
-//! A training step allocates nothing once the first batches have been seen.
+//! A training step allocates nothing once the first batches have been seen; a long sequence needs little workspace.
 
 #![allow(unsafe_code, reason = "an allocator has unsafe methods; this one hands on to the system's")]
 
@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::{ForwardMode, RecurrentBackend};
 use fused_rnn::data::windows;
 use fused_rnn::model::{BatchEnd, Callback, Clip, FitOptions, Sequential};
 use fused_rnn::nn::{
@@ -14,6 +15,7 @@ use fused_rnn::nn::{
 };
 use fused_rnn::nn::{Masking, SimpleRnn};
 use fused_rnn::optim::Adam;
+use fused_rnn::rnn::{RnnDescriptor, RnnShape};
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
@@ -87,6 +89,22 @@ fn a_step_allocates_nothing() {
             model.fit(&x, &y, options).unwrap();
             let [first, .., last] = watch.0[1..] else { panic!("{} batches", watch.0.len()) };
             assert_eq!(last - first, 0, "{layers:?} batch size {batch_size}: from the second batch to the last seen");
+        }
+    }
+}
+
+/// One sequence of any length and small weights: gates of a few MiB, not of thousands of steps for every thread. Here, since unit tests have
+/// chunks of few steps.
+#[test]
+fn a_long_sequence_needs_few_gates() {
+    for threads in [1, 2, 16] {
+        let backend = CpuBackend::<f32>::with_threads(threads).unwrap();
+        for descriptor in [RnnDescriptor::lstm(64, 128), RnnDescriptor::gru(64, 128)] {
+            let shape = RnnShape { seq_len: 100_000, batch: 1 };
+            let plan = backend.plan(&descriptor, shape, ForwardMode::Inference).unwrap();
+            let bytes = backend.temp_space(&plan).workspace * size_of::<f32>();
+            // Beside them packed weights, two numbers a step, and scratch of each thread.
+            assert!(bytes < 8 << 20, "{:?} on {threads} threads: {bytes} bytes", descriptor.cell);
         }
     }
 }

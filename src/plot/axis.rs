@@ -113,7 +113,7 @@ pub(super) fn number(value: f64, step: f64) -> String {
 
 /// Three digits, with an exponent where that is shorter.
 pub(super) fn short(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
+    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
         let decimals = (2.0 - value.abs().max(1e-9).log10().floor()).clamp(0.0, 5.0) as usize;
         trimmed(format!("{value:.decimals$}"))
     } else {
@@ -157,6 +157,7 @@ mod tests {
     #[test]
     fn logarithmic_ticks_are_powers_of_ten_or_between() {
         assert_eq!(labels(&Axis::logarithmic(1e-5, 1.0, 8)), ["1e-5", "1e-4", "0.001", "0.01", "0.1", "1"]);
+        assert_eq!(labels(&Axis::logarithmic(9.0, 2e6, 8)), ["10", "100", "1000", "10000", "100000", "1e6"]);
         assert_eq!(labels(&Axis::logarithmic(0.03, 3.0, 8)), ["0.05", "0.1", "0.2", "0.5", "1", "2"]);
         assert_eq!(labels(&Axis::logarithmic(2.2, 2.6, 4)), ["2.2", "2.3", "2.4", "2.5", "2.6"]);
         let axis = Axis::logarithmic(1e-300, 1e300, 8);

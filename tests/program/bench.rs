@@ -230,12 +230,17 @@ fn lines_of_arguments() {
 
 #[test]
 fn peers_that_are_not_there_are_named() {
-    let output = bench(&["--peers", "torch,candle", "--python", "/no/such/python", "--pass", "infer", "--json"]);
+    let programs = ["--python", "/no/such/python", "--rust-peers", "/no/such/peers"];
+    let output = bench(&[&["--peers", "torch,candle", "--pass", "infer", "--json"][..], &programs].concat());
     let error = text(&output.stderr);
     assert_eq!(lines(&output, 1).len(), 1, "ours is measured all the same");
     assert!(error.contains("torch is not measured: /no/such/python does not start"), "{error}");
     assert!(error.contains("name an interpreter by --python"), "{error}");
-    assert!(error.contains("candle is not measured"), "{error}");
+    assert!(error.contains("candle is not measured: /no/such/peers does not start"), "{error}");
+    assert!(
+        error.contains("build it by `cargo build --release --locked --manifest-path benches/peers/rust/Cargo.toml`"),
+        "{error}"
+    );
 }
 
 /// Peers that are shell scripts: what follows the first line is done for every request, `$folder` of a point to be computed.

@@ -390,7 +390,8 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
             dc0,
             scratch,
         } = self;
-        let at = share_steps(shared.sequences, first..first + rows, left, of);
+        let steps = 0..shared.call.geometry.seq_len;
+        let at = share_steps(shared.sequences, first..first + rows, &steps, left, of);
         let (gates, projected_gradient) = (gates.split(at), split_steps(projected_gradient, at));
         let (dh, dc, du) = (split_state(dh, at, rows), split_state(dc, at, rows), split_state(du, at, rows));
         let (dh0, dc0) = (split_state(dh0, at, rows), split_state(dc0, at, rows));

@@ -416,7 +416,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
             training,
             scratch,
         } = self;
-        let at = share_steps(shared.sequences, first..first + rows, left, of);
+        let at = share_steps(shared.sequences, first..first + rows, &steps, left, of);
         let (gates, cells, inputs) = (split_steps(gates, at), split_steps(cells, at), split_steps(inputs, at));
         let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
         let (h, c, u) = (split_state(h, at, rows), split_state(c, at, rows), split_state(u, at, rows));

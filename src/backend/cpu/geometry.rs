@@ -12,8 +12,8 @@ use crate::dtype::DType;
 use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
-/// Weights that a thread reads in some microseconds: handing over a step's product takes half of one.
-const ROW_WEIGHTS: usize = 60_000;
+/// Weights that a thread reads in about two microseconds: handing over a step's work, and the way of its state from cache to cache, cost one.
+const ROW_WEIGHTS: usize = 55_000;
 
 /// Weights that a thread reads in a third of a microsecond, what threads take to exchange a row: fewer, and a single sequence is not divided by units.
 const UNIT_WEIGHTS: usize = if cfg!(test) { 1 << 10 } else { 20_000 };
@@ -24,8 +24,18 @@ const UNIT_STEPS: usize = if cfg!(test) { 3 } else { 16 };
 /// Bytes of gates that a chunk of the forward pass has, about, so that inference needs no more for a longer sequence. In tests a chunk has few steps.
 const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 2 << 20 };
 
-/// Rows of a chunk for each thread, at least: weights that fill the last cache are brought there anew for each of the two products of a chunk.
+/// Rows of a chunk for each thread, at least, of many sequences and with large weights: weights that fill the last cache are brought there anew
+/// for each of the two products of a chunk, and threads that have sequences of their own wait for one another at its end.
 const CHUNK_ROWS: usize = if cfg!(test) { 1 } else { 4096 };
+
+/// Bytes of a layer's weights beyond which they are large.
+const LARGE_BYTES: usize = 8 << 20;
+
+/// Sequences below which both directions are rather computed at once than each divided by sequences, which reads its weights once a thread.
+const FEW_SEQUENCES: usize = 16;
+
+/// Recurrent weights that stay in a core's second cache from step to step.
+const NEAR_WEIGHTS: usize = if cfg!(test) { 1 << 8 } else { 1 << 18 };
 
 /// Rows of a thread from which on a step is computed by groups of units: fewer, and reading the weights takes longer than multiplying with them.
 const GROUP_ROWS: usize = if cfg!(test) { 2 } else { 8 };
@@ -239,21 +249,25 @@ impl Geometry {
         threads.worth(input.max(steps))
     }
 
-    /// Threads for the time loop. Each takes sequences; below eight each, reading the weights costs more than
-    /// the arithmetic, and a thread gains little.
+    /// Threads for the time loop. Each takes sequences: of small weights, which stay in its second cache, if only one; of others so many that a
+    /// thread does not wait for the weights alone.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
         if self.on_tiles {
             return 1;
         }
-        threads.worth(self.operations().1).min((self.batch / 8).max(1))
+        let are_near = self.gate_rows.saturating_mul(self.head_size()) <= NEAR_WEIGHTS;
+        let least = if are_near { 1 } else { (GROUP_ROWS / 2).max(1) };
+        threads.worth(self.operations().1).min((self.batch / least).max(1))
     }
 
-    /// Whether both directions are computed at once, each on one thread: where one of them is not worth two, and both are.
+    /// Whether both directions are computed at once, each on one thread: where there are few sequences or little to compute, and both together
+    /// are worth two threads.
     pub(crate) fn directions_at_once(&self, threads: &Threads) -> bool {
+        let steps = self.operations().1;
         self.directions == 2
             && !self.on_tiles
-            && self.step_workers(threads) == 1
-            && threads.worth(2.0 * self.operations().1) > 1
+            && (self.batch < FEW_SEQUENCES || threads.worth(steps) == 1)
+            && threads.worth(2.0 * steps) > 1
     }
 
     /// Threads for one step's product where there is one sequence: as many as there are parts of the weights large
@@ -280,8 +294,14 @@ impl Geometry {
     /// Steps that the forward pass computes at a time: the product with their inputs, then their part of the time loop.
     fn chunk<E>(&self, threads: &Threads) -> usize {
         let rows = CHUNK_BYTES / size_of::<E>() / self.gate_width.max(1);
-        // On the matrix unit a product reads all weights for every so many rows, whatever the chunk.
-        let least = if self.on_tiles { gemm::amx::ROWS } else { CHUNK_ROWS };
+        let weights = self.gate_rows.saturating_mul(self.widest_input.saturating_add(self.head_size()));
+        let are_near = self.batch < GROUP_ROWS && weights.saturating_mul(size_of::<E>()) <= LARGE_BYTES;
+        let least = match are_near {
+            // On the matrix unit a product reads all weights for every so many rows, whatever the chunk.
+            _ if self.on_tiles => gemm::amx::ROWS,
+            true => 0,
+            false => CHUNK_ROWS,
+        };
         (rows.max(least * self.workers(threads)) / self.batch.max(1)).clamp(1, self.seq_len.max(1))
     }
 
@@ -300,13 +320,15 @@ impl Geometry {
         if self.unit_workers::<E>(isa, threads) > 1 {
             return Some(StepGroups { sizes, take_inputs: false });
         }
-        let workers = self.step_workers(threads);
+        // Where both directions are computed at once, each has one thread.
+        let at_once = self.directions_at_once(threads);
+        let workers = if at_once { 1 } else { self.step_workers(threads) };
         let rows = self.batch / workers;
         let take_inputs = !self.of_gates && self.widest_input.saturating_mul(self.gate_rows) <= INPUT_WEIGHTS;
         let row = self.output + if take_inputs { self.widest_input } else { 0 };
         // Columns without a unit cost as much as the others.
         let is_full = 2 * sizes.units * sizes.count <= 3 * self.hidden;
-        let all_take_part = workers >= self.workers(threads) || self.directions_at_once(threads);
+        let all_take_part = at_once || workers >= self.workers(threads);
         let is_near = rows.min(ROWS_AT_ONCE) * row * size_of::<E>() <= GROUP_BYTES;
         (rows >= GROUP_ROWS && is_full && all_take_part && is_near).then_some(StepGroups { sizes, take_inputs })
     }

@@ -56,22 +56,34 @@ pub(super) fn copy_or_zero<E: CpuElement>(out: &mut [E], row: Option<&[E]>) {
     }
 }
 
-/// Positions of the first `left` of `of` shares, counted in steps.
-pub(super) fn share_steps(sequences: &Sequences<'_>, positions: Range<usize>, left: usize, of: usize) -> usize {
+/// What a thread's step costs whatever its rows, as a number of rows: it reads the weights.
+const ROWS_OF_A_STEP: usize = 4;
+
+/// Positions of the first `left` of `of` shares of the work in some steps. Positions stand by falling length.
+pub(super) fn share_steps(
+    sequences: &Sequences<'_>,
+    positions: Range<usize>,
+    steps: &Range<usize>,
+    left: usize,
+    of: usize,
+) -> usize {
     if sequences.are_full() {
         return share(positions.len(), left, of);
     }
-    let total: usize = positions.clone().map(|p| sequences.length(p)).sum();
-    let wanted = share(total, left, of);
-    let mut sum = 0;
-    let mut taken = 0;
+    // Of these steps alone, since threads wait for one another at the end of them.
+    let length = |position: usize| sequences.length(position).min(steps.end).saturating_sub(steps.start);
+    let total: usize = positions.clone().map(length).sum();
+    let longest = positions.clone().next().map_or(0, length);
+    let (mut sum, mut taken) = (0, 0);
     for position in positions {
-        let length = sequences.length(position);
-        // To the nearest.
-        if sum + length / 2 > wanted {
+        let own = length(position);
+        // To the nearest. The first position of a share takes part in all of its steps.
+        let before = sum + own / 2 + ROWS_OF_A_STEP * longest;
+        let after = total - sum - own / 2 + ROWS_OF_A_STEP * own;
+        if before * (of - left) > after * left {
             break;
         }
-        sum += length;
+        sum += own;
         taken += 1;
     }
     taken

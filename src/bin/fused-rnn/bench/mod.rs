@@ -41,7 +41,7 @@ use crate::output::{note, print};
 use crate::progress::{INTERRUPTED, interrupt_flag};
 
 use measure::Session;
-use peers::Peer;
+use peers::{Peer, Programs};
 use point::Point;
 use record::Record;
 
@@ -75,6 +75,9 @@ pub struct Args {
     /// The Python that has them
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: PathBuf,
+    /// The program that has candle and burn
+    #[arg(long, value_name = "PROGRAM", default_value = "benches/peers/rust/target/release/fused-rnn-peers")]
+    rust_peers: PathBuf,
     /// Largest relative error of a peer's results [default: 1e-3 in f32, 1e-9 in f64]
     #[arg(long)]
     tolerance: Option<f64>,
@@ -161,7 +164,8 @@ impl Args {
         self.check()?;
         let points = self.axes.points()?;
         let kinds = self.peers.as_deref().map(peers::parse).transpose()?.unwrap_or_default();
-        session.peers = kinds.iter().map(|kind| Peer::start(*kind, &self.python)).collect();
+        let programs = Programs { python: &self.python, rust: &self.rust_peers };
+        session.peers = kinds.iter().map(|kind| Peer::start(*kind, programs)).collect();
         for missing in session.peers.iter().filter_map(|peer| peer.missing.as_ref()) {
             note(missing);
         }

@@ -19,17 +19,26 @@ use super::values::invalid;
 /// The Python side, which is part of this program.
 const HELPER: &str = include_str!("../../../../benches/peers/helper.py");
 
-/// An implementation to compare with, and the command that installs it.
+/// Builds the helper of the peers that are Rust crates, which is a program of its own (`benches/peers/rust`).
+const BUILD: &str = "cargo build --release --locked --manifest-path benches/peers/rust/Cargo.toml";
+
+/// An implementation to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     pub name: &'static str,
-    install: &'static str,
-    /// Whether there is a helper for it.
-    has_helper: bool,
+    /// The arguments of Python that install it, where it is a library of Python.
+    install: Option<&'static str>,
 }
 
 const fn python(name: &'static str, install: &'static str) -> Kind {
-    Kind { name, install, has_helper: true }
+    Kind { name, install: Some(install) }
+}
+
+/// The programs that run peers.
+#[derive(Clone, Copy)]
+pub struct Programs<'a> {
+    pub python: &'a Path,
+    pub rust: &'a Path,
 }
 
 /// Those that are known.
@@ -37,8 +46,8 @@ pub const KINDS: [Kind; 5] = [
     python("torch", "-m pip install torch numpy"),
     python("onnxruntime", "-m pip install onnxruntime onnx numpy"),
     python("keras", "-m pip install keras tensorflow-cpu numpy"),
-    Kind { name: "candle", install: "", has_helper: false },
-    Kind { name: "burn", install: "", has_helper: false },
+    Kind { name: "candle", install: None },
+    Kind { name: "burn", install: None },
 ];
 
 /// The peers of a list of names.
@@ -74,7 +83,7 @@ pub enum Failure {
 /// A peer of a run.
 pub struct Peer {
     pub kind: Kind,
-    python: PathBuf,
+    program: PathBuf,
     process: Option<Process>,
     pub version: String,
     /// Why it takes part in nothing.
@@ -111,21 +120,25 @@ impl Drop for Process {
 
 impl Peer {
     /// Starts it, and learns whether it is installed.
-    pub fn start(kind: Kind, python: &Path) -> Self {
-        let mut peer = Peer { kind, python: python.to_owned(), process: None, version: String::new(), missing: None };
-        let opened = if kind.has_helper { peer.open() } else { Err("there is no helper for it yet".to_owned()) };
-        peer.missing = opened.err().map(|problem| format!("{} is not measured: {problem}", kind.name));
+    pub fn start(kind: Kind, programs: Programs<'_>) -> Self {
+        let program = if kind.install.is_some() { programs.python } else { programs.rust };
+        let mut peer = Peer { kind, program: program.to_owned(), process: None, version: String::new(), missing: None };
+        peer.missing = peer.open().err().map(|problem| format!("{} is not measured: {problem}", kind.name));
         peer
     }
 
     fn open(&mut self) -> Result<(), String> {
-        let mut child = Command::new(&self.python)
-            .args(["-c", HELPER, self.kind.name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|source| {
-                format!("{} does not start: {source}; name an interpreter by --python", self.python.display())
+        let mut command = Command::new(&self.program);
+        if self.kind.install.is_some() {
+            command.args(["-c", HELPER]);
+        }
+        let mut child =
+            command.arg(self.kind.name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|source| {
+                let way_out = match self.kind.install {
+                    Some(_) => "name an interpreter by --python".to_owned(),
+                    None => format!("build it by `{BUILD}`, or name it by --rust-peers"),
+                };
+                format!("{} does not start: {source}; {way_out}", self.program.display())
             })?;
         let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("its standard input and output are not there".to_owned());
@@ -147,8 +160,8 @@ impl Peer {
         let first = self.answer(START)?;
         if let Some(why) = first["missing"].as_str() {
             self.process = None;
-            let python = self.python.display();
-            return Err(format!("{python} has no {why}; install it by `{python} {}`", self.kind.install));
+            let (program, install) = (self.program.display(), self.kind.install.unwrap_or_default());
+            return Err(format!("{program} has no {why}; install it by `{program} {install}`"));
         }
         match first["version"].as_str() {
             Some(version) => self.version = version.to_owned(),

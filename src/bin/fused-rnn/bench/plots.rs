@@ -9,8 +9,8 @@ use fused_rnn::{Error, Result};
 use super::point::Point;
 use super::record::{Ours, Record};
 
-/// Fit for a column of a paper.
-const SIZE: (u32, u32) = (640, 420);
+/// Fit for a column of a paper, and wide enough for what the line below the title names.
+const SIZE: (u32, u32) = (700, 420);
 /// What our own curves are called.
 const OURS: &str = "fused-rnn";
 
