@@ -4,12 +4,15 @@
 //! |---|---|
 //! | `matmul` | products of matrices as they lie, one or many |
 //! | `softmax` | rows of a softmax |
+//! | `attention` | attention by blocks of queries |
+//! | `loss` | the categorical cross-entropy of scores |
 //! | `norms` | sums and normalization by rows and by columns |
 //! | `elements` | activations; optimizers, whose arithmetic is in `host_ops/plain/training.rs` |
 //! | `parts` | rows divided among threads |
 //!
 //! What is not here is the plain loops'. Threads help where the work is worth them; results are the same bits without.
 
+mod attention;
 mod elements;
 mod matmul;
 mod norms;
@@ -22,8 +25,8 @@ use super::{CpuBackend, CpuElement};
 use crate::backend::WeightGrad;
 use crate::backend::host_ops::plain::norms::{Moments, NormGradients};
 use crate::backend::host_ops::plain::{self, training};
-use crate::backend::host_ops::{HostOperations, HostSoftmaxMask};
-use crate::backend::ops::{AdagradStep, AdamStep, MatMul, RmsPropStep, SgdStep, Workspace};
+use crate::backend::host_ops::{HostAttention, HostAttentionGradients, HostLoss, HostOperations, HostSoftmaxMask};
+use crate::backend::ops::{AdagradStep, AdamStep, LossEntry, MatMul, RmsPropStep, SgdStep, Workspace};
 use crate::cell::Activation;
 use crate::error::Result;
 use crate::rnn::Dropout;
@@ -59,6 +62,8 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         match call {
             Workspace::MatMul(product) if matmul::is_small(&product) => 0,
             Workspace::MatMul(product) => Products::new(self.isa, &self.threads, product).workspace::<E>(),
+            Workspace::Attention(shape) => attention::workspace::<E>(self.isa, &self.threads, &shape),
+            Workspace::AttentionGradient(shape) => attention::gradient_workspace::<E>(self.isa, &self.threads, &shape),
             _ => 0,
         }
     }
@@ -165,6 +170,28 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         self.by_rows(y.len() / columns, STREAM * columns as f64, parts, |_, (y, dy, dx)| {
             self.isa.run(softmax::GradientRows { columns, y: y.0, dy: dy.0, dx: dx.0 });
         })
+    }
+
+    fn attention(
+        &self,
+        of: HostAttention<'_, E>,
+        y: &mut [E],
+        statistics: &mut [E],
+        workspace: &mut [E],
+    ) -> Result<()> {
+        attention::attention(self.isa, &self.threads, of, y, statistics, workspace)
+    }
+
+    fn attention_gradient(
+        &self,
+        of: HostAttention<'_, E>,
+        y: &[E],
+        statistics: &[E],
+        dy: &[E],
+        to: HostAttentionGradients<'_, E>,
+        workspace: &mut [E],
+    ) -> Result<()> {
+        attention::attention_gradient(self.isa, &self.threads, of, y, statistics, dy, to, workspace)
     }
 
     fn layer_norm(

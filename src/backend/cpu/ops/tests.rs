@@ -6,8 +6,10 @@ use super::elements::AllFinite;
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::host_ops::plain::norms::{Moments, NormGradients};
-use crate::backend::host_ops::{HostOperations, HostSoftmaxMask};
-use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep};
+use crate::backend::host_ops::{HostAttention, HostAttentionGradients, HostOperations, HostSoftmaxMask};
+use crate::backend::ops::{
+    AdagradStep, AdamStep, AttentionShape, RmsPropStep, SgdStep, Workspace,
+};
 use crate::backend::reference::ReferenceBackend;
 use crate::cell::Activation;
 use crate::dtype::Scalar;
@@ -206,4 +208,63 @@ fn finds_what_is_not_finite() {
     }
     finds::<f32>();
     finds::<f64>();
+}
+
+/// The same bits everywhere, and the oracle's values up to rounding: with keys masked, one sample's all, queries that see none, and sizes that are
+/// no multiples of vectors.
+#[test]
+fn attention_agrees_with_the_oracle() {
+    fn agrees<E: CpuElement>(tolerance: f64) {
+        for (causal, masked) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (batch, heads, queries, keys, key_dim, value_dim) = (5, 2, 77, 90, 9, 21);
+            let shape = AttentionShape { batch, heads, queries, keys, key_dim, value_dim, causal };
+            let (query, key) =
+                (numbers::<E>(batch * queries * heads * key_dim, 1), numbers(batch * keys * heads * key_dim, 2));
+            let (value, dy) = (
+                numbers::<E>(batch * keys * heads * value_dim, 3),
+                numbers::<E>(batch * queries * heads * value_dim, 4),
+            );
+            // The first keys are absent, and of the last sample all.
+            let mask: Vec<E> = (0..batch * keys)
+                .map(|i| E::of(f64::from(i % keys > 2 && i % 7 != 0 && i < (batch - 1) * keys)))
+                .collect();
+            let mask = masked.then_some(&mask[..]);
+            let of = HostAttention { shape, alpha: 0.4, query: &query, key: &key, value: &value, mask };
+            let rows = batch * queries * heads * 2;
+            macro_rules! run {
+                ($backend:expr) => {{
+                    let backend = $backend;
+                    let space = |call| vec![E::nan(); HostOperations::workspace(backend, call)];
+                    let forward = written(backend, &[dy.len(), rows], |b, o| {
+                        let [y, statistics] = o else { unreachable!() };
+                        b.attention(of, y, statistics, &mut space(Workspace::Attention(shape)))
+                    });
+                    let mut all = written(backend, &[query.len(), key.len(), value.len()], |b, o| {
+                        let [dquery, dkey, dvalue] = o else { unreachable!() };
+                        let to =
+                            HostAttentionGradients { dquery: Some(dquery), dkey: Some(dkey), dvalue: Some(dvalue) };
+                        let mut space = space(Workspace::AttentionGradient(shape));
+                        b.attention_gradient(of, &forward[0], &forward[1], &dy, to, &mut space)
+                    });
+                    all.push(forward[0].clone());
+                    all
+                }};
+            }
+            let expected = run!(&ReferenceBackend::<E>::new());
+            let mut first = None;
+            for isa in Isa::all_fused() {
+                for threads in [1, 2, 3, 7] {
+                    let cpu = CpuBackend::<E>::with_isa(isa, threads).unwrap();
+                    let got = run!(&cpu);
+                    for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                        let (got, expected) = (got.wide(), expected.wide());
+                        assert!((got - expected).abs() <= tolerance * (1.0 + expected.abs()), "{got}, not {expected}");
+                    }
+                    assert!(*first.get_or_insert_with(|| got.clone()) == got, "other bits on {cpu:?}");
+                }
+            }
+        }
+    }
+    agrees::<f32>(1e-5);
+    agrees::<f64>(1e-13);
 }
