@@ -14,6 +14,7 @@
 
 mod attention;
 mod elements;
+mod loss;
 mod matmul;
 mod norms;
 mod parts;
@@ -29,6 +30,7 @@ use crate::backend::host_ops::{HostAttention, HostAttentionGradients, HostLoss, 
 use crate::backend::ops::{AdagradStep, AdamStep, LossEntry, MatMul, RmsPropStep, SgdStep, Workspace};
 use crate::cell::Activation;
 use crate::error::Result;
+use crate::loss::Loss;
 use crate::rnn::Dropout;
 use crate::simd::Isa;
 use matmul::Products;
@@ -307,6 +309,19 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         self.by_rows(x.len() / features, FUNCTION * features as f64, parts, |first, (x, y)| {
             plain::elements::dropout(dropout, layer, batch, features, first, x.0, y.0);
         })
+    }
+
+    fn loss(&self, of: HostLoss<'_, E>, entry: LossEntry, status: &mut [f64]) -> Result<()> {
+        match of.loss {
+            Loss::CategoricalCrossentropy { from_logits: true }
+            | Loss::SparseCategoricalCrossentropy { from_logits: true } => {
+                training::check_loss(&of)?;
+                let value = loss::categorical(self.isa, &self.threads, of)?;
+                training::note_loss(value, entry, status);
+                Ok(())
+            }
+            _ => training::loss(of, entry, status),
+        }
     }
 
     fn adam(&self, step: AdamStep, parameters: &mut [E], gradients: &[E], m: &mut [E], v: &mut [E]) -> Result<()> {
