@@ -92,6 +92,7 @@ pub(crate) fn activation_gradient<E: Scalar>(activation: Activation, dy: &[E], v
 }
 
 /// See [`Operations::dropout`](crate::backend::Operations::dropout); the rows from `first` on.
+#[inline(always)]
 pub(crate) fn dropout<E: Scalar>(
     dropout: &Dropout,
     layer: usize,
