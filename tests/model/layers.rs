@@ -354,6 +354,21 @@ fn shared_layers_and_values() {
     assert!(error.contains("dense") && error.contains("[3, 2]") && error.contains("[3, 3]"), "{error}");
 }
 
+/// Sums hand their gradient on to their first value: the same value twice, sums of sums, and values that have a part of their gradient before.
+#[test]
+fn sums_of_sums() {
+    let mut graph = Graph::new(cpu(), 3);
+    let a = graph.input("a", &[4, 3]).unwrap();
+    let p = graph.add(Dense::new(3), &[&a]).unwrap();
+    let twice = graph.add(Add::new(), &[&p, &p]).unwrap();
+    let more = graph.add(Add::new(), &[&twice, &p, &a]).unwrap();
+    let less = graph.add(Subtract::new(), &[&more, &twice]).unwrap();
+    let placed = graph.add(PositionalEncoding::new(), &[&less]).unwrap();
+    let mut model = graph.model(&[&placed, &twice]).unwrap();
+    model.losses(&[(Loss::MeanSquaredError, 1.0), (Loss::MeanSquaredError, 0.3)]).unwrap();
+    check("sums", &mut model, &[draw(&[3, 4, 3], 1)]);
+}
+
 /// Attention whose weights are an output too is computed in parts, and gives the same.
 #[test]
 fn attention_with_and_without_its_weights() {

@@ -108,6 +108,16 @@ pub trait HostOperations: Send + Sync {
         Ok(())
     }
 
+    fn copy(&self, x: &[Self::Element], y: &mut [Self::Element]) -> Result<()> {
+        y.copy_from_slice(x);
+        Ok(())
+    }
+
+    fn sum(&self, a: &[Self::Element], alpha: f64, b: &[Self::Element], y: &mut [Self::Element]) -> Result<()> {
+        elements::sum(a, alpha, b, y);
+        Ok(())
+    }
+
     fn scale(&self, alpha: f64, x: &mut [Self::Element]) -> Result<()> {
         elements::scale(alpha, x);
         Ok(())

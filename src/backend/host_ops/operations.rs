@@ -85,8 +85,12 @@ impl<E: Scalar, B: HostOperations<Element = E>> Operations for B {
 
     fn copy(&self, x: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
         check::same(x.len(), &[("y", Some(y.len()))])?;
-        y.host::<E>()?.copy_from_slice(x.host()?);
-        Ok(())
+        HostOperations::copy(self, x.host()?, y.host()?)
+    }
+
+    fn sum(&self, a: TensorRef<'_>, alpha: f64, b: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
+        check::same(a.len(), &[("b", Some(b.len())), ("y", Some(y.len()))])?;
+        HostOperations::sum(self, a.host()?, alpha, b.host()?, y.host()?)
     }
 
     fn fill(&self, x: TensorMut<'_>, value: f64) -> Result<()> {

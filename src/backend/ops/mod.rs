@@ -134,6 +134,16 @@ pub trait Operations: Send + Sync {
     /// [`Error::Shape`].
     fn scale_add(&self, alpha: f64, x: TensorRef<'_>, beta: f64, y: TensorMut<'_>) -> Result<()>;
 
+    /// `y = a + alpha b`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`].
+    fn sum(&self, a: TensorRef<'_>, alpha: f64, b: TensorRef<'_>, mut y: TensorMut<'_>) -> Result<()> {
+        self.copy(a, y.reborrow())?;
+        self.scale_add(alpha, b, 1.0, y)
+    }
+
     /// `x = alpha x`.
     ///
     /// # Errors

@@ -29,6 +29,23 @@ impl<E: CpuElement> Kernel<E> for ScaleAdd<'_, E> {
     }
 }
 
+/// The plain loops: `y = a + alpha b`.
+pub(super) struct Sum<'a, E> {
+    pub a: &'a [E],
+    pub alpha: f64,
+    pub b: &'a [E],
+    pub y: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for Sum<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        plain::elements::sum(self.a, self.alpha, self.b, self.y);
+    }
+}
+
 /// Whether all are numbers, none of them infinite.
 pub(super) struct AllFinite<'a, E>(pub &'a [E]);
 

@@ -124,6 +124,17 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         })
     }
 
+    fn copy(&self, x: &[E], y: &mut [E]) -> Result<()> {
+        self.by_rows(x.len(), STREAM, (Read(x, 1), Write(y, 1)), |_, (x, y)| y.0.copy_from_slice(x.0))
+    }
+
+    fn sum(&self, a: &[E], alpha: f64, b: &[E], y: &mut [E]) -> Result<()> {
+        let parts = (Read(a, 1), Read(b, 1), Write(y, 1));
+        self.by_rows(a.len(), STREAM, parts, |_, (a, b, y)| {
+            self.isa.run(elements::Sum { a: a.0, alpha, b: b.0, y: y.0 });
+        })
+    }
+
     fn scale(&self, alpha: f64, x: &mut [E]) -> Result<()> {
         self.by_rows(x.len(), STREAM, Write(x, 1), |_, x| plain::elements::scale(alpha, x.0))
     }

@@ -100,6 +100,8 @@ fn gives_the_bits_of_plain_loops<E: CpuElement>(rows: usize, columns: usize, thr
     for beta in [0.0, 0.75] {
         check!(backends, "scale_add", [len], |b, o| b.scale_add(1.25, &x, beta, &mut o[0]));
     }
+    check!(backends, "sum", [len], |b, o| b.sum(&x, -0.7, &dy, &mut o[0]));
+    check!(backends, "copy", [len], |b, o| b.copy(&x, &mut o[0]));
     check!(backends, "scale", [len], |b, o| b.scale(0.3, &mut o[0]));
     check!(backends, "multiply", [len], |b, o| b.multiply(&x, &dy, &mut o[0]));
     check!(backends, "clip_by_value", [len], |b, o| b.clip_by_value(0.5, &mut o[0]));
