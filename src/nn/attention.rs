@@ -3,14 +3,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::ops::{MatMul, Orientation, SoftmaxMask, Strides, Workspace};
+use crate::backend::ops::{
+    AttentionGradients, AttentionInputs, AttentionShape, MatMul, Orientation, SoftmaxMask, Strides, Workspace,
+};
 use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::dense::linear;
 use crate::nn::dropout::dropped;
 use crate::nn::masking::KeepRows;
-use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::op::{Backward, Forward, Inputs, Op};
 use crate::nn::shape::permuted;
 use crate::nn::{ActivationFunction, Scratch};
 
@@ -63,11 +65,32 @@ fn attend(
     let used = dropped(builder, &weights, dropout)?;
     let width = parts.value.shape()[1];
     let op = BatchedProduct::new(1, Orientation::Nn, [queries, width, keys], 1.0);
-    let mut y = builder.op1(op, &[&used, parts.value], &[queries, width], 0..0)?;
-    if let Some(mask) = parts.query.mask() {
-        y = builder.op1(KeepRows, &[&y, mask], &[queries, width], 0..0)?;
-    }
-    Ok((y.with_mask(parts.query.mask()), weights))
+    let y = builder.op1(op, &[&used, parts.value], &[queries, width], 0..0)?;
+    Ok((kept(builder, parts, y)?, weights))
+}
+
+/// Zeros for the queries that a mask says are absent, with that mask.
+fn kept(builder: &mut Builder, parts: &Parts<'_>, y: Value) -> Result<Value> {
+    let Some(mask) = parts.query.mask() else { return Ok(y) };
+    let shape = y.shape().to_vec();
+    Ok(builder.op1(KeepRows, &[&y, mask], &shape, 0..0)?.with_mask(Some(mask)))
+}
+
+/// The mixtures `[queries, heads * value_dim]` of the values of each head by the softmax of `alpha query · key`, in one operation.
+fn fused(
+    builder: &mut Builder,
+    parts: &Parts<'_>,
+    [query, key, value]: [&Value; 3],
+    heads: usize,
+    alpha: f64,
+    causal: bool,
+) -> Result<Value> {
+    let (queries, keys) = (parts.queries, parts.keys);
+    let (key_dim, value_dim) = (query.size() / queries / heads, value.size() / keys / heads);
+    let shape = AttentionShape { batch: 0, heads, queries, keys, key_dim, value_dim, causal };
+    let op = FusedAttention { shape, alpha, statistics: Scratch::new(), workspace: Scratch::new() };
+    let inputs = [Some(query), Some(key), Some(value), key_mask(parts)];
+    Ok(builder.op(op, &inputs, &[&[queries, heads * value_dim]], 0..0, 0..0)?.remove(0))
 }
 
 /// Dot-product attention, Keras's [`Attention`](https://keras.io/api/layers/attention_layers/attention/)
@@ -120,6 +143,10 @@ impl Attention {
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let parts = parts(builder, inputs, true)?;
         let (queries, keys, width) = (parts.queries, parts.keys, parts.query.shape()[1]);
+        if !self.use_scale && self.dropout == 0.0 && !self.return_attention_scores {
+            let y = fused(builder, &parts, [parts.query, parts.key, parts.value], 1, 1.0, self.causal)?;
+            return Ok(vec![kept(builder, &parts, y)?]);
+        }
         let op = BatchedProduct::new(1, Orientation::Nt, [queries, keys, width], 1.0);
         let mut scores = builder.op1(op, &[parts.query, parts.key], &[queries, keys], 0..0)?;
         if self.use_scale {
@@ -280,34 +307,58 @@ impl MultiHeadAttention {
                 return Err(Error::ZeroSize { name });
             }
         }
-        let (queries, keys) = (parts.queries, parts.keys);
         // Keras draws a kernel [features, heads, width] with fans that count the features as its field.
-        let mut project = |name: &str, x: &Value, steps: usize, width: usize| {
+        let mut project = |name: &str, x: &Value, width: usize| {
             let features = x.shape()[1];
             let init = Init::GlorotUniform { fan_in: features * heads, fan_out: features * width };
-            let projected = self.projection(builder, name, x, heads * width, init)?;
-            let split = builder.reshaped(&projected, &[steps, heads, width])?;
-            permuted(builder, &split, &[1, 0, 2])
+            self.projection(builder, name, x, heads * width, init)
         };
-        let query = project("query", parts.query, queries, key_dim)?;
-        let key = project("key", parts.key, keys, key_dim)?;
-        let value = project("value", parts.value, keys, value_dim)?;
+        let query = project("query", parts.query, key_dim)?;
+        let key = project("key", parts.key, key_dim)?;
+        let value = project("value", parts.value, value_dim)?;
         let alpha = 1.0 / (key_dim as f64).sqrt();
-        let scores = BatchedProduct::new(heads, Orientation::Nt, [queries, keys, key_dim], alpha);
-        let scores = builder.op1(scores, &[&query, &key], &[heads, queries, keys], 0..0)?;
-        let softmax = MaskedSoftmax { columns: keys, rows: heads * queries, causal: self.causal.then_some(queries) };
-        let shape = [heads, queries, keys];
-        let weights = builder.op(softmax, &[Some(&scores), key_mask(&parts)], &[&shape], 0..0, 0..0)?.remove(0);
-        let used = dropped(builder, &weights, self.dropout)?;
-        let mixture = BatchedProduct::new(heads, Orientation::Nn, [queries, value_dim, keys], 1.0);
-        let mixture = builder.op1(mixture, &[&used, &value], &[heads, queries, value_dim], 0..0)?;
-        let mixture = permuted(builder, &mixture, &[1, 0, 2])?;
-        let joined = builder.reshaped(&mixture, &[queries, heads * value_dim])?;
+        let projected = [&query, &key, &value];
+        let (joined, weights) = if self.dropout == 0.0 && !self.return_attention_scores {
+            (fused(builder, &parts, projected, heads, alpha, self.causal)?, None)
+        } else {
+            let (joined, weights) = self.weighed(builder, &parts, projected, alpha)?;
+            (joined, self.return_attention_scores.then_some(weights))
+        };
         let output = self.output_dim.unwrap_or(parts.query.shape()[1]);
         let init = Init::GlorotUniform { fan_in: heads * value_dim, fan_out: heads * output };
         let y = self.projection(builder, "attention_output", &joined, output, init)?;
         let y = y.with_mask(parts.query.mask());
-        Ok(if self.return_attention_scores { vec![y, weights] } else { vec![y] })
+        Ok(std::iter::once(y).chain(weights).collect())
+    }
+
+    /// The mixtures `[queries, num_heads * value_dim]` of projected values, and the weights `[num_heads, queries, keys]`, which are an output or have
+    /// dropout, and so must be there.
+    fn weighed(
+        &self,
+        builder: &mut Builder,
+        parts: &Parts<'_>,
+        [query, key, value]: [&Value; 3],
+        alpha: f64,
+    ) -> Result<(Value, Value)> {
+        let (heads, queries, keys) = (self.num_heads, parts.queries, parts.keys);
+        let (key_dim, value_dim) = (self.key_dim, self.value_dim.unwrap_or(self.key_dim));
+        let mut apart = |x: &Value, steps: usize, width: usize| {
+            let split = builder.reshaped(x, &[steps, heads, width])?;
+            permuted(builder, &split, &[1, 0, 2])
+        };
+        let query = apart(query, queries, key_dim)?;
+        let key = apart(key, keys, key_dim)?;
+        let value = apart(value, keys, value_dim)?;
+        let scores = BatchedProduct::new(heads, Orientation::Nt, [queries, keys, key_dim], alpha);
+        let scores = builder.op1(scores, &[&query, &key], &[heads, queries, keys], 0..0)?;
+        let softmax = MaskedSoftmax { columns: keys, rows: heads * queries, causal: self.causal.then_some(queries) };
+        let shape = [heads, queries, keys];
+        let weights = builder.op(softmax, &[Some(&scores), key_mask(parts)], &[&shape], 0..0, 0..0)?.remove(0);
+        let used = dropped(builder, &weights, self.dropout)?;
+        let mixture = BatchedProduct::new(heads, Orientation::Nn, [queries, value_dim, keys], 1.0);
+        let mixture = builder.op1(mixture, &[&used, &value], &[heads, queries, value_dim], 0..0)?;
+        let mixture = permuted(builder, &mixture, &[1, 0, 2])?;
+        Ok((builder.reshaped(&mixture, &[queries, heads * value_dim])?, weights))
     }
 
     fn projection(&self, builder: &mut Builder, name: &str, x: &Value, units: usize, init: Init) -> Result<Value> {
@@ -320,6 +371,48 @@ impl MultiHeadAttention {
             };
             linear(builder, x, units, weight.start..end)
         })
+    }
+}
+
+/// Attention in one operation of the device: queries, keys and values, inputs 0 to 2, with the heads of a step side by side; input 3 is perhaps a mask
+/// of the keys.
+struct FusedAttention {
+    /// With the batch left out.
+    shape: AttentionShape,
+    alpha: f64,
+    statistics: Scratch,
+    workspace: Scratch,
+}
+
+impl FusedAttention {
+    fn shape(&self, batch: usize) -> (AttentionShape, usize) {
+        let shape = AttentionShape { batch, ..self.shape };
+        (shape, batch * shape.queries * shape.heads * 2)
+    }
+}
+
+fn attention_inputs<'a>(inputs: &Inputs<'a>) -> Result<AttentionInputs<'a>> {
+    let (query, key, value) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
+    Ok(AttentionInputs { query, key, value, mask: inputs.optional(3) })
+}
+
+impl Op for FusedAttention {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let (shape, len) = self.shape(pass.batch);
+        self.statistics.grow(device, "statistics of an attention", len)?;
+        let workspace = self.workspace.for_call(device, Workspace::Attention(shape))?;
+        let (of, statistics) = (attention_inputs(&pass.inputs)?, self.statistics.get_mut(len)?);
+        device.attention(shape, self.alpha, of, pass.outputs.get(0)?, statistics, workspace)
+    }
+
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let (shape, len) = self.shape(pass.batch);
+        let workspace = self.workspace.for_call(device, Workspace::AttentionGradient(shape))?;
+        let (of, statistics) = (attention_inputs(&pass.inputs)?, self.statistics.get(len)?);
+        let [query, key, value, ..] = pass.dinputs.each();
+        let to = AttentionGradients { query, key, value };
+        let (y, dy) = (pass.outputs.get(0)?, pass.doutputs.get(0)?);
+        device.attention_gradient(shape, self.alpha, of, y, statistics, dy, to, workspace)
     }
 }
 

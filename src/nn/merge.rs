@@ -109,12 +109,15 @@ impl Pair {
 
 impl Op for Pair {
     fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
-        let (a, b, mut y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
+        let (a, b, y) = (pass.inputs.get(0)?, pass.inputs.get(1)?, pass.outputs.get(0)?);
         if self.0 == Combination::Product {
             return device.multiply(a, b, y);
         }
-        device.copy(a, y.reborrow())?;
-        device.scale_add(self.sign(), b, 1.0, y)
+        device.sum(a, self.sign(), b, y)
+    }
+
+    fn passes_on(&self) -> Option<usize> {
+        (self.0 != Combination::Product).then_some(0)
     }
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {

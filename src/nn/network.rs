@@ -272,6 +272,13 @@ impl Network {
             if node.parameters.is_empty() && target.iter().all(|target| matches!(target, Target::None)) {
                 continue;
             }
+            // The output's gradient has no other reader: it is handed on after the operation.
+            let mut handed_on = None;
+            if let Some(number) = node.op.passes_on()
+                && let Target::Place(input) = target[number]
+            {
+                (handed_on, target[number]) = (Some(input), Target::None);
+            }
             // Several of these are written at once, so those in their places are taken out of them.
             let mut taken: [Scratch; MOST_INPUTS] = from_fn(|_| Scratch::new());
             for ((target, taken), part) in target.iter().zip(&mut taken).zip(parts.iter_mut()) {
@@ -319,7 +326,9 @@ impl Network {
                     batch: samples * node.rows,
                     seed,
                 };
-                node.op.backward(device, pass)
+                // Nothing is left to compute where the only gradient is handed on.
+                let any = !node.parameters.is_empty() || target.iter().any(|target| !matches!(target, Target::None));
+                if any { node.op.backward(device, pass) } else { Ok(()) }
             };
             for (target, taken) in target.iter().zip(&mut taken) {
                 if let Target::Place(input) = *target {
@@ -328,6 +337,10 @@ impl Network {
                 }
             }
             done?;
+            if let Some(input) = handed_on {
+                gradients.swap(input, node.outputs.start);
+                given[input] = true;
+            }
             if !again && !node.parameters.is_empty() {
                 differentiated.push(node.parameters.clone());
             }

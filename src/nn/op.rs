@@ -127,6 +127,12 @@ pub trait Op: Send {
     /// [`Error::Driver`] where the GPU's driver fails.
     fn backward(&mut self, device: &Device, pass: Backward<'_>) -> Result<()>;
 
+    /// The input whose gradient is that of the only output as it is; none. Where [`backward`](Self::backward) would set that gradient, the network hands
+    /// the tensor on instead and asks for no gradient of this input.
+    fn passes_on(&self) -> Option<usize> {
+        None
+    }
+
     /// Forgets the state that a stateful operation carries from batch to batch.
     fn reset_states(&mut self) {}
 

@@ -88,6 +88,10 @@ impl Op for AddTable {
         device.add_bias_activate(cell::Activation::Linear, Some(table.view()), y, None)
     }
 
+    fn passes_on(&self) -> Option<usize> {
+        Some(0)
+    }
+
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         device.copy(pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }

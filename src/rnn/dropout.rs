@@ -19,6 +19,31 @@ pub fn philox4x32(mut counter: [u32; 4], key: u64) -> [u32; 4] {
     counter
 }
 
+/// [`philox4x32`] of `N` counters at once, so that the compiler may use vectors: word w of counter i is `counters[w][i]`.
+#[inline(always)]
+fn philox_blocks<const N: usize>(mut counters: [[u32; N]; 4], key: u64) -> [[u32; N]; 4] {
+    let mut key = [key as u32, (key >> 32) as u32];
+    for round in 0..10 {
+        if round > 0 {
+            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+        }
+        let mut next = [[0; N]; 4];
+        for i in 0..N {
+            let a = u64::from(counters[0][i]) * 0xD251_1F53;
+            let b = u64::from(counters[2][i]) * 0xCD9E_8D57;
+            next[0][i] = (b >> 32) as u32 ^ counters[1][i] ^ key[0];
+            next[1][i] = b as u32;
+            next[2][i] = (a >> 32) as u32 ^ counters[3][i] ^ key[1];
+            next[3][i] = a as u32;
+        }
+        counters = next;
+    }
+    counters
+}
+
+/// Blocks of the generator that are drawn at once.
+const BLOCKS: usize = 16;
+
 /// The inter-layer dropout of one call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
@@ -70,12 +95,35 @@ impl Dropout {
     }
 
     /// Multiplies `row` (the features of one step of one sequence, the input of `layer`) by its mask.
+    #[inline(always)]
     pub fn apply<E: Scalar>(&self, row: &mut [E], layer: usize, step: usize, sequence: usize) {
         let scale = E::of(self.scale);
-        for (block, four) in row.chunks_mut(4).enumerate() {
+        let Ok(threshold) = u32::try_from(self.threshold) else {
+            return row.fill(E::zero());
+        };
+        let (many, rest) = row.as_chunks_mut::<{ 4 * BLOCKS }>();
+        let first = many.len() * BLOCKS;
+        for (at, values) in many.iter_mut().enumerate() {
+            let mut counters = [[0; BLOCKS], [sequence as u32; BLOCKS], [step as u32; BLOCKS], [layer as u32; BLOCKS]];
+            for (i, block) in counters[0].iter_mut().enumerate() {
+                *block = (at * BLOCKS + i) as u32;
+            }
+            let bits = philox_blocks(counters, self.seed);
+            let mut in_order = [0; 4 * BLOCKS];
+            for i in 0..BLOCKS {
+                for word in 0..4 {
+                    in_order[4 * i + word] = bits[word][i];
+                }
+            }
+            for (value, random) in values.iter_mut().zip(in_order) {
+                *value = if random >= threshold { *value * scale } else { E::zero() };
+            }
+        }
+        for (block, four) in rest.chunks_mut(4).enumerate() {
+            let block = first + block;
             let bits = philox4x32([block as u32, sequence as u32, step as u32, layer as u32], self.seed);
             for (value, random) in four.iter_mut().zip(bits) {
-                *value = if u64::from(random) >= self.threshold { *value * scale } else { E::zero() };
+                *value = if random >= threshold { *value * scale } else { E::zero() };
             }
         }
     }
@@ -94,6 +142,21 @@ mod tests {
             philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], 0x299f_31d0_a409_3822),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    /// Blocks at once and one by one draw the same, at every length.
+    #[test]
+    fn rows_have_the_bits_of_their_blocks() {
+        let dropout = Dropout::new(0.4, 0x1234_5678_9ABC_DEF0);
+        for len in [1, 4, 63, 64, 65, 131, 260] {
+            let mut row = vec![3.0f32; len];
+            dropout.apply(&mut row, 7, 5, 3);
+            for (i, value) in row.into_iter().enumerate() {
+                let bits = philox4x32([(i / 4) as u32, 3, 5, 7], 0x1234_5678_9ABC_DEF0)[i % 4];
+                let kept = u64::from(bits) >= dropout.threshold;
+                assert_eq!(value, if kept { 3.0 * dropout.scale as f32 } else { 0.0 }, "element {i} of {len}");
+            }
+        }
     }
 
     #[test]

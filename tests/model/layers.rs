@@ -242,7 +242,9 @@ fn layers_of_one_input() {
         TimeDistributed::new(BatchNormalization::new()).into(),
         PositionalEncoding::new().into(),
         MultiHeadAttention::new(2, 3).into(),
+        MultiHeadAttention::new(2, 3).value_dim(5).causal(true).into(),
         MultiHeadAttention::new(2, 3).value_dim(5).causal(true).dropout(0.2).into(),
+        Attention::new().causal(true).into(),
         Attention::new().use_scale(true).into(),
         AdditiveAttention::new().into(),
         AdditiveAttention::new().use_scale(false).causal(true).into(),
@@ -350,6 +352,48 @@ fn shared_layers_and_values() {
     graph.call(dense, &[&a]).unwrap();
     let error = graph.call(dense, &[&b]).unwrap_err().to_string();
     assert!(error.contains("dense") && error.contains("[3, 2]") && error.contains("[3, 3]"), "{error}");
+}
+
+/// Sums hand their gradient on to their first value: the same value twice, sums of sums, and values that have a part of their gradient before.
+#[test]
+fn sums_of_sums() {
+    let mut graph = Graph::new(cpu(), 3);
+    let a = graph.input("a", &[4, 3]).unwrap();
+    let p = graph.add(Dense::new(3), &[&a]).unwrap();
+    let twice = graph.add(Add::new(), &[&p, &p]).unwrap();
+    let more = graph.add(Add::new(), &[&twice, &p, &a]).unwrap();
+    let less = graph.add(Subtract::new(), &[&more, &twice]).unwrap();
+    let placed = graph.add(PositionalEncoding::new(), &[&less]).unwrap();
+    let mut model = graph.model(&[&placed, &twice]).unwrap();
+    model.losses(&[(Loss::MeanSquaredError, 1.0), (Loss::MeanSquaredError, 0.3)]).unwrap();
+    check("sums", &mut model, &[draw(&[3, 4, 3], 1)]);
+}
+
+/// Attention whose weights are an output too is computed in parts, and gives the same.
+#[test]
+fn attention_with_and_without_its_weights() {
+    let x = masked_input(6, 4);
+    for (alone, with_weights) in [
+        (
+            LayerConfig::from(MultiHeadAttention::new(2, 3).causal(true)),
+            LayerConfig::from(MultiHeadAttention::new(2, 3).causal(true).return_attention_scores(true)),
+        ),
+        (Attention::new().into(), Attention::new().return_attention_scores(true).into()),
+    ] {
+        let mut outputs = [alone, with_weights].map(|layer| {
+            let mut graph = Graph::new(cpu(), 3);
+            let input = graph.input("x", &[6, 4]).unwrap();
+            let masked = graph.add(Masking::new(0.0), &[&input]).unwrap();
+            let layer = graph.layer(layer).unwrap();
+            let y = graph.call_all(layer, &[&masked]).unwrap().remove(0);
+            graph.model(&[&y]).unwrap().predict(&x).unwrap()
+        });
+        let [alone, with_weights] = &mut outputs;
+        assert!(alone.iter().any(|v| *v != 0.0));
+        for (a, b) in alone.iter().zip(with_weights.iter()) {
+            assert!((a - b).abs() < 1e-13, "{a} {b}");
+        }
+    }
 }
 
 /// Absent steps change nothing: the output is that of the sequence without them.

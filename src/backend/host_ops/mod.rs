@@ -8,7 +8,7 @@ mod operations;
 pub(crate) mod plain;
 
 use super::WeightGrad;
-use super::ops::{AdagradStep, AdamStep, LossEntry, MatMul, RmsPropStep, SgdStep, Strides, Workspace};
+use super::ops::{AdagradStep, AdamStep, AttentionShape, LossEntry, MatMul, RmsPropStep, SgdStep, Strides, Workspace};
 use crate::cell::Activation;
 use crate::dtype::Scalar;
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::loss::Loss;
 use crate::rnn::Dropout;
 use plain::norms::{Moments, NormGradients};
 use plain::rows::HostMaskOrder;
-use plain::{elements, norms, rows, sums, training};
+use plain::{attention, elements, norms, rows, sums, training};
 
 /// [`SoftmaxMask`](super::ops::SoftmaxMask) in the host's memory.
 #[derive(Clone, Copy)]
@@ -38,6 +38,24 @@ impl<E: Scalar> HostSoftmaxMask<'_, E> {
         self.causal.is_none_or(|queries| column <= row % queries)
             && self.keys.is_none_or(|(mask, by)| mask[row / by * columns + column] != E::zero())
     }
+}
+
+/// What [`HostOperations::attention`] is of: [`AttentionInputs`](super::ops::AttentionInputs) in the host's memory. No size is zero.
+#[derive(Clone, Copy)]
+pub struct HostAttention<'a, E> {
+    pub(crate) shape: AttentionShape,
+    pub(crate) alpha: f64,
+    pub(crate) query: &'a [E],
+    pub(crate) key: &'a [E],
+    pub(crate) value: &'a [E],
+    pub(crate) mask: Option<&'a [E]>,
+}
+
+/// [`AttentionGradients`](super::ops::AttentionGradients) in the host's memory.
+pub struct HostAttentionGradients<'a, E> {
+    pub(crate) dquery: Option<&'a mut [E]>,
+    pub(crate) dkey: Option<&'a mut [E]>,
+    pub(crate) dvalue: Option<&'a mut [E]>,
 }
 
 /// What [`HostOperations::loss`] is of.
@@ -87,6 +105,16 @@ pub trait HostOperations: Send + Sync {
 
     fn scale_add(&self, alpha: f64, x: &[Self::Element], beta: f64, y: &mut [Self::Element]) -> Result<()> {
         elements::scale_add(alpha, x, beta, y);
+        Ok(())
+    }
+
+    fn copy(&self, x: &[Self::Element], y: &mut [Self::Element]) -> Result<()> {
+        y.copy_from_slice(x);
+        Ok(())
+    }
+
+    fn sum(&self, a: &[Self::Element], alpha: f64, b: &[Self::Element], y: &mut [Self::Element]) -> Result<()> {
+        elements::sum(a, alpha, b, y);
         Ok(())
     }
 
@@ -216,6 +244,30 @@ pub trait HostOperations: Send + Sync {
         dx: &mut [Self::Element],
     ) -> Result<()> {
         rows::softmax_gradient(columns, y, dy, dx);
+        Ok(())
+    }
+
+    fn attention(
+        &self,
+        of: HostAttention<'_, Self::Element>,
+        y: &mut [Self::Element],
+        statistics: &mut [Self::Element],
+        _workspace: &mut [Self::Element],
+    ) -> Result<()> {
+        attention::attention(of, y, statistics);
+        Ok(())
+    }
+
+    fn attention_gradient(
+        &self,
+        of: HostAttention<'_, Self::Element>,
+        y: &[Self::Element],
+        statistics: &[Self::Element],
+        dy: &[Self::Element],
+        to: HostAttentionGradients<'_, Self::Element>,
+        _workspace: &mut [Self::Element],
+    ) -> Result<()> {
+        attention::attention_gradient(of, y, statistics, dy, to);
         Ok(())
     }
 

@@ -3,11 +3,11 @@
 use super::plain::norms::{Moments, NormGradients};
 use super::plain::rows::HostMaskOrder;
 use super::plain::training::clipping_factor;
-use super::{HostLoss, HostOperations, HostSoftmaxMask};
+use super::{HostAttention, HostAttentionGradients, HostLoss, HostOperations, HostSoftmaxMask};
 use crate::backend::WeightGrad;
 use crate::backend::ops::{
-    AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, Operations, RmsPropStep, SgdStep, SoftmaxMask,
-    Strides, Workspace, check,
+    AdagradStep, AdamStep, AttentionGradients, AttentionInputs, AttentionShape, IndexStatus, LossEntry, MaskOrder,
+    MatMul, Operations, RmsPropStep, SgdStep, SoftmaxMask, Strides, Workspace, check,
 };
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::cell::Activation;
@@ -33,6 +33,16 @@ fn len<T>(tensor: &Option<&[T]>) -> Option<usize> {
 
 fn len_mut<T>(tensor: &Option<&mut [T]>) -> Option<usize> {
     tensor.as_ref().map(|tensor| tensor.len())
+}
+
+fn host_attention<'a, E: Stored>(
+    shape: AttentionShape,
+    alpha: f64,
+    of: AttentionInputs<'a>,
+) -> Result<HostAttention<'a, E>> {
+    let AttentionInputs { query, key, value, mask } = of;
+    let (query, key, value, mask) = (query.host()?, key.host()?, value.host()?, host(mask)?);
+    Ok(HostAttention { shape, alpha, query, key, value, mask })
 }
 
 /// A wrong index is an error at once, so that the status stays as it is; but it must be one.
@@ -75,8 +85,12 @@ impl<E: Scalar, B: HostOperations<Element = E>> Operations for B {
 
     fn copy(&self, x: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
         check::same(x.len(), &[("y", Some(y.len()))])?;
-        y.host::<E>()?.copy_from_slice(x.host()?);
-        Ok(())
+        HostOperations::copy(self, x.host()?, y.host()?)
+    }
+
+    fn sum(&self, a: TensorRef<'_>, alpha: f64, b: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
+        check::same(a.len(), &[("b", Some(b.len())), ("y", Some(y.len()))])?;
+        HostOperations::sum(self, a.host()?, alpha, b.host()?, y.host()?)
     }
 
     fn fill(&self, x: TensorMut<'_>, value: f64) -> Result<()> {
@@ -231,6 +245,53 @@ impl<E: Scalar, B: HostOperations<Element = E>> Operations for B {
         check::rows("y", y.len(), columns)?;
         check::same(y.len(), &[("dy", Some(dy.len())), ("dx", Some(dx.len()))])?;
         HostOperations::softmax_gradient(self, columns, y.host()?, dy.host()?, dx.host()?)
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        alpha: f64,
+        of: AttentionInputs<'_>,
+        y: TensorMut<'_>,
+        statistics: TensorMut<'_>,
+        workspace: TensorMut<'_>,
+    ) -> Result<()> {
+        let lens = [of.query.len(), of.key.len(), of.value.len(), y.len(), statistics.len()];
+        check::attention(&shape, lens, of.mask.map(|mask| mask.len()), [("", None); 4])?;
+        check::workspace(HostOperations::workspace(self, Workspace::Attention(shape)), workspace.len())?;
+        let of = host_attention(shape, alpha, of)?;
+        let (y, statistics, workspace) = (y.host()?, statistics.host()?, workspace.host()?);
+        if shape.batch == 0 { Ok(()) } else { HostOperations::attention(self, of, y, statistics, workspace) }
+    }
+
+    fn attention_gradient(
+        &self,
+        shape: AttentionShape,
+        alpha: f64,
+        of: AttentionInputs<'_>,
+        y: TensorRef<'_>,
+        statistics: TensorRef<'_>,
+        dy: TensorRef<'_>,
+        to: AttentionGradients<'_>,
+        workspace: TensorMut<'_>,
+    ) -> Result<()> {
+        let lens = [of.query.len(), of.key.len(), of.value.len(), y.len(), statistics.len()];
+        let (dquery, dkey, dvalue) = (host_mut(to.query)?, host_mut(to.key)?, host_mut(to.value)?);
+        let others = [
+            ("dy", Some(dy.len())),
+            ("gradient of query", len_mut(&dquery)),
+            ("gradient of key", len_mut(&dkey)),
+            ("gradient of value", len_mut(&dvalue)),
+        ];
+        check::attention(&shape, lens, of.mask.map(|mask| mask.len()), others)?;
+        check::workspace(HostOperations::workspace(self, Workspace::AttentionGradient(shape)), workspace.len())?;
+        let of = host_attention(shape, alpha, of)?;
+        let to = HostAttentionGradients { dquery, dkey, dvalue };
+        let (y, statistics, dy, workspace) = (y.host()?, statistics.host()?, dy.host()?, workspace.host()?);
+        if shape.batch == 0 {
+            return Ok(());
+        }
+        HostOperations::attention_gradient(self, of, y, statistics, dy, to, workspace)
     }
 
     fn layer_norm(

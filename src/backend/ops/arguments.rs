@@ -35,6 +35,48 @@ impl MatMul {
     }
 }
 
+/// Sizes of an [attention](super::Operations::attention): heads side by side, each on its own features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionShape {
+    /// Samples.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Queries of a sample.
+    pub queries: usize,
+    /// Keys of a sample, and values.
+    pub keys: usize,
+    /// Features of a head's queries and keys.
+    pub key_dim: usize,
+    /// Features of a head's values.
+    pub value_dim: usize,
+    /// Whether a query sees only the keys up to its own number.
+    pub causal: bool,
+}
+
+/// What an [attention](super::Operations::attention) reads.
+#[derive(Clone, Copy)]
+pub struct AttentionInputs<'a> {
+    /// `[batch, queries, heads, key_dim]`
+    pub query: TensorRef<'a>,
+    /// `[batch, keys, heads, key_dim]`
+    pub key: TensorRef<'a>,
+    /// `[batch, keys, heads, value_dim]`
+    pub value: TensorRef<'a>,
+    /// `[batch, keys]`: keys with a zero are not seen; absent means all are.
+    pub mask: Option<TensorRef<'a>>,
+}
+
+/// Gradients of what an [attention](super::Operations::attention) reads, shaped as that; absent where none is wanted.
+pub struct AttentionGradients<'a> {
+    /// Of the queries.
+    pub query: Option<TensorMut<'a>>,
+    /// Of the keys.
+    pub key: Option<TensorMut<'a>>,
+    /// Of the values.
+    pub value: Option<TensorMut<'a>>,
+}
+
 /// A call that needs a workspace, with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Workspace {
@@ -50,6 +92,10 @@ pub enum Workspace {
         /// Columns.
         columns: usize,
     },
+    /// [`Operations::attention`](super::Operations::attention).
+    Attention(AttentionShape),
+    /// [`Operations::attention_gradient`](super::Operations::attention_gradient).
+    AttentionGradient(AttentionShape),
     /// [`Operations::loss`](super::Operations::loss).
     Loss,
     /// [`Operations::sum_of_squares`](super::Operations::sum_of_squares).

@@ -1,6 +1,6 @@
 //! Lengths of calls' tensors, with the geometry that follows from them.
 
-use super::arguments::{MatMul, Orientation, Strides};
+use super::arguments::{AttentionShape, MatMul, Orientation, Strides};
 use super::status::STATUS_LEN;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -153,6 +153,30 @@ pub(crate) fn softmax(
     }
     check_len("keys", &[rows / by, columns], len)?;
     Ok(by)
+}
+
+/// Lengths of an attention's tensors: of queries, keys, values and mask, of y and statistics, and of what else is shaped as one of these.
+pub(crate) fn attention(
+    shape: &AttentionShape,
+    [query, key, value, y, statistics]: [usize; 5],
+    mask: Option<usize>,
+    others: [(&str, Option<usize>); 4],
+) -> Result<()> {
+    let AttentionShape { batch, heads, queries, keys, key_dim, value_dim, .. } = *shape;
+    let sizes =
+        [(heads, "heads"), (queries, "queries"), (keys, "keys"), (key_dim, "key_dim"), (value_dim, "value_dim")];
+    if let Some((_, name)) = sizes.into_iter().find(|(size, _)| *size == 0) {
+        return Err(Error::ZeroSize { name });
+    }
+    check_len("query", &[batch, queries, heads, key_dim], query)?;
+    check_len("key", &[batch, keys, heads, key_dim], key)?;
+    check_len("value", &[batch, keys, heads, value_dim], value)?;
+    check_len("y", &[batch, queries, heads, value_dim], y)?;
+    check_len("statistics", &[batch, queries, heads, 2], statistics)?;
+    mask.map_or(Ok(()), |mask| check_len("mask", &[batch, keys], mask))?;
+    let expected = [y, query, key, value];
+    let mut others = others.into_iter().zip(expected);
+    others.try_for_each(|((name, len), expected)| len.map_or(Ok(()), |len| check_len(name, &[expected], len)))
 }
 
 /// The lengths of what [`super::MaskOrder`] writes; the batch.

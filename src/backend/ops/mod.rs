@@ -18,17 +18,19 @@
 //! | file | what |
 //! |---|---|
 //! | `mod` | [`Operations`] |
+//! | `attention` | attention as products, a softmax and copies, for devices without one of their own |
 //! | `arguments` | sizes of products, strides, masks, steps of optimizers, calls that need a workspace |
 //! | `status` | what calls report of losses, gradients and indices, and where it stands |
 //! | `check` | lengths of calls' tensors |
 
 mod arguments;
+pub(crate) mod attention;
 pub(crate) mod check;
 mod status;
 
 pub use arguments::{
-    AdagradStep, AdamStep, MaskOrder, MatMul, NO_ROW, Orientation, RmsPropStep, SgdStep, SoftmaxMask, Strides,
-    Workspace,
+    AdagradStep, AdamStep, AttentionGradients, AttentionInputs, AttentionShape, MaskOrder, MatMul, NO_ROW, Orientation,
+    RmsPropStep, SgdStep, SoftmaxMask, Strides, Workspace,
 };
 pub(crate) use status::{BAD_GRADIENT, BAD_LOSS, BAD_VALUE, LOSS, TOTAL};
 pub use status::{IndexStatus, LossEntry, Report, STATUS_LEN};
@@ -131,6 +133,16 @@ pub trait Operations: Send + Sync {
     ///
     /// [`Error::Shape`].
     fn scale_add(&self, alpha: f64, x: TensorRef<'_>, beta: f64, y: TensorMut<'_>) -> Result<()>;
+
+    /// `y = a + alpha b`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`].
+    fn sum(&self, a: TensorRef<'_>, alpha: f64, b: TensorRef<'_>, mut y: TensorMut<'_>) -> Result<()> {
+        self.copy(a, y.reborrow())?;
+        self.scale_add(alpha, b, 1.0, y)
+    }
 
     /// `x = alpha x`.
     ///
@@ -291,6 +303,48 @@ pub trait Operations: Send + Sync {
     ///
     /// [`Error::Shape`].
     fn softmax_gradient(&self, columns: usize, y: TensorRef<'_>, dy: TensorRef<'_>, dx: TensorMut<'_>) -> Result<()>;
+
+    /// Attention ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762), section 3.2.1) of heads side by side:
+    /// `y[b, i, h, :] = Σ_j w[b, h, i, j] value[b, j, h, :]`, where `w[b, h, i, :]` is the softmax of
+    /// `alpha query[b, i, h, :] · key[b, j, h, :]` over the keys j that query i sees; `y` `[batch, queries, heads, value_dim]`. A query that sees
+    /// none gets zeros. What stands in a key or value that none sees must be finite. `statistics` `[batch, queries, heads, 2]` is for
+    /// [`attention_gradient`](Self::attention_gradient) on the same device alone.
+    ///
+    /// Here it is products, a softmax and copies, with the weights of all keys in the workspace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`]; [`Error::ZeroSize`] for a size of zero other than the batch.
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        alpha: f64,
+        of: AttentionInputs<'_>,
+        y: TensorMut<'_>,
+        statistics: TensorMut<'_>,
+        workspace: TensorMut<'_>,
+    ) -> Result<()> {
+        attention::forward(self, shape, alpha, of, y, statistics, workspace)
+    }
+
+    /// The gradients of [`attention`](Self::attention), set (`=`), from those of `y`. `y` and `statistics` are what that call wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`]; [`Error::ZeroSize`] for a size of zero other than the batch.
+    fn attention_gradient(
+        &self,
+        shape: AttentionShape,
+        alpha: f64,
+        of: AttentionInputs<'_>,
+        y: TensorRef<'_>,
+        statistics: TensorRef<'_>,
+        dy: TensorRef<'_>,
+        to: AttentionGradients<'_>,
+        workspace: TensorMut<'_>,
+    ) -> Result<()> {
+        attention::backward(self, shape, alpha, of, y, statistics, dy, to, workspace)
+    }
 
     /// `y = (x - mean) / sqrt(variance + epsilon) gamma + beta` by rows; `statistics` `[rows, 2]` gets mean and `1 / sqrt(variance +
     /// epsilon)`.

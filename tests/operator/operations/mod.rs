@@ -1,6 +1,7 @@
 //! The operations of models on every device: each against plain formulas in `f64`, within the rounding errors that its arithmetic may
 //! make; copies exactly. A device enters by one line at the end.
 
+mod attention;
 mod elements;
 mod errors;
 mod losses;
@@ -36,6 +37,7 @@ macro_rules! with_all {
     ($macro:ident!($($given:tt)*)) => {
         $macro! {
             [$($given)*]
+            attention::attentions attention::attentions_of_nan attention::attentions_that_do_not_fit
             elements::activations elements::elementwise elements::scaling elements::strided_copies
             elements::strided_copies_that_do_not_fit
             errors::too_little_workspace errors::wrong_lengths errors::wrong_tensors

@@ -2,9 +2,10 @@
 //! on every instruction set.
 
 use crate::backend::cpu::CpuElement;
-use crate::backend::host_ops::plain::training;
+use crate::backend::host_ops::plain::{self, training};
 use crate::backend::ops::{AdagradStep, AdamStep, RmsPropStep, SgdStep};
 use crate::cell::Activation;
+use crate::rnn::Dropout;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// `y = alpha x + beta y`, or `y = alpha x` where `beta` is absent.
@@ -25,6 +26,23 @@ impl<E: CpuElement> Kernel<E> for ScaleAdd<'_, E> {
             None => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * *x),
             Some(beta) => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * *x + beta * *y),
         }
+    }
+}
+
+/// The plain loops: `y = a + alpha b`.
+pub(super) struct Sum<'a, E> {
+    pub a: &'a [E],
+    pub alpha: f64,
+    pub b: &'a [E],
+    pub y: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for Sum<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        plain::elements::sum(self.a, self.alpha, self.b, self.y);
     }
 }
 
@@ -118,6 +136,27 @@ impl<E: CpuElement> Kernel<E> for ActivationGradient<'_, E> {
             }
             other => all.for_each(|((dx, dy), y)| *dx = *dy * other.derivative(*y, *y)),
         }
+    }
+}
+
+/// The plain loops, for the rows from `first` on.
+pub(super) struct Dropped<'a, E> {
+    pub dropout: &'a Dropout,
+    pub layer: usize,
+    pub batch: usize,
+    pub features: usize,
+    pub first: usize,
+    pub x: &'a [E],
+    pub y: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for Dropped<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let Dropped { dropout, layer, batch, features, first, x, y } = self;
+        plain::elements::dropout(dropout, layer, batch, features, first, x, y);
     }
 }
 

@@ -4,13 +4,17 @@
 //! |---|---|
 //! | `matmul` | products of matrices as they lie, one or many |
 //! | `softmax` | rows of a softmax |
+//! | `attention` | attention by blocks of queries |
+//! | `loss` | the categorical cross-entropy of scores |
 //! | `norms` | sums and normalization by rows and by columns |
 //! | `elements` | activations; optimizers, whose arithmetic is in `host_ops/plain/training.rs` |
 //! | `parts` | rows divided among threads |
 //!
 //! What is not here is the plain loops'. Threads help where the work is worth them; results are the same bits without.
 
+mod attention;
 mod elements;
+mod loss;
 mod matmul;
 mod norms;
 mod parts;
@@ -22,10 +26,11 @@ use super::{CpuBackend, CpuElement};
 use crate::backend::WeightGrad;
 use crate::backend::host_ops::plain::norms::{Moments, NormGradients};
 use crate::backend::host_ops::plain::{self, training};
-use crate::backend::host_ops::{HostOperations, HostSoftmaxMask};
-use crate::backend::ops::{AdagradStep, AdamStep, MatMul, RmsPropStep, SgdStep, Workspace};
+use crate::backend::host_ops::{HostAttention, HostAttentionGradients, HostLoss, HostOperations, HostSoftmaxMask};
+use crate::backend::ops::{AdagradStep, AdamStep, LossEntry, MatMul, RmsPropStep, SgdStep, Workspace};
 use crate::cell::Activation;
 use crate::error::Result;
+use crate::loss::Loss;
 use crate::rnn::Dropout;
 use crate::simd::Isa;
 use matmul::Products;
@@ -59,6 +64,8 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         match call {
             Workspace::MatMul(product) if matmul::is_small(&product) => 0,
             Workspace::MatMul(product) => Products::new(self.isa, &self.threads, product).workspace::<E>(),
+            Workspace::Attention(shape) => attention::workspace::<E>(self.isa, &self.threads, &shape),
+            Workspace::AttentionGradient(shape) => attention::gradient_workspace::<E>(self.isa, &self.threads, &shape),
             _ => 0,
         }
     }
@@ -117,6 +124,17 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         })
     }
 
+    fn copy(&self, x: &[E], y: &mut [E]) -> Result<()> {
+        self.by_rows(x.len(), STREAM, (Read(x, 1), Write(y, 1)), |_, (x, y)| y.0.copy_from_slice(x.0))
+    }
+
+    fn sum(&self, a: &[E], alpha: f64, b: &[E], y: &mut [E]) -> Result<()> {
+        let parts = (Read(a, 1), Read(b, 1), Write(y, 1));
+        self.by_rows(a.len(), STREAM, parts, |_, (a, b, y)| {
+            self.isa.run(elements::Sum { a: a.0, alpha, b: b.0, y: y.0 });
+        })
+    }
+
     fn scale(&self, alpha: f64, x: &mut [E]) -> Result<()> {
         self.by_rows(x.len(), STREAM, Write(x, 1), |_, x| plain::elements::scale(alpha, x.0))
     }
@@ -165,6 +183,28 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         self.by_rows(y.len() / columns, STREAM * columns as f64, parts, |_, (y, dy, dx)| {
             self.isa.run(softmax::GradientRows { columns, y: y.0, dy: dy.0, dx: dx.0 });
         })
+    }
+
+    fn attention(
+        &self,
+        of: HostAttention<'_, E>,
+        y: &mut [E],
+        statistics: &mut [E],
+        workspace: &mut [E],
+    ) -> Result<()> {
+        attention::attention(self.isa, &self.threads, of, y, statistics, workspace)
+    }
+
+    fn attention_gradient(
+        &self,
+        of: HostAttention<'_, E>,
+        y: &[E],
+        statistics: &[E],
+        dy: &[E],
+        to: HostAttentionGradients<'_, E>,
+        workspace: &mut [E],
+    ) -> Result<()> {
+        attention::attention_gradient(self.isa, &self.threads, of, y, statistics, dy, to, workspace)
     }
 
     fn layer_norm(
@@ -277,9 +317,22 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
         y: &mut [E],
     ) -> Result<()> {
         let parts = (Read(x, features), Write(y, features));
-        self.by_rows(x.len() / features, FUNCTION * features as f64, parts, |first, (x, y)| {
-            plain::elements::dropout(dropout, layer, batch, features, first, x.0, y.0);
+        self.by_rows(x.len() / features, SOME_PASSES * features as f64, parts, |first, (x, y)| {
+            self.isa.run(elements::Dropped { dropout, layer, batch, features, first, x: x.0, y: y.0 });
         })
+    }
+
+    fn loss(&self, of: HostLoss<'_, E>, entry: LossEntry, status: &mut [f64]) -> Result<()> {
+        match of.loss {
+            Loss::CategoricalCrossentropy { from_logits: true }
+            | Loss::SparseCategoricalCrossentropy { from_logits: true } => {
+                training::check_loss(&of)?;
+                let value = loss::categorical(self.isa, &self.threads, of)?;
+                training::note_loss(value, entry, status);
+                Ok(())
+            }
+            _ => training::loss(of, entry, status),
+        }
     }
 
     fn adam(&self, step: AdamStep, parameters: &mut [E], gradients: &[E], m: &mut [E], v: &mut [E]) -> Result<()> {

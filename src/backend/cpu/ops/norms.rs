@@ -7,10 +7,13 @@ use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuElement;
 use crate::backend::host_ops::plain::norms::Moments;
 use crate::dtype::Scalar;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, load_part, store_part};
 
 /// Rows whose sums are taken at once.
 const ROWS: usize = 8;
+
+/// Vectors of columns whose sums are taken at once.
+const VECTORS: usize = 4;
 
 /// Columns whose sums are taken at once.
 const COLUMNS: usize = 32;
@@ -69,10 +72,36 @@ impl<E: CpuElement> Kernel<E> for SumColumns<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd<E>>(self, _: S) {
+    fn run<S: Simd<E>>(self, s: S) {
         let SumColumns { alpha, columns, first, x, y } = self;
-        for x in x.chunks_exact(columns) {
-            y.iter_mut().zip(&x[first..]).for_each(|(y, x)| *y += alpha * *x);
+        let alpha = s.splat(alpha);
+        // Sums stay in registers.
+        let (mut at, end) = (0, y.len());
+        while at < end {
+            let n = S::LANES.min(end - at);
+            if end - at >= VECTORS * S::LANES {
+                let mut sums = [alpha; VECTORS];
+                for v in 0..VECTORS {
+                    sums[v] = s.load(&y[at + v * S::LANES..]);
+                }
+                for x in x.chunks_exact(columns) {
+                    let x = &x[first + at..][..VECTORS * S::LANES];
+                    for v in 0..VECTORS {
+                        sums[v] = s.add(sums[v], s.mul(alpha, s.load(&x[v * S::LANES..])));
+                    }
+                }
+                for v in 0..VECTORS {
+                    s.store(&mut y[at + v * S::LANES..], sums[v]);
+                }
+                at += VECTORS * S::LANES;
+                continue;
+            }
+            let mut sum = load_part(s, y, at, n);
+            for x in x.chunks_exact(columns) {
+                sum = s.add(sum, s.mul(alpha, load_part(s, x, first + at, n)));
+            }
+            store_part(s, y, at, n, sum);
+            at += n;
         }
     }
 }

@@ -13,7 +13,7 @@ const PARTS: usize = 16;
 
 /// One number from the elements of a row, in an order that only their number decides.
 #[inline(always)]
-fn fold<E: Scalar>(values: &[E], start: E, with: impl Fn(E, E) -> E) -> E {
+pub(super) fn fold<E: Scalar>(values: &[E], start: E, with: impl Fn(E, E) -> E) -> E {
     let mut parts = [start; PARTS];
     let chunks = values.chunks_exact(PARTS);
     let tail = chunks.remainder();

@@ -17,7 +17,7 @@ use super::device::Device;
 use crate::backend::WeightGrad;
 use crate::backend::ops::{
     AdagradStep, AdamStep, IndexStatus, LossEntry, MaskOrder, MatMul, Operations, RmsPropStep, SgdStep, SoftmaxMask,
-    Strides, Workspace, check,
+    Strides, Workspace, attention, check,
 };
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::cell::Activation;
@@ -43,6 +43,8 @@ impl<E: Element, D: Device> Operations for CudaBackend<E, D> {
             Workspace::MatMul(product) => matmul::workspace(self, &product),
             Workspace::SumAxis(sizes) => rows::sum_workspace::<E>(sizes),
             Workspace::Normalization { rows, columns } => norm::workspace::<E>(rows, columns),
+            Workspace::Attention(shape) => attention::workspace(self, &shape),
+            Workspace::AttentionGradient(shape) => attention::gradient_workspace(self, &shape),
             Workspace::Loss => loss::workspace::<E>(),
             Workspace::SumOfSquares => optimizer::sum_of_squares_workspace::<E>(),
         }

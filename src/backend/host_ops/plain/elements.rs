@@ -16,6 +16,13 @@ pub(crate) fn scale_add<E: Scalar>(alpha: f64, x: &[E], beta: f64, y: &mut [E]) 
     }
 }
 
+/// See [`Operations::sum`](crate::backend::Operations::sum).
+#[inline(always)]
+pub(crate) fn sum<E: Scalar>(a: &[E], alpha: f64, b: &[E], y: &mut [E]) {
+    let alpha = E::of(alpha);
+    y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = *a + alpha * *b);
+}
+
 /// See [`Operations::scale`](crate::backend::Operations::scale).
 pub(crate) fn scale<E: Scalar>(alpha: f64, x: &mut [E]) {
     let alpha = E::of(alpha);
@@ -92,6 +99,7 @@ pub(crate) fn activation_gradient<E: Scalar>(activation: Activation, dy: &[E], v
 }
 
 /// See [`Operations::dropout`](crate::backend::Operations::dropout); the rows from `first` on.
+#[inline(always)]
 pub(crate) fn dropout<E: Scalar>(
     dropout: &Dropout,
     layer: usize,

@@ -2,6 +2,7 @@
 //!
 //! Lengths have been checked. One file a subject.
 
+pub(crate) mod attention;
 pub(crate) mod elements;
 pub(crate) mod norms;
 pub(crate) mod rows;

@@ -21,22 +21,30 @@ fn check_classes<E: Scalar>(columns: usize, targets: &[E]) -> Result<()> {
 
 /// See [`Operations::loss`](crate::backend::Operations::loss).
 pub(crate) fn loss<E: Scalar>(of: HostLoss<'_, E>, entry: LossEntry, status: &mut [f64]) -> Result<()> {
+    check_loss(&of)?;
     let HostLoss { loss, columns, targets, predictions, weights, gradient } = of;
-    if loss.is_sparse() {
-        check_classes(columns, targets)?;
-    }
     let value = match (weights, gradient) {
         (None, Some(gradient)) => loss.gradient(columns, targets, predictions, gradient),
         (None, None) => loss.value(columns, targets, predictions),
         (Some(weights), gradient) => loss.weighted(columns, targets, predictions, weights, gradient),
     };
+    note_loss(value, entry, status);
+    Ok(())
+}
+
+/// Checks the targets where they are numbers of classes.
+pub(crate) fn check_loss<E: Scalar>(of: &HostLoss<'_, E>) -> Result<()> {
+    if of.loss.is_sparse() { check_classes(of.columns, of.targets) } else { Ok(()) }
+}
+
+/// Puts a loss into the status.
+pub(crate) fn note_loss(value: f64, entry: LossEntry, status: &mut [f64]) {
     status[LOSS] = value;
     status[TOTAL] += value * entry.weight;
     if !value.is_finite() && status[BAD_LOSS] == 0.0 {
         status[BAD_LOSS] = f64::from(entry.code);
         status[BAD_VALUE] = value;
     }
-    Ok(())
 }
 
 /// Zero for denormal numbers: moments of a converged model decay into them, where arithmetic is many times slower.
