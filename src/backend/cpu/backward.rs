@@ -1,10 +1,14 @@
 //! Backward: the time loop from the last step to the first, then the products over all steps.
 
+mod single;
+
+pub(super) use single::scratch as single_scratch;
+
 use super::Call;
 use super::cells::{BackwardRow, Options, Part, reads_h};
-use super::gemm::Start;
 use super::gemm::gemv::Operand;
-use super::geometry::{Parts, Space, take};
+use super::gemm::{Panels, Start};
+use super::geometry::{Parts, Recurrent, Space, take};
 use super::products::{RowsProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, output_of};
@@ -15,7 +19,8 @@ use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::checkpoints::Carried;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
-use crate::rnn::{LayerWeights, PaddedOutput};
+use crate::rnn::{LayerWeights, PaddedOutput, RnnShape};
+use single::SingleSequence;
 
 /// Workspace of the time loop of a layer and direction.
 struct Workspace<'a, E> {
@@ -430,6 +435,9 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
     }
 
     fn run(mut self) {
+        if let (2.., Some((part, weights))) = (self.shared.call.sizes.unit_workers, self.shared.recurrent.panels()) {
+            return self.run_single(part, weights);
+        }
         let sequences = self.shared.sequences;
         let steps = sequences.shape.seq_len;
         for (t, rows) in sequences.steps(!self.shared.reverse, 0..steps, self.first..self.first + self.rows) {
@@ -441,6 +449,30 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
 }
 
 impl<E: CpuElement> BackwardLoop<'_, E> {
+    /// The loop of a single sequence, divided by units.
+    fn run_single(self, part: Recurrent, weights: Panels<'_, E>) {
+        let BackwardLoop { shared, gates, dh, dc, du, dh0, dc0, scratch, .. } = self;
+        let call = shared.call;
+        let (hidden, others) = (call.geometry.hidden, call.geometry.others);
+        let one_step = RnnShape { seq_len: 1, batch: 1 };
+        let width = 2 * call.isa.lanes::<E>();
+        let work = SingleSequence {
+            shared,
+            weights,
+            part,
+            panels: 0..hidden.div_ceil(width),
+            width,
+            gates: gates.units(hidden),
+            dh: Steps::inner(dh, one_step, hidden).units(hidden),
+            dc: Steps::if_any(dc, one_step, others).map(|view| view.units(hidden)),
+            dh0: Steps::inner(dh0, one_step, hidden).units(hidden),
+            dc0: Steps::if_any(dc0, one_step, others).map(|view| view.units(hidden)),
+            scratch,
+        };
+        let blocks = call.geometry.gate_width / hidden;
+        call.threads.workers(call.sizes.unit_workers).in_lockstep(work, du, (blocks, hidden));
+    }
+
     fn add_output_gradient(&mut self, t: usize, rows: usize) {
         let Shared { call, sequences, given, .. } = self.shared;
         let width = call.geometry.output;
@@ -602,6 +634,7 @@ impl<E: CpuElement> Divide for Cells<'_, '_, E> {
             BackwardRow {
                 options,
                 part,
+                units: 0..hidden,
                 gates: &mut gates[row * width..][..width],
                 kept: inputs.map_or(&[], |rows| rows.row(sequences, t, position)),
                 h_prev,

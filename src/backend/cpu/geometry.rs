@@ -1,10 +1,9 @@
 //! Sizes: of the cell's operands, of the reserve and of the workspace. Everything follows from the plan alone, so that a
 //! reserve can be read by a backend with another number of threads or other vectors.
 
-use super::forward::single_scratch;
-use super::gemm;
 use super::threads::Threads;
 use super::unit_groups::{GroupSizes, ROWS_AT_ONCE};
+use super::{backward, forward, gemm};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
@@ -377,7 +376,7 @@ impl Geometry {
             .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden))
             .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
         let by_units = groups.filter(|_| self.unit_workers::<E>(isa, threads) > 1);
-        let scratch = scratch.max(by_units.map_or(0, |groups| single_scratch(self, &groups.sizes)));
+        let scratch = scratch.max(by_units.map_or(0, |groups| forward::single_scratch(self, &groups.sizes)));
         Space {
             index: self.index_len::<E>(),
             sets: self.sets(threads),
@@ -416,6 +415,8 @@ impl Geometry {
             self.batch,
             self.gate_rows.max(self.hidden),
         ));
+        let by_units = self.unit_workers::<E>(isa, threads) > 1;
+        let scratch = scratch.max(if by_units { backward::single_scratch(self) } else { 0 });
         Space {
             index: self.index_len::<E>(),
             sets: self.sets(threads),
@@ -426,7 +427,14 @@ impl Geometry {
             projection: if self.projected { gemm::panels_len::<E>(isa, self.output, self.hidden) } else { 0 },
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
-            hidden_state: if self.projected || self.has_second_product() { self.batch * self.hidden } else { 0 },
+            hidden_state: if by_units {
+                // Two rows of gates that threads exchange.
+                2 * self.gate_width
+            } else if self.projected || self.has_second_product() {
+                self.batch * self.hidden
+            } else {
+                0
+            },
             initial_state: self.batch * (self.output + self.others),
             outputs: self.rows() * self.widest_input * if self.deep { 2 } else { 1 },
             workers: self.workers(threads).max(self.sets(threads)),

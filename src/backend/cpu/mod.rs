@@ -132,7 +132,7 @@ impl<E: CpuElement> CpuBackend<E> {
             return format!("{}; both directions at once, each on 1 thread", sizes.isa.name());
         }
         let steps = match batch {
-            1 => sizes.row_workers,
+            1 => sizes.row_workers.max(sizes.unit_workers),
             _ if sizes.geometry.on_tiles => sizes.cell_workers,
             _ => sizes.geometry.step_workers(&self.threads).min(sizes.workers),
         };

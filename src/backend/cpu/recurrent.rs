@@ -28,6 +28,16 @@ enum Storage<'a, E> {
     Diagonal(&'a [E]),
 }
 
+impl<'a, E: CpuElement> RecurrentWeights<'a, E> {
+    /// Those of one head, where they are packed.
+    pub(super) fn panels(&self) -> Option<(Recurrent, Panels<'a, E>)> {
+        match self.storage {
+            Storage::Full(Operand::Packed(panels)) => Some((self.part, panels)),
+            _ => None,
+        }
+    }
+}
+
 impl<E: CpuElement> Call<'_, E> {
     /// Prepares rows of `weight_hh` for [`multiply_state`](Self::multiply_state).
     pub(super) fn pack_state<'o>(

@@ -372,6 +372,8 @@ pub(crate) struct Sums<'a, E> {
 pub(crate) struct BackwardRow<'a, E> {
     pub(crate) options: Options<'a, E>,
     pub(crate) part: Part,
+    /// The units to compute.
+    pub(crate) units: Range<usize>,
     /// Gates, becoming their gradients.
     pub(crate) gates: &'a mut [E],
     /// Pre-activations, or empty where they are not kept.
@@ -549,15 +551,15 @@ impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<Backwar
     #[inline(always)]
     fn run<S: Simd<E>>(self, s: S) {
         let With(row, _, functions) = self;
-        let BackwardRow { options, part, gates, kept, h_prev, c, c_prev, dh, dc, candidate, dq } = row;
+        let BackwardRow { options, part, units, gates, kept, h_prev, c, c_prev, dh, dc, candidate, dq } = row;
         let unit_functions = Unit { functions, options: &options };
         let (hidden, count, others) = (options.hidden, C::GATES, C::STATES);
         let peephole = if F::PLAIN { &[][..] } else { options.peephole };
         let keep = (C::NEEDS_INPUTS || !F::PLAIN) && !kept.is_empty();
         let apart = C::SPLIT && options.candidate == CandidateTerm::Apart;
         let zero = s.splat(E::zero());
-        for j in (0..hidden).step_by(S::LANES) {
-            let n = S::LANES.min(hidden - j);
+        for j in units.clone().step_by(S::LANES) {
+            let n = S::LANES.min(units.end - j);
             let at = |gate: usize| column(C::KIND, gate, hidden) + j;
             let gate = load_all(s, gates, count, at, n);
             let mut unit = Backward {
