@@ -9,7 +9,7 @@ pub(super) use single::scratch as single_scratch;
 use super::Call;
 use super::cells::{self, ForwardRows, Options, Part, Sums};
 use super::gemm::gemv::Operand;
-use super::gemm::{Start, Written};
+use super::gemm::{self, Start, Written};
 use super::geometry::{Parts, Space, take};
 use super::packed::{Operands, Rooms, Step};
 use super::products::{RowsProduct, share_scratch};
@@ -264,6 +264,13 @@ impl<E: CpuElement> Call<'_, E> {
             match panels {
                 None if takes_inputs => {}
                 None => self.read_gates(place.1, sequences, rows, input, bias, &mut *gates, base),
+                Some(panels) if rows.len() == 1 => {
+                    // Nothing but columns to divide.
+                    let row = |index: usize| input.at(sequences, sequences.valid_row(index));
+                    let at = |index: usize| (sequences.valid_row(index) - base) * g.gate_width;
+                    let workers = self.threads.workers(self.sizes.row_workers);
+                    gemm::multiply(isa, rows, row, panels, gates, at, Start::Bias(bias), &mut *scratch, workers);
+                }
                 Some(panels) => {
                     let product = RowsProduct {
                         isa,

@@ -14,6 +14,9 @@ use crate::simd::Isa;
 /// Weights that a thread reads in about two microseconds: handing over a step's work, and the way of its state from cache to cache, cost one.
 const ROW_WEIGHTS: usize = 55_000;
 
+/// Recurrent weights that are worth all threads even for a single step: they come from the last cache, which takes many times as long as multiplying with them.
+const LARGE_WEIGHTS: usize = 1 << 19;
+
 /// Weights that a thread reads in a third of a microsecond, what threads take to exchange a row: fewer, and a single sequence is not divided by units.
 const UNIT_WEIGHTS: usize = if cfg!(test) { 1 << 10 } else { 20_000 };
 
@@ -275,8 +278,9 @@ impl Geometry {
         if self.on_tiles {
             return threads.worth(self.operations().1 / self.seq_len.max(1) as f64);
         }
-        let parts = self.recurrent().rows * self.output / ROW_WEIGHTS;
-        if self.batch == 1 && self.heads == 1 { parts.clamp(1, self.workers(threads)) } else { 1 }
+        let weights = self.recurrent().rows * self.output;
+        let most = if weights >= LARGE_WEIGHTS { threads.count() } else { self.workers(threads) };
+        if self.batch == 1 && self.heads == 1 { (weights / ROW_WEIGHTS).clamp(1, most) } else { 1 }
     }
 
     /// Threads that divide the forward time loop of a single sequence by units: as many as have enough of the weights to read in a step, if there are steps enough to
@@ -398,7 +402,7 @@ impl Geometry {
             // In inference of the layers below others, by turns. Training keeps them.
             outputs: self.outputs_len() * if inference { (self.layers - 1).min(2) } else { 0 },
             chunk_outputs: self.chunk::<E>(threads) * self.batch * self.output,
-            workers: self.workers(threads).max(self.sets(threads)),
+            workers: self.workers(threads).max(self.sets(threads)).max(self.row_workers(threads)),
             scratch,
             ..Space::default()
         }
@@ -437,7 +441,7 @@ impl Geometry {
             },
             initial_state: self.batch * (self.output + self.others),
             outputs: self.rows() * self.widest_input * if self.deep { 2 } else { 1 },
-            workers: self.workers(threads).max(self.sets(threads)),
+            workers: self.workers(threads).max(self.sets(threads)).max(self.row_workers(threads)),
             scratch,
             ..Space::default()
         }
