@@ -14,10 +14,10 @@ import sys
 LINE = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*?)(?:\s+#.*)?$")
 SYMBOL = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 TARGET = re.compile(r"^([0-9a-f]+) <")
-STACK = re.compile(r"\(%rsp[,)]")
+STACK = re.compile(r"\(%rsp\)")  # where an index is added, the loop walks over an array
 VECTOR = re.compile(r"%[xyz]mm")
 FEWEST = 4  # multiply-adds of a loop that is looked at,
-PRODUCT = 0.33  # and their part of its instructions: the others are loops of cells, of which those with unusual functions must call or jump
+PRODUCT = 0.36  # and their part of its instructions: the others are loops of cells and of exponentials, whose constants fill the registers
 
 
 def functions(program):
