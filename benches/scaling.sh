@@ -23,6 +23,7 @@ sweep() {
     --csv "$results/$name.csv" --markdown "$results/$name.md" --plots "$results/$name"
   # Of the points of a sweep these say nothing that the curves do not.
   rm -f "$results/$name"/roofline-*.svg "$results/$name"/ratio-*.svg
+  [ "$name" != threads ] || rm -f "$results/$name"/us-per-step-by-{batch,hidden-size}-*.svg
 }
 
 lengths=10,30,100,300,1000,3000,10000,30000,100000
