@@ -189,4 +189,23 @@ pub fn attentions_that_do_not_fit(device: &Device) {
     zero(AttentionShape { value_dim: 0, ..fits });
     let none = AttentionShape { batch: 0, ..fits };
     run(none, [0; 6]).unwrap();
+    // Sizes that no memory holds have a workspace that is refused, also where there is no sample.
+    for size in [usize::MAX, usize::MAX / 2] {
+        let shapes = [
+            AttentionShape { keys: size, ..none },
+            AttentionShape { queries: size, ..none },
+            AttentionShape { key_dim: size, ..none },
+            AttentionShape { value_dim: size, ..none },
+        ];
+        for shape in shapes {
+            for space in [Workspace::Attention(shape), Workspace::AttentionGradient(shape)] {
+                device.workspace(space);
+            }
+            let result = run(shape, [0; 6]);
+            assert!(
+                matches!(result, Ok(()) | Err(Error::Shape { .. } | Error::SizeOverflow { .. })),
+                "{shape:?}: {result:?}"
+            );
+        }
+    }
 }

@@ -45,12 +45,17 @@ fn backward_workers(threads: &Threads, shape: &AttentionShape) -> usize {
 
 /// Scratch of a thread: a block of queries, and of the weights of all keys.
 fn forward_scratch<E: CpuElement>(isa: Isa, shape: &AttentionShape) -> usize {
-    2 * isa.lanes::<E>() * (shape.key_dim + shape.keys)
+    scratch::<E>(isa, [shape.key_dim, shape.keys, 0, 0])
 }
 
 /// Scratch of a thread: a block of queries and of the gradients of their mixtures, of the weights of all keys and of the gradients of their scores.
 fn backward_scratch<E: CpuElement>(isa: Isa, shape: &AttentionShape) -> usize {
-    2 * isa.lanes::<E>() * (shape.key_dim + shape.value_dim + 2 * shape.keys)
+    scratch::<E>(isa, [shape.key_dim, shape.value_dim, shape.keys, shape.keys])
+}
+
+/// Rows of two vectors of queries. Saturating: sizes beyond memory are refused, not computed.
+fn scratch<E: CpuElement>(isa: Isa, rows: [usize; 4]) -> usize {
+    rows.into_iter().fold(0, usize::saturating_add).saturating_mul(2 * isa.lanes::<E>())
 }
 
 /// Scratch of [`attention`].
