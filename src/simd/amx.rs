@@ -24,11 +24,12 @@ pub(crate) const OPERAND: usize = 3 * TILE;
 /// Elements of storage of a tile.
 const TILE: usize = SIDE * DEPTH / 2;
 
-/// Whether an operand's numbers are given along the sum or across it, and whether it is the left or the right one.
+/// Which operand of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operand {
-    /// The left one, or the right one.
+    /// Its rows are the product's.
     Left,
+    /// Its columns are the product's.
     Right,
 }
 

@@ -37,7 +37,12 @@ const LEAST: usize = 64;
 
 /// Whether products with `k` rows in the right operand run on the unit.
 pub(crate) fn serves<E: CpuElement>(isa: Isa, k: usize) -> bool {
-    isa.has_tiles() && E::DTYPE == DType::F32 && k >= LEAST
+    tiles::<E>(isa, k).is_some()
+}
+
+/// The unit, for such products.
+pub(crate) fn tiles<E: CpuElement>(isa: Isa, k: usize) -> Option<Tiles> {
+    isa.tiles().filter(|_| E::DTYPE == DType::F32 && k >= LEAST)
 }
 
 /// Elements of a panel.
@@ -53,14 +58,13 @@ pub(super) fn multiply_scratch(m: usize, k: usize) -> usize {
 
 /// Packs the panels `panels` of a `[k, n]` operand whose *column* `j` is `column(j)`, `k` elements, or absent for zeros.
 pub(super) fn pack_columns<'s, E: CpuElement>(
-    isa: Isa,
+    tiles: Tiles,
     k: usize,
     n: usize,
     panels: Range<usize>,
     column: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
-    let Some(tiles) = isa.tiles() else { return };
     for (panel, out) in panels.zip(out.chunks_exact_mut(panel_len(k))) {
         for half in 0..2 {
             let first = panel * WIDTH + half * SIDE;
@@ -78,14 +82,13 @@ pub(super) fn pack_columns<'s, E: CpuElement>(
 
 /// Packs the panels `panels` of a `[k, n]` operand whose *row* `kk` is `row(kk)`, at least `n` elements, or absent for zeros.
 pub(super) fn pack_rows<'s, E: CpuElement>(
-    isa: Isa,
+    tiles: Tiles,
     k: usize,
     n: usize,
     panels: Range<usize>,
     row: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
-    let Some(tiles) = isa.tiles() else { return };
     let len = panel_len(k);
     for depth in 0..k.div_ceil(OPERAND_DEPTH) {
         let first = depth * OPERAND_DEPTH;
@@ -106,7 +109,7 @@ pub(super) fn pack_rows<'s, E: CpuElement>(
 /// `c = start + a b` for the rows `rows` of `a`. Row `i` of `a` is `row(i)`; row `i` of `c` starts at `offset(i)`.
 #[allow(clippy::too_many_arguments)] // as in `product`
 pub(super) fn multiply<'s, E: CpuElement>(
-    isa: Isa,
+    (isa, tiles): (Isa, Tiles),
     rows: Range<usize>,
     row: impl Fn(usize) -> &'s [E] + Sync,
     b: Panels<'_, E>,
@@ -115,7 +118,6 @@ pub(super) fn multiply<'s, E: CpuElement>(
     start: Start<'_, E>,
     scratch: &mut [E],
 ) {
-    let Some(tiles) = isa.tiles() else { return };
     let panels = b.n.div_ceil(WIDTH);
     for first in rows.clone().step_by(ROWS) {
         let count = ROWS.min(rows.end - first);
@@ -130,7 +132,7 @@ pub(super) fn multiply<'s, E: CpuElement>(
 /// as long as the arithmetic. `c` has one step, and the rows and columns of the product.
 #[allow(clippy::too_many_arguments)] // as in `product`
 pub(crate) fn multiply_step<'s, E: CpuElement>(
-    isa: Isa,
+    (isa, tiles): (Isa, Tiles),
     rows: usize,
     row: impl Fn(usize) -> &'s [E] + Sync,
     b: Panels<'_, E>,
@@ -139,20 +141,19 @@ pub(crate) fn multiply_step<'s, E: CpuElement>(
     scratch: &mut [E],
     workers: Workers<'_>,
 ) {
-    let Some(tiles) = isa.tiles() else { return };
     for first in (0..rows).step_by(STEP_ROWS) {
         let count = STEP_ROWS.min(rows - first);
         for part in parts(b, STEP_DEPTH, start) {
             let a = split(tiles, count, |i| row(first + i), &part, scratch, workers);
             let panels = 0..b.n.div_ceil(WIDTH);
-            workers.divide(Columns { isa, a, first, count, part, panels, c: c.reborrow() });
+            workers.divide(Columns { unit: (isa, tiles), a, first, count, part, panels, c: c.reborrow() });
         }
     }
 }
 
 /// Some panels' columns of a product.
 struct Columns<'a, E> {
-    isa: Isa,
+    unit: (Isa, Tiles),
     /// Rows as [`split`] leaves them.
     a: &'a [f32],
     first: usize,
@@ -165,17 +166,16 @@ struct Columns<'a, E> {
 
 impl<E: CpuElement> Divide for Columns<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let Columns { isa, a, first, count, part, panels, c } = self;
+        let Columns { unit, a, first, count, part, panels, c } = self;
         let middle = panels.start + share(panels.len(), left, of);
         let columns = |panel: usize| (panel * WIDTH).min(part.b.n);
         let (c_left, c_right) = c.split_features(columns(middle) - columns(panels.start));
-        let some = |panels, c| Columns { isa, a, first, count, part, panels, c };
+        let some = |panels, c| Columns { unit, a, first, count, part, panels, c };
         (some(panels.start..middle, c_left), some(middle..panels.end, c_right))
     }
 
     fn run(self) {
-        let Columns { isa, a, first, count, part, panels, mut c } = self;
-        let Some(tiles) = isa.tiles() else { return };
+        let Columns { unit: (isa, tiles), a, first, count, part, panels, mut c } = self;
         part.multiply(isa, tiles, a, count, panels, OneStep { c: c.reborrow(), first });
     }
 }
@@ -357,7 +357,7 @@ pub(super) fn multiply_transposed_scratch(n: usize, k: usize) -> usize {
 /// `[m, n]`; the columns of `a` are those from `first` on.
 #[allow(clippy::too_many_arguments)] // as in `product`
 pub(super) fn multiply_transposed<'s, E: CpuElement>(
-    isa: Isa,
+    (isa, tiles): (Isa, Tiles),
     (m, n, k): (usize, usize, usize),
     first: usize,
     a_row: impl Fn(usize) -> &'s [E],
@@ -366,7 +366,6 @@ pub(super) fn multiply_transposed<'s, E: CpuElement>(
     start: Start<'_, E>,
     scratch: &mut [E],
 ) {
-    let Some(tiles) = isa.tiles() else { return };
     for k0 in (0..k).step_by(TRANSPOSED_DEPTH) {
         let depth = TRANSPOSED_DEPTH.min(k - k0);
         let operands = depth.div_ceil(OPERAND_DEPTH);
@@ -376,7 +375,7 @@ pub(super) fn multiply_transposed<'s, E: CpuElement>(
             let panels = columns.div_ceil(WIDTH);
             let (b_packed, a_packed) = scratch.split_at_mut(panels * panel_len(depth));
             let b_part = |kk: usize| b_row(k0 + kk).map(|row| &row[n0..n0 + columns]);
-            pack_rows(isa, depth, columns, 0..panels, b_part, b_packed);
+            pack_rows(tiles, depth, columns, 0..panels, b_part, b_packed);
             let b = Panels::new(&*b_packed, depth, columns);
             let part_of_b = Part { b, first: 0, depth, start };
             let a_packed = &mut floats_mut(a_packed)[..TRANSPOSED_ROWS / SIDE * operands * OPERAND];

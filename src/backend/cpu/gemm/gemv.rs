@@ -63,24 +63,15 @@ impl<E: CpuElement> Call<'_, E> {
     ) {
         let offset = |i: usize| i * width + column;
         match b {
-            Operand::Packed(b) if amx::serves::<E>(self.isa, b.k) => {
-                let c = Steps::inner(c, RnnShape { seq_len: 1, batch: rows }, width).split_features(column).1;
-                let c = c.split_features(b.n).0;
-                let workers = self.threads.workers(self.sizes.row_workers);
-                amx::multiply_step(self.isa, rows, row, b.at_step(self.turn(t)), c, start, scratch, workers);
-            }
             Operand::Packed(b) => {
-                product::multiply(
-                    self.isa,
-                    0..rows,
-                    row,
-                    b.at_step(self.turn(t)),
-                    c,
-                    offset,
-                    start,
-                    scratch,
-                    self.threads.workers(self.sizes.row_workers),
-                );
+                let b = b.at_step(self.turn(t));
+                let workers = self.threads.workers(self.sizes.row_workers);
+                if let Some(tiles) = amx::tiles::<E>(self.isa, b.k) {
+                    let c = Steps::inner(c, RnnShape { seq_len: 1, batch: rows }, width).split_features(column).1;
+                    let c = c.split_features(b.n).0;
+                    return amx::multiply_step((self.isa, tiles), rows, row, b, c, start, scratch, workers);
+                }
+                product::multiply(self.isa, 0..rows, row, b, c, offset, start, scratch, workers);
             }
             Operand::ByRows { data, n } => {
                 for i in 0..rows {

@@ -56,8 +56,8 @@ pub(crate) fn pack_columns<'s, E: CpuElement>(
     column: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
-    if amx::serves::<E>(isa, k) {
-        return amx::pack_columns(isa, k, n, panels, column, out);
+    if let Some(tiles) = amx::tiles::<E>(isa, k) {
+        return amx::pack_columns(tiles, k, n, panels, column, out);
     }
     isa.run(PackColumns { k, n, panels, column, out });
 }
@@ -138,8 +138,8 @@ pub(crate) fn pack_rows<'s, E: CpuElement>(
     row: impl Fn(usize) -> Option<&'s [E]>,
     out: &mut [E],
 ) {
-    if amx::serves::<E>(isa, k) {
-        return amx::pack_rows(isa, k, n, panels, row, out);
+    if let Some(tiles) = amx::tiles::<E>(isa, k) {
+        return amx::pack_rows(tiles, k, n, panels, row, out);
     }
     isa.run(PackRows { k, n, panels, row: &row, out });
 }

@@ -35,8 +35,8 @@ pub(crate) fn multiply<'s, E: CpuElement>(
     scratch: &mut [E],
     row_workers: Workers<'_>,
 ) {
-    if amx::serves::<E>(isa, b.k) {
-        return amx::multiply(isa, rows, row, b, c, offset, start, scratch);
+    if let Some(tiles) = amx::tiles::<E>(isa, b.k) {
+        return amx::multiply((isa, tiles), rows, row, b, c, offset, start, scratch);
     }
     let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();

@@ -39,9 +39,9 @@ pub(crate) fn multiply_transposed<'s, E: CpuElement>(
     start: Start<'_, E>,
     scratch: &mut [E],
 ) {
-    if amx::serves::<E>(isa, n) {
+    if let Some(tiles) = amx::tiles::<E>(isa, n) {
         debug_assert!(alpha == E::one(), "the matrix unit is not asked for scaled products");
-        return amx::multiply_transposed(isa, (m, n, k), first, a_row, b_row, c, start, scratch);
+        return amx::multiply_transposed((isa, tiles), (m, n, k), first, a_row, b_row, c, start, scratch);
     }
     // Panels for vectors, however many rows they have.
     let isa = isa.without_tiles();
