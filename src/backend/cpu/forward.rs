@@ -467,8 +467,10 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     }
 
     fn run(mut self) {
-        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, self.shared.step) {
-            return self.run_single(weights);
+        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, self.shared.step)
+            && let Some(gates) = self.gates.take()
+        {
+            return self.run_single(weights, gates);
         }
         let (sequences, width) = (self.shared.sequences, self.shared.call.geometry.output);
         for (t, rows) in sequences.steps(self.shared.reverse, self.steps.clone(), self.first..self.first + self.rows) {
@@ -483,9 +485,8 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
 
 impl<E: CpuElement> ForwardLoop<'_, '_, E> {
     /// The loop of a single sequence, divided by units.
-    fn run_single(self, weights: UnitGroups<'_, E>) {
-        let ForwardLoop { shared, steps, gates, cells, inputs, out, out_first, h, c, u, training, scratch, .. } = self;
-        let Some(gates) = gates else { return };
+    fn run_single(self, weights: UnitGroups<'_, E>, gates: Steps<'_, E>) {
+        let ForwardLoop { shared, steps, cells, inputs, out, out_first, h, c, u, training, scratch, .. } = self;
         let call = shared.call;
         let (hidden, others) = (call.geometry.hidden, call.geometry.others);
         let (start, rest) = u.split_at_mut(hidden + others);

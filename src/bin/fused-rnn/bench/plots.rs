@@ -147,7 +147,7 @@ fn fixed(rest: &Point, column: &str) -> String {
     parts.join(", ")
 }
 
-fn threads(count: usize) -> String {
+pub fn threads(count: usize) -> String {
     if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
 }
 

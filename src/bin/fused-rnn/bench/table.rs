@@ -1,5 +1,6 @@
 //! Records for people: a table on the terminal, the same as Markdown, and how peers compare over all points.
 
+use super::plots::threads;
 use super::point::{PASSES, Point};
 use super::record::{Compared, Ours, Record, Theirs};
 
@@ -109,6 +110,8 @@ fn label(point: &Point) -> String {
     }
     if point.backend_name() != "cpu" {
         label += &format!(", {}", point.backend_name());
+    } else if point.used_threads() != std::thread::available_parallelism().map_or(1, usize::from) {
+        label += &format!(", {}", threads(point.used_threads()));
     }
     label
 }
