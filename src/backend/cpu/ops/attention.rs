@@ -31,7 +31,7 @@ const EXPONENTIAL: f64 = 40.0;
 fn workers(threads: &Threads, shape: &AttentionShape, products: f64, parts: usize) -> usize {
     let AttentionShape { batch, heads, queries, keys, key_dim, value_dim, .. } = *shape;
     let pairs = batch as f64 * heads as f64 * queries as f64 * keys as f64;
-    threads.worth(pairs * (products * (key_dim + value_dim) as f64 + EXPONENTIAL)).min(parts.max(1))
+    threads.worth(pairs * (products * (key_dim as f64 + value_dim as f64) + EXPONENTIAL)).min(parts.max(1))
 }
 
 fn forward_workers(threads: &Threads, shape: &AttentionShape) -> usize {
