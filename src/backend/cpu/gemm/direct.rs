@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::DEPTH;
+use super::pack::Panels;
 use super::tile::{Start, finish};
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Kernel, Simd};
@@ -78,25 +79,18 @@ impl<E: CpuElement> Kernel<E> for DirectSums<'_, E> {
                     }
                     let k = product.rows[block.start].len();
                     let weights = &product.weights[(panel - product.first) * k * width..][..k * width];
-                    let mut tile = Tile { rows: &product.rows[block.clone()], first: 0, b: &[], sums, stride, start };
-                    for b in weights.chunks(DEPTH * width) {
-                        tile.b = b;
-                        match block.len() {
-                            1 => tile.of_rows::<S, 1>(s),
-                            2 => tile.of_rows::<S, 2>(s),
-                            3 => tile.of_rows::<S, 3>(s),
-                            4 => tile.of_rows::<S, 4>(s),
-                            5 => tile.of_rows::<S, 5>(s),
-                            6 => tile.of_rows::<S, 6>(s),
-                            7 => tile.of_rows::<S, 7>(s),
-                            8 => tile.of_rows::<S, 8>(s),
-                            9 => tile.of_rows::<S, 9>(s),
-                            10 => tile.of_rows::<S, 10>(s),
-                            _ => tile.of_rows::<S, TILE_ROWS>(s),
-                        }
-                        tile.first += DEPTH;
-                        tile.start = Start::Add;
-                    }
+                    let at = |row: usize| row * stride;
+                    let mut tile = Tile {
+                        rows: &product.rows[block.clone()],
+                        first: 0,
+                        b: &[],
+                        c: sums,
+                        at,
+                        columns: width,
+                        column: 0,
+                        start,
+                    };
+                    tile.of_panel(s, weights);
                     start = Start::Add;
                 }
             }
@@ -113,25 +107,86 @@ fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).map(move |block| first(block)..first(block + 1))
 }
 
+/// Rows times panels, where panels are few.
+pub(super) struct DirectRows<'a, 'c, E> {
+    pub(super) rows: &'a [&'a [E]],
+    pub(super) b: Panels<'a, E>,
+    pub(super) c: &'c mut [E],
+    /// Where each row of `c` begins.
+    pub(super) offsets: &'a [usize],
+    pub(super) start: Start<'a, E>,
+}
+
+impl<E: CpuElement> Kernel<E> for DirectRows<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, s: S) {
+        let DirectRows { rows, b, c, offsets, start } = self;
+        let width = 2 * S::LANES;
+        for block in blocks(rows.len(), TILE_ROWS.min(S::ROWS)) {
+            for panel in b.order(b.n.div_ceil(width)) {
+                let column = panel * width;
+                let columns = width.min(b.n - column);
+                let (rows, offsets) = (&rows[block.clone()], &offsets[block.clone()]);
+                for &offset in offsets {
+                    s.prefetch(&c[offset + column]);
+                    s.prefetch(&c[offset + column + columns - 1]);
+                }
+                let at = |row: usize| offsets[row] + column;
+                let mut tile = Tile { rows, first: 0, b: &[], c: &mut *c, at, columns, column, start };
+                tile.of_panel(s, &b.data[panel * b.k * width..][..b.k * width]);
+            }
+        }
+    }
+}
+
 /// Some rows times a part of a panel.
-struct Tile<'a, 's, E> {
+struct Tile<'a, 'c, E, F> {
     rows: &'a [&'a [E]],
     /// The first element of each row.
     first: usize,
     /// `[k, 2 * LANES]`
     b: &'a [E],
-    sums: &'s mut [E],
-    stride: usize,
+    c: &'c mut [E],
+    /// Where the sums of a row go.
+    at: F,
+    /// Sums of a row that are wanted, and the column of the product that the first is.
+    columns: usize,
+    column: usize,
     start: Start<'a, E>,
 }
 
-impl<E: CpuElement> Tile<'_, '_, E> {
+impl<'a, E: CpuElement, F: Fn(usize) -> usize> Tile<'a, '_, E, F> {
+    /// The sums of a panel.
+    #[inline(always)]
+    fn of_panel<S: Simd<E>>(&mut self, s: S, panel: &'a [E]) {
+        for b in panel.chunks(DEPTH * 2 * S::LANES) {
+            self.b = b;
+            match self.rows.len() {
+                1 => self.of_rows::<S, 1>(s),
+                2 => self.of_rows::<S, 2>(s),
+                3 => self.of_rows::<S, 3>(s),
+                4 => self.of_rows::<S, 4>(s),
+                5 => self.of_rows::<S, 5>(s),
+                6 => self.of_rows::<S, 6>(s),
+                7 => self.of_rows::<S, 7>(s),
+                8 => self.of_rows::<S, 8>(s),
+                9 => self.of_rows::<S, 9>(s),
+                10 => self.of_rows::<S, 10>(s),
+                _ => self.of_rows::<S, TILE_ROWS>(s),
+            }
+            self.first += DEPTH;
+            self.start = Start::Add;
+        }
+    }
+
     #[inline(always)]
     fn of_rows<S: Simd<E>, const ROWS: usize>(&mut self, s: S) {
         if ROWS > S::ROWS {
             return; // never called, and not worth compiling
         }
-        let Tile { rows, first, b, sums: out, stride, start } = self;
+        let Tile { rows, first, b, c, at, columns, column, start } = self;
         let width = 2 * S::LANES;
         let depth = b.len() / width;
         let mut a: [&[E]; ROWS] = [&[]; ROWS];
@@ -150,7 +205,7 @@ impl<E: CpuElement> Tile<'_, '_, E> {
             }
         }
         for r in 0..ROWS {
-            finish(s, &mut out[r * *stride..][..width], 0, *start, &sums[r]);
+            finish(s, &mut c[at(r)..][..*columns], *column, *start, &sums[r]);
         }
     }
 }

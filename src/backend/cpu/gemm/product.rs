@@ -3,12 +3,16 @@
 use std::ops::Range;
 
 use super::blocks::{BLOCK_ROWS, Block, Blocks};
+use super::direct::DirectRows;
 use super::pack::Panels;
 use super::tile::{Start, Tile, finish, tile};
 use super::{DEPTH, amx};
 use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::threads::{Divide, Workers, share};
 use crate::simd::{Isa, Kernel, Simd};
+
+/// Panels for which rows are read where they lie: packing them would take a good part of the time of the product.
+const FEW_PANELS: usize = 8;
 
 /// Elements of scratch that [`multiply`] needs for `m` rows and `k` products.
 pub(crate) fn multiply_scratch<E: CpuElement>(isa: Isa, m: usize, k: usize) -> usize {
@@ -54,6 +58,15 @@ pub(crate) fn multiply<'s, E: CpuElement>(
         let mut offsets = [0; BLOCK_ROWS];
         for i in 0..count {
             offsets[i] = offset(first + i);
+        }
+        if panels <= FEW_PANELS {
+            let none: &[E] = &[];
+            let mut rows = [none; BLOCK_ROWS];
+            for i in 0..count {
+                rows[i] = row(first + i);
+            }
+            isa.run(DirectRows { rows: &rows[..count], b, c: &mut *c, offsets: &offsets[..count], start });
+            continue;
         }
         for k0 in (0..b.k).step_by(DEPTH) {
             let k = DEPTH.min(b.k - k0);
