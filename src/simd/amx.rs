@@ -78,8 +78,8 @@ impl Tiles {
         }
     }
 
-    /// The same, with each slice across the sum: up to 16 numbers of as many rows, or columns, then zeros.
-    pub(crate) fn split_across(self, operand: Operand, from: &[&[f32]; DEPTH], to: &mut [f32]) {
+    /// The same, with each slice across the sum: up to 16 numbers of as many rows, or columns, then zeros. Gives the sum of the slices.
+    pub(crate) fn split_across(self, operand: Operand, from: &[&[f32]; DEPTH], to: &mut [f32]) -> [f32; SIDE] {
         let to = &mut to[..OPERAND];
         // SAFETY: as above.
         unsafe { machine::split_across(operand == Operand::Left, from, to) }
@@ -274,15 +274,20 @@ mod machine {
     ///
     /// [`is_available`]; `to` has three tiles.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn split_across(transposed: bool, from: &[&[f32]; DEPTH], to: &mut [f32]) {
+    pub(super) unsafe fn split_across(transposed: bool, from: &[&[f32]; DEPTH], to: &mut [f32]) -> [f32; SIDE] {
         let mut rows = [[_mm512_setzero_si512(); SIDE]; 3];
+        let mut sum = _mm512_setzero_ps();
         for row in 0..SIDE {
-            let (first, second) = (terms(load(from[2 * row], 0)), terms(load(from[2 * row + 1], 0)));
+            let (first, second) = (load(from[2 * row], 0), load(from[2 * row + 1], 0));
+            sum = _mm512_add_ps(_mm512_add_ps(sum, first), second);
+            let (first, second) = (terms(first), terms(second));
             for term in 0..3 {
                 rows[term][row] = pair(first[term], second[term]);
             }
         }
         store(transposed, &rows, to);
+        // SAFETY: both are 512 bits.
+        unsafe { std::mem::transmute(sum) }
     }
 
     #[inline]

@@ -49,9 +49,12 @@ const GROUP_BYTES: usize = 40 << 10;
 const INPUT_WEIGHTS: usize = if cfg!(test) { 1 << 11 } else { 1 << 17 };
 
 /// Sequences, and elements of the recurrent weights, from which on products run on the matrix unit: below, splitting numbers into terms takes as long as it
-/// saves.
+/// saves. For their gradients, which are products over all steps, sequences do not count, and all of a layer's weights do.
 const TILE_BATCH: usize = 16;
 const TILE_WEIGHTS: usize = if cfg!(test) { 1 << 12 } else { 3 << 16 };
+
+/// Valid and padded steps of all sequences from which on the gradients do.
+const TILE_ROWS: usize = if cfg!(test) { 4 } else { 64 };
 
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +90,8 @@ pub(crate) struct Geometry {
     pub(crate) deep: bool,
     /// Whether the products run on the matrix unit, which is the same for any number of steps and threads.
     pub(crate) on_tiles: bool,
+    /// Whether the products do that the gradients of weights are.
+    pub(crate) weights_on_tiles: bool,
 }
 
 /// A forward step by groups of units.
@@ -106,6 +111,34 @@ pub(crate) struct Recurrent {
     pub(crate) rows: usize,
     /// First column of a row of gates.
     pub(crate) column: usize,
+}
+
+/// Columns of the gates' gradients, of which those of some rows of the weights are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GradientRun {
+    /// First column.
+    pub(crate) column: usize,
+    pub(crate) rows: usize,
+    /// First row of `weight_ih`, if any.
+    pub(crate) input_row: Option<usize>,
+    /// First row of `weight_hh`, if any,
+    pub(crate) state_row: Option<usize>,
+    /// which multiply `q` rather than the state.
+    pub(crate) of_q: bool,
+}
+
+impl GradientRun {
+    /// `rows` of these from `first` on.
+    pub(crate) fn part(self, first: usize, rows: usize) -> Self {
+        let row = |row: Option<usize>| row.map(|row| row + first);
+        GradientRun {
+            column: self.column + first,
+            rows,
+            input_row: row(self.input_row),
+            state_row: row(self.state_row),
+            ..self
+        }
+    }
 }
 
 impl Geometry {
@@ -148,6 +181,10 @@ impl Geometry {
                 && d.heads == 1
                 && plan.shape.batch >= TILE_BATCH
                 && gate_rows.saturating_mul(d.output_size()) >= TILE_WEIGHTS,
+            weights_on_tiles: d.heads == 1
+                && plan.shape.seq_len.saturating_mul(plan.shape.batch) >= TILE_ROWS
+                && gate_rows.saturating_mul(d.output_size().saturating_add(if of_gates { 0 } else { d.input_size }))
+                    >= TILE_WEIGHTS,
         }
     }
 
@@ -185,19 +222,6 @@ impl Geometry {
         }
     }
 
-    /// Runs of rows of `weight_ih`, and the columns of the gates where their gradients begin.
-    pub(crate) fn input_runs(&self) -> impl Iterator<Item = Recurrent> + use<> {
-        let (hidden, rows) = (self.hidden, self.gate_rows);
-        let runs = match self.candidate {
-            CandidateTerm::Summed => [Recurrent { row: 0, rows, column: 0 }, Recurrent { row: 0, rows: 0, column: 0 }],
-            _ => [
-                Recurrent { row: 0, rows: rows - hidden, column: hidden },
-                Recurrent { row: rows - hidden, rows: hidden, column: 0 },
-            ],
-        };
-        runs.into_iter().filter(|run| run.rows > 0)
-    }
-
     /// The product with `h_prev`; where the candidate has one of its own, that of the other gates.
     pub(crate) fn recurrent(&self) -> Recurrent {
         match self.candidate {
@@ -211,6 +235,26 @@ impl Geometry {
     pub(crate) fn candidate(&self) -> Option<Recurrent> {
         let row = self.gate_rows - self.hidden;
         self.has_second_product().then_some(Recurrent { row, rows: self.hidden, column: 0 })
+    }
+
+    /// The columns of the gates' gradients, cut where other rows of the weights begin.
+    pub(crate) fn gradient_runs(&self) -> impl Iterator<Item = GradientRun> + use<> {
+        let (hidden, rows) = (self.hidden, self.gate_rows);
+        let others = rows - hidden;
+        let run = |column, rows, input_row, state_row| GradientRun { column, rows, input_row, state_row, of_q: false };
+        let all = run(0, rows, Some(0), Some(0));
+        let before = run(hidden, others, Some(0), Some(0));
+        let runs = match self.candidate {
+            CandidateTerm::Summed => [Some(all), None, None],
+            CandidateTerm::Apart => {
+                [Some(run(0, hidden, Some(others), None)), Some(before), Some(run(rows, hidden, None, Some(others)))]
+            }
+            CandidateTerm::Second => {
+                let candidate = GradientRun { of_q: true, ..run(0, hidden, Some(others), Some(others)) };
+                [Some(candidate), Some(before), None]
+            }
+        };
+        runs.into_iter().flatten().filter(|run| run.rows > 0)
     }
 
     /// Elements kept for one layer and direction.
@@ -448,16 +492,22 @@ impl Geometry {
     }
 
     fn weights_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
-        // Of every width: narrow ones are not always those that need less.
-        let scratch = [self.input, self.widest_input, self.hidden, self.output]
-            .map(|columns| gemm::multiply_transposed_scratch::<E>(isa, self.gate_rows, columns, self.rows()))
-            .into_iter()
-            .fold(0, usize::max);
+        // Of all products: narrow ones are not always those that need less.
+        let state = self.head_size();
+        let states = [&[][..], &[state], &[state, state], &[self.hidden]];
+        let inputs = [0, self.input, self.widest_input];
+        let scratch = |input: usize, states: &[usize]| {
+            let mut columns = [input, 0, 0];
+            columns[1..][..states.len()].copy_from_slice(states);
+            gemm::multiply_transposed_scratch::<E>(isa, self.gate_rows, &columns, self.rows())
+        };
+        let products = inputs.into_iter().flat_map(|input| states.map(|states| scratch(input, states)));
+        let scratch = products.fold(0, usize::max);
         Space {
             index: self.index_len::<E>(),
             workers: self.workers(threads),
-            // Beside the product's own, two rows for the bias.
-            scratch: scratch + 2 * self.gate_rows,
+            // Beside the product's own, a row for the biases, and two for the weights of a single feature.
+            scratch: scratch + (self.gate_width + 2 * self.gate_rows).next_multiple_of(16),
             ..Space::default()
         }
     }
@@ -483,6 +533,8 @@ pub(crate) struct Sizes {
     pub(crate) groups: Option<StepGroups>,
     /// What its products and cells run on.
     pub(crate) isa: Isa,
+    /// What the products run on that the gradients of weights are.
+    pub(crate) weights_isa: Isa,
     dtype: DType,
     backend_isa: Isa,
     threads: usize,
@@ -495,7 +547,8 @@ impl Sizes {
         let isa = if geometry.on_tiles { isa } else { isa.without_tiles() };
         let forward = geometry.forward_space::<E>(plan.mode, isa, threads);
         let backward = geometry.backward_space::<E>(isa, threads);
-        let weights = geometry.weights_space::<E>(isa, threads);
+        let weights_isa = if geometry.weights_on_tiles { backend_isa } else { isa };
+        let weights = geometry.weights_space::<E>(weights_isa, threads);
         let temp = match plan.mode {
             ForwardMode::Inference => TempSpace { workspace: forward.total(), reserve: 0 },
             ForwardMode::Training => TempSpace {
@@ -517,6 +570,7 @@ impl Sizes {
             chunk: geometry.chunk::<E>(threads),
             groups: geometry.groups::<E>(isa, threads),
             isa,
+            weights_isa,
             dtype: E::DTYPE,
             backend_isa,
             threads: threads.count(),

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::Call;
 use super::backward::add;
-use super::gemm::{self, Start};
-use super::geometry::{Parts, Recurrent};
+use super::gemm::{self, Columns, Right, Start};
+use super::geometry::{GradientRun, Parts};
 use super::products::share_scratch;
 use super::recurrent::AddProduct;
 use super::saved::{Kept, Saved, input_of, output_of};
@@ -13,7 +13,6 @@ use super::sequences::{Rows, Sequences};
 use super::threads::{Divide, share};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardWeightsArgs, HostBackend, WeightGrad};
-use crate::rnn::CandidateTerm;
 use crate::simd::Isa;
 
 impl<E: CpuElement> Call<'_, E> {
@@ -92,70 +91,51 @@ impl<E: CpuElement> Call<'_, E> {
                 }
                 let k = sequences.valid_rows();
                 let workers = self.threads.workers(self.sizes.workers);
-                let isa = self.isa;
-                // Both biases have the same gradient, save where a gate acts on one of them.
-                let same_bias = g.candidate != CandidateTerm::Apart;
-                for run in g.input_runs().flat_map(|run| self.used_runs(run)) {
-                    let rows = run.row..run.row + run.rows;
-                    // Where the input is gates, only biases are left.
-                    let n = if g.of_gates { 0 } else { g.layer_input(layer) };
-                    let product = WeightsProduct {
-                        isa,
-                        sequences,
-                        rows: run.rows,
+                let isa = self.sizes.weights_isa;
+                // Where the input is gates, only biases are left; blocks of heads follow below.
+                let input_columns = if g.of_gates { 0 } else { g.layer_input(layer) };
+                let state_columns = if g.heads > 1 { 0 } else { g.output };
+                let mut runs = [None; RUNS];
+                let used = g.gradient_runs().flat_map(|run| self.used_parts(run));
+                runs.iter_mut().zip(used).for_each(|(run, used)| *run = Some(used));
+                let (of_input, of_state) = (|run: GradientRun| run.input_row, |run: GradientRun| run.state_row);
+                let input = rows_of(gradient.input_hidden, input_columns, runs, of_input);
+                let input_bias = rows_of(gradient.input_bias, 1, runs, of_input);
+                let state = rows_of(gradient.hidden_hidden, state_columns, runs, of_state);
+                let state_bias = rows_of(gradient.hidden_bias, 1, runs, of_state);
+                let mut products = [const { None }; RUNS];
+                let of_runs = runs.into_iter().zip(input).zip(state).zip(input_bias.into_iter().zip(state_bias));
+                for (product, (((run, input), state), (input_bias, state_bias))) in products.iter_mut().zip(of_runs) {
+                    *product = run.map(|run| WeightRows {
                         column: run.column,
-                        a: gates,
-                        b: &input_row,
-                        k,
-                        n,
-                        c: &mut gradient.input_hidden[rows.start * n..rows.end * n],
-                        biases: [
-                            part(gradient.input_bias, &rows),
-                            if same_bias { part(gradient.hidden_bias, &rows) } else { &mut [] },
-                        ],
-                        start,
-                        scratch: &mut *scratch,
-                    };
-                    workers.divide(product);
+                        rows: run.rows,
+                        c: if run.of_q { [input, &mut [], state] } else { [input, state, &mut []] },
+                        biases: [input_bias, state_bias],
+                    });
                 }
-                let n = g.head_size();
-                let second = g.candidate();
-                for run in [Some(g.recurrent()), second].into_iter().flatten().flat_map(|run| self.used_runs(run)) {
-                    let rows = run.row..run.row + run.rows;
-                    let of_q = second.is_some_and(|second| second.row == run.row);
-                    let b: &RowOf<'_, E> = if of_q { &q } else { &previous_output };
-                    let product = WeightsProduct {
-                        isa,
-                        sequences,
-                        rows: run.rows,
-                        column: run.column,
-                        a: gates,
-                        b,
-                        k,
-                        n: if g.heads > 1 { 0 } else { n },
-                        c: &mut [],
-                        biases: [if same_bias { &mut [] } else { part(gradient.hidden_bias, &rows) }, &mut []],
-                        start,
-                        scratch: &mut *scratch,
-                    };
-                    let c = &mut gradient.hidden_hidden[rows.start * n..rows.end * n];
-                    if g.heads == 1 {
-                        workers.divide(WeightsProduct { c, ..product });
-                        continue;
-                    }
-                    // The bias alone, then the blocks.
-                    workers.divide(product);
+                let b: [(usize, &RowOf<'_, E>); 3] = [
+                    (input_columns, &input_row),
+                    (state_columns, &previous_output),
+                    (if g.candidate().is_some() { state_columns } else { 0 }, &q),
+                ];
+                let (a, rows) = (gates, products);
+                workers.divide(WeightsProduct { isa, sequences, a, k, b, rows, start, scratch: &mut *scratch });
+                let runs = g.gradient_runs().filter(|run| g.heads > 1 && run.state_row.is_some());
+                for run in runs.flat_map(|run| self.used_parts(run)) {
+                    let Some(row) = run.state_row else { continue };
+                    let size = g.head_size();
+                    let b: &RowOf<'_, E> = if run.of_q { &q } else { &previous_output };
                     let product = BlocksProduct {
                         isa,
                         sequences,
-                        blocks: 0..run.rows / n,
+                        blocks: 0..run.rows / size,
                         heads: g.heads,
-                        size: n,
+                        size,
                         column: run.column,
                         a: gates,
                         b,
                         k,
-                        c,
+                        c: &mut gradient.hidden_hidden[row * size..(row + run.rows) * size],
                         start,
                         scratch: &mut *scratch,
                     };
@@ -163,20 +143,12 @@ impl<E: CpuElement> Call<'_, E> {
                 }
                 if g.projected {
                     let unprojected = Rows::inner(&*saved.unprojected, hidden);
-                    let product = WeightsProduct {
-                        isa,
-                        sequences,
-                        rows: g.output,
-                        column: 0,
-                        a: Rows::inner(&*saved.projected_gradient, g.output),
-                        b: &|index: usize| Some(unprojected.at(sequences, sequences.valid_row(index))),
-                        k,
-                        n: hidden,
-                        c: &mut *gradient.projection,
-                        biases: [&mut [], &mut []],
-                        start,
-                        scratch: &mut *scratch,
-                    };
+                    let b: &RowOf<'_, E> = &|index: usize| Some(unprojected.at(sequences, sequences.valid_row(index)));
+                    let (rows, biases) = (g.output, [&mut [] as &mut [E], &mut []]);
+                    let rows = WeightRows { column: 0, rows, c: [&mut *gradient.projection], biases };
+                    let a = Rows::inner(&*saved.projected_gradient, g.output);
+                    let (b, rows) = ([(hidden, b)], [Some(rows), None, None]);
+                    let product = WeightsProduct { isa, sequences, a, k, b, rows, start, scratch: &mut *scratch };
                     workers.divide(product);
                 }
                 if d.peepholes {
@@ -212,21 +184,35 @@ impl<E: CpuElement> Call<'_, E> {
 
 impl<E: CpuElement> Call<'_, E> {
     /// The run without the rows of a forget gate that is derived from the input gate.
-    fn used_runs(&self, run: Recurrent) -> impl Iterator<Item = Recurrent> + use<E> {
+    fn used_parts(&self, run: GradientRun) -> impl Iterator<Item = GradientRun> + use<E> {
         let hidden = self.geometry.hidden;
-        let runs = match self.plan.descriptor.coupled_input_forget {
-            true => {
-                [Recurrent { rows: hidden, ..run }, Recurrent { row: 2 * hidden, rows: 2 * hidden, column: 2 * hidden }]
-            }
-            false => [run, Recurrent { rows: 0, ..run }],
+        let parts = match self.plan.descriptor.coupled_input_forget {
+            true => [Some(run.part(0, hidden)), Some(run.part(2 * hidden, 2 * hidden))],
+            false => [Some(run), None],
         };
-        runs.into_iter().filter(|run| run.rows > 0)
+        parts.into_iter().flatten()
     }
 }
 
-/// Some rows of a bias, or none where there is no bias.
-fn part<'a, E>(bias: &'a mut [E], rows: &Range<usize>) -> &'a mut [E] {
-    if bias.is_empty() { bias } else { &mut bias[rows.clone()] }
+/// Elements that are certainly a multiple of a cache line.
+const LINE: usize = 16;
+
+/// Runs of columns of the gates' gradients, at most.
+const RUNS: usize = 3;
+
+/// The rows of each run in a tensor with `n` columns, or none where it has none.
+fn rows_of<E>(
+    tensor: &mut [E],
+    n: usize,
+    runs: [Option<GradientRun>; RUNS],
+    first: impl Fn(GradientRun) -> Option<usize>,
+) -> [&mut [E]; RUNS] {
+    if tensor.is_empty() || n == 0 {
+        return Default::default();
+    }
+    let rows = |run: GradientRun| first(run).map(|first| first * n..(first + run.rows) * n);
+    let ranges = runs.map(|run| run.and_then(rows).unwrap_or(0..0));
+    tensor.get_disjoint_mut(ranges).expect("no row belongs to two runs")
 }
 
 /// `out += a * b`
@@ -239,75 +225,121 @@ fn add_product<E: CpuElement>(out: &mut [E], a: &[E], b: &[E]) {
 /// A row of a right operand, absent for zeros.
 type RowOf<'a, E> = dyn Fn(usize) -> Option<&'a [E]> + Sync + 'a;
 
-/// `c = start + a^T b` over all valid steps, and the sum of `a` over them, by rows of `c`.
-struct WeightsProduct<'a, 'w, E> {
+/// Rows of weights, whose gates' gradients stand in `a` from `column` on.
+struct WeightRows<'w, E, const N: usize> {
+    column: usize,
+    rows: usize,
+    /// Their gradient for each right operand, or empty.
+    c: [&'w mut [E]; N],
+    /// Gradients of biases, each `[rows]` or empty.
+    biases: [&'w mut [E]; 2],
+}
+
+impl<E, const N: usize> WeightRows<'_, E, N> {
+    /// About what a row costs: products, and packing it.
+    fn cost(&self) -> usize {
+        self.c.iter().map(|c| c.len() / self.rows.max(1)).sum::<usize>() + 16
+    }
+
+    /// The first rows, and the others.
+    fn split(self, rows: usize) -> (Self, Self) {
+        let WeightRows { column, rows: all, c, biases } = self;
+        let c = unzip(c.map(|c| {
+            let n = c.len() / all.max(1);
+            c.split_at_mut(rows * n)
+        }));
+        let biases = unzip(biases.map(|bias| bias.split_at_mut(if bias.is_empty() { 0 } else { rows })));
+        (
+            WeightRows { column, rows, c: c.0, biases: biases.0 },
+            WeightRows { column: column + rows, rows: all - rows, c: c.1, biases: biases.1 },
+        )
+    }
+}
+
+/// The first of each pair, and the second.
+fn unzip<A, B: Default, const N: usize>(pairs: [(A, B); N]) -> ([A; N], [B; N]) {
+    let mut second = std::array::from_fn(|_| B::default());
+    let mut at = 0;
+    let first = pairs.map(|(a, b)| {
+        second[at] = b;
+        at += 1;
+        a
+    });
+    (first, second)
+}
+
+/// `c = start + a^T b` over all valid steps for each right operand, and the sum of `a` over them, by rows of `c`.
+struct WeightsProduct<'a, 'w, E, const N: usize> {
     isa: Isa,
     sequences: &'a Sequences<'a>,
-    /// Rows of `c`, whose gradients stand in `a` from `column` on.
-    rows: usize,
-    column: usize,
     a: Rows<'a, E>,
-    b: &'w RowOf<'a, E>,
     k: usize,
-    /// Columns of `c`; without any, only biases are wanted.
-    n: usize,
-    c: &'w mut [E],
-    /// Biases with this gradient, each `[rows]` or empty.
-    biases: [&'w mut [E]; 2],
+    /// Columns and rows of the right operands.
+    b: [(usize, &'w RowOf<'a, E>); N],
+    rows: [Option<WeightRows<'w, E, N>>; RUNS],
     start: Start<'a, E>,
     scratch: &'w mut [E],
 }
 
-impl<E: CpuElement> Divide for WeightsProduct<'_, '_, E> {
+impl<E: CpuElement, const N: usize> Divide for WeightsProduct<'_, '_, E, N> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
-        let middle = share(rows, left, of);
-        let (c_left, c_right) = c.split_at_mut(middle * n);
-        let [one, two] = biases.map(|bias| {
-            let at = if bias.is_empty() { 0 } else { middle };
-            bias.split_at_mut(at)
-        });
-        let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
-        let part = |rows, column, c, biases, scratch| WeightsProduct {
-            isa,
-            sequences,
-            rows,
-            column,
-            a,
-            b,
-            k,
-            n,
-            c,
-            biases,
-            start,
-            scratch,
-        };
-        (
-            part(middle, column, c_left, [one.0, two.0], scratch_left),
-            part(rows - middle, column + middle, c_right, [one.1, two.1], scratch_right),
-        )
+        let WeightsProduct { isa, sequences, a, k, b, rows, start, scratch } = self;
+        let all = rows.iter().flatten().map(|some| some.rows * some.cost()).sum();
+        let mut wanted = share(all, left, of);
+        let (rows, others) = unzip(rows.map(|some| {
+            let Some(some) = some else { return (None, None) };
+            let (cost, rows) = (some.cost(), some.rows);
+            let mut first = wanted / cost;
+            if rows >= 32 * LINE {
+                // Whole cache lines of each gradient, where that does not leave one thread with less.
+                first = first.next_multiple_of(LINE);
+            }
+            let (first, second) = some.split(first.min(rows));
+            wanted = wanted.saturating_sub(rows * cost);
+            (Some(first), Some(second))
+        }));
+        let scratch = share_scratch(scratch, left, of);
+        let part = |rows, scratch| WeightsProduct { isa, sequences, a, k, b, rows, start, scratch };
+        (part(rows, scratch.0), part(others, scratch.1))
     }
 
     fn run(self) {
-        let WeightsProduct { isa, sequences, rows, column, a, b, k, n, c, biases, start, scratch } = self;
+        let WeightsProduct { isa, sequences, a, k, b, mut rows, start, scratch } = self;
         let a_row = |index: usize| a.at(sequences, sequences.valid_row(index));
-        let a_part = |index: usize| &a_row(index)[column..column + rows];
-        if n == 1 {
+        let mut totals = &mut [][..];
+        let mut scratch = scratch;
+        if rows.iter().flatten().any(|some| !some.biases.iter().all(|bias| bias.is_empty())) {
+            let all: usize = rows.iter().flatten().map(|some| some.rows).sum();
+            // What follows stays at a cache line.
+            (totals, scratch) = scratch.split_at_mut(all.next_multiple_of(LINE));
+        }
+        for some in rows.iter_mut().flatten() {
             // One feature: a row of sums rather than a column of tiles.
-            let weight = |index: usize| b(index).map_or(E::zero(), |row| row[0]);
-            let (total, block) = scratch.split_at_mut(rows);
-            gemm::sum_rows(isa, k, a_part, weight, total, &mut block[..rows]);
-            begin(c, total, start);
-        } else if n > 1 {
-            gemm::multiply_transposed(isa, (rows, n, k), column, E::one(), a_row, b, c, start, scratch);
+            for ((_, b), c) in b.iter().zip(&mut some.c).filter(|((n, _), c)| *n == 1 && !c.is_empty()) {
+                let weight = |index: usize| b(index).map_or(E::zero(), |row| row[0]);
+                let a_part = |index: usize| &a_row(index)[some.column..some.column + some.rows];
+                let (total, block) = scratch[..2 * some.rows].split_at_mut(some.rows);
+                gemm::sum_rows(isa, k, a_part, weight, total, block);
+                begin(c, total, start);
+            }
         }
-        if biases.iter().all(|bias| bias.is_empty()) {
-            return;
-        }
-        let (total, block) = scratch.split_at_mut(rows);
-        gemm::sum_rows(isa, k, a_part, |_| E::one(), total, &mut block[..rows]);
-        for bias in biases {
-            begin(bias, &total[..bias.len()], start);
+        let rights = b.map(|(n, row)| Right { n: if n == 1 { 0 } else { n }, row });
+        let mut rest = &mut *totals;
+        let mut columns = rows.each_mut().map(|some| {
+            let Some(some) = some else {
+                return Columns { first: 0, count: 0, c: std::array::from_fn(|_| Default::default()), sums: &mut [] };
+            };
+            let len = if rest.is_empty() { 0 } else { some.rows };
+            let sums = rest.split_off_mut(..len).unwrap_or_default();
+            Columns { first: some.column, count: some.rows, c: some.c.each_mut().map(|c| &mut **c), sums }
+        });
+        gemm::multiply_transposed(isa, k, E::one(), a_row, rights, &mut columns, start, scratch);
+        let mut rest = &*totals;
+        for some in rows.into_iter().flatten() {
+            let total = rest.split_off(..if rest.is_empty() { 0 } else { some.rows }).unwrap_or_default();
+            for bias in some.biases {
+                begin(bias, &total[..bias.len()], start);
+            }
         }
     }
 }
@@ -362,17 +394,9 @@ impl<E: CpuElement> Divide for BlocksProduct<'_, '_, E> {
                 let head = block % heads * size;
                 let b_row = |index: usize| b(index).map(|row| &row[head..head + size]);
                 let column = column + block * size;
-                gemm::multiply_transposed(
-                    isa,
-                    (size, size, k),
-                    column,
-                    E::one(),
-                    a_row,
-                    b_row,
-                    c,
-                    start,
-                    &mut *scratch,
-                );
+                let right = [Right { n: size, row: &b_row }];
+                let columns = &mut [Columns { first: column, count: size, c: [c], sums: &mut [] }];
+                gemm::multiply_transposed(isa, k, E::one(), a_row, right, columns, start, &mut *scratch);
             }
             return;
         }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::pack::Panels;
 use super::tile::{Start, finish};
+use super::transposed::{Columns, Right, blocks_of, portions};
 use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::steps::Steps;
 use crate::backend::cpu::threads::{Divide, Workers, share};
@@ -25,11 +26,11 @@ const STEP_DEPTH: usize = 1024;
 const STEP_ROWS: usize = 128;
 
 /// Columns of a panel.
-const WIDTH: usize = 2 * SIDE;
+pub(super) const WIDTH: usize = 2 * SIDE;
 
 /// The same of a product over many rows, the gradient of weights: see [`multiply_transposed`]. Its columns, and its rows, that are split at once.
 const TRANSPOSED_DEPTH: usize = 256;
-const TRANSPOSED_COLUMNS: usize = 512;
+const TRANSPOSED_COLUMNS: usize = 1024;
 const TRANSPOSED_ROWS: usize = 128;
 
 /// Rows of a right operand from which on the unit is faster than vectors.
@@ -146,13 +147,13 @@ pub(crate) fn multiply_step<'s, E: CpuElement>(
         for part in parts(b, STEP_DEPTH, start) {
             let a = split(tiles, count, |i| row(first + i), &part, scratch, workers);
             let panels = 0..b.n.div_ceil(WIDTH);
-            workers.divide(Columns { unit: (isa, tiles), a, first, count, part, panels, c: c.reborrow() });
+            workers.divide(PanelsOfStep { unit: (isa, tiles), a, first, count, part, panels, c: c.reborrow() });
         }
     }
 }
 
 /// Some panels' columns of a product.
-struct Columns<'a, E> {
+struct PanelsOfStep<'a, E> {
     unit: (Isa, Tiles),
     /// Rows as [`split`] leaves them.
     a: &'a [f32],
@@ -164,18 +165,18 @@ struct Columns<'a, E> {
     c: Steps<'a, E>,
 }
 
-impl<E: CpuElement> Divide for Columns<'_, E> {
+impl<E: CpuElement> Divide for PanelsOfStep<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let Columns { unit, a, first, count, part, panels, c } = self;
+        let PanelsOfStep { unit, a, first, count, part, panels, c } = self;
         let middle = panels.start + share(panels.len(), left, of);
         let columns = |panel: usize| (panel * WIDTH).min(part.b.n);
         let (c_left, c_right) = c.split_features(columns(middle) - columns(panels.start));
-        let some = |panels, c| Columns { unit, a, first, count, part, panels, c };
+        let some = |panels, c| PanelsOfStep { unit, a, first, count, part, panels, c };
         (some(panels.start..middle, c_left), some(middle..panels.end, c_right))
     }
 
     fn run(self) {
-        let Columns { unit: (isa, tiles), a, first, count, part, panels, mut c } = self;
+        let PanelsOfStep { unit: (isa, tiles), a, first, count, part, panels, mut c } = self;
         part.multiply(isa, tiles, a, count, panels, OneStep { c: c.reborrow(), first });
     }
 }
@@ -347,57 +348,72 @@ fn split<'s, 'o, E: CpuElement>(
     out
 }
 
-/// Elements of scratch that [`multiply_transposed`] needs for a result of `n` columns over `k` products.
-pub(super) fn multiply_transposed_scratch(n: usize, k: usize) -> usize {
+/// Elements of scratch that [`multiply_transposed`] needs for right operands of so many panels over `k` products.
+pub(super) fn multiply_transposed_scratch(panels: usize, k: usize) -> usize {
     let depth = k.min(TRANSPOSED_DEPTH);
-    panel_len(depth) * (n.min(TRANSPOSED_COLUMNS).div_ceil(WIDTH) + TRANSPOSED_ROWS / WIDTH)
+    panel_len(depth) * (panels.min(TRANSPOSED_COLUMNS / WIDTH) + TRANSPOSED_ROWS / WIDTH)
 }
 
-/// `c = start + a^T b` where `a` is `[k, m]` and `b` `[k, n]`, given by rows; `b` may lack rows, which are zero. `c` is
-/// `[m, n]`; the columns of `a` are those from `first` on.
-#[allow(clippy::too_many_arguments)] // as in `product`
-pub(super) fn multiply_transposed<'s, E: CpuElement>(
+/// See [`multiply_transposed`](super::multiply_transposed), unscaled.
+pub(super) fn multiply_transposed<'s, E: CpuElement, const N: usize>(
     (isa, tiles): (Isa, Tiles),
-    (m, n, k): (usize, usize, usize),
-    first: usize,
+    k: usize,
     a_row: impl Fn(usize) -> &'s [E],
-    b_row: impl Fn(usize) -> Option<&'s [E]>,
-    c: &mut [E],
+    rights: [Right<'_, 's, E>; N],
+    columns: &mut [Columns<'_, E, N>],
     start: Start<'_, E>,
     scratch: &mut [E],
 ) {
+    let all = rights.iter().map(|right| right.n.div_ceil(WIDTH)).sum();
+    columns.iter_mut().for_each(|columns| columns.sums.fill(E::zero()));
     for k0 in (0..k).step_by(TRANSPOSED_DEPTH) {
         let depth = TRANSPOSED_DEPTH.min(k - k0);
-        let operands = depth.div_ceil(OPERAND_DEPTH);
+        let (operands, len) = (depth.div_ceil(OPERAND_DEPTH), panel_len(depth));
         let start = if k0 == 0 { start } else { Start::Add };
-        for n0 in (0..n).step_by(TRANSPOSED_COLUMNS) {
-            let columns = TRANSPOSED_COLUMNS.min(n - n0);
-            let panels = columns.div_ceil(WIDTH);
-            let (b_packed, a_packed) = scratch.split_at_mut(panels * panel_len(depth));
-            let b_part = |kk: usize| b_row(k0 + kk).map(|row| &row[n0..n0 + columns]);
-            pack_rows(tiles, depth, columns, 0..panels, b_part, b_packed);
-            let b = Panels::new(&*b_packed, depth, columns);
-            let part_of_b = Part { b, first: 0, depth, start };
+        for block in blocks_of(all, TRANSPOSED_COLUMNS / WIDTH) {
+            let (b_packed, a_packed) = scratch.split_at_mut(block.len() * len);
+            for (of, at, panels) in portions(&rights, WIDTH, &block) {
+                let out = &mut b_packed[at * len..][..panels.len() * len];
+                pack_rows(tiles, depth, rights[of].n, panels, |kk| (rights[of].row)(k0 + kk), out);
+            }
             let a_packed = &mut floats_mut(a_packed)[..TRANSPOSED_ROWS / SIDE * operands * OPERAND];
-            for m0 in (0..m).step_by(TRANSPOSED_ROWS) {
-                let rows = TRANSPOSED_ROWS.min(m - m0);
-                let row = |kk: usize| &floats(a_row(k0 + kk))[first + m0..first + m0 + rows];
-                for at in 0..operands {
-                    let some: [&[f32]; OPERAND_DEPTH] = std::array::from_fn(|kk| {
-                        let kk = at * OPERAND_DEPTH + kk;
-                        if kk < depth { row(kk) } else { &[] }
-                    });
-                    for ahead in ((at + 1) * OPERAND_DEPTH..depth).take(OPERAND_DEPTH) {
-                        tiles.prefetch(row(ahead));
+            for Columns { first, count, c, sums } in columns.iter_mut() {
+                let is_wanted = c.each_ref().map(|c| !c.is_empty());
+                let sums = if block.start == 0 { floats_mut(sums) } else { &mut [] };
+                if sums.is_empty() && !portions(&rights, WIDTH, &block).any(|(of, ..)| is_wanted[of]) {
+                    continue;
+                }
+                for m0 in (0..*count).step_by(TRANSPOSED_ROWS) {
+                    let rows = TRANSPOSED_ROWS.min(*count - m0);
+                    let row = |kk: usize| &floats(a_row(k0 + kk))[*first + m0..*first + m0 + rows];
+                    let mut block_sums = [[0.0; SIDE]; TRANSPOSED_ROWS / SIDE];
+                    for at in 0..operands {
+                        let some: [&[f32]; OPERAND_DEPTH] = std::array::from_fn(|kk| {
+                            let kk = at * OPERAND_DEPTH + kk;
+                            if kk < depth { row(kk) } else { &[] }
+                        });
+                        for ahead in ((at + 1) * OPERAND_DEPTH..depth).take(OPERAND_DEPTH) {
+                            tiles.prefetch(row(ahead));
+                        }
+                        for block in 0..rows.div_ceil(SIDE) {
+                            let part = some.map(|row| part(row, block * SIDE, SIDE));
+                            let out = &mut a_packed[(block * operands + at) * OPERAND..][..OPERAND];
+                            let sum = tiles.split_across(Operand::Left, &part, out);
+                            block_sums[block].iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
+                        }
                     }
-                    for block in 0..rows.div_ceil(SIDE) {
-                        let part = some.map(|row| part(row, block * SIDE, SIDE));
-                        let out = &mut a_packed[(block * operands + at) * OPERAND..][..OPERAND];
-                        tiles.split_across(Operand::Left, &part, out);
+                    if let Some(sums) = sums.get_mut(m0..m0 + rows) {
+                        sums.iter_mut().zip(block_sums.as_flattened()).for_each(|(total, sum)| *total += sum);
+                    }
+                    for (of, at, panels) in portions(&rights, WIDTH, &block).filter(|(of, ..)| is_wanted[*of]) {
+                        let (n, column) = (rights[of].n, panels.start * WIDTH);
+                        let columns = n.min(panels.end * WIDTH) - column;
+                        let b = Panels::new(&b_packed[at * len..][..panels.len() * len], depth, columns);
+                        let part_of_b = Part { b, first: 0, depth, start };
+                        let out = Elements { c: &mut *c[of], offset: |i| (m0 + i) * n + column };
+                        part_of_b.multiply(isa, tiles, a_packed, rows, 0..panels.len(), out);
                     }
                 }
-                let out = Elements { c: &mut *c, offset: |i| (m0 + i) * n + n0 };
-                part_of_b.multiply(isa, tiles, a_packed, rows, 0..panels, out);
             }
         }
     }
@@ -498,9 +514,20 @@ mod tests {
             let b: Vec<f32> = (0..k * n).map(|i| number(i + 17)).collect();
             let b_row = |kk: usize| (kk != 1).then(|| &b[kk * n..][..n]);
             let mut c = vec![f32::NAN; m * n];
-            let mut scratch = vec![f32::NAN; gemm::multiply_transposed_scratch::<f32>(isa, m, n, k)];
+            let mut scratch = vec![f32::NAN; gemm::multiply_transposed_scratch::<f32>(isa, m, &[n], k)];
             let a_row = |kk: usize| &a[kk * width..][..width];
-            gemm::multiply_transposed(isa, (m, n, k), first, 1.0, a_row, b_row, &mut c, Start::Set, &mut scratch);
+            let mut sums = vec![f32::NAN; m];
+            let right = [Right { n, row: &b_row }];
+            let columns = &mut [gemm::Columns { first, count: m, c: [&mut c], sums: &mut sums }];
+            gemm::multiply_transposed(isa, k, 1.0, a_row, right, columns, Start::Set, &mut scratch);
+            for (i, sum) in sums.into_iter().enumerate() {
+                let column = || (0..k).map(|kk| a_row(kk)[first + i]);
+                let (exact, size) = column().fold((0.0, 0.0), |(sum, size), a| (sum + f64::from(a), size + a.abs()));
+                assert!(
+                    (f64::from(sum) - exact).abs() <= f64::from(size) * 1e-6,
+                    "sum {i} over {k}: {sum}, not {exact}"
+                );
+            }
             let products = |i: usize, j: usize| {
                 let b_at = |kk: usize| if kk == 1 { 0.0 } else { f64::from(b[kk * n + j]) };
                 (0..k).map(|kk| f64::from(a[kk * width + first + i]) * b_at(kk)).collect()

@@ -14,7 +14,7 @@
 //! | `blocks` | rows that are packed at once |
 //! | `pack` | right operands in panels |
 //! | `product` | rows times panels |
-//! | `transposed` | a transposed left operand, over many rows |
+//! | `transposed` | a transposed left operand, over many rows, times several right ones |
 //! | `outer` | the same over few rows |
 //! | `gemv` | a time step's product; a single sequence reads the weights where they lie |
 //! | `direct` | products of a few rows, which are read where they lie |
@@ -37,7 +37,7 @@ pub(crate) use pack::{Panels, pack_columns, pack_rows, panel_len, panels_len};
 pub(crate) use product::{multiply, multiply_scratch};
 pub(crate) use sums::sum_rows;
 pub(crate) use tile::Start;
-pub(crate) use transposed::{multiply_transposed, multiply_transposed_scratch};
+pub(crate) use transposed::{Columns, Right, multiply_transposed, multiply_transposed_scratch};
 
 /// Products that are summed in a register before the sum is added to the output.
 pub(crate) const DEPTH: usize = 512;

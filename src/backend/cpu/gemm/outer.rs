@@ -92,7 +92,7 @@ impl<E: CpuElement> OuterProducts<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::gemm::{multiply_transposed, multiply_transposed_scratch};
+    use crate::backend::cpu::gemm::{Columns, Right, multiply_transposed, multiply_transposed_scratch};
     use crate::simd::Isa;
 
     /// Few steps, and one more than that, which is packed: the bits of the sums written out, whatever the sizes.
@@ -114,10 +114,12 @@ mod tests {
                         let sum = (0..k).fold(0.0, |sum, kk| a[kk * width + first + i].mul_add(b_at(kk, j), sum));
                         *expected = if matches!(start, Start::Add) { *expected + sum } else { sum };
                     }
-                    let mut scratch = vec![f32::NAN; multiply_transposed_scratch::<f32>(isa, m, n, k)];
+                    let mut scratch = vec![f32::NAN; multiply_transposed_scratch::<f32>(isa, m, &[n], k)];
                     let a_row = |kk: usize| &a[kk * width..][..width];
                     let b_row = |kk: usize| (kk != 1).then(|| &b[kk * n..][..n]);
-                    multiply_transposed(isa, (m, n, k), first, 1.0, a_row, b_row, &mut c, start, &mut scratch);
+                    let columns = &mut [Columns { first, count: m, c: [&mut c], sums: &mut [] }];
+                    let right = [Right { n, row: &b_row }];
+                    multiply_transposed(isa, k, 1.0, a_row, right, columns, start, &mut scratch);
                     assert_eq!(c, expected, "{m} x {n} over {k} on {}", isa.name());
                 }
             }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuElement;
-use crate::backend::cpu::gemm::{self, Panels, Start, gemv};
+use crate::backend::cpu::gemm::{self, Columns, Panels, Right, Start, gemv};
 use crate::backend::cpu::threads::{Divide, Threads, Workers, share};
 use crate::backend::ops::{MatMul, Orientation};
 use crate::dtype::Scalar;
@@ -74,7 +74,7 @@ impl Products {
         let MatMul { orientation, m, n, k, .. } = self.product;
         let rows = m.div_ceil(self.within);
         match orientation {
-            Orientation::Tn => gemm::multiply_transposed_scratch::<E>(self.isa, rows, n, k),
+            Orientation::Tn => gemm::multiply_transposed_scratch::<E>(self.isa, rows, &[n], k),
             _ => gemm::multiply_scratch::<E>(self.isa, rows, k),
         }
     }
@@ -345,8 +345,9 @@ impl<E: CpuElement> Product<'_, E> {
         if orientation == Orientation::Tn {
             let a_row = |l: usize| &self.a[l * m..][..m];
             let b_row = |l: usize| Some(&self.b[l * n..][..n]);
-            let sizes = (rows.len(), n, k);
-            gemm::multiply_transposed(isa, sizes, first, self.alpha, a_row, b_row, c, start(self.grad), scratch);
+            let (right, start) = ([Right { n, row: &b_row }], start(self.grad));
+            let columns = &mut [Columns { first, count: rows.len(), c: [c], sums: &mut [] }];
+            gemm::multiply_transposed(isa, k, self.alpha, a_row, right, columns, start, scratch);
         } else {
             let row = |i: usize| &self.a[i * k..][..k];
             let offset = |i: usize| (i - first) * n;
