@@ -9,6 +9,7 @@ use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::activation::exp_of_negative;
 use crate::backend::cpu::threads::Threads;
 use crate::backend::host_ops::HostLoss;
+use crate::backend::host_ops::plain::training;
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::simd::{Isa, Kernel, Simd};
@@ -92,7 +93,7 @@ impl<E: CpuElement> Kernel<f64> for CategoricalRows<'_, E> {
             let weight = weights.map_or(1.0, |weights| weights[row].wide());
             sums[row / of_part] += weight * value;
             let Some(gradient) = &mut gradient else { continue };
-            let (factor, scale) = (all / total, weight / rows as f64);
+            let (factor, scale, least) = (all / total, weight / rows as f64, training::least_slope::<E>().wide());
             let gradient = &mut gradient[row * columns..][..columns];
             for (chunk, (g, x)) in gradient.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).enumerate() {
                 let first = chunk * CHUNK;
@@ -106,7 +107,11 @@ impl<E: CpuElement> Kernel<f64> for CategoricalRows<'_, E> {
                 } else if (first..first + slopes.len()).contains(&class) {
                     slopes[class - first] -= 1.0;
                 }
-                g.iter_mut().zip(slopes).for_each(|(g, slope)| *g = E::of(*slope * scale));
+                // What is cut is cut before it becomes a denormal number of `E`.
+                for (g, slope) in g.iter_mut().zip(slopes) {
+                    let slope = *slope * scale;
+                    *g = E::of(if slope.abs() < least { 0.0 } else { slope });
+                }
             }
         }
     }
