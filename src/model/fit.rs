@@ -9,7 +9,7 @@ use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
-use crate::model::arrays::{AnyArray, Arrays, Part, PlacedData, any, row_weights};
+use crate::model::arrays::{AnyArray, Arrays, Data, Part, PlacedData, any, row_weights};
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
 use crate::model::history::{History, Outcome};
 use crate::model::output::{Output, Status};
@@ -220,10 +220,50 @@ impl Model {
     /// and [`Error::KernelFault`] where the GPU fails; all are listed at [`fit`](Self::fit).
     pub fn train_on_batch<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<f64> {
         let (x, y) = (any(x), any(y));
-        let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
-        let options = FitOptions { batch_size: samples.max(1), shuffle: false, ..FitOptions::default() };
-        let history = self.fit_any(x, y, options)?;
-        Ok(history.loss[0])
+        if !self.status.is_on_host() {
+            let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
+            let options = FitOptions { batch_size: samples.max(1), shuffle: false, ..FitOptions::default() };
+            let history = self.fit_any(x, y, options)?;
+            return Ok(history.loss[0]);
+        }
+        // The same on the host without what `fit` needs for many batches. A loss or gradient that is not finite is known before any weight
+        // changes, so that no copy of them is needed to go back to; statistics change in the forward pass.
+        let data = self.check_data("", x, Some(y))?;
+        self.optimizer.validate()?;
+        self.allocate(data.samples, true)?;
+        let mut statistics = self.device.allocate("statistics", self.network.builder.statistics)?;
+        self.device.copy(self.network.statistics.get(), statistics.view_mut())?;
+        let loss = self.train_on(&data);
+        if let Err(Error::Diverged { .. }) = loss {
+            self.device.copy(statistics.view(), self.network.statistics.get_mut())?;
+            self.forget();
+        }
+        loss
+    }
+
+    /// One step on all samples, where the host computes and there is room for them; the loss before it.
+    fn train_on(&mut self, data: &Data<'_>) -> Result<f64> {
+        let samples = data.samples;
+        let check = |report: &Report| match divergence(report) {
+            None => Ok(()),
+            Some((batch, quantity)) => {
+                let picked = 0..samples;
+                Err(diverged_at((1, batch), quantity, report, true, &data.part(0..samples)?, picked))
+            }
+        };
+        self.epochs_trained = (self.epochs_trained + 1) % SHUFFLE_STREAM;
+        self.place_batch(data)?;
+        self.status.clear(&self.device)?;
+        let seed = self.step_seed();
+        self.batches_trained += 1;
+        self.run_training(samples, LossEntry { weight: samples as f64, code: 1 }, false, seed, false)?;
+        check(&self.status.read(&self.device)?)?;
+        self.device.check_finite(self.network.gradients.get(), 1, self.status.get_mut())?;
+        let report = self.status.read(&self.device)?;
+        check(&report)?;
+        self.step_optimizer()?;
+        self.network.check(&self.device)?;
+        Ok(report.total / samples as f64)
     }
 
     /// The loss over all samples, without training.
@@ -434,7 +474,7 @@ impl Model {
             diverged(run, epoch, &self.status.read(&self.device)?, true)?;
         }
         self.measure(size, weighted, &mut run.metrics)?;
-        let Model { device, network, optimizer, states, steps, status, workspace, loss_scale, schedule, .. } = self;
+        let Model { device, network, status, workspace, loss_scale, .. } = &mut *self;
         if let (Some(scale), Some(overflow)) = (loss_scale, &mut run.overflow) {
             // What a step does next depends on it: a device is waited for.
             overflow.clear(device)?;
@@ -457,6 +497,12 @@ impl Model {
                 device.clip_by_norm(most, run.norm.view(), network.gradients.get_mut())?;
             }
         }
+        self.step_optimizer()
+    }
+
+    /// Changes the weights by the gradients that are there.
+    fn step_optimizer(&mut self) -> Result<()> {
+        let Model { device, network, optimizer, states, steps, schedule, .. } = self;
         if let Some(schedule) = schedule {
             // Not `max`, which would make a rate of a NaN.
             let rate = schedule.rate(*steps);
@@ -524,23 +570,41 @@ fn mean_loss(model: &mut Model, data: &PlacedData<'_>, metrics: &mut [Vec<Metric
 
 /// The error of a status that tells of a loss or gradient that is not finite.
 fn diverged(run: &Run<'_, '_>, epoch: usize, report: &Report, on_host: bool) -> Result<()> {
+    let Some((batch, quantity)) = divergence(report) else { return Ok(()) };
+    let picked = run.order.chunks(run.batch_size).nth(batch - 1).unwrap_or_default();
+    let picked = picked.iter().map(|sample| *sample as usize);
+    Err(diverged_at((epoch, batch), quantity, report, on_host, &run.data, picked))
+}
+
+/// The first batch whose loss or gradient is not finite, by its code in the status, and which of the two it is.
+fn divergence(report: &Report) -> Option<(usize, &'static str)> {
     // In a batch the loss comes first.
     let (batch, quantity) = match (report.bad_loss, report.bad_gradient) {
         (Some(loss), Some(gradient)) if gradient < loss => (gradient, "gradient"),
         (Some(loss), _) => (loss, "loss"),
         (None, Some(gradient)) => (gradient, "gradient"),
-        (None, None) => return Ok(()),
+        (None, None) => return None,
     };
-    let batch = batch as usize;
-    let picked = run.order.chunks(run.batch_size).nth(batch - 1).unwrap_or_default();
-    let sample = picked.iter().find(|sample| run.data.is_bad(**sample as usize));
+    Some((batch as usize, quantity))
+}
+
+/// The error of a batch of an epoch. `picked` are its samples' numbers in the data.
+fn diverged_at(
+    (epoch, batch): (usize, usize),
+    quantity: &str,
+    report: &Report,
+    on_host: bool,
+    data: &Part<'_>,
+    mut picked: impl Iterator<Item = usize>,
+) -> Error {
+    let sample = picked.find(|sample| data.is_bad(*sample));
     let cause = sample.map(|s| format!(" (sample {s} of the data has a NaN or infinite value)")).unwrap_or_default();
     let value = match quantity {
         // A device does not say which of the two a gradient was.
         "gradient" if !on_host => "NaN or infinite".to_owned(),
         _ => report.bad_value.to_string(),
     };
-    Err(Error::Diverged { epoch, batch, what: format!("the {quantity} is {value}{cause}") })
+    Error::Diverged { epoch, batch, what: format!("the {quantity} is {value}{cause}") }
 }
 
 /// The figure that says how good an epoch is.

@@ -494,18 +494,24 @@ impl Model {
     fn differentiate(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, of_inputs: bool) -> Result<f64> {
         let data = self.check_data("", x, Some(y))?;
         self.allocate(data.samples, true)?;
-        let Model { device, topology, network, outputs, status, .. } = self;
+        self.place_batch(&data)?;
+        self.status.clear(&self.device)?;
+        let seed = self.step_seed();
+        self.run_training(data.samples, LossEntry { weight: 1.0, code: 1 }, false, seed, of_inputs)?;
+        self.network.check(&self.device)?;
+        Ok(self.status.read(&self.device)?.total)
+    }
+
+    /// Puts all samples where the passes read them; there must be room.
+    pub(super) fn place_batch(&mut self, data: &Data<'_>) -> Result<()> {
+        let Model { device, topology, network, outputs, .. } = self;
         for ((_, value), x) in topology.inputs.iter().zip(&data.x) {
             device.upload_tensor(x.values(), network.value_mut(value, data.samples)?)?;
         }
         for (output, y) in outputs.iter_mut().zip(&data.y) {
             device.upload_tensor(y.values(), output.targets.get_mut(y.values().len())?)?;
         }
-        status.clear(device)?;
-        let seed = self.step_seed();
-        self.run_training(data.samples, LossEntry { weight: 1.0, code: 1 }, false, seed, of_inputs)?;
-        self.network.check(&self.device)?;
-        Ok(self.status.read(&self.device)?.total)
+        Ok(())
     }
 
     /// Checks arrays against the model, and converts them to its device's type. `prefix` names them in errors: `"validation "`, or

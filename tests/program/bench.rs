@@ -38,11 +38,12 @@ fn a_sweep_measures_every_point() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (csv, markdown, plots) = (path("sweep.csv"), path("sweep.md"), path("plots"));
     let args = [
-        &["--cell", "lstm,gru", "--seq-len", "2..4:x2", "--pass", "infer,fwd,fwd+bwd,train-step,stream", "--json"][..],
+        &["--cell", "lstm,gru", "--seq-len", "2..4:x2", "--json"][..],
+        &["--pass", "infer,fwd,fwd+bwd,train-step,train-step-adam,stream"],
         &["--csv", &csv, "--markdown", &markdown, "--plots", &plots],
     ];
     let found = lines(&bench(&args.concat()), 0);
-    assert_eq!(found.len(), 2 * 2 * 5);
+    assert_eq!(found.len(), 2 * 2 * 6);
     for line in &found {
         for name in
             ["us_per_step", "us_per_step_p10", "us_per_step_p90", "us_per_call_best", "gflops", "intensity", "samples"]

@@ -143,5 +143,9 @@ impl<F: FnOnce() + Send> Divide for Both<F> {
 
 /// The first `left` of `of` shares of `len`.
 pub(crate) fn share(len: usize, left: usize, of: usize) -> usize {
-    (len as u128 * left as u128 / of as u128) as usize
+    match len.checked_mul(left) {
+        Some(product) => product / of,
+        // A division of 128 bits is a call of some ten nanoseconds, and a step of a small layer has many shares.
+        None => (len as u128 * left as u128 / of as u128) as usize,
+    }
 }

@@ -22,6 +22,8 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use super::{CpuBackend, CpuElement};
 use crate::backend::WeightGrad;
 use crate::backend::host_ops::plain::norms::{Moments, NormGradients};
@@ -382,7 +384,13 @@ impl<E: CpuElement> HostOperations for CpuBackend<E> {
     }
 
     fn check_finite(&self, x: &[E], code: u32, status: &mut [f64]) -> Result<()> {
-        if !self.isa.run(elements::AllFinite(x)) {
+        let all_finite = AtomicBool::new(true);
+        self.by_rows(x.len(), STREAM, Read(x, 1), |_, x| {
+            if !self.isa.run(elements::AllFinite(x.0)) {
+                all_finite.store(false, Relaxed);
+            }
+        })?;
+        if !all_finite.into_inner() {
             training::check_finite(x, code, status);
         }
         Ok(())

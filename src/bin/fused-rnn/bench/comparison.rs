@@ -26,6 +26,7 @@ pub fn unsupported(point: &Point, descriptor: &RnnDescriptor) -> Option<&'static
         (!point.is_usual_cell(), "peers have rnn, lstm and gru with one head"),
         (s.direction == Direction::Reverse, "peers have no layer that only goes backwards"),
         (*descriptor != plain, "peers are compared without options"),
+        (point.pass == Pass::TrainStepAdam, "peers take steps of gradient descent: pass train-step"),
     ];
     reasons.into_iter().find(|(holds, _)| *holds).map(|(_, why)| why)
 }

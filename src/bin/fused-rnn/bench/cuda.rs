@@ -65,9 +65,9 @@ pub struct Calls<'a> {
 
 impl<'a> Calls<'a> {
     pub fn new(opened: &'a Opened, mut subject: Subject, point: &Point, as_graph: bool) -> Result<Self> {
-        if as_graph && point.pass == Pass::TrainStep {
+        if as_graph && point.pass.is_train_step() {
             return Err(Error::Unsupported {
-                what: "pass train-step as a CUDA graph".to_owned(),
+                what: format!("pass {} as a CUDA graph", point.pass_name()),
                 why: "the loss is read after every step; leave --graph out".to_owned(),
             });
         }

@@ -53,7 +53,7 @@ pub struct Axes {
     /// Threads of the cpu backend and of peers [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<String>,
-    /// What is timed: infer, fwd, fwd+bwd, train-step, stream [default: infer,fwd+bwd]
+    /// What is timed: infer, fwd, fwd+bwd, train-step, train-step-adam, stream [default: infer,fwd+bwd]
     #[arg(long, value_name = "PASSES")]
     pass: Option<String>,
     /// Valid steps of the sequences: full, random, or each as 5/3/1 [default: full]

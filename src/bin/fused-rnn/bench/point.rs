@@ -33,6 +33,8 @@ pub enum Pass {
     ForwardBackward,
     /// A step of gradient descent of a model: the layers, a dense layer on the last output, mean squared error.
     TrainStep,
+    /// The same with Adam.
+    TrainStepAdam,
     /// Inference step by step: a call for each, which takes the states of the one before.
     Stream,
 }
@@ -42,13 +44,19 @@ pub const PASSES: &[(&str, Pass)] = &[
     ("fwd", Pass::Forward),
     ("fwd+bwd", Pass::ForwardBackward),
     ("train-step", Pass::TrainStep),
+    ("train-step-adam", Pass::TrainStepAdam),
     ("stream", Pass::Stream),
 ];
 
 impl Pass {
     /// Whether backward passes are part of it.
     pub fn has_backward(self) -> bool {
-        matches!(self, Pass::ForwardBackward | Pass::TrainStep)
+        self == Pass::ForwardBackward || self.is_train_step()
+    }
+
+    /// Whether it is a step of a model.
+    pub fn is_train_step(self) -> bool {
+        matches!(self, Pass::TrainStep | Pass::TrainStepAdam)
     }
 }
 

@@ -83,7 +83,7 @@ impl Elements {
         let moved = match point.pass {
             Pass::Infer => once,
             Pass::Forward => once + space.reserve as f64,
-            Pass::ForwardBackward | Pass::TrainStep => 2.0 * (once + space.reserve as f64),
+            Pass::ForwardBackward | Pass::TrainStep | Pass::TrainStepAdam => 2.0 * (once + space.reserve as f64),
             Pass::Stream => once + weights as f64 * (point.shape.seq_len as f64 - 1.0),
         };
         Ok(Elements { all, moved })
@@ -130,7 +130,7 @@ pub enum Subject {
 pub fn mode(pass: Pass) -> ForwardMode {
     match pass {
         Pass::Infer | Pass::Stream => ForwardMode::Inference,
-        Pass::Forward | Pass::ForwardBackward | Pass::TrainStep => ForwardMode::Training,
+        Pass::Forward | Pass::ForwardBackward | Pass::TrainStep | Pass::TrainStepAdam => ForwardMode::Training,
     }
 }
 
@@ -140,7 +140,9 @@ impl Subject {
     /// Whatever planning and allocating it say.
     pub fn new(device: &Device, point: &Point, descriptor: &RnnDescriptor, data: &Data) -> Result<Self> {
         match point.pass {
-            Pass::TrainStep => Ok(Subject::TrainStep(Box::new(TrainStep::new(device, point, descriptor)?))),
+            Pass::TrainStep | Pass::TrainStepAdam => {
+                Ok(Subject::TrainStep(Box::new(TrainStep::new(device, point, descriptor)?)))
+            }
             Pass::Stream => Ok(Subject::Stream(Box::new(Stream::new(device, point, descriptor, data)?))),
             pass => {
                 let tensors = point.shape.tensors(descriptor)?;

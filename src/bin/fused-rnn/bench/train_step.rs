@@ -1,15 +1,15 @@
-//! A training step of a model: recurrent layers, a dense layer on the last output, mean squared error, gradient descent.
+//! A training step of a model: recurrent layers, a dense layer on the last output, mean squared error, gradient descent or Adam.
 
 use fused_rnn::cell::CellKind;
 use fused_rnn::loss::Loss;
 use fused_rnn::model::Sequential;
 use fused_rnn::nn::{Bidirectional, Dense, Gru, LayerConfig, Lstm, SimpleRnn};
-use fused_rnn::optim::Sgd;
+use fused_rnn::optim::{Adam, Sgd};
 use fused_rnn::rnn::{Direction, RnnDescriptor};
 use fused_rnn::{DType, Device, Error, Result, Scalar};
 use ndarray::{Array2, Array3};
 
-use super::point::{Lengths, Point};
+use super::point::{Lengths, Pass, Point};
 use super::subject::Values;
 
 /// Small, so that training stays stable however long it is timed.
@@ -32,7 +32,7 @@ impl TrainStep {
         let is_usual = point.is_usual_cell() && s.direction != Direction::Reverse && point.lengths == Lengths::Full;
         if !is_usual || *descriptor != plain {
             return Err(Error::Unsupported {
-                what: "pass train-step with these options".to_owned(),
+                what: format!("pass {} with these options", point.pass_name()),
                 why: "it trains plain rnn, lstm and gru layers, forward or bidirectional, one head, lengths full; time pass fwd+bwd"
                     .to_owned(),
             });
@@ -68,7 +68,10 @@ impl TrainStep {
             (as_in_torch(&name, &mut layers), shape.to_vec(), all.by_ref().take(values.len()).collect())
         });
         let weights = weights.collect();
-        model.compile(Sgd::new(LEARNING_RATE)?, Loss::MeanSquaredError);
+        match point.pass {
+            Pass::TrainStepAdam => model.compile(Adam::default(), Loss::MeanSquaredError),
+            _ => model.compile(Sgd::new(LEARNING_RATE)?, Loss::MeanSquaredError),
+        };
         let sizes = (shape.batch, shape.seq_len, s.input_size);
         let inputs = Values::new(sizes.0.saturating_mul(sizes.1).saturating_mul(sizes.2), 1.0, 3);
         let targets = Values::new(shape.batch, 1.0, 4);
