@@ -23,6 +23,7 @@ use super::unit_groups::{ROWS_AT_ONCE, UnitGroups};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
 use crate::rnn::{CandidateTerm, LayerWeights, PaddedOutput, RnnShape};
+use crate::simd::{Kernel, Simd};
 use single::SingleSequence;
 
 /// Workspace of the forward pass of a layer and direction.
@@ -263,6 +264,18 @@ impl<E: CpuElement> Call<'_, E> {
             };
             match panels {
                 None if takes_inputs => {}
+                None if self.takes_one_feature(place.0) => {
+                    for index in rows {
+                        let row = sequences.valid_row(index);
+                        let (x, at) = (input.at(sequences, row)[0], (row - base) * g.gate_width);
+                        let gates = &mut gates[at..at + g.gate_rows];
+                        let blocks = bias.chunks_exact(g.hidden).zip(gates.chunks_exact_mut(g.hidden)).enumerate();
+                        for (block, (bias, gates)) in blocks {
+                            let weights = &weights.input_hidden[g.input_row(block * g.hidden)..][..g.hidden];
+                            isa.run(OneFeature { x, weights, bias, gates });
+                        }
+                    }
+                }
                 None => self.read_gates(place.1, sequences, rows, input, bias, &mut *gates, base),
                 Some(panels) if rows.len() == 1 => {
                     // Nothing but columns to divide.
@@ -350,6 +363,27 @@ impl<E: CpuElement> Call<'_, E> {
                     *to = from + bias;
                 }
             }
+        }
+    }
+}
+
+/// `gates = bias + x weights` of a single feature, with the roundings of the product over packed weights.
+struct OneFeature<'a, E> {
+    x: E,
+    weights: &'a [E],
+    bias: &'a [E],
+    gates: &'a mut [E],
+}
+
+impl<E: CpuElement> Kernel<E> for OneFeature<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        let OneFeature { x, weights, bias, gates } = self;
+        for ((gate, weight), bias) in gates.iter_mut().zip(weights).zip(bias) {
+            // A sum begins with zero, which makes a zero of a negative one.
+            *gate = *bias + (x * *weight + E::zero());
         }
     }
 }

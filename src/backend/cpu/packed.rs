@@ -30,7 +30,7 @@ pub(super) enum Step<'a, E> {
 /// The weights of a layer and direction.
 pub(super) struct Operands<'o, E> {
     pub(super) step: Step<'o, E>,
-    /// Those of the product with the inputs of all steps, where there is one.
+    /// Those of the product with the inputs of all steps, where they are packed.
     pub(super) panels: Option<Panels<'o, E>>,
     pub(super) projection: Option<Operand<'o, E>>,
     pub(super) bias: &'o [E],
@@ -69,6 +69,14 @@ impl<'o, E: CpuElement> Rooms<'o, E> {
 }
 
 impl<E: CpuElement> Call<'_, E> {
+    /// Whether the product of a layer's inputs with their weights is one of numbers with a vector each, which reads the weights where they
+    /// lie: there is one feature, and too little to compute for threads to share.
+    pub(super) fn takes_one_feature(&self, layer: usize) -> bool {
+        let g = &self.geometry;
+        let is_whole = !g.of_gates && !g.on_tiles && !self.plan.descriptor.coupled_input_forget;
+        is_whole && g.layer_input(layer) == 1 && self.sizes.workers == 1
+    }
+
     /// The number of step `t` among those that read the weights one after another: from the first to the last, then back.
     pub(super) fn turn(&self, t: usize) -> usize {
         t.wrapping_add(self.packed.map_or(0, |packed| packed.turn))
@@ -88,7 +96,7 @@ impl<E: CpuElement> Call<'_, E> {
             Some(units) if units.take_inputs => {
                 (Some(self.pack_unit_inputs(units.sizes, weights, width, rooms.input_weights)), None)
             }
-            _ if g.of_gates => (None, None),
+            _ if g.of_gates || self.takes_one_feature(layer) => (None, None),
             _ => {
                 let column = |column| self.used_row(weights.input_hidden, g.input_row(column), width);
                 let panels = self.pack_columns(width, g.gate_rows, rooms.input_weights, column);

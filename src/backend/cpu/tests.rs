@@ -49,6 +49,39 @@ fn product(sizes: &[usize]) -> usize {
     sizes.iter().product()
 }
 
+/// A single feature, whose weights are not packed where there is little to compute, has the bits of two of which the other is zero.
+#[test]
+fn a_feature_beside_zeros_is_that_feature_alone() {
+    let backend = CpuBackend::<f32>::with_threads(2).unwrap();
+    for cell in [CellKind::Lstm, CellKind::Gru, CellKind::Rnn] {
+        for reset in [GruReset::After, GruReset::Before].into_iter().take(if cell == CellKind::Gru { 2 } else { 1 }) {
+            for (seq_len, batch) in [(7, 1), (3, 5)] {
+                let mut numbers = Numbers(3);
+                let one = RnnDescriptor { reset, ..RnnDescriptor::new(cell, 1, 19) };
+                let two = RnnDescriptor { input_size: 2, ..one.clone() };
+                let shape = RnnShape { seq_len, batch };
+                let inputs = |weights: Vec<f32>, x: Vec<f32>| Inputs {
+                    weights,
+                    x,
+                    h0: None,
+                    c0: None,
+                    lengths: None,
+                    resets: None,
+                    dropout_seed: 0,
+                };
+                let gates = one.cell.gates() * one.hidden_size;
+                let weights: Vec<f32> = numbers.vec(WeightLayout::new(&one).unwrap().len(), 0.5);
+                let x: Vec<f32> = numbers.vec(seq_len * batch, 1.5);
+                let beside_zero = |v: &[f32]| v.iter().flat_map(|v| [*v, 0.0]).collect::<Vec<f32>>();
+                let wide = [beside_zero(&weights[..gates]), weights[gates..].to_vec()].concat();
+                let expected = infer(&backend, &two, shape, &inputs(wide, beside_zero(&x))).unwrap();
+                let found = infer(&backend, &one, shape, &inputs(weights, x)).unwrap();
+                assert_eq!(found.y, expected.y, "{cell:?} {reset:?} {shape:?}");
+            }
+        }
+    }
+}
+
 /// Everything that a pass reads, for any descriptor.
 fn inputs<E: CpuElement>(
     descriptor: &RnnDescriptor,
