@@ -555,6 +555,25 @@ fn one_step_on_one_batch() {
     assert_eq!((loss, weights(&a)), (history.loss[0], weights(&b)));
 }
 
+/// A step on a batch with a NaN leaves everything as it was, statistics too, and names the sample.
+#[test]
+fn one_step_that_diverges_changes_nothing() {
+    let (x, y) = data();
+    let mut bad = x.clone();
+    bad[[5, 2, 1]] = f64::NAN;
+    let (mut a, mut b) = (model(7), model(7));
+    let before = weights(&a);
+    let statistics = |model: &Sequential| model.weight::<f64>("batch_normalization.moving_mean").unwrap();
+    let error = a.train_on_batch(&bad, &y).unwrap_err();
+    assert!(matches!(&error, Error::Diverged { epoch: 1, batch: 1, .. }), "{error}");
+    assert!(error.to_string().contains("sample 5"), "{error}");
+    assert_eq!((weights(&a), statistics(&a)), (before, statistics(&b)));
+    // As `fit` leaves it.
+    b.fit(&bad, &y, FitOptions { batch_size: 23, shuffle: false, ..FitOptions::default() }).unwrap_err();
+    assert_eq!(a.train_on_batch(&x, &y).unwrap(), b.train_on_batch(&x, &y).unwrap());
+    assert_eq!((weights(&a), statistics(&a)), (weights(&b), statistics(&b)));
+}
+
 /// States kept every few steps only: the same training but for the order of sums, and files that say so.
 #[test]
 fn checkpoints_over_time() {

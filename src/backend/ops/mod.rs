@@ -497,7 +497,8 @@ pub trait Operations: Send + Sync {
 
     /// The loss of predictions `[rows, columns]` into the status, and its gradient by the predictions, set (`=`). With `weights` `[rows]`
     /// the loss of each row (the mean over its columns, where each is an observation) is multiplied by its weight before the mean over
-    /// the rows is taken. Targets are as long as the predictions; of a [sparse loss](Loss::is_sparse) they are `[rows]`.
+    /// the rows is taken. Targets are as long as the predictions; of a [sparse loss](Loss::is_sparse) they are `[rows]`. On the host an
+    /// element of the gradient below `2^-90` (of `f64`, `2^-986`) is zero.
     ///
     /// # Errors
     ///

@@ -323,3 +323,30 @@ fn cross_entropy_agrees_with_the_oracle() {
     agrees::<f32>(2e-7);
     agrees::<f64>(1e-13);
 }
+
+/// The gradient of a classifier that is sure of its classes, and of targets that are nearly met, has no denormal numbers.
+#[test]
+fn a_loss_has_no_denormal_gradient() {
+    let (categorical, squares) = (Loss::SparseCategoricalCrossentropy { from_logits: true }, Loss::MeanSquaredError);
+    let slopes = |loss: Loss, columns: usize, targets: &[f32], predictions: &[f32]| {
+        let run = |gradient: &mut [f32], on_reference: bool| {
+            let (mut status, entry) = ([0.0; STATUS_LEN], LossEntry { weight: 1.0, code: 1 });
+            let of = HostLoss { loss, columns, targets, predictions, weights: None, gradient: Some(gradient) };
+            match on_reference {
+                true => HostOperations::loss(&ReferenceBackend::<f32>::new(), of, entry, &mut status).unwrap(),
+                false => HostOperations::loss(&CpuBackend::<f32>::new(), of, entry, &mut status).unwrap(),
+            }
+        };
+        let mut both = [vec![f32::NAN; predictions.len()], vec![f32::NAN; predictions.len()]];
+        run(&mut both[0], false);
+        run(&mut both[1], true);
+        both
+    };
+    let scores: Vec<f32> = (0..40).map(|i| if i == 3 { 50.0 } else { -(i as f32) * 1.5 }).collect();
+    let errors: Vec<f32> = (0..45).map(|power| 10f32.powi(-power)).collect();
+    for slopes in [slopes(categorical, 40, &[3.0], &scores), slopes(squares, 1, &[0.0; 45], &errors)].concat() {
+        let least = 2f32.powi(-90);
+        assert!(slopes.iter().all(|slope| *slope == 0.0 || slope.abs() >= least), "{slopes:?}");
+        assert!(slopes.contains(&0.0) && slopes.iter().any(|slope| *slope != 0.0 && slope.abs() < 1e-20), "{slopes:?}");
+    }
+}

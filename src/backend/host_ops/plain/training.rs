@@ -208,3 +208,39 @@ pub(crate) fn check_finite<E: Scalar>(x: &[E], code: u32, status: &mut [f64]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is cut, no bit of a step changes whose products are normal numbers.
+    #[test]
+    fn small_gradients_are_cut_and_no_others() {
+        let adam_step = AdamStep { rate: 1e-3, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, decay: 0.0 };
+        let sgd_step = SgdStep { rate: 0.01, momentum: 0.0, nesterov: false };
+        let (keep_m, take_m, keep_v, take_v) = (0.9f32, (1.0 - 0.9f64) as f32, 0.999f32, (1.0 - 0.999f64) as f32);
+        for power in -43..20 {
+            for sign in [1.0, -1.0] {
+                let g = sign * 1.37 * 10f64.powi(power) as f32;
+                let (mut w, mut m, mut v) = ([0.3f32], [1e-9f32], [1e-9f32]);
+                adam(adam_step, &mut w, &[g], &mut m, &mut v);
+                let (first, second) = (keep_m * 1e-9 + take_m * g, keep_v * 1e-9 + take_v * g * g);
+                assert_eq!((m, v), ([first], [second]), "{g}");
+                assert_eq!(w, [1.0 * 0.3 - 1e-3 * first / (second.sqrt() + 1e-7)], "{g}");
+                let mut w = [0.3f32];
+                sgd(sgd_step, &mut w, &[g], None);
+                assert_eq!(w, [0.3 - 0.01 * g], "{g}");
+                // Beside nothing, what would be a denormal number is nothing.
+                let mut w = [0.0f32];
+                sgd(sgd_step, &mut w, &[g], None);
+                assert!(w[0] == 0.0 || w[0].is_normal(), "{g}");
+                let (mut w, mut m, mut v) = ([0.0f32], [0.0f32], [0.0f32]);
+                adam(adam_step, &mut w, &[g], &mut m, &mut v);
+                assert!([w[0], m[0], v[0]].iter().all(|value| *value == 0.0 || value.is_normal()), "{g}");
+            }
+        }
+        let mut w = [0.3f32];
+        sgd(sgd_step, &mut w, &[f32::NAN], None);
+        assert!(w[0].is_nan());
+    }
+}
