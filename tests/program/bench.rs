@@ -93,7 +93,7 @@ fn a_sweep_measures_every_point() {
     let pictures: Vec<_> =
         std::fs::read_dir(&plots).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     // A picture along T for each cell and pass, and the roofline.
-    assert_eq!(pictures.len(), 2 * 5 + 1, "{pictures:?}");
+    assert_eq!(pictures.len(), 2 * 6 + 1, "{pictures:?}");
     for picture in &pictures {
         let svg = std::fs::read_to_string(picture).expect("a picture");
         let document = roxmltree::Document::parse(&svg).expect("well-formed");
