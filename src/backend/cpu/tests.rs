@@ -49,6 +49,53 @@ fn product(sizes: &[usize]) -> usize {
     sizes.iter().product()
 }
 
+/// A gradient that fades on its way to the first steps becomes zero, and is not carried on in denormal numbers, each of which takes a hundred times as long.
+#[test]
+fn gradients_that_fade_become_zero() {
+    let backend = CpuBackend::<f32>::with_threads(2).unwrap();
+    for cell in CellKind::ALL {
+        for batch in [1, 3] {
+            let descriptor = RnnDescriptor::new(cell, 2, 20);
+            let shape = RnnShape { seq_len: 1500, batch };
+            let mut numbers = Numbers(5);
+            let weights: Vec<f32> = numbers.vec(WeightLayout::new(&descriptor).unwrap().len(), 0.3);
+            let x: Vec<f32> = numbers.vec(shape.seq_len * batch * 2, 0.5);
+            let inputs = Inputs { weights, x, h0: None, c0: None, lengths: None, resets: None, dropout_seed: 0 };
+            let mut dy = vec![0.0; shape.seq_len * batch * 20];
+            dy[(shape.seq_len - 1) * batch * 20..].fill(1.0);
+            let gradients = OutputGradients { dy: Some(dy), dhn: None, dcn: None };
+            let (_, gradients) = train(&backend, &descriptor, shape, &inputs, &gradients).unwrap();
+            let dx = gradients.dx;
+            assert!(dx.iter().rev().any(|dx| *dx != 0.0 && dx.abs() < 1e-20), "{cell}: it does not fade");
+            assert!(dx[..2 * batch].iter().all(|dx| *dx == 0.0), "{cell}: {:?}", &dx[..2 * batch]);
+            let denormal = dx.iter().filter(|dx| dx.is_subnormal()).count();
+            assert!(denormal * 50 < dx.len(), "{cell}, batch {batch}: {denormal} of {} are denormal", dx.len());
+        }
+    }
+}
+
+/// The same of states that fade after the last input.
+#[test]
+fn states_that_fade_become_zero() {
+    let backend = CpuBackend::<f32>::with_threads(2).unwrap();
+    for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
+        for batch in [1, 3] {
+            let descriptor = RnnDescriptor { bias: Bias::None, ..RnnDescriptor::new(cell, 2, 20) };
+            let shape = RnnShape { seq_len: 400, batch };
+            let mut numbers = Numbers(5);
+            let weights: Vec<f32> = numbers.vec(WeightLayout::new(&descriptor).unwrap().len(), 0.1);
+            let mut x: Vec<f32> = numbers.vec(shape.seq_len * batch * 2, 0.5);
+            x[2 * batch..].fill(0.0);
+            let inputs = Inputs { weights, x, h0: None, c0: None, lengths: None, resets: None, dropout_seed: 0 };
+            let Outputs { y, cn, .. } = infer(&backend, &descriptor, shape, &inputs).unwrap();
+            let cn = cn.unwrap_or_default();
+            assert!(y.iter().any(|y| *y != 0.0 && y.abs() < 1e-20), "{cell}: it does not fade");
+            assert!(!y.iter().chain(&cn).any(|y| y.is_subnormal()), "{cell}, batch {batch}");
+            assert!(y[y.len() - 20 * batch..].iter().chain(&cn).all(|y| *y == 0.0), "{cell}, batch {batch}");
+        }
+    }
+}
+
 /// A single feature, whose weights are not packed where there is little to compute, has the bits of two of which the other is zero.
 #[test]
 fn a_feature_beside_zeros_is_that_feature_alone() {

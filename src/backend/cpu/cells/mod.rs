@@ -16,6 +16,7 @@ use std::ops::Range;
 use super::activation::{Function, Sigmoid, Tanh, is_standard};
 use crate::backend::cpu::CpuElement;
 use crate::cell::{Activation, Activations, Candidate, CellKind, for_each_cell};
+use crate::dtype::least_magnitude;
 use crate::rnn::{CandidateTerm, ForgetGate};
 use crate::simd::{Isa, Kernel, Simd, load_part as load, store_part as store};
 
@@ -259,6 +260,13 @@ impl<E: CpuElement, F: CellFunctions<E>> Unit<'_, E, F> {
     }
 }
 
+/// Zero for magnitudes below `least`, see [`least_magnitude`].
+#[inline(always)]
+fn cut<E: CpuElement, S: Simd<E>>(s: S, v: S::V, least: S::V) -> S::V {
+    let magnitude = s.max(v, s.sub(s.splat(E::zero()), v));
+    s.zero_where_less(magnitude, least, v)
+}
+
 #[inline(always)]
 fn one_minus<E: CpuElement, S: Simd<E>>(s: S, v: S::V) -> S::V {
     s.sub(s.splat(E::one()), v)
@@ -475,7 +483,7 @@ impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<Forward
             for j in units.clone().step_by(S::LANES) {
                 let n = S::LANES.min(units.end - j);
                 let at = |gate: usize| column(C::KIND, gate, hidden) + j;
-                let zero = s.splat(E::zero());
+                let (zero, least) = (s.splat(E::zero()), s.splat(least_magnitude()));
                 let (a, q) = match sums {
                     None => (
                         load_all(s, gates, count, at, n),
@@ -520,6 +528,11 @@ impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<Forward
                     continue;
                 }
                 C::rest(s, unit_functions, &mut unit);
+                unit.h = cut(s, unit.h, least);
+                if C::STATES == 1 {
+                    // Where there are several, they matter in relation to each other.
+                    unit.state[0] = cut(s, unit.state[0], least);
+                }
                 store(s, h, j, n, unit.h);
                 for i in 0..C::STATES {
                     store(s, c, i * hidden + j, n, unit.state[i]);
@@ -557,7 +570,7 @@ impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<Backwar
         let peephole = if F::PLAIN { &[][..] } else { options.peephole };
         let keep = (C::NEEDS_INPUTS || !F::PLAIN) && !kept.is_empty();
         let apart = C::SPLIT && options.candidate == CandidateTerm::Apart;
-        let zero = s.splat(E::zero());
+        let (zero, least) = (s.splat(E::zero()), s.splat(least_magnitude()));
         for j in units.clone().step_by(S::LANES) {
             let n = S::LANES.min(units.end - j);
             let at = |gate: usize| column(C::KIND, gate, hidden) + j;
@@ -571,11 +584,14 @@ impl<E: CpuElement, C: StepCell, F: CellFunctions<E>> Kernel<E> for With<Backwar
                 state: load_all(s, c, others, |i| i * hidden + j, n),
                 state_prev: [zero; MOST_STATES],
                 peephole: None,
-                dh: load(s, dh, j, n),
+                dh: cut(s, load(s, dh, j, n), least),
                 dstate: load_all(s, dc, others, |i| i * hidden + j, n),
                 da: [zero; MOST_GATES],
                 dq: if C::SPLIT && part == Part::Second { load(s, dq, j, n) } else { zero },
             };
+            for i in 0..others {
+                unit.dstate[i] = cut(s, unit.dstate[i], least);
+            }
             if !c_prev.is_empty() {
                 unit.state_prev = load_all(s, c_prev, others, |i| i * hidden + j, n);
             }

@@ -9,8 +9,7 @@ use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::activation::exp_of_negative;
 use crate::backend::cpu::threads::Threads;
 use crate::backend::host_ops::HostLoss;
-use crate::backend::host_ops::plain::training;
-use crate::dtype::Scalar;
+use crate::dtype::{Scalar, least_magnitude};
 use crate::error::Result;
 use crate::simd::{Isa, Kernel, Simd};
 
@@ -93,7 +92,7 @@ impl<E: CpuElement> Kernel<f64> for CategoricalRows<'_, E> {
             let weight = weights.map_or(1.0, |weights| weights[row].wide());
             sums[row / of_part] += weight * value;
             let Some(gradient) = &mut gradient else { continue };
-            let (factor, scale, least) = (all / total, weight / rows as f64, training::least_slope::<E>().wide());
+            let (factor, scale, least) = (all / total, weight / rows as f64, least_magnitude::<E>().wide());
             let gradient = &mut gradient[row * columns..][..columns];
             for (chunk, (g, x)) in gradient.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).enumerate() {
                 let first = chunk * CHUNK;

@@ -4,7 +4,7 @@ use crate::backend::host_ops::HostLoss;
 use crate::backend::ops::{
     AdagradStep, AdamStep, BAD_GRADIENT, BAD_LOSS, BAD_VALUE, LOSS, LossEntry, RmsPropStep, SgdStep, TOTAL,
 };
-use crate::dtype::Scalar;
+use crate::dtype::{Scalar, least_magnitude};
 use crate::error::{Error, Result};
 
 /// Classes must be whole numbers below the columns.
@@ -31,20 +31,13 @@ pub(crate) fn loss<E: Scalar>(of: HostLoss<'_, E>, entry: LossEntry, status: &mu
                 None => loss.gradient(columns, targets, predictions, gradient),
                 Some(weights) => loss.weighted(columns, targets, predictions, weights, Some(gradient)),
             };
-            let least = least_slope::<E>();
+            let least = least_magnitude::<E>();
             gradient.iter_mut().for_each(|slope| *slope = cut(*slope, least));
             value
         }
     };
     note_loss(value, entry, status);
     Ok(())
-}
-
-/// The smallest magnitude of a loss's gradient; smaller ones are zero. They change no weight, and what backward makes of them (factors of
-/// weights and of derivatives, 36 bits) would be denormal numbers, with which a step takes ten times as long and more: a classifier that is
-/// sure of its classes, or a target of zero that is met better at each step, comes there.
-pub(crate) fn least_slope<E: Scalar>() -> E {
-    E::min_positive_value() * E::of(2.0f64.powi(36))
 }
 
 /// Checks the targets where they are numbers of classes.
