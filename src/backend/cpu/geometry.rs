@@ -157,6 +157,7 @@ impl Geometry {
         let candidate = d.candidate();
         let of_gates = d.input == InputKind::Gates;
         let above = if d.num_layers > 1 { d.layer_input_size(1) } else { 0 };
+        let columns = d.output_size().saturating_add(if of_gates { 0 } else { d.input_size });
         Geometry {
             cell: d.cell,
             candidate,
@@ -181,10 +182,10 @@ impl Geometry {
                 && d.heads == 1
                 && plan.shape.batch >= TILE_BATCH
                 && gate_rows.saturating_mul(d.output_size()) >= TILE_WEIGHTS,
-            weights_on_tiles: d.heads == 1
+            weights_on_tiles: gemm::amx::serves::<E>(isa, columns)
+                && d.heads == 1
                 && plan.shape.seq_len.saturating_mul(plan.shape.batch) >= TILE_ROWS
-                && gate_rows.saturating_mul(d.output_size().saturating_add(if of_gates { 0 } else { d.input_size }))
-                    >= TILE_WEIGHTS,
+                && gate_rows.saturating_mul(columns) >= TILE_WEIGHTS,
         }
     }
 
