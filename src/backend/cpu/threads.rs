@@ -141,6 +141,18 @@ impl<F: FnOnce() + Send> Divide for Both<F> {
     }
 }
 
+/// The first of each pair, and the second.
+pub(crate) fn unzip<A, B: Default, const N: usize>(pairs: [(A, B); N]) -> ([A; N], [B; N]) {
+    let mut second = std::array::from_fn(|_| B::default());
+    let mut at = 0;
+    let first = pairs.map(|(a, b)| {
+        second[at] = b;
+        at += 1;
+        a
+    });
+    (first, second)
+}
+
 /// The first `left` of `of` shares of `len`.
 pub(crate) fn share(len: usize, left: usize, of: usize) -> usize {
     match len.checked_mul(left) {

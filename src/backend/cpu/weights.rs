@@ -10,7 +10,7 @@ use super::products::share_scratch;
 use super::recurrent::AddProduct;
 use super::saved::{Kept, Saved, input_of, output_of};
 use super::sequences::{Rows, Sequences};
-use super::threads::{Divide, share};
+use super::threads::{Divide, share, unzip};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardWeightsArgs, HostBackend, WeightGrad};
 use crate::simd::Isa;
@@ -254,18 +254,6 @@ impl<E, const N: usize> WeightRows<'_, E, N> {
             WeightRows { column: column + rows, rows: all - rows, c: c.1, biases: biases.1 },
         )
     }
-}
-
-/// The first of each pair, and the second.
-fn unzip<A, B: Default, const N: usize>(pairs: [(A, B); N]) -> ([A; N], [B; N]) {
-    let mut second = std::array::from_fn(|_| B::default());
-    let mut at = 0;
-    let first = pairs.map(|(a, b)| {
-        second[at] = b;
-        at += 1;
-        a
-    });
-    (first, second)
 }
 
 /// `c = start + a^T b` over all valid steps for each right operand, and the sum of `a` over them, by rows of `c`.

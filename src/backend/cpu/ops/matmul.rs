@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::backend::WeightGrad;
 use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::gemm::{self, Columns, Panels, Right, Start, gemv};
-use crate::backend::cpu::threads::{Divide, Threads, Workers, share};
+use crate::backend::cpu::threads::{Divide, Threads, Workers, share, unzip};
 use crate::backend::ops::{MatMul, Orientation};
 use crate::dtype::Scalar;
 use crate::error::Result;
@@ -21,8 +21,13 @@ const SMALL: usize = 1 << 13;
 /// Elements of the right operand that are packed at once: what stays in a core's second cache.
 const PACKED: usize = 1 << 18;
 
-/// Rows for each thread, below which the columns of each row are divided instead.
+/// Rows for each thread, below which columns are divided instead, and how many rows that are at most.
 const ROWS_FOR_A_THREAD: usize = 4;
+const MOST_ROWS: usize = 8;
+
+/// Elements of the right operand that a thread packs at once for so few rows: they are used while they are in the nearest caches. A packed operand that is written
+/// out and read again for one row takes four times as long as the row.
+const PACKED_FOR_FEW: usize = 1 << 14;
 
 /// Rows up to which the right operand is read where it lies, if it is given by rows.
 const FEW_ROWS: usize = 2;
@@ -49,8 +54,10 @@ pub(super) struct Products {
 
 impl Products {
     pub(super) fn new(isa: Isa, threads: &Threads, product: MatMul) -> Self {
-        let MatMul { count, m, n, k, .. } = product;
-        let operations = 2.0 * m as f64 * n as f64 * k as f64;
+        let MatMul { orientation, count, m, n, k } = product;
+        // Packing an element takes about as long as ten operations.
+        let packing = if orientation == Orientation::Tn { 0.0 } else { 10.0 };
+        let operations = (2.0 * m as f64 + packing) * n as f64 * k as f64;
         let across = threads.worth(operations * count as f64).min(count.max(1));
         let within = threads.worth(operations);
         // Whole products need not wait for one another.
@@ -63,10 +70,17 @@ impl Products {
         self.product.orientation == Orientation::Nn && self.product.m <= FEW_ROWS
     }
 
+    /// Whether threads divide the columns, of which each packs its own.
+    fn has_few_rows(&self) -> bool {
+        let MatMul { orientation, m, .. } = self.product;
+        orientation != Orientation::Tn && (m == 1 || m < (ROWS_FOR_A_THREAD * self.within).min(MOST_ROWS + 1))
+    }
+
     /// Columns of the right operand that are packed at once.
     fn block<E: CpuElement>(&self) -> usize {
         let width = 2 * self.isa.lanes::<E>();
-        (PACKED / self.product.k.max(1) / width * width).clamp(width, self.product.n.next_multiple_of(width).max(width))
+        let packed = if self.has_few_rows() { PACKED_FOR_FEW } else { PACKED };
+        (packed / self.product.k.max(1) / width * width).clamp(width, self.product.n.next_multiple_of(width).max(width))
     }
 
     /// Scratch of one thread within a product, beside the packed operand.
@@ -92,6 +106,9 @@ impl Products {
             Orientation::Tn => 0,
             _ => gemm::panels_len::<E>(self.isa, k, self.block::<E>()),
         };
+        if self.has_few_rows() {
+            return self.within.saturating_mul(packed);
+        }
         packed.saturating_add(self.within.saturating_mul(self.scratch_within::<E>()))
     }
 
@@ -311,6 +328,11 @@ impl<E: CpuElement> Product<'_, E> {
             within.divide(SomeRows { of: self, rows: 0..m, columns: 0..n, panels: Panels::new(&[], k, n), c, scratch });
             return;
         }
+        if self.all.has_few_rows() {
+            let mut rows = c.chunks_exact_mut(n);
+            let c = std::array::from_fn(|_| rows.next().unwrap_or_default());
+            return within.divide(FewRows { of: self, columns: 0..n, c, scratch });
+        }
         let block = self.all.block::<E>();
         let (packed, scratch) = scratch.split_at_mut(gemm::panels_len::<E>(isa, k, block));
         for first in (0..n).step_by(block) {
@@ -319,26 +341,12 @@ impl<E: CpuElement> Product<'_, E> {
             let panels = 0..columns.len().div_ceil(2 * isa.lanes::<E>());
             within.divide(Packing { of: self, columns: columns.clone(), panels, out: &mut *packed });
             let panels = Panels::new(packed, k, columns.len());
-            if m < ROWS_FOR_A_THREAD * self.all.within {
-                for i in 0..m {
-                    self.rows(i..i + 1, &columns, panels, &mut c[i * n..][..n], scratch, within);
-                }
-            } else {
-                within.divide(SomeRows { of: self, rows: 0..m, columns, panels, c: &mut *c, scratch: &mut *scratch });
-            }
+            within.divide(SomeRows { of: self, rows: 0..m, columns, panels, c: &mut *c, scratch: &mut *scratch });
         }
     }
 
     /// Some rows of the result, which `c` begins with, by some columns.
-    fn rows(
-        &self,
-        rows: Range<usize>,
-        columns: &Range<usize>,
-        panels: Panels<'_, E>,
-        c: &mut [E],
-        scratch: &mut [E],
-        row_workers: Workers<'_>,
-    ) {
+    fn rows(&self, rows: Range<usize>, columns: &Range<usize>, panels: Panels<'_, E>, c: &mut [E], scratch: &mut [E]) {
         let Products { isa, product, .. } = self.all;
         let MatMul { orientation, m, n, k, .. } = product;
         let first = rows.start;
@@ -352,7 +360,49 @@ impl<E: CpuElement> Product<'_, E> {
             let row = |i: usize| &self.a[i * k..][..k];
             let offset = |i: usize| (i - first) * n;
             let c = &mut c[columns.start..];
-            gemm::multiply(isa, rows, row, panels, c, offset, start(self.grad), scratch, row_workers);
+            gemm::multiply(isa, rows, row, panels, c, offset, start(self.grad), scratch, Workers::ONE);
+        }
+    }
+}
+
+/// Some columns of a result with few rows.
+struct FewRows<'a, E> {
+    of: &'a Product<'a, E>,
+    columns: Range<usize>,
+    /// These columns of each row; of rows that the result has not, none.
+    c: [&'a mut [E]; MOST_ROWS],
+    /// As much for each thread.
+    scratch: &'a mut [E],
+}
+
+impl<E: CpuElement> Divide for FewRows<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let FewRows { of: product, columns, c, scratch } = self;
+        let width = 2 * product.all.isa.lanes::<E>();
+        let count = (share(columns.len().div_ceil(width), left, of) * width).min(columns.len());
+        let middle = columns.start + count;
+        let (c, rest) = unzip(c.map(|c| if c.is_empty() { Default::default() } else { c.split_at_mut(count) }));
+        let (scratch_left, scratch_right) = scratch.split_at_mut(scratch.len() / of * left);
+        (
+            FewRows { of: product, columns: columns.start..middle, c, scratch: scratch_left },
+            FewRows { of: product, columns: middle..columns.end, c: rest, scratch: scratch_right },
+        )
+    }
+
+    fn run(self) {
+        let FewRows { of, columns, mut c, scratch } = self;
+        let Products { isa, product: MatMul { k, .. }, .. } = of.all;
+        let block = of.all.block::<E>();
+        for first in columns.clone().step_by(block) {
+            let some = first..columns.end.min(first + block);
+            let packed = &mut scratch[..gemm::panels_len::<E>(isa, k, some.len())];
+            let panels = 0..some.len().div_ceil(2 * isa.lanes::<E>());
+            Packing { of, columns: some.clone(), panels, out: &mut *packed }.run();
+            let panels = Panels::new(packed, k, some.len());
+            for (a, c) in of.a.chunks_exact(k).zip(&mut c) {
+                let c = &mut c[first - columns.start..][..some.len()];
+                gemm::multiply(isa, 0..1, |_| a, panels, c, |_| 0, start(of.grad), &mut [], Workers::ONE);
+            }
         }
     }
 }
@@ -418,7 +468,7 @@ impl<E: CpuElement> Divide for SomeRows<'_, E> {
     fn run(self) {
         let SomeRows { of, rows, columns, panels, c, scratch } = self;
         if !rows.is_empty() {
-            of.rows(rows, &columns, panels, c, scratch, Workers::ONE);
+            of.rows(rows, &columns, panels, c, scratch);
         }
     }
 }

@@ -8,7 +8,7 @@ use fused_rnn::backend::cuda::{Compute, CudaBackend, CudaOptions};
 use fused_rnn::rnn::{RnnDescriptor, RnnShape};
 use fused_rnn::{Device, Error, Result};
 
-use super::point::{Pass, Point};
+use super::point::Point;
 use super::subject::Subject;
 
 /// Short calls are timed together: as many as take about this long.
