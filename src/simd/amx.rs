@@ -491,7 +491,9 @@ mod machine {
 
     pub(super) unsafe fn split_along(_: bool, _: &[&[f32]; SIDE], _: &mut [f32]) {}
 
-    pub(super) unsafe fn split_across(_: bool, _: &[&[f32]; DEPTH], _: &mut [f32]) {}
+    pub(super) unsafe fn split_across(_: bool, _: &[&[f32]; DEPTH], _: &mut [f32]) -> [f32; SIDE] {
+        [0.0; SIDE]
+    }
 
     pub(super) unsafe fn multiply_two(
         _: usize,
