@@ -71,8 +71,25 @@ fn main() -> Result<(), Box<dyn Error>> {
                             // SAFETY: sizes and strides are those of the three slices.
                             unsafe {
                                 gemm::gemm(
-                                    m, n, k, c.as_mut_ptr(), 1, n as isize, false, a.as_ptr(), a_column, a_row,
-                                    b.as_ptr(), b_column, b_row, 0.0, 1.0, false, false, false, threads,
+                                    m,
+                                    n,
+                                    k,
+                                    c.as_mut_ptr(),
+                                    1,
+                                    n as isize,
+                                    false,
+                                    a.as_ptr(),
+                                    a_column,
+                                    a_row,
+                                    b.as_ptr(),
+                                    b_column,
+                                    b_row,
+                                    0.0,
+                                    1.0,
+                                    false,
+                                    false,
+                                    false,
+                                    threads,
                                 );
                             }
                         }
