@@ -34,7 +34,7 @@
 //! The same bits from run to run and for any number of threads: every output is one chain of operations in an order that no
 //! partition changes. AVX-512, AVX2 and NEON give the same bits too. A matrix unit (AMX) does not: where the processor has one, `f32` plans with large
 //! recurrent weights and sixteen sequences or more multiply there, and gradients of large weights are computed there, with errors no larger than those of vectors, but that numbers below 2^-110 lose their last bits
-//! and an infinite input or state makes what it is multiplied to NaN; `FUSED_RNN_INSTRUCTION_SET=avx512` switches it off. Threads start with the first problem that is worth
+//! and an infinite input or state makes what it is multiplied to NaN; `FUSED_RNN_INSTRUCTION_SET=avx512` switches it off. States and gradients of states below 2^-90, in `f64` 2^-986, are zero. Threads start with the first problem that is worth
 //! them; a small one runs on the calling thread. Finished sequences take part in no product. Beside what the thread pool needs to hand
 //! over work, nothing is allocated.
 
