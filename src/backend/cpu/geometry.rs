@@ -508,7 +508,7 @@ impl Geometry {
             index: self.index_len::<E>(),
             workers: self.workers(threads),
             // Beside the product's own, a row for the biases, and two for the weights of a single feature.
-            scratch: scratch + (self.gate_width + 2 * self.gate_rows).next_multiple_of(16),
+            scratch: scratch + padded(self.gate_width + 2 * self.gate_rows),
             ..Space::default()
         }
     }

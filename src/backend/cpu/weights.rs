@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Call;
 use super::backward::add;
 use super::gemm::{self, Columns, Right, Start};
-use super::geometry::{GradientRun, Parts};
+use super::geometry::{GradientRun, Parts, padded};
 use super::products::share_scratch;
 use super::recurrent::AddProduct;
 use super::saved::{Kept, Saved, input_of, output_of};
@@ -194,8 +194,8 @@ impl<E: CpuElement> Call<'_, E> {
     }
 }
 
-/// Elements that are certainly a multiple of a cache line.
-const LINE: usize = 16;
+/// Rows of which some more or fewer are nothing to a thread.
+const MANY_ROWS: usize = 512;
 
 /// Runs of columns of the gates' gradients, at most.
 const RUNS: usize = 3;
@@ -278,9 +278,9 @@ impl<E: CpuElement, const N: usize> Divide for WeightsProduct<'_, '_, E, N> {
             let Some(some) = some else { return (None, None) };
             let (cost, rows) = (some.cost(), some.rows);
             let mut first = wanted / cost;
-            if rows >= 32 * LINE {
+            if rows >= MANY_ROWS {
                 // Whole cache lines of each gradient, where that does not leave one thread with less.
-                first = first.next_multiple_of(LINE);
+                first = padded(first);
             }
             let (first, second) = some.split(first.min(rows));
             wanted = wanted.saturating_sub(rows * cost);
@@ -299,7 +299,7 @@ impl<E: CpuElement, const N: usize> Divide for WeightsProduct<'_, '_, E, N> {
         if rows.iter().flatten().any(|some| !some.biases.iter().all(|bias| bias.is_empty())) {
             let all: usize = rows.iter().flatten().map(|some| some.rows).sum();
             // What follows stays at a cache line.
-            (totals, scratch) = scratch.split_at_mut(all.next_multiple_of(LINE));
+            (totals, scratch) = scratch.split_at_mut(padded(all));
         }
         for some in rows.iter_mut().flatten() {
             // One feature: a row of sums rather than a column of tiles.
