@@ -14,6 +14,7 @@
 //! | `data` | CSV columns, gaps, scalers, windows, splits, padding, `.ts` files of sequences, characters |
 //! | `plot` | plots: curves, training histories, heat maps |
 //! | `interop` | weights of other frameworks: safetensors, Keras, ONNX |
+//! | `exchange` | whole models of other programs, read and written: ONNX, Keras, PyTorch |
 //! | `parity` | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | gradients against finite differences |
 //! | [`Error`] | all errors, one enum |
@@ -69,6 +70,7 @@
 //! |---|---|
 //! | `operator` | [`backend`], [`cell`], [`rnn`], [`gradcheck`] of operators |
 //! | `model` | `Device`, `nn`, `model`, `optim`, `metrics`, `data`, `interop`, `parity` |
+//! | `exchange` | `exchange` |
 //! | `plot` | `plot` |
 //! | `cli` (default) | the `fused-rnn` program |
 //! | `cuda` (default) | the CUDA backend, which needs neither a GPU nor CUDA to build |
@@ -84,6 +86,8 @@ pub mod cell;
 pub mod data;
 pub mod dtype;
 pub mod error;
+#[cfg(feature = "exchange")]
+pub mod exchange;
 #[cfg(feature = "model")]
 pub mod files;
 pub mod gradcheck;
