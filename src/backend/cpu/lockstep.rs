@@ -149,12 +149,12 @@ impl Workers<'_> {
     {
         let meeting = Meeting::new(rows, blocks, units);
         let count = self.count().min(MOST);
-        let (Some(team), 2..) = (self.team(), count) else { return work.run(meeting.seat(0)) };
+        let (Some(crew), 2..) = (self.crew(), count) else { return work.run(meeting.seat(0)) };
         let whole = Mutex::new(Some(work));
         let parts = [const { Mutex::new(None::<W>) }; MOST];
         let (state, arrived) = (AtomicU8::new(UNDECIDED), AtomicUsize::new(1));
         let taken = |part: &Mutex<Option<W>>| part.lock().unwrap_or_else(PoisonError::into_inner).take();
-        team.run(count, |member| {
+        crew.run(count, |member| {
             if member > 0 {
                 arrived.fetch_add(1, Release);
                 wait_until(|| state.load(Acquire) != UNDECIDED);

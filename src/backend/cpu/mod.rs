@@ -21,6 +21,7 @@
 //! | `ops` | what models compute besides the operator: matrix products of any layout, softmax, optimizers |
 //! | `threads` | work that divides itself among threads |
 //! | `team` | helper threads that wait awake for a while |
+//! | `pool` | threads of the caller's in their place |
 //! | `lockstep` | work whose parts meet after every step |
 //! | `packed` | the weights of the forward pass as it multiplies with them, packed in every call or once for many |
 //! | `products` | products over all steps, packed and divided among threads |
@@ -50,6 +51,7 @@ mod lockstep;
 mod ops;
 
 mod packed;
+mod pool;
 mod products;
 mod recurrent;
 mod saved;
@@ -80,12 +82,13 @@ use crate::rnn::{Dropout, RnnDescriptor, RnnShape};
 use crate::simd::{Isa, SimdElement};
 use geometry::{Geometry, Sizes};
 use packed::{Packed, PackedWeights};
+pub use pool::ThreadPool;
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
 ///
-/// Making one is cheap: threads start with the first problem that is worth them.
-#[derive(Debug)]
+/// Making one is cheap: threads start with the first problem that is worth them. Clones share them.
+#[derive(Clone, Debug)]
 pub struct CpuBackend<E> {
     isa: Isa,
     threads: Arc<Threads>,
@@ -107,10 +110,18 @@ impl<E: CpuElement> CpuBackend<E> {
     ///
     /// [`Error::InvalidOption`] if `threads` is not in `1..=65535`.
     pub fn with_threads(threads: usize) -> Result<Self> {
-        let count = NonZeroUsize::new(threads)
-            .filter(|count| count.get() <= usize::from(u16::MAX))
-            .ok_or_else(|| Error::option("threads", "1..=65535", threads))?;
-        Ok(CpuBackend { threads: Arc::new(Threads::new(count)), ..Self::new() })
+        Ok(CpuBackend { threads: Arc::new(Threads::new(thread_count(threads)?)), ..Self::new() })
+    }
+
+    /// A backend that starts no threads but uses those of a pool of the caller's, as many as it says it has, 256 at a time.
+    /// Results do not depend on it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] if the number of its threads is not in `1..=65535`.
+    pub fn with_pool(pool: impl ThreadPool) -> Result<Self> {
+        let count = thread_count(pool.threads())?;
+        Ok(CpuBackend { threads: Arc::new(Threads::of_pool(count, Arc::new(pool))), ..Self::new() })
     }
 
     /// Threads that large problems run on.
@@ -167,6 +178,12 @@ impl<E: CpuElement> CpuBackend<E> {
     pub(crate) fn with_isa(isa: Isa, threads: usize) -> Result<Self> {
         Ok(CpuBackend { isa, ..Self::with_threads(threads)? })
     }
+}
+
+fn thread_count(threads: usize) -> Result<NonZeroUsize> {
+    NonZeroUsize::new(threads)
+        .filter(|count| count.get() <= usize::from(u16::MAX))
+        .ok_or_else(|| Error::option("threads", "1..=65535", threads))
 }
 
 impl<E: CpuElement> Default for CpuBackend<E> {

@@ -1,8 +1,10 @@
-//! Threads: a team that starts with the first problem large enough to need it, and work that divides itself.
+//! Threads: a team that starts with the first problem large enough to need it, or the caller's pool; and work that divides itself.
 
+use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::pool::{self, ThreadPool};
 use super::team::{MOST_PARTS, Team};
 use crate::error::{Error, Result};
 
@@ -11,20 +13,33 @@ use crate::error::{Error, Result};
 const WORTH_A_THREAD: f64 = 1e6;
 
 /// The threads of a backend.
-#[derive(Debug)]
 pub(crate) struct Threads {
     count: NonZeroUsize,
     team: OnceLock<Team>,
+    /// The caller's, in place of a team.
+    pool: Option<Arc<dyn ThreadPool>>,
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = if self.pool.is_some() { " of the caller's pool" } else { "" };
+        write!(f, "Threads({}{of})", self.count)
+    }
 }
 
 impl Threads {
     pub(crate) fn new(count: NonZeroUsize) -> Self {
-        Threads { count, team: OnceLock::new() }
+        Threads { count, team: OnceLock::new(), pool: None }
+    }
+
+    /// At most `count` threads of a pool of the caller's.
+    pub(super) fn of_pool(count: NonZeroUsize, pool: Arc<dyn ThreadPool>) -> Self {
+        Threads { count, team: OnceLock::new(), pool: Some(pool) }
     }
 
     /// The calling thread alone.
     pub(crate) fn one() -> &'static Self {
-        static ONE: Threads = Threads { count: NonZeroUsize::MIN, team: OnceLock::new() };
+        static ONE: Threads = Threads { count: NonZeroUsize::MIN, team: OnceLock::new(), pool: None };
         &ONE
     }
 
@@ -43,7 +58,7 @@ impl Threads {
     ///
     /// [`Error::Unsupported`] where the system starts no more threads.
     pub(crate) fn start(&self, workers: usize) -> Result<()> {
-        if workers > 1 && self.team.get().is_none() {
+        if workers > 1 && self.pool.is_none() && self.team.get().is_none() {
             let team = Team::start(self.count().min(MOST_PARTS)).map_err(|error| {
                 let way_out = format!("{error}; use CpuBackend::with_threads with fewer");
                 Error::unsupported(format!("a team of {} threads", self.count), way_out)
@@ -56,23 +71,44 @@ impl Threads {
 
     /// At most `count` of the threads, where the team has been [started](Self::start); otherwise the caller.
     pub(crate) fn workers(&self, count: usize) -> Workers<'_> {
-        Workers { team: self.team.get(), count }
+        let crew = match &self.pool {
+            Some(pool) => Some(Crew::Theirs(&**pool)),
+            None => self.team.get().map(Crew::Own),
+        };
+        Workers { crew, count }
+    }
+}
+
+/// Who runs the parts of a job.
+#[derive(Clone, Copy)]
+pub(super) enum Crew<'a> {
+    Own(&'a Team),
+    Theirs(&'a dyn ThreadPool),
+}
+
+impl Crew<'_> {
+    /// Calls `run` once with each of `0..parts`, part 0 no later than others, and returns when all calls have.
+    pub(super) fn run<F: Fn(usize) + Sync>(self, parts: usize, run: F) {
+        match self {
+            Crew::Own(team) => team.run(parts, run),
+            Crew::Theirs(pool) => pool::run(pool, parts, &run),
+        }
     }
 }
 
 /// Threads for one piece of work.
 #[derive(Clone, Copy)]
 pub(crate) struct Workers<'a> {
-    team: Option<&'a Team>,
+    crew: Option<Crew<'a>>,
     count: usize,
 }
 
 impl<'a> Workers<'a> {
     /// The calling thread.
-    pub(crate) const ONE: Workers<'static> = Workers { team: None, count: 1 };
+    pub(crate) const ONE: Workers<'static> = Workers { crew: None, count: 1 };
 
-    pub(super) fn team(self) -> Option<&'a Team> {
-        self.team
+    pub(super) fn crew(self) -> Option<Crew<'a>> {
+        self.crew
     }
 
     pub(super) fn count(self) -> usize {
@@ -81,7 +117,7 @@ impl<'a> Workers<'a> {
 
     /// Does `work`, a part on each thread.
     pub(crate) fn divide<W: Divide>(self, work: W) {
-        let (Some(team), 2..) = (self.team, self.count) else { return work.run() };
+        let (Some(crew), 2..) = (self.crew, self.count) else { return work.run() };
         let count = self.count.min(MOST_PARTS);
         let (mut few, mut many) = ([const { Part::none() }; FEW], Vec::new());
         let parts = match few.get_mut(..count) {
@@ -99,7 +135,7 @@ impl<'a> Workers<'a> {
         }
         parts[0] = Part(Mutex::new(Some(rest)));
         let parts = &*parts;
-        team.run(count, |at| {
+        crew.run(count, |at| {
             let part = parts[at].0.lock().unwrap_or_else(PoisonError::into_inner).take();
             part.into_iter().for_each(W::run);
         });
