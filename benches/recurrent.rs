@@ -121,19 +121,11 @@ fn stream<B: HostBackend<f32>>(
         bencher.iter(|| {
             for x in point.inputs.x.chunks_exact(tensors.x.iter().product()) {
                 let ([h0, hn], [c0, cn]) = (&mut h, &mut c);
-                let args = ForwardArgs::<B> {
-                    weights: &point.inputs.weights,
-                    x,
-                    h0: Some(h0),
-                    c0: has_c.then_some(c0.as_slice()),
-                    lengths: None,
-                    resets: None,
-                    y: &mut y,
-                    hn: Some(hn),
-                    cn: has_c.then_some(cn.as_mut_slice()),
-                    workspace: &mut workspace,
-                    dropout_seed: 0,
-                };
+                let args = ForwardArgs::<B>::new(&point.inputs.weights, x, &mut y, &mut workspace)
+                    .h0(&h0[..])
+                    .c0(has_c.then_some(c0.as_slice()))
+                    .hn(&mut hn[..])
+                    .cn(has_c.then_some(cn.as_mut_slice()));
                 backend.forward(&plan, args).expect("buffers of the plan's sizes");
                 h.swap(0, 1);
                 c.swap(0, 1);

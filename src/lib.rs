@@ -40,19 +40,8 @@
 //! let x = vec![1.0; 5 * 2 * 3]; // [seq_len, batch, input_size]
 //! let mut y = vec![0.0; 5 * 2 * 4]; // [seq_len, batch, hidden_size]
 //! let mut workspace = vec![0.0; backend.temp_space(&plan).workspace];
-//! let args = ForwardArgs::<CpuBackend<f32>> {
-//!     weights: &weights,
-//!     x: &x,
-//!     h0: None,
-//!     c0: None,
-//!     lengths: Some(&[5, 3]), // the second sequence is shorter: no packing, no sorting
-//!     resets: None,
-//!     y: &mut y,
-//!     hn: None,
-//!     cn: None,
-//!     workspace: &mut workspace,
-//!     dropout_seed: 0,
-//! };
+//! let args = ForwardArgs::new(&weights[..], &x[..], &mut y[..], &mut workspace[..])
+//!     .lengths(&[5, 3][..]); // the second sequence is shorter: no packing, no sorting
 //! backend.forward(&plan, args)?;
 //! assert_eq!(y[(3 * 2 + 1) * 4..(4 * 2) * 4], [0.0; 4]); // past its end the output is zero
 //! # Ok::<(), fused_rnn::Error>(())

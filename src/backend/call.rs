@@ -47,7 +47,8 @@ impl<B: RecurrentBackend + ?Sized> Tensors for B {
     }
 }
 
-/// Buffers of a forward call. Shapes are those of [`TensorShapes`](crate::rnn::TensorShapes); no two may overlap.
+/// Buffers of a forward call: made with [`new`](Self::new) from those that every call has; the others are set by their names. Shapes are those of [`TensorShapes`](crate::rnn::TensorShapes); no two may overlap.
+#[non_exhaustive]
 pub struct ForwardArgs<'a, T: Tensors + ?Sized> {
     /// All weights, as [`WeightLayout`](crate::rnn::WeightLayout) says.
     pub weights: T::Read<'a>,
@@ -73,7 +74,8 @@ pub struct ForwardArgs<'a, T: Tensors + ?Sized> {
     pub dropout_seed: u64,
 }
 
-/// Buffers of [`RecurrentBackend::backward_data`]. Inputs are those of the forward call, unchanged.
+/// Buffers of [`RecurrentBackend::backward_data`], made as those of [`ForwardArgs`]. Inputs are those of the forward call, unchanged.
+#[non_exhaustive]
 pub struct BackwardDataArgs<'a, T: Tensors + ?Sized> {
     /// All weights.
     pub weights: T::Read<'a>,
@@ -106,7 +108,8 @@ pub struct BackwardDataArgs<'a, T: Tensors + ?Sized> {
     pub workspace: T::Write<'a>,
 }
 
-/// Buffers of [`RecurrentBackend::backward_weights`]. Inputs are those of the forward call, unchanged.
+/// Buffers of [`RecurrentBackend::backward_weights`], made as those of [`ForwardArgs`]. Inputs are those of the forward call, unchanged.
+#[non_exhaustive]
 pub struct BackwardWeightsArgs<'a, T: Tensors + ?Sized> {
     /// Input of the forward call.
     pub x: T::Read<'a>,
@@ -124,4 +127,79 @@ pub struct BackwardWeightsArgs<'a, T: Tensors + ?Sized> {
     pub dweights: T::Write<'a>,
     /// Scratch of [`TempSpace::workspace`](super::TempSpace::workspace) elements.
     pub workspace: T::Write<'a>,
+}
+
+/// A method for each of a call's buffers that may be absent, which sets it.
+macro_rules! setters {
+    ($($field:ident: $kind:ident;)*) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self#structfield.", stringify!($field), "): a tensor, or an `Option` of one.")]
+            #[must_use]
+            pub fn $field(mut self, $field: impl Into<Option<T::$kind<'a>>>) -> Self {
+                self.$field = $field.into();
+                self
+            }
+        )*
+    };
+}
+
+impl<'a, T: Tensors + ?Sized> ForwardArgs<'a, T> {
+    /// A call from zero states, of whole sequences, whose final states nobody wants, with the dropout seed 0.
+    pub fn new(weights: T::Read<'a>, x: T::Read<'a>, y: T::Write<'a>, workspace: T::Write<'a>) -> Self {
+        let (h0, c0, lengths, resets, hn, cn) = (None, None, None, None, None, None);
+        ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed: 0 }
+    }
+
+    setters! {
+        h0: Read;
+        c0: Read;
+        lengths: Lengths;
+        resets: Mask;
+        hn: Write;
+        cn: Write;
+    }
+
+    /// Sets [`dropout_seed`](Self#structfield.dropout_seed).
+    #[must_use]
+    pub fn dropout_seed(mut self, seed: u64) -> Self {
+        self.dropout_seed = seed;
+        self
+    }
+}
+
+impl<'a, T: Tensors + ?Sized> BackwardDataArgs<'a, T> {
+    /// A call after a forward call from zero states, of whole sequences, without gradients yet.
+    pub fn new(weights: T::Read<'a>, x: T::Read<'a>, y: T::Read<'a>, workspace: T::Write<'a>) -> Self {
+        let (h0, c0, lengths, resets) = (None, None, None, None);
+        let (dy, dhn, dcn, dx, dh0, dc0) = (None, None, None, None, None, None);
+        BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace }
+    }
+
+    setters! {
+        h0: Read;
+        c0: Read;
+        lengths: Lengths;
+        resets: Mask;
+        dy: Read;
+        dhn: Read;
+        dcn: Read;
+        dx: Write;
+        dh0: Write;
+        dc0: Write;
+    }
+}
+
+impl<'a, T: Tensors + ?Sized> BackwardWeightsArgs<'a, T> {
+    /// A call after a forward call from zero states, of whole sequences.
+    pub fn new(x: T::Read<'a>, y: T::Read<'a>, dweights: T::Write<'a>, workspace: T::Write<'a>) -> Self {
+        let (h0, c0, lengths, resets) = (None, None, None, None);
+        BackwardWeightsArgs { x, y, h0, c0, lengths, resets, dweights, workspace }
+    }
+
+    setters! {
+        h0: Read;
+        c0: Read;
+        lengths: Lengths;
+        resets: Mask;
+    }
 }

@@ -111,9 +111,8 @@ pub(crate) enum CandidateTerm {
 ///
 /// ```
 /// use fused_rnn::rnn::{Direction, RnnDescriptor};
-/// let mut descriptor = RnnDescriptor::lstm(64, 128);
-/// descriptor.num_layers = 2;
-/// descriptor.direction = Direction::Bidirectional;
+/// let mut descriptor = RnnDescriptor::lstm(64, 128).num_layers(2).direction(Direction::Bidirectional);
+/// descriptor.dropout = 0.1; // its fields are public too
 /// descriptor.validate()?;
 /// # Ok::<(), fused_rnn::Error>(())
 /// ```
@@ -130,6 +129,7 @@ pub(crate) enum CandidateTerm {
 /// - **dropout**: in training, the input of every layer but the first is multiplied by a mask of zeros and
 ///   `1 / (1 - dropout)` from [`crate::rnn::dropout`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RnnDescriptor {
     /// The cell.
     pub cell: CellKind,
@@ -175,6 +175,42 @@ pub struct RnnDescriptor {
     pub padded_output: PaddedOutput,
     /// What training keeps from forward to backward.
     pub memory: Memory,
+}
+
+/// A method for each option, which sets it.
+macro_rules! setters {
+    ($($option:ident: $type:ty;)*) => {
+        impl RnnDescriptor {
+            $(
+                #[doc = concat!("The same operator with [`", stringify!($option), "`](Self#structfield.", stringify!($option), ").")]
+                #[must_use]
+                pub fn $option(mut self, $option: $type) -> Self {
+                    self.$option = $option;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    heads: usize;
+    num_layers: usize;
+    direction: Direction;
+    bias: Bias;
+    layout: Layout;
+    activations: Activations;
+    reverse_activations: Option<Activations>;
+    reset: GruReset;
+    forget_gate: ForgetGate;
+    dropout: f64;
+    proj_size: Option<usize>;
+    peepholes: bool;
+    coupled_input_forget: bool;
+    gate_clip: Option<f64>;
+    cell_clip: Option<f64>;
+    padded_output: PaddedOutput;
+    memory: Memory;
 }
 
 impl RnnDescriptor {

@@ -127,19 +127,14 @@ impl<E: Number> Buffers<E> {
         inputs: &'a Inputs<E>,
         workspace: &'a mut [E],
     ) -> ForwardArgs<'a, B> {
-        ForwardArgs {
-            weights: &inputs.weights,
-            x: &inputs.x,
-            h0: inputs.h0.as_deref(),
-            c0: inputs.c0.as_deref(),
-            lengths: inputs.lengths.as_deref(),
-            resets: inputs.resets.as_deref(),
-            y: &mut self.y,
-            hn: self.hn.as_deref_mut(),
-            cn: self.cn.as_deref_mut(),
-            workspace,
-            dropout_seed: inputs.dropout_seed,
-        }
+        ForwardArgs::<B>::new(&inputs.weights, &inputs.x, &mut self.y, workspace)
+            .h0(inputs.h0.as_deref())
+            .c0(inputs.c0.as_deref())
+            .lengths(inputs.lengths.as_deref())
+            .resets(inputs.resets.as_deref())
+            .hn(self.hn.as_deref_mut())
+            .cn(self.cn.as_deref_mut())
+            .dropout_seed(inputs.dropout_seed)
     }
 
     pub fn backward_data<'a, B: HostBackend<E>>(
@@ -148,22 +143,17 @@ impl<E: Number> Buffers<E> {
         gradients: &'a OutputGradients<E>,
         workspace: &'a mut [E],
     ) -> BackwardDataArgs<'a, B> {
-        BackwardDataArgs {
-            weights: &inputs.weights,
-            x: &inputs.x,
-            y: &self.y,
-            h0: inputs.h0.as_deref(),
-            c0: inputs.c0.as_deref(),
-            lengths: inputs.lengths.as_deref(),
-            resets: inputs.resets.as_deref(),
-            dy: gradients.dy.as_deref(),
-            dhn: gradients.dhn.as_deref(),
-            dcn: gradients.dcn.as_deref(),
-            dx: self.dx.as_deref_mut(),
-            dh0: self.dh0.as_deref_mut(),
-            dc0: self.dc0.as_deref_mut(),
-            workspace,
-        }
+        BackwardDataArgs::<B>::new(&inputs.weights, &inputs.x, &self.y, workspace)
+            .h0(inputs.h0.as_deref())
+            .c0(inputs.c0.as_deref())
+            .lengths(inputs.lengths.as_deref())
+            .resets(inputs.resets.as_deref())
+            .dy(gradients.dy.as_deref())
+            .dhn(gradients.dhn.as_deref())
+            .dcn(gradients.dcn.as_deref())
+            .dx(self.dx.as_deref_mut())
+            .dh0(self.dh0.as_deref_mut())
+            .dc0(self.dc0.as_deref_mut())
     }
 
     pub fn backward_weights<'a, B: HostBackend<E>>(
@@ -171,16 +161,11 @@ impl<E: Number> Buffers<E> {
         inputs: &'a Inputs<E>,
         workspace: &'a mut [E],
     ) -> BackwardWeightsArgs<'a, B> {
-        BackwardWeightsArgs {
-            x: &inputs.x,
-            y: &self.y,
-            h0: inputs.h0.as_deref(),
-            c0: inputs.c0.as_deref(),
-            lengths: inputs.lengths.as_deref(),
-            resets: inputs.resets.as_deref(),
-            dweights: &mut self.dweights,
-            workspace,
-        }
+        BackwardWeightsArgs::<B>::new(&inputs.x, &self.y, &mut self.dweights, workspace)
+            .h0(inputs.h0.as_deref())
+            .c0(inputs.c0.as_deref())
+            .lengths(inputs.lengths.as_deref())
+            .resets(inputs.resets.as_deref())
     }
 
     fn outputs(&self) -> Named<E> {

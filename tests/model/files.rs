@@ -83,8 +83,7 @@ fn tensors_that_disagree_with_their_shape_are_not_written() {
 fn sizes_that_imported_arrays_do_not_bear_out_are_refused_without_allocating() {
     let d = RnnDescriptor::lstm(1 << 27, 1 << 28);
     let keras = KerasWeights { kernel: vec![0.0f32; 8], recurrent_kernel: vec![0.0; 8], bias: None };
-    let error =
-        keras::import(&RnnDescriptor { bias: Bias::None, ..d.clone() }, &[keras]).map(drop).expect_err("refused");
+    let error = keras::import(&d.clone().bias(Bias::None), &[keras]).map(drop).expect_err("refused");
     assert!(error.to_string().contains("kernel: expected"), "{error}");
     let node = OnnxWeights { w: vec![0.0f32; 8], r: vec![0.0; 8], b: None, p: None };
     let error = onnx::import(&d, &node).map(drop).expect_err("refused");

@@ -390,8 +390,9 @@ impl RecurrentBackend for Spoiled {
         args: ForwardArgs<'_, Self>,
         reserve: Reserve<S, Empty>,
     ) -> Result<Reserve<S, Filled>> {
-        let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed } = args;
-        let args = ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed };
+        let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed, .. } = args;
+        let args = ForwardArgs::new(weights, x, y, workspace).h0(h0).c0(c0).hn(hn).cn(cn);
+        let args = args.lengths(lengths).resets(resets).dropout_seed(dropout_seed);
         self.oracle.forward_training(plan, args, reserve)
     }
 
@@ -401,12 +402,11 @@ impl RecurrentBackend for Spoiled {
         args: BackwardDataArgs<'_, Self>,
         reserve: Reserve<S, Filled>,
     ) -> Result<Reserve<S, Differentiated>> {
-        let BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, mut dx, mut dh0, dc0, workspace } =
-            args;
+        let BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, .. } = args;
+        let BackwardDataArgs { mut dx, mut dh0, dc0, workspace, .. } = args;
         let reserve = {
-            let (dx, dh0) = (dx.as_deref_mut(), dh0.as_deref_mut());
-            let args =
-                BackwardDataArgs { weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, workspace };
+            let args = BackwardDataArgs::new(weights, x, y, workspace).h0(h0).c0(c0).lengths(lengths).resets(resets);
+            let args = args.dy(dy).dhn(dhn).dcn(dcn).dx(dx.as_deref_mut()).dh0(dh0.as_deref_mut()).dc0(dc0);
             self.oracle.backward_data(plan, args, reserve)?
         };
         dx.into_iter().for_each(self.dx);
@@ -421,10 +421,10 @@ impl RecurrentBackend for Spoiled {
         reserve: &mut Reserve<S, Differentiated>,
         grad: WeightGrad,
     ) -> Result<()> {
-        let BackwardWeightsArgs { x, y, h0, c0, lengths, resets, dweights, workspace } = args;
+        let BackwardWeightsArgs { x, y, h0, c0, lengths, resets, dweights, workspace, .. } = args;
         {
-            let dweights = &mut *dweights;
-            let args = BackwardWeightsArgs { x, y, h0, c0, lengths, resets, dweights, workspace };
+            let args = BackwardWeightsArgs::new(x, y, &mut *dweights, workspace);
+            let args = args.h0(h0).c0(c0).lengths(lengths).resets(resets);
             self.oracle.backward_weights(plan, args, reserve, grad)?;
         }
         (self.dweights)(dweights);

@@ -8,7 +8,7 @@ use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedStream, Schedule};
 use fused_rnn::backend::cuda::{CudaBackend, CudaOptions, DeviceBuffer, Raw, RawTensor, Staged};
 use fused_rnn::backend::pass::{self, Inputs, OutputGradients};
 use fused_rnn::backend::{
-    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, WeightGrad,
+    BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, Reserve, WeightGrad,
 };
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 use fused_rnn::{Element, Error};
@@ -58,8 +58,7 @@ impl<E: Element> Fixture<E> {
 
 /// A forward call without states.
 fn forward([weights, x, y, workspace]: [RawTensor; 4]) -> ForwardArgs<'static, Raw> {
-    let (h0, c0, hn, cn, lengths, resets) = Default::default();
-    ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed: 0 }
+    ForwardArgs::new(weights, x, y, workspace)
 }
 
 /// Tensors may begin anywhere in an allocation, as slices of an engine's tensors do: the results are those of the safe door.
@@ -80,29 +79,14 @@ fn unaligned_tensors_give_the_same<E: Element>() {
         let (dw_buffer, dweights) = f.up(&nan(f.inputs.weights.len()), shift);
         let (_workspace, workspace) = f.up(&nan(space.workspace), 0);
         let (_reserve, reserve) = f.up(&nan(space.reserve), 0);
-        let (h0, c0, lengths, resets) = (None, None, None, None);
-        let data = BackwardDataArgs::<Raw> {
-            weights,
-            x,
-            y,
-            h0,
-            c0,
-            lengths,
-            resets,
-            dy: Some(dy),
-            dhn: None,
-            dcn: None,
-            dx: Some(dx),
-            dh0: None,
-            dc0: None,
-            workspace,
-        };
-        let grads = BackwardWeightsArgs::<Raw> { x, y, h0, c0, lengths, resets, dweights, workspace };
+        let data = BackwardDataArgs::<Raw>::new(weights, x, y, workspace).dy(dy).dx(dx);
+        let grads = BackwardWeightsArgs::<Raw>::new(x, y, dweights, workspace);
         // SAFETY: every address is that of a live buffer of the size that the plan says, and none overlap.
         unsafe {
-            f.backend.forward_raw(&plan, forward([weights, x, y, workspace]), Some(reserve)).unwrap();
-            f.backend.backward_data_raw(&plan, data, reserve, 0).unwrap();
-            f.backend.backward_weights_raw(&plan, grads, reserve, 0, WeightGrad::Set).unwrap();
+            let args = forward([weights, x, y, workspace]);
+            let filled = f.backend.forward_training_raw(&plan, args, Reserve::new(reserve)).unwrap();
+            let mut differentiated = f.backend.backward_data_raw(&plan, data, filled).unwrap();
+            f.backend.backward_weights_raw(&plan, grads, &mut differentiated, WeightGrad::Set).unwrap();
         }
         f.backend.check(&plan).unwrap();
         assert_eq!(Fixture::down(&y_buffer, shift), outputs.y, "{} y, shift {shift}", E::DTYPE);
@@ -119,6 +103,9 @@ fn tensors_may_begin_anywhere() {
     unaligned_tensors_give_the_same::<half::bf16>();
 }
 
+/// What is wrong with a call.
+type Change<'a> = &'a dyn Fn(&mut ForwardArgs<'static, Raw>);
+
 #[test]
 fn null_and_crooked_addresses_are_named() {
     let f = Fixture::<f32>::new();
@@ -128,34 +115,60 @@ fn null_and_crooked_addresses_are_named() {
     let (_x, x) = f.up(&f.inputs.x, 0);
     let (_y, y) = f.up(&f.dy, 0);
     let (_workspace, workspace) = f.up(&vec![0.0; space.workspace + 1], 0);
-    let whole = forward([weights, x, y, workspace]);
-    let call = |args: ForwardArgs<'static, Raw>, reserve: Option<RawTensor>| {
+    let call = |change: Change<'_>| {
+        let mut args = forward([weights, x, y, workspace]);
+        change(&mut args);
         // SAFETY: every address is null, refused for its alignment, or that of a live buffer of the size that the plan says.
-        unsafe { f.backend.forward_raw(&plan, args, reserve) }
+        unsafe { f.backend.forward_raw(&plan, args) }
     };
-    call(whole, None).unwrap();
+    call(&|_| ()).unwrap();
     let null = |tensor: RawTensor| RawTensor { address: DevicePtr::NULL, ..tensor };
-    for (name, args) in [
-        ("weights", ForwardArgs { weights: null(weights), ..whole }),
-        ("x", ForwardArgs { x: null(x), ..whole }),
-        ("y", ForwardArgs { y: null(y), ..whole }),
-        ("hn", ForwardArgs { hn: Some(RawTensor::new(DevicePtr::NULL, 3 * 13)), ..whole }),
-        ("workspace", ForwardArgs { workspace: null(workspace), ..whole }),
-    ] {
-        let error = call(args, None).unwrap_err();
+    let (hn, crooked) =
+        (RawTensor::new(DevicePtr::NULL, 3 * 13), RawTensor::new(workspace.address.offset(4), space.workspace));
+    let cases: [(&str, Change<'_>); 5] = [
+        ("weights", &|args| args.weights = null(weights)),
+        ("x", &|args| args.x = null(x)),
+        ("y", &|args| args.y = null(y)),
+        ("hn", &|args| args.hn = Some(hn)),
+        ("workspace", &|args| args.workspace = null(workspace)),
+    ];
+    for (name, change) in cases {
+        let error = call(change).unwrap_err();
         assert!(matches!(&error, Error::Presence { tensor, .. } if tensor == name), "{name}: {error}");
     }
-    let crooked = RawTensor::new(workspace.address.offset(4), space.workspace);
-    for (name, args) in [
-        ("workspace", ForwardArgs { workspace: crooked, ..whole }),
-        ("x", ForwardArgs { x: RawTensor { len: x.len - 1, ..x }, ..whole }),
-    ] {
-        let error = call(args, None).unwrap_err();
+    let cases: [(&str, Change<'_>); 2] =
+        [("workspace", &|args| args.workspace = crooked), ("x", &|args| args.x = RawTensor { len: x.len - 1, ..x })];
+    for (name, change) in cases {
+        let error = call(change).unwrap_err();
         assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == name), "{name}: {error}");
     }
     // A plan for inference has no reserve.
-    let error = call(whole, Some(workspace)).unwrap_err();
+    let args = forward([weights, x, y, workspace]);
+    // SAFETY: every address is that of a live buffer of the size that the plan says.
+    let error = unsafe { f.backend.forward_training_raw(&plan, args, Reserve::new(workspace)) }.unwrap_err();
     assert!(matches!(&error, Error::InvalidOption { .. }), "{error}");
+}
+
+/// On raw memory too a reserve is its plan's, and another's is refused before anything runs.
+#[test]
+fn a_raw_reserve_is_that_of_its_plan() {
+    let f = Fixture::<f32>::new();
+    let plan = f.backend.plan(&f.descriptor, f.shape, ForwardMode::Training).unwrap();
+    let other = f.backend.plan(&f.descriptor, RnnShape { batch: 2, ..f.shape }, ForwardMode::Training).unwrap();
+    let space = f.backend.temp_space(&plan);
+    let (_w, weights) = f.up(&f.inputs.weights, 0);
+    let (_x, x) = f.up(&f.inputs.x, 0);
+    let (_y, y) = f.up(&f.dy, 0);
+    let (_workspace, workspace) = f.up(&vec![0.0; space.workspace], 0);
+    let (_reserve, reserve) = f.up(&vec![0.0; space.reserve], 0);
+    // SAFETY: every address is that of a live buffer of the size that the plan says, and none overlap.
+    unsafe {
+        let args = forward([weights, x, y, workspace]);
+        let filled = f.backend.forward_training_raw(&plan, args, Reserve::new(reserve)).unwrap();
+        let data = BackwardDataArgs::<Raw>::new(weights, x, y, workspace);
+        let error = f.backend.backward_data_raw(&other, data, filled).unwrap_err();
+        assert!(matches!(&error, Error::ReserveMismatch { .. }), "{error}");
+    }
 }
 
 /// Plans and backends may be used by several threads at once.

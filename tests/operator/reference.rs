@@ -147,7 +147,7 @@ fn heads_are_blocks() {
         for heads in [2, 3, 6] {
             let mut blocks = RnnDescriptor::new(cell, I, 6);
             (blocks.heads, blocks.direction) = (heads, Direction::Bidirectional);
-            let full = RnnDescriptor { heads: 1, ..blocks.clone() };
+            let full = blocks.clone().heads(1);
             let (inputs, gradients) = problem(&blocks);
             let (from, to) = (WeightLayout::new(&blocks).unwrap(), WeightLayout::new(&full).unwrap());
             // Where each weight of the blocks stands in the full ones.
@@ -290,7 +290,7 @@ fn one_unit_by_hand() {
 #[test]
 fn projection_selects() {
     let plain = RnnDescriptor::lstm(I, H);
-    let projected = RnnDescriptor { proj_size: Some(2), ..plain.clone() };
+    let projected = plain.clone().proj_size(Some(2));
     let (mut inputs, _) = problem(&projected);
     let layout = WeightLayout::new(&projected).unwrap();
     let range = |name: &str| layout.find(name).unwrap().range.clone();
@@ -580,8 +580,9 @@ fn dropout_lies_between_layers() {
         let (both, _) = train(&descriptor, T, B, &inputs, &gradients);
 
         let features = descriptor.layer_input_size(1);
-        let first = RnnDescriptor { num_layers: 1, ..descriptor.clone() };
-        let second = RnnDescriptor { input_size: features, ..first.clone() };
+        let first = descriptor.clone().num_layers(1);
+        let mut second = first.clone();
+        second.input_size = features;
         let (first_weights, second_weights) = inputs.weights.split_at(WeightLayout::new(&first).unwrap().len());
         let halves = |tensor: &Option<Vec<f64>>, l: usize| {
             tensor.as_ref().map(|t| t[l * t.len() / 2..(l + 1) * t.len() / 2].to_vec())
@@ -683,51 +684,25 @@ fn set_and_add() {
         let mut workspace = vec![7.0; space.workspace];
         let mut storage = vec![-3.0; space.reserve];
         let mut y = vec![9.0; outputs.y.len()];
-        let forward = ForwardArgs::<Reference> {
-            weights: &inputs.weights,
-            x: &inputs.x,
-            h0: inputs.h0.as_deref(),
-            c0: inputs.c0.as_deref(),
-            lengths: None,
-            resets: None,
-            y: &mut y,
-            hn: None,
-            cn: None,
-            workspace: &mut workspace,
-            dropout_seed: inputs.dropout_seed,
-        };
+        let forward = ForwardArgs::<Reference>::new(&inputs.weights, &inputs.x, &mut y, &mut workspace)
+            .h0(inputs.h0.as_deref())
+            .c0(inputs.c0.as_deref())
+            .dropout_seed(inputs.dropout_seed);
         let filled = backend.forward_training(&plan, forward, Reserve::new(storage.as_mut_slice())).unwrap();
         assert_eq!(y, outputs.y);
         // Neither dx, dh0 nor dc0 is asked for.
-        let backward = BackwardDataArgs::<Reference> {
-            weights: &inputs.weights,
-            x: &inputs.x,
-            y: &y,
-            h0: inputs.h0.as_deref(),
-            c0: inputs.c0.as_deref(),
-            lengths: None,
-            resets: None,
-            dy: gradients.dy.as_deref(),
-            dhn: gradients.dhn.as_deref(),
-            dcn: gradients.dcn.as_deref(),
-            dx: None,
-            dh0: None,
-            dc0: None,
-            workspace: &mut workspace,
-        };
+        let backward = BackwardDataArgs::<Reference>::new(&inputs.weights, &inputs.x, &y, &mut workspace)
+            .h0(inputs.h0.as_deref())
+            .c0(inputs.c0.as_deref())
+            .dy(gradients.dy.as_deref())
+            .dhn(gradients.dhn.as_deref())
+            .dcn(gradients.dcn.as_deref());
         let mut differentiated = backend.backward_data(&plan, backward, filled).unwrap();
         let mut dweights = vec![f64::NAN; inputs.weights.len()];
         for (grad, times) in [(WeightGrad::Set, 1.0), (WeightGrad::Add, 2.0), (WeightGrad::Add, 3.0)] {
-            let args = BackwardWeightsArgs::<Reference> {
-                x: &inputs.x,
-                y: &y,
-                h0: inputs.h0.as_deref(),
-                c0: inputs.c0.as_deref(),
-                lengths: None,
-                resets: None,
-                dweights: &mut dweights,
-                workspace: &mut workspace,
-            };
+            let args = BackwardWeightsArgs::<Reference>::new(&inputs.x, &y, &mut dweights, &mut workspace)
+                .h0(inputs.h0.as_deref())
+                .c0(inputs.c0.as_deref());
             backend.backward_weights(&plan, args, &mut differentiated, grad).unwrap();
             let expected: Vec<_> = expected.dweights.iter().map(|g| times * g).collect();
             assert_close(&dweights, &expected, "dweights");

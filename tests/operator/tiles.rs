@@ -68,7 +68,8 @@ fn plans_have_tiles_of_16_for_groups_of_more_than_8() {
         let both = descriptor(cell, Direction::Bidirectional);
         assert_eq!(tiles(&two, &both, at(16)), [(16, 1), backward((16, 1), (8, 2))], "{cell}");
         // Layers and types that have no such kernels.
-        let large = RnnDescriptor { hidden_size: 1040, ..layer.clone() };
+        let mut large = layer.clone();
+        large.hidden_size = 1040;
         let few = grid::<bf16>(66, Schedule::default());
         assert_eq!(tiles(&few, &large, at(16)), [(8, 2); 2], "{cell}");
         let exact = grid::<f32>(BLOCKS, Schedule::default());

@@ -254,19 +254,9 @@ impl<E: CpuElement> CpuBackend<E> {
     /// let (mut h, mut c, mut y) = ([0.0; 8], [0.0; 8], [0.0; 8]);
     /// for step in 0..3 {
     ///     let (h0, c0) = (h, c);
-    ///     backend.forward(&plan, ForwardArgs::<CpuBackend<f32>> {
-    ///         weights: &[],
-    ///         x: &[step as f32; 4],
-    ///         h0: Some(&h0),
-    ///         c0: Some(&c0),
-    ///         lengths: None,
-    ///         resets: None,
-    ///         y: &mut y,
-    ///         hn: Some(&mut h),
-    ///         cn: Some(&mut c),
-    ///         workspace: &mut workspace,
-    ///         dropout_seed: 0,
-    ///     })?;
+    ///     let x = [step as f32; 4];
+    ///     let args = ForwardArgs::new(&[][..], &x[..], &mut y[..], &mut workspace[..]);
+    ///     backend.forward(&plan, args.h0(&h0[..]).c0(&c0[..]).hn(&mut h[..]).cn(&mut c[..]))?;
     /// }
     /// # Ok::<(), fused_rnn::Error>(())
     /// ```

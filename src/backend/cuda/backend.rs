@@ -126,75 +126,92 @@ impl<E: Element, D: Device> CudaBackend<E, D> {
         recurrent::backward_weights(&self.engine(plan, Some(reserve), dropout_seed), &args, grad)
     }
 
-    /// Forward on raw memory: inference, or with a reserve, which it fills, training.
+    /// Inference on raw memory.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
+    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace that is not aligned to 16
     /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null or a state that the cell has not;
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a reserve under a plan for inference or none under one for training;
-    /// [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails.
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for training; [`Error::Driver`](crate::Error::Driver) where the GPU's
+    /// driver fails.
     ///
     /// # Safety
     ///
     /// Every tensor must be valid on the device, for its length and aligned to its element, until the stream has done the call. No two
     /// may overlap; nothing else may write them meanwhile.
     #[allow(unsafe_code)]
-    pub unsafe fn forward_raw(
-        &self,
-        plan: &CudaPlan<D>,
-        args: ForwardArgs<'_, Raw>,
-        reserve: Option<RawTensor>,
-    ) -> Result<()> {
-        self.run_forward(plan, args, reserve)
+    pub unsafe fn forward_raw(&self, plan: &CudaPlan<D>, args: ForwardArgs<'_, Raw>) -> Result<()> {
+        self.run_forward(plan, args, None)
     }
 
-    /// Backward-data on raw memory, with the reserve that forward filled and the seed that it drew its masks from.
+    /// Training forward on raw memory, which fills the reserve. Its stage is in its type, as on safe memory: keep the value that comes
+    /// back, and give it to backward.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
-    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null or a state that the cell has not;
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the
-    /// GPU's driver fails.
+    /// As for [`forward_raw`](Self::forward_raw), for the reserve too; [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for
+    /// inference.
     ///
     /// # Safety
     ///
-    /// As for [`forward_raw`](Self::forward_raw); `reserve` must be one that forward filled under this plan, with the same weights, `h0`,
-    /// `c0`, lengths, resets and seed.
+    /// As for [`forward_raw`](Self::forward_raw), the reserve's storage among the tensors.
+    #[allow(unsafe_code)]
+    pub unsafe fn forward_training_raw(
+        &self,
+        plan: &CudaPlan<D>,
+        args: ForwardArgs<'_, Raw>,
+        mut reserve: Reserve<RawTensor, Empty>,
+    ) -> Result<Reserve<RawTensor, Filled>> {
+        let (storage, seed) = (*reserve.storage_mut(), args.dropout_seed);
+        self.run_forward(plan, args, Some(storage))?;
+        Ok(reserve.filled(plan.host.fingerprint(), seed))
+    }
+
+    /// Backward-data on raw memory. It can run once over a forward call: after it the reserve holds the gates' gradients, and a second
+    /// one, as for a framework that keeps its graph, needs the forward call with the same seed again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`forward_training_raw`](Self::forward_training_raw); [`Error::ReserveMismatch`](crate::Error::ReserveMismatch) for a reserve
+    /// that another plan filled.
+    ///
+    /// # Safety
+    ///
+    /// As for [`forward_training_raw`](Self::forward_training_raw); weights, `x`, `y`, `h0`, `c0`, lengths and resets must be those of
+    /// the forward call.
     #[allow(unsafe_code)]
     pub unsafe fn backward_data_raw(
         &self,
         plan: &CudaPlan<D>,
         args: BackwardDataArgs<'_, Raw>,
-        reserve: RawTensor,
-        dropout_seed: u64,
-    ) -> Result<()> {
-        self.run_backward_data(plan, args, reserve, dropout_seed)
+        mut reserve: Reserve<RawTensor, Filled>,
+    ) -> Result<Reserve<RawTensor, Differentiated>> {
+        reserve.check_plan(plan.host.fingerprint())?;
+        let (storage, seed) = (*reserve.storage_mut(), reserve.dropout_seed());
+        self.run_backward_data(plan, args, storage, seed)?;
+        Ok(reserve.differentiated())
     }
 
     /// Backward-weights on raw memory.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`](crate::Error::Shape) for a tensor of the wrong length, and for a workspace or reserve that is not aligned to 16
-    /// bytes; [`Error::Presence`](crate::Error::Presence) for an address that is null or a state that the cell has not;
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a plan for inference; [`Error::Driver`](crate::Error::Driver) where the
-    /// GPU's driver fails.
+    /// As for [`backward_data_raw`](Self::backward_data_raw).
     ///
     /// # Safety
     ///
-    /// As for [`backward_data_raw`](Self::backward_data_raw); `reserve` must have been through backward-data.
+    /// As for [`backward_data_raw`](Self::backward_data_raw).
     #[allow(unsafe_code)]
     pub unsafe fn backward_weights_raw(
         &self,
         plan: &CudaPlan<D>,
         args: BackwardWeightsArgs<'_, Raw>,
-        reserve: RawTensor,
-        dropout_seed: u64,
+        reserve: &mut Reserve<RawTensor, Differentiated>,
         grad: WeightGrad,
     ) -> Result<()> {
-        self.run_backward_weights(plan, args, reserve, dropout_seed, grad)
+        reserve.check_plan(plan.host.fingerprint())?;
+        let (storage, seed) = (*reserve.storage_mut(), reserve.dropout_seed());
+        self.run_backward_weights(plan, args, storage, seed, grad)
     }
 }
 

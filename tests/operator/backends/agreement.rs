@@ -107,7 +107,7 @@ pub fn agrees_with_one_input<E: Number, B: HostBackend<E>>(backend: &B) {
         for (direction, hidden_size, layout) in
             [(Direction::Forward, 37, Layout::BatchMajor), (Direction::Bidirectional, 40, Layout::SequenceMajor)]
         {
-            let descriptor = RnnDescriptor { direction, layout, ..RnnDescriptor::new(cell, 1, hidden_size) };
+            let descriptor = RnnDescriptor::new(cell, 1, hidden_size).direction(direction).layout(layout);
             let shape = RnnShape { seq_len: 6, batch: 5 };
             let given = Recipe {
                 descriptor,
@@ -253,7 +253,7 @@ pub fn saturates_without_nan<E: Number, B: HostBackend<E>>(backend: &B) {
 pub fn infinite_cell_states_make_no_nan<E: Number, B: HostBackend<E>>(backend: &B) {
     let usual = |r: &mut Recipe| {
         let d = &mut r.descriptor;
-        *d = RnnDescriptor { bias: d.bias, direction: d.direction, ..RnnDescriptor::lstm(d.input_size, d.hidden_size) };
+        *d = RnnDescriptor::lstm(d.input_size, d.hidden_size).bias(d.bias).direction(d.direction);
         (r.c0, r.resets, r.gain) = (true, false, 1.0);
     };
     for_random_problems::<E>(20, usual, |problem| {

@@ -86,7 +86,7 @@ pub fn memory_is_kept_within<E: Number, B: HostBackend<E>>(backend: &B) {
 fn resets_fall_anywhere_in_a_segment() {
     let shape = RnnShape { seq_len: 7, batch: 3 };
     for direction in [Direction::Forward, Direction::Reverse] {
-        let mut descriptor = RnnDescriptor { direction, ..RnnDescriptor::lstm(2, 3) };
+        let mut descriptor = RnnDescriptor::lstm(2, 3).direction(direction);
         let mut rng = Rng::new(1);
         let mut values = |len: usize| rng.vector(len, 0.8);
         let inputs = Inputs {
@@ -148,7 +148,7 @@ fn the_longest_sequences_fit() {
     let found = longest(&backend, &descriptor, batch, bytes).expect("valid");
     assert!(found.checkpoints > 2 * found.full && found.every < found.checkpoints, "{found:?}");
     let needed = |seq_len: usize, memory: Memory| {
-        let (descriptor, shape) = (RnnDescriptor { memory, ..descriptor.clone() }, RnnShape { seq_len, batch });
+        let (descriptor, shape) = (descriptor.clone().memory(memory), RnnShape { seq_len, batch });
         let space = backend.temp_space(&backend.plan(&descriptor, shape, ForwardMode::Training).expect("valid"));
         let weights = WeightLayout::new(&descriptor).expect("valid").len();
         // x and y of every step, h0, hn, c0, cn; all with their gradients.

@@ -270,19 +270,16 @@ impl Stream {
             let (h0, hn) = if step % 2 == 0 { (h0, hn) } else { (hn, h0) };
             let states = self.c.as_mut().map(|[c0, cn]| if step % 2 == 0 { (c0, cn) } else { (cn, c0) });
             let (c0, cn) = states.map_or((None, None), |(c0, cn)| (Some(c0.view()), Some(cn.view_mut())));
-            let args = ForwardArgs::<OnDevice> {
-                weights: self.weights.view(),
-                x: self.x.view().part(step * inputs..(step + 1) * inputs)?,
-                h0: Some(h0.view()),
-                c0,
-                lengths: None,
-                resets: None,
-                y: self.y.view_mut().part(step * outputs..(step + 1) * outputs)?,
-                hn: Some(hn.view_mut()),
-                cn,
-                workspace: self.workspace.view_mut(),
-                dropout_seed: 0,
-            };
+            let args = ForwardArgs::<OnDevice>::new(
+                self.weights.view(),
+                self.x.view().part(step * inputs..(step + 1) * inputs)?,
+                self.y.view_mut().part(step * outputs..(step + 1) * outputs)?,
+                self.workspace.view_mut(),
+            )
+            .h0(h0.view())
+            .c0(c0)
+            .hn(hn.view_mut())
+            .cn(cn);
             self.device.forward(&self.plan, args)?;
         }
         Ok(())
