@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use fused_rnn::backend::cpu::CpuBackend;
+use fused_rnn::backend::cpu::{CpuBackend, Stream};
 use fused_rnn::backend::{ForwardMode, RecurrentBackend};
 use fused_rnn::data::windows;
 use fused_rnn::model::{BatchEnd, Callback, Clip, FitOptions, Sequential};
@@ -15,7 +15,7 @@ use fused_rnn::nn::{
 };
 use fused_rnn::nn::{Masking, SimpleRnn};
 use fused_rnn::optim::Adam;
-use fused_rnn::rnn::{RnnDescriptor, RnnShape};
+use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
@@ -106,5 +106,20 @@ fn a_long_sequence_needs_few_gates() {
             // Beside them packed weights, two numbers a step, and scratch of each thread.
             assert!(bytes < 8 << 20, "{:?} on {threads} threads: {bytes} bytes", descriptor.cell);
         }
+    }
+}
+
+#[test]
+fn a_streaming_step_allocates_nothing() {
+    for descriptor in [RnnDescriptor::lstm(64, 128), RnnDescriptor::gru(64, 128).num_layers(2)] {
+        let backend = CpuBackend::<f32>::with_threads(1).unwrap();
+        let weights = vec![0.01; WeightLayout::new(&descriptor).unwrap().len()];
+        let mut stream = Stream::new(&backend, &descriptor, RnnShape { seq_len: 1, batch: 1 }, &weights).unwrap();
+        let (x, mut y) = ([0.5; 64], [0.0; 128]);
+        let before = COUNT.with(Cell::get);
+        for _ in 0..10 {
+            stream.step(&x, &mut y).unwrap();
+        }
+        assert_eq!(COUNT.with(Cell::get), before);
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::dtype::Scalar;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rnn::shape::{check_len, checked_len};
 use crate::rnn::{Bias, InputKind, RnnDescriptor};
 
@@ -71,9 +71,8 @@ impl WeightLayout {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`](crate::Error::ZeroSize) for a size of zero; [`Error::InvalidOption`](crate::Error::InvalidOption) for an option
-    /// out of range or one that the cell has not; [`Error::SizeOverflow`](crate::Error::SizeOverflow) where the number of weights
-    /// overflows.
+    /// [`Error::ZeroSize`] for a size of zero; [`Error::InvalidOption`] for an option out of range or one that the cell has not;
+    /// [`Error::SizeOverflow`] where the number of weights overflows.
     pub fn new(descriptor: &RnnDescriptor) -> Result<Self> {
         descriptor.validate()?;
         let gates = ("gates", descriptor.cell.gates());
@@ -86,7 +85,7 @@ impl WeightLayout {
             &[("num_layers", descriptor.num_layers), gates, hidden, ("row", hidden.1.saturating_add(4))],
         )?;
         if descriptor.num_layers > 1 << 16 {
-            return Err(crate::Error::option("num_layers", "at most 65536", descriptor.num_layers));
+            return Err(Error::option("num_layers", "at most 65536", descriptor.num_layers));
         }
         let mut entries = Vec::new();
         let mut offset = 0usize;
@@ -147,6 +146,56 @@ impl WeightLayout {
     /// The tensor with PyTorch's `name`.
     pub fn find(&self, name: &str) -> Option<&WeightEntry> {
         self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// The tensors of a flat buffer, where they stand, each with its entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the buffer is not [`len`](Self::len) elements long.
+    pub fn tensors<'a, E>(&'a self, flat: &'a [E]) -> Result<impl Iterator<Item = (&'a WeightEntry, &'a [E])>> {
+        self.check("weights", flat.len())?;
+        Ok(self.entries.iter().map(|entry| (entry, &flat[entry.range.clone()])))
+    }
+
+    /// Copies tensors that stand apart, as a framework keeps them, into the flat buffer; they are given in the order of
+    /// [`entries`](Self::entries).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] for another number of tensors, a tensor (by its name) or a buffer of another length.
+    pub fn join<E: Copy>(&self, tensors: &[&[E]], flat: &mut [E]) -> Result<()> {
+        self.check("weights", flat.len())?;
+        self.check_tensors(tensors.iter().map(|tensor| tensor.len()))?;
+        for (entry, tensor) in self.entries.iter().zip(tensors) {
+            flat[entry.range.clone()].copy_from_slice(tensor);
+        }
+        Ok(())
+    }
+
+    /// Copies the parts of a flat buffer, such as the gradients of weights, to tensors that stand apart, given in the order of
+    /// [`entries`](Self::entries).
+    ///
+    /// # Errors
+    ///
+    /// As for [`join`](Self::join).
+    pub fn split<E: Copy>(&self, flat: &[E], tensors: &mut [&mut [E]]) -> Result<()> {
+        self.check("weights", flat.len())?;
+        self.check_tensors(tensors.iter().map(|tensor| tensor.len()))?;
+        for (entry, tensor) in self.entries.iter().zip(tensors) {
+            tensor.copy_from_slice(&flat[entry.range.clone()]);
+        }
+        Ok(())
+    }
+
+    /// Checks the lengths of tensors that stand apart.
+    fn check_tensors(&self, lens: impl ExactSizeIterator<Item = usize>) -> Result<()> {
+        if lens.len() != self.entries.len() {
+            let names: Vec<_> = self.entries.iter().map(|entry| entry.name.as_str()).collect();
+            let expected = format!("{} tensors ({})", names.len(), names.join(", "));
+            return Err(Error::shape("weights", expected, format!("{} tensors", lens.len())));
+        }
+        self.entries.iter().zip(lens).try_for_each(|(entry, len)| check_len(&entry.name, &entry.shape, len))
     }
 
     /// Checks a flat buffer's length.
@@ -226,5 +275,37 @@ impl<V> LayerWeights<V> {
             WeightKind::Projection => &mut self.projection,
             WeightKind::Peephole => &mut self.peephole,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rnn::Direction;
+
+    /// Tensors that stand apart become the flat buffer and come back from it; what does not fit is named.
+    #[test]
+    fn tensors_are_joined_and_split() {
+        let descriptor = RnnDescriptor::gru(3, 4).num_layers(2).direction(Direction::Bidirectional);
+        let layout = WeightLayout::new(&descriptor).unwrap();
+        let flat: Vec<u32> = (0..layout.len() as u32).collect();
+        let mut apart: Vec<Vec<u32>> = layout.tensors(&flat).unwrap().map(|(_, tensor)| tensor.to_vec()).collect();
+        let mut joined = vec![0; flat.len()];
+        layout.join(&apart.iter().map(|tensor| &tensor[..]).collect::<Vec<_>>(), &mut joined).unwrap();
+        assert_eq!(joined, flat);
+        apart.iter_mut().for_each(|tensor| tensor.fill(0));
+        layout.split(&flat, &mut apart.iter_mut().map(|tensor| &mut tensor[..]).collect::<Vec<_>>()).unwrap();
+        assert_eq!(apart.concat(), flat);
+
+        let says = |error: Error, words: &[&str]| {
+            let error = error.to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        let mut tensors: Vec<_> = apart.iter().map(|tensor| &tensor[..]).collect();
+        tensors[1] = &tensors[1][..5];
+        says(layout.join(&tensors, &mut joined).unwrap_err(), &["weight_hh_l0", "48", "5 elements"]);
+        says(layout.join(&tensors[..3], &mut joined).unwrap_err(), &["16 tensors", "weight_ih_l0", "3 tensors"]);
+        says(layout.join(&tensors, &mut joined[1..]).unwrap_err(), &["weights", &flat.len().to_string()]);
+        assert!(layout.tensors(&flat[1..]).is_err());
     }
 }

@@ -23,6 +23,7 @@
 //! | `team` | helper threads that wait awake for a while |
 //! | `pool` | threads of the caller's in their place |
 //! | `lockstep` | work whose parts meet after every step |
+//! | `stream` | inference in steps, which keeps states and packed weights |
 //! | `packed` | the weights of the forward pass as it multiplies with them, packed in every call or once for many |
 //! | `products` | products over all steps, packed and divided among threads |
 //! | `saved` | what training keeps from forward to backward |
@@ -57,6 +58,7 @@ mod recurrent;
 mod saved;
 mod sequences;
 mod steps;
+mod stream;
 mod team;
 #[cfg(test)]
 mod tests;
@@ -83,6 +85,7 @@ use crate::simd::{Isa, SimdElement};
 use geometry::{Geometry, Sizes};
 use packed::{Packed, PackedWeights};
 pub use pool::ThreadPool;
+pub use stream::Stream;
 use threads::Threads;
 
 /// The fast CPU backend for `f32` and `f64`. See the [module](self).
