@@ -279,6 +279,11 @@ impl Device {
         self.runtime.with_weights(plan, weights)
     }
 
+    /// Whether [`with_weights`](Self::with_weights) can be called.
+    pub fn packs_weights(&self) -> bool {
+        self.runtime.packs_weights()
+    }
+
     /// See [`RecurrentBackend::forward`].
     ///
     /// # Errors
@@ -510,6 +515,10 @@ pub trait Runtime: Operations {
     fn upload(&self, from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
         copy_on_host(from, to)
     }
+    /// See [`Device::packs_weights`].
+    fn packs_weights(&self) -> bool {
+        false
+    }
     /// See [`Device::with_weights`].
     fn with_weights(&self, _plan: &Plan, _weights: TensorRef<'_>) -> Result<Plan> {
         let what = format!("a plan with its weights on {}", self.name());
@@ -602,7 +611,7 @@ impl<E: Element, B: RecurrentBackend<Elem = E, Buffer = [E], Lengths = [u32], Ma
 
 /// The calls of a backend on slices of the host, as a [`Runtime`]'s.
 macro_rules! host_runtime {
-    ($backend:ident<$element:ident: $bound:path> $(, $more:item)?) => {
+    ($backend:ident<$element:ident: $bound:path> $(, $more:item)*) => {
         impl<$element: $bound> Runtime for $backend<$element> {
             fn name(&self) -> &'static str {
                 RecurrentBackend::name(self)
@@ -626,7 +635,7 @@ macro_rules! host_runtime {
                 Ok(Plan::new(plan, space))
             }
 
-            $($more)?
+            $($more)*
 
             fn forward(&self, plan: &Plan, args: ForwardArgs<'_, OnDevice>) -> Result<()> {
                 RecurrentBackend::forward(self, plan.get()?, args.convert(&Slices::<$element>(PhantomData))?)
@@ -691,6 +700,9 @@ macro_rules! host_runtime {
 host_runtime!(ReferenceBackend<E: crate::Scalar>);
 host_runtime!(
     CpuBackend<E: super::cpu::CpuElement>,
+    fn packs_weights(&self) -> bool {
+        true
+    },
     fn with_weights(&self, plan: &Plan, weights: TensorRef<'_>) -> Result<Plan> {
         let plan = CpuBackend::with_weights(self, plan.get()?, weights.host()?)?;
         let space = self.temp_space(&plan);

@@ -13,6 +13,8 @@ use crate::nn::{Parameter, Random, Scratch};
 /// A tensor where the device computes, with a copy on the host where that cannot read it.
 pub(crate) struct Mirrored {
     tensor: Tensor,
+    /// Rises with every change.
+    version: u64,
     /// What [`host`](Self::host) shows; only where that is not the tensor itself.
     copy: Option<Tensor>,
 }
@@ -25,7 +27,7 @@ impl Mirrored {
             true => None,
             false => Some(Tensor::on_host(what, tensor.dtype(), len)?),
         };
-        Ok(Mirrored { tensor, copy })
+        Ok(Mirrored { tensor, version: 0, copy })
     }
 
     /// Elements.
@@ -45,6 +47,7 @@ impl Mirrored {
 
     /// The tensor, to be changed; a refresh must follow before the host's copy is used.
     pub fn get_mut(&mut self) -> TensorMut<'_> {
+        self.version += 1;
         self.tensor.view_mut()
     }
 
@@ -58,6 +61,7 @@ impl Mirrored {
 
     /// Changes the host's copy, as of the last refresh, and then the tensor to it.
     pub fn change(&mut self, device: &Device, write: impl FnOnce(TensorMut<'_>) -> Result<()>) -> Result<()> {
+        self.version += 1;
         match &mut self.copy {
             Some(copy) => {
                 write(copy.view_mut())?;
@@ -147,6 +151,7 @@ impl Network {
                 Ok(())
             })
         })?;
+        parameters.version += self.parameters.version;
         self.parameters = parameters;
         self.statistics = statistics;
         Ok(())
@@ -211,6 +216,7 @@ impl Network {
             }
             let pass = Forward {
                 parameters: parameters.get().part(node.parameters.clone())?,
+                version: parameters.version,
                 statistics: statistics.get_mut().part(node.statistics.clone())?,
                 inputs,
                 outputs,

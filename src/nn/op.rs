@@ -72,6 +72,8 @@ impl<'a> Outputs<'a> {
 pub struct Forward<'a> {
     /// Weights of the operation: the range it was built with.
     pub parameters: TensorRef<'a>,
+    /// Another number whenever weights of the model have changed.
+    pub version: u64,
     /// What it keeps apart from weights that are trained, such as moving averages.
     pub statistics: TensorMut<'a>,
     /// Its inputs, `[batch, sample shape…]` each.

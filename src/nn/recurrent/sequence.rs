@@ -21,6 +21,32 @@ pub(super) struct Planned {
     shape: RnnShape,
     mode: ForwardMode,
     pub plan: Plan,
+    /// The version of the weights of the last call, and from the second call with them on the plan that has them.
+    weights: Option<(u64, Option<Plan>)>,
+}
+
+impl Planned {
+    /// The plan for an inference call with these weights of this version, and what is to be given to it for weights. One call packs them in
+    /// passing, as a validation between epochs does; those that come back are packed once.
+    fn with_weights<'w>(
+        &mut self,
+        device: &Device,
+        weights: TensorRef<'w>,
+        version: u64,
+    ) -> Result<(&Plan, TensorRef<'w>)> {
+        match &mut self.weights {
+            Some((known, packed)) if *known == version => {
+                if packed.is_none() && device.packs_weights() {
+                    *packed = Some(device.with_weights(&self.plan, weights)?);
+                }
+            }
+            other => *other = Some((version, None)),
+        }
+        match &self.weights {
+            Some((_, Some(packed))) => Ok((packed, weights.part(0..0)?)),
+            _ => Ok((&self.plan, weights)),
+        }
+    }
 }
 
 /// Position of a plan among those known.
@@ -43,7 +69,7 @@ pub(super) fn planned(
     if plans.len() == PLANS {
         plans.remove(0);
     }
-    plans.push(Planned { shape, mode, plan });
+    plans.push(Planned { shape, mode, plan, weights: None });
     Ok(plans.len() - 1)
 }
 
@@ -209,7 +235,12 @@ impl Op for Sequence {
         let (has_c, all_steps) = (self.has_c(), batch * self.seq_len);
         let Sequence { descriptor, plans, sequence, compact, order, any, hn, cn, workspace, reserve, filled, .. } =
             self;
-        let plan = &plans[index].plan;
+        // Those of other sizes are not kept beside it.
+        plans.iter_mut().enumerate().filter(|(other, _)| *other != index).for_each(|(_, other)| other.weights = None);
+        let (plan, weights) = match mode {
+            ForwardMode::Inference => plans[index].with_weights(device, pass.parameters, pass.version)?,
+            ForwardMode::Training => (&plans[index].plan, pass.parameters),
+        };
 
         let (mut x, mut lengths, mut valid) = (pass.inputs.get(0)?, None, None);
         if let Some(mask) = mask {
@@ -248,7 +279,7 @@ impl Op for Sequence {
             (_, Some(_)) => (sequence.get_mut(len_y)?, hn.get_mut(len_state)?),
         };
         let args = ForwardArgs::<OnDevice> {
-            weights: pass.parameters,
+            weights,
             x,
             h0,
             c0,
