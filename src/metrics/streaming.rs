@@ -234,6 +234,17 @@ impl Spread {
             self.squares += weight * off * (target - self.mean);
         }
     }
+
+    /// Adds the targets of another ([Chan et al. 1979](http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf)).
+    fn merge(&mut self, other: Spread) {
+        self.residuals += other.residuals;
+        if other.weights != 0.0 {
+            let (weights, off) = (self.weights + other.weights, other.mean - self.mean);
+            self.squares += other.squares + off * off * self.weights * other.weights / weights;
+            self.mean += off * other.weights / weights;
+            self.weights = weights;
+        }
+    }
 }
 
 /// A [`Metric`] of all batches so far, whatever their sizes: rows are summed up one after the other, so that the result is that of one
@@ -378,6 +389,56 @@ impl MetricAccumulator {
         self.columns = Some(columns);
         self.sums = sums;
         Ok(())
+    }
+
+    /// What it has summed up, for [`merge`](Self::merge) elsewhere.
+    pub(crate) fn numbers(&self) -> Vec<f64> {
+        let columns = self.columns.map_or(0.0, |columns| columns as f64);
+        let sums = match &self.sums {
+            Sums::Mean { sum, weights } => vec![*sum, *weights],
+            Sums::Tallies(tallies) => tallies.iter().flat_map(|t| [t.hits, t.predicted, t.support]).collect(),
+            Sums::Determination { rows, columns } => std::iter::once(*rows as f64)
+                .chain(columns.iter().flat_map(|s| [s.weights, s.mean, s.squares, s.residuals]))
+                .collect(),
+        };
+        std::iter::once(columns).chain(sums).collect()
+    }
+
+    /// Adds the batches of another accumulator of the same metric, by its [numbers](Self::numbers). Those that have seen other numbers of
+    /// columns do not go together, and the other then does not count.
+    pub(crate) fn merge(&mut self, numbers: &[f64]) {
+        let Some((&columns, theirs)) = numbers.split_first().filter(|(columns, _)| **columns > 0.0) else { return };
+        if *self.columns.get_or_insert(columns as usize) != columns as usize {
+            return;
+        }
+        match &mut self.sums {
+            Sums::Mean { sum, weights } => {
+                if let [their_sum, their_weights] = theirs {
+                    (*sum, *weights) = (*sum + their_sum, *weights + their_weights);
+                }
+            }
+            Sums::Tallies(tallies) => {
+                tallies.resize(tallies.len().max(theirs.len() / 3), Tally::default());
+                for (tally, theirs) in tallies.iter_mut().zip(theirs.chunks_exact(3)) {
+                    tally.hits += theirs[0];
+                    tally.predicted += theirs[1];
+                    tally.support += theirs[2];
+                }
+            }
+            Sums::Determination { rows, columns } => {
+                let Some((their_rows, theirs)) = theirs.split_first() else { return };
+                *rows += *their_rows as usize;
+                columns.resize(columns.len().max(theirs.len() / 4), Spread::default());
+                for (spread, theirs) in columns.iter_mut().zip(theirs.chunks_exact(4)) {
+                    spread.merge(Spread {
+                        weights: theirs[0],
+                        mean: theirs[1],
+                        squares: theirs[2],
+                        residuals: theirs[3],
+                    });
+                }
+            }
+        }
     }
 
     /// The metric of all batches; NaN before the first.

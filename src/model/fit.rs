@@ -13,13 +13,14 @@ use crate::model::arrays::{AnyArray, Arrays, Data, Part, PlacedData, any, row_we
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
 use crate::model::history::{History, Outcome};
 use crate::model::output::{Output, Status};
+use crate::model::ranks::{self, Ranks};
 use crate::nn::Random;
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
 pub struct FitOptions<'a> {
     /// Most passes over the data; 1.
     pub epochs: usize,
-    /// Samples of one step; 32. The last batch of an epoch may be smaller.
+    /// Samples of one step, on each rank where there are several; 32. The last batch of an epoch may be smaller.
     pub batch_size: usize,
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
@@ -47,6 +48,8 @@ pub struct FitOptions<'a> {
     pub loss_every: usize,
     /// Told about progress, in this order; may stop training, change its rate, and save the model; none.
     pub callbacks: Vec<&'a mut dyn Callback>,
+    /// The processes that train the same model [together](crate::model::ranks), and which of them this is; this one alone.
+    pub ranks: Option<&'a dyn Ranks>,
 }
 
 /// A limit for gradients, all weights taken together.
@@ -74,6 +77,7 @@ impl Default for FitOptions<'_> {
             clip: None,
             loss_every: 32,
             callbacks: Vec::new(),
+            ranks: None,
         }
     }
 }
@@ -145,8 +149,13 @@ impl Model {
             train
         };
         let samples = data.samples;
-        if options.batch_size > samples {
-            return Err(Error::option("batch_size", format!("at most the {samples} samples"), options.batch_size));
+        let ranks = options.ranks.filter(|ranks| ranks.count() > 1);
+        let together = ranks.map_or(1, |ranks| ranks.count());
+        let batch_size = options.batch_size.saturating_mul(together);
+        if batch_size > samples {
+            let of_ranks = if together > 1 { format!(", divided by {together} ranks") } else { String::new() };
+            let most = format!("at most the {samples} samples{of_ranks}");
+            return Err(Error::option("batch_size", most, options.batch_size));
         }
         let count = u32::try_from(samples)
             .map_err(|_| Error::unsupported(format!("{samples} samples"), "at most 4294967295 are counted"))?;
@@ -158,7 +167,19 @@ impl Model {
         device.copy(self.network.statistics.get(), best_statistics.view_mut())?;
         let accumulators = self.accumulators()?;
         let monitor = Monitor::new(options.monitor, validation.is_some(), &accumulators)?;
+        if let Some(ranks) = ranks {
+            let weights = ranks::fingerprint(self.network.parameters.host().bytes().unwrap_or_default());
+            let own = [
+                ("weights", weights),
+                ("seed", self.seed),
+                ("samples", samples as u64),
+                ("batch_size", options.batch_size as u64),
+                ("epochs", options.epochs as u64),
+            ];
+            ranks::check_same(ranks, &own)?;
+        }
         let mut run = Run {
+            ranks,
             placed: data.place(device, "")?,
             data,
             validation,
@@ -179,14 +200,14 @@ impl Model {
             },
             metrics: accumulators,
             epochs: options.epochs,
-            batch_size: options.batch_size,
+            batch_size,
             shuffle: options.shuffle,
             clip: options.clip,
             loss_every: options.loss_every,
             early_stopping: options.early_stopping,
             callbacks: options.callbacks,
         };
-        self.allocate(run.batch_size, true)?;
+        self.allocate(options.batch_size, true)?;
         self.device.upload(&run.order, run.placed_order.view_mut())?;
         let trained = self.train_epochs(&mut run);
         if let Err(Error::Diverged { .. }) = trained {
@@ -353,6 +374,13 @@ impl Model {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             };
+            if let Some(ranks) = run.ranks {
+                for metric in run.metrics.iter_mut().flatten() {
+                    let lists = ranks::gather_lists(ranks, &metric.numbers())?;
+                    metric.reset();
+                    lists.iter().for_each(|numbers| metric.merge(numbers));
+                }
+            }
             let mut metrics = results(&run.metrics, "");
             let val_loss = match &run.validation {
                 None => None,
@@ -419,15 +447,20 @@ impl Model {
             self.train_batch(run, epoch, batch, seen, size)?;
             seen += size;
             if self.status.is_on_host() || (batch - 1).is_multiple_of(run.loss_every) || batch == batches {
-                let report = self.status.read(&self.device)?;
-                self.network.check(&self.device)?;
-                diverged(run, epoch, &report, self.status.is_on_host())?;
-                loss = report.total / seen as f64;
+                let report = self.look(run, epoch);
+                let total = match run.ranks {
+                    None => report?.total,
+                    Some(ranks) => ranks::sum(ranks, ranks::agree(ranks, report)?.total)?,
+                };
+                loss = total / seen as f64;
             }
             let state = BatchEnd { epoch, batch, batches, loss, accumulators: &run.metrics };
             let mut stop = false;
             for callback in &mut run.callbacks {
                 stop |= callback.on_batch_end(&state).is_break();
+            }
+            if let Some(ranks) = run.ranks {
+                stop = ranks::sum(ranks, f64::from(stop))? != 0.0;
             }
             if stop {
                 return Ok(None);
@@ -436,8 +469,16 @@ impl Model {
         Ok(Some(loss))
     }
 
-    /// One step on `size` samples, from number `first` of the epoch's order on. Its code in the status is the batch's number.
-    fn train_batch(
+    /// Waits for the batches so far, and says how they went.
+    fn look(&self, run: &Run<'_, '_>, epoch: usize) -> Result<Report> {
+        let report = self.status.read(&self.device)?;
+        self.network.check(&self.device)?;
+        diverged(run, epoch, &report, self.status.is_on_host())?;
+        Ok(report)
+    }
+
+    /// Gradients of `size` samples, from number `first` of the epoch's order on. The batch's code in the status is its number.
+    fn differentiate_batch(
         &mut self,
         run: &mut Run<'_, '_>,
         epoch: usize,
@@ -466,14 +507,45 @@ impl Model {
                 }
             }
         }
-        let seed = self.step_seed();
-        self.batches_trained += 1;
+        // Other masks of dropout on every rank.
+        let rank = run.ranks.map_or(0, |ranks| ranks.rank() as u64);
+        let seed = self.step_seed() ^ rank.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.run_training(size, LossEntry { weight: size as f64, code }, weighted, seed, false)?;
-        let on_host = self.status.is_on_host();
-        if on_host {
+        if self.status.is_on_host() {
             diverged(run, epoch, &self.status.read(&self.device)?, true)?;
         }
-        self.measure(size, weighted, &mut run.metrics)?;
+        self.measure(size, weighted, &mut run.metrics)
+    }
+
+    /// One step on `size` samples of all ranks, from number `first` of the epoch's order on.
+    fn train_batch(
+        &mut self,
+        run: &mut Run<'_, '_>,
+        epoch: usize,
+        batch: usize,
+        first: usize,
+        size: usize,
+    ) -> Result<()> {
+        let done = match run.ranks {
+            None => self.differentiate_batch(run, epoch, batch, first, size),
+            Some(ranks) => {
+                let bound = |rank: usize| size * rank / ranks.count();
+                let own = bound(ranks.rank())..bound(ranks.rank() + 1);
+                let done = match own.len() {
+                    0 => Ok(()),
+                    len => self.differentiate_batch(run, epoch, batch, first + own.start, len),
+                };
+                let (device, network) = (&self.device, &mut self.network);
+                ranks::agree(ranks, done).and_then(|()| {
+                    let share = own.len() as f64 / size as f64;
+                    ranks::average(ranks, device, share, network.gradients.get_mut())?;
+                    ranks::average(ranks, device, share, network.statistics.get_mut())
+                })
+            }
+        };
+        self.batches_trained += 1;
+        done?;
+        let (code, on_host) = (batch as u32, self.status.is_on_host());
         let Model { device, network, status, workspace, loss_scale, .. } = &mut *self;
         if let (Some(scale), Some(overflow)) = (loss_scale, &mut run.overflow) {
             // What a step does next depends on it: a device is waited for.
@@ -664,6 +736,7 @@ struct Run<'a, 'c> {
     monitor: Monitor,
     history: History,
     epochs: usize,
+    /// Of all ranks together.
     batch_size: usize,
     shuffle: bool,
     clip: Option<Clip>,
@@ -671,4 +744,5 @@ struct Run<'a, 'c> {
     early_stopping: Option<EarlyStopping>,
     callbacks: Vec<&'c mut dyn Callback>,
     metrics: Vec<Vec<MetricAccumulator>>,
+    ranks: Option<&'c dyn Ranks>,
 }

@@ -31,6 +31,7 @@ pub mod model;
 mod output;
 pub mod progress;
 pub mod purpose;
+pub mod ranks;
 pub mod sequences;
 pub mod sequential;
 mod summary;
@@ -48,5 +49,8 @@ pub use loss_scale::LossScale;
 pub use model::Model;
 pub use progress::{ProgressBar, ProgressMode};
 pub use purpose::{Purpose, Trained};
+#[cfg(feature = "mpi")]
+pub use ranks::MpiRanks;
+pub use ranks::{Ranks, ThreadRanks, thread_ranks};
 pub use sequences::{RowsConfig, SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;

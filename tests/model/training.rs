@@ -603,3 +603,89 @@ fn checkpoints_over_time() {
     let refused = model.add(Lstm::new(4).zoneout(0.1).time_checkpoints(2)).map(drop).unwrap_err();
     assert!(matches!(&refused, Error::Unsupported { what, .. } if what.contains("time_checkpoints")), "{refused}");
 }
+
+/// A model with metrics of every kind and weights for samples, trained by ranks of threads or by one process.
+fn trained_by(count: usize, batch_size: usize, samples: usize) -> Vec<(History, Vec<f64>)> {
+    let (x, weights_of_samples) = (draw(&[samples, 5, 2], 1), draw(&[samples], 4).mapv(|w: f64| w.abs()));
+    let y = draw(&[samples, 1], 2).mapv(|v| f64::from(v > 0.0));
+    let train = |ranks: &dyn Ranks| {
+        let mut model = Sequential::new(cpu(), &[5, 2], 5).unwrap();
+        model.add(Lstm::new(4).return_sequences(true)).unwrap().add(Gru::new(3)).unwrap();
+        model.add(Dense::new(1).activation(ActivationFunction::Sigmoid)).unwrap();
+        model.compile(Adam::default(), Loss::BinaryCrossentropy { from_logits: false });
+        let precision = Metric::Precision { threshold: 0.5 };
+        model.metrics(&[Metric::BinaryAccuracy { threshold: 0.5 }, Metric::R2Score, precision]);
+        let options = FitOptions {
+            epochs: 3,
+            batch_size,
+            validation_split: 0.2,
+            sample_weight: vec![(&weights_of_samples).into()],
+            clip: Some(Clip::Norm(0.5)),
+            ranks: Some(ranks),
+            ..FitOptions::default()
+        };
+        let history = model.fit(&x, &y, options).unwrap();
+        (history, model.flat_weights().unwrap())
+    };
+    std::thread::scope(|scope| {
+        let ranks = thread_ranks(count).unwrap();
+        let threads: Vec<_> = ranks.into_iter().map(|ranks| scope.spawn(|| train(&{ ranks }))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Ranks have one model, to the bit: that of one process with the batch of all, to rounding. The last batch is smaller, and in it one of four
+/// ranks has no samples.
+#[test]
+fn ranks_train_the_model_of_one_process() {
+    for (count, batch_size, samples) in [(2, 4, 60), (4, 3, 64), (3, 5, 47)] {
+        let ranks = trained_by(count, batch_size, samples);
+        assert!(ranks.iter().all(|rank| *rank == ranks[0]), "{count} ranks");
+        let one = &trained_by(1, count * batch_size, samples)[0];
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-11 * a.abs().max(1.0);
+        assert!(ranks[0].1.iter().zip(&one.1).all(|(a, b)| close(*a, *b)), "{count} ranks: weights");
+        let figures = |history: &History| {
+            let metrics = history.metrics.iter().flat_map(|(_, values)| values.clone());
+            history.loss.iter().chain(&history.val_loss).copied().chain(metrics).collect::<Vec<_>>()
+        };
+        for (a, b) in figures(&ranks[0].0).into_iter().zip(figures(&one.0)) {
+            assert!(close(a, b) || a.is_nan() && b.is_nan(), "{count} ranks: {a} {b}");
+        }
+    }
+}
+
+/// What differs between ranks is named before anything is trained.
+#[test]
+fn ranks_with_different_models_are_refused() {
+    let (x, y) = data();
+    let said: Vec<String> = std::thread::scope(|scope| {
+        let train = |ranks: ThreadRanks| {
+            let mut model = model(ranks.rank() as u64);
+            model.fit(&x, &y, FitOptions { ranks: Some(&ranks), ..epochs(1) }).unwrap_err().to_string()
+        };
+        let threads: Vec<_> =
+            thread_ranks(2).unwrap().into_iter().map(|ranks| scope.spawn(move || train(ranks))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(said.iter().all(|said| said.contains("weights on rank") && said.contains("same seed")), "{said:?}");
+}
+
+/// NaN in one rank's samples ends training on all of them.
+#[test]
+fn ranks_stop_together() {
+    let (mut x, y) = data();
+    x.fill(f64::NAN);
+    let clean = data().0;
+    let said: Vec<String> = std::thread::scope(|scope| {
+        let (x, clean, y) = (&x, &clean, &y);
+        let train = move |ranks: ThreadRanks| {
+            let x = if ranks.rank() == 1 { x } else { clean };
+            let mut model = model(1);
+            model.fit(x, y, FitOptions { ranks: Some(&ranks), ..epochs(3) }).unwrap_err().to_string()
+        };
+        let threads: Vec<_> =
+            thread_ranks(2).unwrap().into_iter().map(|ranks| scope.spawn(move || train(ranks))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(said[0].contains("rank 1") && said[1].contains("sample"), "{said:?}");
+}

@@ -1,11 +1,24 @@
 //! Writing to standard output and error without the panics of `println!` and `eprintln!`.
 
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fused_rnn::{Error, Result};
 
+/// Whether this process says nothing.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From here on this process says nothing, but for errors: another says the same.
+#[cfg(feature = "mpi")]
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
 /// Writes `text` to standard output. A reader that has gone, as in `| head`, is no error.
 pub fn print(text: &str) -> Result<()> {
+    if SILENT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(source) if source.kind() != ErrorKind::BrokenPipe => {

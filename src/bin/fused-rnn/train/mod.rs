@@ -6,10 +6,11 @@
 //! | rows of a CSV file with a column of classes | says the class of a row | `classified`, then `sequence_model` |
 //! | a `.ts` file of sequences | says the class or number of a sequence | `sequences`, then `sequence_model` |
 //!
-//! All are trained by `run`, with the `options` of the command line.
+//! All are trained by `run`, with the `options` of the command line, alone or as one of several `ranks`.
 
 mod classified;
 mod options;
+mod ranks;
 mod run;
 mod sequence_model;
 mod sequences;
@@ -26,6 +27,10 @@ use crate::data_file::holds_sequences;
 use crate::progress::interrupt_flag;
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    if args.mpi { ranks::train(args, train) } else { train(args) }
+}
+
+fn train(args: Args) -> Result<ExitCode> {
     let interrupted = interrupt_flag()?;
     if holds_sequences(&args.data) {
         return sequences::train(args, interrupted);

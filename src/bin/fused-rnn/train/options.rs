@@ -1,8 +1,10 @@
 //! The options of `fused-rnn train`, and where its results go.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use fused_rnn::data::Gaps;
+use fused_rnn::model::Ranks;
 use fused_rnn::{Error, Result, files};
 
 use crate::device::{DeviceKind, Precision};
@@ -106,6 +108,13 @@ pub struct Args {
     /// What a GPU multiplies: f32, f32 rounded to tf32, or in mixed precision bf16 or f16.
     #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
     pub precision: Precision,
+    /// Train together with the other processes of an MPI program, as in mpirun -n 2 fused-rnn train DATA --mpi: each takes its part of every
+    /// batch, --batch-size windows; the first writes the results. Needs a build with the feature mpi.
+    #[arg(long)]
+    pub mpi: bool,
+    /// The processes that train together.
+    #[arg(skip)]
+    pub ranks: Option<Rc<dyn Ranks>>,
     /// Print only the test error.
     #[arg(short, long)]
     pub quiet: bool,

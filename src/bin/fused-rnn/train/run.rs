@@ -23,7 +23,9 @@ pub fn fit<'a>(
     validation: Option<(ArrayViewD<'a, f32>, ArrayViewD<'a, f32>)>,
     progress: &'a mut Progress,
 ) -> Result<History> {
-    let batch_size = args.batch_size.unwrap_or(32.min(x.shape()[0]));
+    let ranks = args.ranks.as_deref();
+    let most = x.shape()[0] / ranks.map_or(1, |ranks| ranks.count());
+    let batch_size = args.batch_size.unwrap_or(32.min(most.max(1)));
     model.fit(
         x,
         y,
@@ -33,6 +35,7 @@ pub fn fit<'a>(
             validation_data: validation.map(|(x, y)| (vec![x.into()], vec![y.into()])),
             early_stopping: Some(EarlyStopping { patience: args.patience, min_delta: 0.0, restore_best_weights: true }),
             callbacks: vec![progress],
+            ranks,
             ..FitOptions::default()
         },
     )
