@@ -14,7 +14,7 @@ export PATH=$PWD/$tools/bin:$PATH
 LIBCLANG_PATH=$(echo "$PWD/$tools"/lib/python3*/site-packages/clang/native)
 # libclang from a wheel has no headers of its own.
 BINDGEN_EXTRA_CLANG_ARGS="-I$(cc -print-file-name=include)"
-export LIBCLANG_PATH BINDGEN_EXTRA_CLANG_ARGS
+export LIBCLANG_PATH BINDGEN_EXTRA_CLANG_ARGS LD_LIBRARY_PATH=$PWD/$tools/lib
 cargo build --locked --release --no-default-features --features cli,mpi
 program=target/release/fused-rnn
 data=examples/data/sunspots_monthly.csv
