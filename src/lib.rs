@@ -61,6 +61,7 @@
 //! | `model` | `Device`, `nn`, `model`, `optim`, `metrics`, `data`, `interop`, `parity` |
 //! | `exchange` | `exchange` |
 //! | `plot` | `plot` |
+//! | `mpi`, `nccl` | training on the processes of an MPI program; gradients from GPU to GPU |
 //! | `cli` (default) | the `fused-rnn` program |
 //! | `cuda` (default) | the CUDA backend, which needs neither a GPU nor CUDA to build |
 //! | `cublaslt` | large matrix products by NVIDIA's cuBLASLt, where an option asks for it; not run on a GPU yet |

@@ -51,6 +51,8 @@ pub use progress::{ProgressBar, ProgressMode};
 pub use purpose::{Purpose, Trained};
 #[cfg(feature = "mpi")]
 pub use ranks::MpiRanks;
+#[cfg(feature = "nccl")]
+pub use ranks::NcclRanks;
 pub use ranks::{Ranks, ThreadRanks, thread_ranks};
 pub use sequences::{RowsConfig, SequenceConfig, SequenceModel, SequencePredictions, SequenceTarget};
 pub use sequential::Sequential;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`thread_ranks`] | threads of one process |
 //! | `MpiRanks` (feature `mpi`) | processes of an MPI program, of one machine or of several |
+//! | `NcclRanks` (feature `nccl`) | one of these, whose gradients go from GPU to GPU; not run on a GPU yet |
 //!
 //! Gradients are added in the order of the ranks, by every rank, whatever the network does: the same bits every time.
 //!
@@ -17,13 +18,17 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod threads;
 
 #[cfg(feature = "mpi")]
 pub use mpi::MpiRanks;
+#[cfg(feature = "nccl")]
+pub use nccl::NcclRanks;
 pub use threads::{ThreadRanks, thread_ranks};
 
-use crate::backend::{Device, TensorMut};
+use crate::backend::{Device, TensorMut, TensorRef};
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 
@@ -42,6 +47,20 @@ pub trait Ranks {
     ///
     /// [`Error::Unsupported`] naming a rank that has gone.
     fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
+
+    /// Whether there is a way between the ranks' devices that does not go through the host: the same on all ranks.
+    fn reaches_devices(&self) -> bool {
+        false
+    }
+
+    /// [`gather`](Self::gather) of tensors where the device has them, given to its stream. Only where [`reaches_devices`](Self::reaches_devices) says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where there is no such way; [`Error::Driver`] where it fails.
+    fn gather_on_device(&self, _own: TensorRef<'_>, _all: TensorMut<'_>) -> Result<()> {
+        Err(Error::unsupported("a way between the ranks' devices", "exchange through the host"))
+    }
 }
 
 /// Numbers of all ranks, each rank's as long as this one's.
@@ -120,6 +139,9 @@ fn average_of<E: Scalar + bytemuck::Pod>(
     mut tensor: TensorMut<'_>,
 ) -> Result<()> {
     let shares = gather_f64(ranks, &[share])?;
+    if on_device(ranks, device, &shares, tensor.reborrow())? {
+        return Ok(());
+    }
     let (mut own, mut all) = (Vec::new(), Vec::new());
     for first in (0..tensor.len()).step_by(CHUNK) {
         let range = first..tensor.len().min(first + CHUNK);
@@ -135,6 +157,24 @@ fn average_of<E: Scalar + bytemuck::Pod>(
         device.upload(&own, part.reborrow())?;
     }
     Ok(())
+}
+
+/// Averages a tensor where the device has it, if there is a way between the ranks' devices.
+fn on_device(ranks: &dyn Ranks, device: &Device, shares: &[f64], mut tensor: TensorMut<'_>) -> Result<bool> {
+    let len = tensor.len();
+    if len == 0 || !ranks.reaches_devices() {
+        return Ok(len == 0);
+    }
+    let most = crate::rnn::shape::checked_len("gradients of ranks", &[("ranks", shares.len()), ("elements", len)])?;
+    let mut all = device.allocate_as("gradients of ranks", tensor.dtype(), most)?;
+    ranks.gather_on_device(tensor.view(), all.view_mut())?;
+    let mut first = true;
+    for (part, share) in shares.iter().enumerate().filter(|(_, share)| **share != 0.0) {
+        let part = all.view().part(part * len..(part + 1) * len)?;
+        device.scale_add(*share, part, if first { 0.0 } else { 1.0 }, tensor.reborrow())?;
+        first = false;
+    }
+    Ok(true)
 }
 
 /// What identifies a tensor's values.
@@ -174,6 +214,44 @@ mod tests {
         });
         let wanted: Vec<f32> = (0..CHUNK + 5).map(|i| 1.75 * i as f32).collect();
         assert!(averages.iter().all(|average| *average == wanted));
+    }
+
+    /// Threads whose tensors stand where a device has them, here the host.
+    struct OnDevice<'a>(&'a dyn Ranks);
+
+    impl Ranks for OnDevice<'_> {
+        fn rank(&self) -> usize {
+            self.0.rank()
+        }
+
+        fn count(&self) -> usize {
+            self.0.count()
+        }
+
+        fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+            self.0.gather(own, all)
+        }
+
+        fn reaches_devices(&self) -> bool {
+            true
+        }
+
+        fn gather_on_device(&self, own: TensorRef<'_>, all: TensorMut<'_>) -> Result<()> {
+            self.gather(own.bytes().unwrap(), all.into_bytes().unwrap())
+        }
+    }
+
+    /// A rank without samples may hold NaN here too.
+    #[test]
+    fn devices_average_their_own() {
+        let averages = on_ranks(3, |ranks| {
+            let device = Device::cpu();
+            let values = [[4.0f32, 8.0], [f32::NAN; 2], [8.0, 4.0]][ranks.rank()];
+            let mut tensor = device.tensor("gradients", &values).unwrap();
+            average(&OnDevice(ranks), &device, [0.25, 0.0, 0.75][ranks.rank()], tensor.view_mut()).unwrap();
+            device.read::<f32>(tensor.view()).unwrap()
+        });
+        assert_eq!(averages, [[7.0, 5.0]; 3]);
     }
 
     /// NaN of a rank without samples does not count.

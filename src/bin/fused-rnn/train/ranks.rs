@@ -36,8 +36,9 @@ pub fn train(mut args: Args, train: impl FnOnce(Args) -> Result<ExitCode>) -> Re
 
 #[cfg(not(feature = "mpi"))]
 pub fn train(_: Args, _: impl FnOnce(Args) -> Result<ExitCode>) -> Result<ExitCode> {
-    Err(fused_rnn::Error::unsupported(
-        "--mpi",
-        "this build has not the feature; build with --features mpi, where mpicc is on PATH, and start with mpirun",
-    ))
+    Err(fused_rnn::Error::Unsupported {
+        what: "--mpi".to_owned(),
+        why: "this build has not the feature; build with --features mpi, where mpicc is on PATH, and start with mpirun"
+            .to_owned(),
+    })
 }

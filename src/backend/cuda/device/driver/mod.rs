@@ -24,6 +24,8 @@ mod graph;
 mod launch;
 mod library;
 mod module;
+#[cfg(feature = "nccl")]
+pub(crate) mod nccl;
 mod properties;
 mod stream;
 
