@@ -135,9 +135,7 @@ impl Recurrent {
     pub fn from_descriptor(descriptor: RnnDescriptor, vb: VarBuilder) -> Result<Self> {
         let bound = 1.0 / (descriptor.hidden_size as f64).sqrt();
         let init = Init::Uniform { lo: -bound, up: bound };
-        Self::with_variables(descriptor, &vb, 0, |entry| {
-            vb.get_with_hints(entry.shape.as_slice(), &entry.name, init)
-        })
+        Self::with_variables(descriptor, &vb, 0, |entry| vb.get_with_hints(entry.shape.as_slice(), &entry.name, init))
     }
 
     /// A layer whose variables `variable` gets.
@@ -156,7 +154,8 @@ impl Recurrent {
             other => {
                 return Err(wrap(fused_rnn::Error::Unsupported {
                     what: format!("a recurrent layer of fused-rnn-candle in {}", other.as_str()),
-                    why: "it computes in f32 and f64; give it a VarBuilder of one of these (VarBuilder::to_dtype)".to_owned(),
+                    why: "it computes in f32 and f64; give it a VarBuilder of one of these (VarBuilder::to_dtype)"
+                        .to_owned(),
                 }));
             }
         };
@@ -257,9 +256,9 @@ impl Recurrent {
         let tracked = [&x, &states, &weights].into_iter().any(Tensor::track_op);
         let dropout = call.train && self.descriptor.dropout > 0.0;
         let purpose = match tracked || dropout {
-            true => Purpose::Gradients {
-                dropout_seed: dropout.then(|| call.seed.unwrap_or_else(|| self.seeds.next())),
-            },
+            true => {
+                Purpose::Gradients { dropout_seed: dropout.then(|| call.seed.unwrap_or_else(|| self.seeds.next())) }
+            }
             false => Purpose::Inference { packed: inner.packed.clone() },
         };
         let op = Op {
@@ -311,9 +310,7 @@ impl Recurrent {
         };
         match (&states.c, c) {
             (None, None) => check("states.h", &states.h, h),
-            (Some(given), Some(c)) => {
-                Tensor::cat(&[check("states.h", &states.h, h)?, check("states.c", given, c)?], 0)
-            }
+            (Some(given), Some(c)) => Tensor::cat(&[check("states.h", &states.h, h)?, check("states.c", given, c)?], 0),
             (None, Some(_)) => Err(absent("this cell has states beside h; give both, or none")),
             (Some(_), None) => Err(absent("this cell has no states beside h; give h alone")),
         }

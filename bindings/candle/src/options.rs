@@ -1,8 +1,8 @@
 //! [`Options`] of the layers that PyTorch has too.
 
 use fused_rnn::cell::{Activation, Activations, CellKind};
-use fused_rnn::{Error, Result};
 use fused_rnn::rnn::{Bias, Direction, Layout, RnnDescriptor};
+use fused_rnn::{Error, Result};
 
 /// Options of a layer, with PyTorch's names, meanings and defaults but for one: axes are batch-major, as everywhere in candle.
 ///
