@@ -133,7 +133,7 @@ impl Shared {
 }
 
 impl Recurrent {
-    /// A module of the operator that `descriptor` describes, its weights made by `initializer`.
+    /// A module of the operator that `descriptor` describes, its weights made by `initializer`, gate by gate as burn's own.
     ///
     /// # Errors
     ///
@@ -151,17 +151,19 @@ impl Recurrent {
                 .filter(|entry| entry.layer * descriptor.num_directions() + entry.direction == place)
                 .collect();
             let find = |kind| entries.iter().copied().find(|entry| entry.kind == kind);
+            // Each gate begins as a linear layer of burn does: what goes in is a row's width, what comes out is one gate's units.
+            let hidden = descriptor.hidden_size;
             let matrix = |kind| match find(kind).map(|entry| entry.shape.as_slice()) {
                 Some(&[rows, columns]) => {
-                    Some(initializer.init_with([rows, columns], Some(columns), Some(rows), device))
+                    Some(initializer.init_with([rows, columns], Some(columns), Some(rows.min(hidden)), device))
                 }
                 _ => None,
             };
-            let (_, columns) = (descriptor.hidden_size, descriptor.head_size());
-            let vector = |kind| match find(kind).map(|entry| entry.shape.as_slice()) {
-                Some(&[rows]) => Some(initializer.init_with([rows], Some(columns), Some(rows), device)),
+            let vector = |kind, columns| match find(kind).map(|entry| entry.shape.as_slice()) {
+                Some(&[rows]) => Some(initializer.init_with([rows], Some(columns), Some(hidden), device)),
                 _ => None,
             };
+            let input = descriptor.layer_input_size(place / descriptor.num_directions());
             let known = [
                 WeightKind::InputHidden,
                 WeightKind::HiddenHidden,
@@ -183,8 +185,8 @@ impl Recurrent {
             layers.push(Weights {
                 weight_ih,
                 weight_hh,
-                bias_ih: vector(WeightKind::InputBias),
-                bias_hh: vector(WeightKind::HiddenBias),
+                bias_ih: vector(WeightKind::InputBias, input),
+                bias_hh: vector(WeightKind::HiddenBias, descriptor.output_size()),
                 weight_hr: matrix(WeightKind::Projection),
             });
         }

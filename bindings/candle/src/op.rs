@@ -118,8 +118,11 @@ impl<E: Float> CustomOp3 for Op<E> {
         let mut out = vec![E::zero(); len];
         let (y, final_states) = out.split_at_mut(y);
         let (hn, cn) = final_states.split_at_mut(if final_states.is_empty() { 0 } else { h });
-        let some = |part: &'_ mut [E]| -> bool { !part.is_empty() };
-        let outputs = Outputs { y, hn: some(hn).then_some(hn), cn: some(cn).then_some(cn) };
+        let outputs = Outputs {
+            y,
+            hn: if hn.is_empty() { None } else { Some(hn) },
+            cn: if cn.is_empty() { None } else { Some(cn) },
+        };
         match &self.purpose {
             Purpose::Inference { packed: None } => self.operator.forward(self.shape, operands, outputs, None),
             Purpose::Inference { packed: Some(packed) } => {

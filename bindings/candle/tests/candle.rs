@@ -265,3 +265,12 @@ fn errors_say_what_was_wrong() -> Result<()> {
     assert!(message(Lstm::new(4, 4, &Options::default(), vb)).contains("shape mismatch"));
     Ok(())
 }
+
+#[test]
+fn layers_go_from_thread_to_thread() {
+    fn check<T: Send + Sync + Clone + std::fmt::Debug>() {}
+    check::<Lstm>();
+    check::<Recurrent>();
+    check::<LstmState>();
+    check::<fused_rnn_candle::GruState>();
+}
