@@ -213,6 +213,17 @@ impl Recurrent {
         Ok(Output { y, states })
     }
 
+    /// [`run`](Self::run) for `y` alone, whose gradient candle then need not put together with those of states.
+    pub(crate) fn outputs(&self, x: &Tensor, call: &Call) -> Result<Tensor> {
+        Ok(self.call(x, call, false)?.0)
+    }
+
+    /// Whether gradients of a call can be asked for.
+    pub(crate) fn is_tracked(&self, x: &Tensor, states: Option<&States>) -> bool {
+        let states = states.into_iter().flat_map(|states| [Some(&states.h), states.c.as_ref()]).flatten();
+        self.weights.iter().chain([x]).chain(states).any(Tensor::track_op)
+    }
+
     fn call(&self, x: &Tensor, call: &Call, with_states: bool) -> Result<(Tensor, Option<States>)> {
         match &self.typed {
             Typed::F32(inner) => self.call_typed(inner, x, call, with_states),

@@ -1,6 +1,6 @@
 //! candle_nn's trait `RNN`, and its functions `lstm` and `gru`.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{Error, IndexOp, Result, Tensor};
 use candle_nn::rnn::{Direction, GRUConfig, LSTMConfig, RNN};
@@ -83,7 +83,7 @@ struct Part {
 pub struct LstmState {
     h: Tensor,
     c: OnceLock<Tensor>,
-    part: Option<(Part, Prefix)>,
+    part: Option<(Part, Arc<Prefix>)>,
 }
 
 /// How the states beside h came about.
@@ -106,8 +106,8 @@ impl LstmState {
         &self.h
     }
 
-    /// The cell state. Within a sequence, before its last step, it is computed when it is first asked for, from the sequence's
-    /// beginning: the operator hands out outputs of all steps, but cell states of the last.
+    /// The cell state. Within a sequence it is computed when it is first asked for, from the sequence's beginning: the operator hands
+    /// out outputs of all steps, but cell states of the last, which is at hand where no gradients can be asked for.
     ///
     /// # Errors
     ///
@@ -119,9 +119,8 @@ impl LstmState {
         let Some((part, prefix)) = &self.part else {
             return Err(Error::msg("fused-rnn: a state without c"));
         };
-        let call = prefix.initial.iter().fold(Call::default(), |call, states| call.states(states));
-        let out = prefix.layer.run(&prefix.x.narrow(1, 0, part.step + 1)?, &call)?;
-        let c = row(out.states.c.as_ref())?;
+        let (_, states) = run(&prefix.layer, &prefix.x.narrow(1, 0, part.step + 1)?, prefix.initial.as_ref())?;
+        let c = row(states.c.as_ref())?;
         Ok(self.c.get_or_init(|| c))
     }
 }
@@ -163,14 +162,26 @@ fn check(layer: &Recurrent) -> Result<()> {
     }))
 }
 
-/// Runs a sequence `[batch, seq_len, input_size]`, whatever the layer's own order of axes. `y` is batch-major.
+fn call(initial: Option<&States>) -> Call {
+    initial.iter().fold(Call::default(), |call, states| call.states(states))
+}
+
+/// Outputs of a sequence `[batch, seq_len, input_size]`, batch-major, whatever the layer's own order of axes.
+fn outputs(layer: &Recurrent, x: &Tensor, initial: Option<&States>) -> Result<Tensor> {
+    check(layer)?;
+    match layer.descriptor().layout {
+        Layout::BatchMajor => layer.outputs(x, &call(initial)),
+        Layout::SequenceMajor => layer.outputs(&x.transpose(0, 1)?, &call(initial))?.transpose(0, 1)?.contiguous(),
+    }
+}
+
+/// The same with final states.
 fn run(layer: &Recurrent, x: &Tensor, initial: Option<&States>) -> Result<(Tensor, States)> {
     check(layer)?;
-    let call = initial.iter().fold(Call::default(), |call, states| call.states(states));
     match layer.descriptor().layout {
-        Layout::BatchMajor => layer.run(x, &call).map(|out| (out.y, out.states)),
+        Layout::BatchMajor => layer.run(x, &call(initial)).map(|out| (out.y, out.states)),
         Layout::SequenceMajor => {
-            let out = layer.run(&x.transpose(0, 1)?, &call)?;
+            let out = layer.run(&x.transpose(0, 1)?, &call(initial))?;
             Ok((out.y.transpose(0, 1)?.contiguous()?, out.states))
         }
     }
@@ -196,14 +207,23 @@ fn whole<'a>(parts: impl ExactSizeIterator<Item = Option<&'a Part>>) -> Option<T
 }
 
 fn lstm_states(layer: &Lstm, x: &Tensor, initial: Option<States>) -> Result<Vec<LstmState>> {
-    let (y, last) = run(&layer.0, x, initial.as_ref())?;
+    let layer = &layer.0;
+    // With gradients, handing out final states besides y would cost candle copies of both on the way back, for a state that is
+    // seldom asked for.
+    let (y, last) = match layer.is_tracked(x, initial.as_ref()) {
+        true => (outputs(layer, x, initial.as_ref())?, None),
+        false => {
+            let (y, states) = run(layer, x, initial.as_ref())?;
+            (y, Some(row(states.c.as_ref())?))
+        }
+    };
     let steps = y.dim(1)?;
-    let prefix = Prefix { layer: layer.0.clone(), x: x.clone(), initial };
+    let prefix = Arc::new(Prefix { layer: layer.clone(), x: x.clone(), initial });
     (0..steps)
         .map(|step| {
-            let c = if step + 1 == steps { OnceLock::from(row(last.c.as_ref())?) } else { OnceLock::new() };
+            let c = last.as_ref().filter(|_| step + 1 == steps).cloned().map_or_else(OnceLock::new, OnceLock::from);
             let part = Part { y: y.clone(), step };
-            Ok(LstmState { h: y.i((.., step, ..))?, c, part: Some((part, prefix.clone())) })
+            Ok(LstmState { h: y.i((.., step, ..))?, c, part: Some((part, Arc::clone(&prefix))) })
         })
         .collect()
 }
@@ -242,7 +262,7 @@ impl RNN for Lstm {
 }
 
 fn gru_states(layer: &Gru, x: &Tensor, initial: Option<States>) -> Result<Vec<GruState>> {
-    let (y, _) = run(&layer.0, x, initial.as_ref())?;
+    let y = outputs(&layer.0, x, initial.as_ref())?;
     (0..y.dim(1)?)
         .map(|step| Ok(GruState { h: y.i((.., step, ..))?, part: Some(Part { y: y.clone(), step }) }))
         .collect()

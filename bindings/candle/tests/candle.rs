@@ -140,10 +140,18 @@ fn nothing_is_tracked_without_variables() -> Result<()> {
     assert!(gradients.get(&x).is_some());
     assert!(map.all_vars().iter().all(|variable| gradients.get(variable).is_none()));
 
+    // The last cell state of a sequence, and one before it.
+    let x = x.detach();
+    let (states, expected) = (frozen.seq(&x)?, layer.seq(&x)?);
+    let layers_own = layer.frozen()?.seq(&x)?;
+    close(layers_own[4].c()?, expected[4].c()?)?;
+    close(layers_own[2].c()?, expected[2].c()?)?;
+    assert!(!states[4].c()?.track_op());
+
     // Steps give what the sequence gives.
     let mut state = frozen.zero_state(2)?;
     for step in 0..5 {
-        state = frozen.step(&x.detach().narrow(1, step, 1)?.squeeze(1)?, &state)?;
+        state = frozen.step(&x.narrow(1, step, 1)?.squeeze(1)?, &state)?;
         close(state.h(), &before.y.narrow(1, step, 1)?.squeeze(1)?)?;
     }
     Ok(())

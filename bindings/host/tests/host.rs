@@ -58,6 +58,29 @@ fn backward_runs_again_with_the_same_masks() -> Result<()> {
 }
 
 #[test]
+fn backward_runs_on_several_threads_at_once() -> Result<()> {
+    let (descriptor, shape) = problem();
+    let operator = Arc::new(Operator::<f64>::new(descriptor)?);
+    let weights = numbers(operator.weights().len(), 1);
+    let (x, dy) = (numbers(5 * 2 * 3, 2), numbers(5 * 2 * 8, 3));
+    let operands = Operands { weights: &weights, x: &x, ..Operands::default() };
+    let mut y = vec![0.0; dy.len()];
+    let saved = operator.forward_training(shape, operands, Outputs { y: &mut y, hn: None, cn: None }, Some(7))?;
+    let gradient = || {
+        let mut dweights = vec![0.0; weights.len()];
+        let wanted = Wanted { dweights: Some(&mut dweights), ..Wanted::default() };
+        saved.backward(operands, &y, Gradients { dy: Some(&dy), ..Gradients::default() }, wanted).map(|()| dweights)
+    };
+    let all = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(gradient)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(Vec::new()))).collect::<Result<Vec<_>>>()
+    })?;
+    let expected = gradient()?;
+    assert!(all.iter().all(|dweights| *dweights == expected));
+    Ok(())
+}
+
+#[test]
 fn packed_weights_give_the_same_bits_for_every_shape() -> Result<()> {
     let (descriptor, _) = problem();
     let operator = Operator::<f64>::new(descriptor)?;
