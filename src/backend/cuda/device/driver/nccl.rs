@@ -210,4 +210,11 @@ mod tests {
         let why = find(Some(Path::new("libc.so.6"))).err().unwrap();
         assert!(why.contains("libc.so.6 is no usable libnccl") && why.contains("ncclGetUniqueId"), "{why}");
     }
+
+    /// The library itself gives a number for a communicator, which it does without a GPU.
+    #[test]
+    #[ignore = "needs libnccl, which NCCL_PATH names"]
+    fn the_library_gives_an_id() {
+        assert_ne!(new_id().unwrap(), new_id().unwrap());
+    }
 }
