@@ -77,6 +77,11 @@ impl GraphTensor {
     pub fn shape(&self) -> &[usize] {
         self.value.shape()
     }
+
+    /// Where it comes from, in the configuration of its graph.
+    pub fn source(&self) -> Source {
+        self.source
+    }
 }
 
 /// A layer of a [`Graph`], to be used as often as one likes.
@@ -353,6 +358,15 @@ impl Graph {
         let mut model = Model::from_parts(self.device, self.builder, self.topology, &outputs, self.seed)?;
         model.initialize()?;
         Ok(model)
+    }
+
+    /// What has been put together so far, with these outputs, whether or not all of it leads to them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a layer that is none of this crate's.
+    pub fn config(&self, outputs: &[&GraphTensor]) -> Result<GraphConfig> {
+        self.topology.config(&outputs.iter().map(|tensor| tensor.source).collect::<Vec<_>>())
     }
 
     /// The model that a configuration describes.

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Device;
 use crate::backend::ops::SoftmaxMask;
+use crate::backend::{Device, TensorMut, TensorRef};
 use crate::cell;
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
+use crate::nn::elementwise::{host_only, typed};
 use crate::nn::one_input;
 use crate::nn::op::{Backward, Forward, Op};
 
@@ -38,6 +40,8 @@ pub enum ActivationFunction {
     LeakyRelu,
     /// `exp(x)` over the sum of those of its row, the last axis.
     Softmax,
+    /// The logarithm of that. On the host alone.
+    LogSoftmax,
 }
 
 impl ActivationFunction {
@@ -54,7 +58,7 @@ impl ActivationFunction {
             ActivationFunction::Elu => cell::Activation::Elu { alpha: 1.0 },
             ActivationFunction::Selu => cell::Activation::Selu,
             ActivationFunction::LeakyRelu => cell::Activation::LeakyRelu { alpha: 0.2 },
-            ActivationFunction::Softmax => return None,
+            ActivationFunction::Softmax | ActivationFunction::LogSoftmax => return None,
         })
     }
 
@@ -76,12 +80,18 @@ impl ActivationFunction {
         }
         let shape = value.shape().to_vec();
         let activated = match self.elementwise() {
-            Some(function) => builder.op1(Elementwise { function }, &[&value], &shape, 0..0)?,
+            Some(function) => elementwise(builder, &value, function)?,
             None => {
                 let Some(&columns) = shape.last() else {
                     return Err(Error::shape(builder.name(), "inputs of at least one axis for a softmax", "none"));
                 };
-                builder.op1(Softmax { columns }, &[&value], &shape, 0..0)?
+                match self {
+                    ActivationFunction::LogSoftmax => {
+                        let name = builder.name();
+                        builder.op1(LogSoftmax { columns, name }, &[&value], &shape, 0..0)?
+                    }
+                    _ => builder.op1(Softmax { columns }, &[&value], &shape, 0..0)?,
+                }
             }
         };
         Ok(activated.with_mask(value.mask()))
@@ -107,6 +117,11 @@ impl ActivationLayer {
         let x = one_input(builder, inputs)?;
         Ok(vec![self.activation.apply(builder, x.clone())?])
     }
+}
+
+/// `f(x)`, without mask.
+pub(super) fn elementwise(builder: &mut Builder, x: &Value, function: cell::Activation) -> Result<Value> {
+    builder.op1(Elementwise { function }, &[x], x.shape(), 0..0)
 }
 
 /// `y = f(x)`, element by element.
@@ -141,5 +156,42 @@ impl Op for Softmax {
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         device.softmax_gradient(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
+    }
+}
+
+/// The logarithm of the softmax of each row.
+struct LogSoftmax {
+    columns: usize,
+    name: String,
+}
+
+impl Op for LogSoftmax {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        fn run<E: Scalar>(columns: usize, x: TensorRef<'_>, y: TensorMut<'_>) -> Result<()> {
+            let (x, y) = (x.host::<E>()?, y.host::<E>()?);
+            for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+                let largest = x.iter().fold(f64::NEG_INFINITY, |most, x| most.max(x.wide()));
+                let sum: f64 = x.iter().map(|x| (x.wide() - largest).exp()).sum();
+                let shift = largest + sum.ln();
+                x.iter().zip(y).for_each(|(x, y)| *y = E::of(x.wide() - shift));
+            }
+            Ok(())
+        }
+        host_only(device, &format!("the logarithm of a softmax in {}", self.name))?;
+        typed!(device, run(self.columns, pass.inputs.get(0)?, pass.outputs.get(0)?))
+    }
+
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        fn run<E: Scalar>(columns: usize, y: TensorRef<'_>, dy: TensorRef<'_>, dx: TensorMut<'_>) -> Result<()> {
+            let rows = y.host::<E>()?.chunks_exact(columns).zip(dy.host::<E>()?.chunks_exact(columns));
+            for ((y, dy), dx) in rows.zip(dx.host::<E>()?.chunks_exact_mut(columns)) {
+                let sum: f64 = dy.iter().map(|dy| dy.wide()).sum();
+                for ((y, dy), dx) in y.iter().zip(dy).zip(dx) {
+                    *dx = E::of(dy.wide() - y.wide().exp() * sum);
+                }
+            }
+            Ok(())
+        }
+        typed!(device, run(self.columns, pass.outputs.get(0)?, pass.doutputs.get(0)?, pass.dinputs.get(0)?))
     }
 }

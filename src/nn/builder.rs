@@ -393,6 +393,20 @@ impl Builder {
         Ok(value)
     }
 
+    /// An operation on statistics whose output has no gradient: a tensor that stays what it is.
+    pub(super) fn constant(
+        &mut self,
+        op: impl Op + 'static,
+        input: &Value,
+        output: &[usize],
+        statistics: Range<usize>,
+    ) -> Result<Value> {
+        let value = self.op(op, &[Some(input)], &[output], 0..0, statistics)?.remove(0);
+        let storage = &mut self.storages[value.storage];
+        (storage.differentiable, storage.constant) = (false, true);
+        Ok(value)
+    }
+
     /// The same elements under another sample shape, without mask.
     ///
     /// # Errors

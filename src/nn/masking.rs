@@ -1,10 +1,12 @@
-//! Masking of absent steps: [`Masking`].
+//! Masking of absent steps: [`Masking`], [`SequenceMask`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Device;
+use crate::backend::{Device, TensorMut, TensorRef};
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
+use crate::nn::elementwise::{host_only, typed};
 use crate::nn::one_input;
 use crate::nn::op::{Backward, Forward, Op};
 
@@ -70,5 +72,59 @@ impl Op for KeepRows {
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         device.select_rows(pass.inputs.get(1)?, pass.doutputs.get(0)?, None, pass.dinputs.get(0)?)
+    }
+}
+
+/// How many of the steps are there, as a second input says: `[steps, features]` and `[1]` to `[steps, features]`, the first as it is, with a
+/// mask of the steps before that number; like ONNX's `sequence_lens`. On the host alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SequenceMask {}
+
+impl SequenceMask {
+    /// The layer.
+    pub fn new() -> Self {
+        SequenceMask {}
+    }
+
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
+        let [x, lengths] = inputs else {
+            return Err(Error::shape(builder.name(), "two inputs", inputs.len().to_string()));
+        };
+        let (&[steps, _], &[1]) = (x.shape(), lengths.shape()) else {
+            let got = format!("{:?} and {:?}", x.shape(), lengths.shape());
+            return Err(Error::shape(builder.name(), "inputs of shape [steps, features] and [1]", got));
+        };
+        let op = FirstSteps { steps, name: builder.name() };
+        let mask = builder.constant_op(op, &[lengths], &[steps])?;
+        Ok(vec![x.clone().with_mask(Some(&mask))])
+    }
+}
+
+/// 1 for steps before a number, else 0.
+struct FirstSteps {
+    steps: usize,
+    name: String,
+}
+
+impl Op for FirstSteps {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        fn run<E: Scalar>(steps: usize, lengths: TensorRef<'_>, mask: TensorMut<'_>) -> Result<()> {
+            for (length, mask) in lengths.host::<E>()?.iter().zip(mask.host::<E>()?.chunks_exact_mut(steps)) {
+                for (step, there) in mask.iter_mut().enumerate() {
+                    *there = if (step as f64) < length.wide() { E::one() } else { E::zero() };
+                }
+            }
+            Ok(())
+        }
+        host_only(device, &format!("the mask of {}", self.name))?;
+        typed!(device, run(self.steps, pass.inputs.get(0)?, pass.outputs.get(0)?))
+    }
+
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        match pass.dinputs.optional(0) {
+            Some(dx) => device.fill(dx, 0.0),
+            None => Ok(()),
+        }
     }
 }

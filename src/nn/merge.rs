@@ -43,6 +43,21 @@ fn joined(builder: &mut Builder, inputs: &[Value]) -> Result<Option<Value>> {
     Ok(Some(mask))
 }
 
+/// `a + b` of one shape, without mask.
+pub(super) fn sum(builder: &mut Builder, a: &Value, b: &Value) -> Result<Value> {
+    builder.op1(Pair(Combination::Sum), &[a, b], a.shape(), 0..0)
+}
+
+/// `a - b` of one shape, without mask.
+pub(super) fn difference(builder: &mut Builder, a: &Value, b: &Value) -> Result<Value> {
+    builder.op1(Pair(Combination::Difference), &[a, b], a.shape(), 0..0)
+}
+
+/// `a * b` of one shape, without mask.
+pub(super) fn product(builder: &mut Builder, a: &Value, b: &Value) -> Result<Value> {
+    builder.op1(Pair(Combination::Product), &[a, b], a.shape(), 0..0)
+}
+
 /// One after the other, two at a time.
 fn folded(builder: &mut Builder, inputs: &[Value], how: Combination) -> Result<Value> {
     alike(builder, inputs)?;

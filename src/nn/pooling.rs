@@ -8,9 +8,11 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::windows::{Padding, Windows};
 use crate::nn::{Scratch, one_input};
 
-fn steps_and_features(builder: &Builder, x: &Value) -> Result<(usize, usize)> {
+/// The shape of an input `[steps, features]`.
+pub(super) fn steps_and_features(builder: &Builder, x: &Value) -> Result<(usize, usize)> {
     match x.shape() {
         &[steps, features] => Ok((steps, features)),
         shape => Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{shape:?}"))),
@@ -151,8 +153,8 @@ impl Op for Largest {
 macro_rules! windowed {
     ($(#[$doc:meta])* $layer:ident, $mean:literal) => {
         $(#[$doc])*
-        /// Windows of `pool_size` steps, one every `strides`, as many as fit: `[steps, features]` to
-        /// `[(steps - pool_size) / strides + 1, features]`. A mask ends here.
+        /// Windows of `pool_size` steps, one every `strides`: `[steps, features]` to `[windows, features]`. Steps of padding do not count. A
+        /// mask ends here.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct $layer {
@@ -161,12 +163,15 @@ macro_rules! windowed {
             /// Steps from one window to the next; as many as a window has.
             #[serde(default)]
             pub strides: Option<usize>,
+            /// What stands before the first step and after the last; nothing, so that there are as many windows as fit.
+            #[serde(default, skip_serializing_if = "Padding::is_valid")]
+            pub padding: Padding,
         }
 
         impl $layer {
             /// Windows of `pool_size` steps side by side.
             pub fn new(pool_size: usize) -> Self {
-                $layer { pool_size, strides: None }
+                $layer { pool_size, strides: None, padding: Padding::Valid }
             }
 
             /// Sets the steps from one window to the next.
@@ -175,9 +180,16 @@ macro_rules! windowed {
                 $layer { strides: Some(strides), ..self }
             }
 
+            /// Sets what stands before the first step and after the last.
+            #[must_use]
+            pub fn padding(self, padding: Padding) -> Self {
+                $layer { padding, ..self }
+            }
+
             pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
                 let x = one_input(builder, inputs)?;
-                Ok(vec![windows(builder, x, self.pool_size, self.strides.unwrap_or(self.pool_size), $mean)?])
+                let strides = self.strides.unwrap_or(self.pool_size);
+                Ok(vec![pooled(builder, x, self.pool_size, strides, self.padding, $mean)?])
             }
         }
     };
@@ -192,89 +204,117 @@ windowed! {
     MaxPooling1D, false
 }
 
-fn windows(builder: &mut Builder, x: &Value, size: usize, strides: usize, mean: bool) -> Result<Value> {
-    let (steps, features) = steps_and_features(builder, x)?;
-    for (size, name) in [(size, "pool_size"), (strides, "strides")] {
-        if size == 0 {
-            return Err(Error::ZeroSize { name });
-        }
-    }
-    if size > steps {
-        return Err(Error::shape(builder.name(), format!("at least pool_size {size} steps"), format!("{steps} steps")));
-    }
-    let count = (steps - size) / strides + 1;
-    let all = Windows { count, size, strides, steps, features };
-    let windows = builder.op1(all, &[x], &[count, size, features], 0..0)?;
-    let pooled: Value = if mean {
-        let op = WindowMean { count, size, features, workspace: Scratch::new() };
-        builder.op1(op, &[&windows], &[count, features], 0..0)?
-    } else {
-        let op = Largest { windows: count, steps: size, features, positions: Scratch::new() };
-        builder.op1(op, &[&windows], &[count, features], 0..0)?
-    };
-    Ok(pooled)
-}
-
-/// The steps of each window, which may overlap.
-struct Windows {
-    count: usize,
+fn pooled(
+    builder: &mut Builder,
+    x: &Value,
     size: usize,
     strides: usize,
-    steps: usize,
-    features: usize,
-}
-
-impl Windows {
-    /// Window number `window` of all samples.
-    fn layouts(&self, batch: usize, window: usize) -> ([usize; 4], Strides, Strides) {
-        let (sample, row) = ((self.steps * self.features) as isize, self.features as isize);
-        let of_window = self.size * self.features;
-        let from = Strides { offset: window * self.strides * self.features, strides: [0, sample, row, 1] };
-        let to = Strides { offset: window * of_window, strides: [0, (self.count * of_window) as isize, row, 1] };
-        ([1, batch, self.size, self.features], from, to)
+    padding: Padding,
+    mean: bool,
+) -> Result<Value> {
+    let (steps, features) = steps_and_features(builder, x)?;
+    let name = builder.name();
+    match padding {
+        Padding::Causal => {
+            return Err(Error::option(format!("padding of {name}"), "valid, same or steps", "causal"));
+        }
+        // A window of padding alone would have no largest, and no mean.
+        Padding::Steps { before, after } if before.max(after) >= size.max(1) => {
+            let expected = format!("fewer steps on each side than pool_size {size}");
+            return Err(Error::option(format!("padding of {name}"), expected, before.max(after)));
+        }
+        _ => {}
+    }
+    let windows = Windows::new(&name, "pool_size", [steps, features], size, strides, 1, padding)?;
+    let count = windows.count;
+    let absent = if mean { 0.0 } else { f64::NEG_INFINITY };
+    let steps = builder.op1(WindowSteps { windows, absent }, &[x], &[count, size, features], 0..0)?;
+    if mean {
+        let op = WindowMean {
+            windows,
+            ones: Scratch::new(),
+            valid: Scratch::new(),
+            counts: Scratch::new(),
+            sums: Scratch::new(),
+            workspace: Scratch::new(),
+        };
+        builder.op1(op, &[&steps], &[count, features], 0..0)
+    } else {
+        let op = Largest { windows: count, steps: size, features, positions: Scratch::new() };
+        builder.op1(op, &[&steps], &[count, features], 0..0)
     }
 }
 
-impl Op for Windows {
+/// The steps of each window, which may overlap; `absent` for padding.
+struct WindowSteps {
+    windows: Windows,
+    absent: f64,
+}
+
+impl Op for WindowSteps {
     fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
-        for window in 0..self.count {
-            let (shape, from, to) = self.layouts(pass.batch, window);
-            device.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)?;
-        }
-        Ok(())
+        self.windows.gather(device, pass.batch, pass.inputs.get(0)?, pass.outputs.get(0)?, self.absent)
     }
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
-        let mut dx = pass.dinputs.get(0)?;
-        device.fill(dx.reborrow(), 0.0)?;
-        for window in 0..self.count {
-            let (shape, from, to) = self.layouts(pass.batch, window);
-            device.strided_copy(shape, pass.doutputs.get(0)?, to, dx.reborrow(), from, WeightGrad::Add)?;
-        }
-        Ok(())
+        self.windows.scatter(device, pass.batch, pass.doutputs.get(0)?, pass.dinputs.get(0)?)
     }
 }
 
-/// The mean of each window.
+/// The mean of each window, of the steps in it that are no padding.
 struct WindowMean {
-    count: usize,
-    size: usize,
-    features: usize,
+    windows: Windows,
+    /// Ones for every step, the same in windows, and how many each window has; only with padding.
+    ones: Scratch,
+    valid: Scratch,
+    counts: Scratch,
+    sums: Scratch,
     workspace: Scratch,
+}
+
+impl WindowMean {
+    /// Counts the steps of each window that are no padding.
+    fn count(&mut self, device: &Device, batch: usize) -> Result<()> {
+        let of_steps = Windows { features: 1, ..self.windows };
+        let (steps, windows) = (batch * of_steps.steps, batch * of_steps.count);
+        self.ones.grow(device, "steps", steps)?;
+        device.fill(self.ones.get_mut(steps)?, 1.0)?;
+        let len = of_steps.len(batch);
+        self.valid.grow(device, "valid steps", len)?;
+        of_steps.gather(device, batch, self.ones.get(steps)?, self.valid.get_mut(len)?, 0.0)?;
+        self.counts.grow(device, "number of valid steps", windows)?;
+        let sizes = [windows, of_steps.size, 1];
+        let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+        device.sum_axis(sizes, 1.0, self.valid.get(len)?, self.counts.get_mut(windows)?, WeightGrad::Set, workspace)
+    }
 }
 
 impl Op for WindowMean {
     fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
-        let sizes = [pass.batch * self.count, self.size, self.features];
+        let (rows, features) = (pass.batch * self.windows.count, self.windows.features);
+        let sizes = [rows, self.windows.size, features];
+        let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
+        if !self.windows.padded() {
+            let scale = 1.0 / self.windows.size as f64;
+            let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
+            return device.sum_axis(sizes, scale, x, y, WeightGrad::Set, workspace);
+        }
+        self.count(device, pass.batch)?;
+        self.sums.grow(device, "sums of windows", rows * features)?;
         let workspace = self.workspace.for_call(device, Workspace::SumAxis(sizes))?;
-        let scale = 1.0 / self.size as f64;
-        device.sum_axis(sizes, scale, pass.inputs.get(0)?, pass.outputs.get(0)?, WeightGrad::Set, workspace)
+        device.sum_axis(sizes, 1.0, x, self.sums.get_mut(rows * features)?, WeightGrad::Set, workspace)?;
+        device.scale_rows(self.counts.get(rows)?, true, self.sums.get(rows * features)?, y)
     }
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
-        let (shape, once, every) = repeated_layouts(pass.batch * self.count, self.size, self.features);
-        let mut dx = pass.dinputs.get(0)?;
-        device.strided_copy(shape, pass.doutputs.get(0)?, once, dx.reborrow(), every, WeightGrad::Set)?;
-        device.scale(1.0 / self.size as f64, dx)
+        let (rows, features) = (pass.batch * self.windows.count, self.windows.features);
+        let (shape, once, every) = repeated_layouts(rows, self.windows.size, features);
+        let (dy, mut dx) = (pass.doutputs.get(0)?, pass.dinputs.get(0)?);
+        if !self.windows.padded() {
+            device.strided_copy(shape, dy, once, dx.reborrow(), every, WeightGrad::Set)?;
+            return device.scale(1.0 / self.windows.size as f64, dx);
+        }
+        device.scale_rows(self.counts.get(rows)?, true, dy, self.sums.get_mut(rows * features)?)?;
+        device.strided_copy(shape, self.sums.get(rows * features)?, once, dx, every, WeightGrad::Set)
     }
 }

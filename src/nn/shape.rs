@@ -66,8 +66,7 @@ impl Flatten {
     }
 }
 
-/// The axes of a sample in another order, Keras's [`Permute`](https://keras.io/api/layers/reshaping_layers/permute/). At most three
-/// axes. A mask ends here.
+/// The axes of a sample in another order, Keras's [`Permute`](https://keras.io/api/layers/reshaping_layers/permute/). A mask ends here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Permute {
@@ -94,19 +93,89 @@ impl Permute {
     }
 }
 
-/// The axes of a sample, at most three, in the order `order`, counted from 0.
+/// The axes of a sample in the order `order`, counted from 0.
 pub(super) fn permuted(builder: &mut Builder, x: &Value, order: &[usize]) -> Result<Value> {
     let shape = x.shape();
-    if shape.len() > 3 {
-        return Err(Error::shape(builder.name(), "inputs of at most three axes", format!("{shape:?}")));
-    }
     let output: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
-    let mut strides = vec![1isize; shape.len()];
-    for axis in (0..shape.len().saturating_sub(1)).rev() {
-        strides[axis] = strides[axis + 1] * shape[axis + 1] as isize;
+    // Axes of one element stand anywhere, and those that stay neighbours are one.
+    let order: Vec<usize> = order.iter().copied().filter(|axis| shape[*axis] != 1).collect();
+    let kept: Vec<usize> = (0..shape.len()).filter(|axis| shape[*axis] != 1).collect();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let place = |axis: usize| kept.iter().position(|other| *other == axis).unwrap_or(0);
+    for axis in order {
+        match groups.last_mut() {
+            Some(group) if group.last().is_some_and(|last| place(*last) + 1 == place(axis)) => group.push(axis),
+            _ => groups.push(vec![axis]),
+        }
     }
-    let strides: Vec<isize> = order.iter().map(|axis| strides[*axis]).collect();
-    builder.op1(Copy::new(&output, x.size(), 0, &strides), &[x], &output, 0..0)
+    let mut sorted = groups.clone();
+    sorted.sort_unstable();
+    let position = |group: &Vec<usize>| sorted.iter().position(|other| other == group).unwrap_or(0);
+    let order: Vec<usize> = groups.iter().map(position).collect();
+    let mut sizes: Vec<usize> = sorted.iter().map(|group| group.iter().map(|axis| shape[*axis]).product()).collect();
+    if order.len() < 2 {
+        return builder.reshaped(x, &output);
+    }
+    if order.len() <= 3 {
+        let mut strides = vec![1isize; sizes.len()];
+        for axis in (0..sizes.len() - 1).rev() {
+            strides[axis] = strides[axis + 1] * sizes[axis + 1] as isize;
+        }
+        let strides: Vec<isize> = order.iter().map(|axis| strides[*axis]).collect();
+        let moved: Vec<usize> = order.iter().map(|axis| sizes[*axis]).collect();
+        return builder.op1(Copy::new(&moved, x.size(), 0, &strides), &[x], &output, 0..0);
+    }
+    // One group after the other is brought to its place, past those that stand before it.
+    let mut standing: Vec<usize> = (0..sizes.len()).collect();
+    let mut value = x.clone();
+    for (to, group) in order.iter().enumerate() {
+        let from = standing.iter().position(|other| other == group).unwrap_or(to);
+        if from == to {
+            continue;
+        }
+        let size = |range: &[usize]| range.iter().product::<usize>();
+        let swap = Swap {
+            outer: size(&sizes[..to]),
+            first: size(&sizes[to..from]),
+            second: sizes[from],
+            inner: size(&sizes[from + 1..]),
+        };
+        standing[to..=from].rotate_right(1);
+        sizes[to..=from].rotate_right(1);
+        value = builder.op1(swap, &[&value], &output, 0..0)?;
+    }
+    Ok(value)
+}
+
+/// `[outer, first, second, inner]` to `[outer, second, first, inner]`.
+struct Swap {
+    outer: usize,
+    first: usize,
+    second: usize,
+    inner: usize,
+}
+
+impl Swap {
+    /// Axes of the output, and the layouts of input and output.
+    fn layouts(&self, batch: usize) -> ([usize; 4], Strides, Strides) {
+        let Swap { outer, first, second, inner } = *self;
+        let all = (first * second * inner) as isize;
+        let from = Strides { offset: 0, strides: [all, inner as isize, (second * inner) as isize, 1] };
+        let to = Strides { offset: 0, strides: [all, (first * inner) as isize, inner as isize, 1] };
+        ([batch * outer, second, first, inner], from, to)
+    }
+}
+
+impl Op for Swap {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let (shape, from, to) = self.layouts(pass.batch);
+        device.strided_copy(shape, pass.inputs.get(0)?, from, pass.outputs.get(0)?, to, WeightGrad::Set)
+    }
+
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let (shape, from, to) = self.layouts(pass.batch);
+        device.strided_copy(shape, pass.doutputs.get(0)?, to, pass.dinputs.get(0)?, from, WeightGrad::Set)
+    }
 }
 
 /// The steps of `x` `[steps, …]` in the opposite order.

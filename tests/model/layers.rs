@@ -141,6 +141,31 @@ fn options_that_a_layer_has_not() {
     }
 }
 
+/// What a convolution cannot be is refused, with the way out.
+#[test]
+fn convolutions_and_pools_that_cannot_be() {
+    for (layer, words) in [
+        (LayerConfig::from(Conv1D::new(0, 3)), "filters"),
+        (Conv1D::new(2, 0).into(), "kernel_size"),
+        (Conv1D::new(2, 6).into(), "at least kernel_size 6 steps"),
+        (Conv1D::new(2, 3).dilation_rate(3).into(), "at least 7 steps"),
+        (Conv1D::new(2, 3).dilation_rate(0).into(), "dilation_rate"),
+        (Conv1D::new(2, 3).dilation_rate(usize::MAX).padding(Padding::Causal).into(), "padded steps"),
+        (Conv1D::new(2, 3).strides(0).into(), "strides"),
+        (Conv1D::new(2, 3).groups(0).into(), "groups"),
+        (Conv1D::new(2, 3).groups(2).into(), "a divisor of the 3 features"),
+        (Conv1D::new(2, 3).groups(3).into(), "a divisor of the 2 filters"),
+        (Conv1D::new(2, 3).padding(Padding::Steps { before: usize::MAX, after: 1 }).into(), "padded steps"),
+        (MaxPooling1D::new(2).padding(Padding::Causal).into(), "padding"),
+        (AveragePooling1D::new(2).padding(Padding::Steps { before: 2, after: 0 }).into(), "fewer steps"),
+        (MaxPooling1D::new(0).into(), "pool_size"),
+    ] {
+        let mut model = Sequential::new(cpu(), &[5, 3], 3).unwrap();
+        let text = model.add(layer.clone()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains(words), "{layer:?}: {text}");
+    }
+}
+
 /// A file says nothing of heads where there is one, as those of versions without them.
 #[test]
 fn heads_in_files() {
@@ -238,6 +263,16 @@ fn layers_of_one_input() {
         AveragePooling1D::new(3).strides(2).into(),
         MaxPooling1D::new(2).into(),
         MaxPooling1D::new(3).strides(1).into(),
+        AveragePooling1D::new(4).strides(3).padding(Padding::Same).into(),
+        AveragePooling1D::new(3).strides(1).padding(Padding::Steps { before: 2, after: 1 }).into(),
+        MaxPooling1D::new(4).strides(3).padding(Padding::Same).into(),
+        MaxPooling1D::new(3).strides(2).padding(Padding::Steps { before: 1, after: 2 }).into(),
+        Conv1D::new(5, 3).into(),
+        Conv1D::new(5, 1).activation(ActivationFunction::Softplus).into(),
+        Conv1D::new(3, 4).strides(3).padding(Padding::Same).use_bias(false).into(),
+        Conv1D::new(3, 2).dilation_rate(3).padding(Padding::Causal).activation(ActivationFunction::Tanh).into(),
+        Conv1D::new(3, 9).padding(Padding::Same).activation(ActivationFunction::Softmax).into(),
+        Conv1D::new(2, 2).strides(2).padding(Padding::Steps { before: 3, after: 1 }).into(),
         TimeDistributed::new(Dense::new(2)).into(),
         TimeDistributed::new(BatchNormalization::new()).into(),
         PositionalEncoding::new().into(),
@@ -256,6 +291,10 @@ fn layers_of_one_input() {
         // Below it a mask, whether it takes it or not.
         check_stack(&[Masking::new(0.0).into(), Dense::new(3).into(), layer], &masked_input(6, 4));
     }
+    let even = draw(&[3, 6, 4], 2);
+    let grouped = Conv1D::new(6, 3).groups(2).padding(Padding::Same).activation(ActivationFunction::Sigmoid);
+    check_stack(&[grouped.clone().into(), grouped.use_bias(false).strides(2).into()], &even);
+    check_stack(&[Conv1D::new(4, 3).groups(4).into()], &even);
     check_stack(&[RepeatVector::new(3).into(), Lstm::new(2).into()], &vector);
     check_stack(
         &[Permute::new(&[3, 1, 2]).into(), Flatten::new().into(), Dense::new(2).into()],
@@ -503,4 +542,112 @@ fn a_wrong_derivative_is_found() {
     }
     assert!(gradcheck::cell(&cpu(), Wrong(0.5), 2).unwrap().worst < 1e-9);
     assert!(gradcheck::cell(&cpu(), Wrong(0.51), 2).unwrap().worst > 1e-4);
+}
+
+#[test]
+fn layers_of_tensors() {
+    let x = draw(&[3, 4, 5], 1);
+    for function in [
+        Function::Gelu { approximate: true },
+        Function::Gelu { approximate: false },
+        Function::Silu,
+        Function::HardSwish,
+        Function::Mish,
+        Function::Celu { alpha: 0.7 },
+        Function::Exp,
+        Function::Absolute,
+        Function::Erf,
+        Function::Sin,
+        Function::Cos,
+        Function::Power { exponent: 3.0 },
+        Function::Clip { low: -0.4, high: 0.6 },
+        Function::Elu { alpha: 0.5 },
+        Function::Affine { alpha: 2.0, beta: 1.0 },
+    ] {
+        check_stack(&[Dense::new(3).into(), Elementwise::new(function).into()], &x);
+    }
+    // Where they are defined.
+    for function in [Function::Log, Function::Sqrt, Function::Reciprocal] {
+        let above = Elementwise::new(Function::Softplus).into();
+        let further = Elementwise::new(Function::Affine { alpha: 1.0, beta: 0.5 }).into();
+        check_stack(&[Dense::new(3).into(), above, further, Elementwise::new(function).into()], &x);
+    }
+    let parts = [
+        Part::Filled { value: 0.5, count: 2 },
+        Part::Steps { start: 3, step: -2, count: 2 },
+        Part::Steps { start: 0, step: 1, count: 4 },
+    ];
+    check_stack(&[Dense::new(3).into(), Slice::of_parts(1, &parts).into()], &x);
+    check_stack(&[Dense::new(3).into(), Slice::new(2, 1, 2).into()], &x);
+    for reduction in [Reduction::Sum, Reduction::Mean, Reduction::Maximum, Reduction::Minimum] {
+        for axes in [&[1][..], &[2], &[1, 2]] {
+            check_stack(&[Dense::new(3).into(), Reduce::new(reduction, axes).into()], &x);
+        }
+    }
+    check_stack(
+        &[Reshape::new(&[2, 2, 5]).into(), Dense::new(3).into(), Reduce::new(Reduction::Mean, &[1, 3]).into()],
+        &x,
+    );
+    check_stack(&[Dense::new(3).into(), Reshape::new(&[4, 1, 3]).into(), Broadcast::new(&[2, 4, 3, 3]).into()], &x);
+    check_stack(&[Dense::new(4).into(), Reshape::new(&[2, 2, 2, 2]).into(), Permute::new(&[4, 2, 3, 1]).into()], &x);
+    check_stack(&[Dense::new(4).into(), Reshape::new(&[2, 2, 2, 2]).into(), Permute::new(&[3, 1, 4, 2]).into()], &x);
+    check_stack(&[Dense::new(3).into(), ActivationLayer::new(ActivationFunction::LogSoftmax).into()], &x);
+}
+
+#[test]
+fn permuted_axes_stand_where_they_should() {
+    let x = ArrayD::from_shape_vec(IxDyn(&[2, 2, 3, 4, 5]), (0..240).map(f64::from).collect()).unwrap();
+    for dims in [[4, 3, 2, 1], [3, 1, 4, 2], [2, 4, 1, 3], [1, 4, 3, 2]] {
+        let mut model = stack(&[2, 3, 4, 5], &[Permute::new(&dims).into()]);
+        let expected = x.clone().permuted_axes(IxDyn(&[&[0], &dims[..]].concat()));
+        assert_eq!(model.predict(&x).unwrap(), expected, "{dims:?}");
+    }
+}
+
+#[test]
+fn layers_of_several_tensors() {
+    for combination in [
+        Combination::Sum,
+        Combination::Difference,
+        Combination::Product,
+        Combination::Quotient,
+        Combination::Power,
+        Combination::Maximum,
+        Combination::Minimum,
+    ] {
+        let mut graph = Graph::new(cpu(), 3);
+        let (a, b) = (graph.input("a", &[4, 5]).unwrap(), graph.input("b", &[5]).unwrap());
+        let positive = |graph: &mut Graph, x| {
+            let x = graph.add(Dense::new(3), &[x]).unwrap();
+            graph.add(Elementwise::new(Function::Softplus), &[&x]).unwrap()
+        };
+        let (a, b) = (positive(&mut graph, &a), positive(&mut graph, &b));
+        let y = graph.add(Pairwise::new(combination), &[&a, &b]).unwrap();
+        let mut model = graph.model(&[&y]).unwrap();
+        check(&format!("{combination:?}"), &mut model, &[draw(&[3, 4, 5], 1), draw(&[3, 5], 2)]);
+    }
+    let mut graph = Graph::new(cpu(), 3);
+    let (a, b) = (graph.input("a", &[4, 5]).unwrap(), graph.input("b", &[5]).unwrap());
+    let weight = graph.add(Weight::new(&[4, 1]), &[&a]).unwrap();
+    let greater = graph.add(Pairwise::new(Combination::Greater), &[&a, &b]).unwrap();
+    let chosen = graph.add(Where::new(), &[&greater, &a, &weight]).unwrap();
+    let turned = graph.add(Permute::new(&[2, 1]), &[&a]).unwrap();
+    let product = graph.add(MatMul::new(), &[&turned, &chosen]).unwrap();
+    let cell = RecurrentOperator {
+        backwards: vec![false, true],
+        activations: vec![
+            ["sigmoid", "tanh", "softsign"].map(str::to_owned),
+            ["hard_sigmoid:0.2:0.5", "elu:0.5", "tanh"].map(str::to_owned),
+        ],
+        clip: Some(0.9),
+        peepholes: true,
+        ..RecurrentOperator::new(CellKind::Lstm, 3)
+    };
+    let start = graph.add(Dense::new(3), &[&b]).unwrap();
+    let layer = graph.layer(cell).unwrap();
+    let states = graph.call_all(layer, &[&a, &start, &start, &start, &start]).unwrap();
+    let mut outputs = vec![product];
+    outputs.extend(states);
+    let mut model = graph.model(&outputs.iter().collect::<Vec<_>>()).unwrap();
+    check("tensors", &mut model, &[draw(&[3, 4, 5], 1), draw(&[3, 5], 2)]);
 }

@@ -8,12 +8,14 @@
 //! | `sequence` | all steps by the fused operator of a [`RecurrentBackend`](crate::backend::RecurrentBackend) |
 //! | [`cell`] | a step at a time by a [`Cell`]: what the fused operator has not, and custom cells with [`Rnn`] |
 //! | `regularized`, `normalized` | cells with recurrent dropout and zoneout, and with layer normalisation |
+//! | `operator` | [`RecurrentOperator`]: options that Keras has not |
 //! | [`bidirectional`] | [`Bidirectional`] |
 
 pub mod bidirectional;
 pub mod cell;
 mod ind_rnn;
 mod normalized;
+mod operator;
 mod regularized;
 mod sequence;
 mod slstm;
@@ -22,6 +24,7 @@ mod usual;
 pub use bidirectional::{Bidirectional, MergeMode};
 pub use cell::{Cell, CellBackward, CellForward, Rnn};
 pub use ind_rnn::IndRnn;
+pub use operator::RecurrentOperator;
 pub use slstm::Slstm;
 pub use usual::*;
 

@@ -9,8 +9,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("add_broadcast", "inputs of one shape"),
     ("multiply_broadcast", "inputs of one shape"),
     ("attention_concat", "score_mode"),
-    ("average_pooling_1d_same", "padding"),
-    ("max_pooling_1d_same", "padding"),
     ("bidirectional_two_layers", "a layer of its own for each direction"),
     ("concatenate_time", "axis 1"),
     ("concatenate_time_masks", "axis 1"),

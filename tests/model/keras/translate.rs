@@ -97,13 +97,20 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
         }
         "AveragePooling1D" | "MaxPooling1D" => {
             o.only("data_format", "channels_last")?;
-            o.only("padding", "valid")?;
+            let padding = padding(o)?;
             o.optional("name");
             let (size, strides) = (first(&o.take("pool_size")), first(&o.take("strides")));
             match class {
-                "MaxPooling1D" => MaxPooling1D::new(size).strides(strides).into(),
-                _ => AveragePooling1D::new(size).strides(strides).into(),
+                "MaxPooling1D" => MaxPooling1D::new(size).strides(strides).padding(padding).into(),
+                _ => AveragePooling1D::new(size).strides(strides).padding(padding).into(),
             }
+        }
+        "Conv1D" => {
+            o.only("data_format", "channels_last")?;
+            let layer = Conv1D::new(o.size("filters"), first(&o.take("kernel_size")));
+            let layer = layer.strides(first(&o.take("strides"))).padding(padding(o)?);
+            let layer = layer.dilation_rate(first(&o.take("dilation_rate"))).groups(o.size("groups"));
+            layer.activation(activation(&o.take("activation"))?).use_bias(o.flag("use_bias")).into()
         }
         "Reshape" => {
             let shape: Vec<i64> = serde_json::from_value(o.take("target_shape")).expect("whole numbers");
@@ -175,6 +182,11 @@ fn same(a: &Value, b: &Value) -> bool {
         map
     };
     without(a) == without(b)
+}
+
+fn padding(o: &mut Options) -> Translated<Padding> {
+    let name = o.text("padding");
+    serde_json::from_value(Value::from(name.as_str())).map_err(|_| format!("padding {name}"))
 }
 
 /// A number, or that in a list of one.

@@ -1,0 +1,166 @@
+//! Parts of an axis: [`Slice`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::ops::Strides;
+use crate::backend::{Device, WeightGrad};
+use crate::error::{Error, Result};
+use crate::nn::builder::{Builder, Value};
+use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::{Scratch, one_input};
+use crate::rnn::shape::checked_len;
+
+/// What stands along the axis of a [`Slice`]'s output, one part after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Part {
+    /// `count` elements of the input's axis, from `start` on, `step` apart; backwards below zero.
+    Steps {
+        /// The first one.
+        start: usize,
+        /// From one to the next; not 0 where there are several.
+        step: isize,
+        /// How many.
+        count: usize,
+    },
+    /// `count` elements of this value.
+    Filled {
+        /// The value.
+        value: f64,
+        /// How many.
+        count: usize,
+    },
+}
+
+impl Part {
+    fn count(self) -> usize {
+        match self {
+            Part::Steps { count, .. } | Part::Filled { count, .. } => count,
+        }
+    }
+
+    /// Whether the input's axis, `len` long, has its elements.
+    fn fits(self, len: usize) -> bool {
+        let Part::Steps { start, step, count } = self else { return true };
+        let Some(further) = count.checked_sub(1) else { return true };
+        let last = isize::try_from(further).ok().and_then(|n| step.checked_mul(n)?.checked_add_unsigned(start));
+        let last = last.and_then(|last| usize::try_from(last).ok());
+        start < len && last.is_some_and(|last| last < len) && (step != 0 || further == 0)
+    }
+}
+
+/// Elements along one axis: a range, every second one, all in the opposite order, some of them, or with a margin around them, like ONNX's
+/// [`Slice`](https://onnx.ai/onnx/operators/onnx__Slice.html) and [`Pad`](https://onnx.ai/onnx/operators/onnx__Pad.html). Other axes
+/// stay. A mask ends here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slice {
+    /// The axis of a sample, counted from 1, as [`Permute`](crate::nn::Permute) counts.
+    pub axis: usize,
+    /// What stands along it.
+    pub parts: Vec<Part>,
+}
+
+impl Slice {
+    /// `count` elements of an axis, counted from 1, from `start` on.
+    pub fn new(axis: usize, start: usize, count: usize) -> Self {
+        Slice::of_parts(axis, &[Part::Steps { start, step: 1, count }])
+    }
+
+    /// Several parts, one after the other.
+    pub fn of_parts(axis: usize, parts: &[Part]) -> Self {
+        Slice { axis, parts: parts.to_vec() }
+    }
+
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        let Some((axis, &from)) = self.axis.checked_sub(1).and_then(|axis| Some((axis, x.shape().get(axis)?))) else {
+            let expected = format!("one of the axes 1 to {}", x.shape().len());
+            return Err(Error::option(format!("axis of {}", builder.name()), expected, self.axis));
+        };
+        if let Some(part) = self.parts.iter().find(|part| !part.fits(from)) {
+            let expected = format!("different elements of an axis of {from}");
+            return Err(Error::option(format!("parts of {}", builder.name()), expected, format!("{part:?}")));
+        }
+        let to = self.parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.count()));
+        let to = checked_len("axis", &[("elements", to.unwrap_or(usize::MAX))])?;
+        let mut shape = x.shape().to_vec();
+        shape[axis] = to;
+        let op = SliceOp {
+            outer: shape[..axis].iter().product(),
+            from,
+            to,
+            inner: shape[axis + 1..].iter().product(),
+            parts: self.parts.clone(),
+            value: Scratch::new(),
+        };
+        Ok(vec![builder.op1(op, &[x], &shape, 0..0)?])
+    }
+}
+
+struct SliceOp {
+    outer: usize,
+    /// The axis's length before and after.
+    from: usize,
+    to: usize,
+    inner: usize,
+    parts: Vec<Part>,
+    /// What a part is filled with.
+    value: Scratch,
+}
+
+impl SliceOp {
+    /// Calls `copy` for each part with its axes, its layouts in the input and in the output, and what it is filled with.
+    fn each(
+        &mut self,
+        batch: usize,
+        mut copy: impl FnMut(&mut Scratch, [usize; 4], Strides, Strides, Option<f64>) -> Result<()>,
+    ) -> Result<()> {
+        let (rows, inner) = (batch * self.outer, self.inner as isize);
+        let mut at = 0;
+        for part in &self.parts {
+            let count = part.count();
+            if count == 0 {
+                continue;
+            }
+            let to = Strides { offset: at * self.inner, strides: [0, self.to as isize * inner, inner, 1] };
+            let (from, value) = match *part {
+                Part::Steps { start, step, .. } => {
+                    let strides = [0, self.from as isize * inner, step * inner, 1];
+                    (Strides { offset: start * self.inner, strides }, None)
+                }
+                Part::Filled { value, .. } => (Strides { offset: 0, strides: [0; 4] }, Some(value)),
+            };
+            copy(&mut self.value, [1, rows, count, self.inner], from, to, value)?;
+            at += count;
+        }
+        Ok(())
+    }
+}
+
+impl Op for SliceOp {
+    fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
+        let (x, mut y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
+        self.each(pass.batch, |scratch, shape, from, to, value| {
+            let source = match value {
+                None => x,
+                Some(value) => {
+                    scratch.grow(device, "value of a margin", 1)?;
+                    device.fill(scratch.get_mut(1)?, value)?;
+                    scratch.get(1)?
+                }
+            };
+            device.strided_copy(shape, source, from, y.reborrow(), to, WeightGrad::Set)
+        })
+    }
+
+    fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
+        let (dy, mut dx) = (pass.doutputs.get(0)?, pass.dinputs.get(0)?);
+        device.fill(dx.reborrow(), 0.0)?;
+        self.each(pass.batch, |_, shape, from, to, value| match value {
+            None => device.strided_copy(shape, dy, to, dx.reborrow(), from, WeightGrad::Add),
+            Some(_) => Ok(()),
+        })
+    }
+}
