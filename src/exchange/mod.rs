@@ -2,24 +2,30 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `onnx` | ONNX: graphs of PyTorch's two exporters and of others, to a [`Model`]; a model to a graph that ONNX Runtime runs |
+//! | [`onnx`] | ONNX: graphs of PyTorch's two exporters and of others, to a [`Model`]; a model to a graph that ONNX Runtime runs |
 //! | `keras` | Keras 3: `.keras` (configuration and weights) and `.weights.h5` |
 //! | `torch` | PyTorch: `state_dict`s in safetensors files, by a map of names |
+//! | [`arrays`] | NumPy's `.npz` files, which recorded inputs and outputs stand in |
 //!
 //! A model of this crate has the batch first in every tensor. Other programs put it where they like: a [`Port`] says where, so that values
 //! go in and come out as they do there.
 
-use crate::model::Model;
+pub mod arrays;
+pub mod onnx;
+mod port;
 
-/// An input or an output of an imported model, as the other program has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Port {
-    /// Its name there.
-    pub name: String,
-    /// Which of its axes is the batch; the model has it first.
-    pub batch_axis: usize,
-}
+use std::path::Path;
+
+use ndarray::{ArrayD, ArrayViewD};
+
+pub use port::Port;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Device;
+use crate::dtype::Scalar;
+use crate::error::{Error, Result};
+use crate::exchange::onnx::ImportOptions;
+use crate::model::Model;
 
 /// A model that was read, with what the model itself does not hold.
 #[non_exhaustive]
@@ -30,4 +36,112 @@ pub struct Imported {
     pub inputs: Vec<Port>,
     /// Its outputs, in the model's order.
     pub outputs: Vec<Port>,
+    /// Inputs of the file that no output depends on; the model has not got them.
+    pub unused: Vec<String>,
+}
+
+impl Imported {
+    /// Writes the model to a file as [`Model::save`] does, with its ports.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let ports = Ports { inputs: self.inputs.clone(), outputs: self.outputs.clone() };
+        let ports = serde_json::to_value(&ports).map_err(|e| Error::Format {
+            path: path.to_owned(),
+            format: "model",
+            problem: e.to_string(),
+        })?;
+        crate::model::file::save_with_ports(&self.model, ports, path)
+    }
+
+    /// Reads a model that [`save`](Self::save) wrote, with its ports; one of [`Model::save`] has the samples first everywhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::load`].
+    pub fn load(device: Device, path: &Path) -> Result<Self> {
+        let (model, ports) = crate::model::file::load_with_ports(device, path)?;
+        let plain = |names: Vec<String>, shapes: Vec<Vec<usize>>| -> Vec<Port> {
+            names.iter().zip(&shapes).map(|(name, shape)| Port::new(name, 0, shape)).collect()
+        };
+        let (shapes, outputs) = (
+            model.input_shapes().map(<[usize]>::to_vec).collect(),
+            model.output_shapes().map(<[usize]>::to_vec).collect(),
+        );
+        let own = Ports {
+            inputs: plain(model.config()?.inputs.into_iter().map(|input| input.name).collect(), shapes),
+            outputs: plain((0..model.output_shapes().count()).map(|i| format!("output_{i}")).collect(), outputs),
+        };
+        let ports = match ports {
+            None => own,
+            Some(ports) => {
+                let wrong = |problem: String| Error::Format { path: path.to_owned(), format: "model", problem };
+                let read: Ports = serde_json::from_value(ports).map_err(|e| wrong(format!("its ports: {e}")))?;
+                if read.inputs.len() != own.inputs.len() || read.outputs.len() != own.outputs.len() {
+                    return Err(wrong("another number of ports than of inputs and outputs".to_owned()));
+                }
+                read
+            }
+        };
+        Ok(Imported { model, inputs: ports.inputs, outputs: ports.outputs, unused: Vec::new() })
+    }
+
+    /// All outputs for inputs as the other program has them, in the order of [`inputs`](Self::inputs), each as it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where an array does not fit; [`Error::ZeroSize`] without samples; [`Error::InvalidOption`] for an index outside of an
+    /// embedding's table; [`Error::Unsupported`] where the device cannot do it or memory is short; [`Error::Driver`] where the GPU fails.
+    pub fn predict<E: Scalar>(&mut self, arrays: &[ArrayViewD<'_, E>]) -> Result<Vec<ArrayD<E>>> {
+        if arrays.len() != self.inputs.len() {
+            let names: Vec<_> = self.inputs.iter().map(|port| port.name.as_str()).collect();
+            let expected = format!("{} arrays ({})", names.len(), names.join(", "));
+            return Err(Error::shape("inputs", expected, format!("{} arrays", arrays.len())));
+        }
+        let ports = self.inputs.iter().zip(arrays);
+        let taken = ports.map(|(port, array)| port.taken_in(array)).collect::<Result<Vec<_>>>()?;
+        let outputs = self.model.predict_all(taken.iter().map(|array| array.view()).collect::<Vec<_>>())?;
+        self.outputs.iter().zip(&outputs).map(|(port, array)| port.given_out(&array.view())).collect()
+    }
+}
+
+/// What a model file holds of an imported model besides.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ports {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+/// Reads a model of another program: its kind is told by the file's name. `architecture` is for files that hold weights alone.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for names that tell no known kind; what [`onnx::read`] returns.
+pub fn read(device: Device, path: &Path, architecture: Option<&Path>) -> Result<Imported> {
+    read_with(device, path, architecture, &ImportOptions::default())
+}
+
+/// The same with options, for those kinds of files that have some.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for names that tell no known kind; what [`onnx::read`] returns.
+pub fn read_with(
+    device: Device,
+    path: &Path,
+    architecture: Option<&Path>,
+    options: &ImportOptions,
+) -> Result<Imported> {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    if name.ends_with(".onnx") {
+        if let Some(architecture) = architecture {
+            let got = format!("{} beside {}", architecture.display(), path.display());
+            return Err(Error::option("model", "none for an ONNX file, which says what it is", got));
+        }
+        return onnx::read(device, path, options);
+    }
+    Err(Error::unsupported(format!("reading {}", path.display()), "its name ends in none that is known here: .onnx"))
 }

@@ -29,6 +29,9 @@ struct Description {
     purpose: Option<Purpose>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     training: Option<TrainingState>,
+    /// Where another program has the samples in its inputs and outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ports: Option<serde_json::Value>,
 }
 
 /// How training goes on; beside it stand the optimizer's tensors, `optimizer.0`, `optimizer.1`, ….
@@ -91,6 +94,16 @@ impl Model {
 }
 
 pub(super) fn save(model: &Model, purpose: Option<&Purpose>, path: &Path) -> Result<()> {
+    write(model, purpose, None, path)
+}
+
+/// The same with the ports of an imported model.
+#[cfg(feature = "exchange")]
+pub(crate) fn save_with_ports(model: &Model, ports: serde_json::Value, path: &Path) -> Result<()> {
+    write(model, None, Some(ports), path)
+}
+
+fn write(model: &Model, purpose: Option<&Purpose>, ports: Option<serde_json::Value>, path: &Path) -> Result<()> {
     let training = TrainingState {
         optimizer: model.optimizer.config(),
         losses: model.outputs.iter().map(|output| (output.loss, output.loss_weight)).collect(),
@@ -101,8 +114,13 @@ pub(super) fn save(model: &Model, purpose: Option<&Purpose>, path: &Path) -> Res
         schedule: model.schedule.clone(),
         loss_scale: model.loss_scale,
     };
-    let description =
-        Description { version: VERSION, model: model.config()?, purpose: purpose.cloned(), training: Some(training) };
+    let description = Description {
+        version: VERSION,
+        model: model.config()?,
+        purpose: purpose.cloned(),
+        training: Some(training),
+        ports,
+    };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
     let mut tensors: Vec<NamedTensor<'_>> =
@@ -118,6 +136,16 @@ pub(super) fn save(model: &Model, purpose: Option<&Purpose>, path: &Path) -> Res
 }
 
 pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Purpose>)> {
+    read_model(device, path).map(|(model, purpose, _)| (model, purpose))
+}
+
+/// The same with the ports of an imported model, where there are some.
+#[cfg(feature = "exchange")]
+pub(crate) fn load_with_ports(device: Device, path: &Path) -> Result<(Model, Option<serde_json::Value>)> {
+    read_model(device, path).map(|(model, _, ports)| (model, ports))
+}
+
+fn read_model(device: Device, path: &Path) -> Result<(Model, Option<Purpose>, Option<serde_json::Value>)> {
     let file = TensorFile::read(path)?;
     let description = file.metadata(KEY).ok_or_else(|| {
         format_error(path, format!("no entry {KEY} in its metadata; was it written by this program?"))
@@ -134,7 +162,7 @@ pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Purpose
     // Names and shapes first: nothing is allocated for a configuration that the file's own size does not bear out.
     let most = file.names().count();
     let config = &description.model;
-    if config.layers.len().max(config.calls.len()) > 64 * (most + 1) {
+    if config.layers.len().max(config.calls.len()) > 4096 * (most + 1) {
         return Err(format_error(path, "far more layers than tensors"));
     }
     let (builder, topology) = Graph::from_config(config)?;
@@ -195,7 +223,7 @@ pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Purpose
             model.loss_scale = Some(scale);
         }
     }
-    Ok((model, description.purpose))
+    Ok((model, description.purpose, description.ports))
 }
 
 /// A tensor of the file, every element finite.

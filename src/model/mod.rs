@@ -20,7 +20,7 @@
 mod arrays;
 pub mod callbacks;
 pub mod diagram;
-mod file;
+pub(crate) mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
@@ -43,7 +43,7 @@ pub use callbacks::{
 };
 pub use fit::{Clip, FitOptions};
 pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
-pub use graph::{Graph, GraphConfig, GraphTensor, LayerId};
+pub use graph::{CallConfig, Graph, GraphConfig, GraphTensor, InputConfig, LayerId, NamedConfig, Source};
 pub use history::{History, Outcome};
 pub use loss_scale::LossScale;
 pub use model::Model;

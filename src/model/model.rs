@@ -10,7 +10,7 @@ use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, download, read_as, zeros};
-use crate::model::graph::{GraphConfig, GraphTensor, Source, Topology};
+use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
 use crate::model::loss_scale::LossScale;
 use crate::model::output::{Output, Status};
 use crate::nn::network::{Mirrored, Network};
@@ -88,6 +88,21 @@ impl Model {
             status: Status::new(&device)?,
             device,
         })
+    }
+
+    /// A model of the layers that a configuration describes, with freshly drawn weights. Everything random in it comes from `seed`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a name there twice, a number that names nothing, or layers that wait for each other; [`Error::Presence`]
+    /// where there are no outputs, or an input or a layer leads to none; [`Error::Shape`] naming the layer where it cannot take such inputs;
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::Unsupported`] where the device cannot do it or memory is short.
+    pub fn from_config(device: Device, config: &GraphConfig, seed: u64) -> Result<Self> {
+        let (builder, topology) = Graph::from_config(config)?;
+        check_connected(&topology, &config.outputs)?;
+        let mut model = Model::from_parts(device, builder, topology, &config.outputs, seed)?;
+        model.initialize()?;
+        Ok(model)
     }
 
     /// Draws the weights of layers that have none yet.
@@ -221,6 +236,13 @@ impl Model {
     /// [`Error::Unsupported`] for a layer that is none of this crate's.
     pub fn config(&self) -> Result<GraphConfig> {
         self.topology.config(&self.outputs.iter().map(|output| output.source).collect::<Vec<_>>())
+    }
+
+    /// Sample shapes of the outputs of every use of a layer, in the order of [`config`](Self::config).
+    #[cfg(feature = "exchange")]
+    pub(crate) fn call_shapes(&self) -> Vec<Vec<Vec<usize>>> {
+        let shapes = |call: &crate::model::graph::LayerCall| call.outputs.iter().map(|v| v.shape().to_vec()).collect();
+        self.topology.calls.iter().map(shapes).collect()
     }
 
     /// Where it runs.

@@ -17,6 +17,8 @@ mod metrics;
 #[cfg(feature = "cuda")]
 mod mixed_precision;
 mod models;
+#[cfg(feature = "exchange")]
+mod onnx;
 #[cfg(feature = "plot")]
 mod plot;
 mod saved;

@@ -1,0 +1,315 @@
+//! A model as a graph of ONNX: [`Exporter`], the file it makes, and what nodes are made of. What each layer becomes stands in `write_layers`.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use rten_onnx::onnx::{
+    AttributeProto, AttributeType, DataType, Dimension, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor, ValueInfoProto,
+};
+
+use crate::error::{Error, Result};
+use crate::exchange::onnx::proto::format_error;
+use crate::files;
+use crate::model::{Model, Source};
+use crate::nn::LayerConfig;
+
+/// The version of the standard operators that graphs are written in.
+const OPSET: i64 = 18;
+/// The version of the format.
+const IR: i64 = 8;
+
+/// An attribute of a node.
+pub(super) enum Attribute<'a> {
+    Int(i64),
+    Float(f64),
+    Text(&'a str),
+    Ints(Vec<i64>),
+    Floats(Vec<f64>),
+    Texts(Vec<String>),
+}
+
+/// A tensor of the graph: its name, and its shape without the samples, which come first.
+#[derive(Clone, Debug)]
+pub(super) struct Tensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// How many steps each sample has, where a layer below has said so: the name of a tensor of whole numbers.
+    pub lengths: Option<String>,
+}
+
+/// A graph on its way.
+pub(super) struct Exporter {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    /// Weights of the model: shape and elements.
+    weights: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    written: HashMap<String, String>,
+    /// The layer being written, and the part of it.
+    pub layer: String,
+    names: BTreeSet<String>,
+}
+
+/// Writes a model as an ONNX file that ONNX Runtime runs: the samples first in every input and output, any number of them. Whole numbers for
+/// embeddings go in as `int64`. Dropout is left out, as for inference. What has no form in ONNX is refused.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for a layer, or an option of one, that has no form in ONNX, which is named, and for models beyond the format's 2 GB;
+/// [`Error::Io`] where the file cannot be written.
+pub fn write(model: &Model, path: &Path) -> Result<()> {
+    files::write_atomic(path, &bytes(model, path)?)
+}
+
+/// The bytes of that file.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for a layer, or an option of one, that has no form in ONNX, which is named, and for models beyond the format's 2 GB.
+pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
+    let mut weights = HashMap::new();
+    for (name, shape, _) in model.weights() {
+        weights.insert(name.clone(), (shape.to_vec(), model.weight::<f64>(&name)?));
+    }
+    let size: usize = weights.values().map(|(_, values)| values.len().saturating_mul(4)).sum();
+    if size > i32::MAX as usize {
+        return Err(Error::unsupported(
+            format!("an ONNX file of {size} bytes"),
+            "the format holds at most 2 GB in one file",
+        ));
+    }
+    let config = model.config()?;
+    let shapes = model.call_shapes();
+    let mut exporter = Exporter {
+        nodes: Vec::new(),
+        initializers: Vec::new(),
+        weights,
+        written: HashMap::new(),
+        layer: String::new(),
+        names: config.inputs.iter().map(|input| input.name.clone()).collect(),
+    };
+    let mut inputs = Vec::new();
+    let mut tensors: HashMap<Source, Tensor> = HashMap::new();
+    for (index, input) in config.inputs.iter().enumerate() {
+        let source = Source::Input(index);
+        let mut readers = config.calls.iter().filter(|call| call.inputs.contains(&source)).peekable();
+        let numbers = readers.peek().is_some()
+            && readers
+                .all(|call| matches!(config.layers.get(call.layer).map(|l| &l.layer), Some(LayerConfig::Embedding(_))));
+        inputs.push(port(&input.name, &input.shape, if numbers { DataType::INT64 } else { DataType::FLOAT }));
+        tensors.insert(source, Tensor { name: input.name.clone(), shape: input.shape.clone(), lengths: None });
+    }
+    for (index, call) in config.calls.iter().enumerate() {
+        let Some(named) = config.layers.get(call.layer) else { continue };
+        exporter.layer.clone_from(&named.name);
+        let given: Option<Vec<Tensor>> = call.inputs.iter().map(|source| tensors.get(source).cloned()).collect();
+        let given = given.ok_or_else(|| format_error(path, "layers that wait for each other"))?;
+        let outputs = shapes.get(index).map_or(&[][..], Vec::as_slice);
+        let written = exporter.layer(&named.layer, &given, outputs)?;
+        for (output, tensor) in written.into_iter().enumerate() {
+            tensors.insert(Source::Call(index, output), tensor);
+        }
+    }
+    let mut outputs = Vec::new();
+    for (index, source) in config.outputs.iter().enumerate() {
+        let tensor = tensors.get(source).ok_or_else(|| format_error(path, "an output that no layer gives"))?.clone();
+        let name = exporter.fresh(&if index == 0 { "output".to_owned() } else { format!("output_{index}") });
+        exporter.named("Identity", &[&tensor.name], &name);
+        outputs.push(port(&name, &tensor.shape, DataType::FLOAT));
+    }
+    let graph = GraphProto {
+        node: exporter.nodes,
+        initializer: exporter.initializers,
+        input: inputs,
+        output: outputs,
+        value_info: Vec::new(),
+    };
+    let file = ModelProto {
+        ir_version: Some(IR),
+        producer_name: Some("fused-rnn".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        metadata_props: Vec::new(),
+    };
+    file.write_buf().map_err(|e| format_error(path, e.to_string()))
+}
+
+/// An input or an output.
+fn port(name: &str, shape: &[usize], kind: DataType) -> ValueInfoProto {
+    let samples = Dimension { dim_value: None, dim_param: Some("batch".to_owned()) };
+    let fixed = shape.iter().map(|n| Dimension { dim_value: Some(*n as i64), dim_param: None });
+    let shape = TensorShapeProto { dim: std::iter::once(samples).chain(fixed).collect() };
+    let tensor = TypeProtoTensor { elem_type: Some(kind), shape: Some(shape) };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto { tensor_type: Some(tensor), sequence: None }),
+    }
+}
+
+impl Exporter {
+    /// A name that nothing has yet.
+    pub fn fresh(&mut self, stem: &str) -> String {
+        let names = (0..).map(|n| if n == 0 { stem.to_owned() } else { format!("{stem}_{n}") });
+        let name = names.into_iter().find(|name| !self.names.contains(name)).unwrap_or_else(|| stem.to_owned());
+        self.names.insert(name.clone());
+        name
+    }
+
+    /// What has no form in ONNX.
+    pub fn unsupported(&self, what: &str, why: &str) -> Error {
+        Error::unsupported(format!("{what} of layer {} in an ONNX file", self.layer), why)
+    }
+
+    /// A node with attributes; the names of so many outputs.
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: usize,
+        attributes: &[(&str, Attribute<'_>)],
+    ) -> Vec<String> {
+        let stem = format!("{}/{op}", self.layer);
+        let name = self.fresh(&stem);
+        let outputs: Vec<String> = (0..outputs).map(|_| self.fresh(&stem)).collect();
+        let attribute = |(name, value): &(&str, Attribute<'_>)| {
+            let mut proto = AttributeProto { name: Some((*name).to_owned()), ..AttributeProto::default() };
+            proto.r#type = Some(match value {
+                Attribute::Int(value) => {
+                    proto.i = Some(*value);
+                    AttributeType::INT
+                }
+                Attribute::Float(value) => {
+                    proto.f = Some(*value as f32);
+                    AttributeType::FLOAT
+                }
+                Attribute::Text(value) => {
+                    proto.s = Some((*value).to_owned());
+                    AttributeType::STRING
+                }
+                Attribute::Ints(values) => {
+                    proto.ints.clone_from(values);
+                    AttributeType::INTS
+                }
+                Attribute::Floats(values) => {
+                    proto.floats = values.iter().map(|value| *value as f32).collect();
+                    AttributeType::FLOATS
+                }
+                Attribute::Texts(values) => {
+                    proto.strings.clone_from(values);
+                    AttributeType::STRINGS
+                }
+            });
+            proto
+        };
+        self.nodes.push(NodeProto {
+            domain: None,
+            name: Some(name),
+            input: inputs.iter().map(|input| (*input).to_owned()).collect(),
+            output: outputs.clone(),
+            op_type: Some(op.to_owned()),
+            attribute: attributes.iter().map(attribute).collect(),
+        });
+        outputs
+    }
+
+    /// A node with one output.
+    pub fn one(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
+        self.node(op, inputs, 1, attributes).pop().unwrap_or_default()
+    }
+
+    /// A node whose output has this name.
+    fn named(&mut self, op: &str, inputs: &[&str], output: &str) {
+        self.nodes.push(NodeProto {
+            domain: None,
+            name: Some(output.to_owned()),
+            input: inputs.iter().map(|input| (*input).to_owned()).collect(),
+            output: vec![output.to_owned()],
+            op_type: Some(op.to_owned()),
+            attribute: Vec::new(),
+        });
+    }
+
+    /// A constant of floating-point numbers.
+    pub fn floats(&mut self, stem: &str, shape: &[usize], values: &[f64]) -> String {
+        let raw = values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
+        self.initializer(stem, shape, DataType::FLOAT, raw)
+    }
+
+    /// A constant of whole numbers, a list.
+    pub fn ints(&mut self, values: &[i64]) -> String {
+        let key = format!("{values:?}");
+        if let Some(known) = self.written.get(&key) {
+            return known.clone();
+        }
+        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let name = self.initializer("constant", &[values.len()], DataType::INT64, raw);
+        self.written.insert(key, name.clone());
+        name
+    }
+
+    fn initializer(&mut self, stem: &str, shape: &[usize], kind: DataType, raw: Vec<u8>) -> String {
+        let name = self.fresh(stem);
+        self.initializers.push(TensorProto {
+            dims: shape.iter().map(|n| *n as i64).collect(),
+            data_type: Some(kind),
+            raw_data: Some(RefCell::new(raw)),
+            name: Some(name.clone()),
+            ..TensorProto::default()
+        });
+        name
+    }
+
+    /// Shape and elements of a weight of the layer being written; `None` where it has none of this name.
+    pub fn weight(&self, name: &str) -> Option<(Vec<usize>, Vec<f64>)> {
+        self.weights.get(&format!("{}.{name}", self.layer)).cloned()
+    }
+
+    /// The same of one that must be there.
+    pub fn required(&self, name: &str) -> Result<(Vec<usize>, Vec<f64>)> {
+        self.weight(name).ok_or_else(|| Error::Presence {
+            tensor: format!("{}.{name}", self.layer),
+            problem: "the layer has no such weights".to_owned(),
+        })
+    }
+
+    /// A constant made of a weight, written once for all uses of its layer.
+    pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f64]) -> String {
+        let key = format!("{}.{name}", self.layer);
+        if let Some(known) = self.written.get(&key) {
+            return known.clone();
+        }
+        let written = self.floats(&key, shape, values);
+        self.written.insert(key, written.clone());
+        written
+    }
+
+    /// A tensor under another sample shape.
+    pub fn reshaped(&mut self, name: &str, shape: &[usize]) -> String {
+        let target: Vec<i64> = std::iter::once(-1).chain(shape.iter().map(|n| *n as i64)).collect();
+        let target = self.ints(&target);
+        self.one("Reshape", &[name, &target], &[])
+    }
+
+    /// The axes, the samples' among them, in another order.
+    pub fn transposed(&mut self, name: &str, order: &[i64]) -> String {
+        self.one("Transpose", &[name], &[("perm", Attribute::Ints(order.to_vec()))])
+    }
+
+    /// A part of an axis.
+    pub fn sliced(&mut self, name: &str, axis: i64, start: i64, end: i64, step: i64) -> String {
+        let [start, end, axis, step] = [start, end, axis, step].map(|n| self.ints(&[n]));
+        self.one("Slice", &[name, &start, &end, &axis, &step], &[])
+    }
+
+    /// A constant repeated for every sample of a tensor: `constant` begins with an axis of 1.
+    pub fn for_every_sample(&mut self, constant: &str, like: &str, shape: &[usize]) -> String {
+        let all = self.one("Shape", &[like], &[]);
+        let samples = self.sliced(&all, 0, 0, 1, 1);
+        let rest: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+        let rest = self.ints(&rest);
+        let target = self.one("Concat", &[&samples, &rest], &[("axis", Attribute::Int(0))]);
+        self.one("Expand", &[constant, &target], &[])
+    }
+}

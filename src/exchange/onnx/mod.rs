@@ -1,0 +1,417 @@
+//! [ONNX](https://onnx.ai): graphs of PyTorch's two exporters, of Keras and of others become models of this crate, and go back.
+//!
+//! Every value of a graph is computed once, either as a constant (weights, and the arithmetic of shapes, in which the number of samples stays
+//! unknown) or as a tensor of the model. Recurrent nodes, products, embeddings, convolutions and normalisations become layers whose
+//! weights training changes; so do recurrences that an exporter has unrolled, whose steps share their weights. What cannot be done is
+//! an error that names the node.
+//!
+//! | file | what |
+//! |---|---|
+//! | `proto` | the format: bounds, tensors, attributes |
+//! | `constant`, `fold` | values that are known before the model runs |
+//! | `tensor` | values that the model computes, with the samples in any axis |
+//! | `import` | the graph, its values, weights and names |
+//! | `evaluate`, `layers`, `recurrent` | the operators |
+//! | `export`, `write_layers` | the way back: [`write`] |
+
+mod constant;
+mod evaluate;
+mod export;
+mod fold;
+mod import;
+mod layers;
+mod proto;
+mod recurrent;
+mod tensor;
+mod write_layers;
+
+pub use export::{bytes, write};
+
+use std::path::Path;
+
+use rten_onnx::onnx::{DataType, ValueInfoProto};
+
+use crate::backend::Device;
+use crate::error::{Error, Result};
+use crate::exchange::onnx::constant::{Constant, Elements, Kind};
+use crate::exchange::onnx::import::{Importer, Value};
+use crate::exchange::onnx::proto::{Node, OnnxFile, format_error};
+use crate::exchange::onnx::tensor::{Axis, BATCH, Data};
+use crate::exchange::{Imported, Port};
+use crate::model::Model;
+
+/// Ways to give the samples' axis that are tried, at most, where a file does not say it.
+const MOST_TRIES: usize = 256;
+
+/// What a file does not say, or not as it is wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ImportOptions {
+    /// Which axis of an input has the samples. Otherwise it is the one named `batch`, or the only one without a fixed length; where all
+    /// lengths are fixed, the first one with which the graph can be computed for each sample by itself.
+    pub batch_axes: Vec<(String, usize)>,
+    /// Lengths of axes that the file gives a name instead: a model of this crate has fixed ones.
+    pub dims: Vec<(String, usize)>,
+    /// Inputs that always have this value, which then are none of the model's: a sampling rate that chooses between networks, say.
+    pub constants: Vec<(String, f64)>,
+}
+
+impl ImportOptions {
+    /// Sets which axis of an input has the samples.
+    #[must_use]
+    pub fn batch_axis(mut self, input: &str, axis: usize) -> Self {
+        self.batch_axes.push((input.to_owned(), axis));
+        self
+    }
+
+    /// Sets the length of axes of this name.
+    #[must_use]
+    pub fn dim(mut self, name: &str, length: usize) -> Self {
+        self.dims.push((name.to_owned(), length));
+        self
+    }
+
+    /// Sets the value of an input.
+    #[must_use]
+    pub fn constant(mut self, input: &str, value: f64) -> Self {
+        self.constants.push((input.to_owned(), value));
+        self
+    }
+}
+
+/// Reads a model. Tensors that stand outside of the file are looked for beside it.
+///
+/// # Errors
+///
+/// [`Error::Io`]; [`Error::Format`] where it is no ONNX file, or a node or a tensor in it is wrong, which is named; [`Error::Unsupported`]
+/// for a node that this crate has nothing for, or that would mix samples; [`Error::InvalidOption`] for an option that names nothing in the
+/// file; [`Error::NonFinite`] for weights beyond the range of the device's type.
+pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Imported> {
+    import(device, &OnnxFile::read(path)?, options)
+}
+
+/// The same of a file's bytes; `path` is for messages, and says where tensors outside of it stand.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn parse(device: Device, bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported> {
+    import(device, &OnnxFile::parse(bytes, path)?, options)
+}
+
+impl Model {
+    /// The model of an ONNX file, with the samples first in its inputs and outputs; [`exchange::onnx::read`](read) says where the file has
+    /// them, and takes options.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`].
+    pub fn from_onnx(device: Device, path: &Path) -> Result<Self> {
+        read(device, path, &ImportOptions::default()).map(|imported| imported.model)
+    }
+}
+
+impl crate::model::Graph {
+    /// The model of an ONNX file: [`Model::from_onnx`].
+    ///
+    /// # Errors
+    ///
+    /// As [`read`].
+    pub fn from_onnx(device: Device, path: &Path) -> Result<Model> {
+        Model::from_onnx(device, path)
+    }
+}
+
+/// A length as a file has it.
+#[derive(Clone, PartialEq)]
+enum Dim {
+    Fixed(usize),
+    Named(String),
+}
+
+/// An input as a file has it.
+struct Input<'f> {
+    name: &'f str,
+    dims: Vec<Dim>,
+    kind: Kind,
+    /// Which of its axes could have the samples, the likeliest first.
+    candidates: Vec<usize>,
+}
+
+fn dims(info: &ValueInfoProto, options: &ImportOptions) -> Option<Vec<Dim>> {
+    let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
+    let name = info.name.as_deref().unwrap_or_default();
+    let dim = |(axis, dim): (usize, &rten_onnx::onnx::Dimension)| {
+        let fixed = dim.dim_value.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+        match (fixed, dim.dim_param.as_deref().filter(|name| !name.is_empty())) {
+            (Some(n), _) => Dim::Fixed(n),
+            (None, named) => {
+                let named = named.map_or_else(|| format!("{name}.{axis}"), str::to_owned);
+                let given = options.dims.iter().find(|(other, _)| *other == named);
+                given.map_or(Dim::Named(named), |(_, n)| Dim::Fixed(*n))
+            }
+        }
+    };
+    Some(shape.dim.iter().enumerate().map(dim).collect())
+}
+
+/// Inputs with a value that is always the same.
+type Given<'f> = Vec<(&'f str, Constant)>;
+
+/// The inputs that the model has: those without a value in the file or in the options.
+fn inputs<'f>(file: &'f OnnxFile, options: &ImportOptions) -> Result<(Vec<Input<'f>>, Given<'f>)> {
+    let (mut inputs, mut constants) = (Vec::new(), Vec::new());
+    for info in &file.graph.input {
+        let Some(name) = info.name.as_deref() else { continue };
+        if file.graph.initializer.iter().any(|tensor| tensor.name.as_deref() == Some(name)) {
+            continue;
+        }
+        let tensor = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+        let kind = match tensor.and_then(|tensor| tensor.elem_type) {
+            Some(DataType::FLOAT | DataType::DOUBLE | DataType::FLOAT16 | DataType::BFLOAT16) => Kind::Float,
+            Some(DataType::BOOL) => Kind::Bool,
+            Some(DataType(2..=7 | 12 | 13)) => Kind::Int,
+            _ => return Err(format_error(&file.path, format!("input {name} is no tensor of numbers"))),
+        };
+        let dims = dims(info, options)
+            .ok_or_else(|| format_error(&file.path, format!("input {name} says nothing of its shape")))?;
+        match options.constants.iter().find(|(other, _)| other == name) {
+            Some((_, value)) => {
+                let fixed = |dim: &Dim| if let Dim::Fixed(n) = dim { Some(*n) } else { None };
+                let shape: Option<Vec<usize>> = dims.iter().map(fixed).collect();
+                let shape = shape.filter(|shape| constant::size(shape).is_some_and(|n| n <= 1 << 20));
+                let shape = shape.ok_or_else(|| {
+                    Error::option("constants", format!("inputs of a fixed small shape, which {name} has not"), value)
+                })?;
+                let len = shape.iter().product();
+                let elements = match kind {
+                    Kind::Float => Elements::Floats(vec![*value; len]),
+                    Kind::Int => Elements::Ints(vec![constant::Count::fixed(*value as i64); len]),
+                    Kind::Bool => Elements::Bools(vec![*value != 0.0; len]),
+                };
+                constants.push((name, Constant::new(shape, elements, value.to_bits())));
+            }
+            None => inputs.push(Input { name, dims, kind, candidates: Vec::new() }),
+        }
+    }
+    for (name, _) in options.constants.iter() {
+        if !constants.iter().any(|(other, _)| other == name) {
+            let names: Vec<_> = inputs.iter().map(|input| input.name).collect();
+            return Err(Error::option("constants", format!("inputs of the file ({})", names.join(", ")), name));
+        }
+    }
+    for (name, axis) in &options.batch_axes {
+        if !inputs.iter().any(|input| input.name == name && *axis < input.dims.len()) {
+            let expected = format!("an axis of an input of {}", file.path.display());
+            return Err(Error::option("batch_axes", expected, format!("axis {axis} of {name}")));
+        }
+    }
+    Ok((inputs, constants))
+}
+
+/// Whether a name is that of the samples' axis.
+fn means_samples(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.contains("batch") || matches!(lower.as_str(), "n" | "b" | "bs" | "samples")
+}
+
+/// Which axes could have the samples, and the ways to choose one for each input with the number of samples that each would mean.
+fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<usize>, Option<usize>)> {
+    let names = || {
+        inputs.iter().flat_map(|input| &input.dims).filter_map(|dim| match dim {
+            Dim::Named(name) => Some(name.clone()),
+            Dim::Fixed(_) => None,
+        })
+    };
+    let batch = names().find(|name| means_samples(name)).or_else(|| names().next());
+    let given = |name: &str| options.batch_axes.iter().find(|(other, _)| other == name).map(|(_, axis)| *axis);
+    for input in inputs.iter_mut() {
+        let named: Vec<usize> =
+            (0..input.dims.len()).filter(|axis| matches!(input.dims[*axis], Dim::Named(_))).collect();
+        let of_name =
+            |axis: &usize| matches!((&input.dims[*axis], &batch), (Dim::Named(name), Some(batch)) if name == batch);
+        input.candidates = match (given(input.name), named.iter().copied().find(of_name), named.first()) {
+            (Some(axis), ..) => vec![axis],
+            (None, Some(axis), _) | (None, None, Some(&axis)) => vec![axis],
+            (None, None, None) => (0..input.dims.len()).collect(),
+        };
+    }
+    let fixed = |input: &Input<'_>, axis: usize| match input.dims.get(axis) {
+        Some(Dim::Fixed(n)) => Some(*n),
+        _ => None,
+    };
+    if batch.is_some() {
+        // An input all of whose lengths are fixed beside others that are not: its first axis.
+        let axes = inputs.iter().map(|input| input.candidates.first().copied().unwrap_or(0)).collect();
+        return vec![(axes, None)];
+    }
+    // All lengths are fixed: the same number of samples in each input, nearest to the axis that the first has them in.
+    let mut ways = Vec::new();
+    let ranked: Vec<&Input<'_>> = inputs.iter().filter(|input| !input.dims.is_empty()).collect();
+    let Some(first) = ranked.first() else { return vec![(vec![0; inputs.len()], None)] };
+    for axis in &first.candidates {
+        let Some(samples) = fixed(first, *axis) else { continue };
+        let mut chosen: Vec<Vec<usize>> = vec![Vec::new()];
+        for input in inputs.iter() {
+            let mut fitting: Vec<usize> = match std::ptr::eq(input, *first) {
+                true => vec![*axis],
+                false => {
+                    input.candidates.iter().copied().filter(|other| fixed(input, *other) == Some(samples)).collect()
+                }
+            };
+            if input.dims.is_empty() {
+                fitting = vec![0];
+            }
+            fitting.sort_by_key(|other| other.abs_diff(*axis));
+            chosen = chosen
+                .iter()
+                .flat_map(|axes| fitting.iter().map(move |axis| [&axes[..], &[*axis]].concat()))
+                .take(MOST_TRIES)
+                .collect();
+        }
+        ways.extend(chosen.into_iter().map(|axes| (axes, Some(samples))));
+        ways.truncate(MOST_TRIES);
+    }
+    ways
+}
+
+fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Imported> {
+    let (mut inputs, constants) = inputs(file, options)?;
+    let ways = assignments(&mut inputs, options);
+    // Of several errors that of the way that went furthest says most.
+    let mut furthest: Option<(usize, Error)> = None;
+    for (axes, literal) in &ways {
+        match try_import(&device, file, &inputs, &constants, axes, *literal) {
+            Ok(imported) => return Ok(imported),
+            Err(failed) => {
+                let (done, error) = *failed;
+                if furthest.as_ref().is_none_or(|(most, _)| done > *most) {
+                    furthest = Some((done, error));
+                }
+            }
+        }
+    }
+    Err(furthest.map_or_else(
+        || {
+            format_error(
+                &file.path,
+                "its inputs have no axis of one length that could be the samples; say which it is: --batch-axis INPUT=AXIS, or ImportOptions::batch_axes",
+            )
+        },
+        |(_, error)| error,
+    ))
+}
+
+/// The model with the samples in these axes of the inputs, or how many nodes were computed before an error.
+fn try_import<'f>(
+    device: &Device,
+    file: &'f OnnxFile,
+    inputs: &[Input<'f>],
+    constants: &[(&'f str, Constant)],
+    axes: &[usize],
+    literal: Option<usize>,
+) -> Result<Imported, Box<(usize, Error)>> {
+    let mut importer = Importer::new(file, device.clone(), literal);
+    let mut ports = Vec::new();
+    for (name, constant) in constants {
+        importer.define(name, Value::Constant(constant.clone()));
+    }
+    for (input, at) in inputs.iter().zip(axes) {
+        if input.dims.is_empty() {
+            let why = format!(
+                "its input {0} is a single number; give it a value: --set {0}=VALUE, or ImportOptions::constants",
+                input.name
+            );
+            importer.unset.insert(input.name, why);
+            continue;
+        }
+        let mut data_axes = Vec::new();
+        let mut open = None;
+        for (axis, dim) in input.dims.iter().enumerate() {
+            data_axes.push(match dim {
+                _ if axis == *at => BATCH,
+                Dim::Fixed(n) => Axis::Fixed(*n),
+                Dim::Named(name) => {
+                    open = open.or(Some(name));
+                    Axis::Fixed(1)
+                }
+            });
+        }
+        if let Some(name) = open {
+            let why = format!(
+                "axis {name} of its input {} has no fixed length, which a model of this crate needs; give one: --dim {name}=LENGTH, or ImportOptions::dims",
+                input.name
+            );
+            importer.unset.insert(input.name, why);
+            continue;
+        }
+        let shape: Vec<usize> =
+            data_axes.iter().filter_map(|axis| if let Axis::Fixed(n) = axis { Some(*n) } else { None }).collect();
+        let own = if shape.is_empty() { vec![1] } else { shape.clone() };
+        let tensor = importer.graph.input(input.name, &own).map_err(|error| Box::new((0, error)))?;
+        importer.carrier.get_or_insert(tensor.clone());
+        importer.define(input.name, Value::Data(Data { tensor, axes: data_axes, kind: input.kind }));
+        ports.push(Port::new(input.name, *at, &shape));
+    }
+    let outputs = finish_outputs(&mut importer).map_err(|error| Box::new((importer.done, error)))?;
+    let done = importer.done;
+    let finished =
+        importer.finish(device.clone(), &outputs.iter().map(|(tensor, _)| tensor.clone()).collect::<Vec<_>>());
+    let (model, kept) = finished.map_err(|error| Box::new((done, error)))?;
+    let unused = ports.iter().enumerate().filter(|(index, _)| !kept.contains(index)).map(|(_, port)| port.name.clone());
+    let unset = inputs
+        .iter()
+        .filter(|input| !ports.iter().any(|port| port.name == input.name))
+        .map(|input| input.name.to_owned());
+    Ok(Imported {
+        model,
+        unused: unused.chain(unset).collect(),
+        inputs: kept.iter().filter_map(|index| ports.get(*index).cloned()).collect(),
+        outputs: outputs.into_iter().map(|(_, port)| port).collect(),
+    })
+}
+
+/// Computes the graph: its outputs, and where they have the samples.
+fn finish_outputs<'f>(importer: &mut Importer<'f>) -> Result<Vec<(crate::model::GraphTensor, Port)>> {
+    let file = importer.file;
+    let end = Node { proto: &file.end, file };
+    let mut outputs = Vec::new();
+    for (index, (name, value)) in importer.run(&file.graph)?.into_iter().enumerate() {
+        if value.constant().is_some() {
+            return Err(Error::unsupported(
+                format!("output {name} of {}", file.path.display()),
+                "it is the same whatever the inputs are, which no model of this crate is",
+            ));
+        }
+        let data = importer.data(end, value)?;
+        let declared = file.graph.output.get(index).and_then(|info| dims(info, &ImportOptions::default()));
+        if let Some(declared) = declared {
+            let fits = |(axis, dim): (&Axis, &Dim)| match (axis, dim) {
+                (Axis::Fixed(n), Dim::Fixed(m)) => n == m,
+                (Axis::Batch { before, after }, Dim::Fixed(m)) => {
+                    importer.literal.is_none_or(|n| before * n * after == *m)
+                }
+                (_, Dim::Named(_)) => true,
+            };
+            if declared.len() != data.axes.len() || !data.axes.iter().zip(&declared).all(fits) {
+                return Err(format_error(
+                    &file.path,
+                    format!("output {name} is {}, which is not the shape that the file says it has", data.described()),
+                ));
+            }
+        }
+        let at = data.batch_axis();
+        let within = match data.axes.get(at) {
+            Some(Axis::Batch { before, after }) => [*before, *after],
+            _ => [1, 1],
+        };
+        let shape: Vec<usize> =
+            data.axes.iter().filter_map(|axis| if let Axis::Fixed(n) = axis { Some(*n) } else { None }).collect();
+        let tensor = importer.sample(end, &data)?;
+        outputs.push((tensor, Port { within, ..Port::new(name, at, &shape) }));
+    }
+    if outputs.is_empty() {
+        return Err(format_error(&file.path, "it has no outputs"));
+    }
+    Ok(outputs)
+}

@@ -1,0 +1,366 @@
+//! The format: bounds that are checked before it is parsed, tensors, attributes.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use rten_onnx::onnx::{AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, TensorProto};
+
+use crate::error::{Error, Result};
+use crate::exchange::onnx::constant::{Constant, Count, Elements, size};
+use crate::files;
+
+/// Graphs within graphs, at most: parsing them takes the stack.
+const MOST_NESTED: usize = 24;
+
+/// An error of a file's format.
+pub(super) fn format_error(path: &Path, problem: impl Into<String>) -> Error {
+    Error::Format { path: path.to_owned(), format: "ONNX", problem: problem.into() }
+}
+
+/// A file as it was parsed, with what stands beside it.
+pub(super) struct OnnxFile {
+    pub path: PathBuf,
+    pub graph: GraphProto,
+    /// Version of the standard operators.
+    pub opset: i64,
+    /// What stands for the graph itself in errors of its outputs.
+    pub end: NodeProto,
+    /// Bytes that were read; memory is bounded by them.
+    bytes: RefCell<usize>,
+    external: RefCell<HashMap<String, Rc<Vec<u8>>>>,
+}
+
+impl OnnxFile {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::parse(&files::read(path)?, path)
+    }
+
+    /// Reads a file's bytes; tensors outside of it are looked for beside `path`.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        check_bounds(bytes).map_err(|problem| format_error(path, problem))?;
+        let model = ModelProto::parse_buf(bytes).map_err(|e| format_error(path, e.to_string()))?;
+        let graph = model.graph.ok_or_else(|| format_error(path, "it has no graph"))?;
+        let standard = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
+        let opset = model.opset_import.iter().find(|set| standard(set.domain.as_deref()));
+        let opset = opset.and_then(|set| set.version).ok_or_else(|| {
+            format_error(path, "it does not say which version of the standard operators it uses (opset_import)")
+        })?;
+        Ok(OnnxFile {
+            path: path.to_owned(),
+            graph,
+            opset,
+            end: NodeProto { op_type: Some("output of the graph".to_owned()), ..NodeProto::default() },
+            bytes: RefCell::new(bytes.len()),
+            external: RefCell::new(HashMap::new()),
+        })
+    }
+
+    /// Bytes that were read so far.
+    pub fn bytes(&self) -> usize {
+        *self.bytes.borrow()
+    }
+
+    /// The bytes of a tensor that stands in a file of its own, in the same folder or below.
+    fn external(&self, tensor: &TensorProto, name: &str) -> Result<Vec<u8>> {
+        let wrong = |problem: String| format_error(&self.path, format!("tensor {name}: {problem}"));
+        let entry = |key: &str| {
+            let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key));
+            entry.and_then(|entry| entry.value.as_deref())
+        };
+        let number = |key: &str| {
+            entry(key)
+                .map(|value| value.parse::<usize>().map_err(|_| wrong(format!("its {key} is {value:?}"))))
+                .transpose()
+        };
+        let location = entry("location").ok_or_else(|| wrong("it does not say in which file it stands".to_owned()))?;
+        let relative = Path::new(location);
+        let within = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        if !within || location.is_empty() {
+            return Err(wrong(format!("its file {location:?} is not one beside the model or in a folder there")));
+        }
+        let known = self.external.borrow().get(location).cloned();
+        let all = match known {
+            Some(all) => all,
+            None => {
+                let folder = self.path.parent().unwrap_or(Path::new(""));
+                let all = Rc::new(files::read(&folder.join(relative))?);
+                *self.bytes.borrow_mut() += all.len();
+                self.external.borrow_mut().insert(location.to_owned(), all.clone());
+                all
+            }
+        };
+        let start = number("offset")?.unwrap_or(0);
+        let end = match number("length")? {
+            Some(length) => start.checked_add(length),
+            None => Some(all.len()),
+        };
+        let part = end.and_then(|end| all.get(start..end));
+        let outside = || wrong(format!("its bytes lie outside of {location}, which has {}", all.len()));
+        Ok(part.ok_or_else(outside)?.to_vec())
+    }
+
+    /// The values of a tensor.
+    pub fn tensor(&self, tensor: &TensorProto) -> Result<Constant> {
+        let name = tensor.name.as_deref().unwrap_or("without a name");
+        let wrong = |problem: String| format_error(&self.path, format!("tensor {name}: {problem}"));
+        let shape = tensor
+            .dims
+            .iter()
+            .map(|n| usize::try_from(*n).map_err(|_| wrong(format!("an axis of {n}"))))
+            .collect::<Result<Vec<_>>>()?;
+        let len = size(&shape).ok_or_else(|| wrong(format!("its shape {shape:?} overflows")))?;
+        let external = tensor.data_location == Some(DataLocation::EXTERNAL);
+        let raw = match (external, &tensor.raw_data) {
+            (true, _) => Some(self.external(tensor, name)?),
+            (false, Some(raw)) => Some(raw.borrow().clone()),
+            (false, None) => None,
+        };
+        let data_type = tensor.data_type.unwrap_or(DataType::UNDEFINED);
+        let elements = match raw {
+            Some(raw) => raw_elements(data_type, &raw),
+            None => typed_elements(data_type, tensor),
+        };
+        let elements = elements.ok_or_else(|| {
+            let kind = data_type.name().map_or_else(|| data_type.0.to_string(), str::to_owned);
+            wrong(format!("elements of type {kind}, which this reader has not"))
+        })?;
+        if elements.len() != len {
+            return Err(wrong(format!("its shape {shape:?} needs {len} elements, but it has {}", elements.len())));
+        }
+        let mut hasher = DefaultHasher::new();
+        match &tensor.name {
+            Some(name) if !name.is_empty() => name.hash(&mut hasher),
+            _ => std::ptr::from_ref(tensor).hash(&mut hasher),
+        }
+        Ok(Constant::new(shape, elements, hasher.finish()))
+    }
+}
+
+impl DataTypes for DataType {}
+
+/// Names that the format's crate has not.
+trait DataTypes {
+    const UNDEFINED: DataType = DataType(0);
+}
+
+fn chunks<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]>> {
+    raw.len().is_multiple_of(N).then(|| raw.chunks_exact(N).filter_map(|bytes| bytes.try_into().ok()))
+}
+
+/// Elements of little-endian bytes; `None` for types that are not read, or bytes that are no whole number of elements.
+fn raw_elements(data_type: DataType, raw: &[u8]) -> Option<Elements> {
+    let ints = |values: &mut dyn Iterator<Item = i64>| Elements::Ints(values.map(Count::fixed).collect());
+    Some(match data_type {
+        DataType::FLOAT => Elements::Floats(chunks(raw)?.map(|b| f64::from(f32::from_le_bytes(b))).collect()),
+        DataType::DOUBLE => Elements::Floats(chunks(raw)?.map(f64::from_le_bytes).collect()),
+        DataType::FLOAT16 => Elements::Floats(chunks(raw)?.map(|b| half::f16::from_le_bytes(b).to_f64()).collect()),
+        DataType::BFLOAT16 => Elements::Floats(chunks(raw)?.map(|b| half::bf16::from_le_bytes(b).to_f64()).collect()),
+        DataType::INT64 => ints(&mut chunks(raw)?.map(i64::from_le_bytes)),
+        DataType::UINT64 => ints(&mut chunks(raw)?.map(|b| i64::try_from(u64::from_le_bytes(b)).unwrap_or(i64::MAX))),
+        DataType::INT32 => ints(&mut chunks(raw)?.map(|b| i64::from(i32::from_le_bytes(b)))),
+        DataType::UINT32 => ints(&mut chunks(raw)?.map(|b| i64::from(u32::from_le_bytes(b)))),
+        DataType::INT16 => ints(&mut chunks(raw)?.map(|b| i64::from(i16::from_le_bytes(b)))),
+        DataType::UINT16 => ints(&mut chunks(raw)?.map(|b| i64::from(u16::from_le_bytes(b)))),
+        DataType::INT8 => ints(&mut chunks(raw)?.map(|b| i64::from(i8::from_le_bytes(b)))),
+        DataType::UINT8 => ints(&mut raw.iter().map(|b| i64::from(*b))),
+        DataType::BOOL => Elements::Bools(raw.iter().map(|b| *b != 0).collect()),
+        _ => return None,
+    })
+}
+
+/// Elements of the fields for each type.
+fn typed_elements(data_type: DataType, tensor: &TensorProto) -> Option<Elements> {
+    let small = &tensor.int32_data;
+    Some(match data_type {
+        DataType::FLOAT => Elements::Floats(tensor.float_data.iter().map(|v| f64::from(*v)).collect()),
+        DataType::DOUBLE => Elements::Floats(tensor.double_data.clone()),
+        DataType::FLOAT16 => Elements::Floats(small.iter().map(|v| half::f16::from_bits(*v as u16).to_f64()).collect()),
+        DataType::BFLOAT16 => {
+            Elements::Floats(small.iter().map(|v| half::bf16::from_bits(*v as u16).to_f64()).collect())
+        }
+        DataType::INT64 => Elements::Ints(tensor.int64_data.iter().map(|v| Count::fixed(*v)).collect()),
+        DataType::INT32 | DataType::INT16 | DataType::UINT16 | DataType::INT8 | DataType::UINT8 => {
+            Elements::Ints(small.iter().map(|v| Count::fixed(i64::from(*v))).collect())
+        }
+        DataType::BOOL => Elements::Bools(small.iter().map(|v| *v != 0).collect()),
+        _ => return None,
+    })
+}
+
+/// What holds of a message's fields: whether one is a message too, and which.
+#[derive(Clone, Copy, PartialEq)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    ValueInfo,
+    Type,
+    Sequence,
+    Tensor,
+    /// `TypeProto.Tensor` and the shape within it.
+    TensorType,
+    Shape,
+    /// A message whose fields are no messages.
+    Leaf,
+    /// No message.
+    Other,
+}
+
+impl Message {
+    fn field(self, number: u64) -> Self {
+        match (self, number) {
+            (Message::Model, 7) | (Message::Attribute, 6) => Message::Graph,
+            (Message::Graph, 1) => Message::Node,
+            (Message::Graph, 11..=13) => Message::ValueInfo,
+            (Message::Node, 5) => Message::Attribute,
+            (Message::ValueInfo, 2) | (Message::Sequence, 1) => Message::Type,
+            (Message::Type, 4) => Message::Sequence,
+            (Message::Graph | Message::Attribute, 5) => Message::Tensor,
+            (Message::Type, 1) => Message::TensorType,
+            (Message::TensorType, 2) => Message::Shape,
+            (Message::Shape, 1) | (Message::Tensor, 13) | (Message::Model, 8 | 14) => Message::Leaf,
+            _ => Message::Other,
+        }
+    }
+}
+
+/// Refuses lengths beyond the bytes there are, and graphs or types too deep within each other: the parser allocates the one and descends
+/// into the other.
+fn check_bounds(bytes: &[u8]) -> Result<(), String> {
+    // What remains to be looked at: messages with their depth. Nothing is looked at twice.
+    let mut open = vec![(Message::Model, bytes, 0usize)];
+    while let Some((message, mut rest, depth)) = open.pop() {
+        if depth > MOST_NESTED * 3 {
+            return Err(format!("graphs or types stand within each other more than {MOST_NESTED} deep"));
+        }
+        while !rest.is_empty() {
+            let tag = varint(&mut rest)?;
+            let number = tag >> 3;
+            match tag & 7 {
+                0 => {
+                    varint(&mut rest)?;
+                }
+                1 => rest = rest.get(8..).ok_or_else(ends)?,
+                5 => rest = rest.get(4..).ok_or_else(ends)?,
+                2 => {
+                    let length = usize::try_from(varint(&mut rest)?).map_err(|_| ends())?;
+                    let (content, after) = rest.split_at_checked(length).ok_or_else(ends)?;
+                    let inner = message.field(number);
+                    if inner != Message::Other {
+                        open.push((inner, content, depth + 1));
+                    }
+                    rest = after;
+                }
+                kind => return Err(format!("a field of kind {kind}, which the format has not; is it an ONNX file?")),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ends() -> String {
+    "it ends within a field".to_owned()
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, String> {
+    let mut value = 0u64;
+    for shift in 0..10 {
+        let Some((byte, after)) = rest.split_first() else { return Err(ends()) };
+        *rest = after;
+        value |= u64::from(byte & 0x7f).checked_shl(7 * shift).unwrap_or(0);
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err("a number of more than ten bytes".to_owned())
+}
+
+/// A node with its file, for errors and attributes.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'a> {
+    pub proto: &'a NodeProto,
+    pub file: &'a OnnxFile,
+}
+
+impl<'a> Node<'a> {
+    /// The operator.
+    pub fn op(self) -> &'a str {
+        self.proto.op_type.as_deref().unwrap_or_default()
+    }
+
+    /// Name of an input; `None` for one that is left out.
+    pub fn input(self, index: usize) -> Option<&'a str> {
+        self.proto.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// How errors call it.
+    pub fn title(self) -> String {
+        let name = self.proto.name.as_deref().filter(|name| !name.is_empty());
+        let output = self.proto.output.first().map_or("none", String::as_str);
+        match name {
+            Some(name) => format!("node {name} ({}, output {output})", self.op()),
+            None => format!("node {} (output {output})", self.op()),
+        }
+    }
+
+    /// Something that the node has and this crate has not.
+    pub fn unsupported(self, why: impl Into<String>) -> Error {
+        Error::unsupported(format!("{} of {}", self.title(), self.file.path.display()), why)
+    }
+
+    /// Something wrong with the node.
+    pub fn wrong(self, problem: impl std::fmt::Display) -> Error {
+        format_error(&self.file.path, format!("{}: {problem}", self.title()))
+    }
+
+    pub fn attribute(self, name: &str) -> Option<&'a AttributeProto> {
+        self.proto.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name))
+    }
+
+    pub fn int(self, name: &str) -> Option<i64> {
+        self.attribute(name)?.i
+    }
+
+    pub fn float(self, name: &str) -> Option<f64> {
+        self.attribute(name)?.f.map(f64::from)
+    }
+
+    pub fn text(self, name: &str) -> Option<&'a str> {
+        self.attribute(name)?.s.as_deref()
+    }
+
+    pub fn ints(self, name: &str) -> Option<&'a [i64]> {
+        self.attribute(name).map(|attribute| attribute.ints.as_slice())
+    }
+
+    /// A flag.
+    pub fn flag(self, name: &str) -> bool {
+        self.int(name).unwrap_or(0) != 0
+    }
+
+    /// An axis of `rank`, counted from the end where it is negative.
+    pub fn axis(self, axis: i64, rank: usize) -> Result<usize> {
+        let counted = if axis < 0 { axis.checked_add_unsigned(rank as u64) } else { Some(axis) };
+        let counted = counted.and_then(|axis| usize::try_from(axis).ok()).filter(|axis| *axis < rank);
+        counted.ok_or_else(|| self.wrong(format!("axis {axis} of a tensor of {rank} axes")))
+    }
+
+    /// A number that tells what a constant made by this node is made of.
+    pub fn lineage(self, inputs: &[u64], output: usize) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.op(), inputs, output).hash(&mut hasher);
+        for attribute in &self.proto.attribute {
+            (&attribute.name, attribute.i, &attribute.ints, &attribute.s).hash(&mut hasher);
+            (attribute.f.map(f32::to_bits), attribute.t.is_some()).hash(&mut hasher);
+        }
+        if inputs.is_empty() {
+            self.proto.output.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}

@@ -1,0 +1,150 @@
+//! Where the samples stand in another program's arrays: [`Port`].
+
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// An input or an output of an imported model, as the other program has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Port {
+    /// Its name there.
+    pub name: String,
+    /// Which of its axes has the samples; the model has them first.
+    pub batch_axis: usize,
+    /// The other axes there.
+    pub shape: Vec<usize>,
+    /// Elements of each sample that stand in the samples' axis too, before and after them: `[1, 1]` where it has nothing else. With
+    /// `[1, steps]` it is `samples * steps` long, all steps of a sample together.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub within: [usize; 2],
+}
+
+fn alone() -> [usize; 2] {
+    [1, 1]
+}
+
+fn is_alone(within: &[usize; 2]) -> bool {
+    *within == [1, 1]
+}
+
+impl Port {
+    /// A port of this name whose samples are in axis `batch_axis`; `shape` is that of the other axes.
+    pub fn new(name: &str, batch_axis: usize, shape: &[usize]) -> Self {
+        Port { name: name.to_owned(), batch_axis, shape: shape.to_vec(), within: alone() }
+    }
+
+    /// Whether the model's arrays are the same.
+    pub fn is_plain(&self) -> bool {
+        self.batch_axis == 0 && is_alone(&self.within)
+    }
+
+    fn wrong(&self, got: &[usize]) -> Error {
+        let mut axes: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        let held: usize = self.within.iter().product();
+        let samples = if held == 1 { "samples".to_owned() } else { format!("samples * {held}") };
+        axes.insert(self.batch_axis.min(axes.len()), samples);
+        Error::shape(&self.name, format!("[{}]", axes.join(", ")), format!("{got:?}"))
+    }
+
+    /// An array as it is there, as the model takes it: samples first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where it is none of this port's.
+    pub fn taken_in<E: Copy>(&self, array: &ArrayViewD<'_, E>) -> Result<ArrayD<E>> {
+        let wrong = || self.wrong(array.shape());
+        let mut shape = array.shape().to_vec();
+        if self.batch_axis >= shape.len() {
+            return Err(wrong());
+        }
+        let [before, after] = self.within;
+        let held = shape.remove(self.batch_axis);
+        if shape != self.shape || before * after == 0 || !held.is_multiple_of(before * after) {
+            return Err(wrong());
+        }
+        let samples = held / (before * after);
+        let mut whole = array.shape().to_vec();
+        whole.splice(self.batch_axis..=self.batch_axis, [before, samples, after]);
+        let values: Vec<E> = array.iter().copied().collect();
+        let whole = ArrayD::from_shape_vec(IxDyn(&whole), values).map_err(|_| wrong())?;
+        let order: Vec<usize> = std::iter::once(self.batch_axis + 1)
+            .chain((0..whole.ndim()).filter(|axis| *axis != self.batch_axis + 1))
+            .collect();
+        let moved = whole.permuted_axes(IxDyn(&order));
+        let mut shape = vec![samples];
+        shape.extend(&self.shape[..self.batch_axis]);
+        shape.extend([before, after].iter().filter(|n| **n != 1));
+        shape.extend(&self.shape[self.batch_axis..]);
+        if shape.len() == 1 {
+            shape.push(1);
+        }
+        ArrayD::from_shape_vec(IxDyn(&shape), moved.iter().copied().collect()).map_err(|_| wrong())
+    }
+
+    /// An array as the model gives it, samples first, as it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where it is none of this port's.
+    pub fn given_out<E: Copy>(&self, array: &ArrayViewD<'_, E>) -> Result<ArrayD<E>> {
+        let wrong = || self.wrong(array.shape());
+        let [before, after] = self.within;
+        let samples = *array.shape().first().ok_or_else(wrong)?;
+        if self.batch_axis > self.shape.len() {
+            return Err(wrong());
+        }
+        let mut whole = vec![samples];
+        whole.extend(&self.shape[..self.batch_axis]);
+        whole.extend([before, after]);
+        whole.extend(&self.shape[self.batch_axis..]);
+        let values: Vec<E> = array.iter().copied().collect();
+        let whole = ArrayD::from_shape_vec(IxDyn(&whole), values).map_err(|_| wrong())?;
+        let mut order: Vec<usize> = (1..whole.ndim()).collect();
+        order.insert(self.batch_axis + 1, 0);
+        let moved = whole.permuted_axes(IxDyn(&order));
+        let mut shape = self.shape.clone();
+        shape.insert(self.batch_axis, before * samples * after);
+        ArrayD::from_shape_vec(IxDyn(&shape), moved.iter().copied().collect()).map_err(|_| wrong())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_go_in_and_come_out() {
+        let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        for (batch_axis, shape, within) in [
+            (0, vec![3, 4], [1, 1]),
+            (1, vec![3, 4], [1, 1]),
+            (2, vec![3, 4], [1, 1]),
+            (0, vec![4], [3, 1]),
+            (1, vec![2], [1, 3]),
+        ] {
+            let port = Port { within, ..Port::new("x", batch_axis, &shape) };
+            let mut there = shape.clone();
+            let rest: usize = shape.iter().product();
+            there.insert(batch_axis, 24 / rest);
+            let array = ArrayD::from_shape_vec(IxDyn(&there), values.clone()).unwrap();
+            let inside = port.taken_in(&array.view()).unwrap();
+            assert_eq!(inside.shape()[0], 24 / rest / (within[0] * within[1]));
+            assert_eq!(port.given_out(&inside.view()).unwrap(), array, "{port:?}");
+        }
+        let port = Port::new("x", 1, &[3, 4]);
+        let array = ArrayD::from_shape_vec(IxDyn(&[3, 2, 4]), values).unwrap();
+        // Element (step 1, sample 1, feature 0).
+        assert_eq!(port.taken_in(&array.view()).unwrap()[[1, 1, 0]], array[[1, 1, 0]]);
+        let text = Port::new("x", 1, &[3, 5]).taken_in(&array.view()).unwrap_err().to_string();
+        assert_eq!(text, "x: expected [3, samples, 5], got [3, 2, 4]");
+        // A single number a sample is an axis of one here.
+        let port = Port::new("x", 0, &[]);
+        let array = ArrayD::from_shape_vec(IxDyn(&[2]), vec![1.0, 2.0]).unwrap();
+        let inside = port.taken_in(&array.view()).unwrap();
+        assert_eq!(inside.shape(), [2, 1]);
+        assert_eq!(port.given_out(&inside.view()).unwrap(), array);
+    }
+}
