@@ -15,6 +15,8 @@ mod gradcheck;
 #[cfg(feature = "cli")]
 mod hostile_cli;
 #[cfg(feature = "cli")]
+mod import;
+#[cfg(feature = "cli")]
 mod info;
 #[cfg(feature = "cli")]
 mod parity;

@@ -7,7 +7,9 @@ mod descriptor_args;
 mod device;
 mod errors;
 mod evaluate;
+mod export;
 mod gradcheck;
+mod import;
 mod info;
 mod longest;
 mod network;
@@ -47,6 +49,10 @@ enum Command {
     Summary(summary::Args),
     /// Draw the layers of a trained model.
     Plot(plot::Args),
+    /// Read models of other programs (ONNX), and save or check them.
+    Import(import::Args),
+    /// Write a trained or imported model as a file of other programs (ONNX).
+    Export(export::Args),
     /// Compare a backend with results of PyTorch, Keras, ONNX and ONNX Runtime.
     Parity(parity::Args),
     /// Check gradients by finite differences.
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Plot(args) => plot::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
         Command::Parity(args) => parity::run(args),
         Command::Gradcheck(args) => gradcheck::run(*args),
         Command::Bench(args) => bench::run(*args),

@@ -1,0 +1,90 @@
+//! `fused-rnn import` and `export`, run as a user runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fused-rnn")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx").join(name)
+}
+
+/// Files of a folder with their recorded arrays.
+fn copied(names: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in names {
+        std::fs::copy(fixture(name), folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn recorded_results_are_compared() {
+    let folder = copied(&["tagger.onnx", "tagger_dynamo.onnx", "tagger.npz", "streaming.onnx"]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let output = run(&["import", "--check", &file("tagger.onnx"), &file("tagger_dynamo.onnx")]);
+    let lines = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{lines}");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(lines[0].starts_with("tagger.onnx         PASS  ") && lines[0].ends_with("out_0"), "{lines:?}");
+    assert!(lines[1].starts_with("tagger_dynamo.onnx  PASS  "), "{lines:?}");
+    assert_eq!(lines[2], "2 passed, 0 failed");
+    // Without recorded results, damaged, absent: each a line, and the others go on.
+    std::fs::write(file("damaged.onnx"), b"no such thing").unwrap();
+    let output = run(&[
+        "import",
+        "--check",
+        &file("streaming.onnx"),
+        &file("damaged.onnx"),
+        &file("absent.onnx"),
+        &file("tagger.onnx"),
+    ]);
+    let lines = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{lines}");
+    assert_eq!(lines.lines().filter(|line| line.contains("FAIL  error: ")).count(), 3, "{lines}");
+    assert!(
+        lines.contains("there is no streaming.npz beside it") && lines.ends_with("1 passed, 3 failed\n"),
+        "{lines}"
+    );
+    // A tolerance that nothing meets.
+    let output = run(&["import", "--check", "--tolerance", "0", &file("tagger.onnx")]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+}
+
+#[test]
+fn models_come_in_and_go_out() {
+    let folder = copied(&["streaming.onnx", "translator.onnx"]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // PyTorch's weights beside it stay what they are.
+    std::fs::write(file("streaming.safetensors"), b"PyTorch's").unwrap();
+    let output = run(&["import", &file("streaming.onnx"), &file("translator.onnx")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("streaming.model.safetensors: "));
+    assert_eq!(std::fs::read(file("streaming.safetensors")).unwrap(), b"PyTorch's");
+    let output = run(&["summary", &file("streaming.model.safetensors")]);
+    assert!(text(&output.stdout).contains("GRU"), "{}", text(&output.stdout));
+    let output = run(&["export", &file("streaming.model.safetensors"), &file("again.onnx")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = run(&["import", &file("again.onnx"), "--out", &file("again.safetensors")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // What cannot be is said.
+    for (args, expected) in [
+        (vec!["import", &*file("streaming.onnx"), "--dim", "steps"], "option dim: expected NAME=NUMBER"),
+        (vec!["import", &*file("model.bin")], "model.bin is not supported"),
+        (
+            vec!["import", &*file("streaming.onnx"), &*file("translator.onnx"), "--out", &*file("one.safetensors")],
+            "option out",
+        ),
+        (vec!["export", &*file("streaming.model.safetensors"), &*file("again.txt")], "a name that ends in .onnx"),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
+}
