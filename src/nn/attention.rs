@@ -15,6 +15,7 @@ use crate::nn::masking::KeepRows;
 use crate::nn::op::{Backward, Forward, Inputs, Op};
 use crate::nn::shape::permuted;
 use crate::nn::{ActivationFunction, Scratch};
+use crate::rnn::shape::checked_len;
 
 /// Query, value and key: `[queries, features]`, `[keys, value_features]`, `[keys, features]`.
 struct Parts<'a> {
@@ -307,6 +308,12 @@ impl MultiHeadAttention {
                 return Err(Error::ZeroSize { name });
             }
         }
+        for (x, width) in [(parts.query, key_dim), (parts.key, key_dim), (parts.value, value_dim)] {
+            let steps = x.shape().iter().product::<usize>();
+            checked_len(&builder.name(), &[("num_heads", heads), ("width", width), ("elements", steps)])?;
+        }
+        let scores = [("num_heads", heads), ("queries", parts.query.shape()[0]), ("keys", parts.key.shape()[0])];
+        checked_len(&builder.name(), &scores)?;
         // Keras draws a kernel [features, heads, width] with fans that count the features as its field.
         let mut project = |name: &str, x: &Value, width: usize| {
             let features = x.shape()[1];
@@ -325,7 +332,7 @@ impl MultiHeadAttention {
             (joined, self.return_attention_scores.then_some(weights))
         };
         let output = self.output_dim.unwrap_or(parts.query.shape()[1]);
-        let init = Init::GlorotUniform { fan_in: heads * value_dim, fan_out: heads * output };
+        let init = Init::GlorotUniform { fan_in: heads * value_dim, fan_out: heads.saturating_mul(output) };
         let y = self.projection(builder, "attention_output", &joined, output, init)?;
         let y = y.with_mask(parts.query.mask());
         Ok(std::iter::once(y).chain(weights).collect())

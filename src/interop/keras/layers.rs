@@ -22,8 +22,8 @@ enum Part {
     OfHeads { name: &'static str, heads: usize },
     /// `[heads, width, features]`, here `[features, heads * width]`.
     FromHeads { name: &'static str, heads: usize },
-    /// `kernel`, `recurrent_kernel` and perhaps `bias`.
-    Recurrent { cell: CellKind, units: usize, bias: Bias },
+    /// `kernel`, `recurrent_kernel` and perhaps `bias`; `summed` where that is the sum of two here.
+    Recurrent { cell: CellKind, units: usize, bias: Bias, summed: bool },
 }
 
 impl Part {
@@ -31,6 +31,7 @@ impl Part {
     fn counts(&self) -> [usize; 2] {
         match self {
             Part::Recurrent { bias: Bias::None, .. } => [2, 2],
+            Part::Recurrent { bias: Bias::Single, summed: true, .. } => [3, 4],
             Part::Recurrent { bias: Bias::Single, .. } => [3, 3],
             Part::Recurrent { bias: Bias::Double, .. } => [3, 4],
             _ => [1, 1],
@@ -46,7 +47,13 @@ fn recurrent(layer: &dyn RecurrentLayer) -> Result<Vec<Part>> {
     if options.heads > 1 {
         return Err(Error::option("heads", "1, since Keras's layers have one", options.heads));
     }
-    Ok(vec![Part::Recurrent { cell, units: layer.units(), bias: layer.bias() }])
+    if options.num_layers > 1 {
+        return Err(Error::option("num_layers", "1, since Keras's layers are one each", options.num_layers));
+    }
+    // Two biases of PyTorch, which Keras has as one.
+    let summed = layer.bias() == Bias::Double && options.double_bias && cell != CellKind::Gru;
+    let bias = if summed { Bias::Single } else { layer.bias() };
+    Ok(vec![Part::Recurrent { cell, units: layer.units(), bias, summed }])
 }
 
 fn with_bias(kernel: Part, bias: Part, use_bias: bool) -> Vec<Part> {
@@ -201,7 +208,7 @@ pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
                 let (width, features) = (array.shape()[1], array.shape()[2]);
                 converted.push(transposed(&reshaped(name, array, &[heads * width, features])?));
             }
-            Part::Recurrent { cell, units, bias } => {
+            Part::Recurrent { cell, units, bias, summed } => {
                 check_axes("kernel", array, "[features, gates * units]", 2)?;
                 let descriptor = descriptor(cell, array.shape()[0], units, bias);
                 let values = |array: &ArrayD<E>| array.iter().copied().collect::<Vec<E>>();
@@ -214,6 +221,9 @@ pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
                 for entry in WeightLayout::new(&descriptor)?.entries() {
                     let values = ArrayD::from_shape_vec(IxDyn(&entry.shape), flat[entry.range.clone()].to_vec());
                     converted.push(values.map_err(|e| Error::shape(&entry.name, "its own", e.to_string()))?);
+                }
+                if summed {
+                    converted.push(ArrayD::zeros(IxDyn(&[cell.gates() * units])));
                 }
             }
         }
@@ -263,10 +273,15 @@ pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
                 let shape = [heads, width(name, heads, units)?, features];
                 converted.push(reshaped(name, &transposed(array), &shape)?);
             }
-            Part::Recurrent { cell, units, bias } => {
+            Part::Recurrent { cell, units, bias, summed } => {
                 check_axes("weight_ih", array, "[gates * units, features]", 2)?;
                 let features = array.shape()[1];
-                let flat: Vec<E> = arrays.iter().flat_map(|array| array.iter().copied()).collect();
+                let mut flat: Vec<E> = arrays.iter().flat_map(|array| array.iter().copied()).collect();
+                if summed {
+                    let second = flat.split_off(flat.len().saturating_sub(cell.gates() * units));
+                    let first = flat.len().saturating_sub(second.len());
+                    flat.iter_mut().skip(first).zip(second).for_each(|(sum, second)| *sum += second);
+                }
                 let rows = cell.gates() * units;
                 for keras in export(&descriptor(cell, features, units, bias), &flat)? {
                     let kernel = ArrayD::from_shape_vec(IxDyn(&[features, rows]), keras.kernel);

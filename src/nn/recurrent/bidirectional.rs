@@ -7,6 +7,7 @@ use crate::nn::LayerConfig;
 use crate::nn::builder::{Builder, Value};
 use crate::nn::masking::KeepRows;
 use crate::nn::merge::{Add, Concatenate, Multiply, scaled};
+use crate::nn::recurrent::{RecurrentOptions, stacked};
 
 /// How the outputs of both directions become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,6 +52,24 @@ impl Bidirectional {
     }
 
     pub(in crate::nn) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
+        match self.layer.as_recurrent().map(|layer| layer.options()) {
+            Some(options) if options.num_layers != 1 => {
+                stacked(builder, inputs, options, |builder, inputs, options| {
+                    let mut layer = self.clone();
+                    if let Some(inner) = layer.layer.as_recurrent_mut() {
+                        // Both directions of every layer are those of the first.
+                        let backwards = inner.options().go_backwards;
+                        *inner.options_mut() = RecurrentOptions { go_backwards: backwards, ..options };
+                    }
+                    layer.build_one(builder, inputs)
+                })
+            }
+            _ => self.build_one(builder, inputs),
+        }
+    }
+
+    /// One layer in both directions.
+    fn build_one(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let Some((x, states)) = inputs.split_first() else {
             return Err(Error::shape(builder.name(), "inputs of shape [seq_len, features]", "none"));
         };

@@ -78,7 +78,18 @@ pub struct RecurrentOptions {
     /// layer normalisation, which are computed a step at a time.
     #[serde(skip_serializing_if = "is_zero")]
     pub time_checkpoints: usize,
+    /// Layers one above the other, each with these options and this many units, as PyTorch's `num_layers`; 1. Only the first goes backwards;
+    /// inside of [`Bidirectional`] every layer has both directions. States, in and out, are those of the first layer, then of the next.
+    #[serde(skip_serializing_if = "is_one")]
+    pub num_layers: usize,
+    /// Whether a SimpleRNN or an LSTM has two biases, which are added up, as PyTorch's; no. A GRU has them where its reset gate acts on a
+    /// product. Not together with layer normalisation.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub double_bias: bool,
 }
+
+/// Layers one above the other, at most: each is an operation of its own.
+const MOST_LAYERS: usize = 1024;
 
 /// Whether there is one head: files then say nothing of heads, as those of versions without them.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -105,6 +116,8 @@ impl Default for RecurrentOptions {
             layer_norm: false,
             heads: 1,
             time_checkpoints: 0,
+            num_layers: 1,
+            double_bias: false,
         }
     }
 }
@@ -172,6 +185,10 @@ macro_rules! recurrent_layer {
                 heads: usize,
                 /// Sets the steps between states that training keeps.
                 time_checkpoints: usize,
+                /// Sets the number of layers one above the other.
+                num_layers: usize,
+                /// Sets whether there are two biases that are added up.
+                double_bias: bool,
             }
 
             pub(in crate::nn) fn build(
@@ -193,7 +210,10 @@ macro_rules! recurrent_layer {
             }
 
             fn bias(&self) -> $crate::rnn::Bias {
-                self.operator_bias()
+                match self.operator_bias() {
+                    $crate::rnn::Bias::Single if self.options.double_bias => $crate::rnn::Bias::Double,
+                    bias => bias,
+                }
             }
 
             fn options(&self) -> &RecurrentOptions {
@@ -210,6 +230,11 @@ macro_rules! recurrent_layer {
                 inputs: &[$crate::nn::Value],
                 in_place: bool,
             ) -> $crate::error::Result<Vec<$crate::nn::Value>> {
+                if self.options.num_layers != 1 {
+                    return $crate::nn::recurrent::stacked(builder, inputs, &self.options, |builder, inputs, options| {
+                        $layer { options, ..self.clone() }.in_direction(builder, inputs, in_place)
+                    });
+                }
                 let mut descriptor = $crate::nn::recurrent::plain(builder, inputs, self)?;
                 let unit_forget_bias = self.configure(&builder.name(), &mut descriptor)?;
                 $crate::nn::recurrent::recurrent(builder, inputs, descriptor, &self.options, unit_forget_bias, in_place)
@@ -380,6 +405,51 @@ fn sequence_shape(builder: &Builder, inputs: &[Value]) -> Result<(usize, usize)>
     }
 }
 
+/// Several layers one above the other: `build` puts one of them behind its inputs, with options for one. Gives the output of the last, then
+/// the states of all. The weights of the first have the names of those of a single layer; those of further ones stand under `layer_1`, ….
+fn stacked(
+    builder: &mut Builder,
+    inputs: &[Value],
+    options: &RecurrentOptions,
+    mut build: impl FnMut(&mut Builder, &[Value], RecurrentOptions) -> Result<Vec<Value>>,
+) -> Result<Vec<Value>> {
+    let layers = options.num_layers;
+    if layers == 0 {
+        return Err(Error::ZeroSize { name: "num_layers" });
+    }
+    if layers > MOST_LAYERS {
+        let option = format!("num_layers of {}", builder.name());
+        return Err(Error::option(option, format!("at most {MOST_LAYERS}"), layers));
+    }
+    let Some((x, states)) = inputs.split_first() else {
+        return Err(Error::shape(builder.name(), "inputs of shape [seq_len, features]", "none"));
+    };
+    if !states.len().is_multiple_of(layers) {
+        let expected = format!("as many initial states for each of {layers} layers");
+        return Err(Error::shape(builder.name(), expected, format!("{} states", states.len())));
+    }
+    let each = states.len() / layers;
+    let (mut x, mut given_back) = (x.clone(), Vec::new());
+    for layer in 0..layers {
+        let one = RecurrentOptions {
+            num_layers: 1,
+            return_sequences: options.return_sequences || layer + 1 < layers,
+            go_backwards: options.go_backwards && layer == 0,
+            ..options.clone()
+        };
+        let own = states.iter().skip(layer * each).take(each);
+        let inputs: Vec<Value> = std::iter::once(&x).chain(own).cloned().collect();
+        let mut outputs = match layer {
+            0 => build(builder, &inputs, one)?,
+            _ => builder.scope(&format!("layer_{layer}"), |builder| build(builder, &inputs, one))?,
+        };
+        x = outputs.remove(0);
+        given_back.extend(outputs);
+    }
+    given_back.insert(0, x);
+    Ok(given_back)
+}
+
 /// The weights of the operator, each with its name; a range of all.
 fn weights(
     builder: &mut Builder,
@@ -429,6 +499,9 @@ fn recurrent(
             format!("zoneout of {}", builder.name()),
             "this cell's states are scaled together, and mean nothing where some are kept; leave it at 0",
         ));
+    }
+    if options.layer_norm && options.double_bias {
+        return Err(Error::option(format!("double_bias of {}", builder.name()), "off with layer normalisation", "on"));
     }
     let by_steps = options.layer_norm || options.recurrent_dropout > 0.0 || options.zoneout > 0.0;
     if options.time_checkpoints > 0 {
