@@ -11,8 +11,10 @@
 //! go in and come out as they do there.
 
 pub mod arrays;
+pub mod keras;
 pub mod onnx;
 mod port;
+pub mod torch;
 
 use std::path::Path;
 
@@ -119,7 +121,8 @@ struct Ports {
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`] for names that tell no known kind; what [`onnx::read`] returns.
+/// [`Error::Unsupported`] for names that tell no known kind; [`Error::InvalidOption`] for weights alone without `architecture`, or whole
+/// models with one; what [`onnx::read`], [`keras::read`] and [`torch::read`] return.
 pub fn read(device: Device, path: &Path, architecture: Option<&Path>) -> Result<Imported> {
     read_with(device, path, architecture, &ImportOptions::default())
 }
@@ -128,7 +131,8 @@ pub fn read(device: Device, path: &Path, architecture: Option<&Path>) -> Result<
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`] for names that tell no known kind; what [`onnx::read`] returns.
+/// [`Error::Unsupported`] for names that tell no known kind; [`Error::InvalidOption`] for weights alone without `architecture`, or whole
+/// models with one; what [`onnx::read`], [`keras::read`] and [`torch::read`] return.
 pub fn read_with(
     device: Device,
     path: &Path,
@@ -136,12 +140,44 @@ pub fn read_with(
     options: &ImportOptions,
 ) -> Result<Imported> {
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    if name.ends_with(".onnx") {
-        if let Some(architecture) = architecture {
+    let whole = name.ends_with(".onnx") || name.ends_with(".keras");
+    match architecture {
+        None if name.ends_with(".onnx") => onnx::read(device, path, options),
+        None if name.ends_with(".keras") => keras::read(device, path),
+        Some(architecture) if whole => {
             let got = format!("{} beside {}", architecture.display(), path.display());
-            return Err(Error::option("model", "none for an ONNX file, which says what it is", got));
+            Err(Error::option("model", "none for an ONNX or Keras file, which says what it is", got))
         }
-        return onnx::read(device, path, options);
+        Some(architecture) if name.ends_with(".weights.h5") => {
+            let is_keras = architecture.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("keras"));
+            if is_keras {
+                return keras::read_with_weights(device, architecture, path);
+            }
+            let mut imported = layers(device, architecture, options)?;
+            keras::read_weights(&mut imported.model, path)?;
+            Ok(imported)
+        }
+        Some(architecture) if name.ends_with(".safetensors") => {
+            let mut imported = layers(device, architecture, options)?;
+            torch::read(&mut imported.model, path)?;
+            Ok(imported)
+        }
+        None if name.ends_with(".weights.h5") || name.ends_with(".safetensors") => Err(Error::option(
+            "model",
+            "the .onnx, .keras or saved model whose weights these are",
+            format!("none beside {}", path.display()),
+        )),
+        _ => Err(Error::unsupported(
+            format!("reading {}", path.display()),
+            "its name ends in none that is known here: .onnx, .keras, .weights.h5, .safetensors",
+        )),
     }
-    Err(Error::unsupported(format!("reading {}", path.display()), "its name ends in none that is known here: .onnx"))
+}
+
+/// The layers that weights are for.
+fn layers(device: Device, path: &Path, options: &ImportOptions) -> Result<Imported> {
+    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
+        true => Imported::load(device, path),
+        false => read_with(device, path, None, options),
+    }
 }

@@ -82,6 +82,12 @@ impl GraphTensor {
     pub fn source(&self) -> Source {
         self.source
     }
+
+    /// Whether a layer below has said which of its steps are absent.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn is_masked(&self) -> bool {
+        self.value.mask().is_some()
+    }
 }
 
 /// A layer of a [`Graph`], to be used as often as one likes.
@@ -357,6 +363,33 @@ impl Graph {
         check_connected(&self.topology, &outputs)?;
         let mut model = Model::from_parts(self.device, self.builder, self.topology, &outputs, self.seed)?;
         model.initialize()?;
+        Ok(model)
+    }
+
+    /// The model from all inputs to `outputs` with weights that are given rather than drawn: `weights` is asked for those of each layer
+    /// that has some, by its name, all before anything of their size is allocated.
+    ///
+    /// # Errors
+    ///
+    /// As [`model`](Self::model), and [`Error::Shape`] naming the tensor where it has another shape; what `weights` refuses.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn model_with(
+        self,
+        outputs: &[&GraphTensor],
+        mut weights: impl FnMut(&str, &LayerConfig) -> Result<Vec<ndarray::ArrayD<f64>>>,
+    ) -> Result<Model> {
+        outputs.iter().try_for_each(|tensor| self.builder.check(&tensor.value))?;
+        let outputs: Vec<Source> = outputs.iter().map(|tensor| tensor.source).collect();
+        check_connected(&self.topology, &outputs)?;
+        let mut tensors = std::collections::HashMap::new();
+        for (built, named) in self.builder.layers.iter().zip(&self.topology.layers) {
+            if let (false, Some(config)) = (built.parameters.is_empty(), named.layer.config()) {
+                let given = weights(&named.name, &config)?;
+                tensors.extend(super::model::named_tensors(built, given)?);
+            }
+        }
+        let mut model = Model::from_parts(self.device, self.builder, self.topology, &outputs, self.seed)?;
+        model.read_weights(|name, to| super::model::copy_tensor(&tensors, name, to))?;
         Ok(model)
     }
 

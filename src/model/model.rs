@@ -392,6 +392,33 @@ impl Model {
         Ok(())
     }
 
+    /// Whether the layer called `layer` has weights.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn has_weights(&self, layer: &str) -> bool {
+        self.network.tensors().any(|(name, _)| name == layer)
+    }
+
+    /// The tensor that a source names.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn tensor(&self, source: Source) -> Option<GraphTensor> {
+        self.topology.tensor(source)
+    }
+
+    /// Gives layers new tensors, all or none.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn set_layer_tensors(&mut self, layers: &[(String, Vec<ArrayD<f64>>)]) -> Result<()> {
+        let mut tensors = std::collections::HashMap::new();
+        for (name, given) in layers {
+            if let Some(built) = self.network.builder.layers.iter().find(|built| built.name == *name) {
+                tensors.extend(named_tensors(built, given.clone())?);
+            }
+        }
+        for (name, array) in tensors {
+            self.set_weight(&name, &array.iter().copied().collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
     fn layer_config(&self, layer: &str) -> Result<crate::nn::LayerConfig> {
         let Some(named) = self.topology.layers.iter().find(|named| named.name == layer) else {
             let names: Vec<_> = self.topology.layers.iter().map(|named| named.name.as_str()).collect();
@@ -675,6 +702,45 @@ impl Model {
             scale => self.device.scale(1.0 / scale, self.network.gradients.get_mut()),
         }
     }
+}
+
+/// The tensors of a layer with their full names, checked against what it needs.
+#[cfg(feature = "exchange")]
+pub(super) fn named_tensors(
+    built: &crate::nn::builder::LayerWeights,
+    given: Vec<ArrayD<f64>>,
+) -> Result<Vec<(String, ArrayD<f64>)>> {
+    if given.len() != built.parameters.len() {
+        let names: Vec<_> = built.parameters.iter().map(|p| format!("{} {:?}", p.name, p.shape)).collect();
+        return Err(Error::shape(
+            &built.name,
+            format!("{} tensors: {}", names.len(), names.join(", ")),
+            given.len().to_string(),
+        ));
+    }
+    let mut tensors = Vec::new();
+    for (parameter, array) in built.parameters.iter().zip(given) {
+        let name = format!("{}.{}", built.name, parameter.name);
+        if array.shape() != parameter.shape.as_slice() {
+            return Err(Error::shape(name, format!("shape {:?}", parameter.shape), format!("{:?}", array.shape())));
+        }
+        tensors.push((name, array));
+    }
+    Ok(tensors)
+}
+
+/// The elements of one of these tensors, in the type of `to`.
+#[cfg(feature = "exchange")]
+pub(super) fn copy_tensor(
+    tensors: &std::collections::HashMap<String, ArrayD<f64>>,
+    name: &str,
+    to: TensorMut<'_>,
+) -> Result<()> {
+    let Some(array) = tensors.get(name) else {
+        return Err(Error::Presence { tensor: name.to_owned(), problem: "it was not given".to_owned() });
+    };
+    let values: Vec<f64> = array.iter().copied().collect();
+    convert(name, array.shape(), TensorRef::of(&values), to)
 }
 
 /// A shape with the samples in front.

@@ -136,7 +136,7 @@ fn hostile_value(rng: &mut Rng) -> Value {
 }
 
 /// Changes one thing somewhere in a value.
-fn damage_value(value: &mut Value, rng: &mut Rng) {
+pub fn damage_value(value: &mut Value, rng: &mut Rng) {
     let inner = match value {
         Value::Object(map) if !map.is_empty() && !rng.chance(0.05) => {
             let keys: Vec<String> = map.keys().cloned().collect();

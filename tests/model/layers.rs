@@ -544,6 +544,62 @@ fn a_wrong_derivative_is_found() {
     assert!(gradcheck::cell(&cpu(), Wrong(0.51), 2).unwrap().worst > 1e-4);
 }
 
+/// Several layers as one, and two biases: the same as layers one above the other, whose weights are those.
+#[test]
+fn several_layers_in_one() {
+    let x = draw(&[3, 5, 2], 1);
+    for layer in [
+        LayerConfig::from(Lstm::new(3).num_layers(3).double_bias(true).return_sequences(true)),
+        Gru::new(3).num_layers(2).go_backwards(true).into(),
+        SimpleRnn::new(3).num_layers(2).double_bias(true).dropout(0.3).into(),
+        Bidirectional::new(Lstm::new(2).num_layers(2).double_bias(true)).into(),
+        Bidirectional::new(Gru::new(2).num_layers(3).return_sequences(true)).merge_mode(MergeMode::Sum).into(),
+    ] {
+        check_stack(std::slice::from_ref(&layer), &x);
+        check_stack(&[Masking::new(0.0).into(), Dense::new(2).into(), layer], &masked_input(5, 2));
+    }
+    let stack_of = |bidirectional: bool| {
+        let lstm = Lstm::new(3).return_sequences(true);
+        let wrap = |lstm: Lstm| match bidirectional {
+            true => LayerConfig::from(Bidirectional::new(lstm)),
+            false => lstm.into(),
+        };
+        let mut one = stack(&[5, 2], &[wrap(lstm.clone().num_layers(2))]);
+        let mut two = stack(&[5, 2], &[wrap(lstm.clone()), wrap(lstm)]);
+        stir(&mut one);
+        two.set_flat_weights(&weights(&one)).unwrap();
+        assert_eq!(one.predict(&x).unwrap(), two.predict(&x).unwrap());
+        one
+    };
+    let one = stack_of(false);
+    assert!(one.weights().any(|(name, ..)| name == "lstm.layer_1.weight_ih_l0"));
+    stack_of(true);
+    // States in and out, layer by layer.
+    let mut graph = Graph::new(cpu(), 3);
+    let inputs = ["x", "h0", "c0", "h1", "c1"].map(|name| {
+        let shape: &[usize] = if name == "x" { &[5, 2] } else { &[3] };
+        graph.input(name, shape).unwrap()
+    });
+    let layer = graph.layer(Lstm::new(3).num_layers(2).return_state(true)).unwrap();
+    let outputs = graph.call_all(layer, &inputs.each_ref()).unwrap();
+    assert_eq!(outputs.len(), 5);
+    let mut model = graph.model(&outputs.iter().collect::<Vec<_>>()).unwrap();
+    let states = (0..4).map(|i| draw(&[3, 3], 20 + i));
+    let given: Vec<_> = std::iter::once(x.clone()).chain(states).collect();
+    check("states of two layers", &mut model, &given);
+    // Files of versions without these options say nothing of them.
+    let json = serde_json::to_string(&LayerConfig::from(Lstm::new(4))).unwrap();
+    assert!(!json.contains("num_layers") && !json.contains("double_bias"), "{json}");
+    for (layer, option) in [
+        (LayerConfig::from(Lstm::new(3).num_layers(0)), "num_layers"),
+        (Lstm::new(3).num_layers(1 << 40).into(), "num_layers"),
+        (Lstm::new(3).layer_norm(true).double_bias(true).into(), "double_bias"),
+    ] {
+        let mut model = Sequential::new(cpu(), &[5, 2], 3).unwrap();
+        let text = model.add(layer.clone()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains(option), "{layer:?}: {text}");
+    }
+}
 #[test]
 fn layers_of_tensors() {
     let x = draw(&[3, 4, 5], 1);

@@ -9,6 +9,10 @@ mod data;
 #[cfg(feature = "emulated")]
 mod device_training;
 mod diagram;
+#[cfg(feature = "exchange")]
+mod exchange_hostile;
+#[cfg(feature = "exchange")]
+mod exchange_models;
 mod files;
 mod hostile_files;
 mod keras;

@@ -1,0 +1,193 @@
+//! Which module of a `state_dict` belongs to which layers: by a map, or by order, names and shapes.
+
+use std::path::Path;
+
+use super::format_error;
+use super::modules::Module;
+use super::slots::{Assigned, Slot};
+use crate::error::{Error, Result};
+
+/// A normalization that a layer before it takes into its weights, since the model has none there.
+pub(super) struct Folded {
+    /// Number of the layer.
+    pub slot: usize,
+    /// Number of the normalization.
+    pub module: usize,
+}
+
+/// Modules and layers that belong together.
+#[derive(Default)]
+pub(super) struct Fit {
+    pub assigned: Vec<Assigned>,
+    pub folded: Vec<Folded>,
+    /// Prefix and layer, in the order of the model.
+    pub map: Vec<(String, String)>,
+}
+
+/// The map that is given.
+pub(super) fn by_map(path: &Path, slots: &[Slot], modules: &[Module], map: &[(&str, &str)]) -> Result<Fit> {
+    let mut fit = Fit::default();
+    let mut levels = vec![0usize; modules.len()];
+    let mut filled = vec![false; slots.len()];
+    let mut used = vec![false; modules.len()];
+    let problem = |problem: String| format_error(path, format!("{problem}; {}", suggestion(slots, modules)));
+    for (prefix, layer) in map {
+        let number = modules.iter().position(|module| module.prefix == *prefix);
+        let Some((number, module)) = number.and_then(|number| Some((number, modules.get(number)?))) else {
+            let known: Vec<&str> = modules.iter().map(|module| module.prefix.as_str()).collect();
+            return Err(problem(format!("it has no module {prefix}, but {}", known.join(", "))));
+        };
+        let place = slots.iter().position(|slot| slot.layer == *layer);
+        let Some((place, slot)) = place.and_then(|place| Some((place, slots.get(place)?))) else {
+            let known: Vec<&str> = slots.iter().map(|slot| slot.layer.as_str()).collect();
+            let expected = format!("one of the layers with weights, {}", known.join(", "));
+            return Err(Error::option("map of PyTorch's names", expected, layer));
+        };
+        let (Some(level), Some(filled), Some(used)) =
+            (levels.get_mut(number), filled.get_mut(place), used.get_mut(number))
+        else {
+            continue;
+        };
+        if *filled && module.is_batch_norm() && foldable(slot, module) {
+            fit.folded.push(Folded { slot: place, module: number });
+        } else if *filled {
+            return Err(problem(format!("layer {layer} is named twice by the map")));
+        } else if *used && slot.levels() == 0 {
+            return Err(problem(format!("module {prefix} is named twice by the map")));
+        } else {
+            fit.assigned.extend(slot.fit(module, *level).map_err(&problem)?);
+            *level += slot.levels();
+            *filled = true;
+        }
+        *used = true;
+        fit.map.push(((*prefix).to_owned(), (*layer).to_owned()));
+    }
+    check(path, slots, modules, &filled, &used, &levels)?;
+    Ok(fit)
+}
+
+/// No map: layers in the order of the model, each with a module that has its shapes; one whose name is the layer's first, then by the
+/// order of names.
+pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Result<Fit> {
+    let (fit, filled, used, levels) = found(slots, modules);
+    check(path, slots, modules, &filled, &used, &levels)?;
+    Ok(fit)
+}
+
+fn found(slots: &[Slot], modules: &[Module]) -> (Fit, Vec<bool>, Vec<bool>, Vec<usize>) {
+    let mut levels = vec![0usize; modules.len()];
+    let mut used = vec![false; modules.len()];
+    let mut by_slot: Vec<Option<(usize, Vec<Assigned>)>> = slots.iter().map(|_| None).collect();
+    // Names are the surest sign; then modules that are begun must be gone on with.
+    for named in [true, false] {
+        for (place, slot) in slots.iter().enumerate() {
+            if by_slot.get(place).is_some_and(Option::is_some) {
+                continue;
+            }
+            let candidates = modules.iter().enumerate().filter(|(number, module)| {
+                let level = levels.get(*number).copied().unwrap_or(0);
+                let free =
+                    !used.get(*number).copied().unwrap_or(true) || (slot.levels() > 0 && level < module.levels());
+                free && (!named || speaks_of(&slot.layer, &module.prefix))
+            });
+            let mut fitting: Vec<(usize, Vec<Assigned>)> = candidates
+                .filter_map(|(number, module)| {
+                    let level = levels.get(number).copied().unwrap_or(0);
+                    Some((number, slot.fit(module, level).ok()?))
+                })
+                .collect();
+            // One that is begun before one that is not.
+            fitting.sort_by_key(|(number, _)| levels.get(*number).copied().unwrap_or(0) == 0);
+            let Some((number, assigned)) = fitting.into_iter().next() else { continue };
+            if let (Some(level), Some(used), Some(of_slot)) =
+                (levels.get_mut(number), used.get_mut(number), by_slot.get_mut(place))
+            {
+                *level += slot.levels();
+                *used = true;
+                *of_slot = Some((number, assigned));
+            }
+        }
+    }
+    let mut fit = Fit::default();
+    let filled: Vec<bool> = by_slot.iter().map(Option::is_some).collect();
+    for (place, (slot, of_slot)) in slots.iter().zip(by_slot).enumerate() {
+        let Some((number, assigned)) = of_slot else { continue };
+        fit.assigned.extend(assigned);
+        let prefix = |number: usize| modules.get(number).map(|module| module.prefix.clone()).unwrap_or_default();
+        fit.map.push((prefix(number), slot.layer.clone()));
+        // A normalization that the model has not, behind this layer.
+        let norm = modules.iter().enumerate().find(|(number, module)| {
+            !used.get(*number).copied().unwrap_or(true) && module.is_batch_norm() && foldable(slot, module)
+        });
+        if let Some((norm, _)) = norm {
+            if let Some(used) = used.get_mut(norm) {
+                *used = true;
+            }
+            fit.map.push((prefix(norm), slot.layer.clone()));
+            fit.folded.push(Folded { slot: place, module: norm });
+        }
+    }
+    (fit, filled, used, levels)
+}
+
+/// Whether a layer can take a normalization behind it into its weights.
+fn foldable(slot: &Slot, module: &Module) -> bool {
+    use crate::nn::LayerConfig;
+    let width = match &slot.config {
+        LayerConfig::Conv1D(l) if l.use_bias => l.filters,
+        LayerConfig::Dense(l) if l.use_bias => l.units,
+        _ => return false,
+    };
+    module.tensors.iter().all(|(name, shape)| name == "num_batches_tracked" || shape.as_slice() == [width])
+}
+
+/// Whether a layer's name says that it is this module: the same word, or the prefix among its parts.
+fn speaks_of(layer: &str, prefix: &str) -> bool {
+    let plain = prefix.replace('.', "_");
+    let parts: Vec<&str> = layer.split(['/', '.', ':']).collect();
+    let last = prefix.split('.').count();
+    layer == prefix || layer == plain || parts.windows(last).any(|window| window.join(".") == prefix)
+}
+
+/// Refuses layers without weights from the file, and modules without a layer.
+fn check(
+    path: &Path,
+    slots: &[Slot],
+    modules: &[Module],
+    filled: &[bool],
+    used: &[bool],
+    levels: &[usize],
+) -> Result<()> {
+    let empty: Vec<String> = slots
+        .iter()
+        .zip(filled)
+        .filter(|(slot, filled)| !**filled && !slot.is_constant())
+        .map(|(s, _)| s.describe())
+        .collect();
+    let left: Vec<String> = modules.iter().zip(used).filter(|(_, used)| !**used).map(|(m, _)| m.describe()).collect();
+    let begun = modules.iter().zip(levels).find(|(module, level)| **level > 0 && **level < module.levels());
+    let mut problems = Vec::new();
+    if !empty.is_empty() {
+        problems.push(format!("no module for the layers {}", empty.join(", ")));
+    }
+    if !left.is_empty() {
+        problems.push(format!("no layer for the modules {}", left.join(", ")));
+    }
+    if let Some((module, level)) = begun {
+        problems.push(format!("no layer for the layers from {level} on of module {}", module.prefix));
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(format_error(path, format!("{}; {}", problems.join("; "), suggestion(slots, modules))))
+}
+
+/// The map that would fit, as far as there is one.
+fn suggestion(slots: &[Slot], modules: &[Module]) -> String {
+    let (fit, ..) = found(slots, modules);
+    if fit.map.is_empty() {
+        return "no module has the shapes of any layer".to_owned();
+    }
+    let pairs: Vec<String> = fit.map.iter().map(|(prefix, layer)| format!("({prefix:?}, {layer:?})")).collect();
+    format!("by their shapes, these belong together: [{}]", pairs.join(", "))
+}
