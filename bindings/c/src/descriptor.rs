@@ -170,7 +170,12 @@ pub enum Function {
 macro_rules! numbered {
     ($($name:ident $option:literal: $($variant:ident = $number:literal),*;)*) => {$(
         impl $name {
-            pub(crate) fn of(number: u32) -> Result<Self> {
+            /// The choice with this number.
+            ///
+            /// # Errors
+            ///
+            /// [`Status::InvalidOption`] for a number that is none's.
+            pub fn of(number: u32) -> Result<Self> {
                 const ALL: &[(u32, $name, &str)] = &[$(($number, $name::$variant, stringify!($variant))),*];
                 // A number that stands for another variant than the enum says does not compile.
                 const { $(assert!($name::$variant as u32 == $number);)* }

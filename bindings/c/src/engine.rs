@@ -261,6 +261,10 @@ impl Plan {
         Ok(Plan { engine, on_cpu, element, layout, tensors, shape, mode })
     }
 
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.engine.fingerprint()
+    }
+
     /// Elements of workspace and reserve.
     pub fn space(&self) -> Space {
         self.engine.space()

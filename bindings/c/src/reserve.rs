@@ -85,6 +85,22 @@ impl Reserve {
         self.with_state(|state| Ok(state.seed))
     }
 
+    /// Marks it as filled: the way for memory that goes from one handle to another.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::Busy`] while another thread uses it.
+    ///
+    /// # Safety
+    ///
+    /// Its memory must hold what a training forward of such a plan left there, with this seed.
+    pub unsafe fn assume_filled(&self, plan: &crate::Plan, seed: u64) -> Result<()> {
+        self.with_state(|state| {
+            (state.stage, state.plan, state.seed) = (Stage::Filled, plan.fingerprint(), seed);
+            Ok(())
+        })
+    }
+
     pub(crate) fn with_state<T>(&self, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         match self.state.try_lock() {
             Ok(mut state) => call(&mut state),
