@@ -1,6 +1,5 @@
 //! Plans of the CUDA backend: tensors by addresses in a GPU's memory, calls on the caller's stream.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use fused_rnn::Element;
@@ -12,7 +11,7 @@ use fused_rnn::backend::{
 };
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 
-use crate::descriptor::Dtype;
+use crate::descriptor::{Dtype, Rounding};
 use crate::engine::{Backward, Engine, Forward, Space};
 use crate::memory::{In, Out, Spans};
 use crate::reserve::State;
@@ -27,8 +26,13 @@ pub(crate) struct Gpu<D: Device> {
 }
 
 /// GPU number `ordinal`.
-pub(crate) fn open(ordinal: usize, compute: Option<&str>) -> Result<Gpu<Driver>> {
-    let compute = compute.map(Compute::from_str).transpose()?.unwrap_or_default();
+pub(crate) fn open(ordinal: usize, compute: Rounding) -> Result<Gpu<Driver>> {
+    let compute = match compute {
+        Rounding::Exact => Compute::Exact,
+        Rounding::Tf32 => Compute::Tf32,
+        Rounding::Bf16 => Compute::Bf16,
+        Rounding::F16 => Compute::F16,
+    };
     let options = CudaOptions { compute, ..CudaOptions::default() };
     // SAFETY: the stream of a call belongs to the device and lives until the call is done, by the promise of every call.
     let stream = |stream| unsafe { DriverStream::from_raw(stream) };
@@ -232,7 +236,7 @@ impl<E: Element, D: Device> Engine for CudaEngine<E, D> {
             spans.write(name, tensor, element)?;
         }
         // SAFETY: the caller's promise.
-        let Given::Whole(whole) = (unsafe { call.dweights.given(layout, element) }?) else {
+        let Given::Whole(whole) = unsafe { call.dweights.given(layout, element) }? else {
             return Err(apart("dweights"));
         };
         if !spans.write("dweights", whole, element)? {

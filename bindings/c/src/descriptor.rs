@@ -165,6 +165,20 @@ pub enum Function {
     Linear = 12,
 }
 
+/// What operands of products of f32 are rounded to on a GPU.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Not at all.
+    Exact = 0,
+    /// To tf32, for the tensor cores.
+    Tf32 = 1,
+    /// Mixed precision in bf16.
+    Bf16 = 2,
+    /// Mixed precision in f16.
+    F16 = 3,
+}
+
 /// From a number to the choice that it stands for. Fields and parameters of the interface are `uint32_t`, so that a number which an option
 /// has not is an error.
 macro_rules! numbered {
@@ -191,6 +205,7 @@ macro_rules! numbered {
 }
 
 numbered! {
+    Rounding "compute": Exact = 0, Tf32 = 1, Bf16 = 2, F16 = 3;
     Cell "cell": Rnn = 0, Lstm = 1, Gru = 2, Slstm = 3, Mgu = 4;
     Dtype "dtype": F32 = 0, F64 = 1, F16 = 2, Bf16 = 3;
     Mode "mode": Inference = 0, Training = 1;

@@ -7,7 +7,7 @@ use fused_rnn::backend::{ForwardMode, WeightGrad};
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, TensorShapes, WeightLayout};
 
 use crate::cpu::CpuEngine;
-use crate::descriptor::Dtype;
+use crate::descriptor::{Dtype, Rounding};
 use crate::memory::{In, Out};
 use crate::reserve::{Reserve, Stage, State};
 use crate::status::{Failure, Result, Status};
@@ -150,9 +150,9 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// [`Status::Unsupported`] where there is none, or this build has no CUDA; [`Status::InvalidOption`] for a number that no GPU has, or
-    /// a name of `compute` that is none; [`Status::Driver`] where the driver refuses.
-    pub fn cuda(ordinal: usize, compute: Option<&str>) -> Result<Self> {
+    /// [`Status::Unsupported`] where there is none, or this build has no CUDA; [`Status::InvalidOption`] for a number that no GPU has;
+    /// [`Status::Driver`] where the driver refuses.
+    pub fn cuda(ordinal: usize, compute: Rounding) -> Result<Self> {
         #[cfg(feature = "cuda")]
         {
             let place = Place::Cuda(crate::cuda::open(ordinal, compute)?);

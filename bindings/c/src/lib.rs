@@ -25,7 +25,7 @@ pub mod reserve;
 pub mod status;
 pub mod weights;
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CString, c_char};
 
 use fused_rnn::backend::{ForwardMode, WeightGrad};
 use fused_rnn::rnn::{RnnShape, WeightLayout};
@@ -37,7 +37,7 @@ pub use reserve::{Reserve, Stage};
 pub use status::{Failure, Result, Status};
 pub use weights::{Gradients, Weights};
 
-use descriptor::Mode;
+use descriptor::{Mode, Rounding};
 use status::{guarded, last_error};
 
 /// Sizes of a plan's tensors, in elements, and their shapes. Tensors that the cell has not have 0 elements.
@@ -316,23 +316,17 @@ pub unsafe extern "C" fn frnn_backend_cpu(threads: usize, backend: *mut *mut Bac
     guarded(|| unsafe { give_handle("backend", backend, || Ok(Box::new(Backend::cpu(threads)?))) })
 }
 
-/// GPU number `ordinal`, in builds with CUDA. `compute` is null for `f32`, or what operands of f32 products are rounded to: `tf32`, `bf16`
-/// or another that the crate's `Compute` has.
+/// GPU number `ordinal`, in builds with CUDA. `compute` is one of `frnn_rounding`.
 ///
 /// # Safety
 ///
-/// `backend` must be null or show to memory for a pointer, `compute` null or to a text that ends with a zero.
+/// `backend` must be null or show to memory for a pointer.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn frnn_backend_cuda(
-    ordinal: usize,
-    compute: *const c_char,
-    backend: *mut *mut Backend,
-) -> Status {
+pub unsafe extern "C" fn frnn_backend_cuda(ordinal: usize, compute: u32, backend: *mut *mut Backend) -> Status {
     guarded(|| {
+        let compute = Rounding::of(compute)?;
         // SAFETY: the caller's promise.
-        let text = (!compute.is_null()).then(|| unsafe { CStr::from_ptr(compute) }.to_string_lossy());
-        // SAFETY: the caller's promise.
-        unsafe { give_handle("backend", backend, || Ok(Box::new(Backend::cuda(ordinal, text.as_deref())?))) }
+        unsafe { give_handle("backend", backend, || Ok(Box::new(Backend::cuda(ordinal, compute)?))) }
     })
 }
 
@@ -681,5 +675,4 @@ const _: () = {
     shared::<Backend>();
     shared::<PlanHandle>();
     shared::<Reserve>();
-    let _ = size_of::<*const c_void>();
 };

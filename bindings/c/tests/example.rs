@@ -1,4 +1,5 @@
-//! `examples/lstm.c`, compiled with warnings as errors, linked in both ways, gives what stands in `examples/lstm.txt`.
+//! `examples/lstm.c`, compiled with warnings as errors, linked in both ways, gives what stands in `examples/lstm.txt`; the program of `docs/c.md`
+//! runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,14 +20,20 @@ fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-fn gives_what_it_should(standard: &str, name: &str, link: &[String]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// Compiles a program, runs it, and gives what it prints.
+fn compiled(source: &Path, standard: &str, name: &str, link: &[String]) -> String {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut compile = Command::new("cc");
-    compile.args([standard, "-Wall", "-Wextra", "-Werror", "-I"]).arg(root.join("include"));
-    compile.arg(root.join("examples/lstm.c")).args(link).args(["-lm", "-o"]).arg(&program);
+    compile.args([standard, "-Wall", "-Wextra", "-Werror", "-I"]);
+    compile.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"));
+    compile.arg(source).args(link).args(["-lm", "-o"]).arg(&program);
     run(&mut compile);
-    let printed = run(&mut Command::new(&program));
+    run(&mut Command::new(&program))
+}
+
+fn gives_what_it_should(standard: &str, name: &str, link: &[String]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let printed = compiled(&root.join("examples/lstm.c"), standard, name, link);
     let path = root.join("examples/lstm.txt");
     if std::env::var_os("FUSED_RNN_WRITE_EXAMPLE").is_some() {
         std::fs::write(&path, &printed).expect("the output is written");
@@ -42,4 +49,16 @@ fn the_example_gives_what_it_should() {
     gives_what_it_should("-std=c99", "lstm-shared", &shared);
     let archive = [format!("{folder}/libfused_rnn_c.a"), "-lpthread".to_owned(), "-ldl".to_owned()];
     gives_what_it_should("-std=c11", "lstm-static", &archive);
+}
+
+#[test]
+fn the_program_of_the_documentation_runs() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/c.md");
+    let text = std::fs::read_to_string(&page).expect("docs/c.md");
+    let code = text.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a program");
+    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smallest.c");
+    std::fs::write(&source, code).expect("the program is written");
+    let folder = libraries().display().to_string();
+    let archive = [format!("{folder}/libfused_rnn_c.a"), "-lpthread".to_owned(), "-ldl".to_owned()];
+    assert_eq!(compiled(&source, "-std=c99", "smallest", &archive), "computed: 40 elements of y\n");
 }

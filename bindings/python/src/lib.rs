@@ -34,12 +34,7 @@ struct Operator {
 impl Operator {
     #[new]
     #[pyo3(signature = (cell, input_size, hidden_size, **options))]
-    fn new(
-        cell: &str,
-        input_size: usize,
-        hidden_size: usize,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Self> {
+    fn new(cell: &str, input_size: usize, hidden_size: usize, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let descriptor = options::descriptor(cell, input_size, hidden_size, options)?;
         let layout = WeightLayout::new(&descriptor).map_err(|error| raised(error.into()))?;
         Ok(Operator { descriptor, layout })
@@ -84,7 +79,7 @@ impl Backend {
     /// A GPU.
     #[staticmethod]
     fn cuda(ordinal: usize) -> PyResult<Self> {
-        fused_rnn_c::Backend::cuda(ordinal, None).map(Backend).map_err(raised)
+        fused_rnn_c::Backend::cuda(ordinal, fused_rnn_c::descriptor::Rounding::Exact).map(Backend).map_err(raised)
     }
 }
 

@@ -46,7 +46,8 @@ pub(crate) fn descriptor(
     hidden_size: usize,
     options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<RnnDescriptor> {
-    let kind = CellKind::from_str(if cell == "ind_rnn" { "rnn" } else { cell }).map_err(|error| raised(error.into()))?;
+    let kind =
+        CellKind::from_str(if cell == "ind_rnn" { "rnn" } else { cell }).map_err(|error| raised(error.into()))?;
     let mut d = RnnDescriptor::new(kind, input_size, hidden_size);
     if cell == "ind_rnn" {
         d.heads = hidden_size;
@@ -71,12 +72,15 @@ pub(crate) fn descriptor(
                 d.direction = choice(&name, value, &all)?;
             }
             "bias" => {
-                d.bias = choice(&name, value, &[("double", Bias::Double), ("single", Bias::Single), ("none", Bias::None)])?
+                d.bias =
+                    choice(&name, value, &[("double", Bias::Double), ("single", Bias::Single), ("none", Bias::None)])?
             }
             "batch_first" => {
                 d.layout = if value.extract()? { Layout::BatchMajor } else { Layout::SequenceMajor };
             }
-            "input" => d.input = choice(&name, value, &[("features", InputKind::Features), ("gates", InputKind::Gates)])?,
+            "input" => {
+                d.input = choice(&name, value, &[("features", InputKind::Features), ("gates", InputKind::Gates)])?
+            }
             "gate_activation" => d.activations.gate = activation(value)?,
             "activation" => d.activations.state = activation(value)?,
             "output_activation" => d.activations.output = activation(value)?,
