@@ -1,12 +1,11 @@
 """The drop-ins beside torch.nn's layers and beside the crate's call alone, in one run, in turns: `python bindings/python/bench.py`.
 
-A time is the median over all rounds; "over" is what the binding adds to the crate's call: for forward + backward one forward call and one backward
+A time is the least over all rounds, since whatever else runs on a machine only adds; "over" is what the binding adds to the crate's call: for forward + backward one forward call and one backward
 call, with torch's own work for a backward of any layer in it. The row "empty" is a torch.autograd.Function of as many tensors that computes
 nothing, forward and backward: the part of "over" that is torch's.
 """
 
 import argparse
-import statistics
 import time
 
 import torch
@@ -62,7 +61,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0, help="of each row")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"torch {torch.__version__}, {arguments.threads} threads, microseconds, median")
+    print(f"torch {torch.__version__}, {arguments.threads} threads, microseconds, the least of all rounds")
     print(f"{'layer':5} {'T x B':8} {'I -> H':10} {'pass':18} {'torch':>9} {'fused_rnn':>9} {'crate':>9} {'over':>7} {'ratio':>6}")
     for seq_len, batch, inputs, hidden in ((128, 32, 64, 128), (10, 1, 1, 50)):
         for name in ("LSTM", "GRU"):
@@ -99,7 +98,7 @@ def main():
                 while time.perf_counter() < end or len(times[0]) < 5:
                     for one, into in zip(runs, times):
                         into.append(one())
-                torch_, ours_, crate_, *rest = (statistics.median(of) for of in times)
+                torch_, ours_, crate_, *rest = (min(of) for of in times)
                 row = f"{name:5} {f'{seq_len} x {batch}':8} {f'{inputs} -> {hidden}':10} {what:18}"
                 row += f" {torch_:9.1f} {ours_:9.1f} {crate_:9.1f} {ours_ - crate_:7.1f} {torch_ / ours_:6.2f}"
                 print(row + (f"   empty {rest[0]:.1f}" if rest else ""), flush=True)

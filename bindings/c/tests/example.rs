@@ -62,3 +62,14 @@ fn the_program_of_the_documentation_runs() {
     let archive = [format!("{folder}/libfused_rnn_c.a"), "-lpthread".to_owned(), "-ldl".to_owned()];
     assert_eq!(compiled(&source, "-std=c99", "smallest", &archive), "computed: 40 elements of y\n");
 }
+
+#[test]
+fn the_header_is_cpp_too() {
+    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("header.cpp");
+    std::fs::write(&source, "#include <fused_rnn.h>\nint main() { return frnn_version() == nullptr; }\n")
+        .expect("a program");
+    let mut compile = Command::new("c++");
+    compile.args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"]);
+    compile.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include")).arg(&source);
+    run(&mut compile);
+}
