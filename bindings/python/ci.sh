@@ -33,7 +33,7 @@ set_up > "$target.setup.log" 2>&1 &
 setting_up=$!
 
 step "format and lints"
-cargo fmt --check --manifest-path bindings/Cargo.toml
+cargo fmt --check --manifest-path bindings/Cargo.toml -p fused-rnn-c -p fused-rnn-python
 cargo clippy --locked --release --quiet --manifest-path bindings/Cargo.toml --all-targets -- -D warnings
 
 step "the C interface: calls, header, example"

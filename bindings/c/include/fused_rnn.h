@@ -328,6 +328,29 @@ typedef uint32_t frnn_function;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What operands of products of f32 are rounded to on a GPU.
+enum frnn_rounding
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  // Not at all.
+  FRNN_ROUNDING_EXACT = 0,
+  // To tf32, for the tensor cores.
+  FRNN_ROUNDING_TF32 = 1,
+  // Mixed precision in bf16.
+  FRNN_ROUNDING_BF16 = 2,
+  // Mixed precision in f16.
+  FRNN_ROUNDING_F16 = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum frnn_rounding frnn_rounding;
+#else
+typedef uint32_t frnn_rounding;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Where plans run.
 typedef struct frnn_backend frnn_backend;
 
@@ -600,13 +623,12 @@ frnn_status frnn_descriptor_weights(const struct frnn_descriptor *descriptor, si
 // `backend` must be null or show to memory for a pointer.
 frnn_status frnn_backend_cpu(size_t threads, struct frnn_backend **backend);
 
-// GPU number `ordinal`, in builds with CUDA. `compute` is null for `f32`, or what operands of f32 products are rounded to: `tf32`, `bf16`
-// or another that the crate's `Compute` has.
+// GPU number `ordinal`, in builds with CUDA. `compute` is one of `frnn_rounding`.
 //
 // # Safety
 //
-// `backend` must be null or show to memory for a pointer, `compute` null or to a text that ends with a zero.
-frnn_status frnn_backend_cuda(size_t ordinal, const char *compute, struct frnn_backend **backend);
+// `backend` must be null or show to memory for a pointer.
+frnn_status frnn_backend_cuda(size_t ordinal, uint32_t compute, struct frnn_backend **backend);
 
 // Frees a backend; plans made with it remain usable. Null is ignored.
 //
