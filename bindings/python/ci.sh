@@ -33,11 +33,14 @@ set_up > "$target.setup.log" 2>&1 &
 setting_up=$!
 
 step "format and lints"
-cargo fmt --check --manifest-path bindings/Cargo.toml -p fused-rnn-c -p fused-rnn-python
-cargo clippy --locked --release --quiet --manifest-path bindings/Cargo.toml --all-targets -- -D warnings
+cargo fmt --check --manifest-path bindings/Cargo.toml -p fused-rnn-c -p fused-rnn-header -p fused-rnn-python
+cargo clippy --locked --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-c -p fused-rnn-python --all-targets -- -D warnings
 
-step "the C interface: calls, header, example"
-cargo test --locked --release --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-c
+step "the C interface: header"
+cargo test --locked --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-header
+
+step "the C interface: calls, example"
+cargo test --locked --release --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-c --tests
 
 step "the rest of the packages' set-up"
 wait "$setting_up" || { cat "$target.setup.log" >&2; exit 1; }

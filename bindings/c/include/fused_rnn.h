@@ -1,6 +1,6 @@
 // The C interface of fused-rnn: recurrent operators with their backward passes. docs/c.md shows its use.
 //
-// Made by cbindgen from bindings/c/src: `cargo test --manifest-path bindings/Cargo.toml -p fused-rnn-c --test header` compares it, and with
+// Made by cbindgen from bindings/c/src: `cargo test --manifest-path bindings/Cargo.toml -p fused-rnn-header` compares it, and with
 // FUSED_RNN_WRITE_HEADER=1 writes it.
 
 #ifndef FUSED_RNN_H
