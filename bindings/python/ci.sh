@@ -40,7 +40,8 @@ step "the C interface: header"
 cargo test --locked --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-header
 
 step "the C interface: calls, example"
-cargo test --locked --release --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-c --tests
+# Together with the Python package, so that the operator is compiled once: with the features that both ask of its dependencies.
+cargo test --locked --release --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-c -p fused-rnn-python --tests
 
 step "the rest of the packages' set-up"
 wait "$setting_up" || { cat "$target.setup.log" >&2; exit 1; }
