@@ -32,7 +32,7 @@ class Shape:
 
 
 class Plans(dict):
-    """The plans of one operator, by sizes. Few: sequences of ever other lengths do not pile them up."""
+    """The plans of one operator, by sizes. Few: sequences of ever new lengths do not pile them up."""
 
     MOST = 64
 
