@@ -145,19 +145,19 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
         spans.check()?;
         // SAFETY: null pointers, alignment and overlaps have been checked; the rest is the caller's promise.
         let done = unsafe {
-            let args = ForwardArgs::<CpuBackend<E>> {
-                weights: weights_of(weights),
-                x: needed("x", call.x)?,
-                h0: slice(call.h0),
-                c0: slice(call.c0),
-                lengths: slice(call.lengths),
-                resets: slice(call.resets),
-                y: needed_mut("y", call.y)?,
-                hn: slice_mut(call.hn),
-                cn: slice_mut(call.cn),
-                workspace: slice_mut(call.workspace).unwrap_or_default(),
-                dropout_seed: call.dropout_seed,
-            };
+            let args = ForwardArgs::<CpuBackend<E>>::new(
+                weights_of(weights),
+                needed("x", call.x)?,
+                needed_mut("y", call.y)?,
+                slice_mut(call.workspace).unwrap_or_default(),
+            )
+            .h0(slice(call.h0))
+            .c0(slice(call.c0))
+            .lengths(slice(call.lengths))
+            .resets(slice(call.resets))
+            .hn(slice_mut(call.hn))
+            .cn(slice_mut(call.cn))
+            .dropout_seed(call.dropout_seed);
             match reserve {
                 None => self.backend.forward(&self.plan, args),
                 Some(reserve) => {
@@ -184,22 +184,22 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
         spans.check()?;
         // SAFETY: null pointers, alignment and overlaps have been checked; the rest is the caller's promise.
         let done = unsafe {
-            let args = BackwardDataArgs::<CpuBackend<E>> {
-                weights: weights_of(weights),
-                x: needed("x", call.x)?,
-                y: needed("y", call.y)?,
-                h0: slice(call.h0),
-                c0: slice(call.c0),
-                lengths: slice(call.lengths),
-                resets: slice(call.resets),
-                dy: slice(call.dy),
-                dhn: slice(call.dhn),
-                dcn: slice(call.dcn),
-                dx: slice_mut(call.dx),
-                dh0: slice_mut(call.dh0),
-                dc0: slice_mut(call.dc0),
-                workspace: slice_mut(call.workspace).unwrap_or_default(),
-            };
+            let args = BackwardDataArgs::<CpuBackend<E>>::new(
+                weights_of(weights),
+                needed("x", call.x)?,
+                needed("y", call.y)?,
+                slice_mut(call.workspace).unwrap_or_default(),
+            )
+            .h0(slice(call.h0))
+            .c0(slice(call.c0))
+            .lengths(slice(call.lengths))
+            .resets(slice(call.resets))
+            .dy(slice(call.dy))
+            .dhn(slice(call.dhn))
+            .dcn(slice(call.dcn))
+            .dx(slice_mut(call.dx))
+            .dh0(slice_mut(call.dh0))
+            .dc0(slice_mut(call.dc0));
             let reserve = Reserve::new(slice_mut::<E>(state.storage).unwrap_or_default());
             let reserve = reserve.filled(self.plan.fingerprint(), state.seed);
             self.backend.backward_data(&self.plan, args, reserve).map(drop)
@@ -239,16 +239,16 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
         spans.check()?;
         // SAFETY: null pointers, alignment and overlaps have been checked; the rest is the caller's promise.
         let done = unsafe {
-            let args = BackwardWeightsArgs::<CpuBackend<E>> {
-                x: needed("x", call.x)?,
-                y: needed("y", call.y)?,
-                h0: slice(call.h0),
-                c0: slice(call.c0),
-                lengths: slice(call.lengths),
-                resets: slice(call.resets),
-                dweights: needed_mut("dweights", target)?,
-                workspace: slice_mut(call.workspace).unwrap_or_default(),
-            };
+            let args = BackwardWeightsArgs::<CpuBackend<E>>::new(
+                needed("x", call.x)?,
+                needed("y", call.y)?,
+                needed_mut("dweights", target)?,
+                slice_mut(call.workspace).unwrap_or_default(),
+            )
+            .h0(slice(call.h0))
+            .c0(slice(call.c0))
+            .lengths(slice(call.lengths))
+            .resets(slice(call.resets));
             let reserve = Reserve::new(slice_mut::<E>(state.storage).unwrap_or_default());
             let mut reserve = reserve.filled(self.plan.fingerprint(), state.seed).differentiated();
             self.backend.backward_weights(&self.plan, args, &mut reserve, grad_of_call)

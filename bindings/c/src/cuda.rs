@@ -166,19 +166,14 @@ impl<E: Element, D: Device> Engine for CudaEngine<E, D> {
         // SAFETY: the caller's promise.
         let weights = unsafe { self.weights(layout, call.weights, &mut spans) }?;
         spans.check()?;
-        let args = ForwardArgs::<Raw> {
-            weights,
-            x: needed("x", call.x)?,
-            h0: optional(call.h0),
-            c0: optional(call.c0),
-            lengths: optional(call.lengths),
-            resets: optional(call.resets),
-            y: raw_out(call.y),
-            hn: optional_out(call.hn),
-            cn: optional_out(call.cn),
-            workspace: raw_out(workspace),
-            dropout_seed: call.dropout_seed,
-        };
+        let args = ForwardArgs::<Raw>::new(weights, needed("x", call.x)?, raw_out(call.y), raw_out(workspace))
+            .h0(optional(call.h0))
+            .c0(optional(call.c0))
+            .lengths(optional(call.lengths))
+            .resets(optional(call.resets))
+            .hn(optional_out(call.hn))
+            .cn(optional_out(call.cn))
+            .dropout_seed(call.dropout_seed);
         // SAFETY: the caller's promise; overlaps and alignment have been checked.
         Ok(unsafe { self.on(call.stream).forward_raw(&self.plan, args, reserve.map(raw_out)) }?)
     }
@@ -198,22 +193,18 @@ impl<E: Element, D: Device> Engine for CudaEngine<E, D> {
         // SAFETY: the caller's promise.
         let weights = unsafe { self.weights(layout, call.weights, &mut spans) }?;
         spans.check()?;
-        let args = BackwardDataArgs::<Raw> {
-            weights,
-            x: needed("x", call.x)?,
-            y: needed("y", call.y)?,
-            h0: optional(call.h0),
-            c0: optional(call.c0),
-            lengths: optional(call.lengths),
-            resets: optional(call.resets),
-            dy: optional(call.dy),
-            dhn: optional(call.dhn),
-            dcn: optional(call.dcn),
-            dx: optional_out(call.dx),
-            dh0: optional_out(call.dh0),
-            dc0: optional_out(call.dc0),
-            workspace: raw_out(call.workspace),
-        };
+        let args =
+            BackwardDataArgs::<Raw>::new(weights, needed("x", call.x)?, needed("y", call.y)?, raw_out(call.workspace))
+                .h0(optional(call.h0))
+                .c0(optional(call.c0))
+                .lengths(optional(call.lengths))
+                .resets(optional(call.resets))
+                .dy(optional(call.dy))
+                .dhn(optional(call.dhn))
+                .dcn(optional(call.dcn))
+                .dx(optional_out(call.dx))
+                .dh0(optional_out(call.dh0))
+                .dc0(optional_out(call.dc0));
         let backend = self.on(call.stream);
         // SAFETY: the caller's promise, and the reserve's stage; overlaps and alignment have been checked.
         Ok(unsafe { backend.backward_data_raw(&self.plan, args, raw_out(state.storage), state.seed) }?)
@@ -243,16 +234,16 @@ impl<E: Element, D: Device> Engine for CudaEngine<E, D> {
             return Err(Failure::null("dweights"));
         }
         spans.check()?;
-        let args = BackwardWeightsArgs::<Raw> {
-            x: needed("x", call.x)?,
-            y: needed("y", call.y)?,
-            h0: optional(call.h0),
-            c0: optional(call.c0),
-            lengths: optional(call.lengths),
-            resets: optional(call.resets),
-            dweights: raw_out(whole),
-            workspace: raw_out(call.workspace),
-        };
+        let args = BackwardWeightsArgs::<Raw>::new(
+            needed("x", call.x)?,
+            needed("y", call.y)?,
+            raw_out(whole),
+            raw_out(call.workspace),
+        )
+        .h0(optional(call.h0))
+        .c0(optional(call.c0))
+        .lengths(optional(call.lengths))
+        .resets(optional(call.resets));
         let backend = self.on(call.stream);
         // SAFETY: the caller's promise, and the reserve's stage; overlaps and alignment have been checked.
         Ok(unsafe { backend.backward_weights_raw(&self.plan, args, raw_out(state.storage), state.seed, grad) }?)
