@@ -108,9 +108,11 @@ pub use dtype::{DType, Element, Scalar, Stored};
 pub use error::{Error, Result};
 
 /// The code of the pages for readers, so that tests compile and run it.
-#[cfg(all(doctest, feature = "model"))]
+#[cfg(all(doctest, feature = "exchange"))]
 mod pages {
     #![doc = include_str!("../README.md")]
     #![doc = include_str!("../docs/models.md")]
     #![doc = include_str!("../docs/operator.md")]
+    #![doc = include_str!("../docs/keras_pytorch.md")]
+    #![doc = include_str!("../docs/onnx.md")]
 }
