@@ -11,17 +11,22 @@
 //! | `constant`, `fold` | values that are known before the model runs |
 //! | `tensor` | values that the model computes, with the samples in any axis |
 //! | `import` | the graph, its values, weights and names |
-//! | `evaluate`, `layers`, `recurrent` | the operators |
+//! | `evaluate` | which function has an operator; constants and casts |
+//! | `shapes`, `parts`, `elements` | operators that move elements, take parts, compute with elements |
+//! | `layers`, `recurrent` | products, windows and normalisations; recurrences |
 //! | `export`, `write_layers` | the way back: [`write`] |
 
 mod constant;
+mod elements;
 mod evaluate;
 mod export;
 mod fold;
 mod import;
 mod layers;
+mod parts;
 mod proto;
 mod recurrent;
+mod shapes;
 mod tensor;
 mod write_layers;
 

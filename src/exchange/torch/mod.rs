@@ -154,7 +154,7 @@ fn fold(
     values: &mut HashMap<&str, Vec<f64>>,
 ) -> Result<()> {
     let read = |name: &str, default: f64, len: usize| match module.has(name) {
-        true => Ok(floats(file, path, &module.full(name))?.1),
+        true => Ok::<_, Error>(floats(file, path, &module.full(name))?.1),
         false => Ok(vec![default; len]),
     };
     let mean = read("running_mean", 0.0, 0)?;
