@@ -26,6 +26,8 @@ mod library;
 mod module;
 #[cfg(feature = "nccl")]
 pub(crate) mod nccl;
+#[cfg(any(feature = "cublaslt", feature = "nccl"))]
+mod optional;
 mod properties;
 mod stream;
 

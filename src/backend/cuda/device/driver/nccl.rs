@@ -8,7 +8,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use cudarc::nccl::sys;
@@ -16,6 +16,7 @@ use libloading::Library;
 
 use super::context::{Context, Handle};
 use super::gpu::Driver;
+use super::optional;
 use super::stream::DriverStream;
 use crate::backend::tensor::{DeviceId, TensorMut, TensorRef};
 use crate::error::{Error, Result};
@@ -45,37 +46,17 @@ struct Functions {
 fn functions() -> Result<&'static Functions> {
     static FOUND: OnceLock<std::result::Result<Functions, String>> = OnceLock::new();
     FOUND
-        .get_or_init(|| {
-            let given = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-            find(given.as_deref())
-        })
+        .get_or_init(|| find(optional::named_by(VARIABLE).as_deref()))
         .as_ref()
         .map_err(|why| Error::unsupported("an exchange between GPUs by NCCL", format!("{why}; {HELP}")))
 }
 
-/// The first library that is there, in a folder or at a path where one is given. Else what was tried, and why it did not work.
+/// The library at a place that is given, or where the system has it.
 fn find(given: Option<&Path>) -> std::result::Result<Functions, String> {
-    let candidates: Vec<PathBuf> = match given {
-        Some(folder) if folder.is_dir() => NAMES.iter().map(|name| folder.join(name)).collect(),
-        Some(file) => vec![file.to_owned()],
-        None => NAMES.iter().map(PathBuf::from).collect(),
-    };
-    let mut tried = Vec::new();
-    for candidate in candidates {
-        // SAFETY: loading NCCL has no requirements, and it is never unloaded.
-        match unsafe { Library::new(&candidate) } {
-            Ok(library) => return load(library, &candidate),
-            Err(error) => {
-                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                tried.push(format!("{} ({why})", candidate.display()));
-            }
-        }
-    }
-    Err(format!("no libnccl found: tried {}", tried.join(", ")))
+    optional::find("libnccl", NAMES, given, load)
 }
 
-fn load(library: Library, path: &Path) -> std::result::Result<Functions, String> {
-    let library = std::mem::ManuallyDrop::new(library);
+fn load(library: &Library, path: &Path) -> std::result::Result<Functions, String> {
     macro_rules! function {
         ($name:literal) => {
             // SAFETY: the symbol has the type of the field in nccl.h (an enum is an int there), and the library stays loaded.
