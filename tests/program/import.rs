@@ -81,10 +81,57 @@ fn models_come_in_and_go_out() {
             vec!["import", &*file("streaming.onnx"), &*file("translator.onnx"), "--out", &*file("one.safetensors")],
             "option out",
         ),
-        (vec!["export", &*file("streaming.model.safetensors"), &*file("again.txt")], "a name that ends in .onnx"),
+        (
+            vec!["export", &*file("streaming.model.safetensors"), &*file("again.txt")],
+            "a name that ends in .onnx, .keras",
+        ),
     ] {
         let output = run(&args);
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
     }
+}
+
+/// Keras's files and PyTorch's weights come in and go out by the names of the files.
+#[test]
+fn models_of_keras_and_weights_of_torch() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let keras = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exchange/keras_sequential.keras");
+    std::fs::copy(keras, file("model.keras")).unwrap();
+    let done = |args: &[&str]| {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+    };
+    let weights = |name: &str| {
+        let bytes = std::fs::read(file(name)).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let of_model = |name: &&str| !name.starts_with("optimizer.");
+        let mut names: Vec<_> = tensors.names().into_iter().filter(of_model).map(str::to_owned).collect();
+        names.sort();
+        names.into_iter().map(|name| tensors.tensor(&name).unwrap().data().to_vec()).collect::<Vec<_>>()
+    };
+    done(&["import", &file("model.keras"), "--out", &file("first.safetensors")]);
+    done(&["export", &file("first.safetensors"), &file("again.keras")]);
+    done(&["import", &file("again.keras"), "--out", &file("second.safetensors")]);
+    assert_eq!(weights("first.safetensors"), weights("second.safetensors"));
+    done(&["export", &file("first.safetensors"), &file("alone.weights.h5")]);
+    let model = file("model.keras");
+    done(&["import", &file("alone.weights.h5"), "--model", &model, "--out", &file("third.safetensors")]);
+    assert_eq!(weights("first.safetensors"), weights("third.safetensors"));
+    let refused = |args: &[&str], expected: &str| {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    };
+    refused(
+        &["export", &file("first.safetensors"), &file("out.safetensors")],
+        "option --map: expected modules of PyTorch's",
+    );
+    refused(
+        &["export", &file("first.safetensors"), &file("out.onnx"), "--map", "a=b"],
+        "a file that ends in .safetensors",
+    );
+    refused(&["export", &file("first.safetensors"), &file("out.safetensors"), "--map", "lstm"], "pairs such as");
+    refused(&["import", &file("alone.weights.h5")], "model");
 }

@@ -13,7 +13,7 @@ use crate::output::print;
 
 /// Reads models of other programs and saves them as models of this one, or checks them against recorded results.
 ///
-/// Reads ONNX files. Without --check each becomes NAME.model.safetensors beside it, or where --out says. With --check each is run on
+/// Reads ONNX's .onnx, Keras's .keras, and weights alone, .weights.h5 and PyTorch's state_dicts as .safetensors, with --model. Without --check each becomes NAME.model.safetensors beside it, or where --out says. With --check each is run on
 /// the arrays in_* of NAME.npz beside it, and compared with its out_*.
 #[derive(clap::Args)]
 #[command(after_help = "With --check the exit code is 0 if all files passed, 1 if any failed or could not be read.")]
