@@ -208,7 +208,7 @@ fn state_dicts_give_what_they_gave_in_pytorch() {
     load(stacked(false), "torch_stacked", &[]);
     let folded = [("conv", "conv1d"), ("norm", "conv1d"), ("gru", "gru"), ("out", "time_distributed")];
     let apart = [("conv", "conv1d"), ("norm", "batch_normalization"), ("gru", "gru"), ("out", "time_distributed")];
-    load(convolved(false), "torch_convolved", &folded);
+    let without = load(convolved(false), "torch_convolved", &folded);
     load(convolved(false), "torch_convolved", &[]);
     let normalized = load(convolved(true), "torch_convolved", &apart);
     load(convolved(true), "torch_convolved", &[]);
@@ -249,6 +249,24 @@ fn state_dicts_give_what_they_gave_in_pytorch() {
         again.load_torch(&path, map).expect("read again");
         assert_close(case, &outputs(&mut again, case));
     }
+    // A normalization that a convolution has in its weights goes back as one that changes nothing.
+    without.save_torch(&path, &folded).expect("saved");
+    let names = |file: &TensorFile| file.names().filter(|name| !name.ends_with("tracked")).count();
+    assert_eq!(
+        names(&TensorFile::read(&path).expect("ours")),
+        names(&TensorFile::read(&state_dict("torch_convolved")).expect("theirs"))
+    );
+    load_back(convolved(true), &path, &apart);
+    load_back(convolved(false), &path, &folded);
+    let twice = [("conv", "conv1d"), ("gru", "gru"), ("norm", "conv1d"), ("out", "time_distributed")];
+    let text = without.save_torch(&path, &twice).expect_err("refused").to_string();
+    assert!(text.contains("conv1d twice"), "{text}");
+}
+
+/// A model with weights from a file has the outputs recorded for it.
+fn load_back(mut model: Model, path: &Path, map: &[(&str, &str)]) {
+    model.load_torch(path, map).expect("weights");
+    assert_close("torch_convolved", &outputs(&mut model, "torch_convolved"));
 }
 
 /// One call for whatever kind of file it is; weights alone need the model that they are for.

@@ -132,12 +132,7 @@ fn found(slots: &[Slot], modules: &[Module]) -> (Fit, Vec<bool>, Vec<bool>, Vec<
 
 /// Whether a layer can take a normalization behind it into its weights.
 fn foldable(slot: &Slot, module: &Module) -> bool {
-    use crate::nn::LayerConfig;
-    let width = match &slot.config {
-        LayerConfig::Conv1D(l) if l.use_bias => l.filters,
-        LayerConfig::Dense(l) if l.use_bias => l.units,
-        _ => return false,
-    };
+    let Some(width) = super::normalized(slot) else { return false };
     module.tensors.iter().all(|(name, shape)| name == "num_batches_tracked" || shape.as_slice() == [width])
 }
 

@@ -183,7 +183,8 @@ fn fold(
 }
 
 /// Writes the weights of a model as a `state_dict`, by the same pairs as [`load`] takes, atomically. Where the layer has one bias, `bias_ih` is
-/// that and `bias_hh` zero. `torch.load_state_dict` takes it.
+/// that and `bias_hh` zero. A `BatchNorm1d` named with the layer of the module before it changes nothing there, since the layer's weights have it.
+/// `torch.load_state_dict` takes it.
 ///
 /// # Errors
 ///
@@ -201,7 +202,15 @@ pub fn save(model: &Model, path: &Path, map: &[(&str, &str)]) -> Result<()> {
             return Err(Error::option("map of PyTorch's names", expected, layer));
         };
         if named.contains(layer) {
-            return Err(Error::option("map of PyTorch's names", "each layer once", format!("{layer} twice")));
+            // As `load` takes it: the normalization after a layer that has it in its weights.
+            let Some(features) = normalized(slot).filter(|_| named.last() == Some(layer)) else {
+                return Err(Error::option("map of PyTorch's names", "each layer once", format!("{layer} twice")));
+            };
+            for (name, value) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0 - EPSILON)]
+            {
+                tensors.insert(join(prefix, name), (vec![features], vec![value as f32; features]));
+            }
+            continue;
         }
         named.push(*layer);
         let level = levels.entry(prefix).or_insert(0);
@@ -224,6 +233,15 @@ pub fn save(model: &Model, path: &Path, map: &[(&str, &str)]) -> Result<()> {
     let tensors: Vec<_> =
         tensors.iter().map(|(name, (shape, values))| (name.as_str(), shape.clone(), TensorRef::of(values))).collect();
     safetensors::write(path, "format", "pt", &tensors)
+}
+
+/// Features of a `BatchNorm1d` that a layer can have in its weights.
+fn normalized(slot: &Slot) -> Option<usize> {
+    match &slot.config {
+        LayerConfig::Conv1D(layer) if layer.use_bias => Some(layer.filters),
+        LayerConfig::Dense(layer) if layer.use_bias => Some(layer.units),
+        _ => None,
+    }
 }
 
 /// Refuses functions that PyTorch's recurrent modules have not.
