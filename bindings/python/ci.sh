@@ -29,7 +29,8 @@ set_up() {
     [ -x "$venv/bin/uv" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.9; }
     "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" "${packages[@]}"
 }
-set_up > "$target.setup.log" 2>&1 &
+mkdir -p "$target"
+set_up > "$target/setup.log" 2>&1 &
 setting_up=$!
 
 step "format and lints"
@@ -44,7 +45,7 @@ step "the C interface: calls, example"
 cargo test --locked --release --quiet --manifest-path bindings/Cargo.toml -p fused-rnn-c -p fused-rnn-python --tests
 
 step "the rest of the packages' set-up"
-wait "$setting_up" || { cat "$target.setup.log" >&2; exit 1; }
+wait "$setting_up" || { cat "$target/setup.log" >&2; exit 1; }
 
 step "pip install ."
 PATH="$venv/bin:$PATH" "$venv/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall .

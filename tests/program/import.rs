@@ -116,7 +116,8 @@ fn models_of_keras_and_weights_of_torch() {
     done(&["import", &file("again.keras"), "--out", &file("second.safetensors")]);
     assert_eq!(weights("first.safetensors"), weights("second.safetensors"));
     done(&["export", &file("first.safetensors"), &file("alone.weights.h5")]);
-    let model = file("model.keras");
+    // The layers written: cells in an RNN have become layers of their own.
+    let model = file("again.keras");
     done(&["import", &file("alone.weights.h5"), "--model", &model, "--out", &file("third.safetensors")]);
     assert_eq!(weights("first.safetensors"), weights("third.safetensors"));
     let refused = |args: &[&str], expected: &str| {
