@@ -7,7 +7,7 @@ use fused_rnn::exchange::{keras, onnx, torch};
 use fused_rnn::model::Model;
 use fused_rnn::{Device, Error, Result};
 
-use crate::output::print;
+use crate::output::{one_line, print};
 
 /// Writes a model as a file of another program, which the file's name says: .onnx for ONNX Runtime, .keras or .weights.h5 for Keras,
 /// .safetensors for PyTorch's load_state_dict.
@@ -65,6 +65,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         () if name.ends_with(".weights.h5") => keras::write_weights(&model, &args.out)?,
         () => onnx::write(&model, &args.out)?,
     }
-    print(&format!("{} -> {}\n", args.model.display(), args.out.display()))?;
+    print(&format!("{}\n", one_line(&format!("{} -> {}", args.model.display(), args.out.display()))))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use fused_rnn::exchange::{self, Imported, arrays};
 use fused_rnn::{Device, Error, Result};
 use ndarray::ArrayD;
 
-use crate::output::print;
+use crate::output::{one_line, print};
 
 /// Reads models of other programs and saves them as models of this one, or checks them against recorded results.
 ///
@@ -69,7 +69,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         };
         imported.save(&target)?;
         let weights = imported.model.count_params();
-        print(&format!("{} -> {}: {weights} weights{}\n", file.display(), target.display(), left_out(&imported)))?;
+        let line = format!("{} -> {}: {weights} weights{}", file.display(), target.display(), left_out(&imported));
+        print(&format!("{}\n", one_line(&line)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -171,11 +172,6 @@ fn check(args: &Args, options: &ImportOptions) -> Result<ExitCode> {
     }
     print(&format!("{} passed, {failed} failed\n", args.files.len() - failed))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Names come from outside: control characters must neither break the line nor reach the terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn check_file(file: &Path, model: Option<&Path>, options: &ImportOptions) -> Result<Worst> {

@@ -33,6 +33,11 @@ pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// A line with names that come from outside: control characters neither break it nor reach the terminal.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// Most characters of a name in a table or a sentence.
 const LONGEST: usize = 40;
 
