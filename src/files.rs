@@ -17,12 +17,27 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Reads a whole file.
+/// Reads a whole file. Not a pipe or a device, which may never end; one that stands for a program's output (`/dev/stdin`, `<(…)`) is read by
+/// [`read_any`].
 ///
 /// # Errors
 ///
 /// [`Error::Io`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let found = std::fs::metadata(path).map_err(io("read", path))?;
+    if !found.is_file() && !found.is_dir() {
+        let why = "it is a pipe or a device; copy what it gives to a file, and name that";
+        return Err(io("read", path)(std::io::Error::other(why)));
+    }
+    read_any(path)
+}
+
+/// Reads a whole file, or what a pipe gives until it ends.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn read_any(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(io("read", path))
 }
 

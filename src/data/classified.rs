@@ -53,7 +53,7 @@ impl ClassifiedRows {
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
     pub fn read(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
-        Self::parse(&files::read(path)?, &path.display().to_string(), columns, target, gaps)
+        Self::parse(&files::read_any(path)?, &path.display().to_string(), columns, target, gaps)
     }
 
     /// Reads a file's numbers alone, as new data come: it needs no column of classes, and one that there is may have gaps.
@@ -62,7 +62,7 @@ impl ClassifiedRows {
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse), but for what is said there of classes.
     pub fn read_without_classes(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
-        let bytes = files::read(path)?;
+        let bytes = files::read_any(path)?;
         let source_name = path.display().to_string();
         let table = Table::parse(&bytes, &source_name)?;
         let at = table.find(&ColumnChoice::Named(target.to_owned())).ok();

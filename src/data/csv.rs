@@ -55,7 +55,7 @@ pub(super) fn cell(text: &str) -> Cell {
 /// [`Error::Io`], or [`Error::Data`] naming the line: a file without rows or not in UTF-8, a row with more or fewer cells than
 /// the first, no such column (with the columns there are), a cell of the column that is neither a number nor a gap, or infinite.
 pub fn read_series(path: &Path, choice: &ColumnChoice) -> Result<Series> {
-    parse_series(&files::read(path)?, &path.display().to_string(), choice)
+    parse_series(&files::read_any(path)?, &path.display().to_string(), choice)
 }
 
 /// Reads a column of a file's bytes; `source_name` is for messages.
@@ -86,7 +86,7 @@ pub enum ColumnsChoice {
 ///
 /// [`Error::Io`], or [`Error::Data`] as [`read_series`], and for a column chosen twice or none chosen.
 pub fn read_columns(path: &Path, choice: &ColumnsChoice) -> Result<Vec<Series>> {
-    parse_columns(&files::read(path)?, &path.display().to_string(), choice)
+    parse_columns(&files::read_any(path)?, &path.display().to_string(), choice)
 }
 
 /// Reads several columns of a file's bytes; `source_name` is for messages.
@@ -119,7 +119,7 @@ pub fn parse_columns(bytes: &[u8], source_name: &str, choice: &ColumnsChoice) ->
 ///
 /// [`Error::Io`], or [`Error::Data`] for a file without rows, not in UTF-8, or with rows of different lengths.
 pub fn column_names(path: &Path) -> Result<Vec<String>> {
-    Ok(Table::parse(&files::read(path)?, &path.display().to_string())?.names)
+    Ok(Table::parse(&files::read_any(path)?, &path.display().to_string())?.names)
 }
 
 /// A file's cells.

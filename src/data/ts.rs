@@ -68,7 +68,7 @@ impl TimeSeriesSet {
 ///
 /// [`Error::Io`]; [`Error::Data`] as [`parse_ts`]; [`Error::Unsupported`] for a file with time stamps.
 pub fn read_ts(path: &Path, missing: MissingValues) -> Result<TimeSeriesSet> {
-    parse_ts(&files::read(path)?, &path.display().to_string(), missing)
+    parse_ts(&files::read_any(path)?, &path.display().to_string(), missing)
 }
 
 /// Reads a file's bytes; `source_name` is for messages.

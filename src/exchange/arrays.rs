@@ -10,8 +10,9 @@ use ndarray::{ArrayD, IxDyn};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// What a byte of a stored file may become: a bound of what a damaged one may make of memory.
-const MOST_DEFLATED: u64 = 1100;
+/// What arrays may become as often as large as the file, and beside that: a bound of what a hostile one may make of memory.
+const MOST_DEFLATED: u64 = 32;
+const MOST_BESIDE: u64 = 64 << 20;
 
 fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "npz", problem: problem.into() }
@@ -34,13 +35,17 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>> {
 pub fn parse(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format_error(path, e.to_string()))?;
     let mut arrays = BTreeMap::new();
+    let mut left = (bytes.len() as u64).saturating_mul(MOST_DEFLATED).saturating_add(MOST_BESIDE);
     for index in 0..archive.len() {
         let file = archive.by_index(index).map_err(|e| format_error(path, e.to_string()))?;
         let name = file.name().map_err(|e| format_error(path, e.to_string()))?.into_owned();
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
-        let most = (bytes.len() as u64).saturating_mul(MOST_DEFLATED);
         let mut content = Vec::new();
-        file.take(most).read_to_end(&mut content).map_err(|e| format_error(path, format!("{name}: {e}")))?;
+        file.take(left + 1).read_to_end(&mut content).map_err(|e| format_error(path, format!("{name}: {e}")))?;
+        left = left.checked_sub(content.len() as u64).ok_or_else(|| {
+            let most = format!("{MOST_DEFLATED} times the file and {} MiB", MOST_BESIDE >> 20);
+            format_error(path, format!("{name}: with it the arrays are larger than {most}; save them with numpy.savez"))
+        })?;
         if let Some(array) = array(&content).map_err(|problem| format_error(path, format!("{name}: {problem}")))? {
             arrays.insert(name, array);
         }
@@ -99,10 +104,16 @@ fn array(bytes: &[u8]) -> Result<Option<ArrayD<f64>>, String> {
         "i4" => numbers(data, |b| f64::from(i32::from_le_bytes(b))),
         "i2" => numbers(data, |b| f64::from(i16::from_le_bytes(b))),
         "i1" => numbers(data, |b| f64::from(i8::from_le_bytes(b))),
+        "u8" => numbers(data, |b| u64::from_le_bytes(b) as f64),
         "u4" => numbers(data, |b| f64::from(u32::from_le_bytes(b))),
+        "u2" => numbers(data, |b| f64::from(u16::from_le_bytes(b))),
         "u1" | "b1" => numbers(data, |[b]| f64::from(b)),
         text if text.starts_with('U') || text.starts_with('S') => return Ok(None),
-        _ => return Err(format!("elements of type {kind:?}; f2, f4, f8, i1, i2, i4, i8, u1, u4 and b1 are read")),
+        _ => {
+            return Err(format!(
+                "elements of type {kind:?}; f2, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8 and b1 are read"
+            ));
+        }
     };
     let reversed: Vec<usize> = shape.iter().rev().copied().collect();
     let stored = if fortran { &reversed } else { &shape };

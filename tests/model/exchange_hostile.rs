@@ -228,3 +228,35 @@ fn damaged_state_dicts_are_weights_or_errors() {
         assert!(model.load_torch(&path, &map).is_err());
     }
 }
+
+/// Arrays that would become much larger than their file are refused before they are.
+#[test]
+fn archives_stay_in_proportion() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("large.npz");
+    let deflated = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    let mut archive = ZipWriter::new(std::fs::File::create(&path).expect("a file"));
+    archive.start_file("in_0.npy", deflated).expect("a member");
+    let zeros = vec![0u8; 1 << 20];
+    (0..128).for_each(|_| archive.write_all(&zeros).expect("written"));
+    archive.finish().expect("finished");
+    let error = fused_rnn::exchange::arrays::read(&path).expect_err("refused").to_string();
+    assert!(error.contains("large.npz") && error.contains("in_0") && error.contains("64 MiB"), "{error}");
+}
+
+/// A pipe has no end that a reader could wait for.
+#[cfg(unix)]
+#[test]
+fn pipes_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["pipe.onnx", "pipe.keras", "pipe.npz"] {
+        let path = folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        let error = match name {
+            "pipe.npz" => fused_rnn::exchange::arrays::read(&path).map(|_| ()),
+            _ => fused_rnn::exchange::read(Device::cpu(), &path, None).map(|_| ()),
+        };
+        let text = error.expect_err("refused").to_string();
+        assert!(text.contains(name), "{text}");
+    }
+}

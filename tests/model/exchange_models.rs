@@ -327,3 +327,29 @@ fn state_dicts_that_do_not_fit_say_what_would() {
     let error = torch::save(&stacked(true), Path::new("none.safetensors"), &[]).expect_err("no map");
     assert!(error.to_string().contains("none for bidirectional"), "{error}");
 }
+
+/// Modules of the same shapes go where their names or their numbers say; where neither does, the map is asked for.
+#[test]
+fn the_alphabet_is_no_order_of_layers() {
+    let model = |seed: u64| {
+        let mut model = Sequential::new(Device::cpu(), &[5, 4], seed).expect("a model");
+        model.add(Gru::new(4).return_sequences(true)).expect("a layer").add(Gru::new(4)).expect("a layer");
+        model.into_model()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state_dict.safetensors");
+    let first = model(1);
+    let weights = first.flat_weights::<f32>().expect("weights");
+    first.save_torch(&path, &[("encoder", "gru"), ("decoder", "gru_1")]).expect("saved");
+    let mut other = model(2);
+    let text = other.load_torch(&path, &[]).expect_err("refused").to_string();
+    assert!(["layer gru ", "decoder, encoder", "--map"].iter().all(|word| text.contains(word)), "{text}");
+    other.load_torch(&path, &[("encoder", "gru"), ("decoder", "gru_1")]).expect("weights");
+    assert_eq!(other.flat_weights::<f32>().expect("weights"), weights);
+    for names in [["gru9", "gru10"], ["blocks.0.rnn", "blocks.1.rnn"]] {
+        first.save_torch(&path, &[(names[0], "gru"), (names[1], "gru_1")]).expect("saved");
+        let mut numbered = model(3);
+        numbered.load_torch(&path, &[]).expect("weights");
+        assert_eq!(numbered.flat_weights::<f32>().expect("weights"), weights);
+    }
+}

@@ -33,12 +33,18 @@ pub struct Args {
     /// Largest relative error that passes.
     #[arg(long, value_name = "X", default_value_t = 1e-5, requires = "check")]
     tolerance: f64,
+    /// For PyTorch's weights: which layer of the model gets a module, as in lstm=lstm,fc=dense.
+    #[arg(long, value_name = "MODULE=LAYER,…", value_delimiter = ',', requires = "model")]
+    map: Vec<String>,
     /// Which axis of an input has the samples, where the file does not say it.
     #[arg(long, value_name = "INPUT=AXIS")]
     batch_axis: Vec<String>,
     /// Length of an axis that has a name instead.
     #[arg(long, value_name = "NAME=LENGTH")]
     dim: Vec<String>,
+    /// Length of axes of any length in a Keras file.
+    #[arg(long, value_name = "LENGTH")]
+    steps: Option<usize>,
     /// Value of an input that is always the same.
     #[arg(long, value_name = "INPUT=VALUE")]
     set: Vec<String>,
@@ -61,7 +67,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         _ => None,
     };
     for file in &args.files {
-        let imported = exchange::read_with(Device::cpu(), file, args.model.as_deref(), &options)?;
+        let imported = read(file, args.model.as_deref(), &args, &options)?;
         let target = match (&folder, &args.out) {
             (Some(folder), _) => folder.join(saved_name(file)),
             (None, Some(out)) => out.clone(),
@@ -73,6 +79,31 @@ pub fn run(args: Args) -> Result<ExitCode> {
         print(&format!("{}\n", one_line(&line)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a file, or the weights in it by a map.
+fn read(file: &Path, model: Option<&Path>, args: &Args, options: &ImportOptions) -> Result<Imported> {
+    let map = &args.map;
+    let is_keras = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("keras"));
+    if let (Some(steps), None, true) = (args.steps, model, is_keras) {
+        return exchange::keras::read_with_steps(Device::cpu(), file, steps);
+    }
+    let (Some(model), false) = (model, map.is_empty()) else {
+        return exchange::read_with(Device::cpu(), file, model, options);
+    };
+    let pairs = map.iter().map(|pair| pair.split_once('=')).collect::<Option<Vec<_>>>();
+    let pairs = pairs.ok_or_else(|| Error::InvalidOption {
+        option: "map".to_owned(),
+        expected: "pairs such as lstm=lstm,fc=dense".to_owned(),
+        got: map.join(","),
+    })?;
+    let is_saved = model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
+    let mut imported = match is_saved {
+        true => Imported::load(Device::cpu(), model)?,
+        false => exchange::read_with(Device::cpu(), model, None, options)?,
+    };
+    exchange::torch::load(&mut imported.model, file, &pairs)?;
+    Ok(imported)
 }
 
 fn left_out(imported: &Imported) -> String {
@@ -159,7 +190,7 @@ fn check(args: &Args, options: &ImportOptions) -> Result<ExitCode> {
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut failed = 0;
     for (file, name) in args.files.iter().zip(&names) {
-        let worst = check_file(file, args.model.as_deref(), options);
+        let worst = check_file(file, args, options);
         let (passed, rest) = match &worst {
             Ok(worst) => {
                 (worst.error <= args.tolerance, format!("{:9.2e}  {}{}", worst.error, worst.output, worst.note))
@@ -174,9 +205,10 @@ fn check(args: &Args, options: &ImportOptions) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn check_file(file: &Path, model: Option<&Path>, options: &ImportOptions) -> Result<Worst> {
+fn check_file(file: &Path, args: &Args, options: &ImportOptions) -> Result<Worst> {
+    let model = args.model.as_deref();
     let architecture = architecture(file, model);
-    let mut imported = exchange::read_with(Device::cpu(), file, architecture.as_deref(), options)?;
+    let mut imported = read(file, architecture.as_deref(), args, options)?;
     let missing = |problem: String| Error::Data { source_name: file.display().to_string(), line: None, problem };
     let recorded =
         recorded(file).ok_or_else(|| missing(format!("there is no {}.npz beside it to compare with", stem(file))))?;

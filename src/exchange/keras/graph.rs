@@ -194,7 +194,7 @@ impl Reader<'_> {
                 (None, None) => {
                     return Err(Error::unsupported(
                         format!("{}: input {name} with axes of any length", self.path.display()),
-                        "a model here has one length; say it with keras::read_with_steps",
+                        "a model here has one length; say it with --steps, or keras::read_with_steps",
                     ));
                 }
             });

@@ -133,7 +133,54 @@ pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
         opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
         metadata_props: Vec::new(),
     };
-    file.write_buf().map_err(|e| format_error(path, e.to_string()))
+    let bytes = file.write_buf().map_err(|e| format_error(path, e.to_string()))?;
+    Ok(with_graph_name(&bytes, "fused-rnn").unwrap_or(bytes))
+}
+
+/// A model's bytes with a name for its graph, which ONNX's checker asks for and the library that writes them has no field for: the graph is
+/// field 7 of the model, its name field 2 of the graph ([the format](https://github.com/onnx/onnx/blob/main/onnx/onnx.proto)).
+fn with_graph_name(bytes: &[u8], name: &str) -> Option<Vec<u8>> {
+    const GRAPH: u64 = 7 << 3 | 2;
+    const NAME: u8 = 2 << 3 | 2;
+    fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+        let len = bytes.iter().take(10).position(|byte| byte & 0x80 == 0)? + 1;
+        let (number, rest) = bytes.split_at_checked(len)?;
+        let value = number.iter().rev().fold(0u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
+        Some((value, rest))
+    }
+    fn push(out: &mut Vec<u8>, mut value: u64) {
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
+    let (mut out, mut rest) = (Vec::with_capacity(bytes.len() + name.len() + 16), bytes);
+    while !rest.is_empty() {
+        let (tag, value) = varint(rest)?;
+        push(&mut out, tag);
+        match tag & 7 {
+            0 => {
+                let (number, after) = varint(value)?;
+                push(&mut out, number);
+                rest = after;
+            }
+            2 => {
+                let (len, after) = varint(value)?;
+                let (content, after) = after.split_at_checked(usize::try_from(len).ok()?)?;
+                let more = if tag == GRAPH { name.len() as u64 + 2 } else { 0 };
+                push(&mut out, len + more);
+                out.extend_from_slice(content);
+                if tag == GRAPH {
+                    out.extend([NAME, u8::try_from(name.len()).ok()?]);
+                    out.extend_from_slice(name.as_bytes());
+                }
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+    Some(out)
 }
 
 /// An input or an output.

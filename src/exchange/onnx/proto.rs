@@ -293,6 +293,11 @@ impl<'a> Node<'a> {
         self.proto.op_type.as_deref().unwrap_or_default()
     }
 
+    /// Its name in the file; none is empty.
+    pub fn name(self) -> &'a str {
+        self.proto.name.as_deref().unwrap_or_default()
+    }
+
     /// Name of an input; `None` for one that is left out.
     pub fn input(self, index: usize) -> Option<&'a str> {
         self.proto.input.get(index).map(String::as_str).filter(|name| !name.is_empty())

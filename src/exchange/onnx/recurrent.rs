@@ -86,7 +86,11 @@ impl<'f> Importer<'f> {
         let used = [0, 1, 2].map(|output| self.is_used(node, output));
         let layer = self.recurrent_layer(&is, b.is_some(), p.is_some(), used, lengths.is_some());
         let lineages = [Some(&w), Some(&r), b.as_ref(), p.as_ref()].into_iter().flatten().map(|c| c.lineage).collect();
-        let stem = crate::nn::Layer::stem(&LayerConfig::of_cell(is.cell, 1, RecurrentOptions::default())).to_owned();
+        // PyTorch's older exporter names a node by its module, `/encoder/LSTM`.
+        let module = node.name().trim_start_matches('/').rsplit_once('/').map(|(module, _)| module.replace('/', "."));
+        let stem = module.filter(|module| !module.is_empty() && !module.contains(':')).unwrap_or_else(|| {
+            crate::nn::Layer::stem(&LayerConfig::of_cell(is.cell, 1, RecurrentOptions::default())).to_owned()
+        });
         let weights = || direction_weights(node, &is, &layer, [&w, &r], [b.as_ref(), p.as_ref()]);
         let id = self.weighted(node, &stem, layer.clone(), lineages, weights)?;
         let outputs = self.call_all(node, id, &given)?;

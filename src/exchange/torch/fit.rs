@@ -69,17 +69,52 @@ pub(super) fn by_map(path: &Path, slots: &[Slot], modules: &[Module], map: &[(&s
 /// No map: layers in the order of the model, each with a module that has its shapes; one whose name is the layer's first, then by the
 /// order of names.
 pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Result<Fit> {
-    let (fit, filled, used, levels) = found(slots, modules);
+    let Found { fit, filled, used, levels, open } = found(slots, modules);
     check(path, slots, modules, &filled, &used, &levels)?;
+    if let Some((layer, fitting)) = open.first() {
+        let problem = format!(
+            "layer {layer} may be any of the modules {}, which have the same shapes; say which by a map (in the program --map), such as {}",
+            fitting.join(", "),
+            pairs(&fit.map)
+        );
+        return Err(format_error(path, problem));
+    }
     Ok(fit)
 }
 
-fn found(slots: &[Slot], modules: &[Module]) -> (Fit, Vec<bool>, Vec<bool>, Vec<usize>) {
+/// What belongs together by itself.
+struct Found {
+    fit: Fit,
+    filled: Vec<bool>,
+    used: Vec<bool>,
+    levels: Vec<usize>,
+    /// Layers for which nothing but the order of the alphabet chose among several modules, and those.
+    open: Vec<(String, Vec<String>)>,
+}
+
+/// Whether names are the same but for their numbers, whose order is then that of the layers: `lstm1` and `lstm2`, `blocks.0.norm` and
+/// `blocks.1.norm`.
+fn are_numbered(names: &[&str]) -> bool {
+    let plain = |name: &str| name.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    let (mut plains, mut names) = (names.iter().map(|name| plain(name)), names.iter());
+    let first = plains.next();
+    let has_number = names.all(|name| name.contains(|c: char| c.is_ascii_digit()));
+    has_number && plains.all(|other| Some(&other) == first.as_ref())
+}
+
+/// The numbers in a name, and what is around them: `blocks.10` comes after `blocks.9`.
+fn in_order(name: &str) -> (Vec<u64>, &str) {
+    let runs = name.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
+    (runs.map(|run| run.parse().unwrap_or(u64::MAX)).collect(), name)
+}
+
+fn found(slots: &[Slot], modules: &[Module]) -> Found {
+    let mut open = Vec::new();
     let mut levels = vec![0usize; modules.len()];
     let mut used = vec![false; modules.len()];
     let mut by_slot: Vec<Option<(usize, Vec<Assigned>)>> = slots.iter().map(|_| None).collect();
     // Names are the surest sign; then modules that are begun must be gone on with.
-    for named in [true, false] {
+    for named in [Some(Named::Whole), Some(Named::Stem), None] {
         for (place, slot) in slots.iter().enumerate() {
             if by_slot.get(place).is_some_and(Option::is_some) {
                 continue;
@@ -88,7 +123,7 @@ fn found(slots: &[Slot], modules: &[Module]) -> (Fit, Vec<bool>, Vec<bool>, Vec<
                 let level = levels.get(*number).copied().unwrap_or(0);
                 let free =
                     !used.get(*number).copied().unwrap_or(true) || (slot.levels() > 0 && level < module.levels());
-                free && (!named || speaks_of(&slot.layer, &module.prefix))
+                free && named.is_none_or(|how| speaks_of(how, &slot.layer, &module.prefix))
             });
             let mut fitting: Vec<(usize, Vec<Assigned>)> = candidates
                 .filter_map(|(number, module)| {
@@ -97,7 +132,20 @@ fn found(slots: &[Slot], modules: &[Module]) -> (Fit, Vec<bool>, Vec<bool>, Vec<
                 })
                 .collect();
             // One that is begun before one that is not.
-            fitting.sort_by_key(|(number, _)| levels.get(*number).copied().unwrap_or(0) == 0);
+            let prefix = |number: usize| modules.get(number).map_or("", |module| &module.prefix);
+            let is_begun = |number: usize| levels.get(number).copied().unwrap_or(0) > 0;
+            fitting.sort_by_key(|(number, _)| (!is_begun(*number), in_order(prefix(*number))));
+            let alike: Vec<&str> = match fitting.first() {
+                Some((first, _)) => fitting
+                    .iter()
+                    .filter(|(number, _)| is_begun(*number) == is_begun(*first))
+                    .map(|(number, _)| prefix(*number))
+                    .collect(),
+                None => continue,
+            };
+            if alike.len() > 1 && !are_numbered(&alike) {
+                open.push((slot.layer.clone(), alike.iter().map(|name| (*name).to_owned()).collect()));
+            }
             let Some((number, assigned)) = fitting.into_iter().next() else { continue };
             if let (Some(level), Some(used), Some(of_slot)) =
                 (levels.get_mut(number), used.get_mut(number), by_slot.get_mut(place))
@@ -127,7 +175,7 @@ fn found(slots: &[Slot], modules: &[Module]) -> (Fit, Vec<bool>, Vec<bool>, Vec<
             fit.folded.push(Folded { slot: place, module: norm });
         }
     }
-    (fit, filled, used, levels)
+    Found { fit, filled, used, levels, open }
 }
 
 /// Whether a layer can take a normalization behind it into its weights.
@@ -136,8 +184,22 @@ fn foldable(slot: &Slot, module: &Module) -> bool {
     module.tensors.iter().all(|(name, shape)| name == "num_batches_tracked" || shape.as_slice() == [width])
 }
 
+/// How a layer's name says which module it is.
+#[derive(Clone, Copy)]
+enum Named {
+    /// By itself.
+    Whole,
+    /// Without the number that tells it from others of the same name: layers of one module.
+    Stem,
+}
+
 /// Whether a layer's name says that it is this module: the same word, or the prefix among its parts.
-fn speaks_of(layer: &str, prefix: &str) -> bool {
+fn speaks_of(how: Named, layer: &str, prefix: &str) -> bool {
+    let stem = layer.rsplit_once('_').filter(|(_, number)| number.parse::<u32>().is_ok()).map(|(stem, _)| stem);
+    let layer = match how {
+        Named::Whole => layer,
+        Named::Stem => stem.unwrap_or(layer),
+    };
     let plain = prefix.replace('.', "_");
     let parts: Vec<&str> = layer.split(['/', '.', ':']).collect();
     let last = prefix.split('.').count();
@@ -179,10 +241,14 @@ fn check(
 
 /// The map that would fit, as far as there is one.
 fn suggestion(slots: &[Slot], modules: &[Module]) -> String {
-    let (fit, ..) = found(slots, modules);
+    let Found { fit, .. } = found(slots, modules);
     if fit.map.is_empty() {
         return "no module has the shapes of any layer".to_owned();
     }
-    let pairs: Vec<String> = fit.map.iter().map(|(prefix, layer)| format!("({prefix:?}, {layer:?})")).collect();
-    format!("by their shapes, these belong together: [{}]", pairs.join(", "))
+    format!("by their shapes, these belong together: {}", pairs(&fit.map))
+}
+
+fn pairs(map: &[(String, String)]) -> String {
+    let pairs: Vec<String> = map.iter().map(|(prefix, layer)| format!("({prefix:?}, {layer:?})")).collect();
+    format!("[{}]", pairs.join(", "))
 }
