@@ -511,6 +511,16 @@ def test_input_whose_storage_was_resized_is_refused():
             layer(x)
 
 
+def test_memory_behind_a_view_is_counted_from_its_start():
+    from fused_rnn.torch._pass import held
+
+    whole = torch.randn(10)
+    part = whole[4:8]
+    assert held(part) == (whole.data_ptr() + 16, 16)
+    whole.untyped_storage().resize_(16)
+    assert held(part)[1] == 0
+
+
 def test_the_native_part_checks_sizes():
     from fused_rnn import _native
     from fused_rnn.torch._pass import span

@@ -402,7 +402,7 @@ class Recurrent(nn.Module):
             device, number, stream = "cpu", _get_num_threads(), 0
         else:
             device, number, stream = _compiled.place(x)
-        if [w.shape for w in weights] == self._sizes and self._in_place(dtype, weights):
+        if [w.shape for w in weights] == self._sizes and self._in_place(weights):
             flat = self._flat
         else:
             flat = self._gathered(x, weights)
@@ -438,10 +438,10 @@ class Recurrent(nn.Module):
     def _named_sizes(self):
         return list(zip(self._names, self._sizes))
 
-    def _in_place(self, dtype, weights):
+    def _in_place(self, weights):
         """Whether weights of the right shapes are still the views of the one buffer."""
         try:
-            return [w.data_ptr() for w in weights] == self._starts and all([w.dtype is dtype and w.is_contiguous() for w in weights])
+            return [w.data_ptr() for w in weights] == self._starts and False not in [w.is_contiguous() for w in weights]
         except RuntimeError:
             # Those without storage have no address.
             return False

@@ -14,8 +14,11 @@ def held(tensor):
     """The same of a tensor from outside, whose storage may have been resized under it: no more bytes than are there."""
     if tensor is None:
         return None
-    there = tensor.untyped_storage().nbytes() - tensor.storage_offset() * tensor.itemsize
-    return tensor.data_ptr(), max(min(tensor.nbytes, there), 0)
+    bytes_, there = tensor.nbytes, tensor.untyped_storage().nbytes()
+    if there != bytes_ or tensor.storage_offset():
+        # A part of a larger one, or what is left of it.
+        bytes_ = max(min(bytes_, there - tensor.storage_offset() * tensor.itemsize), 0)
+    return tensor.data_ptr(), bytes_
 
 
 def check_weights(weights, expected, like):
@@ -70,7 +73,15 @@ class Call:
         """Runs forward, in training where there is a reserve."""
         workspace = self.workspace(x)
         spans = (
-            held(self.flat), held(x), held(h0), held(c0), span(self.lengths), span(self.resets), span(y), span(hn), span(cn),
+            held(self.flat),
+            held(x),
+            held(h0) if h0 is not None else None,
+            held(c0) if c0 is not None else None,
+            span(self.lengths) if self.lengths is not None else None,
+            span(self.resets) if self.resets is not None else None,
+            (y.data_ptr(), y.nbytes),
+            span(hn),
+            span(cn) if cn is not None else None,
         )
         if reserve is None:
             self.shape.plan.forward(*spans, span(workspace), self.stream)
