@@ -6,11 +6,17 @@ nothing, forward and backward: the part of "over" that is torch's.
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
+
+# The package that is installed: its source beside this script has no native part.
+sys.path = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
 
 import torch
 
 import fused_rnn.torch as fused
+from fused_rnn.torch._pass import span
 
 
 class Empty(torch.autograd.Function):
@@ -46,8 +52,7 @@ def alone(layer, x, backward):
         _ = keep
         return (
             shape.plan.nanoseconds(
-                layer._flat.data_ptr(), x.data_ptr(), y.data_ptr(), hn.data_ptr(), 0 if cn is None else cn.data_ptr(),
-                dy.data_ptr() if backward else 0, dweights.data_ptr() if backward else 0, 1,
+                *map(span, (layer._flat, x, y, hn, cn, dy if backward else None, dweights if backward else None)), 1,
             )
             / 1e3
         )

@@ -17,8 +17,9 @@ Gradients.__doc__ = "Gradients of the input, of the initial states, and of all w
 _DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 
 
-def _address(array):
-    return 0 if array is None else array.ctypes.data
+def _span(array):
+    """Where an array begins, and its bytes: the native part checks them."""
+    return None if array is None else (array.ctypes.data, array.nbytes)
 
 
 class Recurrent:
@@ -101,7 +102,7 @@ class Recurrent:
         `x` `[T, B, I]`, or `[B, T, I]` where `batch_first`; `h0` `[L * D, B, P]`, `c0` the states beside it; `lengths` `[B]`, the valid steps
         of each sequence; `resets` `[T, B]` (`[B, T]`), true where the state begins anew before the step."""
         plan, inputs, outputs = self._arguments(False, x, h0, c0, lengths, resets)
-        plan.forward(*map(_address, (*inputs, *outputs)))
+        plan.forward(*map(_span, (*inputs, *outputs)))
         return outputs
 
     __call__ = forward
@@ -110,7 +111,7 @@ class Recurrent:
         """The same with dropout, and a Tape that gives gradients."""
         plan, inputs, outputs = self._arguments(True, x, h0, c0, lengths, resets)
         reserve = plan.new_reserve()
-        plan.forward_training(*map(_address, (*inputs, *outputs)), dropout_seed, reserve)
+        plan.forward_training(*map(_span, (*inputs, *outputs)), dropout_seed, reserve)
         return outputs, Tape(plan, inputs, outputs, dropout_seed, reserve)
 
 
@@ -126,8 +127,8 @@ class Tape:
         reserve, self._reserve = self._reserve, None
         if reserve is None:
             reserve, again = plan.new_reserve(), np.empty_like(self._outputs.y)
-            inputs = map(_address, self._inputs)
-            plan.forward_training(*inputs, _address(again), 0, 0, self._seed, reserve)
+            inputs = map(_span, self._inputs)
+            plan.forward_training(*inputs, _span(again), None, None, self._seed, reserve)
         given = []
         for name, gradient, of in zip(("dy", "dhn", "dcn"), (dy, dhn, dcn), self._outputs):
             if gradient is not None and of is None:
@@ -141,5 +142,5 @@ class Tape:
             np.empty_like(x), np.empty_like(hn), None if cn is None else np.empty_like(cn), np.empty_like(weights)
         )
         arrays = (weights, x, y, h0, c0, lengths, resets, *given, *made)
-        plan.backward(*map(_address, arrays), reserve)
+        plan.backward(*map(_span, arrays), reserve)
         return made

@@ -1,5 +1,6 @@
 //! The native part of the Python package `fused_rnn`: operators, plans and passes by the addresses of tensors, over the engine of the C
-//! interface. It is for the package alone, which sees to it that addresses are those of live tensors of the plan's sizes.
+//! interface. It is for the package alone, which sees to it that addresses are those of live tensors; how many bytes each has comes with its
+//! address, and is checked here against the plan.
 
 mod options;
 mod pool;
@@ -121,12 +122,27 @@ struct Plan {
     on_cpu: bool,
 }
 
-fn read(address: usize, len: usize) -> In {
-    if address == 0 { In::NONE } else { In { data: address as *const c_void, len } }
+/// Address and bytes of a tensor; none where it is absent.
+type Span = Option<(usize, usize)>;
+
+/// The address of a tensor that has the bytes of so many elements, and, unless it is scratch, no others.
+fn address(name: &str, span: Span, len: usize, element: usize, scratch: bool) -> PyResult<usize> {
+    let Some((address, bytes)) = span else { return Ok(0) };
+    let expected = len.saturating_mul(element);
+    let fits = if scratch { bytes >= expected } else { bytes == expected };
+    if fits && (address != 0 || expected == 0) {
+        return Ok(address);
+    }
+    let bytes = if address == 0 { 0 } else { bytes };
+    Err(Error::new_err(format!(
+        "{name}: expected {len} elements of {element} bytes, got {bytes} bytes of memory: its shape or its elements are not the plan's, or its \
+         storage was resized"
+    )))
 }
 
-fn write(address: usize, len: usize) -> Out {
-    if address == 0 { Out::NONE } else { Out { data: address as *mut c_void, len } }
+fn read_of(name: &str, span: Span, len: usize, element: usize) -> PyResult<In> {
+    let address = address(name, span, len, element, false)?;
+    Ok(if address == 0 { In::NONE } else { In { data: address as *const c_void, len } })
 }
 
 impl Plan {
@@ -148,17 +164,37 @@ impl Plan {
         }
     }
 
-    fn weights_at(&self, address: usize) -> Weights {
-        match address {
-            0 => Weights::NONE,
-            _ => Weights { data: address as *const c_void, tensors: std::ptr::null(), len: self.weights },
-        }
+    fn read(&self, name: &str, span: Span, len: usize) -> PyResult<In> {
+        read_of(name, span, len, self.plan.element())
     }
 
-    /// The workspace of a call: the address given, or pooled memory.
-    fn workspace(&self, address: usize) -> PyResult<(Out, Option<Block>)> {
-        if address != 0 || !self.on_cpu {
-            return Ok((write(address, self.workspace), None));
+    fn write(&self, name: &str, span: Span, len: usize) -> PyResult<Out> {
+        let address = address(name, span, len, self.plan.element(), false)?;
+        Ok(if address == 0 { Out::NONE } else { Out { data: address as *mut c_void, len } })
+    }
+
+    fn weights_at(&self, span: Span) -> PyResult<Weights> {
+        Ok(match self.read("weights", span, self.weights)? {
+            In { data, .. } if data.is_null() => Weights::NONE,
+            In { data, len } => Weights { data, tensors: std::ptr::null(), len },
+        })
+    }
+
+    fn gradients_at(&self, span: Span) -> PyResult<Gradients> {
+        Ok(match self.write("dweights", span, self.weights)? {
+            Out { data, .. } if data.is_null() => Gradients::NONE,
+            Out { data, len } => Gradients { data, len, ..Gradients::NONE },
+        })
+    }
+
+    /// The workspace of a call: the tensor given, or pooled memory.
+    fn workspace(&self, span: Span) -> PyResult<(Out, Option<Block>)> {
+        if span.is_some() || !self.on_cpu {
+            let address = address("workspace", span, self.workspace, self.plan.element(), true)?;
+            return Ok((
+                Out { data: address as *mut c_void, len: if address == 0 { 0 } else { self.workspace } },
+                None,
+            ));
         }
         let block = Block::take(self.workspace * self.plan.element())?;
         Ok((Out { data: block.address(), len: self.workspace }, Some(block)))
@@ -167,25 +203,25 @@ impl Plan {
     #[allow(clippy::too_many_arguments)]
     fn forward_call(
         &self,
-        [weights, x, h0, c0, lengths, resets, y, hn, cn]: [usize; 9],
+        [weights, x, h0, c0, lengths, resets, y, hn, cn]: [Span; 9],
         workspace: Out,
         dropout_seed: u64,
         stream: u64,
-    ) -> Forward {
-        Forward {
-            weights: self.weights_at(weights),
-            x: read(x, self.x),
-            h0: read(h0, self.h),
-            c0: read(c0, self.c),
-            lengths: read(lengths, self.lengths),
-            resets: read(resets, self.resets),
-            y: write(y, self.y),
-            hn: write(hn, self.h),
-            cn: write(cn, self.c),
+    ) -> PyResult<Forward> {
+        Ok(Forward {
+            weights: self.weights_at(weights)?,
+            x: self.read("x", x, self.x)?,
+            h0: self.read("h0", h0, self.h)?,
+            c0: self.read("c0", c0, self.c)?,
+            lengths: read_of("lengths", lengths, self.lengths, size_of::<u32>())?,
+            resets: read_of("resets", resets, self.resets, 1)?,
+            y: self.write("y", y, self.y)?,
+            hn: self.write("hn", hn, self.h)?,
+            cn: self.write("cn", cn, self.c)?,
             workspace,
             dropout_seed,
             stream,
-        }
+        })
     }
 }
 
@@ -213,9 +249,10 @@ impl Plan {
     }
 
     /// The same with its weights, packed once.
-    fn with_weights(&self, weights: usize) -> PyResult<Self> {
-        // SAFETY: the address is of a live tensor of the weights' size.
-        let plan = unsafe { self.plan.with_weights(self.weights_at(weights), 0) };
+    fn with_weights(&self, weights: Span) -> PyResult<Self> {
+        let weights = self.weights_at(weights)?;
+        // SAFETY: the address is of a live tensor, of the weights' size as checked just now.
+        let plan = unsafe { self.plan.with_weights(weights, 0) };
         Ok(Plan::of(plan.map_err(raised)?, self.on_cpu))
     }
 
@@ -249,133 +286,133 @@ impl Plan {
         self.reserve
     }
 
-    /// An empty reserve: at an address, or in pooled memory.
-    #[pyo3(signature = (address=0))]
-    fn new_reserve(&self, address: usize) -> PyResult<Kept> {
-        let block = match address {
-            0 if self.on_cpu => Some(Block::take(self.reserve * self.plan.element())?),
-            _ => None,
+    /// An empty reserve: in a tensor, or in pooled memory.
+    #[pyo3(signature = (memory=None))]
+    fn new_reserve(&self, memory: Span) -> PyResult<Kept> {
+        let given = address("reserve", memory, self.reserve, self.plan.element(), true)?;
+        let block = match memory {
+            None if self.on_cpu => Some(Block::take(self.reserve * self.plan.element())?),
+            None => return Err(Error::new_err("reserve: expected memory of the GPU")),
+            Some(_) => None,
         };
-        let data = block.as_ref().map_or(address as *mut c_void, Block::address);
+        let data = block.as_ref().map_or(given as *mut c_void, Block::address);
         // SAFETY: the block lives as long as the reserve; a tensor's memory by the package's promise.
         let reserve = unsafe { Reserve::of(Out { data, len: self.reserve }) };
         Ok(Kept { reserve, _block: block })
     }
 
-    /// A reserve at an address that a training forward of such a plan filled before, with this seed.
-    fn filled_reserve(&self, address: usize, seed: u64) -> PyResult<Kept> {
-        let kept = self.new_reserve(address)?;
+    /// A reserve in a tensor that a training forward of such a plan filled before, with this seed.
+    fn filled_reserve(&self, memory: Span, seed: u64) -> PyResult<Kept> {
+        let kept = self.new_reserve(memory)?;
         // SAFETY: the package's promise.
         unsafe { kept.reserve.assume_filled(&self.plan, seed) }.map_err(raised)?;
         Ok(kept)
     }
 
     /// Inference.
-    #[pyo3(signature = (weights, x, h0, c0, lengths, resets, y, hn, cn, workspace=0, stream=0))]
+    #[pyo3(signature = (weights, x, h0, c0, lengths, resets, y, hn, cn, workspace=None, stream=0))]
     #[allow(clippy::too_many_arguments)]
     fn forward(
         &self,
         py: Python<'_>,
-        weights: usize,
-        x: usize,
-        h0: usize,
-        c0: usize,
-        lengths: usize,
-        resets: usize,
-        y: usize,
-        hn: usize,
-        cn: usize,
-        workspace: usize,
+        weights: Span,
+        x: Span,
+        h0: Span,
+        c0: Span,
+        lengths: Span,
+        resets: Span,
+        y: Span,
+        hn: Span,
+        cn: Span,
+        workspace: Span,
         stream: u64,
     ) -> PyResult<()> {
         let (workspace, _block) = self.workspace(workspace)?;
-        let addresses = [weights, x, h0, c0, lengths, resets, y, hn, cn];
-        let call = Sent(self.forward_call(addresses, workspace, 0, stream));
+        let spans = [weights, x, h0, c0, lengths, resets, y, hn, cn];
+        let call = Sent(self.forward_call(spans, workspace, 0, stream)?);
         // SAFETY: the package's promise.
         py.detach(|| unsafe { self.plan.forward(call.get()) }).map_err(raised)
     }
 
     /// Training forward.
-    #[pyo3(signature = (weights, x, h0, c0, lengths, resets, y, hn, cn, seed, reserve, workspace=0, stream=0))]
+    #[pyo3(signature = (weights, x, h0, c0, lengths, resets, y, hn, cn, seed, reserve, workspace=None, stream=0))]
     #[allow(clippy::too_many_arguments)]
     fn forward_training(
         &self,
         py: Python<'_>,
-        weights: usize,
-        x: usize,
-        h0: usize,
-        c0: usize,
-        lengths: usize,
-        resets: usize,
-        y: usize,
-        hn: usize,
-        cn: usize,
+        weights: Span,
+        x: Span,
+        h0: Span,
+        c0: Span,
+        lengths: Span,
+        resets: Span,
+        y: Span,
+        hn: Span,
+        cn: Span,
         seed: u64,
         reserve: &Kept,
-        workspace: usize,
+        workspace: Span,
         stream: u64,
     ) -> PyResult<()> {
         let (workspace, _block) = self.workspace(workspace)?;
-        let addresses = [weights, x, h0, c0, lengths, resets, y, hn, cn];
-        let call = Sent(self.forward_call(addresses, workspace, seed, stream));
+        let spans = [weights, x, h0, c0, lengths, resets, y, hn, cn];
+        let call = Sent(self.forward_call(spans, workspace, seed, stream)?);
         // SAFETY: the package's promise.
         py.detach(|| unsafe { self.plan.forward_training(call.get(), &reserve.reserve) }).map_err(raised)
     }
 
     /// Gradients of the data, and of the weights where there is an address for them.
-    #[pyo3(signature = (weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, dweights, reserve, workspace=0, stream=0))]
+    #[pyo3(signature = (weights, x, y, h0, c0, lengths, resets, dy, dhn, dcn, dx, dh0, dc0, dweights, reserve, workspace=None, stream=0))]
     #[allow(clippy::too_many_arguments)]
     fn backward(
         &self,
         py: Python<'_>,
-        weights: usize,
-        x: usize,
-        y: usize,
-        h0: usize,
-        c0: usize,
-        lengths: usize,
-        resets: usize,
-        dy: usize,
-        dhn: usize,
-        dcn: usize,
-        dx: usize,
-        dh0: usize,
-        dc0: usize,
-        dweights: usize,
+        weights: Span,
+        x: Span,
+        y: Span,
+        h0: Span,
+        c0: Span,
+        lengths: Span,
+        resets: Span,
+        dy: Span,
+        dhn: Span,
+        dcn: Span,
+        dx: Span,
+        dh0: Span,
+        dc0: Span,
+        dweights: Span,
         reserve: &Kept,
-        workspace: usize,
+        workspace: Span,
         stream: u64,
     ) -> PyResult<()> {
         let (workspace, _block) = self.workspace(workspace)?;
-        let gradients = match dweights {
-            0 => Gradients::NONE,
-            _ => Gradients { data: dweights as *mut c_void, len: self.weights, ..Gradients::NONE },
-        };
+        let (weights, dweights) = (self.weights_at(weights)?, self.gradients_at(dweights)?);
+        let of_weights = !dweights.data.is_null();
         let call = Sent(Backward {
-            weights: self.weights_at(weights),
-            x: read(x, self.x),
-            y: read(y, self.y),
-            h0: read(h0, self.h),
-            c0: read(c0, self.c),
-            lengths: read(lengths, self.lengths),
-            resets: read(resets, self.resets),
-            dy: read(dy, self.y),
-            dhn: read(dhn, self.h),
-            dcn: read(dcn, self.c),
-            dx: write(dx, self.x),
-            dh0: write(dh0, self.h),
-            dc0: write(dc0, self.c),
-            dweights: gradients,
+            weights,
+            x: self.read("x", x, self.x)?,
+            y: self.read("y", y, self.y)?,
+            h0: self.read("h0", h0, self.h)?,
+            c0: self.read("c0", c0, self.c)?,
+            lengths: read_of("lengths", lengths, self.lengths, size_of::<u32>())?,
+            resets: read_of("resets", resets, self.resets, 1)?,
+            dy: self.read("dy", dy, self.y)?,
+            dhn: self.read("dhn", dhn, self.h)?,
+            dcn: self.read("dcn", dcn, self.c)?,
+            dx: self.write("dx", dx, self.x)?,
+            dh0: self.write("dh0", dh0, self.h)?,
+            dc0: self.write("dc0", dc0, self.c)?,
+            dweights,
             workspace,
             stream,
         });
         let passes = || {
             // SAFETY: the package's promise.
             unsafe { self.plan.backward_data(call.get(), &reserve.reserve) }?;
-            match dweights {
-                0 => Ok(()),
+            match of_weights {
+                false => Ok(()),
                 // SAFETY: the package's promise.
-                _ => unsafe { self.plan.backward_weights(call.get(), &reserve.reserve, WeightGrad::Set) },
+                true => unsafe { self.plan.backward_weights(call.get(), &reserve.reserve, WeightGrad::Set) },
             }
         };
         py.detach(passes).map_err(raised)
@@ -393,38 +430,37 @@ impl Plan {
     fn nanoseconds(
         &self,
         py: Python<'_>,
-        weights: usize,
-        x: usize,
-        y: usize,
-        hn: usize,
-        cn: usize,
-        dy: usize,
-        dweights: usize,
+        weights: Span,
+        x: Span,
+        y: Span,
+        hn: Span,
+        cn: Span,
+        dy: Span,
+        dweights: Span,
         count: usize,
     ) -> PyResult<u64> {
-        let (workspace, _block) = self.workspace(0)?;
-        let call = Sent(self.forward_call([weights, x, 0, 0, 0, 0, y, hn, cn], workspace, 0, 0));
-        let mut backward = Backward {
+        let (workspace, _block) = self.workspace(None)?;
+        let spans = [weights, x, None, None, None, None, y, hn, cn];
+        let call = Sent(self.forward_call(spans, workspace, 0, 0)?);
+        let backward = Sent(Backward {
             weights: call.0.weights,
             x: call.0.x,
-            y: read(y, self.y),
+            y: self.read("y", y, self.y)?,
             h0: In::NONE,
             c0: In::NONE,
             lengths: In::NONE,
             resets: In::NONE,
-            dy: read(dy, self.y),
+            dy: self.read("dy", dy, self.y)?,
             dhn: In::NONE,
             dcn: In::NONE,
             dx: Out::NONE,
             dh0: Out::NONE,
             dc0: Out::NONE,
-            dweights: Gradients::NONE,
+            dweights: self.gradients_at(dweights)?,
             workspace,
             stream: 0,
-        };
-        backward.dweights = Gradients { data: dweights as *mut c_void, len: self.weights, ..Gradients::NONE };
-        let backward = Sent(backward);
-        let kept = (dweights != 0).then(|| self.new_reserve(0)).transpose()?;
+        });
+        let kept = dweights.is_some().then(|| self.new_reserve(None)).transpose()?;
         let run = || -> fused_rnn_c::Result<u64> {
             let mut least = u64::MAX;
             for _ in 0..count {

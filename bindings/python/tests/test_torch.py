@@ -430,6 +430,223 @@ def test_forked_processes_compute():
         assert process.exitcode == 0 and queue.get()
 
 
+def replaced(layer, name, value):
+    setattr(layer, name, torch.nn.Parameter(value))
+
+
+def resized(layer, bytes_):
+    layer.weight_ih_l0.untyped_storage().resize_(bytes_)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("change, part", [
+    (lambda m: replaced(m, "weight_ih_l0", torch.ones(15, 3)), r"weight_ih_l0: expected shape \[15, 4\], got \[15, 3\]"),
+    (lambda m: replaced(m, "weight_ih_l0", torch.ones(15, 40)), r"weight_ih_l0: expected shape \[15, 4\], got \[15, 40\]"),
+    (lambda m: replaced(m, "weight_hh_l0", torch.ones(150000, 5)), "weight_hh_l0: expected shape"),
+    (lambda m: replaced(m, "weight_ih_l0", torch.ones(4, 15)), "weight_ih_l0: expected shape"),
+    (lambda m: replaced(m, "weight_ih_l0", torch.ones(1)), "weight_ih_l0: expected shape"),
+    (lambda m: replaced(m, "bias_ih_l0", torch.ones(0)), "bias_ih_l0: expected shape"),
+    (lambda m: replaced(m, "weight_hh_l0", torch.ones(15, 5).double()), "weight_hh_l0 is torch.float64"),
+    (lambda m: replaced(m, "weight_ih_l0", torch.ones(15, 4).half()), "weight_ih_l0 is torch.float16"),
+    (lambda m: replaced(m, "weight_ih_l0", torch.ones(15, 4, device="meta")), "weight_ih_l0 is .* on meta"),
+    (lambda m: replaced(m, "weight_hh_l0", torch.ones(15, 5, device="meta")), "weight_hh_l0 is .* on meta"),
+    (lambda m: replaced(m, "weight_hh_l0", torch.ones(15, 5).to_sparse()), "weight_hh_l0 is .*sparse"),
+    (lambda m: setattr(m.weight_ih_l0, "data", torch.ones(15, 40)), "weight_ih_l0: expected shape"),
+    # The same first element.
+    (lambda m: setattr(m.weight_ih_l0, "data", m.weight_ih_l0.data[:3]), "weight_ih_l0: expected shape"),
+    (lambda m: setattr(m, "weight_ih_l0", None), "weight_ih_l0: expected a tensor"),
+    (lambda m: resized(m, 0), "weight_ih_l0: .*its storage was resized"),
+    (lambda m: resized(m, 100), "weight_ih_l0: .*its storage was resized|weight_hh_l0: .*its storage was resized"),
+])
+def test_weights_that_do_not_fit_are_refused(grad, change, part):
+    layer = fused.GRU(4, 5)
+    x = torch.randn(6, 3, 4)
+    layer(x)
+    change(layer)
+    for _ in range(2):
+        with torch.set_grad_enabled(grad), pytest.raises((RuntimeError, ValueError), match=part):
+            layer(x)
+        # Puts nothing in place, and says nothing: the call does.
+        layer.flatten_parameters()
+
+
+def test_weights_given_for_one_call_are_checked():
+    layer, x = fused.GRU(4, 5), torch.randn(6, 3, 4)
+    for size in ((15, 400), (3,), (15, 3)):
+        given = {name: p.detach().clone().requires_grad_() for name, p in layer.named_parameters()}
+        given["weight_ih_l0"] = torch.ones(size, requires_grad=True)
+        with pytest.raises(RuntimeError, match="weight_ih_l0: expected shape"):
+            torch.func.functional_call(layer, given, (x,))
+    weights = [p.detach() for p in layer.parameters()]
+    for bad in (weights[:-1], [weights[0].t(), *weights[1:]], [weights[1], *weights[1:]]):
+        with pytest.raises(RuntimeError, match="expected shape|expected 4 tensors"):
+            torch.ops.fused_rnn.forward(x, None, None, None, None, bad, None, layer._configs[0], False)
+
+
+def test_weights_in_another_order_of_memory():
+    theirs, ours = pair("GRU", 5, 5, {})
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        value = getattr(theirs, name).detach().t().contiguous().t()
+        assert not value.is_contiguous()
+        replaced(ours, name, value)
+    x = torch.randn(6, 3, 5)
+    for layer in (theirs, ours):
+        loss_of(*layer(x)).backward()
+    for one, other in zip(ours.parameters(), theirs.parameters()):
+        close(one.grad, other.grad)
+    # A view of the same first element, of the same shape: one of its own memory transposed.
+    square = fused.RNN(5, 5)
+    square.weight_ih_l0.data = square.weight_ih_l0.data.t()
+    like = torch.nn.RNN(5, 5)
+    like.load_state_dict(square.state_dict())
+    close(square(x)[0], like(x)[0])
+
+
+def test_input_whose_storage_was_resized_is_refused():
+    layer = fused.GRU(4, 5)
+    for bytes_ in (0, 16):
+        x = torch.randn(6, 3, 4)
+        x.untyped_storage().resize_(bytes_)
+        with pytest.raises(fused_rnn.Error, match="x: expected 72 elements of 4 bytes"):
+            layer(x)
+
+
+def test_memory_behind_a_view_is_counted_from_its_start():
+    from fused_rnn.torch._pass import held
+
+    whole = torch.randn(10)
+    part = whole[4:8]
+    assert held(part) == (whole.data_ptr() + 16, 16)
+    whole.untyped_storage().resize_(16)
+    assert held(part)[1] == 0
+
+
+def test_the_native_part_checks_sizes():
+    from fused_rnn import _native
+    from fused_rnn.torch._pass import span
+
+    plan = _native.Plan(_native.Backend.cpu(1), _native.Operator("gru", 4, 5), 0, 6, 3, True)
+    sizes = dict(weights=165, x=72, h0=15, c0=None, lengths=3, resets=18, y=90, hn=15, cn=None)
+    kinds = dict(lengths=torch.int32, resets=torch.uint8)
+    good = {name: None if n is None else torch.ones(n, dtype=kinds.get(name, torch.float32)) for name, n in sizes.items()}
+    plan.forward_training(*map(span, good.values()), 0, plan.new_reserve())
+    for name, tensor in good.items():
+        for bad in (torch.ones(2), torch.ones(10**4), None if tensor is None else tensor.double()):
+            if bad is None:
+                continue
+            call = {**good, name: bad}
+            with pytest.raises(fused_rnn.Error, match=f"{name}"):
+                plan.forward_training(*map(span, call.values()), 0, plan.new_reserve())
+    with pytest.raises(fused_rnn.Error, match="reserve"):
+        plan.new_reserve(span(torch.ones(3)))
+    with pytest.raises(fused_rnn.Error, match="workspace"):
+        plan.forward_training(*map(span, good.values()), 0, plan.new_reserve(), span(torch.ones(3)))
+    rest = dict(dy=90, dhn=15, dcn=None, dx=72, dh0=15, dc0=None, dweights=165)
+    rest = {name: None if n is None else torch.ones(n) for name, n in rest.items()}
+    order = ("weights", "x", "y", "h0", "c0", "lengths", "resets")
+    for name in ("weights", "x", "y", "h0", "lengths", "resets", "dy", "dhn", "dx", "dh0", "dweights"):
+        reserve = plan.new_reserve()
+        plan.forward_training(*map(span, good.values()), 0, reserve)
+        call = {**{key: good[key] for key in order}, **rest}
+        for bad in (torch.ones(2), torch.ones(10**4)):
+            with pytest.raises(fused_rnn.Error, match=f"{name}: expected"):
+                plan.backward(*map(span, {**call, name: bad}.values()), reserve)
+        plan.backward(*map(span, call.values()), reserve)
+
+
+@pytest.mark.parametrize("rows, sizes, order, back, part", [
+    (6, [3, 2, 0, 1], None, None, "batch_sizes"),
+    (6, [3, 3, 0], None, None, "batch_sizes"),
+    (6, [3, -2, 5], None, None, "batch_sizes"),
+    (6, [2, 3, 1], None, None, "batch_sizes"),
+    (5, [3, 2, 1], None, None, "batch_sizes .* a sum of 5"),
+    (6, [10**9, 2, 1], None, None, "batch_sizes .* a sum of 6"),
+    (6, [], None, None, "batch_sizes"),
+    (6, [3, 2, 1], [9, 0, 1], [0, 1, 2], "sorted_indices"),
+    (6, [3, 2, 1], [0, 1, 2], [0, 1, 99], "unsorted_indices"),
+    (6, [3, 2, 1], [0, 1, 2], [0, 1, -1], "unsorted_indices"),
+    (6, [3, 2, 1], [0, 1], [0, 1], "sorted_indices"),
+])
+def test_packed_sequences_that_are_none_are_refused(rows, sizes, order, back, part):
+    order, back = (None if one is None else torch.tensor(one) for one in (order, back))
+    packed = PackedSequence(torch.randn(rows, 4), torch.tensor(sizes, dtype=torch.int64), order, back)
+    with pytest.raises(ValueError, match=part):
+        fused.GRU(4, 5)(packed)
+
+
+def test_dropout_and_batch_first_may_change():
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 4)
+    layer, plain = fused.GRU(4, 5, num_layers=2, dropout=0.9), fused.GRU(4, 5, num_layers=2)
+    plain.load_state_dict(layer.state_dict())
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.dropout = 0
+    assert torch.equal(layer(x)[0], plain(x)[0])
+    layer.dropout = 0.5
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    assert not torch.equal(copy.deepcopy(layer)(x)[0], plain(x)[0])
+    with pytest.raises(ValueError, match="dropout"):
+        layer.dropout = 1.5
+    layer.eval()
+    theirs = torch.nn.GRU(4, 5, num_layers=2)
+    theirs.load_state_dict(layer.state_dict())
+    starts = layer._starts
+    layer.batch_first = theirs.batch_first = True
+    assert layer._starts is starts
+    with torch.no_grad(), layer.packed_weights():
+        close(layer(x)[0], theirs(x)[0])
+        layer.batch_first = theirs.batch_first = False
+        close(layer(x)[0], theirs(x)[0])
+
+
+@pytest.mark.parametrize("name, value", [
+    ("input_size", 2), ("input_size", 400), ("hidden_size", 500), ("num_layers", 5), ("bidirectional", True), ("bias", False), ("proj_size", 3),
+    ("nonlinearity", "relu"), ("cell", "gru"),
+])
+def test_what_weights_are_made_for_does_not_change(name, value):
+    layer = fused.RNN(4, 5) if name == "nonlinearity" else fused.LSTM(4, 5)
+    before = getattr(layer, name)
+    with pytest.raises(AttributeError, match=f"{name} of .* cannot be changed"):
+        setattr(layer, name, value)
+    setattr(layer, name, before)
+    assert layer(torch.randn(6, 3, 4))[0].shape == (6, 3, 5)
+
+
+@pytest.mark.parametrize("length", [2**32 + 3, -(2**32) + 3, -3, 2**31, 0, 7])
+def test_lengths_are_checked_before_they_are_narrowed(length):
+    layer, x = fused.GRU(4, 5), torch.randn(6, 3, 4)
+    for given in (torch.tensor([1, length, 1]), [1, length, 1]):
+        with pytest.raises(fused_rnn.Error, match=rf"lengths\[1\]: expected 1..=6, got {length}$"):
+            layer(x, lengths=given)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match=r"lengths\[1\]: expected 1..=6, got"):
+        compiled(x, lengths=torch.tensor([1, length, 1]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("grad", [False, True])
+def test_traces_are_refused(grad):
+    for make in (fused.LSTM, fused.GRU):
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match="torch.jit.trace .* cannot record"):
+            torch.jit.trace(make(4, 5).eval(), (torch.randn(6, 3, 4),))
+
+
+def test_an_output_that_was_changed_is_noticed():
+    y = fused.LSTM(3, 4)(torch.randn(5, 2, 3))[0]
+    loss = y.sum()
+    with torch.no_grad():
+        y.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_batch_of_none_is_refused():
+    with pytest.raises(fused_rnn.Error, match="batch"):
+        fused.LSTM(3, 4)(torch.randn(5, 0, 3))
+    assert not isinstance(fused.LSTM(3, 4), torch.nn.RNNBase)
+
+
 def test_cuda_is_refused_where_this_build_has_it_not():
     from fused_rnn import _native
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _native
 from .._plans import Plans
-from ._pass import address
+from ._pass import check_memory, check_weights, held, span
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -22,6 +22,26 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 
 def operator(config):
     """The operator of a configuration, with its plans."""
     return _native.Operator(**json.loads(config)), Plans()
+
+
+@functools.lru_cache(maxsize=256)
+def layout(config):
+    """Names and shapes of its weights."""
+    return [(name, tuple(size)) for name, size, _ in operator(config)[0].weights()]
+
+
+def check_lengths(lengths, seq_len):
+    """Raises where a length on the CPU is not of the sequence."""
+    for at, length in enumerate(lengths.tolist()):
+        if not 1 <= length <= seq_len:
+            raise _native.Error(f"lengths[{at}]: expected 1..={seq_len}, got {length}")
+
+
+def joined(config, x, weights):
+    """The weights in one buffer."""
+    check_weights(weights, layout(config), x)
+    check_memory(weights, layout(config))
+    return torch.cat([weight.reshape(-1) for weight in weights])
 
 
 def place(x):
@@ -70,23 +90,27 @@ def forward(
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, hn, cn and, in training, the reserve."""
     shape, stream = shape_of(config, x, training)
-    flat = torch.cat([weight.reshape(-1) for weight in weights])
+    flat = joined(config, x, weights)
+    if lengths is not None and lengths.is_cpu:
+        check_lengths(lengths, x.shape[1] if json.loads(config).get("batch_first") else x.shape[0])
+    x, h0, c0 = (None if one is None else one.contiguous() for one in (x, h0, c0))
     y, hn = x.new_empty(shape.y), x.new_empty(shape.h)
     cn = x.new_empty(shape.c if shape.c[2] else (0,))
     workspace = _scratch(shape, x)
-    addresses = (flat.data_ptr(), x.data_ptr(), address(h0), address(c0), address(lengths), address(resets))
-    outputs = (y.data_ptr(), hn.data_ptr(), address(cn) if shape.c[2] else 0)
+    spans = (span(flat), held(x), held(h0), held(c0), held(lengths), held(resets))
+    outputs = (span(y), span(hn), span(cn) if shape.c[2] else None)
     if not training:
-        shape.plan.forward(*addresses, *outputs, address(workspace), stream)
+        shape.plan.forward(*spans, *outputs, span(workspace), stream)
         return y, hn, cn, x.new_empty(0)
     reserve = x.new_zeros(shape.reserve + 1)
-    kept = shape.plan.new_reserve(reserve.data_ptr())
-    shape.plan.forward_training(*addresses, *outputs, _seed(seed), kept, address(workspace), stream)
+    kept = shape.plan.new_reserve(held(reserve))
+    shape.plan.forward_training(*spans, *outputs, _seed(seed), kept, span(workspace), stream)
     return y, hn, cn, reserve
 
 
 @forward.register_fake
 def _(x, h0, c0, lengths, resets, weights, seed, config, training):
+    check_weights(weights, layout(config), x)
     options = json.loads(config)
     directions = 2 if options.get("direction") == "bidirectional" else 1
     outer, inner = x.shape[0], x.shape[1]
@@ -121,35 +145,36 @@ def backward(
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """dx, dh0, dc0 and the gradients of all weights in one buffer."""
     shape, stream = shape_of(config, x, True)
-    flat = torch.cat([weight.reshape(-1) for weight in weights])
+    flat = joined(config, x, weights)
+    x, y, h0, c0 = (None if one is None else one.contiguous() for one in (x, y, h0, c0))
     workspace = _scratch(shape, x)
-    inputs = (address(h0), address(c0), address(lengths), address(resets))
+    inputs = (held(h0), held(c0), held(lengths), held(resets))
     if reserve[-1].item() == 0:
-        kept = shape.plan.filled_reserve(reserve.data_ptr(), _seed(seed))
+        kept = shape.plan.filled_reserve(held(reserve), _seed(seed))
     else:
-        kept = shape.plan.new_reserve(reserve.data_ptr())
+        kept = shape.plan.new_reserve(held(reserve))
         again = torch.empty_like(y)
         shape.plan.forward_training(
-            flat.data_ptr(), x.data_ptr(), *inputs, again.data_ptr(), 0, 0, _seed(seed), kept, address(workspace), stream
+            span(flat), held(x), *inputs, span(again), None, None, _seed(seed), kept, span(workspace), stream
         )
     dx, dh0 = torch.empty_like(x), x.new_empty(shape.h)
     dc0 = x.new_empty(shape.c if shape.c[2] else (0,))
     dweights = torch.empty_like(flat)
     gradients = [None if gradient is None else gradient.contiguous() for gradient in (dy, dhn, dcn)]
     shape.plan.backward(
-        flat.data_ptr(),
-        x.data_ptr(),
-        y.data_ptr(),
+        span(flat),
+        held(x),
+        held(y),
         *inputs,
-        address(gradients[0]),
-        address(gradients[1]),
-        address(gradients[2]) if shape.c[2] else 0,
-        dx.data_ptr(),
-        dh0.data_ptr(),
-        address(dc0) if shape.c[2] else 0,
-        dweights.data_ptr(),
+        held(gradients[0]),
+        held(gradients[1]),
+        held(gradients[2]) if shape.c[2] else None,
+        span(dx),
+        span(dh0),
+        span(dc0) if shape.c[2] else None,
+        span(dweights),
         kept,
-        address(workspace),
+        span(workspace),
         stream,
     )
     # Not seen by autograd: the operation gives the same with or without it.

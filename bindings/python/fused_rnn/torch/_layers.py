@@ -14,12 +14,47 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from .. import _native
 from .._plans import Plans
 from . import _compiled
-from ._compiled import DTYPES
-from ._pass import Call, Pass
+from ._compiled import DTYPES, check_lengths
+from ._pass import Call, Pass, check_memory, check_weights, held
 
 _get_num_threads = torch.get_num_threads
 _is_grad_enabled = torch.is_grad_enabled
 _is_compiling = torch.compiler.is_compiling
+_is_tracing = torch.jit.is_tracing
+
+# What parameters and plans are made for.
+_FIXED = frozenset(
+    ("cell", "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size", "nonlinearity", "options")
+)
+
+
+def _checked_dropout(dropout):
+    if not isinstance(dropout, numbers.Number) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        raise ValueError("dropout should be a number in range [0, 1] representing the probability of an element being zeroed")
+    return float(dropout)
+
+
+def _checked_batch_sizes(packed):
+    """Raises where a PackedSequence is not one: torch does not look when it is made."""
+    data, sizes = packed.data, packed.batch_sizes
+    if data.dim() != 2:
+        raise ValueError(f"data of a PackedSequence: expected 2 axes, got {list(data.shape)}")
+    if sizes.dim() != 1 or sizes.dtype != torch.int64 or not sizes.is_cpu or not sizes.numel():
+        raise ValueError(
+            f"batch_sizes of a PackedSequence: expected int64 in one axis on the CPU, one or more, got {sizes.dtype} {list(sizes.shape)} "
+            f"on {sizes.device}"
+        )
+    sizes = sizes.tolist()
+    if sizes[-1] < 1 or any(one < other for one, other in zip(sizes, sizes[1:])):
+        raise ValueError(f"batch_sizes of a PackedSequence: expected 1 or more, none greater than the one before, got {sizes}")
+    if sum(sizes) != data.shape[0]:
+        raise ValueError(f"batch_sizes of a PackedSequence: expected a sum of {data.shape[0]}, the rows of data, got {sum(sizes)}")
+    for name in ("sorted_indices", "unsorted_indices"):
+        indices = getattr(packed, name)
+        if indices is None:
+            continue
+        if indices.dtype not in (torch.int64, torch.int32) or indices.dim() != 1 or sorted(indices.tolist()) != list(range(sizes[0])):
+            raise ValueError(f"{name} of a PackedSequence: expected each of 0 to {sizes[0] - 1} once, got {indices.tolist()}")
 
 
 class Recurrent(nn.Module):
@@ -52,8 +87,7 @@ class Recurrent(nn.Module):
         **options,
     ):
         super().__init__()
-        if not isinstance(dropout, numbers.Number) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError("dropout should be a number in range [0, 1] representing the probability of an element being zeroed")
+        dropout = _checked_dropout(dropout)
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers greater than 1, "
@@ -81,7 +115,7 @@ class Recurrent(nn.Module):
         self.num_layers = num_layers
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = float(dropout)
+        self.dropout = dropout
         self.bidirectional = bool(bidirectional)
         self.proj_size = proj_size
         self.options = {name: value for name, value in options.items() if value is not None}
@@ -118,14 +152,42 @@ class Recurrent(nn.Module):
         # Sizes, strides and offsets of the weights in one buffer.
         self._entries = [(tuple(s), tuple(math.prod(s[i + 1 :]) for i in range(len(s))), at) for _, s, at in weights]
         self._plans = Plans(), Plans()
+        self._sizes = [size for size, _, _ in self._entries]
         self._flat = None
         self._starts = None
         self._packed = None
 
+    def __setattr__(self, name, value):
+        # While it is made or unpickled, all is set; then what plans are made for stays.
+        if "_operator" in self.__dict__:
+            if name in _FIXED and name in self.__dict__ and value != self.__dict__[name]:
+                raise AttributeError(
+                    f"{name} of {type(self).__name__} is {self.__dict__[name]!r} and cannot be changed, since its weights have been made for it: "
+                    "make another layer"
+                )
+            if name in ("dropout", "batch_first"):
+                return self._set_option(name, value)
+        super().__setattr__(name, value)
+
+    def _set_option(self, name, value):
+        """dropout and batch_first may change at any time: other operators over the same weights."""
+        if name == "dropout":
+            value = _checked_dropout(value)
+        elif not isinstance(value, bool):
+            raise TypeError(f"batch_first should be of type bool, got: {type(value).__name__}")
+        if value == self.__dict__[name]:
+            return
+        super().__setattr__(name, value)
+        flat, starts, packed = self._flat, self._starts, self._packed
+        self._prepare()
+        self._flat, self._starts = flat, starts
+        self._packed = None if packed is None else {}
+
     def __getstate__(self):
         state = self.__dict__.copy()
         for name in (
-            "_configs", "_drops", "_operators", "_operator", "_has_c", "_names", "_entries", "_plans", "_flat", "_starts", "_packed",
+            "_configs", "_drops", "_operators", "_operator", "_has_c", "_names", "_entries", "_sizes", "_plans", "_flat", "_starts",
+            "_packed",
         ):
             state.pop(name, None)
         return state
@@ -153,11 +215,16 @@ class Recurrent(nn.Module):
         self._flat = self._starts = None
         weights = [self._parameters.get(name) for name in self._names]
         first = weights[0]
-        if any(w is None or w.device != first.device or w.dtype != first.dtype for w in weights):
+        if any(w is None or w.device != first.device or w.dtype != first.dtype or w.layout != torch.strided for w in weights):
             return
         if first.device.type not in ("cpu", "cuda") or len({w.data_ptr() for w in weights}) != len(weights):
             return
-        if type(first.data) is not Tensor:
+        if type(first.data) is not Tensor or [w.shape for w in weights] != self._sizes:
+            return
+        try:
+            check_memory(weights, self._named_sizes())
+        except RuntimeError:
+            # The next call says it.
             return
         with torch.no_grad():
             flat = torch.cat([weight.detach().reshape(-1) for weight in weights])
@@ -236,6 +303,7 @@ class Recurrent(nn.Module):
     def _forward_packed(self, input, hx, lengths, resets):
         if lengths is not None or resets is not None:
             raise ValueError("lengths and resets are for padded input; a PackedSequence has lengths of its own")
+        _checked_batch_sizes(input)
         order, back = input.sorted_indices, input.unsorted_indices
         sorted_input = PackedSequence(input.data, input.batch_sizes)
         x, lengths = pad_packed_sequence(sorted_input, batch_first=self.batch_first)
@@ -272,11 +340,16 @@ class Recurrent(nn.Module):
         return states if self._has_c else (states[0], None)
 
     def _sequences(self, x, lengths, resets, seq_len, batch):
-        """Lengths as int32 and resets as bytes, sequence-major, on the input's device."""
+        """Lengths as int32, checked where they are on the CPU, and resets as bytes, sequence-major, on the input's device."""
         if lengths is not None:
             lengths = torch.as_tensor(lengths)
-            if lengths.shape != (batch,) or lengths.is_floating_point():
+            if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.is_complex():
                 raise RuntimeError(f"lengths: expected {batch} whole numbers, got {lengths.dtype} {list(lengths.shape)}")
+            if _is_compiling() or not lengths.is_cpu:
+                # Checked in the operation, where what does not fit in 32 bits is out of range still.
+                lengths = lengths.to(torch.int64).clamp(-(1 << 31), (1 << 31) - 1)
+            else:
+                check_lengths(lengths, seq_len)
             lengths = lengths.to(device=x.device, dtype=torch.int32).contiguous()
         if resets is not None:
             resets = torch.as_tensor(resets)
@@ -288,8 +361,13 @@ class Recurrent(nn.Module):
 
     def _run(self, x, hx, lengths, resets):
         weights = self._weights()
+        for weight in weights:
+            if weight is None:
+                check_weights(weights, self._named_sizes(), x)
         dtype = x.dtype
         if dtype != weights[0].dtype:
+            if any(weight.dtype == dtype for weight in weights):
+                check_weights(weights, self._named_sizes(), x)
             raise ValueError(
                 f"RNN input dtype ({dtype}) does not match weight dtype ({weights[0].dtype}). "
                 f"Convert input: input.to({weights[0].dtype}), or convert model: model.to({dtype})"
@@ -306,6 +384,11 @@ class Recurrent(nn.Module):
         if _is_compiling():
             return self._run_compiled(x.contiguous(), h0, c0, lengths, resets, weights)
 
+        if _is_tracing():
+            raise RuntimeError(
+                "fused_rnn: torch.jit.trace and what is built on it cannot record this layer; use torch.compile or torch.export, or torch.nn's "
+                "layer with the same state_dict"
+            )
         x = x.contiguous()
         grad = _is_grad_enabled() and (
             x.requires_grad
@@ -319,7 +402,7 @@ class Recurrent(nn.Module):
             device, number, stream = "cpu", _get_num_threads(), 0
         else:
             device, number, stream = _compiled.place(x)
-        if [w.data_ptr() for w in weights] == self._starts:
+        if [w.shape for w in weights] == self._sizes and self._in_place(weights):
             flat = self._flat
         else:
             flat = self._gathered(x, weights)
@@ -352,10 +435,21 @@ class Recurrent(nn.Module):
             call.forward(x, h0, c0, y, hn, cn)
         return (y, (hn, cn)) if has_c else (y, hn)
 
+    def _named_sizes(self):
+        return list(zip(self._names, self._sizes))
+
+    def _in_place(self, weights):
+        """Whether weights of the right shapes are still the views of the one buffer."""
+        try:
+            return [w.data_ptr() for w in weights] == self._starts and False not in [w.is_contiguous() for w in weights]
+        except RuntimeError:
+            # Those without storage have no address.
+            return False
+
     def _gathered(self, x, weights):
-        for name, weight in zip(self._names, weights):
-            if weight.dtype != x.dtype or weight.device != weights[0].device:
-                raise RuntimeError(f"{name} is {weight.dtype} on {weight.device}: expected {x.dtype} on {weights[0].device}")
+        expected = self._named_sizes()
+        check_weights(weights, expected, x)
+        check_memory(weights, expected)
         with torch.no_grad():
             return torch.cat([weight.detach().reshape(-1) for weight in weights])
 
@@ -366,7 +460,7 @@ class Recurrent(nn.Module):
         if found is None:
             from .._plans import Shape
 
-            found = self._packed[key] = Shape(shape.plan.with_weights(flat.data_ptr()))
+            found = self._packed[key] = Shape(shape.plan.with_weights(held(flat)))
         return found, None
 
     def _run_compiled(self, x, h0, c0, lengths, resets, weights):

@@ -5,9 +5,46 @@ import torch
 _EMPTY = torch.empty
 
 
-def address(tensor):
-    """Where a tensor begins; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()
+def span(tensor):
+    """Where a tensor of this package begins, and its bytes: the native part checks them."""
+    return None if tensor is None else (tensor.data_ptr(), tensor.nbytes)
+
+
+def held(tensor):
+    """The same of a tensor from outside, whose storage may have been resized under it: no more bytes than are there."""
+    if tensor is None:
+        return None
+    bytes_, there = tensor.nbytes, tensor.untyped_storage().nbytes()
+    if there != bytes_ or tensor.storage_offset():
+        # A part of a larger one, or what is left of it.
+        bytes_ = max(min(bytes_, there - tensor.storage_offset() * tensor.itemsize), 0)
+    return tensor.data_ptr(), bytes_
+
+
+def check_weights(weights, expected, like):
+    """Raises where a weight is not what the layout has: `expected` are names and shapes, `like` the input."""
+    if len(weights) != len(expected):
+        raise RuntimeError(f"weights: expected {len(expected)} tensors, got {len(weights)}")
+    for weight, (name, size, *_) in zip(weights, expected):
+        if weight is None:
+            raise RuntimeError(f"{name}: expected a tensor of shape {list(size)}, got None")
+        if tuple(weight.shape) != tuple(size):
+            raise RuntimeError(f"{name}: expected shape {list(size)}, got {list(weight.shape)}")
+        if weight.dtype != like.dtype or weight.device != like.device or weight.layout != torch.strided:
+            raise RuntimeError(
+                f"{name} is {weight.dtype}, {weight.layout}, on {weight.device}: expected {like.dtype}, {torch.strided}, on {like.device}, as "
+                "the input"
+            )
+
+
+def check_memory(weights, expected):
+    """Raises where the storage of a weight is smaller than the weight: torch's own kernels do not look."""
+    for weight, (name, *_) in zip(weights, expected):
+        last = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride())) + 1 if weight.numel() else 0
+        needed = (weight.storage_offset() + last) * weight.itemsize
+        there = weight.untyped_storage().nbytes()
+        if there < needed:
+            raise RuntimeError(f"{name}: expected {needed} bytes of memory for shape {list(weight.shape)}, got {there}: its storage was resized")
 
 
 class Call:
@@ -29,27 +66,27 @@ class Call:
         """An empty reserve, and the tensor that it is in, on a GPU."""
         if like.is_cuda:
             storage = _EMPTY(max(self.shape.reserve, 1), dtype=like.dtype, device=like.device)
-            return self.shape.plan.new_reserve(storage.data_ptr()), storage
+            return self.shape.plan.new_reserve(span(storage)), storage
         return self.shape.plan.new_reserve(), None
 
     def forward(self, x, h0, c0, y, hn, cn, reserve=None):
         """Runs forward, in training where there is a reserve."""
         workspace = self.workspace(x)
-        addresses = (
-            self.flat.data_ptr() if self.flat is not None else 0,
-            x.data_ptr(),
-            address(h0),
-            address(c0),
-            address(self.lengths),
-            address(self.resets),
-            y.data_ptr(),
-            address(hn),
-            address(cn),
+        spans = (
+            held(self.flat),
+            held(x),
+            held(h0) if h0 is not None else None,
+            held(c0) if c0 is not None else None,
+            span(self.lengths) if self.lengths is not None else None,
+            span(self.resets) if self.resets is not None else None,
+            (y.data_ptr(), y.nbytes),
+            span(hn),
+            span(cn) if cn is not None else None,
         )
         if reserve is None:
-            self.shape.plan.forward(*addresses, address(workspace), self.stream)
+            self.shape.plan.forward(*spans, span(workspace), self.stream)
         else:
-            self.shape.plan.forward_training(*addresses, self.seed, reserve, address(workspace), self.stream)
+            self.shape.plan.forward_training(*spans, self.seed, reserve, span(workspace), self.stream)
 
     def outputs(self, x):
         """Tensors for y, hn and cn."""
@@ -116,22 +153,22 @@ def _gradients(ctx, x, y, h0, c0, dy, dhn, dcn):
     dweights = torch.empty_like(call.flat) if True in needs[4:] else None
     workspace = call.workspace(x)
     call.shape.plan.backward(
-        call.flat.data_ptr(),
-        x.data_ptr(),
-        y.data_ptr(),
-        address(h0),
-        address(c0),
-        address(call.lengths),
-        address(call.resets),
-        address(dy),
-        address(dhn),
-        address(dcn),
-        address(dx),
-        address(dh0),
-        address(dc0),
-        address(dweights),
+        held(call.flat),
+        held(x),
+        held(y),
+        held(h0),
+        held(c0),
+        span(call.lengths),
+        span(call.resets),
+        held(dy),
+        held(dhn),
+        held(dcn),
+        span(dx),
+        span(dh0),
+        span(dc0),
+        span(dweights),
         taken[0],
-        address(workspace),
+        span(workspace),
         call.stream,
     )
     if dweights is None:
