@@ -19,7 +19,7 @@ use crate::optim::{Adam, Optimizer, Schedule};
 use crate::rnn::dropout::philox4x32;
 use crate::rnn::shape::check_len;
 
-/// A model on one device: Keras's [`Model`](https://keras.io/api/models/model/), made by a [`Graph`](crate::model::Graph) or a
+/// A model on one device: Keras's [`Model`](https://keras.io/api/models/model/), made by a [`Graph`] or a
 /// [`Sequential`](crate::model::Sequential).
 ///
 /// Weights, activations, gradients and the optimizer's memory stand where the device computes, in its element type. Arrays of `f32` or

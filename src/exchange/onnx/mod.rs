@@ -14,7 +14,7 @@
 //! | `evaluate` | which function has an operator; constants and casts |
 //! | `shapes`, `parts`, `elements` | operators that move elements, take parts, compute with elements |
 //! | `layers`, `recurrent` | products, windows and normalisations; recurrences |
-//! | `export`, `write_layers` | the way back: [`write`] |
+//! | `export`, `write_layers` | the way back: [`write()`] |
 
 mod constant;
 mod elements;
