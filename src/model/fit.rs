@@ -116,7 +116,26 @@ impl Model {
         self.fit_any(any(x), any(y), options)
     }
 
-    fn fit_any(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, mut options: FitOptions<'_>) -> Result<History> {
+    fn fit_any(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, options: FitOptions<'_>) -> Result<History> {
+        let ranks = options.ranks.filter(|ranks| ranks.count() > 1);
+        let mut has_met = false;
+        let trained = self.fit_on_rank(x, y, options, ranks, &mut has_met);
+        if let (Err(_), Some(ranks), false) = (&trained, ranks, has_met) {
+            // The others wait for this one, and learn that it does not come.
+            let _ = ranks::agree(ranks, Err::<(), _>(Error::ZeroSize { name: "epochs" }));
+        }
+        trained
+    }
+
+    /// The same on one of several processes, if there are some. `has_met` says whether they have begun to exchange what they have.
+    fn fit_on_rank<'o>(
+        &mut self,
+        x: Vec<AnyArray<'_>>,
+        y: Vec<AnyArray<'_>>,
+        mut options: FitOptions<'o>,
+        ranks: Option<&'o dyn Ranks>,
+        has_met: &mut bool,
+    ) -> Result<History> {
         let mut data = self.check_data("", x, Some(y))?;
         for (name, size) in
             [("epochs", options.epochs), ("batch_size", options.batch_size), ("loss_every", options.loss_every)]
@@ -149,7 +168,6 @@ impl Model {
             train
         };
         let samples = data.samples;
-        let ranks = options.ranks.filter(|ranks| ranks.count() > 1);
         let together = ranks.map_or(1, |ranks| ranks.count());
         let batch_size = options.batch_size.saturating_mul(together);
         if batch_size > samples {
@@ -167,17 +185,6 @@ impl Model {
         device.copy(self.network.statistics.get(), best_statistics.view_mut())?;
         let accumulators = self.accumulators()?;
         let monitor = Monitor::new(options.monitor, validation.is_some(), &accumulators)?;
-        if let Some(ranks) = ranks {
-            let weights = ranks::fingerprint(self.network.parameters.host().bytes().unwrap_or_default());
-            let own = [
-                ("weights", weights),
-                ("seed", self.seed),
-                ("samples", samples as u64),
-                ("batch_size", options.batch_size as u64),
-                ("epochs", options.epochs as u64),
-            ];
-            ranks::check_same(ranks, &own)?;
-        }
         let mut run = Run {
             ranks,
             placed: data.place(device, "")?,
@@ -209,6 +216,19 @@ impl Model {
         };
         self.allocate(options.batch_size, true)?;
         self.device.upload(&run.order, run.placed_order.view_mut())?;
+        if let Some(ranks) = ranks {
+            *has_met = true;
+            ranks::agree(ranks, Ok(()))?;
+            let weights = ranks::fingerprint(self.network.parameters.host().bytes().unwrap_or_default());
+            let own = [
+                ("weights", weights),
+                ("seed", self.seed),
+                ("samples", samples as u64),
+                ("batch_size", options.batch_size as u64),
+                ("epochs", options.epochs as u64),
+            ];
+            ranks::check_same(ranks, &own)?;
+        }
         let trained = self.train_epochs(&mut run);
         if let Err(Error::Diverged { .. }) = trained {
             self.restore(&run)?;
@@ -367,8 +387,10 @@ impl Model {
     fn train_epochs(&mut self, run: &mut Run<'_, '_>) -> Result<()> {
         for epoch in 1..=run.epochs {
             let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
-            for callback in &mut run.callbacks {
-                callback.on_epoch_begin(&begin, self)?;
+            let begun = run.callbacks.iter_mut().try_for_each(|callback| callback.on_epoch_begin(&begin, self));
+            ranks::agree_if(run.ranks, begun)?;
+            if let Some(ranks) = run.ranks {
+                ranks::check_same(ranks, &[("learning rate", self.optimizer.learning_rate().to_bits())])?;
             }
             let Some(loss) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
@@ -382,14 +404,19 @@ impl Model {
                 }
             }
             let mut metrics = results(&run.metrics, "");
-            let val_loss = match &run.validation {
+            let mut val_loss = match &run.validation {
                 None => None,
                 Some(data) => {
-                    let loss = mean_loss(self, data, &mut run.metrics)?;
+                    let loss = ranks::agree_if(run.ranks, mean_loss(self, data, &mut run.metrics))?;
                     metrics.extend(results(&run.metrics, "val_"));
                     Some(loss)
                 }
             };
+            if let Some(ranks) = run.ranks {
+                // Where processors differ in last bits, all go by the figures of one.
+                let figures = val_loss.iter_mut().chain(metrics.iter_mut().map(|(_, value)| value));
+                ranks::take_from_first(ranks, figures)?;
+            }
             if let Some(val_loss) = val_loss.filter(|loss| !loss.is_finite()) {
                 let batch = run.order.len().div_ceil(run.batch_size);
                 return Err(Error::Diverged { epoch, batch, what: format!("the validation loss is {val_loss}") });
@@ -413,8 +440,13 @@ impl Model {
             }
             let state = EpochEnd { epoch, epochs: run.epochs, loss, val_loss, metrics, score, best };
             let mut stop = false;
-            for callback in &mut run.callbacks {
+            let ended = run.callbacks.iter_mut().try_for_each(|callback| {
                 stop |= callback.on_epoch_end(&state, self)?.is_break();
+                Ok(())
+            });
+            ranks::agree_if(run.ranks, ended)?;
+            if let Some(ranks) = run.ranks {
+                stop = ranks::sum(ranks, f64::from(stop))? != 0.0;
             }
             if stop {
                 run.history.outcome = Outcome::Interrupted;

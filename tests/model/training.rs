@@ -689,3 +689,62 @@ fn ranks_stop_together() {
     });
     assert!(said[0].contains("rank 1") && said[1].contains("sample"), "{said:?}");
 }
+
+/// What a callback does at the end of an epoch.
+#[derive(Clone, Copy)]
+enum AtEnd {
+    Nothing,
+    Stop,
+    Fail,
+    OtherRate,
+}
+
+struct Acts(AtEnd);
+
+impl Callback for Acts {
+    fn on_epoch_end(&mut self, epoch: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        match self.0 {
+            AtEnd::Stop if epoch.epoch == 2 => return Ok(ControlFlow::Break(())),
+            AtEnd::Fail if epoch.epoch == 2 => return Err(Error::ZeroSize { name: "disk" }),
+            AtEnd::OtherRate if epoch.epoch == 2 => training.set_learning_rate(0.5)?,
+            _ => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A stop, an error or another rate on one rank is known to all at the end of the epoch, and so is one that never begins.
+#[test]
+fn what_one_rank_does_ends_all() {
+    let (x, y) = data();
+    let on_second = |act: AtEnd, batch_size: usize| -> Vec<Result<History>> {
+        std::thread::scope(|scope| {
+            let (x, y) = (&x, &y);
+            let train = move |ranks: ThreadRanks| {
+                let is_second = ranks.rank() == 1;
+                let (mut acts, size) = if is_second { (Acts(act), batch_size) } else { (Acts(AtEnd::Nothing), 4) };
+                let options =
+                    FitOptions { ranks: Some(&ranks), callbacks: vec![&mut acts], batch_size: size, ..epochs(5) };
+                let trained = model(1).fit(x, y, options);
+                // Ranks that stay: as with MPI, whoever waits for one is not told that it has gone.
+                std::mem::forget(ranks);
+                trained
+            };
+            let threads: Vec<_> =
+                thread_ranks(2).unwrap().into_iter().map(|ranks| scope.spawn(move || train(ranks))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    };
+    for history in on_second(AtEnd::Stop, 4) {
+        let history = history.unwrap();
+        assert_eq!((history.loss.len(), history.outcome), (2, Outcome::Interrupted));
+    }
+    let text =
+        |trained: &[Result<History>]| trained.iter().map(|t| t.as_ref().unwrap_err().to_string()).collect::<Vec<_>>();
+    let said = text(&on_second(AtEnd::Fail, 4));
+    assert!(said[0].contains("rank 1") && said[1].contains("disk"), "{said:?}");
+    let said = text(&on_second(AtEnd::OtherRate, 4));
+    assert!(said.iter().all(|said| said.contains("learning rate on rank")), "{said:?}");
+    let said = text(&on_second(AtEnd::Nothing, 4000));
+    assert!(said[0].contains("rank 1") && said[1].contains("batch_size"), "{said:?}");
+}

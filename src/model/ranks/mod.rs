@@ -14,7 +14,12 @@
 //!
 //! What is of a batch is of a rank's share of it: the statistics of [`BatchNormalization`](crate::nn::BatchNormalization), whose moving
 //! averages are averaged as gradients are, and the sums that masked steps are left out of. Dropout draws other masks on every rank. The loss and the metrics
-//! of an epoch are those of all samples; callbacks of a batch see the metrics of their rank. Validation data are evaluated by every rank.
+//! of an epoch are those of all samples; callbacks of a batch see the metrics of their rank. Validation data are evaluated by every rank, and
+//! all go by the first one's figures.
+//!
+//! Before the first step the ranks compare weights, seeds and numbers of samples (not the samples themselves), and before each epoch
+//! learning rates. An error or a stop on one of them, by a callback too, ends all. What a rank cannot tell the others is its own end in the middle of a
+//! step, where its GPU fails or a callback panics: an MPI program should then call `MpiRanks::abort`, as the `fused-rnn` program does.
 
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -97,7 +102,26 @@ pub(super) fn agree<T>(ranks: &dyn Ranks, own: Result<T>) -> Result<T> {
     }
 }
 
-/// Checks that all ranks have the same numbers; `what` names them.
+/// The same where there may be one process alone.
+pub(super) fn agree_if<T>(ranks: Option<&dyn Ranks>, own: Result<T>) -> Result<T> {
+    match ranks {
+        None => own,
+        Some(ranks) => agree(ranks, own),
+    }
+}
+
+/// Gives every rank the first one's numbers.
+pub(super) fn take_from_first<'n>(ranks: &dyn Ranks, numbers: impl Iterator<Item = &'n mut f64>) -> Result<()> {
+    let numbers: Vec<_> = numbers.collect();
+    let own: Vec<f64> = numbers.iter().map(|number| **number).collect();
+    if !own.is_empty() {
+        let all = gather_f64(ranks, &own)?;
+        numbers.into_iter().zip(all).for_each(|(number, first)| *number = first);
+    }
+    Ok(())
+}
+
+/// Checks that all ranks have the same numbers, each with its name.
 pub(super) fn check_same(ranks: &dyn Ranks, own: &[(&str, u64)]) -> Result<()> {
     // In halves that an `f64` holds.
     let halves: Vec<f64> = own.iter().flat_map(|(_, n)| [(n >> 32) as f64, (n & 0xffff_ffff) as f64]).collect();
@@ -109,7 +133,7 @@ pub(super) fn check_same(ranks: &dyn Ranks, own: &[(&str, u64)]) -> Result<()> {
                 return Err(Error::option(
                     format!("{what} on rank {}", ranks.rank()),
                     format!(
-                        "those of rank {rank} ({:#x}); build the same model from the same seed, and give the same data",
+                        "those of rank {rank} ({:#x}); build the same model from the same seed, and give the same data and options",
                         number(theirs)
                     ),
                     format!("{:#x}", number(mine)),
