@@ -343,6 +343,20 @@ fn refused(bytes: &[u8], options: &ImportOptions) -> String {
     }
 }
 
+/// Each tensor may be large, but not all of them: a model keeps them.
+#[test]
+fn graphs_of_little_bytes_do_not_ask_for_all_memory() {
+    let mut nodes = vec![node("Tile", &["x", "repeats"], "n0")];
+    let names: Vec<String> = (0..20).map(|n| format!("n{n}")).collect();
+    nodes.extend(names.windows(2).map(|pair| node("Relu", &[&pair[0]], &pair[1])));
+    nodes.push(node("Relu", &["n19"], "y"));
+    let repeats = |times: i64| vec![ints("repeats", &[1, times])];
+    let of = |times: i64| file(graph(vec![input("x", &[None, Some(4)])], nodes.clone(), repeats(times)));
+    let text = refused(&of(10_000_000), &ImportOptions::default());
+    assert!(text.contains("(Relu, output n") && text.contains("more than 268435456 elements"), "{text}");
+    assert!(onnx::parse(Device::cpu(), &of(1000), Path::new("small.onnx"), &ImportOptions::default()).is_ok());
+}
+
 #[test]
 fn refusals_name_the_node_and_the_way_out() {
     let plain = ImportOptions::default();

@@ -13,7 +13,7 @@ use crate::exchange::onnx::tensor::{Axis, Data};
 use crate::model::{CallConfig, Graph, GraphConfig, GraphTensor, LayerId, Model, NamedConfig, Source};
 use crate::nn::{Elementwise, Function, LayerConfig, Reshape, Weight};
 
-/// Elements of a sample of one tensor, at most: a file that asks for more asks for more memory than there is.
+/// Elements of a sample of all tensors together, at most, since a model keeps them all: 1 GiB in f32. A few bytes of a file may ask for any number.
 const MOST_ELEMENTS: usize = 1 << 28;
 
 /// A value of a graph.
@@ -50,6 +50,8 @@ pub(super) struct Importer<'f> {
     pub carrier: Option<GraphTensor>,
     /// Elements of constants so far.
     elements: usize,
+    /// Elements of a sample of all tensors so far.
+    computed: usize,
     /// Nodes computed so far.
     pub done: usize,
     /// Inputs without a value, and why.
@@ -71,6 +73,7 @@ impl<'f> Importer<'f> {
             tensors: HashMap::new(),
             carrier: None,
             elements: 0,
+            computed: 0,
             done: 0,
             unset: HashMap::new(),
         }
@@ -278,11 +281,11 @@ impl<'f> Importer<'f> {
     pub fn call_all(&mut self, node: Node<'_>, layer: LayerId, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         let outputs = self.graph.call_all(layer, inputs).map_err(|e| node.wrong(e))?;
         for output in &outputs {
-            let len = size(output.shape());
-            if len.is_none_or(|len| len > MOST_ELEMENTS) {
-                let shape = output.shape();
+            let shape = output.shape();
+            self.computed = size(shape).and_then(|len| self.computed.checked_add(len)).unwrap_or(usize::MAX);
+            if self.computed > MOST_ELEMENTS {
                 return Err(node.unsupported(format!(
-                    "a tensor of shape {shape:?} for each sample is more than {MOST_ELEMENTS} elements"
+                    "with a tensor of shape {shape:?} for each sample, what the graph computes is more than {MOST_ELEMENTS} elements, all of which a model keeps"
                 )));
             }
         }
