@@ -61,6 +61,7 @@ pub struct HeatMap {
     x_label: String,
     y_label: String,
     value_label: String,
+    missing_label: String,
     range: Option<(f64, f64)>,
     cell_text: CellText,
     size: (u32, u32),
@@ -79,6 +80,7 @@ impl HeatMap {
             x_label: String::new(),
             y_label: String::new(),
             value_label: String::new(),
+            missing_label: String::new(),
             range: None,
             cell_text: CellText::Auto,
             size: DEFAULT_SIZE,
@@ -113,6 +115,11 @@ impl HeatMap {
     /// What the values are, with their unit; stands beside the colour bar.
     pub fn value_label(self, label: impl Into<String>) -> Self {
         HeatMap { value_label: label.into(), ..self }
+    }
+
+    /// What it means that a value is not finite; stands behind the subtitle where there is such a value.
+    pub fn missing_label(self, label: impl Into<String>) -> Self {
+        HeatMap { missing_label: label.into(), ..self }
     }
 
     /// The values at the two ends of the colours, so that several pictures can be compared. Without, those of the matrix. Cells beyond
@@ -198,7 +205,11 @@ impl HeatMap {
         let colour = |value: f64| blend(colours, (value - low) / (high - low));
         let (rows, columns) = self.values.dim();
         let edge = 20.0;
-        let top = frame.top + heading(canvas, frame, (&self.title, title_size), &self.subtitle)? + 6.0;
+        let is_explained = !self.missing_label.is_empty() && self.values.iter().any(|value| !value.is_finite());
+        let missing = if is_explained { format!("grey: {}", self.missing_label) } else { String::new() };
+        let words: Vec<&str> =
+            [&self.subtitle, &missing].into_iter().map(|text| &text[..]).filter(|text| !text.is_empty()).collect();
+        let top = frame.top + heading(canvas, frame, (&self.title, title_size), &words.join("; "))? + 6.0;
 
         let numbers = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
         let row_labels = if self.row_labels.is_empty() { numbers(rows) } else { self.row_labels.clone() };
@@ -215,7 +226,8 @@ impl HeatMap {
         let x_title = if self.x_label.is_empty() { 0.0 } else { 20.0 };
 
         let cell_width_at_most = room / columns as f64;
-        let is_upright = widest(&column_labels) + 6.0 > cell_width_at_most && !self.column_labels.is_empty();
+        // Numbers lie, and some are left out; names stand where they do not fit.
+        let is_upright = widest(&column_labels) + 6.0 > cell_width_at_most && numbers_of(&column_labels).is_none();
         let column_room =
             if is_upright { widest(&column_labels).min(frame.height * 0.3) + 8.0 } else { TICK.size + 8.0 };
         let height = (frame.bottom() - 12.0 - x_title - column_room - top).max(20.0);
@@ -228,22 +240,12 @@ impl HeatMap {
         self.draw_cells(canvas, inner, colour)?;
         canvas.outline(inner, Colour::SOFT)?;
 
-        // Of numbers every second, fifth, tenth, … is shown where there is no room for all.
-        let every = |room: f64, cell: f64, is_number: bool| {
-            let least = (room / cell).ceil().max(1.0) as usize;
-            let round = (0..4).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
-            round.into_iter().find(|n| is_number && *n >= least).unwrap_or(least)
-        };
-        for (i, label) in
-            row_labels.iter().enumerate().step_by(every(TICK.size + 1.0, cell_height, self.row_labels.is_empty()))
-        {
+        for (i, label) in shown(&row_labels, (TICK.size + 3.0) / cell_height) {
             let middle = inner.top + (i as f64 + 0.5) * cell_height;
             canvas.text(&shortened(label, TICK.size, row_room + 1.0), (inner.left - 6.0, middle), TICK, Anchor::End)?;
         }
-        let across = if is_upright { TICK.size + 1.0 } else { widest(&column_labels) + 4.0 };
-        for (i, label) in
-            column_labels.iter().enumerate().step_by(every(across, cell_width, self.column_labels.is_empty()))
-        {
+        let across = if is_upright { TICK.size + 3.0 } else { widest(&column_labels) + 4.0 };
+        for (i, label) in shown(&column_labels, across / cell_width) {
             let middle = inner.left + (i as f64 + 0.5) * cell_width;
             if is_upright {
                 let label = shortened(label, TICK.size, column_room - 7.0);
@@ -257,13 +259,16 @@ impl HeatMap {
         canvas.text(&x_label, (inner.left + inner.width * 0.5, below), LABEL, Anchor::Middle)?;
         let y_label = shortened(&self.y_label, LABEL.size, height);
         let beside = inner.left - row_room - 20.0;
-        canvas.text(&y_label, (beside, inner.top + inner.height * 0.5), LABEL.upright(), Anchor::Middle)?;
+        // Beside few rows a long word reaches below them, not into the title.
+        let middle = inner.height.max(text_width(&y_label, LABEL.size)) * 0.5;
+        canvas.text(&y_label, (beside, inner.top + middle), LABEL.upright(), Anchor::Middle)?;
 
+        let least = text_width(&self.value_label, LABEL.size).max(80.0);
         let bar = Frame {
             left: inner.right() + 16.0,
             top,
             width: 14.0,
-            height: inner.height.max(80.0).min(height.max(20.0)),
+            height: inner.height.max(least).min(height.max(20.0)),
         };
         self.draw_bar(canvas, bar, &bar_axis, bar_labels, colour)
     }
@@ -379,9 +384,26 @@ fn blend(colours: &[Colour], share: f64) -> Colour {
     Colour::new(mix(a.red, b.red), mix(a.green, b.green), mix(a.blue, b.blue))
 }
 
+/// The labels as whole numbers, where all are.
+fn numbers_of(labels: &[String]) -> Option<Vec<u32>> {
+    labels.iter().map(|label| label.parse().ok()).collect()
+}
+
+/// The labels that there is room for, with their places, where one needs the room of `cells` cells: numbers are those that 2, 5, 10, …
+/// divides, names every second, third, …
+fn shown(labels: &[String], cells: f64) -> impl Iterator<Item = (usize, &String)> {
+    let least = cells.ceil().max(1.0) as usize;
+    let numbers =
+        numbers_of(labels).filter(|numbers| numbers.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1])));
+    let round = (0..4).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
+    let every = round.into_iter().find(|n| numbers.is_some() && *n >= least).unwrap_or(least);
+    let first = numbers.and_then(|numbers| numbers.first().map(|first| *first as usize)).unwrap_or(0);
+    labels.iter().enumerate().filter(move |(i, _)| (first + i) % every == 0)
+}
+
 /// How often each class was taken for each: `counts[true class, predicted class]`. Cells show the count and its share of the row,
 /// that is of all samples of the true class; the colour is that share, so that rare classes are seen as well as frequent ones. A
-/// class that never occurred has an empty row.
+/// class that never occurred has a grey row, and the picture says so.
 ///
 /// ```
 /// use ndarray::array;
@@ -427,6 +449,7 @@ pub fn confusion_matrix(
         .x_label("predicted class")
         .y_label("true class")
         .value_label("share of the true class")
+        .missing_label("no samples of the class")
         .range(0.0, 1.0);
     Ok(HeatMap { texts: Some(texts), ..map })
 }

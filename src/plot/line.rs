@@ -228,6 +228,11 @@ impl LinePlot {
             logarithmic(x_extent, x_count)
         } else {
             let (low, high) = widened(x_extent, is_whole.then_some(0.5));
+            // A mark at an end would be hidden by the axis there.
+            let slack = (high - low) * 0.015;
+            let is_marked = |end: f64| self.marks.iter().any(|(x, _)| *x == end);
+            let low = if is_marked(low) { low - slack } else { low };
+            let high = if is_marked(high) { high + slack } else { high };
             Axis::linear(low, high, x_count, is_whole)
         };
 

@@ -278,9 +278,12 @@ fn a_heat_map_shows_its_numbers_where_they_fit() {
 fn a_confusion_matrix_has_counts_and_shares_of_rows() {
     let counts = array![[6, 2, 0], [0, 0, 0], [1, 0, 99_999]];
     let shown = texts(&confusion_matrix("Test", ["a", "b", "c"], counts.view()).unwrap().svg().unwrap());
-    for text in ["6", "75 %", "25 %", "99999", ">99.9 %", "<0.1 %", "–", "100005 of 100008 right (>99.9 %)"] {
+    for text in ["6", "75 %", "25 %", "99999", ">99.9 %", "<0.1 %", "–"] {
         assert!(has(&shown, text), "{text} in {shown:?}");
     }
+    assert!(has(&shown, "100005 of 100008 right (>99.9 %); grey: no samples of the class"), "{shown:?}");
+    let all = texts(&confusion_matrix("Test", ["a", "b"], array![[1, 0], [0, 1]].view()).unwrap().svg().unwrap());
+    assert!(has(&all, "2 of 2 right (100 %)"), "{all:?}");
     let not_square = confusion_matrix("", ["a", "b"], array![[1, 2]].view()).unwrap_err();
     assert!(matches!(not_square, Error::Shape { .. }), "{not_square}");
     let nothing = confusion_matrix("", ["a", "b"], array![[0, 0], [0, 0]].view()).unwrap_err();
@@ -302,6 +305,43 @@ fn an_attention_map_has_the_names_of_steps() {
     let error = attention_map("", ["q"], ["k"], array![[-0.5]].view()).unwrap_err();
     assert!(matches!(&error, Error::InvalidOption { option, .. } if option == "weights[0, 0]"), "{error}");
     texts(&attention_map("", ["q"], ["k"], array![[0.0]].view()).unwrap().svg().unwrap());
+}
+
+/// Where the labels of fifty steps would collide, round numbers are shown, and every so many names.
+#[test]
+fn labels_of_a_map_do_not_collide() {
+    let weights = Array2::from_elem((50, 50), 0.02);
+    let numbers = || (1..=50).map(|i| i.to_string());
+    let shown = texts(&attention_map("", numbers(), numbers(), weights.view()).unwrap().svg().unwrap());
+    let numbers: Vec<u32> = shown.iter().filter_map(|text| text.parse().ok()).filter(|number| *number > 0).collect();
+    assert!(numbers.iter().all(|number| number % 2 == 0 || number % 5 == 0), "{shown:?}");
+    assert!((20..=52).contains(&numbers.len()), "{shown:?}");
+    let names = || (0..50).map(|i| format!("word{i}"));
+    let map = attention_map("", names(), names(), weights.view()).unwrap();
+    for size in [(800, 450), (300, 300), (2000, 2000)] {
+        let svg = map.clone().size(size.0, size.1).svg().unwrap();
+        assert_inside(&svg);
+        let shown = texts(&svg).iter().filter(|text| text.starts_with("word")).count();
+        assert!(shown <= (size.0 + size.1) as usize / 14, "{shown} names at {size:?}");
+    }
+    let one = attention_map("", ["last"], names(), weights.slice(ndarray::s![..1, ..])).unwrap();
+    assert_inside(&one.svg().unwrap());
+}
+
+/// A mark at the first place stands beside the axis, not on it.
+#[test]
+fn a_best_epoch_of_one_can_be_seen() {
+    let loss = [0.5, 0.6, 0.7];
+    let with = history(&[("loss", &loss)], Some(1)).unwrap().svg().unwrap();
+    let without = history(&[("loss", &loss)], None).unwrap().svg().unwrap();
+    let first = |svg: &str| {
+        let line =
+            svg.split("<polyline").find(|part| part.contains("#0072B2") && part.matches(',').count() > 2).unwrap();
+        let points = line.split("points=\"").nth(1).unwrap();
+        points.split(',').next().unwrap().parse::<i32>().unwrap()
+    };
+    // In quarters of a pixel.
+    assert!(first(&with) - first(&without) > 20, "{} {}", first(&with), first(&without));
 }
 
 #[test]
