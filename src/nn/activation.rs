@@ -1,4 +1,4 @@
-//! Activation functions with Keras's names and constants: [`ActivationFunction`], and the layer [`ActivationLayer`].
+//! Activation functions with Keras's names and constants: [`ActivationFunction`], and the layers [`ActivationLayer`] and [`Softmax`].
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,11 @@ use crate::cell;
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
-use crate::nn::elementwise::{host_only, typed};
+use crate::nn::elementwise::{host_only, mapped, typed};
+use crate::nn::function::Function;
 use crate::nn::one_input;
 use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::shape::permuted;
 
 /// A function of the elements of a tensor, or of its rows, by [Keras's names and constants](https://keras.io/api/layers/activations/).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,6 +40,22 @@ pub enum ActivationFunction {
     Selu,
     /// `x` above zero, `0.2 x` below.
     LeakyRelu,
+    /// `min(max(x, 0), 6)`
+    Relu6,
+    /// `x Φ(x)`, [Hendrycks and Gimpel 2016](https://arxiv.org/abs/1606.08415): Keras's `gelu(x, approximate=False)`, its default.
+    Gelu,
+    /// The same with Φ approximated by a tanh, Keras's `gelu(x, approximate=True)`.
+    GeluTanh,
+    /// `x / (1 + exp(-x))`, also called swish.
+    #[serde(alias = "swish")]
+    Silu,
+    /// `x clamp(x / 6 + 1/2, 0, 1)`, also called hard swish.
+    #[serde(alias = "hard_swish")]
+    HardSilu,
+    /// `x tanh(ln(1 + exp(x)))` ([Misra 2019](https://arxiv.org/abs/1908.08681)).
+    Mish,
+    /// `exp(x)`
+    Exponential,
     /// `exp(x)` over the sum of those of its row, the last axis.
     Softmax,
     /// The logarithm of that. On the host alone.
@@ -46,30 +64,46 @@ pub enum ActivationFunction {
 
 impl ActivationFunction {
     /// The function of each element, unless it is one of rows.
-    pub fn elementwise(self) -> Option<cell::Activation> {
+    pub fn function(self) -> Option<Function> {
         Some(match self {
-            ActivationFunction::Linear => cell::Activation::Linear,
-            ActivationFunction::Tanh => cell::Activation::Tanh,
-            ActivationFunction::Relu => cell::Activation::Relu,
-            ActivationFunction::Sigmoid => cell::Activation::Sigmoid,
-            ActivationFunction::HardSigmoid => cell::Activation::KERAS_HARD_SIGMOID,
-            ActivationFunction::Softsign => cell::Activation::Softsign,
-            ActivationFunction::Softplus => cell::Activation::Softplus,
-            ActivationFunction::Elu => cell::Activation::Elu { alpha: 1.0 },
-            ActivationFunction::Selu => cell::Activation::Selu,
-            ActivationFunction::LeakyRelu => cell::Activation::LeakyRelu { alpha: 0.2 },
+            ActivationFunction::Linear => Function::Affine { alpha: 1.0, beta: 0.0 },
+            ActivationFunction::Tanh => Function::Tanh,
+            ActivationFunction::Relu => Function::Relu,
+            ActivationFunction::Sigmoid => Function::Sigmoid,
+            ActivationFunction::HardSigmoid => Function::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 },
+            ActivationFunction::Softsign => Function::Softsign,
+            ActivationFunction::Softplus => Function::Softplus,
+            ActivationFunction::Elu => Function::Elu { alpha: 1.0 },
+            ActivationFunction::Selu => Function::Selu,
+            ActivationFunction::LeakyRelu => Function::LeakyRelu { alpha: 0.2 },
+            ActivationFunction::Relu6 => Function::Clip { low: 0.0, high: 6.0 },
+            ActivationFunction::Gelu => Function::Gelu { approximate: false },
+            ActivationFunction::GeluTanh => Function::Gelu { approximate: true },
+            ActivationFunction::Silu => Function::Silu,
+            ActivationFunction::HardSilu => Function::HardSwish,
+            ActivationFunction::Mish => Function::Mish,
+            ActivationFunction::Exponential => Function::Exp,
             ActivationFunction::Softmax | ActivationFunction::LogSoftmax => return None,
         })
+    }
+
+    /// The function of each element, where recurrent cells have it too: then it needs no operation of its own.
+    pub fn elementwise(self) -> Option<cell::Activation> {
+        match self {
+            ActivationFunction::Linear => Some(cell::Activation::Linear),
+            _ => self.function()?.activation(),
+        }
     }
 
     /// The function of each element, where a layer takes no other.
     pub(super) fn of_elements(self, layer: &str, option: &str) -> Result<cell::Activation> {
         self.elementwise().ok_or_else(|| {
-            Error::option(
-                format!("{option} of {layer}"),
-                "a function of each element",
-                format!("{self:?}, one of rows"),
-            )
+            let got = match self.function() {
+                Some(_) => format!("{self:?}, which recurrent cells have not"),
+                None => format!("{self:?}, one of rows"),
+            };
+            let expected = "linear, tanh, relu, sigmoid, hard_sigmoid, softsign, softplus, elu, selu or leaky_relu";
+            Error::option(format!("{option} of {layer}"), expected, got)
         })
     }
 
@@ -79,8 +113,8 @@ impl ActivationFunction {
             return Ok(value);
         }
         let shape = value.shape().to_vec();
-        let activated = match self.elementwise() {
-            Some(function) => elementwise(builder, &value, function)?,
+        let activated = match self.function() {
+            Some(function) => mapped(builder, &value, function)?,
             None => {
                 let Some(&columns) = shape.last() else {
                     return Err(Error::shape(builder.name(), "inputs of at least one axis for a softmax", "none"));
@@ -90,7 +124,7 @@ impl ActivationFunction {
                         let name = builder.name();
                         builder.op1(LogSoftmax { columns, name }, &[&value], &shape, 0..0)?
                     }
-                    _ => builder.op1(Softmax { columns }, &[&value], &shape, 0..0)?,
+                    _ => builder.op1(SoftmaxOp { columns }, &[&value], &shape, 0..0)?,
                 }
             }
         };
@@ -119,6 +153,66 @@ impl ActivationLayer {
     }
 }
 
+/// The softmax along an axis, Keras's [`Softmax`](https://keras.io/api/layers/activation_layers/softmax/). Shapes and masks pass through.
+/// (Of a mask that says which steps are absent nothing is taken, where Keras has no way to apply one that is shorter than the input.)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Softmax {
+    /// The axis, counted from 1 as the batch is axis 0, or from -1 backwards; -1, the last.
+    #[serde(default = "last")]
+    pub axis: i64,
+}
+
+fn last() -> i64 {
+    -1
+}
+
+impl Default for Softmax {
+    fn default() -> Self {
+        Softmax { axis: last() }
+    }
+}
+
+impl Softmax {
+    /// Along the last axis.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the axis, counted from 1 as the batch is axis 0, or from -1 backwards.
+    #[must_use]
+    pub fn axis(self, axis: i64) -> Self {
+        Softmax { axis }
+    }
+
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
+        let x = one_input(builder, inputs)?;
+        let axes = x.shape().len();
+        let axis = sample_axis(builder, "axis", self.axis, axes)?;
+        if axis + 1 == axes {
+            return Ok(vec![ActivationFunction::Softmax.apply(builder, x.clone())?]);
+        }
+        // The axis changes places with the last one, and back.
+        let mut order: Vec<usize> = (0..axes).collect();
+        order.swap(axis, axes - 1);
+        let turned = permuted(builder, x, &order)?;
+        let y = ActivationFunction::Softmax.apply(builder, turned)?;
+        Ok(vec![permuted(builder, &y, &order)?.with_mask(x.mask())])
+    }
+}
+
+/// An axis of a sample, counted from 0, where Keras counts the batch as axis 0, and from -1 backwards.
+pub(super) fn sample_axis(builder: &Builder, option: &str, axis: i64, axes: usize) -> Result<usize> {
+    let found = match usize::try_from(axis) {
+        Ok(axis) => axis.checked_sub(1),
+        Err(_) => usize::try_from(axis.unsigned_abs()).ok().and_then(|back| axes.checked_sub(back)),
+    };
+    found.filter(|axis| *axis < axes).ok_or_else(|| {
+        let expected = format!("1 to {axes}, the axes behind the batch, or -1 to -{axes}");
+        Error::option(format!("{option} of {}", builder.name()), expected, axis)
+    })
+}
+
 /// `f(x)`, without mask.
 pub(super) fn elementwise(builder: &mut Builder, x: &Value, function: cell::Activation) -> Result<Value> {
     builder.op1(Elementwise { function }, &[x], x.shape(), 0..0)
@@ -144,11 +238,11 @@ impl Op for Elementwise {
 }
 
 /// The softmax of each row.
-struct Softmax {
+struct SoftmaxOp {
     columns: usize,
 }
 
-impl Op for Softmax {
+impl Op for SoftmaxOp {
     fn forward(&mut self, device: &Device, mut pass: Forward<'_>) -> Result<()> {
         let valid = SoftmaxMask { keys: None, causal: None };
         device.softmax(self.columns, pass.inputs.get(0)?, valid, pass.outputs.get(0)?)

@@ -62,18 +62,19 @@ impl Elementwise {
                 format!("{:?}", self.function),
             ));
         }
-        let shape = x.shape().to_vec();
-        let y = match self.function.activation() {
-            Some(activation) => elementwise(builder, x, activation)?,
-            None => {
-                let op = Map { function: self.function, name: builder.name() };
-                match self.function.is_step() {
-                    true => builder.constant_op(op, &[x], &shape)?,
-                    false => builder.op1(op, &[x], &shape, 0..0)?,
-                }
-            }
-        };
-        Ok(vec![y.with_mask(x.mask())])
+        Ok(vec![mapped(builder, x, self.function)?.with_mask(x.mask())])
+    }
+}
+
+/// `f(x)`, without mask.
+pub(super) fn mapped(builder: &mut Builder, x: &Value, function: Function) -> Result<Value> {
+    if let Some(activation) = function.activation() {
+        return elementwise(builder, x, activation);
+    }
+    let op = Map { function, name: builder.name() };
+    match function.is_step() {
+        true => builder.constant_op(op, &[x], x.shape()),
+        false => builder.op1(op, &[x], x.shape(), 0..0),
     }
 }
 

@@ -23,18 +23,20 @@ pub(crate) mod network;
 pub mod normalization;
 pub mod op;
 pub mod pooling;
+pub mod prelu;
 pub mod product;
 pub mod recurrent;
 pub mod reduce;
 pub mod repeat;
 pub mod shape;
 pub mod slice;
+pub mod steps;
 pub mod time_distributed;
 pub mod transformer;
 pub mod weight;
 pub mod windows;
 
-pub use activation::{ActivationFunction, ActivationLayer};
+pub use activation::{ActivationFunction, ActivationLayer, Softmax};
 pub use attention::{AdditiveAttention, Attention, MultiHeadAttention};
 pub use builder::{Builder, Init, Parameter, Value};
 pub use convolution::Conv1D;
@@ -49,12 +51,14 @@ pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use normalization::{BatchNormalization, LayerNormalization};
 pub use op::{Backward, Forward, Op};
 pub use pooling::{AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D};
+pub use prelu::PRelu;
 pub use product::MatMul;
 pub use recurrent::*;
 pub use reduce::{Reduce, Reduction};
 pub use repeat::Broadcast;
 pub use shape::{Flatten, Permute, RepeatVector, Reshape};
 pub use slice::{Part, Slice};
+pub use steps::{Cropping1D, UpSampling1D, ZeroPadding1D};
 pub use time_distributed::TimeDistributed;
 pub use transformer::{PositionalEncoding, TransformerEncoder};
 pub use weight::Weight;
@@ -204,6 +208,7 @@ macro_rules! table {
                 Concatenate, "Concatenate", "concatenate";
                 Bidirectional, "Bidirectional", "bidirectional";
                 Conv1D, "Conv1D", "conv1d";
+                Cropping1D, "Cropping1D", "cropping1d";
                 Dense, "Dense", "dense";
                 Dropout, "Dropout", "dropout";
                 Elementwise, "Elementwise", "elementwise";
@@ -218,6 +223,7 @@ macro_rules! table {
                 Maximum, "Maximum", "maximum";
                 MultiHeadAttention, "MultiHeadAttention", "multi_head_attention";
                 Multiply, "Multiply", "multiply";
+                PRelu, "PReLU", "p_re_lu";
                 Pairwise, "Pairwise", "pairwise";
                 Permute, "Permute", "permute";
                 PositionalEncoding, "PositionalEncoding", "positional_encoding";
@@ -227,11 +233,14 @@ macro_rules! table {
                 Reshape, "Reshape", "reshape";
                 SequenceMask, "SequenceMask", "sequence_mask";
                 Slice, "Slice", "slice";
+                Softmax, "Softmax", "softmax";
                 Subtract, "Subtract", "subtract";
                 TimeDistributed, "TimeDistributed", "time_distributed";
                 TransformerEncoder, "TransformerEncoder", "transformer_encoder";
+                UpSampling1D, "UpSampling1D", "up_sampling1d";
                 Weight, "Weight", "weight";
                 Where, "Where", "where";
+                ZeroPadding1D, "ZeroPadding1D", "zero_padding1d";
             }
         }
     };

@@ -1,5 +1,7 @@
 //! A tensor of weights by itself: [`Weight`].
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::backend::ops::{Strides, Workspace};
@@ -39,15 +41,20 @@ impl Weight {
 
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
-        let size = self.shape.iter().product();
-        let op = Same { size, trainable: self.trainable, workspace: Scratch::new() };
         if self.trainable {
             let weights = builder.parameter("weight", &self.shape, Init::Constant(0.0))?;
-            return Ok(vec![builder.op1(op, &[x], &self.shape, weights)?]);
+            return Ok(vec![weight(builder, x, &self.shape, weights)?]);
         }
         let weights = builder.statistic("weight", &self.shape, Init::Constant(0.0))?;
+        let op = Same { size: self.shape.iter().product(), trainable: false, workspace: Scratch::new() };
         Ok(vec![builder.constant(op, x, &self.shape, weights)?])
     }
+}
+
+/// Weights of this shape as a value, the same for every sample of `x`.
+pub(super) fn weight(builder: &mut Builder, x: &Value, shape: &[usize], weights: Range<usize>) -> Result<Value> {
+    let op = Same { size: shape.iter().product(), trainable: true, workspace: Scratch::new() };
+    builder.op1(op, &[x], shape, weights)
 }
 
 struct Same {

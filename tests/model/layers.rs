@@ -5,7 +5,7 @@ use crate::{cpu, weights};
 use fused_rnn::cell::CellKind;
 use fused_rnn::gradcheck;
 use fused_rnn::model::{Graph, Model, Sequential};
-use fused_rnn::nn::*;
+use fused_rnn::nn::{self, *};
 use fused_rnn::{DType, Device};
 use ndarray::{ArrayD, IxDyn};
 
@@ -159,6 +159,16 @@ fn convolutions_and_pools_that_cannot_be() {
         (MaxPooling1D::new(2).padding(Padding::Causal).into(), "padding"),
         (AveragePooling1D::new(2).padding(Padding::Steps { before: 2, after: 0 }).into(), "fewer steps"),
         (MaxPooling1D::new(0).into(), "pool_size"),
+        (UpSampling1D::new(0).into(), "size"),
+        (UpSampling1D::new(usize::MAX).into(), "steps 5 * size"),
+        (ZeroPadding1D::new(usize::MAX, 1).into(), "padded steps"),
+        (Cropping1D::new(4, 1).into(), "fewer than the 5 steps"),
+        (Cropping1D::new(usize::MAX, 1).into(), "fewer than the 5 steps"),
+        (Softmax::new().axis(0).into(), "1 to 2"),
+        (Softmax::new().axis(3).into(), "1 to 2"),
+        (Softmax::new().axis(i64::MIN).into(), "1 to 2"),
+        (PRelu::new().shared_axes(&[0]).into(), "axes from 1 to 2"),
+        (PRelu::new().shared_axes(&[1, 3]).into(), "axes from 1 to 2"),
     ] {
         let mut model = Sequential::new(cpu(), &[5, 3], 3).unwrap();
         let text = model.add(layer.clone()).err().map(|error| error.to_string()).unwrap_or_default();
@@ -242,12 +252,23 @@ fn layers_of_one_input() {
     use ActivationFunction::*;
     let sequence = draw(&[3, 6, 4], 1);
     let vector = draw(&[5, 4], 1);
-    for function in [Linear, Tanh, Sigmoid, Softsign, Softplus, Elu, Softmax, Relu, Selu, LeakyRelu] {
+    for function in [
+        Linear, Tanh, Sigmoid, Softsign, Softplus, Elu, Softmax, Relu, Selu, LeakyRelu, Relu6, Gelu, GeluTanh, Silu,
+        HardSilu, Mish, Exponential,
+    ] {
         check_stack(&[Dense::new(3).activation(function).into()], &vector);
         check_stack(&[ActivationLayer::new(function).into(), Dense::new(3).into()], &sequence);
     }
     for layer in [
         LayerConfig::from(Dense::new(3).use_bias(false)),
+        nn::Softmax::new().into(),
+        nn::Softmax::new().axis(1).into(),
+        PRelu::new().into(),
+        PRelu::new().shared_axes(&[1]).into(),
+        ZeroPadding1D::new(2, 0).into(),
+        ZeroPadding1D::new(1, 3).into(),
+        Cropping1D::new(1, 2).into(),
+        UpSampling1D::new(3).into(),
         Dropout::new(0.3).into(),
         LayerNormalization::new().into(),
         LayerNormalization { center: false, ..LayerNormalization::new() }.into(),

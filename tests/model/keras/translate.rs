@@ -63,6 +63,22 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
         }
         "Activation" => ActivationLayer::new(activation(&o.take("activation"))?).into(),
         "Embedding" => Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into(),
+        "LeakyReLU" => Elementwise::new(Function::LeakyRelu { alpha: o.number("negative_slope") }).into(),
+        "PReLU" => {
+            let shared: Option<Vec<usize>> = serde_json::from_value(o.take("shared_axes")).expect("whole numbers");
+            PRelu::new().shared_axes(&shared.unwrap_or_default()).into()
+        }
+        "Softmax" => Softmax::new().axis(o.take("axis").as_i64().expect("a whole number")).into(),
+        "ZeroPadding1D" => {
+            o.only("data_format", "channels_last")?;
+            let (before, after) = serde_json::from_value(o.take("padding")).expect("two numbers");
+            ZeroPadding1D::new(before, after).into()
+        }
+        "Cropping1D" => {
+            let (before, after) = serde_json::from_value(o.take("cropping")).expect("two numbers");
+            Cropping1D::new(before, after).into()
+        }
+        "UpSampling1D" => UpSampling1D::new(o.size("size")).into(),
         "Masking" => Masking::new(o.number("mask_value")).into(),
         "Dropout" => {
             o.only("noise_shape", Value::Null)?;
