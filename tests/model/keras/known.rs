@@ -43,11 +43,14 @@ pub const INFERENCE: &[&str] = &[
     "dropout_inference",
 ];
 
-/// Cases with a constant that Keras on TensorFlow rounds to single precision: the slope 0.2 of a leaky ReLU, and `1 / sqrt(key_dim)`
-/// where that is no power of two. It is off by at most half of 2^-23 of itself, and what follows from it by not more than a few times
+/// Cases with a constant that Keras on TensorFlow rounds to single precision: the slope of a leaky ReLU, the root of 2 in a GELU, and
+/// `1 / sqrt(key_dim)` where that is no power of two. It is off by at most half of 2^-23 of itself, and what follows from it by not more than a few times
 /// that: 16 of 2^-24 are allowed.
 pub const SINGLE: &[&str] = &[
+    "activation_gelu",
     "activation_leaky_relu",
+    "dense_gelu",
+    "leaky_relu",
     "multi_head_attention",
     "multi_head_attention_causal",
     "multi_head_attention_causal_mask",
