@@ -16,6 +16,8 @@ use crate::rnn::shape::check_len;
 
 /// The metadata entry that holds the configuration.
 const KEY: &str = "fused-rnn";
+/// The metadata entry of a file of weights alone: the version of the format.
+const WEIGHTS_KEY: &str = "fused-rnn weights";
 
 /// What the metadata entry holds.
 #[derive(Serialize, Deserialize)]
@@ -93,6 +95,55 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Writes the weights alone to a safetensors file, atomically, Keras's `save_weights`: of models with layers of one's own, which
+    /// [`save`](Self::save) cannot hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the file cannot be written.
+    pub fn save_weights(&self, path: &Path) -> Result<()> {
+        let weights: Vec<_> = self.weights().collect();
+        let tensors: Vec<NamedTensor<'_>> =
+            weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
+        safetensors::write(path, WEIGHTS_KEY, "1", &tensors)
+    }
+
+    /// Takes the weights from a file that [`save_weights`](Self::save_weights) or [`save`](Self::save) wrote of a model with the same layers,
+    /// Keras's `load_weights`. The optimizer starts anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where its tensors are not those that the layers need, naming the first
+    /// that differs; [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::Unsupported`] where memory is short,
+    /// [`Error::Driver`] where the GPU's driver fails. The weights then are as they were.
+    pub fn load_weights(&mut self, path: &Path) -> Result<()> {
+        let file = TensorFile::read(path)?;
+        let expected = check_weights(self, &file, path)?;
+        let others = file.names().filter(|name| !name.starts_with("optimizer.")).count();
+        if others > expected {
+            return Err(format_error(path, format!("{others} tensors, but the model's layers have {expected}")));
+        }
+        self.read_weights(|name, to| read(&file, name, path, to))
+    }
+}
+
+/// Number of the layers' tensors, all of which the file has.
+fn check_weights(model: &Model, file: &TensorFile, path: &Path) -> Result<usize> {
+    let mut expected = 0;
+    for (layer, parameter) in model.network.tensors() {
+        let name = format!("{layer}.{}", parameter.name);
+        match file.shape(&name) {
+            Some(shape) if shape == parameter.shape => expected += 1,
+            Some(shape) => {
+                return Err(format_error(path, format!("{name}: expected shape {:?}, got {shape:?}", parameter.shape)));
+            }
+            None => return Err(format_error(path, format!("no tensor {name}"))),
+        }
+    }
+    Ok(expected)
+}
+
 pub(super) fn save(model: &Model, purpose: Option<&Purpose>, path: &Path) -> Result<()> {
     write(model, purpose, None, path)
 }
@@ -126,7 +177,7 @@ fn write(model: &Model, purpose: Option<&Purpose>, ports: Option<serde_json::Val
     let mut tensors: Vec<NamedTensor<'_>> =
         weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
     let mut states = Vec::new();
-    for (number, state) in model.states.iter().enumerate().filter(|_| model.steps > 0) {
+    for (number, state) in model.states.iter().enumerate().filter(|_| model.steps > 0 && model.count_params() > 0) {
         let mut values = Tensor::on_host("optimizer's memory", state.dtype(), state.len())?;
         model.device.download_tensor(state.view(), values.view_mut())?;
         states.push((format!("optimizer.{number}"), values));
@@ -168,17 +219,7 @@ fn read_model(device: Device, path: &Path) -> Result<(Model, Option<Purpose>, Op
     let (builder, topology) = Graph::from_config(config)?;
     check_connected(&topology, &config.outputs)?;
     let mut model = Model::from_parts(device, builder, topology, &config.outputs, 0)?;
-    let mut expected = 0;
-    for (layer, parameter) in model.network.tensors() {
-        let name = format!("{layer}.{}", parameter.name);
-        match file.shape(&name) {
-            Some(shape) if shape == parameter.shape => expected += 1,
-            Some(shape) => {
-                return Err(format_error(path, format!("{name}: expected shape {:?}, got {shape:?}", parameter.shape)));
-            }
-            None => return Err(format_error(path, format!("no tensor {name}"))),
-        }
-    }
+    let mut expected = check_weights(&model, &file, path)?;
     let training = description.training;
     let states = match &training {
         Some(training) if training.steps > 0 && model.count_params() > 0 => {

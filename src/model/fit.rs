@@ -220,8 +220,10 @@ impl Model {
             *has_met = true;
             ranks::agree(ranks, Ok(()))?;
             let weights = ranks::fingerprint(self.network.parameters.host().bytes().unwrap_or_default());
+            let frozen = ranks::fingerprint(self.network.frozen.host().bytes().unwrap_or_default());
             let own = [
                 ("weights", weights),
+                ("frozen weights", frozen),
                 ("seed", self.seed),
                 ("samples", samples as u64),
                 ("batch_size", options.batch_size as u64),
@@ -613,7 +615,8 @@ impl Model {
             optimizer.set_learning_rate(if rate == 0.0 { f64::MIN_POSITIVE } else { rate })?;
         }
         *steps += 1;
-        optimizer.update(device, *steps, network.parameters.get_mut(), network.gradients.get(), states)
+        optimizer.update(device, *steps, network.parameters.get_mut(), network.gradients.get(), states)?;
+        self.constrain()
     }
 }
 
@@ -664,9 +667,12 @@ fn mean_loss(model: &mut Model, data: &PlacedData<'_>, metrics: &mut [Vec<Metric
             }
         }
         network.forward(device, batch, false, 0)?;
-        model.run_losses(batch, LossEntry { weight: batch as f64, code: 1 }, weighted, false)?;
+        let entry = LossEntry { weight: batch as f64, code: 1 };
+        model.run_losses(batch, entry, weighted, false)?;
+        model.run_output_penalties(batch, entry, false)?;
         model.measure(batch, weighted, metrics)?;
     }
+    model.run_weight_penalties(LossEntry { weight: data.samples as f64, code: 1 }, false)?;
     let total = model.status.read(&model.device)?.total;
     model.network.check(&model.device)?;
     Ok(total / data.samples as f64)

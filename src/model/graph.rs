@@ -1,6 +1,6 @@
 //! Layers and how they are connected: [`Graph`], and [`GraphConfig`], which a model file holds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::nn::builder::Mark;
 use crate::nn::{Builder, Layer, LayerConfig, Value};
 
 /// Where a tensor of a graph comes from.
@@ -39,6 +40,19 @@ pub struct NamedConfig {
     pub name: String,
     /// What it is.
     pub layer: LayerConfig,
+    /// Whether training changes its weights; yes.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub trainable: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Whether files say nothing of it, as those of versions without.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_yes(trainable: &bool) -> bool {
+    *trainable
 }
 
 /// One use of a layer.
@@ -97,9 +111,11 @@ pub struct LayerId {
     index: usize,
 }
 
+#[derive(Clone)]
 pub(super) struct NamedLayer {
     pub name: String,
     pub layer: Arc<dyn Layer>,
+    pub trainable: bool,
 }
 
 pub(super) struct LayerCall {
@@ -113,11 +129,30 @@ pub(super) struct Topology {
     pub inputs: Vec<(String, Value)>,
     pub layers: Vec<NamedLayer>,
     pub calls: Vec<LayerCall>,
+    /// Names of the layers.
+    names: HashSet<String>,
+    /// For each stem, the number at which to look for a free name.
+    next: HashMap<String, usize>,
+}
+
+/// Bytes of a name, at most: tables and pictures of the model show it.
+const LONGEST_NAME: usize = 4096;
+
+fn check_name(what: &str, name: &str) -> Result<()> {
+    if name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    Err(Error::option(
+        format!("name of {what}"),
+        format!("at most {LONGEST_NAME} bytes"),
+        format!("{} bytes", name.len()),
+    ))
 }
 
 impl Topology {
     pub fn new() -> Self {
-        Topology { inputs: Vec::new(), layers: Vec::new(), calls: Vec::new() }
+        let (names, next) = (HashSet::new(), HashMap::new());
+        Topology { inputs: Vec::new(), layers: Vec::new(), calls: Vec::new(), names, next }
     }
 
     /// A new input.
@@ -125,6 +160,7 @@ impl Topology {
         if shape.contains(&0) || shape.is_empty() {
             return Err(Error::ZeroSize { name: "input_shape" });
         }
+        check_name("an input", name)?;
         if self.inputs.iter().any(|(other, _)| other == name) {
             return Err(Error::option("name of an input", "one that no other input has", name));
         }
@@ -139,28 +175,38 @@ impl Topology {
             Some(name) => name.to_owned(),
             None => {
                 let stem = layer.stem();
-                let names = (0..).map(|n| if n == 0 { stem.to_owned() } else { format!("{stem}_{n}") });
-                let free = |name: &String| self.layers.iter().all(|other| other.name != *name);
-                names.into_iter().find(free).unwrap_or_default()
+                let number = |n: usize| if n == 0 { stem.to_owned() } else { format!("{stem}_{n}") };
+                let first = self.next.get(stem).copied().unwrap_or(0);
+                let free = (first..).find(|n| !self.names.contains(&number(*n))).unwrap_or(first);
+                self.next.insert(stem.to_owned(), free);
+                number(free)
             }
         };
-        if name.is_empty() || self.layers.iter().any(|other| other.name == name) {
+        check_name("a layer", &name)?;
+        if name.is_empty() || !self.names.insert(name.clone()) {
             return Err(Error::option("name of a layer", "one that no other layer of the model has", name));
         }
         builder.layers.push(crate::nn::builder::LayerWeights { name: name.clone(), parameters: Vec::new() });
-        self.layers.push(NamedLayer { name, layer });
+        self.layers.push(NamedLayer { name, layer, trainable: true });
         Ok(self.layers.len() - 1)
     }
 
-    /// A use of a layer.
+    /// A use of a layer. One that cannot be leaves everything as it was.
     pub fn call(&mut self, builder: &mut Builder, layer: usize, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
         let Some(named) = self.layers.get(layer) else {
             return Err(Error::option("layer", format!("a number below the {} layers", self.layers.len()), layer));
         };
-        builder.layer = layer;
+        (builder.layer, builder.is_frozen) = (layer, !named.trainable);
         let values: Vec<Value> = inputs.iter().map(|tensor| tensor.value.clone()).collect();
         values.iter().try_for_each(|value| builder.check(value))?;
-        let outputs = named.layer.build(builder, &values)?;
+        let mark = builder.mark(layer);
+        let outputs = match named.layer.build(builder, &values) {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                builder.roll_back(mark);
+                return Err(error);
+            }
+        };
         let call = self.calls.len();
         self.calls.push(LayerCall {
             layer,
@@ -169,6 +215,38 @@ impl Topology {
         });
         let tensor = |(output, value)| GraphTensor { source: Source::Call(call, output), value };
         Ok(outputs.into_iter().enumerate().map(tensor).collect())
+    }
+
+    /// How far it has come, for a call of `layer`, which is there or about to be.
+    pub fn mark(&self, builder: &Builder, layer: usize) -> (usize, usize, Mark) {
+        (self.layers.len(), self.calls.len(), builder.mark(layer))
+    }
+
+    /// Forgets everything since then.
+    pub fn roll_back(&mut self, builder: &mut Builder, (layers, calls, mark): (usize, usize, Mark)) {
+        for forgotten in self.layers.drain(layers.min(self.layers.len())..) {
+            self.names.remove(&forgotten.name);
+            self.next.remove(forgotten.layer.stem());
+        }
+        self.calls.truncate(calls);
+        builder.roll_back(mark);
+    }
+
+    /// The same layers and uses, built anew: after some are frozen or no longer.
+    pub fn rebuilt(&self, layers: Vec<NamedLayer>) -> Result<(Builder, Topology)> {
+        let (mut builder, mut topology) = (builder(), Topology::new());
+        for (name, value) in &self.inputs {
+            topology.input(&mut builder, name, value.shape())?;
+        }
+        for NamedLayer { name, layer, trainable } in layers {
+            let index = topology.layer(&mut builder, layer, Some(&name))?;
+            topology.layers[index].trainable = trainable;
+        }
+        for call in &self.calls {
+            let inputs = call.inputs.iter().filter_map(|source| topology.tensor(*source)).collect::<Vec<_>>();
+            topology.call(&mut builder, call.layer, &inputs.iter().collect::<Vec<_>>())?;
+        }
+        Ok((builder, topology))
     }
 
     /// Whether each layer reads the one before it, and nothing else.
@@ -197,10 +275,10 @@ impl Topology {
     /// What of it a file can hold.
     pub fn config(&self, outputs: &[Source]) -> Result<GraphConfig> {
         let config = |named: &NamedLayer| match named.layer.config() {
-            Some(layer) => Ok(NamedConfig { name: named.name.clone(), layer }),
+            Some(layer) => Ok(NamedConfig { name: named.name.clone(), layer, trainable: named.trainable }),
             None => Err(Error::unsupported(
                 format!("layer {} in a model file", named.name),
-                "it is not one of this crate's; save the weights alone, and build the model before they are loaded",
+                "it is not one of this crate's; save the weights alone by save_weights, and build the model before load_weights",
             )),
         };
         Ok(GraphConfig {
@@ -269,7 +347,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// None that is known.
+    /// [`Error::InvalidOption`] for a layer of your own whose kind has a name of thousands of letters.
     pub fn layer(&mut self, layer: impl Into<LayerConfig>) -> Result<LayerId> {
         self.own_layer(layer.into(), None)
     }
@@ -278,7 +356,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a name that another layer has.
+    /// [`Error::InvalidOption`] for a name that another layer has, or one of more than 4096 bytes.
     pub fn named_layer(&mut self, name: &str, layer: impl Into<LayerConfig>) -> Result<LayerId> {
         self.own_layer(layer.into(), Some(name))
     }
@@ -287,7 +365,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a name that another layer has.
+    /// [`Error::InvalidOption`] for a name that another layer has, or one of more than 4096 bytes.
     pub fn own_layer(&mut self, layer: impl Layer + 'static, name: Option<&str>) -> Result<LayerId> {
         let index = self.topology.layer(&mut self.builder, Arc::new(layer), name)?;
         Ok(LayerId { network: self.builder.network(), index })
@@ -301,14 +379,15 @@ impl Graph {
     /// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors or
     /// layers of another graph.
     pub fn call(&mut self, layer: LayerId, inputs: &[&GraphTensor]) -> Result<GraphTensor> {
+        let mark = self.topology.mark(&self.builder, layer.index);
         let mut outputs = self.call_all(layer, inputs)?;
         match outputs.len() {
             1 => Ok(outputs.remove(0)),
-            n => Err(Error::shape(
-                self.topology.layers.get(layer.index).map_or("layer", |l| &l.name),
-                "one output",
-                format!("{n} outputs; ask for all of them"),
-            )),
+            n => {
+                let name = self.topology.layers.get(layer.index).map_or("layer", |l| &l.name).to_owned();
+                self.topology.roll_back(&mut self.builder, mark);
+                Err(Error::shape(name, "one output", format!("{n} outputs; ask for all of them")))
+            }
         }
     }
 
@@ -336,8 +415,18 @@ impl Graph {
     /// [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors of
     /// another graph.
     pub fn add(&mut self, layer: impl Into<LayerConfig>, inputs: &[&GraphTensor]) -> Result<GraphTensor> {
+        self.added(layer.into(), |graph, layer| graph.call(layer, inputs))
+    }
+
+    /// A new layer and what is done with it; neither where that cannot be.
+    fn added<R>(&mut self, layer: LayerConfig, call: impl FnOnce(&mut Self, LayerId) -> Result<R>) -> Result<R> {
+        let mark = self.topology.mark(&self.builder, self.topology.layers.len());
         let layer = self.layer(layer)?;
-        self.call(layer, inputs)
+        let called = call(self, layer);
+        if called.is_err() {
+            self.topology.roll_back(&mut self.builder, mark);
+        }
+        called
     }
 
     /// A new layer with several outputs, used once.
@@ -347,8 +436,7 @@ impl Graph {
     /// [`Error::Shape`] naming the layer where it cannot take such inputs; [`Error::ZeroSize`], [`Error::SizeOverflow`] and
     /// [`Error::InvalidOption`] for sizes and options that it cannot have; [`Error::Presence`] for tensors of another graph.
     pub fn add_all(&mut self, layer: impl Into<LayerConfig>, inputs: &[&GraphTensor]) -> Result<Vec<GraphTensor>> {
-        let layer = self.layer(layer)?;
-        self.call_all(layer, inputs)
+        self.added(layer.into(), |graph, layer| graph.call_all(layer, inputs))
     }
 
     /// The model from all inputs, in the order in which they were made, to `outputs`, with freshly drawn weights.
@@ -414,7 +502,8 @@ impl Graph {
             topology.input(&mut builder, &input.name, &input.shape)?;
         }
         for named in &config.layers {
-            topology.layer(&mut builder, Arc::new(named.layer.clone()), Some(&named.name))?;
+            let index = topology.layer(&mut builder, Arc::new(named.layer.clone()), Some(&named.name))?;
+            topology.layers[index].trainable = named.trainable;
         }
         for (index, call) in config.calls.iter().enumerate() {
             let name = |call: &CallConfig| config.layers.get(call.layer).map_or("?", |l| l.name.as_str());
@@ -469,12 +558,14 @@ pub(super) fn check_connected(topology: &Topology, outputs: &[Source]) -> Result
             return Err(nowhere("input", name));
         }
     }
-    for (layer, named) in topology.layers.iter().enumerate() {
-        let calls = topology.calls.iter().enumerate().filter(|(_, call)| call.layer == layer);
-        let mut outputs = calls.flat_map(|(index, call)| (0..call.outputs.len()).map(move |o| Source::Call(index, o)));
-        if !outputs.any(|source| used.contains(&source)) {
-            return Err(nowhere("layer", &named.name));
+    let mut leads: Vec<bool> = vec![false; topology.layers.len()];
+    for (index, call) in topology.calls.iter().enumerate() {
+        if (0..call.outputs.len()).any(|output| used.contains(&Source::Call(index, output))) {
+            leads[call.layer] = true;
         }
     }
-    Ok(())
+    match topology.layers.iter().zip(leads).find(|(_, leads)| !leads) {
+        Some((named, _)) => Err(nowhere("layer", &named.name)),
+        None => Ok(()),
+    }
 }

@@ -29,12 +29,14 @@ pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
 mod output;
+mod penalties;
 pub mod progress;
 pub mod purpose;
 pub mod ranks;
 pub mod sequences;
 pub mod sequential;
 mod summary;
+mod trainable;
 
 pub use arrays::{AnyArray, Arrays};
 pub use callbacks::{

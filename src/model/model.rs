@@ -13,7 +13,8 @@ use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, d
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
 use crate::model::loss_scale::LossScale;
 use crate::model::output::{Output, Status};
-use crate::nn::network::{Mirrored, Network};
+use crate::model::penalties::Penalties;
+use crate::nn::network::{Mirrored, Network, Place};
 use crate::nn::{Builder, Layer, Loss, Parameter, Scratch};
 use crate::optim::{Adam, Optimizer, Schedule};
 use crate::rnn::dropout::philox4x32;
@@ -50,6 +51,7 @@ pub struct Model {
     pub(super) loss_scale: Option<LossScale>,
     /// Scratch space of losses and of norms.
     pub(super) workspace: Scratch,
+    pub(super) penalties: Penalties,
     pub(super) status: Status,
 }
 
@@ -85,6 +87,7 @@ impl Model {
             schedule: None,
             loss_scale: device.needs_loss_scale().then(LossScale::default),
             workspace: Scratch::new(),
+            penalties: Penalties::new(),
             status: Status::new(&device)?,
             device,
         })
@@ -114,20 +117,7 @@ impl Model {
 
     /// Takes as many weights as the layers have: `read` gives those of a tensor, named as [`weights`](Self::weights) does.
     pub(super) fn read_weights(&mut self, read: impl Fn(&str, TensorMut<'_>) -> Result<()>) -> Result<()> {
-        let Network { builder, parameters, statistics, .. } = &mut self.network;
-        *parameters = Mirrored::new(&self.device, "weights", builder.parameters)?;
-        *statistics = Mirrored::new(&self.device, "statistics", builder.statistics)?;
-        for (mirrored, trainable) in [(parameters, true), (statistics, false)] {
-            mirrored.change(&self.device, |mut values| {
-                for layer in &builder.layers {
-                    for parameter in layer.parameters.iter().filter(|parameter| parameter.trainable == trainable) {
-                        let name = format!("{}.{}", layer.name, parameter.name);
-                        read(&name, values.reborrow().part(parameter.range.clone())?)?;
-                    }
-                }
-                Ok(())
-            })?;
-        }
+        self.network.read(&self.device, |layer, parameter, to| read(&format!("{layer}.{}", parameter.name), to))?;
         self.forget();
         Ok(())
     }
@@ -139,28 +129,30 @@ impl Model {
             return Err(Error::Presence { tensor: "input".to_owned(), problem: "the model has none".to_owned() });
         };
         let builder = &mut self.network.builder;
+        let mark = self.topology.mark(builder, self.topology.layers.len());
         let index = self.topology.layer(builder, layer, None)?;
-        let built = self.topology.call(builder, index, &[&below]);
-        let outputs = match built {
-            Ok(outputs) => outputs,
+        let one = match self.topology.call(builder, index, &[&below]) {
+            Ok(mut outputs) if outputs.len() == 1 => Ok(outputs.remove(0)),
+            Ok(outputs) => {
+                let got = format!("{} outputs; use a graph", outputs.len());
+                Err(Error::shape(&self.topology.layers[index].name, "one output, since it stands in a stack", got))
+            }
+            Err(error) => Err(error),
+        };
+        let drawn = one.and_then(|output| self.network.initialize(&self.device, self.seed).map(|()| output));
+        match drawn {
+            Ok(GraphTensor { source, value }) => {
+                let loss = self.outputs.first().map_or(Loss::default(), |output| output.loss);
+                self.outputs = vec![Output { loss, ..Output::new(source, value) }];
+                self.forget();
+                Ok(())
+            }
             Err(error) => {
                 // A layer that cannot be there leaves the model as it was.
-                self.topology.layers.pop();
-                builder.forget_layer();
-                return Err(error);
+                self.topology.roll_back(&mut self.network.builder, mark);
+                Err(error)
             }
-        };
-        let [output] = &outputs[..] else {
-            return Err(Error::shape(
-                &self.topology.layers[index].name,
-                "one output, since it stands in a stack",
-                format!("{} outputs; use a graph", outputs.len()),
-            ));
-        };
-        let GraphTensor { source, value } = output.clone();
-        let loss = self.outputs.first().map_or(Loss::default(), |output| output.loss);
-        self.outputs = vec![Output { loss, ..Output::new(source, value) }];
-        self.initialize()
+        }
     }
 
     /// The optimizer starts anew, and so does the scale of losses.
@@ -282,7 +274,7 @@ impl Model {
     }
 
     fn mirrored(&self, parameter: &Parameter) -> &Mirrored {
-        if parameter.trainable { &self.network.parameters } else { &self.network.statistics }
+        self.network.place(parameter)
     }
 
     /// The elements of one weight tensor, named as [`weights`](Self::weights) does, row-major.
@@ -341,12 +333,13 @@ impl Model {
     /// [`Error::InvalidOption`] where the model has no such tensor, [`Error::Shape`] where it has another number of elements;
     /// [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`.
     pub fn set_weight<E: Scalar>(&mut self, name: &str, values: &[E]) -> Result<()> {
-        let Parameter { range, shape, trainable, .. } = self.parameter(name)?.clone();
-        check_len(name, &shape, values.len())?;
-        let tensors = if trainable { &mut self.network.parameters } else { &mut self.network.statistics };
+        let parameter = self.parameter(name)?.clone();
+        let Parameter { range, shape, .. } = &parameter;
+        check_len(name, shape, values.len())?;
+        let tensors = self.network.place_mut(Place::of(&parameter));
         // Passes may have changed statistics since.
         tensors.refresh(&self.device)?;
-        tensors.change(&self.device, |to| convert(name, &shape, TensorRef::of(values), to.part(range)?))
+        tensors.change(&self.device, |to| convert(name, shape, TensorRef::of(values), to.part(range.clone())?))
     }
 
     /// The weights of the layer called `layer` as Keras's `layer.get_weights()` would give them; see
@@ -601,6 +594,7 @@ impl Model {
 
     /// Makes the buffers large enough for `batch` samples.
     pub(super) fn allocate(&mut self, batch: usize, training: bool) -> Result<()> {
+        self.allocate_penalties(batch, training)?;
         let device = &self.device;
         self.network.allocate(device, batch, training)?;
         let scratch = [Workspace::Loss, Workspace::SumOfSquares].map(|call| device.workspace(call));
@@ -636,7 +630,7 @@ impl Model {
     }
 
     /// What a loss is multiplied with before it is differentiated.
-    fn scale(&self) -> f64 {
+    pub(super) fn scale(&self) -> f64 {
         self.loss_scale.map_or(1.0, |scale| scale.scale())
     }
 
@@ -693,14 +687,16 @@ impl Model {
         self.network.forward(&self.device, batch, true, seed)?;
         self.network.start_backward();
         self.run_losses(batch, entry, weighted, true)?;
+        self.run_output_penalties(batch, entry, true)?;
         if self.status.is_on_host() && self.status.read(&self.device)?.bad_loss.is_some() {
             return Ok(());
         }
         self.network.backward(&self.device, batch, seed, of_inputs)?;
         match self.scale() {
-            1.0 => Ok(()),
-            scale => self.device.scale(1.0 / scale, self.network.gradients.get_mut()),
+            1.0 => {}
+            scale => self.device.scale(1.0 / scale, self.network.gradients.get_mut())?,
         }
+        self.run_weight_penalties(entry, true)
     }
 }
 

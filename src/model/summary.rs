@@ -116,7 +116,10 @@ impl Model {
         };
         let line = |edge: &str, cells: [&str; 3]| {
             let [a, b, c] = widths;
-            format!("{edge} {:<a$} {edge} {:<b$} {edge} {:>c$} {edge}\n", cells[0], cells[1], cells[2])
+            // By hand, since a width in a format has a limit, beyond which it panics.
+            let space = |cell: &str, width: usize| " ".repeat(width.saturating_sub(cell.chars().count()));
+            let (a, b, c) = (space(cells[0], a), space(cells[1], b), space(cells[2], c));
+            format!("{edge} {}{a} {edge} {}{b} {edge} {c}{} {edge}\n", cells[0], cells[1], cells[2])
         };
         let kind = if self.topology.is_stack() { "sequential" } else { "functional" };
         let mut text = format!("Model: \"{kind}\"\n");
@@ -130,7 +133,7 @@ impl Model {
             text += &line("│", [&row[0], &row[1], &row[2]]);
         }
         text += &rule("└", "─", "┴", "┘");
-        let (trainable, other) = (self.count_params(), self.network.builder.statistics);
+        let (trainable, other) = (self.count_params(), self.count_non_trainable());
         let size = |count: usize| format!("{} ({})", grouped(count), bytes(count * self.dtype().size()));
         // Writing to a String cannot fail.
         let _ = writeln!(text, " Total params: {}", size(trainable + other));

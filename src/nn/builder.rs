@@ -1,5 +1,6 @@
 //! From layers to operations: [`Builder`], and the [`Value`]s that stand between them.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::backend::device::no_model_in;
@@ -7,7 +8,7 @@ use crate::backend::{Tensor, TensorMut};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
-use crate::nn::{Random, init};
+use crate::nn::{Constraint, Initializer, Random, Regularizer, init};
 use crate::rnn::shape::checked_len;
 
 /// A weight tensor.
@@ -21,7 +22,13 @@ pub struct Parameter {
     pub range: Range<usize>,
     /// Whether training changes it by its gradient. Others, such as moving averages, the layer keeps itself.
     pub trainable: bool,
+    /// Whether it is not trained because its layer is frozen: then it lies in a buffer of its own.
+    pub(crate) frozen: bool,
     pub(crate) init: Init,
+    /// What it adds to the loss.
+    pub(crate) regularizer: Option<Regularizer>,
+    /// What it is brought back to after every step.
+    pub(crate) constraint: Option<Constraint>,
 }
 
 /// Where a weight tensor starts.
@@ -44,29 +51,38 @@ pub enum Init {
     OrthogonalHeads,
     /// Uniform in plus or minus this.
     Uniform(f64),
+    /// As an initializer says.
+    By {
+        /// The initializer.
+        initializer: Initializer,
+        /// Inputs of a unit, and outputs that an input goes to.
+        fans: [usize; 2],
+        /// Elements that start at 1 all the same.
+        ones: Option<Range<usize>>,
+    },
 }
 
 impl Init {
-    fn fill(&self, shape: &[usize], weights: &mut [f64], random: &mut Random) {
+    fn fill(&self, shape: &[usize], weights: &mut [f64], random: &mut Random) -> Result<()> {
         match self {
             Init::Constant(value) => weights.fill(*value),
             Init::OnesIn(range) => {
                 weights.fill(0.0);
-                if let Some(ones) = weights.get_mut(range.clone()) {
-                    ones.fill(1.0);
-                }
+                fill_ones(weights, range);
             }
             Init::GlorotUniform { fan_in, fan_out } => init::glorot_uniform(weights, *fan_in, *fan_out, random),
             Init::Orthogonal => {
-                let columns = shape.last().copied().unwrap_or(1);
-                init::orthogonal(weights, weights.len() / columns, columns, random);
+                let columns = shape.last().copied().unwrap_or(1).max(1);
+                init::orthogonal(weights, weights.len() / columns, columns, random)?;
             }
             Init::OrthogonalHeads => {
-                let &[gates, heads, rows, columns] = shape else { return };
+                let &[gates, heads, rows, columns] = shape else {
+                    return Err(Error::shape("weights of heads", "[gates, heads, n, n]", format!("{shape:?}")));
+                };
                 let block = rows * columns;
-                let mut matrix = vec![0.0; gates * block];
+                let mut matrix = init::zeros("orthogonal weights of a head", gates * block)?;
                 for head in 0..heads {
-                    init::orthogonal(&mut matrix, gates * rows, columns, random);
+                    init::orthogonal(&mut matrix, gates * rows, columns, random)?;
                     for gate in 0..gates {
                         let to = &mut weights[(gate * heads + head) * block..][..block];
                         to.copy_from_slice(&matrix[gate * block..][..block]);
@@ -76,7 +92,18 @@ impl Init {
             Init::Uniform(limit) => {
                 weights.iter_mut().for_each(|w| *w = (2.0 * random.uniform() - 1.0) * limit);
             }
+            Init::By { initializer, fans, ones } => {
+                initializer.fill(shape, *fans, weights, random)?;
+                ones.iter().for_each(|range| fill_ones(weights, range));
+            }
         }
+        Ok(())
+    }
+}
+
+fn fill_ones(weights: &mut [f64], range: &Range<usize>) {
+    if let Some(ones) = weights.get_mut(range.clone()) {
+        ones.fill(1.0);
     }
 }
 
@@ -87,10 +114,10 @@ impl Parameter {
             DType::F32 => {
                 let mut drawn = Tensor::on_host(&self.name, DType::F64, weights.len())?;
                 let drawn = drawn.view_mut().host::<f64>()?;
-                self.init.fill(&self.shape, drawn, random);
+                self.init.fill(&self.shape, drawn, random)?;
                 weights.host::<f32>()?.iter_mut().zip(drawn).for_each(|(weight, drawn)| *weight = f32::of(*drawn));
             }
-            DType::F64 => self.init.fill(&self.shape, weights.host::<f64>()?, random),
+            DType::F64 => self.init.fill(&self.shape, weights.host::<f64>()?, random)?,
             other => return Err(no_model_in(other)),
         }
         Ok(())
@@ -150,11 +177,11 @@ pub(crate) struct Node {
     /// Each storage is the output of one operation, which comes behind its inputs.
     pub outputs: Range<usize>,
     pub parameters: Range<usize>,
+    /// Whether those lie among the weights of frozen layers.
+    pub frozen: bool,
     pub statistics: Range<usize>,
     /// Rows of its tensors in one sample.
     pub rows: usize,
-    /// For errors.
-    pub layer: usize,
 }
 
 /// The layers of a network so far, as the one being built sees them. A layer's `build` calls [`parameter`](Self::parameter) for its
@@ -170,6 +197,29 @@ pub struct Builder {
     scopes: Vec<String>,
     pub(crate) parameters: usize,
     pub(crate) statistics: usize,
+    /// Weights of frozen layers.
+    pub(crate) frozen: usize,
+    /// Whether the layer being built is frozen.
+    pub(crate) is_frozen: bool,
+    /// Values that add to the loss.
+    pub(crate) penalties: Vec<(Value, Regularizer)>,
+    /// Full names of all weight tensors.
+    names: HashSet<String>,
+    operations: u32,
+}
+
+/// How far a network had been built: see [`Builder::roll_back`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    storages: usize,
+    nodes: usize,
+    layers: usize,
+    /// A layer that was there, and how many weight tensors it had.
+    of_layer: (usize, usize),
+    parameters: usize,
+    statistics: usize,
+    frozen: usize,
+    penalties: usize,
     operations: u32,
 }
 
@@ -190,6 +240,10 @@ impl Builder {
             scopes: Vec::new(),
             parameters: 0,
             statistics: 0,
+            frozen: 0,
+            is_frozen: false,
+            penalties: Vec::new(),
+            names: HashSet::new(),
             operations: 0,
         }
     }
@@ -241,7 +295,7 @@ impl Builder {
         let name: String = self.scopes.iter().map(|scope| format!("{scope}.")).chain([name.to_owned()]).collect();
         let layer = &mut self.layers[self.layer];
         if let Some(known) = layer.parameters.iter().find(|p| p.name == name) {
-            if known.shape == shape && known.trainable == trainable {
+            if known.shape == shape && (known.trainable || known.frozen) == trainable {
                 return Ok(known.range.clone());
             }
             return Err(Error::shape(
@@ -255,12 +309,56 @@ impl Builder {
         }
         let full_name = format!("{}.{name}", layer.name);
         let len = checked_len(&full_name, &shape.iter().map(|n| ("axis", *n)).collect::<Vec<_>>())?;
-        let total = if trainable { &mut self.parameters } else { &mut self.statistics };
+        let frozen = trainable && self.is_frozen;
+        let total = match (trainable, frozen) {
+            (true, false) => &mut self.parameters,
+            (true, true) => &mut self.frozen,
+            (false, _) => &mut self.statistics,
+        };
         let end = checked_len("weights", &[("elements", total.saturating_add(len))])?;
+        // A dot stands between the names of a layer and of its parts: those of two layers may be alike.
+        if !self.names.insert(full_name.clone()) {
+            let expected = "one whose weights have names of their own";
+            let got = format!("{}, for another layer has a weight {full_name} already", layer.name);
+            return Err(Error::option("name of a layer", expected, got));
+        }
         let range = *total..end;
         *total = end;
-        layer.parameters.push(Parameter { name, shape: shape.to_vec(), range: range.clone(), trainable, init });
+        layer.parameters.push(Parameter {
+            name,
+            shape: shape.to_vec(),
+            range: range.clone(),
+            trainable: trainable && !frozen,
+            frozen,
+            init,
+            regularizer: None,
+            constraint: None,
+        });
         Ok(range)
+    }
+
+    /// Says what a tensor just declared adds to the loss, and what it is brought back to.
+    pub(super) fn refine(
+        &mut self,
+        range: &Range<usize>,
+        regularizer: Option<Regularizer>,
+        constraint: Option<Constraint>,
+    ) {
+        let layer = &mut self.layers[self.layer];
+        // A statistic may lie at the same place of its own buffer.
+        if let Some(parameter) = layer.parameters.iter_mut().find(|p| (p.trainable || p.frozen) && p.range == *range) {
+            (parameter.regularizer, parameter.constraint) = (regularizer, constraint);
+        }
+    }
+
+    /// Says that a value adds to the loss.
+    pub(super) fn regularize(&mut self, value: &Value, regularizer: Regularizer) {
+        self.penalties.push((value.clone(), regularizer));
+    }
+
+    /// Whether the layer being built is frozen: training leaves its weights as they are.
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen
     }
 
     /// Which network it builds.
@@ -268,17 +366,36 @@ impl Builder {
         self.network
     }
 
-    /// Forgets the last layer, which could not be built.
-    pub(crate) fn forget_layer(&mut self) {
+    /// How far it has come, for a call of `layer`, which is there or about to be.
+    pub(crate) fn mark(&self, layer: usize) -> Mark {
+        Mark {
+            storages: self.storages.len(),
+            nodes: self.nodes.len(),
+            layers: self.layers.len(),
+            of_layer: (layer, self.layers.get(layer).map_or(0, |layer| layer.parameters.len())),
+            parameters: self.parameters,
+            statistics: self.statistics,
+            frozen: self.frozen,
+            penalties: self.penalties.len(),
+            operations: self.operations,
+        }
+    }
+
+    /// Forgets everything since then.
+    pub(crate) fn roll_back(&mut self, mark: Mark) {
         self.scopes.clear();
-        let last = self.layers.len().saturating_sub(1);
-        self.nodes.retain(|node| node.layer != last);
-        if let Some(layer) = self.layers.pop() {
-            for parameter in layer.parameters {
-                let total = if parameter.trainable { &mut self.parameters } else { &mut self.statistics };
-                *total = (*total).min(parameter.range.start);
+        self.storages.truncate(mark.storages);
+        self.nodes.truncate(mark.nodes);
+        let (layer, parameters) = mark.of_layer;
+        if let Some(layer) = self.layers.get_mut(layer) {
+            for forgotten in layer.parameters.drain(parameters.min(layer.parameters.len())..) {
+                self.names.remove(&format!("{}.{}", layer.name, forgotten.name));
             }
         }
+        self.layers.truncate(mark.layers);
+        (self.parameters, self.statistics, self.frozen) = (mark.parameters, mark.statistics, mark.frozen);
+        self.penalties.truncate(mark.penalties);
+        self.operations = mark.operations;
     }
 
     /// A new input of the network.
@@ -345,8 +462,9 @@ impl Builder {
                 ));
             }
         }
-        let differentiable =
-            !parameters.is_empty() || inputs.iter().flatten().any(|value| self.storages[value.storage].differentiable);
+        let frozen = self.is_frozen;
+        let differentiable = !parameters.is_empty() && !frozen
+            || inputs.iter().flatten().any(|value| self.storages[value.storage].differentiable);
         let first = self.storages.len();
         let values =
             outputs.iter().map(|shape| self.value(&name, shape, rows, differentiable)).collect::<Result<Vec<_>>>()?;
@@ -355,9 +473,9 @@ impl Builder {
             inputs: inputs.iter().map(|value| value.map(|v| v.storage)).collect(),
             outputs: first..self.storages.len(),
             parameters,
+            frozen,
             statistics,
             rows,
-            layer: self.layer,
         });
         Ok(values)
     }

@@ -9,13 +9,14 @@ use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::pooling::steps_and_features;
+use crate::nn::weight_options::{KerasShape, activity_word, regularize, weight_words};
 use crate::nn::windows::{Padding, Windows};
-use crate::nn::{ActivationFunction, Scratch, one_input};
+use crate::nn::{ActivationFunction, Regularizer, Scratch, WeightOptions, one_input};
 
 /// A convolution over the steps, Keras's [`Conv1D`](https://keras.io/api/layers/convolution_layers/convolution1d/) with
 /// `data_format="channels_last"`: `[steps, features]` to `[windows, filters]`. Weights `kernel` `[kernel_size, features / groups, filters]`
 /// (Glorot uniform) and `bias` `[filters]` (zeros). A mask ends here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv1D {
     /// Width of the output.
@@ -40,6 +41,15 @@ pub struct Conv1D {
     /// Whether there is a bias; yes.
     #[serde(default = "yes")]
     pub use_bias: bool,
+    /// Initializer, regularizer and constraint of the kernel.
+    #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
+    pub kernel: WeightOptions,
+    /// The same of the bias.
+    #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
+    pub bias: WeightOptions,
+    /// What the output adds to the loss; nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity_regularizer: Option<Regularizer>,
 }
 
 fn one() -> usize {
@@ -62,8 +72,18 @@ impl Conv1D {
             groups: 1,
             activation: ActivationFunction::Linear,
             use_bias: true,
+            kernel: WeightOptions::default(),
+            bias: WeightOptions::default(),
+            activity_regularizer: None,
         }
     }
+
+    weight_words! {
+        [kernel] kernel_initializer kernel_regularizer kernel_constraint, "the kernel";
+        [bias] bias_initializer bias_regularizer bias_constraint, "the bias";
+    }
+
+    activity_word!(activity_regularizer);
 
     /// Sets the steps from one window to the next.
     #[must_use]
@@ -127,9 +147,11 @@ impl Conv1D {
         )?;
         let fan = |n: usize| size.saturating_mul(n);
         let init = Init::GlorotUniform { fan_in: fan(width), fan_out: fan(self.filters) };
-        let kernel = builder.parameter("kernel", &[size, width, self.filters], init)?;
+        let (name, shape) = (("kernel", "kernel"), [size, width, self.filters]);
+        let kernel = self.kernel.declare(builder, name, &shape, init, KerasShape::Same, None)?;
+        let (name, zeros) = (("bias", "bias"), Init::Constant(0.0));
         let end = match self.use_bias {
-            true => builder.parameter("bias", &[self.filters], Init::Constant(0.0))?.end,
+            true => self.bias.declare(builder, name, &[self.filters], zeros, KerasShape::Same, None)?.end,
             false => kernel.end,
         };
         // The functions of elements that can be undone from their output need no operation, and no tensor, of their own.
@@ -147,7 +169,9 @@ impl Conv1D {
             workspace: Scratch::new(),
         };
         let y = builder.op1(op, &[x], &[windows.count, self.filters], kernel.start..end)?;
-        Ok(vec![if inside.is_some() { y } else { self.activation.apply(builder, y)? }])
+        let outputs = vec![if inside.is_some() { y } else { self.activation.apply(builder, y)? }];
+        regularize(builder, &outputs, self.activity_regularizer)?;
+        Ok(outputs)
     }
 }
 

@@ -8,7 +8,8 @@ use crate::cell;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::op::{Backward, Forward, Op};
-use crate::nn::{ActivationFunction, Scratch, one_input};
+use crate::nn::weight_options::{KerasShape, activity_word, regularize, weight_words};
+use crate::nn::{ActivationFunction, Regularizer, Scratch, WeightOptions, one_input};
 
 /// `y = f(x Wᵀ + b)` along the last axis, Keras's [`Dense`](https://keras.io/api/layers/core_layers/dense/): `[…, features]` to
 /// `[…, units]`. Weights `weight` `[units, features]` (Glorot uniform) and `bias` `[units]` (zeros). A mask passes through.
@@ -23,6 +24,15 @@ pub struct Dense {
     /// Whether there is a bias; yes.
     #[serde(default = "yes")]
     pub use_bias: bool,
+    /// Initializer, regularizer and constraint of the weights.
+    #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
+    pub kernel: WeightOptions,
+    /// The same of the bias.
+    #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
+    pub bias: WeightOptions,
+    /// What the output adds to the loss; nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity_regularizer: Option<Regularizer>,
 }
 
 fn yes() -> bool {
@@ -32,8 +42,22 @@ fn yes() -> bool {
 impl Dense {
     /// A layer with `units` outputs.
     pub fn new(units: usize) -> Self {
-        Dense { units, activation: ActivationFunction::Linear, use_bias: true }
+        Dense {
+            units,
+            activation: ActivationFunction::Linear,
+            use_bias: true,
+            kernel: WeightOptions::default(),
+            bias: WeightOptions::default(),
+            activity_regularizer: None,
+        }
     }
+
+    weight_words! {
+        [kernel] kernel_initializer kernel_regularizer kernel_constraint, "the weight";
+        [bias] bias_initializer bias_regularizer bias_constraint, "the bias";
+    }
+
+    activity_word!(activity_regularizer);
 
     /// Sets the activation function.
     #[must_use]
@@ -62,9 +86,11 @@ impl Dense {
         }
         let shape: Vec<usize> = leading.iter().copied().chain([self.units]).collect();
         let init = Init::GlorotUniform { fan_in: features, fan_out: self.units };
-        let weight = builder.parameter("weight", &[self.units, features], init)?;
+        let (name, shape_of) = (("weight", "kernel"), [self.units, features]);
+        let weight = self.kernel.declare(builder, name, &shape_of, init, KerasShape::Transposed, None)?;
+        let (name, zeros) = (("bias", "bias"), Init::Constant(0.0));
         let end = match self.use_bias {
-            true => builder.parameter("bias", &[self.units], Init::Constant(0.0))?.end,
+            true => self.bias.declare(builder, name, &[self.units], zeros, KerasShape::Same, None)?.end,
             false => weight.end,
         };
         // The functions of elements that can be undone from their output need no operation, and no tensor, of their own.
@@ -79,7 +105,9 @@ impl Dense {
             workspace: Scratch::new(),
         };
         let y = builder.op1(op, &[x], &shape, weight.start..end)?.with_mask(x.mask());
-        if inside.is_some() { Ok(y) } else { self.activation.apply(builder, y) }
+        let y = if inside.is_some() { y } else { self.activation.apply(builder, y)? };
+        regularize(builder, std::slice::from_ref(&y), self.activity_regularizer)?;
+        Ok(y)
     }
 }
 

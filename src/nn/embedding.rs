@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::masking::NotEqual;
 use crate::nn::op::{Backward, Forward, Op};
-use crate::nn::{Scratch, one_input};
+use crate::nn::weight_options::{KerasShape, activity_word, regularize, weight_words};
+use crate::nn::{Regularizer, Scratch, WeightOptions, one_input};
 
 /// A vector for each whole number, Keras's [`Embedding`](https://keras.io/api/layers/core_layers/embedding/): `[…]` of numbers
 /// `0..input_dim` to `[…, output_dim]`. Weights `weight` `[input_dim, output_dim]`, uniform in ±0.05. A number outside of the table, or
 /// one that is not whole, is an error: of the pass on the host, of [`check`](Op::check) on a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embedding {
     /// Rows of the table.
@@ -24,13 +25,26 @@ pub struct Embedding {
     /// Whether number 0 means an absent step, which the layers above get a mask for; no.
     #[serde(default)]
     pub mask_zero: bool,
+    /// Initializer, regularizer and constraint of the table.
+    #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
+    pub embeddings: WeightOptions,
+    /// What the output adds to the loss; nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity_regularizer: Option<Regularizer>,
 }
 
 impl Embedding {
     /// A table of `input_dim` vectors of width `output_dim`.
     pub fn new(input_dim: usize, output_dim: usize) -> Self {
-        Embedding { input_dim, output_dim, mask_zero: false }
+        let embeddings = WeightOptions::default();
+        Embedding { input_dim, output_dim, mask_zero: false, embeddings, activity_regularizer: None }
     }
+
+    weight_words! {
+        [embeddings] embeddings_initializer embeddings_regularizer embeddings_constraint, "the table";
+    }
+
+    activity_word!(activity_regularizer);
 
     /// Sets whether number 0 means an absent step.
     #[must_use]
@@ -48,7 +62,8 @@ impl Embedding {
         if u32::try_from(self.input_dim).is_err() {
             return Err(Error::unsupported(format!("input_dim {}", self.input_dim), "at most 4294967295 are counted"));
         }
-        let weight = builder.parameter("weight", &[self.input_dim, self.output_dim], Init::Uniform(0.05))?;
+        let (name, shape) = (("weight", "embeddings"), [self.input_dim, self.output_dim]);
+        let weight = self.embeddings.declare(builder, name, &shape, Init::Uniform(0.05), KerasShape::Same, None)?;
         let shape: Vec<usize> = x.shape().iter().copied().chain([self.output_dim]).collect();
         let op = EmbeddingOp {
             name: builder.name(),
@@ -59,6 +74,7 @@ impl Embedding {
             status: Scratch::new(),
         };
         let y = builder.op1(op, &[x], &shape, weight)?;
+        regularize(builder, std::slice::from_ref(&y), self.activity_regularizer)?;
         let mask = match self.mask_zero {
             true => Some(builder.constant_op(NotEqual { columns: 1, value: 0.0 }, &[x], x.shape())?),
             false => x.mask().cloned(),

@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_2_SQRT_PI, PI, SQRT_2};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cell::Activation;
 
@@ -91,9 +91,11 @@ pub enum Function {
     },
     /// `min(max(x, low), high)`
     Clip {
-        /// The least value.
+        /// The least value; infinite for none, which files write as null.
+        #[serde(deserialize_with = "lower_bound")]
         low: f64,
         /// The largest.
+        #[serde(deserialize_with = "upper_bound")]
         high: f64,
     },
     /// -1, 0 or 1. Its gradient is zero, as is that of the functions below.
@@ -110,6 +112,15 @@ pub enum Function {
     IsZero,
     /// 1 where x is not a number, else 0.
     IsNan,
+}
+
+/// JSON has no infinite numbers.
+fn lower_bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NEG_INFINITY))
+}
+
+fn upper_bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// Error function to full precision: a series of positive terms near zero, a continued fraction far from it
@@ -176,8 +187,11 @@ impl Function {
             | Function::ThresholdedRelu { alpha }
             | Function::Celu { alpha } => [alpha, 0.0],
             Function::Power { exponent } => [exponent, 0.0],
-            // Infinite bounds are none.
-            Function::Clip { low, high } => [if low <= high { 0.0 } else { f64::NAN }, 0.0],
+            // Infinite bounds are none, where they leave something between them.
+            Function::Clip { low, high } => {
+                let leaves = low <= high && low != f64::INFINITY && high != f64::NEG_INFINITY;
+                [if leaves { 0.0 } else { f64::NAN }, 0.0]
+            }
             _ => [0.0; 2],
         }
     }

@@ -1,5 +1,7 @@
-//! Initializers of weights: Keras's, drawn from Philox so that a seed gives the same weights everywhere.
+//! Random numbers for the initializers of weights, drawn from Philox so that a seed gives the same weights everywhere; the two that
+//! layers start with unless told otherwise. The choice of an initializer is [`Initializer`](crate::nn::Initializer).
 
+use crate::error::{Error, Result};
 use crate::rnn::dropout::philox4x32;
 
 /// A stream of random numbers: [Philox4x32](crate::rnn::dropout::philox4x32) keyed by a seed. Streams of one seed are independent.
@@ -66,9 +68,17 @@ pub fn glorot_uniform(weights: &mut [f64], fan_in: usize, fan_out: usize, random
 /// Keras's [`Orthogonal`](https://keras.io/api/layers/initializers/#orthogonal-class) ([Saxe et al. 2014](https://arxiv.org/abs/1312.6120)):
 /// `weights` `[rows, columns]` gets orthonormal columns, or rows where those are fewer. They are the Q of a QR decomposition of a normal
 /// matrix with R's diagonal made positive, which is what Gram–Schmidt gives.
-pub fn orthogonal(weights: &mut [f64], rows: usize, columns: usize, random: &mut Random) {
+///
+/// # Errors
+///
+/// [`Error::Shape`] where `weights` has another length; [`Error::Unsupported`] where memory is short.
+pub fn orthogonal(weights: &mut [f64], rows: usize, columns: usize, random: &mut Random) -> Result<()> {
+    if rows.checked_mul(columns) != Some(weights.len()) {
+        let expected = format!("{rows} rows of {columns} elements");
+        return Err(Error::shape("orthogonal weights", expected, format!("{} elements", weights.len())));
+    }
     let (count, len) = (rows.min(columns), rows.max(columns));
-    let mut vectors = vec![0.0f64; count * len];
+    let mut vectors = zeros("orthogonal weights", weights.len())?;
     for i in 0..count {
         let (before, rest) = vectors.split_at_mut(i * len);
         let vector = &mut rest[..len];
@@ -91,12 +101,24 @@ pub fn orthogonal(weights: &mut [f64], rows: usize, columns: usize, random: &mut
             }
         }
     }
-    for row in 0..rows {
-        for column in 0..columns {
-            let at = if rows >= columns { column * len + row } else { row * len + column };
-            weights[row * columns + column] = vectors[at];
-        }
+    for (i, weight) in weights.iter_mut().enumerate() {
+        let (row, column) = (i / columns, i % columns);
+        *weight = vectors[if rows >= columns { column * len + row } else { row * len + column }];
     }
+    Ok(())
+}
+
+/// Zeros on the host, or the error that says that there is no room for them.
+pub(super) fn zeros(what: &str, len: usize) -> Result<Vec<f64>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| {
+        Error::unsupported(
+            format!("{what} of {len} elements"),
+            "memory is short; use smaller sizes, or another initializer",
+        )
+    })?;
+    values.resize(len, 0.0);
+    Ok(values)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -120,7 +142,7 @@ mod tests {
     fn orthogonal_either_way_up() {
         for (rows, columns) in [(12, 3), (3, 12), (5, 5), (1, 1)] {
             let mut weights = vec![0.0f64; rows * columns];
-            orthogonal(&mut weights, rows, columns, &mut Random::new(1, 0));
+            orthogonal(&mut weights, rows, columns, &mut Random::new(1, 0)).unwrap();
             let (count, len) = (rows.min(columns), rows.max(columns));
             let entry =
                 |i: usize, k: usize| if rows >= columns { weights[k * columns + i] } else { weights[i * columns + k] };
@@ -134,6 +156,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn orthogonal_of_another_length_is_refused() {
+        for (rows, columns, len) in [(2, 3, 5), (0, 3, 1), (3, 0, 1), (usize::MAX, 2, 4)] {
+            let text = orthogonal(&mut vec![0.0; len], rows, columns, &mut Random::new(1, 0)).unwrap_err().to_string();
+            assert!(text.contains("orthogonal weights"), "{text}");
+        }
+        orthogonal(&mut [], 0, 0, &mut Random::new(1, 0)).unwrap();
     }
 
     #[test]

@@ -34,8 +34,10 @@ impl Masking {
         let &[steps, features] = x.shape() else {
             return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{:?}", x.shape())));
         };
-        if self.mask_value.is_nan() {
-            return Err(Error::option("mask_value", "a number", "NaN"));
+        if !self.mask_value.is_finite() {
+            // A model file could not hold it.
+            let option = format!("mask_value of {}", builder.name());
+            return Err(Error::option(option, "a finite number", self.mask_value));
         }
         let mask = builder.constant_op(NotEqual { columns: features, value: self.mask_value }, &[x], &[steps])?;
         let y = builder.op1(KeepRows, &[x, &mask], &[steps, features], 0..0)?;

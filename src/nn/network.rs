@@ -72,6 +72,31 @@ impl Mirrored {
     }
 }
 
+/// Where a weight tensor lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Among the weights that training changes by their gradients.
+    Trained,
+    /// Among what layers keep themselves.
+    Statistic,
+    /// Among the weights of frozen layers.
+    Frozen,
+}
+
+impl Place {
+    /// All of them.
+    pub const ALL: [Place; 3] = [Place::Trained, Place::Statistic, Place::Frozen];
+
+    /// That of a tensor.
+    pub fn of(parameter: &Parameter) -> Self {
+        match (parameter.trainable, parameter.frozen) {
+            (true, _) => Place::Trained,
+            (false, true) => Place::Frozen,
+            (false, false) => Place::Statistic,
+        }
+    }
+}
+
 /// Tensors between operations, for one batch, each by the number of its storage.
 struct Tensors {
     values: Vec<Scratch>,
@@ -87,6 +112,10 @@ pub(crate) struct Network {
     pub parameters: Mirrored,
     pub gradients: Mirrored,
     pub statistics: Mirrored,
+    /// Weights of frozen layers.
+    pub frozen: Mirrored,
+    /// Their gradients, which an operation gives with others that are wanted.
+    discarded: Scratch,
     /// Further parts of gradients, before they are added.
     parts: [Scratch; MOST_INPUTS],
     /// Ranges of weights that have their gradient in this pass.
@@ -101,6 +130,8 @@ impl Network {
             parameters: Mirrored::new(device, "weights", 0)?,
             gradients: Mirrored::new(device, "gradients", 0)?,
             statistics: Mirrored::new(device, "statistics", 0)?,
+            frozen: Mirrored::new(device, "frozen weights", 0)?,
+            discarded: Scratch::new(),
             parts: from_fn(|_| Scratch::new()),
             differentiated: Vec::new(),
         })
@@ -126,35 +157,97 @@ impl Network {
         self.builder.layers.iter().flat_map(|l| l.parameters.iter().map(move |p| (l.name.as_str(), p)))
     }
 
+    /// The tensor in which a weight lies.
+    pub fn place(&self, parameter: &Parameter) -> &Mirrored {
+        match Place::of(parameter) {
+            Place::Trained => &self.parameters,
+            Place::Statistic => &self.statistics,
+            Place::Frozen => &self.frozen,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn place_mut(&mut self, place: Place) -> &mut Mirrored {
+        match place {
+            Place::Trained => &mut self.parameters,
+            Place::Statistic => &mut self.statistics,
+            Place::Frozen => &mut self.frozen,
+        }
+    }
+
     /// Gives layers built since the last call their weights, drawn from the stream of their number; those of earlier ones stay.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
-        let builder = &self.builder;
-        let mut parameters = Mirrored::new(device, "weights", builder.parameters)?;
-        let mut statistics = Mirrored::new(device, "statistics", builder.statistics)?;
-        let known = [self.parameters.len(), self.statistics.len()];
-        parameters.change(device, |mut parameters| {
-            statistics.change(device, |mut statistics| {
-                copy_on_host(self.parameters.host(), parameters.reborrow().part(0..known[0])?)?;
-                copy_on_host(self.statistics.host(), statistics.reborrow().part(0..known[1])?)?;
-                for (index, layer) in builder.layers.iter().enumerate() {
-                    let mut random = Random::new(seed, index as u32);
-                    for parameter in &layer.parameters {
-                        let (values, known) = match parameter.trainable {
-                            true => (parameters.reborrow(), known[0]),
-                            false => (statistics.reborrow(), known[1]),
-                        };
-                        if parameter.range.start >= known {
-                            parameter.initialize(values.part(parameter.range.clone())?, &mut random)?;
-                        }
-                    }
+        let filled = Place::ALL.map(|place| {
+            let known = self.place_mut(place).len();
+            self.filled(device, place, |old, layer, parameter, random, to| match parameter.range.start < known {
+                true => copy_on_host(old.part(parameter.range.clone())?, to),
+                false => {
+                    let random = random.get_or_insert_with(|| Random::new(seed, layer as u32));
+                    parameter.initialize(to, random)
                 }
-                Ok(())
             })
-        })?;
-        parameters.version += self.parameters.version;
-        self.parameters = parameters;
-        self.statistics = statistics;
+        });
+        // All or none.
+        let [parameters, statistics, frozen] = filled;
+        (self.parameters, self.statistics, self.frozen) = (parameters?, statistics?, frozen?);
         Ok(())
+    }
+
+    /// Takes all weights from `read`, which is given the names of layer and tensor.
+    pub fn read(
+        &mut self,
+        device: &Device,
+        read: impl Fn(&str, &Parameter, TensorMut<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let name = |layer: usize| self.builder.layers.get(layer).map_or("", |layer| layer.name.as_str());
+        let filled = Place::ALL
+            .map(|place| self.filled(device, place, |_, layer, parameter, _, to| read(name(layer), parameter, to)));
+        // All or none.
+        let [parameters, statistics, frozen] = filled;
+        (self.parameters, self.statistics, self.frozen) = (parameters?, statistics?, frozen?);
+        Ok(())
+    }
+
+    /// Takes the weights of a network of the same layers, some of which lie in other places there.
+    pub fn adopt(&mut self, device: &Device, from: &Network) -> Result<()> {
+        for place in Place::ALL {
+            let filled = self.filled(device, place, |_, layer, parameter, _, to| {
+                let same = |other: &&Parameter| other.name == parameter.name;
+                let known = from.builder.layers.get(layer).and_then(|layer| layer.parameters.iter().find(same));
+                let known = known.ok_or_else(not_allocated)?;
+                copy_on_host(from.place(known).host().part(known.range.clone())?, to)
+            })?;
+            *self.place_mut(place) = filled;
+        }
+        Ok(())
+    }
+
+    /// New weights of a place: `fill` is given what was there, the layer's number, the tensor, room for random numbers of the layer, and where
+    /// its elements go.
+    fn filled(
+        &self,
+        device: &Device,
+        place: Place,
+        fill: impl Fn(TensorRef<'_>, usize, &Parameter, &mut Option<Random>, TensorMut<'_>) -> Result<()>,
+    ) -> Result<Mirrored> {
+        let (what, len, old) = match place {
+            Place::Trained => ("weights", self.builder.parameters, &self.parameters),
+            Place::Statistic => ("statistics", self.builder.statistics, &self.statistics),
+            Place::Frozen => ("frozen weights", self.builder.frozen, &self.frozen),
+        };
+        let mut new = Mirrored::new(device, what, len)?;
+        new.change(device, |mut values| {
+            for (index, layer) in self.builder.layers.iter().enumerate() {
+                let mut random = None;
+                for parameter in layer.parameters.iter().filter(|parameter| Place::of(parameter) == place) {
+                    let to = values.reborrow().part(parameter.range.clone())?;
+                    fill(old.host(), index, parameter, &mut random, to)?;
+                }
+            }
+            Ok(())
+        })?;
+        new.version += old.version;
+        Ok(new)
     }
 
     /// Makes the tensors large enough for a batch.
@@ -194,15 +287,16 @@ impl Network {
     }
 
     /// Elements of a value of so many samples.
-    fn len(&self, value: &Value, samples: usize) -> usize {
+    pub fn len(&self, value: &Value, samples: usize) -> usize {
         samples * self.builder.storages[value.storage].size
     }
 
     /// Forward of so many samples, whose inputs are there.
     pub fn forward(&mut self, device: &Device, samples: usize, training: bool, seed: u64) -> Result<()> {
-        let Network { builder, tensors, parameters, statistics, .. } = self;
+        let Network { builder, tensors, parameters, statistics, frozen, .. } = self;
         let Builder { nodes, storages, .. } = builder;
         for node in nodes {
+            let weights = if node.frozen { &*frozen } else { &*parameters };
             let (below, own) = tensors.values.split_at_mut(node.outputs.start);
             let mut inputs = Inputs::none();
             for (view, input) in inputs.0.iter_mut().zip(&node.inputs) {
@@ -215,8 +309,8 @@ impl Network {
                 *view = Some(value.get_mut(samples * storage.size)?);
             }
             let pass = Forward {
-                parameters: parameters.get().part(node.parameters.clone())?,
-                version: parameters.version,
+                parameters: weights.get().part(node.parameters.clone())?,
+                version: weights.version,
                 statistics: statistics.get_mut().part(node.statistics.clone())?,
                 inputs,
                 outputs,
@@ -258,7 +352,8 @@ impl Network {
 
     /// Backward from the gradients given, through all operations. With `of_inputs` the network's inputs get theirs too.
     pub fn backward(&mut self, device: &Device, samples: usize, seed: u64, of_inputs: bool) -> Result<()> {
-        let Network { builder, tensors, parameters, gradients: of_weights, statistics, parts, differentiated } = self;
+        let Network { builder, tensors, parameters, statistics, frozen, parts, differentiated, discarded, .. } = self;
+        let of_weights = &mut self.gradients;
         let Builder { nodes, storages, .. } = builder;
         let Tensors { values, gradients, given } = tensors;
         let len = |storage: usize| samples * storages[storage].size;
@@ -275,7 +370,8 @@ impl Network {
                     target[i] = if first { Target::Place(input) } else { Target::Add(input) };
                 }
             }
-            if node.parameters.is_empty() && target.iter().all(|target| matches!(target, Target::None)) {
+            let is_trained = !node.parameters.is_empty() && !node.frozen;
+            if !is_trained && target.iter().all(|target| matches!(target, Target::None)) {
                 continue;
             }
             // The output's gradient has no other reader: it is handed on after the operation.
@@ -297,7 +393,10 @@ impl Network {
                     Target::Add(input) => part.grow(device, "gradients of a batch", len(input))?,
                 }
             }
-            let again = differentiated.contains(&node.parameters);
+            let again = is_trained && differentiated.contains(&node.parameters);
+            if node.frozen {
+                discarded.grow(device, "gradients of frozen weights", node.parameters.len())?;
+            }
             let done = {
                 let (mut inputs, mut outputs, mut doutputs) = (Inputs::none(), Inputs::none(), Inputs::none());
                 for (view, input) in inputs.0.iter_mut().zip(&node.inputs) {
@@ -321,19 +420,23 @@ impl Network {
                     };
                 }
                 let pass = Backward {
-                    parameters: parameters.get().part(node.parameters.clone())?,
+                    parameters: if node.frozen { frozen.get() } else { parameters.get() }
+                        .part(node.parameters.clone())?,
                     statistics: statistics.get().part(node.statistics.clone())?,
                     inputs,
                     outputs,
                     doutputs,
                     dinputs,
-                    dparameters: of_weights.get_mut().part(node.parameters.clone())?,
+                    dparameters: match node.frozen {
+                        true => discarded.get_mut(node.parameters.len())?,
+                        false => of_weights.get_mut().part(node.parameters.clone())?,
+                    },
                     grad: if again { WeightGrad::Add } else { WeightGrad::Set },
                     batch: samples * node.rows,
                     seed,
                 };
                 // Nothing is left to compute where the only gradient is handed on.
-                let any = !node.parameters.is_empty() || target.iter().any(|target| !matches!(target, Target::None));
+                let any = is_trained || target.iter().any(|target| !matches!(target, Target::None));
                 if any { node.op.backward(device, pass) } else { Ok(()) }
             };
             for (target, taken) in target.iter().zip(&mut taken) {
@@ -347,7 +450,7 @@ impl Network {
                 gradients.swap(input, node.outputs.start);
                 given[input] = true;
             }
-            if !again && !node.parameters.is_empty() {
+            if !again && is_trained {
                 differentiated.push(node.parameters.clone());
             }
             for (target, part) in target.iter().zip(parts.iter()) {
@@ -357,7 +460,7 @@ impl Network {
             }
         }
         // Weights that no loss reaches.
-        for node in nodes.iter().filter(|node| !node.parameters.is_empty()) {
+        for node in nodes.iter().filter(|node| !node.parameters.is_empty() && !node.frozen) {
             if !differentiated.contains(&node.parameters) {
                 device.fill(of_weights.get_mut().part(node.parameters.clone())?, 0.0)?;
                 differentiated.push(node.parameters.clone());

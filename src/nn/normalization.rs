@@ -158,8 +158,8 @@ impl Op for LayerNorm {
 /// ([Ioffe and Szegedy 2015](https://arxiv.org/abs/1502.03167)).
 ///
 /// In training mean and variance are those of the batch (of its valid steps, where there is a mask), and `moving_mean`,
-/// `moving_variance` follow them: `moving = momentum moving + (1 - momentum) batch`. Without training those are used. A mask passes
-/// through.
+/// `moving_variance` follow them: `moving = momentum moving + (1 - momentum) batch`. Without training those are used, and by a
+/// [frozen](crate::model::Model::set_trainable) layer in training too. A mask passes through.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchNormalization {
@@ -209,6 +209,8 @@ impl BatchNormalization {
             epsilon: self.epsilon,
             gamma: self.scale,
             beta: self.center,
+            frozen: builder.is_frozen(),
+            zeros: Scratch::new(),
             moments: Scratch::new(),
             workspace: Scratch::new(),
         };
@@ -227,6 +229,9 @@ struct BatchNorm {
     epsilon: f64,
     gamma: bool,
     beta: bool,
+    /// Whether the moving averages are used in training too.
+    frozen: bool,
+    zeros: Scratch,
     /// Mean and variance of the batch.
     moments: Scratch,
     workspace: Scratch,
@@ -237,7 +242,7 @@ impl Op for BatchNorm {
         let columns = self.columns;
         let (gamma, beta) = gamma_and_beta(pass.parameters, columns, self.gamma, self.beta)?;
         let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
-        let moments = if pass.training {
+        let moments = if pass.training && !self.frozen {
             self.moments.grow(device, "moments", 2 * columns)?;
             let (mean, variance) = self.moments.get_mut(2 * columns)?.split_at(columns)?;
             device.column_moments(columns, x, pass.inputs.optional(1), mean, variance)?;
@@ -254,6 +259,14 @@ impl Op for BatchNorm {
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (rows, columns) = (self.rows * pass.batch, self.columns);
         let (gamma, _) = gamma_and_beta(pass.parameters, columns, self.gamma, self.beta)?;
+        if self.frozen {
+            // What is wanted is `dx = dy gamma / sqrt(variance + epsilon)`, which is the layer itself with a mean of zero.
+            let (dy, Some(dx)) = (pass.doutputs.get(0)?, pass.dinputs.optional(0)) else { return Ok(()) };
+            self.zeros.grow(device, "a mean of zero", columns)?;
+            device.fill(self.zeros.get_mut(columns)?, 0.0)?;
+            let (mean, variance) = (self.zeros.get(columns)?, pass.statistics.part(columns..2 * columns)?);
+            return device.batch_norm(columns, self.epsilon, dy, mean, variance, gamma, None, dx);
+        }
         let (dgamma, dbeta) = of_gamma_and_beta(pass.dparameters, columns, self.gamma, self.beta)?;
         let moments = self.moments.get(2 * columns)?;
         device.batch_norm_gradient(

@@ -8,17 +8,21 @@ use crate::nn::activation::elementwise;
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::repeat::broadcast;
 use crate::nn::weight::weight;
-use crate::nn::{merge, one_input};
+use crate::nn::weight_options::{KerasShape, weight_words};
+use crate::nn::{WeightOptions, merge, one_input};
 
 /// `x` above zero and `alpha x` below, with a slope `alpha` of its own for every element of a sample, Keras's
 /// [`PReLU`](https://keras.io/api/layers/activation_layers/prelu/) ([He et al. 2015](https://arxiv.org/abs/1502.01852)). Weights `alpha` of
 /// the input's sample shape (zeros), with 1 for the axes that share one. Shapes pass through; a mask ends here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PRelu {
     /// Axes along which all elements have one slope, counted from 1 as the batch is axis 0: `[1]` for one an element of a step; none.
     #[serde(default)]
     pub shared_axes: Vec<usize>,
+    /// Initializer, regularizer and constraint of the slopes.
+    #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
+    pub alpha: WeightOptions,
 }
 
 impl PRelu {
@@ -30,7 +34,11 @@ impl PRelu {
     /// Sets the axes along which all elements have one slope, counted from 1.
     #[must_use]
     pub fn shared_axes(self, shared_axes: &[usize]) -> Self {
-        PRelu { shared_axes: shared_axes.to_vec() }
+        PRelu { shared_axes: shared_axes.to_vec(), ..self }
+    }
+
+    weight_words! {
+        [alpha] alpha_initializer alpha_regularizer alpha_constraint, "the slope";
     }
 
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
@@ -43,7 +51,8 @@ impl PRelu {
             };
             *shared = 1;
         }
-        let weights = builder.parameter("alpha", &shape, Init::Constant(0.0))?;
+        let (name, zeros) = (("alpha", "alpha"), Init::Constant(0.0));
+        let weights = self.alpha.declare(builder, name, &shape, zeros, KerasShape::Same, None)?;
         let alpha = weight(builder, x, &shape, weights)?;
         let alpha = broadcast(builder, &alpha, x.shape())?;
         let above = elementwise(builder, x, cell::Activation::Relu)?;

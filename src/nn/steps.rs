@@ -31,10 +31,11 @@ impl ZeroPadding1D {
         let x = one_input(builder, inputs)?;
         let (steps, features) = steps_and_features(builder, x)?;
         let (before, after) = self.padding;
-        let padded = steps.checked_add(before).and_then(|n| n.checked_add(after)).ok_or_else(|| Error::SizeOverflow {
-            tensor: format!("padded steps of {}", builder.name()),
-            expression: format!("steps {steps} + {before} + {after}"),
-        })?;
+        let padded =
+            steps.checked_add(before).and_then(|n| n.checked_add(after)).ok_or_else(|| Error::SizeOverflow {
+                tensor: format!("padded steps of {}", builder.name()),
+                expression: format!("steps {steps} + {before} + {after}"),
+            })?;
         let op = Framed { frame: Frame { inner: steps, outer: padded, before, features }, pads: true };
         Ok(vec![builder.op1(op, &[x], &[padded, features], 0..0)?])
     }
@@ -100,14 +101,7 @@ struct Framed {
 }
 
 impl Framed {
-    fn run(
-        &self,
-        device: &Device,
-        batch: usize,
-        pads: bool,
-        from: TensorRef<'_>,
-        mut to: TensorMut<'_>,
-    ) -> Result<()> {
+    fn run(&self, device: &Device, batch: usize, pads: bool, from: TensorRef<'_>, mut to: TensorMut<'_>) -> Result<()> {
         let (shape, alone, within) = self.frame.layouts(batch);
         if !pads {
             return device.strided_copy(shape, from, within, to, alone, WeightGrad::Set);

@@ -253,8 +253,23 @@ fn layers_of_one_input() {
     let sequence = draw(&[3, 6, 4], 1);
     let vector = draw(&[5, 4], 1);
     for function in [
-        Linear, Tanh, Sigmoid, Softsign, Softplus, Elu, Softmax, Relu, Selu, LeakyRelu, Relu6, Gelu, GeluTanh, Silu,
-        HardSilu, Mish, Exponential,
+        Linear,
+        Tanh,
+        Sigmoid,
+        Softsign,
+        Softplus,
+        Elu,
+        Softmax,
+        Relu,
+        Selu,
+        LeakyRelu,
+        Relu6,
+        Gelu,
+        GeluTanh,
+        Silu,
+        HardSilu,
+        Mish,
+        Exponential,
     ] {
         check_stack(&[Dense::new(3).activation(function).into()], &vector);
         check_stack(&[ActivationLayer::new(function).into(), Dense::new(3).into()], &sequence);
@@ -270,6 +285,9 @@ fn layers_of_one_input() {
         Cropping1D::new(1, 2).into(),
         UpSampling1D::new(3).into(),
         Dropout::new(0.3).into(),
+        SpatialDropout1D::new(0.3).into(),
+        GaussianNoise::new(0.3).into(),
+        GaussianDropout::new(0.3).into(),
         LayerNormalization::new().into(),
         LayerNormalization { center: false, ..LayerNormalization::new() }.into(),
         LayerNormalization { scale: false, ..LayerNormalization::new() }.into(),

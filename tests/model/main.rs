@@ -16,6 +16,7 @@ mod exchange_models;
 mod files;
 mod hostile_files;
 mod keras;
+mod layer_options;
 mod layers;
 mod metrics;
 #[cfg(feature = "cuda")]

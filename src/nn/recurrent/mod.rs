@@ -25,6 +25,7 @@ pub use bidirectional::{Bidirectional, MergeMode};
 pub use cell::{Cell, CellBackward, CellForward, Rnn};
 pub use ind_rnn::IndRnn;
 pub use operator::RecurrentOperator;
+pub(super) use regularized::StepDropout;
 pub use slstm::Slstm;
 pub use usual::*;
 
@@ -41,7 +42,8 @@ use crate::nn::recurrent::normalized::Normalized;
 use crate::nn::recurrent::regularized::Regularized;
 use crate::nn::recurrent::sequence::Sequence;
 use crate::nn::shape::reversed;
-use crate::nn::{ActivationFunction, Scratch};
+use crate::nn::weight_options::{KerasShape, regularize};
+use crate::nn::{ActivationFunction, Regularizer, Scratch, WeightOptions};
 use crate::rnn::{
     Bias, Direction, GruReset, Layout, Memory, PaddedOutput, RnnDescriptor, RnnShape, WeightKind, WeightLayout,
 };
@@ -86,6 +88,18 @@ pub struct RecurrentOptions {
     /// product. Not together with layer normalisation.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub double_bias: bool,
+    /// Initializer, regularizer and constraint of the weights of the input.
+    #[serde(skip_serializing_if = "WeightOptions::is_default")]
+    pub kernel: WeightOptions,
+    /// The same of the weights of the state.
+    #[serde(skip_serializing_if = "WeightOptions::is_default")]
+    pub recurrent: WeightOptions,
+    /// The same of the bias; of both, where there are two.
+    #[serde(skip_serializing_if = "WeightOptions::is_default")]
+    pub bias: WeightOptions,
+    /// What the outputs add to the loss; nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity_regularizer: Option<Regularizer>,
 }
 
 /// Layers one above the other, at most: each is an operation of its own.
@@ -118,6 +132,10 @@ impl Default for RecurrentOptions {
             time_checkpoints: 0,
             num_layers: 1,
             double_bias: false,
+            kernel: WeightOptions::default(),
+            recurrent: WeightOptions::default(),
+            bias: WeightOptions::default(),
+            activity_regularizer: None,
         }
     }
 }
@@ -190,6 +208,15 @@ macro_rules! recurrent_layer {
                 /// Sets whether there are two biases that are added up.
                 double_bias: bool,
             }
+
+            $crate::nn::weight_options::weight_words! {
+                [options.kernel] kernel_initializer kernel_regularizer kernel_constraint, "the weight of the input";
+                [options.recurrent] recurrent_initializer recurrent_regularizer recurrent_constraint,
+                    "the weight of the state";
+                [options.bias] bias_initializer bias_regularizer bias_constraint, "the bias";
+            }
+
+            $crate::nn::weight_options::activity_word!(options.activity_regularizer);
 
             pub(in crate::nn) fn build(
                 &self,
@@ -455,21 +482,33 @@ fn weights(
     builder: &mut Builder,
     descriptor: &RnnDescriptor,
     unit_forget_bias: bool,
+    options: &RecurrentOptions,
 ) -> Result<std::ops::Range<usize>> {
     let units = descriptor.hidden_size;
     let mut range = 0..0;
     for (i, entry) in WeightLayout::new(descriptor)?.entries().iter().enumerate() {
-        let init = match entry.kind {
-            WeightKind::InputHidden => Init::GlorotUniform { fan_in: entry.shape[1], fan_out: entry.shape[0] },
-            WeightKind::HiddenHidden if descriptor.heads == 1 => Init::Orthogonal,
+        // Two biases are one tensor in Keras, or are not there.
+        let of_bias = if descriptor.bias == Bias::Double { KerasShape::Part } else { KerasShape::Same };
+        let (of_state, one_head) = (&options.recurrent, descriptor.heads == 1);
+        let (given, word, keras, init) = match entry.kind {
+            WeightKind::InputHidden => {
+                let init = Init::GlorotUniform { fan_in: entry.shape[1], fan_out: entry.shape[0] };
+                (&options.kernel, "kernel", KerasShape::Transposed, init)
+            }
+            WeightKind::HiddenHidden if one_head => (of_state, "recurrent", KerasShape::Transposed, Init::Orthogonal),
             // A unit of its own, with a weight of its own.
-            WeightKind::HiddenHidden if descriptor.head_size() == 1 => Init::Uniform(1.0),
-            WeightKind::HiddenHidden => Init::OrthogonalHeads,
+            WeightKind::HiddenHidden if descriptor.head_size() == 1 => {
+                (of_state, "recurrent", KerasShape::None, Init::Uniform(1.0))
+            }
+            WeightKind::HiddenHidden => (of_state, "recurrent", KerasShape::None, Init::OrthogonalHeads),
             // The gates begin with i, f.
-            WeightKind::InputBias if unit_forget_bias => Init::OnesIn(units..2 * units),
-            _ => Init::Constant(0.0),
+            WeightKind::InputBias if unit_forget_bias => {
+                (&options.bias, "bias", of_bias, Init::OnesIn(units..2 * units))
+            }
+            _ => (&options.bias, "bias", of_bias, Init::Constant(0.0)),
         };
-        let part = builder.parameter(&entry.name, &entry.shape, init)?;
+        let ones = if let Init::OnesIn(ones) = &init { Some(ones.clone()) } else { None };
+        let part = given.declare(builder, (&entry.name, word), &entry.shape, init, keras, ones)?;
         range = if i == 0 { part } else { range.start..part.end };
     }
     Ok(range)
@@ -513,6 +552,13 @@ fn recurrent(
         }
         descriptor.memory = Memory::Checkpoints { every: options.time_checkpoints };
     }
+    let given = [&options.kernel, &options.recurrent, &options.bias];
+    if options.layer_norm && given.iter().any(|given| !given.is_default()) {
+        return Err(Error::unsupported(
+            format!("initializers, regularizers and constraints of {} with layer normalisation", builder.name()),
+            "its weights are drawn as the paper has them; leave them out, or layer_norm off",
+        ));
+    }
     // The weights first: a size that is too large for them is named as itself.
     WeightLayout::new(&descriptor)?;
     RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
@@ -529,13 +575,13 @@ fn recurrent(
             let (cell, range) = Normalized::build(builder, &descriptor, unit_forget_bias)?;
             (Box::new(cell), range)
         } else {
-            let range = weights(builder, &descriptor, unit_forget_bias)?;
+            let range = weights(builder, &descriptor, unit_forget_bias, options)?;
             (Box::new(regularized::Operator::new(&descriptor)), range)
         };
         let cell = Regularized::new(cell, options.recurrent_dropout, options.zoneout, builder);
         steps(builder, Box::new(cell), &x, mask.as_ref(), &states, range, options)?
     } else {
-        let range = weights(builder, &descriptor, unit_forget_bias)?;
+        let range = weights(builder, &descriptor, unit_forget_bias, options)?;
         let others = [descriptor.cell.other_states() * units];
         let states_wanted = options.return_state;
         let mut shapes: Vec<&[usize]> = Vec::new();
@@ -564,6 +610,7 @@ fn recurrent(
         };
         outputs.insert(0, y);
     }
+    regularize(builder, &outputs, options.activity_regularizer)?;
     Ok(outputs)
 }
 

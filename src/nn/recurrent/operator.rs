@@ -143,7 +143,7 @@ fn one(
     RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
     let states = initial_states(builder, given, &descriptor, &options)?;
     let mask = x.mask().filter(|mask| mask.shape() == [seq_len]).cloned();
-    let range = weights(builder, &descriptor, false)?;
+    let range = weights(builder, &descriptor, false, &options)?;
     let (units, others) = (descriptor.hidden_size, descriptor.cell.other_states() * descriptor.hidden_size);
     let (every, last, rest) = ([seq_len, units], [units], [others]);
     let mut shapes: Vec<&[usize]> = vec![&every, &last];

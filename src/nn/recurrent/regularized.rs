@@ -19,7 +19,7 @@ use crate::rnn::dropout::Dropout;
 use crate::rnn::{Direction, RnnDescriptor, RnnShape};
 
 /// `x * mask` with one mask `[features]` for all steps of a sequence, as Keras's recurrent layers have it.
-pub(super) struct StepDropout {
+pub(in crate::nn) struct StepDropout {
     rate: f64,
     number: u32,
     steps: usize,

@@ -41,6 +41,9 @@ pub const INFERENCE: &[&str] = &[
     "batch_normalization_inference_3d",
     "batch_normalization_mask_inference",
     "dropout_inference",
+    "gaussian_dropout_inference",
+    "gaussian_noise_inference",
+    "spatial_dropout_1d_inference",
 ];
 
 /// Cases with a constant that Keras on TensorFlow rounds to single precision: the slope of a leaky ReLU, the root of 2 in a GELU, and

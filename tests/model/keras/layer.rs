@@ -73,7 +73,7 @@ fn outputs(graph: &mut Graph, case: &Case, layer: &LayerConfig, given: &Inputs) 
 pub fn parts(model: &Model, flat: &[f64]) -> Vec<(String, ArrayD<f64>)> {
     let mut first = 0;
     let mut parts = Vec::new();
-    for (name, shape, values) in model.weights().filter(|(name, ..)| !name.contains(".moving_")) {
+    for (name, shape, values) in model.weights().filter(|(name, ..)| model.is_trained(name)) {
         let part = flat[first..][..values.len()].to_vec();
         parts.push((name, ArrayD::from_shape_vec(shape, part).expect("the shape of the weight")));
         first += values.len();
@@ -108,6 +108,13 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
         seen.push(values);
     }
     let mut model = graph.model(&ends.iter().collect::<Vec<_>>()).map_err(text)?;
+    let frozen = case.json["frozen"] == true;
+    if frozen {
+        model.set_trainable("layer", false).map_err(text)?;
+        if model.count_params() != 0 {
+            return Err(format!("{} weights of a frozen layer are trained", model.count_params()));
+        }
+    }
     model.compile(adam(RATE)?, Loss::MeanSquaredError);
 
     let weights: Vec<ArrayD<f64>> = case.weights("w").into_iter().map(|(_, array)| array).collect();
@@ -169,7 +176,10 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     }
 
     let after: Vec<ArrayD<f64>> = case.weights("a").into_iter().map(|(_, array)| array).collect();
-    if after.is_empty() && !weights.is_empty() && (trained || !given.names.iter().any(|name| name.starts_with("mask")))
+    if after.is_empty()
+        && !weights.is_empty()
+        && !frozen
+        && (trained || !given.names.iter().any(|name| name.starts_with("mask")))
     {
         return Err(
             "no weights after a step, which are left out of passes with a mask and without training alone".to_owned()

@@ -6,6 +6,7 @@
 mod callback;
 mod case;
 mod compare;
+mod initializer;
 mod known;
 mod layer;
 mod loss;
@@ -46,7 +47,7 @@ fn run(kind: &str, check: impl Fn(&Case) -> Result<(), String>) {
 }
 
 /// Kinds of files; each has a test.
-const KINDS: [&str; 7] = ["layer", "stateful", "model", "loss", "optimizer", "callback", "schedule"];
+const KINDS: [&str; 8] = ["initializer", "layer", "stateful", "model", "loss", "optimizer", "callback", "schedule"];
 
 #[test]
 fn every_file_is_of_a_known_kind_and_every_known_name_a_file() {
@@ -63,6 +64,11 @@ fn every_file_is_of_a_known_kind_and_every_known_name_a_file() {
 #[test]
 fn layers() {
     run_on_devices("layer", layer::check);
+}
+
+#[test]
+fn initializers() {
+    run_on_devices("initializer", initializer::check);
 }
 
 #[test]

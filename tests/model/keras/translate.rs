@@ -58,15 +58,23 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             TimeDistributed::new(layer(inner["class"].as_str().unwrap_or(""), &inner["config"], &Value::Null)?).into()
         }
         "Dense" => {
-            let layer = Dense::new(o.size("units")).use_bias(o.flag("use_bias"));
+            let mut layer = Dense::new(o.size("units")).use_bias(o.flag("use_bias"));
+            (layer.kernel, layer.bias) = (weight_options(o, "kernel"), weight_options(o, "bias"));
+            layer.activity_regularizer = regularizer(o.optional("activity_regularizer"));
             layer.activation(activation(&o.take("activation"))?).into()
         }
         "Activation" => ActivationLayer::new(activation(&o.take("activation"))?).into(),
-        "Embedding" => Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero")).into(),
+        "Embedding" => {
+            let mut layer = Embedding::new(o.size("input_dim"), o.size("output_dim")).mask_zero(o.flag("mask_zero"));
+            layer.embeddings = weight_options(o, "embeddings");
+            layer.activity_regularizer = regularizer(o.optional("activity_regularizer"));
+            layer.into()
+        }
         "LeakyReLU" => Elementwise::new(Function::LeakyRelu { alpha: o.number("negative_slope") }).into(),
         "PReLU" => {
             let shared: Option<Vec<usize>> = serde_json::from_value(o.take("shared_axes")).expect("whole numbers");
-            PRelu::new().shared_axes(&shared.unwrap_or_default()).into()
+            let layer = PRelu::new().shared_axes(&shared.unwrap_or_default());
+            PRelu { alpha: weight_options(o, "alpha"), ..layer }.into()
         }
         "Softmax" => Softmax::new().axis(o.take("axis").as_i64().expect("a whole number")).into(),
         "ZeroPadding1D" => {
@@ -84,6 +92,12 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
             o.only("noise_shape", Value::Null)?;
             Dropout::new(o.number("rate")).into()
         }
+        "SpatialDropout1D" => {
+            o.optional("noise_shape");
+            SpatialDropout1D::new(o.number("rate")).into()
+        }
+        "GaussianNoise" => GaussianNoise::new(o.number("stddev")).into(),
+        "GaussianDropout" => GaussianDropout::new(o.number("rate")).into(),
         "BatchNormalization" => {
             o.only("axis", -1)?;
             let mut layer = BatchNormalization::new();
@@ -123,7 +137,9 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
         }
         "Conv1D" => {
             o.only("data_format", "channels_last")?;
-            let layer = Conv1D::new(o.size("filters"), first(&o.take("kernel_size")));
+            let mut layer = Conv1D::new(o.size("filters"), first(&o.take("kernel_size")));
+            (layer.kernel, layer.bias) = (weight_options(o, "kernel"), weight_options(o, "bias"));
+            layer.activity_regularizer = regularizer(o.optional("activity_regularizer"));
             let layer = layer.strides(first(&o.take("strides"))).padding(padding(o)?);
             let layer = layer.dilation_rate(first(&o.take("dilation_rate"))).groups(o.size("groups"));
             layer.activation(activation(&o.take("activation"))?).use_bias(o.flag("use_bias")).into()
@@ -186,6 +202,61 @@ pub fn layer(class: &str, config: &Value, call: &Value) -> Translated<LayerConfi
     Ok(made)
 }
 
+/// Regularizer and constraint of a weight.
+fn weight_options(o: &mut Options, word: &str) -> WeightOptions {
+    WeightOptions {
+        initializer: None,
+        regularizer: regularizer(o.optional(&format!("{word}_regularizer"))),
+        constraint: o.optional(&format!("{word}_constraint")).as_ref().map(constraint),
+    }
+}
+
+fn regularizer(value: Option<Value>) -> Option<Regularizer> {
+    let number = |config: &Value, key: &str| config[key].as_f64().unwrap_or(0.0);
+    value.map(|value| Regularizer::l1_l2(number(&value["config"], "l1"), number(&value["config"], "l2")))
+}
+
+fn constraint(value: &Value) -> Constraint {
+    let config = &value["config"];
+    let number = |key: &str| config[key].as_f64().expect("a number");
+    let axes = || match &config["axis"] {
+        Value::Array(axes) => axes.iter().map(|axis| axis.as_u64().expect("an axis") as usize).collect(),
+        axis => vec![axis.as_u64().expect("an axis") as usize],
+    };
+    match value["class"].as_str().expect("a class") {
+        "NonNeg" => Constraint::NonNegative,
+        "MaxNorm" => Constraint::MaxNorm { max_value: number("max_value"), axes: axes() },
+        "UnitNorm" => Constraint::UnitNorm { axes: axes() },
+        "MinMaxNorm" => {
+            let (min_value, max_value, rate) = (number("min_value"), number("max_value"), number("rate"));
+            Constraint::MinMaxNorm { min_value, max_value, rate, axes: axes() }
+        }
+        other => panic!("constraint {other}"),
+    }
+}
+
+/// An initializer by Keras's class and options.
+pub fn initializer(value: &Value) -> Initializer {
+    let number = |key: &str| value["config"][key].as_f64().expect("a number");
+    match value["class"].as_str().expect("a class") {
+        "Zeros" => Initializer::Zeros,
+        "Ones" => Initializer::Ones,
+        "Constant" => Initializer::Constant { value: number("value") },
+        "RandomNormal" => Initializer::RandomNormal { mean: number("mean"), stddev: number("stddev") },
+        "RandomUniform" => Initializer::RandomUniform { minval: number("minval"), maxval: number("maxval") },
+        "TruncatedNormal" => Initializer::TruncatedNormal { mean: number("mean"), stddev: number("stddev") },
+        "GlorotUniform" => Initializer::GlorotUniform,
+        "GlorotNormal" => Initializer::GlorotNormal,
+        "HeUniform" => Initializer::HeUniform,
+        "HeNormal" => Initializer::HeNormal,
+        "LecunUniform" => Initializer::LecunUniform,
+        "LecunNormal" => Initializer::LecunNormal,
+        "Orthogonal" => Initializer::Orthogonal { gain: number("gain") },
+        "Identity" => Initializer::Identity { gain: number("gain") },
+        other => panic!("initializer {other}"),
+    }
+}
+
 fn both(inner: &Value) -> Translated<Options> {
     Ok(Options::new(inner["class"].as_str().unwrap_or(""), &inner["config"]))
 }
@@ -226,6 +297,10 @@ fn recurrent(class: &str, o: &mut Options) -> Translated<LayerConfig> {
         stateful: o.flag("stateful"),
         dropout: o.number("dropout"),
         recurrent_dropout: o.number("recurrent_dropout"),
+        kernel: weight_options(o, "kernel"),
+        recurrent: weight_options(o, "recurrent"),
+        bias: weight_options(o, "bias"),
+        activity_regularizer: regularizer(o.optional("activity_regularizer")),
         ..RecurrentOptions::default()
     };
     Ok(match class {
