@@ -69,7 +69,7 @@ pub enum Initializer {
 }
 
 /// Standard deviation of a normal distribution cut off at two of its own.
-const TRUNCATED: f64 = 0.879_625_661_034_239_78;
+const TRUNCATED: f64 = 0.879_625_661_034_239_8;
 
 impl Initializer {
     /// [`RandomNormal`](Self::RandomNormal) with mean 0 and standard deviation 0.05.

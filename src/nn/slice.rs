@@ -83,6 +83,13 @@ impl Slice {
             let expected = format!("different elements of an axis of {from}");
             return Err(Error::option(format!("parts of {}", builder.name()), expected, format!("{part:?}")));
         }
+        if let Some(part) =
+            self.parts.iter().find(|part| matches!(part, Part::Filled { value, .. } if !value.is_finite()))
+        {
+            // A model file could not hold it.
+            let option = format!("parts of {}", builder.name());
+            return Err(Error::option(option, "finite values", format!("{part:?}")));
+        }
         let to = self.parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.count()));
         let to = checked_len("axis", &[("elements", to.unwrap_or(usize::MAX))])?;
         let mut shape = x.shape().to_vec();

@@ -202,6 +202,7 @@ fn a_refused_layer_leaves_nothing_behind() {
         (LayerConfig::from(Lstm::new(3).return_state(true)), "use a graph"),
         (Masking::new(f64::INFINITY).into(), "mask_value"),
         (Masking::new(f64::NAN).into(), "mask_value"),
+        (Slice::of_parts(1, &[Part::Filled { value: f64::NEG_INFINITY, count: 1 }]).into(), "parts"),
         (Dropout::new(1.0).into(), "rate"),
         (SpatialDropout1D::new(f64::NAN).into(), "rate"),
         (GaussianNoise::new(f64::INFINITY).into(), "stddev"),
@@ -290,5 +291,100 @@ fn gradients_in_single_precision() {
         model.add(Dense::new(2)).unwrap();
         let report = gradcheck::model(&mut model, &[x.view()], &[y.view()], |_, _| true).unwrap();
         assert_eq!(report.holds(), wrong == 1.0, "{report:?}");
+    }
+}
+
+/// The nested cell of Keras's guide to [recurrent layers](https://keras.io/guides/working_with_rnns/): an input and a state of two parts each, a
+/// vector and a matrix, which stand side by side here. `h1 += x1 K1`, `h2[u, v] += Σ x2[i, j] K23[i, j, u, v]`.
+#[derive(Clone)]
+struct Nested {
+    units: [usize; 3],
+    inputs: [usize; 3],
+}
+
+impl Nested {
+    /// For each part its elements in and out.
+    fn sizes(&self) -> [(usize, usize); 2] {
+        let ([u1, u2, u3], [i1, i2, i3]) = (self.units, self.inputs);
+        [(i1, u1), (i2 * i3, u2 * u3)]
+    }
+
+    /// Calls `each` with the element of weights, of the input of a sample and of the state of a sample that meet.
+    fn products(&self, mut each: impl FnMut(usize, usize, usize)) {
+        let (mut weight, mut input, mut unit) = (0, 0, 0);
+        for (inputs, units) in self.sizes() {
+            for i in 0..inputs {
+                for u in 0..units {
+                    each(weight + i * units + u, input + i, unit + u);
+                }
+            }
+            (weight, input, unit) = (weight + inputs * units, input + inputs, unit + units);
+        }
+    }
+}
+
+impl Cell for Nested {
+    fn output_size(&self) -> usize {
+        self.sizes().iter().map(|(_, units)| units).sum()
+    }
+
+    fn parameters(&self, _: usize) -> Vec<(String, Vec<usize>, Init)> {
+        let ([u1, u2, u3], [i1, i2, i3]) = (self.units, self.inputs);
+        let first = ("kernel_1".to_owned(), vec![i1, u1], Init::Uniform(0.05));
+        vec![first, ("kernel_2_3".to_owned(), vec![i2, i3, u2, u3], Init::Uniform(0.05))]
+    }
+
+    fn forward(&mut self, _: &fused_rnn::Device, s: CellForward<'_>) -> fused_rnn::Result<()> {
+        let (w, x, state): (&[f64], &[f64], &[f64]) = (s.parameters.host()?, s.x.host()?, s.state.host()?);
+        let new: &mut [f64] = s.new_state.host()?;
+        new.copy_from_slice(state);
+        let (inputs, units) = (x.len() / s.batch, self.output_size());
+        for b in 0..s.batch {
+            self.products(|k, i, u| new[b * units + u] += w[k] * x[b * inputs + i]);
+        }
+        Ok(())
+    }
+
+    fn backward(&mut self, _: &fused_rnn::Device, s: CellBackward<'_>) -> fused_rnn::Result<()> {
+        let (w, x, d): (&[f64], &[f64], &[f64]) = (s.parameters.host()?, s.x.host()?, s.dnew_state.host()?);
+        let (dw, dx): (&mut [f64], &mut [f64]) = (s.dparameters.host()?, s.dx.host()?);
+        s.dstate.host::<f64>()?.copy_from_slice(d);
+        dx.fill(0.0);
+        let (inputs, units) = (x.len() / s.batch, self.output_size());
+        for b in 0..s.batch {
+            self.products(|k, i, u| {
+                dx[b * inputs + i] += w[k] * d[b * units + u];
+                dw[k] += x[b * inputs + i] * d[b * units + u];
+            });
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn the_nested_cell_of_kerass_guide() {
+    let cell = Nested { units: [2, 3, 2], inputs: [3, 2, 2] };
+    let report = gradcheck::cell(&fused_rnn::Device::reference(), cell.clone(), 7).unwrap();
+    assert!(report.holds(), "{report:?}");
+    // Two inputs and two outputs, put side by side and taken apart.
+    let mut graph = Graph::new(cpu(), 1);
+    let (x1, x2) = (graph.input("x1", &[4, 3]).unwrap(), graph.input("x2", &[4, 2, 2]).unwrap());
+    let flat = graph.add(TimeDistributed::new(Flatten::new()), &[&x2]).unwrap();
+    let joined = graph.add(Concatenate::new(), &[&x1, &flat]).unwrap();
+    let layer = graph.own_layer(Rnn::new(cell), None).unwrap();
+    let last = graph.call(layer, &[&joined]).unwrap();
+    let h1 = graph.add(Slice::new(1, 0, 2), &[&last]).unwrap();
+    let h2 = graph.add(Slice::new(1, 2, 6), &[&last]).unwrap();
+    let h2 = graph.add(Reshape::new(&[3, 2]), &[&h2]).unwrap();
+    let mut model = graph.model(&[&h1, &h2]).unwrap();
+    let x = [draw(&[5, 4, 3], 1), draw(&[5, 4, 2, 2], 2)];
+    let y = model.predict_all(x.iter().map(|x| x.view()).collect::<Vec<_>>()).unwrap();
+    // The state is the sum over the steps.
+    let (k1, k23) = (model.weight::<f64>("rnn.kernel_1").unwrap(), model.weight::<f64>("rnn.kernel_2_3").unwrap());
+    let sums = [0, 1].map(|i: usize| x[i].sum_axis(ndarray::Axis(1)));
+    for b in 0..5 {
+        let first: f64 = (0..3).map(|i| sums[0][[b, i]] * k1[i * 2 + 1]).sum();
+        let second: f64 = (0..4).map(|i| sums[1][[b, i / 2, i % 2]] * k23[i * 6 + 5]).sum();
+        assert!((y[0][[b, 1]] - first).abs() < 1e-12 && (y[1][[b, 2, 1]] - second).abs() < 1e-12);
     }
 }
