@@ -1,11 +1,12 @@
 //! Layers of elements: [`Elementwise`] of one input, [`Pairwise`] of two, [`Where`] of three. Inputs of different shapes are repeated to one
 //! by NumPy's rule.
 //!
-//! Functions that recurrent cells have, sums and products run on every device; the others on the host alone.
+//! Functions that recurrent cells have, what can be put together of them, sums and products run on every device; the others on the host alone.
 
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Device, TensorMut, TensorRef};
+use crate::cell::Activation;
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::nn::activation::elementwise;
@@ -71,7 +72,7 @@ pub(super) fn mapped(builder: &mut Builder, x: &Value, function: Function) -> Re
     if let Some(activation) = function.activation() {
         return elementwise(builder, x, activation);
     }
-    let op = Map { function, name: builder.name() };
+    let op = Map { function, name: builder.name(), parts: std::array::from_fn(|_| Scratch::new()) };
     match function.is_step() {
         true => builder.constant_op(op, &[x], x.shape()),
         false => builder.op1(op, &[x], x.shape(), 0..0),
@@ -81,6 +82,91 @@ pub(super) fn mapped(builder: &mut Builder, x: &Value, function: Function) -> Re
 struct Map {
     function: Function,
     name: String,
+    /// Of a device that puts the function together.
+    parts: [Scratch; 2],
+}
+
+/// How a device without a kernel for a function computes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Composition {
+    /// `x f(x)`
+    Gated(Activation),
+    /// `factor f(x)`
+    Scaled(Activation, f64),
+}
+
+impl Composition {
+    fn of(function: Function) -> Option<Self> {
+        match function {
+            Function::Silu => Some(Composition::Gated(Activation::Sigmoid)),
+            Function::HardSwish => Some(Composition::Gated(Activation::KERAS_HARD_SIGMOID)),
+            Function::Clip { low: 0.0, high } if high > 0.0 && high.is_finite() => {
+                Some(Composition::Scaled(Activation::HardSigmoid { alpha: 1.0 / high, beta: 0.0 }, high))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Map {
+    /// Whether the function is put together of what the device has; an error where it cannot be.
+    fn composition(&self, device: &Device) -> Result<Option<Composition>> {
+        if device.is_host() {
+            return Ok(None);
+        }
+        let composition = Composition::of(self.function);
+        if composition.is_none() {
+            host_only(device, &format!("{:?} of {}", self.function, self.name))?;
+        }
+        Ok(composition)
+    }
+
+    /// `f(x)` of the composition, in the first part.
+    fn inner(&mut self, device: &Device, function: Activation, x: TensorRef<'_>) -> Result<()> {
+        self.parts.iter_mut().try_for_each(|part| part.grow(device, "parts of a function", x.len()))?;
+        let mut inner = self.parts[0].get_mut(x.len())?;
+        device.copy(x, inner.reborrow())?;
+        device.add_bias_activate(function, None, inner, None)
+    }
+
+    fn compose(&mut self, device: &Device, how: Composition, x: TensorRef<'_>, mut y: TensorMut<'_>) -> Result<()> {
+        match how {
+            Composition::Gated(gate) => {
+                self.inner(device, gate, x)?;
+                device.multiply(x, self.parts[0].get(x.len())?, y)
+            }
+            Composition::Scaled(function, factor) => {
+                device.copy(x, y.reborrow())?;
+                device.add_bias_activate(function, None, y.reborrow(), None)?;
+                device.scale(factor, y)
+            }
+        }
+    }
+
+    fn compose_gradient(
+        &mut self,
+        device: &Device,
+        how: Composition,
+        [x, dy]: [TensorRef<'_>; 2],
+        mut dx: TensorMut<'_>,
+    ) -> Result<()> {
+        let len = x.len();
+        let (function, factor) = match how {
+            Composition::Gated(gate) => (gate, None),
+            Composition::Scaled(function, factor) => (function, Some(factor)),
+        };
+        self.inner(device, function, x)?;
+        let [inner, part] = &mut self.parts;
+        if let Some(factor) = factor {
+            device.activation_gradient(function, dy, inner.get(len)?, dx.reborrow())?;
+            return device.scale(factor, dx);
+        }
+        // `dy f(x) + dy x f'(x)`, where neither of the two functions that gate needs x for its derivative.
+        device.multiply(dy, x, part.get_mut(len)?)?;
+        device.activation_gradient(function, part.get(len)?, inner.get(len)?, dx.reborrow())?;
+        device.multiply(dy, inner.get(len)?, part.get_mut(len)?)?;
+        device.scale_add(1.0, part.get(len)?, 1.0, dx)
+    }
 }
 
 impl Op for Map {
@@ -89,8 +175,11 @@ impl Op for Map {
             y.host::<E>()?.iter_mut().zip(x.host::<E>()?).for_each(|(y, x)| *y = E::of(function.apply(x.wide())));
             Ok(())
         }
-        host_only(device, &format!("{:?} of {}", self.function, self.name))?;
-        typed!(device, run(self.function, pass.inputs.get(0)?, pass.outputs.get(0)?))
+        let (x, y) = (pass.inputs.get(0)?, pass.outputs.get(0)?);
+        match self.composition(device)? {
+            Some(how) => self.compose(device, how, x, y),
+            None => typed!(device, run(self.function, x, y)),
+        }
     }
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
@@ -104,8 +193,11 @@ impl Op for Map {
             Ok(())
         }
         let Some(dx) = pass.dinputs.optional(0) else { return Ok(()) };
-        let read = [pass.inputs.get(0)?, pass.outputs.get(0)?, pass.doutputs.get(0)?];
-        typed!(device, run(self.function, read, dx))
+        let (x, dy) = (pass.inputs.get(0)?, pass.doutputs.get(0)?);
+        match self.composition(device)? {
+            Some(how) => self.compose_gradient(device, how, [x, dy], dx),
+            None => typed!(device, run(self.function, [x, pass.outputs.get(0)?, dy], dx)),
+        }
     }
 }
 
@@ -230,5 +322,34 @@ impl Op for Choose {
         self.zeros.grow(device, "zeros", dy.len())?;
         device.fill(self.zeros.get_mut(dy.len())?, 0.0)?;
         device.select_rows(condition, self.zeros.get(dy.len())?, Some(dy), db)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a device puts together is the function and its derivative.
+    #[test]
+    fn compositions_are_their_functions() {
+        let device = Device::cpu().with_dtype(DType::F64).unwrap();
+        let x: Vec<f64> = (-40..=40).map(|i| f64::from(i) * 0.19 + 0.01).collect();
+        let dy: Vec<f64> = x.iter().map(|x| 1.5 - x * 0.1).collect();
+        for function in [Function::Silu, Function::HardSwish, Function::Clip { low: 0.0, high: 6.0 }] {
+            let how = Composition::of(function).unwrap();
+            let parts = std::array::from_fn(|_| Scratch::new());
+            let mut map = Map { function, name: String::new(), parts };
+            let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            map.compose(&device, how, TensorRef::of(&x), TensorMut::of(&mut y)).unwrap();
+            map.compose_gradient(&device, how, [TensorRef::of(&x), TensorRef::of(&dy)], TensorMut::of(&mut dx))
+                .unwrap();
+            for (i, x) in x.iter().enumerate() {
+                let value = function.apply(*x);
+                assert!((y[i] - value).abs() < 1e-12, "{function:?} of {x}: {} {value}", y[i]);
+                let slope = dy[i] * function.derivative(*x, value);
+                assert!((dx[i] - slope).abs() < 1e-12, "{function:?} at {x}: {} {slope}", dx[i]);
+            }
+        }
+        assert_eq!(Composition::of(Function::Erf), None);
     }
 }
