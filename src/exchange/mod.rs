@@ -143,7 +143,7 @@ pub fn read_with(
     let whole = name.ends_with(".onnx") || name.ends_with(".keras");
     match architecture {
         None if name.ends_with(".onnx") => onnx::read(device, path, options),
-        None if name.ends_with(".keras") => keras::read(device, path),
+        None if name.ends_with(".keras") => keras::read_with_shapes(device, path, &options.shapes),
         Some(architecture) if whole => {
             let got = format!("{} beside {}", architecture.display(), path.display());
             Err(Error::option("model", "none for an ONNX or Keras file, which says what it is", got))
@@ -151,7 +151,7 @@ pub fn read_with(
         Some(architecture) if name.ends_with(".weights.h5") => {
             let is_keras = architecture.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("keras"));
             if is_keras {
-                return keras::read_with_weights(device, architecture, path);
+                return keras::read_parts(device, architecture, Some(path), keras::Lengths::Of(&options.shapes));
             }
             let mut imported = layers(device, architecture, options)?;
             keras::read_weights(&mut imported.model, path)?;

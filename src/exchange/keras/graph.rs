@@ -9,7 +9,7 @@ use super::layers::{Masks, Piece, Translated, translate};
 use super::names::Counters;
 use super::nodes::{Arg, Item, ModelConfig, Node, Output};
 use super::options::{Options, short};
-use super::{format_error, in_file};
+use super::{Lengths, format_error, in_file};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::exchange::Port;
@@ -28,8 +28,8 @@ pub(super) struct Architecture {
     pub unused: Vec<String>,
 }
 
-/// Reads the configuration of a model. `steps` is how long axes are whose length the file leaves open.
-pub(super) fn read(device: Device, config: &[u8], path: &Path, steps: Option<usize>) -> Result<Architecture> {
+/// Reads the configuration of a model.
+pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<'_>) -> Result<Architecture> {
     let value: Value =
         serde_json::from_slice(config).map_err(|e| format_error(path, format!("its configuration: {e}")))?;
     let Some((class, map)) = super::options::object(&value) else {
@@ -45,7 +45,6 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, steps: Option<usi
     let mut reader = Reader {
         path,
         graph: Graph::new(device, 0),
-        steps,
         groups: BTreeMap::new(),
         masked: HashSet::new(),
         operations: HashSet::new(),
@@ -54,8 +53,13 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, steps: Option<usi
     };
     let mut inputs = Vec::new();
     let mut tensors = Vec::new();
-    for input in &model.inputs {
-        let (name, shape) = reader.input_shape(&model, *input)?;
+    for (number, input) in model.inputs.iter().enumerate() {
+        let of_array = match lengths {
+            Lengths::Of(shapes) if shapes.len() == model.inputs.len() => shapes.get(number).map(Vec::as_slice),
+            _ => None,
+        };
+        let steps = if let Lengths::Steps(steps) = lengths { Some(steps) } else { None };
+        let (name, shape) = reader.input_shape(&model, *input, steps, of_array)?;
         tensors.push(reader.graph.input(name, &shape).map_err(|e| in_file(path, e))?);
         inputs.push(Port::new(name, 0, &shape));
     }
@@ -155,7 +159,6 @@ type Leaf = (Source, u64);
 struct Reader<'a> {
     path: &'a Path,
     graph: Graph,
-    steps: Option<usize>,
     groups: BTreeMap<String, Vec<String>>,
     /// What layers make masks of: their inputs, and the values that mean absent.
     masked: HashSet<Leaf>,
@@ -182,24 +185,27 @@ const OF_MASKS: &[&str] = &[
 ];
 
 impl Reader<'_> {
-    /// Name and shape of an input, without the batch.
-    fn input_shape<'m>(&self, model: &'m ModelConfig<'_>, input: usize) -> Result<(&'m str, Vec<usize>)> {
+    /// Name and shape of an input, without the batch. Axes of any length are `steps` long, or as long as those of an array.
+    fn input_shape<'m>(
+        &self,
+        model: &'m ModelConfig<'_>,
+        input: usize,
+        steps: Option<usize>,
+        of_array: Option<&[usize]>,
+    ) -> Result<(&'m str, Vec<usize>)> {
         let Some(Item::Input { name, shape, .. }) = model.items.get(input) else {
             return Err(format_error(self.path, "an input is no InputLayer"));
         };
-        let mut axes = Vec::new();
-        for axis in shape {
-            axes.push(match (*axis, self.steps) {
-                (Some(n), _) | (None, Some(n)) => n,
-                (None, None) => {
-                    return Err(Error::unsupported(
-                        format!("{}: input {name} with axes of any length", self.path.display()),
-                        "a model here has one length; say it with --steps, or keras::read_with_steps",
-                    ));
-                }
-            });
-        }
-        Ok((name, axes))
+        let of_array = of_array.filter(|array| array.len() == shape.len() + 1);
+        let length = |(axis, n): (usize, &Option<usize>)| {
+            n.or(steps).or_else(|| of_array?.get(axis + 1).copied()).ok_or_else(|| {
+                Error::unsupported(
+                    format!("{}: input {name} with axes of any length", self.path.display()),
+                    "a model here has one length; say it with --steps, or keras::read_with_steps",
+                )
+            })
+        };
+        Ok((name, shape.iter().enumerate().map(length).collect::<Result<_>>()?))
     }
 
     /// Uses a model: those of its outputs that are `wanted`.

@@ -73,7 +73,7 @@ fn in_file(path: &Path, error: Error) -> Error {
 /// [`Error::Unsupported`] naming the layer and the option for what this crate has not, for inputs with axes of any length
 /// ([`read_with_steps`] says how long), for files of Keras 2; [`Error::NonFinite`] for weights that are NaN or infinite.
 pub fn read(device: Device, path: &Path) -> Result<Imported> {
-    read_parts(device, path, None, None)
+    read_parts(device, path, None, Lengths::Fixed)
 }
 
 /// The same for a model whose inputs have axes of any length (null in the file): they are `steps` long.
@@ -82,7 +82,28 @@ pub fn read(device: Device, path: &Path) -> Result<Imported> {
 ///
 /// As [`read`].
 pub fn read_with_steps(device: Device, path: &Path, steps: usize) -> Result<Imported> {
-    read_parts(device, path, None, Some(steps))
+    read_parts(device, path, None, Lengths::Steps(steps))
+}
+
+/// The same for a model whose inputs have axes of any length: they are as long as those of arrays of these shapes, one for each input in the
+/// model's order, with the samples first. Without shapes, as [`read`].
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_with_shapes(device: Device, path: &Path, shapes: &[Vec<usize>]) -> Result<Imported> {
+    read_parts(device, path, None, Lengths::Of(shapes))
+}
+
+/// How long axes are whose length a file leaves open.
+#[derive(Clone, Copy)]
+pub(super) enum Lengths<'a> {
+    /// There must be none.
+    Fixed,
+    /// All this long.
+    Steps(usize),
+    /// As those of arrays of these shapes, one for each input, the samples first.
+    Of(&'a [Vec<usize>]),
 }
 
 /// Reads the layers of a `.keras` file, and the weights of a `.weights.h5` file that was saved of the same model.
@@ -91,16 +112,21 @@ pub fn read_with_steps(device: Device, path: &Path, steps: usize) -> Result<Impo
 ///
 /// As [`read`], for both files.
 pub fn read_with_weights(device: Device, architecture: &Path, weights: &Path) -> Result<Imported> {
-    read_parts(device, architecture, Some(weights), None)
+    read_parts(device, architecture, Some(weights), Lengths::Fixed)
 }
 
-fn read_parts(device: Device, path: &Path, weights: Option<&Path>, steps: Option<usize>) -> Result<Imported> {
+pub(super) fn read_parts(
+    device: Device,
+    path: &Path,
+    weights: Option<&Path>,
+    lengths: Lengths<'_>,
+) -> Result<Imported> {
     let archive = Archive::parse(&files::read(path)?, path)?;
     let (weights_path, bytes) = match weights {
         Some(weights) => (weights, files::read(weights)?),
         None => (path, archive.weights),
     };
-    build(device, &archive.config, path, bytes, weights_path, steps)
+    build(device, &archive.config, path, bytes, weights_path, lengths)
 }
 
 /// Reads the bytes of a `.keras` file; `path` is for messages.
@@ -110,7 +136,7 @@ fn read_parts(device: Device, path: &Path, weights: Option<&Path>, steps: Option
 /// As [`read`].
 pub fn parse(device: Device, bytes: &[u8], path: &Path) -> Result<Imported> {
     let archive = Archive::parse(bytes, path)?;
-    build(device, &archive.config, path, archive.weights, path, None)
+    build(device, &archive.config, path, archive.weights, path, Lengths::Fixed)
 }
 
 fn build(
@@ -119,9 +145,9 @@ fn build(
     path: &Path,
     weights: Vec<u8>,
     weights_path: &Path,
-    steps: Option<usize>,
+    lengths: Lengths<'_>,
 ) -> Result<Imported> {
-    let Architecture { graph, inputs, outputs, groups, unused } = graph::read(device, config, path, steps)?;
+    let Architecture { graph, inputs, outputs, groups, unused } = graph::read(device, config, path, lengths)?;
     let variables = Variables::parse(weights, weights_path)?;
     let used: BTreeSet<String> = groups.values().flatten().cloned().collect();
     variables.check_all_used(&used, &unused)?;

@@ -59,6 +59,9 @@ pub struct ImportOptions {
     pub dims: Vec<(String, usize)>,
     /// Inputs that always have this value, which then are none of the model's: a sampling rate that chooses between networks, say.
     pub constants: Vec<(String, f64)>,
+    /// Shapes of arrays that stand for the inputs, the samples among their axes: they say the lengths of axes that have none in the file and
+    /// in `dims`. One for each input of the file, in its order; empty where there are no such arrays.
+    pub shapes: Vec<Vec<usize>>,
 }
 
 impl ImportOptions {
@@ -80,6 +83,13 @@ impl ImportOptions {
     #[must_use]
     pub fn constant(mut self, input: &str, value: f64) -> Self {
         self.constants.push((input.to_owned(), value));
+        self
+    }
+
+    /// Sets the shapes of arrays that stand for the inputs, in the file's order.
+    #[must_use]
+    pub fn shapes(mut self, shapes: &[Vec<usize>]) -> Self {
+        self.shapes = shapes.to_vec();
         self
     }
 }
@@ -222,14 +232,30 @@ fn means_samples(name: &str) -> bool {
 
 /// Which axes could have the samples, and the ways to choose one for each input with the number of samples that each would mean.
 fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<usize>, Option<usize>)> {
-    let names = || {
-        inputs.iter().flat_map(|input| &input.dims).filter_map(|dim| match dim {
-            Dim::Named(name) => Some(name.clone()),
-            Dim::Fixed(_) => None,
-        })
-    };
-    let batch = names().find(|name| means_samples(name)).or_else(|| names().next());
+    let names: Vec<String> = inputs
+        .iter()
+        .flat_map(|input| &input.dims)
+        .filter_map(|dim| if let Dim::Named(name) = dim { Some(name.clone()) } else { None })
+        .collect();
+    let batch = names.iter().find(|name| means_samples(name)).or_else(|| names.first()).cloned();
     let given = |name: &str| options.batch_axes.iter().find(|(other, _)| other == name).map(|(_, axis)| *axis);
+    // Arrays say the lengths of axes that are not the samples'.
+    let with_shapes = inputs.len() == options.shapes.len();
+    for (input, shape) in inputs.iter_mut().zip(&options.shapes).filter(|_| with_shapes) {
+        if input.dims.len() != shape.len() {
+            continue;
+        }
+        let own = given(input.name);
+        for (axis, (dim, length)) in input.dims.iter_mut().zip(shape).enumerate() {
+            let of_samples = match own {
+                Some(own) => axis == own,
+                None => matches!((&*dim, &batch), (Dim::Named(name), Some(batch)) if name == batch),
+            };
+            if matches!(dim, Dim::Named(_)) && !of_samples && *length > 0 {
+                *dim = Dim::Fixed(*length);
+            }
+        }
+    }
     for input in inputs.iter_mut() {
         let named: Vec<usize> =
             (0..input.dims.len()).filter(|axis| matches!(input.dims[*axis], Dim::Named(_))).collect();

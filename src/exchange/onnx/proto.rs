@@ -1,7 +1,7 @@
 //! The format: bounds that are checked before it is parsed, tensors, attributes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
@@ -44,6 +44,7 @@ impl OnnxFile {
         check_bounds(bytes).map_err(|problem| format_error(path, problem))?;
         let model = ModelProto::parse_buf(bytes).map_err(|e| format_error(path, e.to_string()))?;
         let graph = model.graph.ok_or_else(|| format_error(path, "it has no graph"))?;
+        check_names(&graph).map_err(|problem| format_error(path, problem))?;
         let standard = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
         let opset = model.opset_import.iter().find(|set| standard(set.domain.as_deref()));
         let opset = opset.and_then(|set| set.version).ok_or_else(|| {
@@ -258,6 +259,36 @@ fn check_bounds(bytes: &[u8]) -> Result<(), String> {
                 }
                 kind => return Err(format!("a field of kind {kind}, which the format has not; is it an ONNX file?")),
             }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a name that two tensors of a graph have: which one is meant, nobody can say. An input may have the name of a constant, its value
+/// unless another is given.
+fn check_names(graph: &GraphProto) -> Result<(), String> {
+    let mut open = vec![graph];
+    while let Some(graph) = open.pop() {
+        let twice = |what: &str, name: &str| Err(format!("two {what} are called {name}"));
+        let (mut known, mut inputs) = (HashSet::new(), HashSet::new());
+        for name in graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref()) {
+            if !name.is_empty() && !known.insert(name) {
+                return twice("tensors", name);
+            }
+        }
+        for name in graph.input.iter().filter_map(|input| input.name.as_deref()) {
+            if !inputs.insert(name) {
+                return twice("inputs", name);
+            }
+        }
+        known.extend(inputs);
+        for node in &graph.node {
+            for name in node.output.iter().filter(|name| !name.is_empty()) {
+                if !known.insert(name) {
+                    return twice("tensors", name);
+                }
+            }
+            open.extend(node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()));
         }
     }
     Ok(())
