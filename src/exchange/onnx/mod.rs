@@ -13,10 +13,11 @@
 //! | `import` | the graph, its values, weights and names |
 //! | `evaluate` | which function has an operator; constants and casts |
 //! | `shapes`, `parts`, `elements` | operators that move elements, take parts, compute with elements |
-//! | `layers`, `recurrent` | products, windows and normalisations; recurrences |
+//! | `layers`, `windows`, `einsum`, `recurrent` | products and normalisations; convolutions and pools; Einstein's sums; recurrences |
 //! | `export`, `write_layers` | the way back: [`write()`] |
 
 mod constant;
+mod einsum;
 mod elements;
 mod evaluate;
 mod export;
@@ -28,6 +29,7 @@ mod proto;
 mod recurrent;
 mod shapes;
 mod tensor;
+mod windows;
 mod write_layers;
 
 pub use export::{bytes, write};

@@ -140,7 +140,12 @@ impl Exporter {
         Ok(tensors(outputs, shapes))
     }
 
-    pub(super) fn operator(&mut self, layer: &RecurrentOperator, inputs: &[Tensor], shapes: &[Vec<usize>]) -> Result<Vec<Tensor>> {
+    pub(super) fn operator(
+        &mut self,
+        layer: &RecurrentOperator,
+        inputs: &[Tensor],
+        shapes: &[Vec<usize>],
+    ) -> Result<Vec<Tensor>> {
         let features = last_axis(&inputs[0]);
         let mut directions = Vec::new();
         for direction in 0..layer.backwards.len() {
