@@ -49,6 +49,7 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<
         arrays: BTreeMap::new(),
         masked: HashSet::new(),
         operations: HashSet::new(),
+        numbers: HashSet::new(),
         // Models inside of each other may be used many times over: no more than the file has room for.
         budget: 64 + config.len() / 4,
     };
@@ -70,7 +71,8 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<
     let mut outputs = Vec::new();
     for (output, tensor) in model.outputs.iter().zip(made) {
         let tensor = tensor.ok_or_else(|| format_error(path, format!("output {} is not computed", output.port)))?;
-        outputs.push((Port::new(&output.port, 0, tensor.shape()), tensor));
+        let shape = if reader.numbers.contains(&tensor.source()) { &[] } else { tensor.shape() };
+        outputs.push((Port::new(&output.port, 0, shape), tensor));
     }
     let mut unused = Vec::new();
     declared.unused(&mut unused);
@@ -167,6 +169,8 @@ struct Reader<'a> {
     masked: HashSet<Leaf>,
     /// Names of operations that are layers here.
     operations: HashSet<String>,
+    /// Tensors that are one number for each sample.
+    numbers: HashSet<Source>,
     budget: usize,
 }
 
@@ -267,7 +271,8 @@ impl Reader<'_> {
                         .collect()
                 }
                 (Item::Operation { class, config, .. }, DeclaredItem::Operation { name }) => {
-                    self.call_operation(name, class, config, node, &given)?.into_iter().map(Some).collect()
+                    let wanted = order.wanted.get(&number).cloned().unwrap_or_default();
+                    self.call_operation(name, class, config, node, &given, &wanted)?
                 }
                 (Item::Model { model: inner, .. }, DeclaredItem::Model(of_inner)) => {
                     let call = Call::of(self.path, item.name(), node, &given)?;
@@ -423,14 +428,15 @@ impl Reader<'_> {
         config: &Map<String, Value>,
         node: &Node<'_>,
         given: &HashMap<(usize, usize), Given>,
-    ) -> Result<Vec<Given>> {
+        wanted: &BTreeSet<usize>,
+    ) -> Result<Vec<Option<Given>>> {
         let arguments: Vec<Option<&Given>> = node.tensors().map(|tensor| given.get(&tensor)).collect();
         let of_masks = OF_MASKS.contains(&class);
         if class == "NotEqual"
             && let [Arg::Tensor(at), Arg::Plain(value)] = &node.arguments[..]
             && let (Some(Given::Tensor(tensor)), Some(value)) = (given.get(at), value.as_f64())
         {
-            return Ok(vec![Given::Mask(vec![(tensor.source(), value.to_bits())])]);
+            return Ok(vec![Some(Given::Mask(vec![(tensor.source(), value.to_bits())]))]);
         }
         let (mut leaves, mut seen) = (Vec::new(), HashSet::new());
         let mut is_mask = matches!(class, "ZerosLike" | "OnesLike");
@@ -441,7 +447,7 @@ impl Reader<'_> {
             }
         }
         if is_mask && of_masks {
-            return Ok(vec![Given::Mask(leaves)]);
+            return Ok(vec![Some(Given::Mask(leaves))]);
         }
         let refused = |why: &str| {
             Err(Error::unsupported(format!("{}: operation {name} ({class})", self.path.display()), why.to_owned()))
@@ -456,7 +462,12 @@ impl Reader<'_> {
                 _ => None,
             })
             .collect();
-        let shapes: Vec<&[usize]> = tensors.iter().map(GraphTensor::shape).collect();
+        let shape = |tensor: &'_ GraphTensor| match self.numbers.contains(&tensor.source()) {
+            true => Vec::new(),
+            false => tensor.shape().to_vec(),
+        };
+        let shapes: Vec<Vec<usize>> = tensors.iter().map(shape).collect();
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
         let Some(program) = super::operations::program(class, config, node, &shapes) else {
             let arguments: Vec<String> = node.arguments.iter().map(Arg::describe).collect();
             let options: Vec<String> = config
@@ -466,6 +477,7 @@ impl Reader<'_> {
                 .collect();
             return refused(&format!("no layer here does it with {}", [arguments, options].concat().join(", ")));
         };
+        let (program, kept) = program.only(wanted);
         // Keras's operations know nothing of masks.
         let tensors = tensors.into_iter().map(|tensor| self.unmasked(tensor)).collect::<Result<Vec<_>>>()?;
         let mut layers = Vec::new();
@@ -479,7 +491,18 @@ impl Reader<'_> {
             layers.push((layer.map_err(|e| in_file(self.path, e))?, inputs));
         }
         let outputs = self.run(&layers, program.outputs.as_deref(), &tensors)?;
-        Ok(outputs.into_iter().map(Given::Tensor).collect())
+        if program.numbers {
+            self.numbers.extend(outputs.iter().map(GraphTensor::source));
+        }
+        let mut results: Vec<Option<Given>> = Vec::new();
+        for (number, tensor) in outputs.into_iter().enumerate() {
+            let place = kept.get(number).copied().unwrap_or(number);
+            results.resize_with(results.len().max(place + 1), || None);
+            if let Some(result) = results.get_mut(place) {
+                *result = Some(Given::Tensor(tensor));
+            }
+        }
+        Ok(results)
     }
 }
 

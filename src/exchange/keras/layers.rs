@@ -150,13 +150,7 @@ pub(super) fn translate(
         "ReLU" => {
             let (slope, threshold) = (o.number("negative_slope", 0.0)?, o.number("threshold", 0.0)?);
             let most = o.take("max_value").map(|_| o.number("max_value", 0.0)).transpose()?;
-            match (slope == 0.0, threshold == 0.0, most) {
-                (true, true, None) => P::one(ActivationLayer::new(ActivationFunction::Relu), &[]),
-                (true, true, Some(high)) => P::one(Elementwise::new(Function::Clip { low: 0.0, high }), &[]),
-                (false, true, None) => P::one(Elementwise::new(Function::LeakyRelu { alpha: slope }), &[]),
-                (true, false, None) => P::one(Elementwise::new(Function::ThresholdedRelu { alpha: threshold }), &[]),
-                _ => return Err(o.unsupported("max_value", "one of max_value, negative_slope and threshold at a time")),
-            }
+            rectifier(slope, threshold, most)
         }
         "LeakyReLU" => {
             let key = if o.take("alpha").is_some() { "alpha" } else { "negative_slope" };
@@ -262,6 +256,30 @@ pub(super) fn translate(
         .map_or(Ok(()), |_| Err(o.unsupported("quantization_config", "weights of floats are read")))?;
     o.end()?;
     Ok(translated)
+}
+
+/// `most` from there on, x from `threshold` on, `slope (x - threshold)` below.
+fn rectifier(slope: f64, threshold: f64, most: Option<f64>) -> Program {
+    match (slope == 0.0, threshold == 0.0, most) {
+        (true, true, None) => return P::one(ActivationLayer::new(ActivationFunction::Relu), &[]),
+        (true, true, Some(high)) => return P::one(Elementwise::new(Function::Clip { low: 0.0, high }), &[]),
+        (false, true, None) => return P::one(Elementwise::new(Function::LeakyRelu { alpha: slope }), &[]),
+        (true, false, None) => return P::one(Elementwise::new(Function::ThresholdedRelu { alpha: threshold }), &[]),
+        _ => {}
+    }
+    let mut program = Program::new();
+    let x = Input::Call(0);
+    let mut y = program.add(Elementwise::new(Function::ThresholdedRelu { alpha: threshold }), &[x]);
+    if let Some(high) = most {
+        y = program.add(Elementwise::new(Function::Clip { low: f64::MIN, high }), &[y]);
+    }
+    if slope != 0.0 {
+        let below = program.add(Elementwise::new(Function::Affine { alpha: -1.0, beta: threshold }), &[x]);
+        let below = program.add(ActivationLayer::new(ActivationFunction::Relu), &[below]);
+        let below = program.add(Elementwise::new(Function::Affine { alpha: -slope, beta: 0.0 }), &[below]);
+        y = program.add(Add::new(), &[y, below]);
+    }
+    program.giving(&[y])
 }
 
 /// A convolution of each feature by itself, and in a separable one another of single steps behind it.

@@ -16,8 +16,11 @@ pub(super) fn program(
     shapes: &[&[usize]],
 ) -> Option<Program> {
     if class == "GetItem" {
-        return taken(node, shapes.first()?).filter(|_| shapes.len() == 1).map(Program::chain);
+        let (layers, numbers) = taken(node, shapes.first()?).filter(|_| shapes.len() == 1)?;
+        return Some(Program { numbers, ..Program::chain(layers) });
     }
+    let numbers = shapes.iter().all(|shape| shape.is_empty());
+    let with_numbers = |program: Program| Program { numbers: program.numbers || numbers, ..program };
     let operation = Operation { class, config, shapes };
     let null = |argument: &Arg<'_>| matches!(argument, Arg::Plain(Value::Null));
     let plain = node.keywords.values().all(null);
@@ -38,7 +41,7 @@ pub(super) fn program(
     {
         arguments = rest;
     }
-    match (combination, arguments) {
+    let program = match (combination, arguments) {
         (Some(how), [Arg::Tensor(_), Arg::Tensor(_)]) => {
             // NumPy's rule looks at the batch too: only tensors of as many axes have theirs in one place.
             let [a, b] = shapes else { return None };
@@ -48,14 +51,16 @@ pub(super) fn program(
             with_number(how, value.as_f64()?, false).map(Program::chain)
         }
         (Some(how), [Arg::Plain(value), Arg::Tensor(_)]) => with_number(how, value.as_f64()?, true).map(Program::chain),
-        (None, [Arg::List(_)]) if plain => operation.of_several(),
-        (None, [Arg::Tensor(_), Arg::Tensor(_)]) if plain => operation.of_two(),
-        (None, [Arg::Tensor(_), Arg::Plain(index)]) if class == "Take" && plain => operation.take(index),
-        (None, [Arg::Tensor(_)]) if plain && shapes.len() == 1 => {
-            operation.of_elements().map(Program::chain).or_else(|| operation.of_one())
-        }
+        (None, [Arg::List(_)]) if plain => return operation.of_several(),
+        (None, [Arg::Tensor(_), Arg::Tensor(_)]) if plain => return operation.of_two(),
+        (None, [Arg::Tensor(_), Arg::Plain(index)]) if class == "Take" && plain => return operation.take(index),
+        (None, [Arg::Tensor(_)]) if plain && shapes.len() == 1 => match operation.of_elements() {
+            Some(layers) => Some(Program::chain(layers)),
+            None => return operation.of_one(),
+        },
         _ => None,
-    }
+    };
+    program.map(with_numbers)
 }
 
 /// An operation with its options.
@@ -217,6 +222,7 @@ impl Operation<'_> {
                 }
                 let kept: Vec<usize> =
                     shape.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, n)| *n).collect();
+                p.numbers = kept.is_empty();
                 p.reshape(x, &kept)
             }
             "Reshape" => {
@@ -226,6 +232,7 @@ impl Operation<'_> {
                 }
                 let axis = |n: &Value| if n.is_null() { Some(-1) } else { n.as_i64() };
                 let target = target.iter().map(axis).collect::<Option<Vec<_>>>()?;
+                p.numbers = target.is_empty();
                 p.add(Reshape::new(&if target.is_empty() { vec![1] } else { target }), &[x])
             }
             "Transpose" => {
@@ -301,6 +308,7 @@ impl Operation<'_> {
         if self.flag("keepdims")? {
             return self.kept(p, x, reduction);
         }
+        p.numbers = axes.len() == self.shape()?.len();
         Some(p.add(Reduce::new(reduction, &axes), &[x]))
     }
 
@@ -339,6 +347,7 @@ impl Operation<'_> {
         let y = p.add(Slice::new(at + 1, start, 1), &[Input::Call(0)]);
         let mut kept = shape.to_vec();
         kept.remove(at);
+        p.numbers = kept.is_empty();
         let y = p.reshape(y, &kept);
         Some(p.giving(&[y]))
     }
@@ -454,6 +463,7 @@ impl Operation<'_> {
         let second = matrix(1, b, [&both[..], &summed, &of_b].concat(), [count, inner, columns])?;
         let y = p.add(MatMul::new(), &[first, second]);
         let lengths = all.iter().map(|c| size(a, left, c).or_else(|| size(b, right, c))).collect::<Option<Vec<_>>>()?;
+        p.numbers = lengths.is_empty();
         let mut y = p.reshape(y, &lengths);
         if !all.is_empty() && all.as_slice() != to {
             let order: Vec<usize> =
@@ -488,8 +498,8 @@ fn with_number(combination: Combination, number: f64, first: bool) -> Option<Vec
     }
 }
 
-/// Parts of axes: `x[:, -1]`, `x[:, 1:4, ::2]`. The batch must stay whole.
-fn taken(node: &Node<'_>, shape: &[usize]) -> Option<Vec<LayerConfig>> {
+/// Parts of axes: `x[:, -1]`, `x[:, 1:4, ::2]`. The batch must stay whole. Whether one number is left of each sample.
+fn taken(node: &Node<'_>, shape: &[usize]) -> Option<(Vec<LayerConfig>, bool)> {
     let [Arg::Tensor(_), Arg::Plain(key)] = &node.arguments[..] else { return None };
     let items: Vec<&Value> = match key.get("items").or(Some(*key)).and_then(Value::as_array) {
         Some(list) => list.iter().collect(),
@@ -535,7 +545,7 @@ fn taken(node: &Node<'_>, shape: &[usize]) -> Option<Vec<LayerConfig>> {
         }
     }
     if dropped {
-        layers.push(Reshape::new(&if kept.is_empty() { vec![1] } else { kept }).into());
+        layers.push(Reshape::new(if kept.is_empty() { &[1] } else { &kept[..] }).into());
     }
-    Some(layers)
+    Some((layers, dropped && kept.is_empty()))
 }

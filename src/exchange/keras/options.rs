@@ -244,11 +244,11 @@ const FUNCTIONS: &[(&str, Function)] = &[
 
 /// The layer of an activation function by Keras's name of it.
 pub(super) fn activation_of_name(name: &str) -> Option<LayerConfig> {
-    if let Some((_, function)) = FUNCTIONS.iter().find(|(known, _)| *known == name) {
-        return Some(Elementwise::new(*function).into());
+    if let Ok(function) = serde_json::from_value::<ActivationFunction>(Value::from(name)) {
+        return Some(ActivationLayer::new(function).into());
     }
-    let function: ActivationFunction = serde_json::from_value(Value::from(name)).ok()?;
-    Some(ActivationLayer::new(function).into())
+    let (_, function) = FUNCTIONS.iter().find(|(known, _)| *known == name)?;
+    Some(Elementwise::new(*function).into())
 }
 
 /// Keras's name of a function that is no [`ActivationFunction`].

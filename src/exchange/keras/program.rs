@@ -1,5 +1,7 @@
 //! What something of Keras becomes here: layers, what each of them is given, and where their arrays stand.
 
+use std::collections::BTreeSet;
+
 use ndarray::ArrayD;
 
 use crate::nn::{LayerConfig, Reshape};
@@ -102,12 +104,14 @@ pub(super) struct Program {
     /// Its outputs; where nothing is said, those of the last layer.
     pub outputs: Option<Vec<Input>>,
     pub masks: Masks,
+    /// Whether what it gives is one number for each sample, which here is an axis of one.
+    pub numbers: bool,
 }
 
 impl Program {
     /// Nothing yet.
     pub fn new() -> Self {
-        Program { pieces: Vec::new(), outputs: None, masks: Masks::Alike }
+        Program { pieces: Vec::new(), outputs: None, masks: Masks::Alike, numbers: false }
     }
 
     /// One layer, with arrays in these groups.
@@ -174,6 +178,39 @@ impl Program {
             None => last,
             Some(list) => list.iter().filter_map(moved).collect(),
         }
+    }
+
+    /// Only what some of its outputs need; those that are not wanted go.
+    #[must_use]
+    pub fn only(mut self, wanted: &BTreeSet<usize>) -> (Self, Vec<usize>) {
+        let Some(outputs) = self.outputs.take() else { return (self, Vec::new()) };
+        let kept: Vec<usize> = (0..outputs.len()).filter(|output| wanted.contains(output)).collect();
+        let outputs: Vec<Input> = kept.iter().filter_map(|output| outputs.get(*output).copied()).collect();
+        let mut needed = vec![false; self.pieces.len()];
+        let mut open = outputs.clone();
+        while let Some(input) = open.pop() {
+            let Input::Piece(number, _) = input else { continue };
+            let (Some(piece), Some(needed)) = (self.pieces.get(number), needed.get_mut(number)) else { continue };
+            if !std::mem::replace(needed, true) {
+                open.extend(piece.inputs.iter().flatten());
+            }
+        }
+        let mut numbers = Vec::new();
+        let mut next = 0usize;
+        for needed in &needed {
+            numbers.push(next);
+            next += usize::from(*needed);
+        }
+        let moved = |input: &Input| match *input {
+            Input::Piece(number, output) => Input::Piece(numbers.get(number).copied().unwrap_or(0), output),
+            call => call,
+        };
+        let pieces = self.pieces.into_iter().zip(&needed).filter(|(_, needed)| **needed).map(|(piece, _)| Piece {
+            inputs: piece.inputs.as_ref().map(|inputs| inputs.iter().map(moved).collect()),
+            ..piece
+        });
+        let outputs = outputs.iter().map(moved).collect();
+        (Program { pieces: pieces.collect(), outputs: Some(outputs), ..self }, kept)
     }
 
     /// Sets its outputs.

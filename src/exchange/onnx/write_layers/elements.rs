@@ -21,7 +21,10 @@ impl Exporter {
             (ActivationFunction::LogSoftmax, _) => Ok(self.one("LogSoftmax", &[x], &axis)),
             (ActivationFunction::Softmax, _) => Ok(self.one("Softmax", &[x], &axis)),
             (_, Some(activation)) => self.elementwise(x, activation),
-            (other, None) => Err(self.unsupported(&format!("{other:?}"), "ONNX has no such function")),
+            (other, None) => match other.function() {
+                Some(function) => self.function(x, function),
+                None => Err(self.unsupported(&format!("{other:?}"), "ONNX has no such function")),
+            },
         }
     }
 

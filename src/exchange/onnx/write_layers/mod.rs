@@ -13,7 +13,7 @@ mod windows;
 
 use crate::error::Result;
 use crate::exchange::onnx::export::{Attribute, Exporter, Tensor};
-use crate::nn::{LayerConfig, Reduction};
+use crate::nn::{Dot, LayerConfig, Part, Reduction};
 
 impl Exporter {
     /// The outputs of a layer for its inputs; `shapes` are those of its outputs.
@@ -118,6 +118,51 @@ impl Exporter {
                 self.reshaped(&y, &shape)
             }
             LayerConfig::Conv1D(layer) => self.convolution(x, layer, &first.shape, "")?,
+            LayerConfig::Conv1DTranspose(layer) => self.transposed_convolution(x, layer, &first.shape)?,
+            LayerConfig::ZeroPadding1D(layer) => {
+                let (before, after) = layer.padding;
+                let steps = first.shape.first().copied().unwrap_or(0);
+                let margin = |count: usize| Part::Filled { value: 0.0, count };
+                let parts = [margin(before), Part::Steps { start: 0, step: 1, count: steps }, margin(after)];
+                self.slice(x, 1, &parts, &shape)?
+            }
+            LayerConfig::Cropping1D(layer) => {
+                let count = shape.first().copied().unwrap_or(0);
+                self.slice(x, 1, &[Part::Steps { start: layer.cropping.0, step: 1, count }], &shape)?
+            }
+            LayerConfig::UpSampling1D(layer) => {
+                let &[steps, features] = &first.shape[..] else {
+                    return Err(self.unsupported("an upsampling", "it takes [steps, features]"));
+                };
+                let apart = self.reshaped(x, &[steps, 1, features]);
+                let repeats = self.ints(&[1, 1, layer.size as i64, 1]);
+                let wide = self.one("Tile", &[&apart, &repeats], &[]);
+                self.reshaped(&wide, &shape)
+            }
+            LayerConfig::Softmax(layer) => self.one("Softmax", &[x], &[("axis", Attribute::Int(layer.axis))]),
+            LayerConfig::PRelu(_) => {
+                let (shape, values) = self.required("alpha")?;
+                let slope = self.constant("alpha", &shape, &values);
+                self.one("PRelu", &[x, &slope], &[])
+            }
+            LayerConfig::UnitNormalization(layer) => {
+                let axes: Vec<i64> = layer.axes.clone();
+                self.unit(x, &axes)
+            }
+            LayerConfig::Normalization(_) => {
+                let ((shape, mean), (_, variance)) = (self.required("mean")?, self.required("variance")?);
+                let factor: Vec<f64> = variance.iter().map(|variance| (variance + 1e-14).sqrt().recip()).collect();
+                let mean = self.constant("mean", &shape, &mean);
+                let factor = self.constant("variance", &shape, &factor);
+                let difference = self.one("Sub", &[x, &mean], &[]);
+                self.one("Mul", &[&difference, &factor], &[])
+            }
+            LayerConfig::Dot(layer) => {
+                let (Some(second), Some(other)) = (inputs.get(1), names.get(1).copied()) else {
+                    return Err(self.unsupported("a product", "it takes two inputs"));
+                };
+                self.dot(layer, [x, other], [&first.shape, &second.shape], &shape)?
+            }
             LayerConfig::AveragePooling1D(layer) => {
                 let strides = layer.strides.unwrap_or(layer.pool_size);
                 self.pool("AveragePool", x, &first.shape, layer.pool_size, strides, layer.padding)?
@@ -181,5 +226,45 @@ impl Exporter {
         self.layer = outer;
         let y = written?.into_iter().next().map(|tensor| tensor.name).unwrap_or_default();
         Ok(self.reshaped(&y, to))
+    }
+
+    /// Vectors along axes, counted as Keras does, brought to length 1.
+    fn unit(&mut self, x: &str, axes: &[i64]) -> String {
+        let axes = self.ints(axes);
+        let squares = self.one("ReduceSumSquare", &[x, &axes], &[("keepdims", Attribute::Int(1))]);
+        let least = self.floats("number", &[], &[1e-24]);
+        let sum = self.one("Max", &[&squares, &least], &[]);
+        let length = self.one("Sqrt", &[&sum], &[]);
+        self.one("Div", &[x, &length], &[])
+    }
+
+    /// Sums of products along an axis of each.
+    fn dot(&mut self, layer: &Dot, names: [&str; 2], shapes: [&[usize]; 2], to: &[usize]) -> Result<String> {
+        let mut matrices = Vec::new();
+        for (number, ((name, shape), axis)) in
+            names.into_iter().zip(shapes).zip([layer.axes.0, layer.axes.1]).enumerate()
+        {
+            let rank = shape.len();
+            let counted = if axis < 0 { axis.saturating_add_unsigned(rank as u64 + 1) } else { axis };
+            let at = usize::try_from(counted).ok().filter(|axis| (1..=rank).contains(axis));
+            let at = at.ok_or_else(|| self.unsupported("a product", "its axes are not those of its inputs"))?;
+            let mut value = name.to_owned();
+            if layer.normalize {
+                value = self.unit(&value, &[at as i64]);
+            }
+            let mut order: Vec<i64> = (0..=rank as i64).filter(|other| *other != at as i64).collect();
+            let count = shape.get(at - 1).copied().unwrap_or(1);
+            let rest = shape.iter().product::<usize>() / count.max(1);
+            match number {
+                0 => order.push(at as i64),
+                _ => order.insert(1, at as i64),
+            }
+            let turned = self.transposed(&value, &order);
+            let matrix = if number == 0 { [rest, count] } else { [count, rest] };
+            matrices.push(self.reshaped(&turned, &matrix));
+        }
+        let matrices: Vec<&str> = matrices.iter().map(String::as_str).collect();
+        let product = self.one("MatMul", &matrices, &[]);
+        Ok(self.reshaped(&product, to))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::exchange::onnx::export::{Attribute, Exporter};
-use crate::nn::{Conv1D, Padding, Part};
+use crate::nn::{Conv1D, Conv1DTranspose, Padding, Part};
 
 impl Exporter {
     pub(super) fn slice(&mut self, x: &str, axis: i64, parts: &[Part], shape: &[usize]) -> Result<String> {
@@ -77,6 +77,46 @@ impl Exporter {
         let x = self.transposed(x, &[0, 2, 1]);
         let inputs: Vec<&str> = [x.as_str(), &weight].into_iter().chain(bias.as_deref()).collect();
         let y = self.one("Conv", &inputs, &attributes);
+        let y = self.transposed(&y, &[0, 2, 1]);
+        self.activation(&y, layer.activation)
+    }
+
+    pub(super) fn transposed_convolution(
+        &mut self,
+        x: &str,
+        layer: &Conv1DTranspose,
+        shape: &[usize],
+    ) -> Result<String> {
+        let refused = |exporter: &Self| exporter.unsupported("a transposed convolution", "it takes [steps, features]");
+        let &[steps, _] = shape else { return Err(refused(self)) };
+        let (kernel_shape, kernel) = self.required("kernel")?;
+        let &[size, filters, width] = &kernel_shape[..] else {
+            return Err(self.unsupported("weights", "they have three axes"));
+        };
+        let turned: Vec<f64> = (0..width)
+            .flat_map(|w| (0..filters).flat_map(move |f| (0..size).map(move |s| (s, f, w))))
+            .map(|(s, f, w)| kernel[(s * filters + f) * width + w])
+            .collect();
+        let weight = self.constant("kernel", &[width, filters, size], &turned);
+        let bias = self.weight("bias").map(|(_, values)| self.constant("bias", &[filters], &values));
+        let (count, before) = layer.spread(steps).ok_or_else(|| refused(self))?;
+        let reach = (size - 1) * layer.dilation_rate + 1;
+        let spanned = (steps - 1) * layer.strides + reach;
+        // What is left out at the end, or stands there besides; in ONNX that is at most a stride.
+        let (after, more) = match spanned.checked_sub(before + count) {
+            Some(after) => (after, 0),
+            None => (0, before + count - spanned),
+        };
+        let attributes = [
+            ("kernel_shape", Attribute::Ints(vec![size as i64])),
+            ("strides", Attribute::Ints(vec![layer.strides as i64])),
+            ("dilations", Attribute::Ints(vec![layer.dilation_rate as i64])),
+            ("pads", Attribute::Ints(vec![before as i64, after as i64])),
+            ("output_padding", Attribute::Ints(vec![more as i64])),
+        ];
+        let x = self.transposed(x, &[0, 2, 1]);
+        let inputs: Vec<&str> = [x.as_str(), &weight].into_iter().chain(bias.as_deref()).collect();
+        let y = self.one("ConvTranspose", &inputs, &attributes);
         let y = self.transposed(&y, &[0, 2, 1]);
         self.activation(&y, layer.activation)
     }
