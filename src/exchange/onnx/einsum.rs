@@ -106,7 +106,9 @@ impl<'f> Importer<'f> {
                 self.budget(node, &constant.shape)?;
                 let moved = constant.permuted(order).ok_or_else(|| node.wrong("axes that its input has not"))?;
                 let key: Vec<u64> = order.iter().map(|axis| *axis as u64).chain([constant.lineage]).collect();
-                Ok(Value::Constant(Constant { lineage: node.lineage(&key, 0), ..moved }))
+                let lineage = node.lineage(&key, 0);
+                self.made_of(constant.lineage, lineage);
+                Ok(Value::Constant(Constant { lineage, ..moved }))
             }
             value => {
                 let data = self.data(node, value)?;

@@ -34,6 +34,7 @@ mod write_layers;
 
 pub use export::{bytes, write};
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use rten_onnx::onnx::{DataType, ValueInfoProto};
@@ -104,7 +105,35 @@ impl ImportOptions {
 /// for a node that this crate has nothing for, or that would mix samples; [`Error::InvalidOption`] for an option that names nothing in the
 /// file; [`Error::NonFinite`] for weights beyond the range of the device's type.
 pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Imported> {
-    import(device, &OnnxFile::read(path)?, options)
+    import(device, &OnnxFile::read(path)?, options).map(|(imported, _)| imported)
+}
+
+/// A model with other weights than the file's.
+pub(super) struct WithTensors {
+    pub imported: Imported,
+    /// Layers all of whose weights were given.
+    pub layers: HashSet<String>,
+    /// Tensors that are constants of the file.
+    pub tensors: HashSet<String>,
+}
+
+/// Reads a model with these tensors in the place of constants that have their names and shapes.
+pub(super) fn read_with_tensors(
+    device: Device,
+    path: &Path,
+    options: &ImportOptions,
+    tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
+) -> Result<WithTensors> {
+    let mut file = OnnxFile::read(path)?;
+    file.given = tensors;
+    let (imported, layers) = import(device, &file, options)?;
+    let found = file.graph.initializer.iter().filter_map(|tensor| {
+        let shape: Option<Vec<usize>> = tensor.dims.iter().map(|n| usize::try_from(*n).ok()).collect();
+        let name = tensor.name.as_deref()?;
+        file.given_for(name, &shape?).map(|_| name.to_owned())
+    });
+    let tensors = found.collect();
+    Ok(WithTensors { imported, layers, tensors })
 }
 
 /// The same of a file's bytes; `path` is for messages, and says where tensors outside of it stand.
@@ -113,7 +142,7 @@ pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Impo
 ///
 /// As [`read`].
 pub fn parse(device: Device, bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported> {
-    import(device, &OnnxFile::parse(bytes, path)?, options)
+    import(device, &OnnxFile::parse(bytes, path)?, options).map(|(imported, _)| imported)
 }
 
 impl Model {
@@ -308,7 +337,7 @@ fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<us
     ways
 }
 
-fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Imported> {
+fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<(Imported, HashSet<String>)> {
     let (mut inputs, constants) = inputs(file, options)?;
     let ways = assignments(&mut inputs, options);
     // Of several errors that of the way that went furthest says most.
@@ -343,7 +372,7 @@ fn try_import<'f>(
     constants: &[(&'f str, Constant)],
     axes: &[usize],
     literal: Option<usize>,
-) -> Result<Imported, Box<(usize, Error)>> {
+) -> Result<(Imported, HashSet<String>), Box<(usize, Error)>> {
     let mut importer = Importer::new(file, device.clone(), literal);
     let mut ports = Vec::new();
     for (name, constant) in constants {
@@ -390,18 +419,19 @@ fn try_import<'f>(
     let done = importer.done;
     let finished =
         importer.finish(device.clone(), &outputs.iter().map(|(tensor, _)| tensor.clone()).collect::<Vec<_>>());
-    let (model, kept) = finished.map_err(|error| Box::new((done, error)))?;
+    let (model, kept, given) = finished.map_err(|error| Box::new((done, error)))?;
     let unused = ports.iter().enumerate().filter(|(index, _)| !kept.contains(index)).map(|(_, port)| port.name.clone());
     let unset = inputs
         .iter()
         .filter(|input| !ports.iter().any(|port| port.name == input.name))
         .map(|input| input.name.to_owned());
-    Ok(Imported {
+    let imported = Imported {
         model,
         unused: unused.chain(unset).collect(),
         inputs: kept.iter().filter_map(|index| ports.get(*index).cloned()).collect(),
         outputs: outputs.into_iter().map(|(_, port)| port).collect(),
-    })
+    };
+    Ok((imported, given))
 }
 
 /// Computes the graph: its outputs, and where they have the samples.

@@ -28,6 +28,8 @@ pub(super) struct OnnxFile {
     pub opset: i64,
     /// What stands for the graph itself in errors of its outputs.
     pub end: NodeProto,
+    /// Tensors that take the place of the file's constants of the same names and shapes.
+    pub given: HashMap<String, (Vec<usize>, Vec<f64>)>,
     /// Bytes that were read; memory is bounded by them.
     bytes: RefCell<usize>,
     external: RefCell<HashMap<String, Rc<Vec<u8>>>>,
@@ -55,6 +57,7 @@ impl OnnxFile {
             graph,
             opset,
             end: NodeProto { op_type: Some("output of the graph".to_owned()), ..NodeProto::default() },
+            given: HashMap::new(),
             bytes: RefCell::new(bytes.len()),
             external: RefCell::new(HashMap::new()),
         })
@@ -104,6 +107,12 @@ impl OnnxFile {
         Ok(part.ok_or_else(outside)?.to_vec())
     }
 
+    /// What takes the place of a constant.
+    pub fn given_for(&self, name: &str, shape: &[usize]) -> Option<&[f64]> {
+        let (own, values) = self.given.get(name)?;
+        (own == shape && size(shape) == Some(values.len())).then_some(values)
+    }
+
     /// The values of a tensor.
     pub fn tensor(&self, tensor: &TensorProto) -> Result<Constant> {
         let name = tensor.name.as_deref().unwrap_or("without a name");
@@ -132,6 +141,19 @@ impl OnnxFile {
         if elements.len() != len {
             return Err(wrong(format!("its shape {shape:?} needs {len} elements, but it has {}", elements.len())));
         }
+        let elements = match self.given_for(name, &shape) {
+            Some(values) => match &elements {
+                // Masks have infinities; weights have none.
+                Elements::Floats(own)
+                    if own.iter().any(|v| v.is_infinite()) || values.iter().all(|v| v.is_finite()) =>
+                {
+                    Elements::Floats(values.to_vec())
+                }
+                Elements::Floats(_) => return Err(wrong("the weights for it are infinite".to_owned())),
+                _ => elements,
+            },
+            None => elements,
+        };
         let mut hasher = DefaultHasher::new();
         match &tensor.name {
             Some(name) if !name.is_empty() => name.hash(&mut hasher),

@@ -384,6 +384,11 @@ impl<'f> Importer<'f> {
             1 => constant.lineage,
             _ => node.lineage(&[constant.lineage, group as u64], 0),
         };
+        for group in 0..groups {
+            for constant in std::iter::once(&weight).chain(&bias) {
+                self.made_of(constant.lineage, lineage(constant, group));
+            }
+        }
         let own = channels / groups;
         let steps_first = self.shaped(node, &x.tensor, &[channels, steps])?;
         let steps_first = self.add(node, Permute::new(&[2, 1]), &[&steps_first])?;

@@ -71,6 +71,40 @@ pub(super) fn by_map(path: &Path, slots: &[Slot], modules: &[Module], map: &[(&s
 pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Result<Fit> {
     let Found { fit, filled, used, levels, open } = found(slots, modules);
     check(path, slots, modules, &filled, &used, &levels)?;
+    ask(path, &fit, &open)?;
+    Ok(fit)
+}
+
+/// The same for layers whose weights are not there by the names of an ONNX file's constants. Those that are `plain` may stay as they are;
+/// modules that are there `by_name` may be left over, and so may those that are `equal` to others.
+pub(super) fn what_is_left(
+    path: &Path,
+    slots: &[Slot],
+    modules: &[Module],
+    plain: &[bool],
+    by_name: &[bool],
+    equal: impl Fn(&Fit, &Module) -> bool,
+) -> Result<Fit> {
+    let Found { fit, mut filled, mut used, levels, open } = found(slots, modules);
+    for (filled, plain) in filled.iter_mut().zip(plain) {
+        *filled |= *plain;
+    }
+    for ((used, by_name), module) in used.iter_mut().zip(by_name).zip(modules) {
+        *used |= *by_name || equal(&fit, module);
+    }
+    check(path, slots, modules, &filled, &used, &levels).map_err(|e| match e {
+        Error::Format { path, format, problem } => {
+            let hint = "of tensors that are equal an ONNX file may have one, so export it with trained weights";
+            Error::Format { path, format, problem: format!("{problem}; {hint}") }
+        }
+        other => other,
+    })?;
+    ask(path, &fit, &open)?;
+    Ok(fit)
+}
+
+/// Asks for a map where nothing but the alphabet tells modules apart.
+fn ask(path: &Path, fit: &Fit, open: &[(String, Vec<String>)]) -> Result<()> {
     if let Some((layer, fitting)) = open.first() {
         let problem = format!(
             "layer {layer} may be any of the modules {}, which have the same shapes; say which by a map (in the program --map), such as {}",
@@ -79,7 +113,7 @@ pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Resu
         );
         return Err(format_error(path, problem));
     }
-    Ok(fit)
+    Ok(())
 }
 
 /// What belongs together by itself.
