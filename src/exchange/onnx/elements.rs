@@ -8,8 +8,8 @@ use crate::exchange::onnx::proto::Node;
 use crate::exchange::onnx::tensor::{Axis, Data};
 use crate::model::GraphTensor;
 use crate::nn::{
-    ActivationFunction, ActivationLayer, Add, Combination, Function, Multiply, Pairwise, Permute, Reduce, Reduction,
-    Subtract, Where,
+    ActivationFunction, ActivationLayer, Add, Combination, Function, Multiply, PRelu, Pairwise, Permute, Reduce,
+    Reduction, Subtract, Where,
 };
 
 impl<'f> Importer<'f> {
@@ -207,11 +207,38 @@ impl<'f> Importer<'f> {
     pub(super) fn prelu(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
         let (x, slope) = (required(node, inputs, 0)?, required(node, inputs, 1)?);
         let data = self.data(node, x)?;
+        if let Value::Constant(slope) = &slope
+            && let Some(y) = self.learned_slope(node, &data, slope)?
+        {
+            return Ok(Value::Data(y));
+        }
         let above = self.map(node, &data, Function::Relu)?;
         let negative = self.map(node, &data, Function::Affine { alpha: -1.0, beta: 0.0 })?;
         let below = self.map(node, &negative, Function::Relu)?;
         let scaled = self.pairwise(node, Combination::Product, Value::Data(below), slope)?;
         self.pairwise(node, Combination::Difference, Value::Data(above), scaled)
+    }
+
+    /// A slope for each channel, or one, as a layer; `None` for others.
+    fn learned_slope(&mut self, node: Node<'f>, x: &Data, slope: &Constant) -> Result<Option<Data>> {
+        let leading = slope.shape.iter().take_while(|n| **n == 1).count();
+        let own = slope.shape.get(leading..).unwrap_or_default();
+        let sample = x.sample();
+        let Some(missing) = sample.len().checked_sub(own.len()) else { return Ok(None) };
+        let fits = own.iter().zip(&sample[missing..]).all(|(n, length)| *n == 1 || n == length);
+        if !fits || !x.is_plain() || x.batch_axis() != 0 || sample.is_empty() || !slope.is_weight {
+            return Ok(None);
+        }
+        let shape: Vec<usize> = std::iter::repeat_n(1, missing).chain(own.iter().copied()).collect();
+        let shared: Vec<usize> = (1..=shape.len()).filter(|axis| shape[axis - 1] == 1).collect();
+        let stem = self.weight_stem(node, 1, "p_re_lu");
+        let layer = PRelu::new().shared_axes(&shared);
+        let id = self.weighted(node, &stem, layer.into(), vec![slope.lineage], || {
+            Ok(vec![("alpha".to_owned(), slope.floats().ok_or_else(|| fold::depends(node))?)])
+        })?;
+        let tensor = self.sample(node, x)?;
+        let tensor = self.call(node, id, &[&tensor])?;
+        Ok(Some(Data { tensor, ..x.clone() }))
     }
 
     pub(super) fn sums(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {

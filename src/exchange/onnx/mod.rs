@@ -37,7 +37,7 @@ pub use export::{bytes, write};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use rten_onnx::onnx::{DataType, ValueInfoProto};
+use rten_onnx::onnx::{DataType, TensorProto, ValueInfoProto};
 
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -108,6 +108,9 @@ pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Impo
     import(device, &OnnxFile::read(path)?, options).map(|(imported, _)| imported)
 }
 
+/// Shape and elements of a tensor.
+pub(super) type Shaped = (Vec<usize>, Vec<f64>);
+
 /// A model with other weights than the file's.
 pub(super) struct WithTensors {
     pub imported: Imported,
@@ -122,18 +125,62 @@ pub(super) fn read_with_tensors(
     device: Device,
     path: &Path,
     options: &ImportOptions,
-    tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    tensors: HashMap<String, Shaped>,
 ) -> Result<WithTensors> {
     let mut file = OnnxFile::read(path)?;
+    let mut own = HashMap::new();
+    for tensor in &file.graph.initializer {
+        if let Some(name) = tensor.name.as_deref().filter(|name| tensors.contains_key(*name)) {
+            let constant = file.tensor(tensor)?;
+            let same = tensors.get(name).is_some_and(|(shape, _)| *shape == constant.shape);
+            if let (true, Kind::Float, Some(values)) = (same, constant.kind(), constant.floats()) {
+                own.insert(name.to_owned(), values);
+            }
+        }
+    }
+    let more = file
+        .graph
+        .initializer
+        .iter()
+        .map(|tensor| repeated(&file, tensor, &own, &tensors))
+        .collect::<Result<Vec<_>>>()?;
     file.given = tensors;
+    file.given.extend(more.into_iter().flatten());
     let (imported, layers) = import(device, &file, options)?;
-    let found = file.graph.initializer.iter().filter_map(|tensor| {
-        let shape: Option<Vec<usize>> = tensor.dims.iter().map(|n| usize::try_from(*n).ok()).collect();
-        let name = tensor.name.as_deref()?;
-        file.given_for(name, &shape?).map(|_| name.to_owned())
-    });
-    let tensors = found.collect();
+    let tensors = own.into_keys().collect();
     Ok(WithTensors { imported, layers, tensors })
+}
+
+/// What takes the place of a constant that has the values of one of these tensors in every row: a bias that a state of zeros met, which
+/// exporters compute.
+fn repeated(
+    file: &OnnxFile,
+    tensor: &TensorProto,
+    own: &HashMap<String, Vec<f64>>,
+    tensors: &HashMap<String, Shaped>,
+) -> Result<Option<(String, Shaped)>> {
+    let Some(name) = tensor.name.as_deref().filter(|name| !own.contains_key(*name)) else { return Ok(None) };
+    let Some(columns) = tensor.dims.last().and_then(|n| usize::try_from(*n).ok()).filter(|n| *n > 1) else {
+        return Ok(None);
+    };
+    let sources: Vec<(&String, &Vec<f64>)> = own.iter().filter(|(_, values)| values.len() == columns).collect();
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let constant = file.tensor(tensor)?;
+    let (Kind::Float, None, Some(values)) = (constant.kind(), constant.uniform(), constant.floats()) else {
+        return Ok(None);
+    };
+    let row = |own: &[f64], row: &[f64]| own.iter().zip(row).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs());
+    let fits = |own: &Vec<f64>| values.chunks(columns).all(|values| row(own, values));
+    let mut found = sources.into_iter().filter(|(_, own)| fits(own)).filter_map(|(name, _)| tensors.get(name));
+    let Some((_, first)) = found.next() else { return Ok(None) };
+    // Equal once, they must be equal now.
+    if found.any(|(_, other)| other != first) {
+        return Ok(None);
+    }
+    let wide = first.iter().copied().cycle().take(values.len()).collect();
+    Ok(Some((name.to_owned(), (constant.shape, wide))))
 }
 
 /// The same of a file's bytes; `path` is for messages, and says where tensors outside of it stand.

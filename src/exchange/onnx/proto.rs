@@ -9,6 +9,7 @@ use std::rc::Rc;
 use rten_onnx::onnx::{AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use crate::error::{Error, Result};
+use crate::exchange::onnx::Shaped;
 use crate::exchange::onnx::constant::{Constant, Count, Elements, size};
 use crate::files;
 
@@ -29,7 +30,7 @@ pub(super) struct OnnxFile {
     /// What stands for the graph itself in errors of its outputs.
     pub end: NodeProto,
     /// Tensors that take the place of the file's constants of the same names and shapes.
-    pub given: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    pub given: HashMap<String, Shaped>,
     /// Bytes that were read; memory is bounded by them.
     bytes: RefCell<usize>,
     external: RefCell<HashMap<String, Rc<Vec<u8>>>>,

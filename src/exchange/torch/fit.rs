@@ -69,25 +69,34 @@ pub(super) fn by_map(path: &Path, slots: &[Slot], modules: &[Module], map: &[(&s
 /// No map: layers in the order of the model, each with a module that has its shapes; one whose name is the layer's first, then by the
 /// order of names.
 pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Result<Fit> {
-    let Found { fit, filled, used, levels, open } = found(slots, modules);
+    let Found { fit, filled, used, levels, open } = found(slots, modules, &[]);
     check(path, slots, modules, &filled, &used, &levels)?;
     ask(path, &fit, &open)?;
     Ok(fit)
 }
 
-/// The same for layers whose weights are not there by the names of an ONNX file's constants. Those that are `plain` may stay as they are;
+/// The same for layers whose weights are not there by the names of an ONNX file's constants. Those that are `settled` may stay as they are;
 /// modules that are there `by_name` may be left over, and so may those that are `equal` to others.
 pub(super) fn what_is_left(
     path: &Path,
     slots: &[Slot],
     modules: &[Module],
-    plain: &[bool],
+    settled: &[bool],
     by_name: &[bool],
     equal: impl Fn(&Fit, &Module) -> bool,
 ) -> Result<Fit> {
-    let Found { fit, mut filled, mut used, levels, open } = found(slots, modules);
-    for (filled, plain) in filled.iter_mut().zip(plain) {
-        *filled |= *plain;
+    let Found { fit, mut filled, mut used, levels, open } = found(slots, modules, by_name);
+    let computed = slots.iter().zip(settled).zip(&filled).find(|((slot, s), f)| slot.is_constant() && !**s && !**f);
+    if let Some(((slot, _), _)) = computed {
+        let problem = format!(
+            "the ONNX file has a constant, {}, that is none of the state_dict's tensors; the exporter may have computed it of them. Export the model \
+             again from the module with these weights",
+            slot.describe()
+        );
+        return Err(format_error(path, problem));
+    }
+    for (filled, settled) in filled.iter_mut().zip(settled) {
+        *filled |= *settled;
     }
     for ((used, by_name), module) in used.iter_mut().zip(by_name).zip(modules) {
         *used |= *by_name || equal(&fit, module);
@@ -142,7 +151,8 @@ fn in_order(name: &str) -> (Vec<u64>, &str) {
     (runs.map(|run| run.parse().unwrap_or(u64::MAX)).collect(), name)
 }
 
-fn found(slots: &[Slot], modules: &[Module]) -> Found {
+/// `taken` are modules that no parameter by itself may be.
+fn found(slots: &[Slot], modules: &[Module], taken: &[bool]) -> Found {
     let mut open = Vec::new();
     let mut levels = vec![0usize; modules.len()];
     let mut used = vec![false; modules.len()];
@@ -157,7 +167,8 @@ fn found(slots: &[Slot], modules: &[Module]) -> Found {
                 let level = levels.get(*number).copied().unwrap_or(0);
                 let free =
                     !used.get(*number).copied().unwrap_or(true) || (slot.levels() > 0 && level < module.levels());
-                free && named.is_none_or(|how| speaks_of(how, &slot.layer, &module.prefix))
+                let may_be = !(slot.is_constant() && taken.get(*number) == Some(&true));
+                free && may_be && named.is_none_or(|how| speaks_of(how, &slot.layer, &module.prefix))
             });
             let mut fitting: Vec<(usize, Vec<Assigned>)> = candidates
                 .filter_map(|(number, module)| {
@@ -275,7 +286,7 @@ fn check(
 
 /// The map that would fit, as far as there is one.
 fn suggestion(slots: &[Slot], modules: &[Module]) -> String {
-    let Found { fit, .. } = found(slots, modules);
+    let Found { fit, .. } = found(slots, modules, &[]);
     if fit.map.is_empty() {
         return "no module has the shapes of any layer".to_owned();
     }

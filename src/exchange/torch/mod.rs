@@ -75,24 +75,35 @@ pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &Import
     }
     let found = exchange::onnx::read_with_tensors(device, onnx, options, tensors.clone())?;
     let mut model = found.imported.model;
-    let slots: Vec<Slot> = Slot::all(&model)?.into_iter().filter(|slot| !found.layers.contains(&slot.layer)).collect();
-    let modules = Module::all(&file, Slot::have_attention(&slots));
-    // A normalization without weights of its own has ones and zeros in the file.
-    let mut plain = Vec::new();
-    for slot in &slots {
-        let neutral = |name: &String| -> Result<bool> {
-            let values = model.weight::<f64>(&format!("{}.{name}", slot.layer))?;
-            let neutral = if name.ends_with("gamma") { 1.0 } else { 0.0 };
-            Ok(values.iter().all(|value| *value == neutral))
-        };
-        let is_plain = match slot.config {
+    let all = Slot::all(&model)?.into_iter().filter(|slot| !found.layers.contains(&slot.layer));
+    // What the file has besides: a normalization without weights of its own has ones and zeros; masks have these and infinities.
+    let (mut slots, mut settled) = (Vec::new(), Vec::new());
+    for slot in all {
+        let mut weights = Vec::new();
+        for name in slot.tensors.keys() {
+            weights.push((name, model.weight::<f64>(&format!("{}.{name}", slot.layer))?));
+        }
+        match &slot.config {
             LayerConfig::LayerNormalization(_) => {
-                slot.tensors.keys().map(neutral).collect::<Result<Vec<bool>>>()?.iter().all(|neutral| *neutral)
+                let neutral = |name: &str| if name.ends_with("gamma") { 1.0 } else { 0.0 };
+                settled.push(weights.iter().all(|(name, values)| values.iter().all(|value| *value == neutral(name))));
             }
-            _ => false,
-        };
-        plain.push(is_plain);
+            // Matrices that the reader has made of nothing of the file.
+            LayerConfig::Weight(layer) if !layer.trainable => continue,
+            LayerConfig::Weight(_) => {
+                let of_a_mask = |v: &f64| *v == 0.0 || *v == 1.0 || v.abs() >= f64::from(f32::MAX);
+                let harmless =
+                    |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]) || values.iter().all(of_a_mask);
+                if weights.iter().all(|(_, values)| harmless(values)) {
+                    continue;
+                }
+                settled.push(false);
+            }
+            _ => settled.push(false),
+        }
+        slots.push(slot);
     }
+    let modules = Module::all(&file, Slot::have_attention(&slots));
     let known = |name: &str| found.tensors.contains(name) || name.ends_with("num_batches_tracked");
     let by_name: Vec<bool> =
         modules.iter().map(|module| module.tensors.keys().all(|name| known(&module.full(name)))).collect();
@@ -108,7 +119,7 @@ pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &Import
             known(&full) || written.iter().chain(&taken).any(|other| *other == own)
         })
     };
-    let fit = fit::what_is_left(path, &slots, &modules, &plain, &by_name, equal)?;
+    let fit = fit::what_is_left(path, &slots, &modules, &settled, &by_name, equal)?;
     apply(&mut model, &file, path, &slots, &modules, &fit)?;
     Ok(Imported { model, ..found.imported })
 }
