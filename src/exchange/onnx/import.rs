@@ -547,6 +547,13 @@ fn reads<'f>(proto: &'f rten_onnx::onnx::NodeProto, to: &mut Vec<&'f str>) {
     }
 }
 
+/// How often a graph's nodes read a name, those of graphs within them too.
+pub(super) fn reads_of(graph: &GraphProto, name: &str) -> usize {
+    let mut names = Vec::new();
+    graph.node.iter().for_each(|proto| reads(proto, &mut names));
+    names.into_iter().filter(|other| *other == name).count()
+}
+
 /// Which nodes lead to the outputs.
 fn needed(graph: &GraphProto, outputs: &[&str]) -> Vec<bool> {
     let mut wanted: HashSet<&str> = outputs.iter().copied().collect();

@@ -133,9 +133,18 @@ pub(super) fn read_with_tensors(
         if let Some(name) = tensor.name.as_deref().filter(|name| tensors.contains_key(*name)) {
             let constant = file.tensor(tensor)?;
             let same = tensors.get(name).is_some_and(|(shape, _)| *shape == constant.shape);
-            if let (true, Kind::Float, Some(values)) = (same, constant.kind(), constant.floats()) {
-                own.insert(name.to_owned(), values);
+            let (true, Kind::Float, Some(values)) = (same, constant.kind(), constant.floats()) else { continue };
+            let changed = tensors.get(name).is_some_and(|(_, new)| *new != values);
+            // Exporters write equal constants once.
+            if changed && constant.len() > 1 && constant.uniform().is_some() && import::reads_of(&file.graph, name) > 1
+            {
+                let problem = format!(
+                    "its constant {name} has one number everywhere and is read by several nodes: it may stand for several tensors that were \
+                     equal. Export the model again from the module with the weights that are wanted"
+                );
+                return Err(format_error(path, problem));
             }
+            own.insert(name.to_owned(), values);
         }
     }
     let more = file

@@ -151,7 +151,7 @@ fn in_order(name: &str) -> (Vec<u64>, &str) {
     (runs.map(|run| run.parse().unwrap_or(u64::MAX)).collect(), name)
 }
 
-/// `taken` are modules that no parameter by itself may be.
+/// `taken` are modules all of whose tensors have their places; a normalization by moving averages may have others besides.
 fn found(slots: &[Slot], modules: &[Module], taken: &[bool]) -> Found {
     let mut open = Vec::new();
     let mut levels = vec![0usize; modules.len()];
@@ -167,7 +167,7 @@ fn found(slots: &[Slot], modules: &[Module], taken: &[bool]) -> Found {
                 let level = levels.get(*number).copied().unwrap_or(0);
                 let free =
                     !used.get(*number).copied().unwrap_or(true) || (slot.levels() > 0 && level < module.levels());
-                let may_be = !(slot.is_constant() && taken.get(*number) == Some(&true));
+                let may_be = slot.is_batch_norm() || taken.get(*number) != Some(&true);
                 free && may_be && named.is_none_or(|how| speaks_of(how, &slot.layer, &module.prefix))
             });
             let mut fitting: Vec<(usize, Vec<Assigned>)> = candidates

@@ -95,6 +95,11 @@ impl Slot {
         matches!(self.config, LayerConfig::Weight(_))
     }
 
+    /// Whether it normalizes by moving averages.
+    pub fn is_batch_norm(&self) -> bool {
+        matches!(self.config, LayerConfig::BatchNormalization(_))
+    }
+
     fn full(&self, name: &str) -> String {
         format!("{}.{}{name}", self.layer, self.scope)
     }
