@@ -46,7 +46,17 @@ fn read(case: &str) -> Imported {
     keras::read(Device::cpu(), &fixture(&format!("{case}.keras"))).expect("a Keras model")
 }
 
-const KERAS: [&str; 4] = ["keras_sequential", "keras_masked", "keras_encoder_decoder", "keras_nested"];
+const KERAS: [&str; 9] = [
+    "keras_sequential",
+    "keras_masked",
+    "keras_encoder_decoder",
+    "keras_nested",
+    "keras_attention",
+    "keras_windows",
+    "keras_normalized",
+    "keras_directions",
+    "keras_operations",
+];
 
 #[test]
 fn keras_models_give_what_they_gave_in_keras() {
@@ -82,6 +92,44 @@ fn keras_models_are_saved_and_trained() {
             .expect("a gradient");
         assert!(loss.is_finite() && gradient.len() == model.count_params(), "{case}");
     }
+}
+
+/// Arrays say how long axes are that the file leaves open, each input's its own; and one number for each sample has no axis.
+#[test]
+fn keras_ports_are_as_they_are_there() {
+    let path = fixture("keras_open.keras");
+    let text = keras::read(Device::cpu(), &path).err().expect("open axes").to_string();
+    assert!(text.contains("axes of any length") && text.contains("--steps"), "{text}");
+    let inputs = arrays("keras_open", "in");
+    let shapes: Vec<Vec<usize>> = inputs.iter().map(|x| x.shape().to_vec()).collect();
+    let mut imported = keras::read_with_shapes(Device::cpu(), &path, &shapes).expect("a model");
+    assert_close("keras_open", &outputs(&mut imported.model, "keras_open"));
+    let mut imported = read("keras_numbers");
+    let inputs = arrays("keras_numbers", "in");
+    assert_close("keras_numbers", &imported.predict(&[inputs[0].view()]).expect("outputs"));
+    assert_eq!(imported.outputs.iter().map(|port| port.shape.len()).collect::<Vec<_>>(), [0, 0, 1]);
+}
+
+/// Keras's layers of Python code are named, with what to do.
+#[test]
+fn python_code_is_refused_with_the_way_out() {
+    let bytes = std::fs::read(fixture("keras_numbers.keras")).expect("a file");
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).expect("an archive");
+    let mut config = String::new();
+    std::io::Read::read_to_string(&mut archive.by_name("config.json").expect("a member"), &mut config).expect("text");
+    let changed = config.replacen("\"class_name\": \"Dense\"", "\"class_name\": \"Lambda\"", 1);
+    assert_ne!(changed, config);
+    let mut weights = Vec::new();
+    std::io::Read::read_to_end(&mut archive.by_name("model.weights.h5").expect("a member"), &mut weights)
+        .expect("bytes");
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in [("config.json", changed.as_bytes()), ("model.weights.h5", &weights)] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("a member");
+        std::io::Write::write_all(&mut zip, content).expect("written");
+    }
+    let bytes = zip.finish().expect("an archive").into_inner();
+    let text = keras::parse(Device::cpu(), &bytes, Path::new("lambda.keras")).err().expect("refused").to_string();
+    assert!(text.contains("(Lambda)") && text.contains("keras.ops.sum"), "{text}");
 }
 
 #[test]
@@ -126,7 +174,14 @@ fn written_models_are_read_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = std::env::var_os("FUSED_RNN_WRITTEN").map(PathBuf::from);
     let folder = kept.as_deref().unwrap_or(folder.path());
-    for case in ["keras_sequential", "keras_masked", "keras_encoder_decoder"] {
+    for case in [
+        "keras_sequential",
+        "keras_masked",
+        "keras_encoder_decoder",
+        "keras_attention",
+        "keras_windows",
+        "keras_normalized",
+    ] {
         let model = read(case).model;
         let path = folder.join(format!("{case}.keras"));
         keras::write(&model, &path).expect("written");

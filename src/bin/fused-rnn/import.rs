@@ -209,15 +209,14 @@ fn check_file(file: &Path, args: &Args, options: &ImportOptions) -> Result<Worst
     let model = args.model.as_deref();
     let architecture = architecture(file, model);
     let missing = |problem: String| Error::Data { source_name: file.display().to_string(), line: None, problem };
-    let recorded =
-        recorded(file).ok_or_else(|| missing(format!("there is no {}.npz beside it to compare with", stem(file))))?;
-    let arrays = arrays::read(&recorded)?;
-    let inputs = numbered(&arrays, "in_");
+    let arrays = recorded(file).map(|recorded| arrays::read(&recorded)).transpose()?;
+    let inputs = arrays.as_ref().map(|arrays| numbered(arrays, "in_")).unwrap_or_default();
     // They say how long axes are that the file gives no length.
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|(_, array)| array.shape().to_vec()).collect();
-    let options = &options.clone().shapes(&shapes);
-    let mut imported = read(file, architecture.as_deref(), args, options)?;
-    let outputs = numbered(&arrays, "out_");
+    let mut imported = read(file, architecture.as_deref(), args, &options.clone().shapes(&shapes))?;
+    let arrays =
+        arrays.as_ref().ok_or_else(|| missing(format!("there is no {}.npz beside it to compare with", stem(file))))?;
+    let outputs = numbered(arrays, "out_");
     // Arrays are numbered as the file's inputs are, of which some may not be the model's.
     let given: Vec<&ArrayD<f64>> = match inputs.len() == imported.inputs.len() {
         true => inputs.iter().map(|(_, array)| *array).collect(),

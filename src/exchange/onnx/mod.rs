@@ -111,6 +111,9 @@ pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Impo
 /// Shape and elements of a tensor.
 pub(super) type Shaped = (Vec<usize>, Vec<f64>);
 
+/// A model, and the layers all of whose weights take the place of the file's.
+type Read = (Imported, HashSet<String>);
+
 /// A model with other weights than the file's.
 pub(super) struct WithTensors {
     pub imported: Imported,
@@ -393,7 +396,7 @@ fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<us
     ways
 }
 
-fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<(Imported, HashSet<String>)> {
+fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Read> {
     let (mut inputs, constants) = inputs(file, options)?;
     let ways = assignments(&mut inputs, options);
     // Of several errors that of the way that went furthest says most.
@@ -428,7 +431,7 @@ fn try_import<'f>(
     constants: &[(&'f str, Constant)],
     axes: &[usize],
     literal: Option<usize>,
-) -> Result<(Imported, HashSet<String>), Box<(usize, Error)>> {
+) -> Result<Read, Box<(usize, Error)>> {
     let mut importer = Importer::new(file, device.clone(), literal);
     let mut ports = Vec::new();
     for (name, constant) in constants {
