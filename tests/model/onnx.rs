@@ -20,7 +20,7 @@ use rten_onnx::onnx::{
 };
 
 use crate::common::Rng;
-use crate::common::damage::damaged;
+use crate::common::damage::{damaged, write_anew};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx")
@@ -606,6 +606,23 @@ fn flipped_bytes_are_survived() {
     }
 }
 
+/// Neither of the two files that make a model together is trusted.
+#[test]
+fn damaged_weights_for_a_graph_are_survived() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, dict) = (scratch.path().join("m.onnx"), scratch.path().join("m.safetensors"));
+    let graph = std::fs::read(folder().join("unrolled.onnx")).unwrap();
+    let weights = std::fs::read(folder().join("unrolled.state_dict.safetensors")).unwrap();
+    let mut rng = Rng::new(23);
+    for round in 0..if cfg!(debug_assertions) { 200 } else { 600 } {
+        write_anew(&model, &if round % 2 == 0 { graph.clone() } else { damaged(&graph, &mut rng) });
+        write_anew(&dict, &if round % 3 == 0 { weights.clone() } else { damaged(&weights, &mut rng) });
+        if let Err(error) = exchange::read(Device::cpu(), &dict, Some(&model)) {
+            assert!(!matches!(error, Error::Driver { .. } | Error::KernelFault { .. }), "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn claims_beyond_the_file_are_refused() {
     let plain = ImportOptions::default();
@@ -624,6 +641,31 @@ fn claims_beyond_the_file_are_refused() {
     let fill = vec![node("ConstantOfShape", &["n"], "c"), node("Add", &["x", "c"], "y")];
     for n in [1 << 40, i64::MAX, -1] {
         refused(&file(graph(x(), fill.clone(), vec![ints("n", &[n, 3])])), &plain);
+    }
+    let einsum = |equation: &str| AttributeProto {
+        name: Some("equation".to_owned()),
+        s: Some(equation.to_owned()),
+        r#type: Some(AttributeType::STRING),
+        ..AttributeProto::default()
+    };
+    for equation in ["", "->", ",", "bi", "bi->ib,", "...->...", "bb->b", "bi->bj", "b\u{301}i->b", "bi,bi->bi", "bi->"]
+    {
+        let node = NodeProto { attribute: vec![einsum(equation)], ..node("Einsum", &["x"], "y") };
+        survives(&file(graph(x(), vec![node], vec![])));
+    }
+    let wide = |n: i64| {
+        let scales = TensorProto {
+            name: Some("s".to_owned()),
+            dims: vec![3],
+            data_type: Some(DataType::INT64),
+            int64_data: vec![1, 1, n],
+            ..TensorProto::default()
+        };
+        let resize = node("Resize", &["x", "", "", "s"], "y");
+        file(graph(vec![input("x", &[None, Some(2), Some(3)])], vec![resize], vec![scales]))
+    };
+    for n in [0, -1, 1 << 31, 1 << 40, i64::MAX] {
+        refused(&wide(n), &plain);
     }
     let tile = vec![node("Tile", &["x", "n"], "y")];
     refused(&file(graph(x(), tile.clone(), vec![ints("n", &[1, 1 << 50])])), &plain);

@@ -170,16 +170,18 @@ fn standard(o: &mut Options<'_>, known: &Known) -> Result<Program> {
         }
         return Ok(Program::one(layer, &[""]));
     };
-    let count = match (by_feature, known.shapes.first().and_then(|shape| shape.last())) {
-        (true, Some(features)) => *features,
-        (true, None) => mean.len().max(variance.len()),
-        (false, _) => 1,
-    };
+    // Numbers that are one for all stay so: how many features there are is the input's to say, not the arrays'.
+    let count = mean.len().max(variance.len());
+    let layer = layer.by_feature(by_feature && count > 1);
+    let features = known.shapes.first().and_then(|shape| shape.last()).copied();
+    if count > 1 && (!by_feature || features.is_some_and(|features| features != count)) {
+        return Err(o.invalid("mean", "a number, or one for each feature"));
+    }
     let mut arrays = Vec::new();
     for (key, values) in [("mean", &mean), ("variance", &variance)] {
-        let wide: Vec<f64> = match values.len() {
-            1 => vec![values.first().copied().unwrap_or(0.0); count],
-            n if n == count => values.clone(),
+        let wide: Vec<f64> = match values[..] {
+            [one] => vec![one; count],
+            _ if values.len() == count => values.clone(),
             _ => return Err(o.invalid(key, &format!("{count} numbers"))),
         };
         arrays.push(wide);

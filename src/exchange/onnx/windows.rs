@@ -524,13 +524,13 @@ impl<'f> Importer<'f> {
             "pytorch_half_pixel" if to > 1 => Some((i as f64 + 0.5) / scale - 0.5),
             "pytorch_half_pixel" => Some(0.0),
             "asymmetric" => Some(i as f64 / scale),
-            "align_corners" if to > 1 => Some(i as f64 * (from - 1) as f64 / (to - 1) as f64),
+            "align_corners" if to > 1 => Some(i as f64 * from.saturating_sub(1) as f64 / (to - 1) as f64),
             "align_corners" => Some(0.0),
             _ => None,
         };
         let places: Option<Vec<f64>> = (0..to).map(place).collect();
         let places = places.ok_or_else(|| node.unsupported(format!("coordinates by {transformation:?}")))?;
-        let last = from - 1;
+        let last = from.saturating_sub(1);
         let at = |place: f64| (place.max(0.0) as usize).min(last);
         let mut matrix = vec![0.0; from.saturating_mul(to)];
         match node.text("mode").unwrap_or("nearest") {
