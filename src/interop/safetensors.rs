@@ -84,6 +84,14 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_owned(), metadata, tensors })
     }
 
+    /// Puts one tensor of doubles in the place of others.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn replace(&mut self, others: &[&str], name: String, shape: Vec<usize>, values: &[f64]) {
+        others.iter().for_each(|other| drop(self.tensors.remove(*other)));
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.insert(name, FileTensor { dtype: Dtype::F64, shape, bytes });
+    }
+
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use fused_rnn::backend::TensorRef;
 use fused_rnn::exchange::{self, Imported, keras, torch};
-use fused_rnn::interop::safetensors::TensorFile;
+use fused_rnn::interop::safetensors::{self, TensorFile};
 use fused_rnn::model::{Graph, Model, Sequential};
 use fused_rnn::nn::*;
 use fused_rnn::{Device, Error};
@@ -381,6 +382,51 @@ fn state_dicts_that_do_not_fit_say_what_would() {
     assert!(matches!(&error, Error::Unsupported { what, .. } if what.contains("lstm")), "{error}");
     let error = torch::save(&stacked(true), Path::new("none.safetensors"), &[]).expect_err("no map");
     assert!(error.to_string().contains("none for bidirectional"), "{error}");
+}
+
+/// Layers that came with whole models go to PyTorch's modules and back, and lengths with directions become weights.
+#[test]
+fn further_modules_of_pytorch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state_dict.safetensors");
+    let model = |seed: u64| {
+        let mut model = Sequential::new(Device::cpu(), &[5, 3], seed).expect("a model");
+        model
+            .add(Conv1DTranspose::new(4, 2).strides(2))
+            .expect("a layer")
+            .add(PRelu::new().shared_axes(&[1]))
+            .expect("one");
+        model.into_model()
+    };
+    let map = [("up", "conv1d_transpose"), ("slope", "p_re_lu")];
+    let mut first = model(1);
+    first.set_weight("p_re_lu.alpha", &[0.1f32, 0.2, 0.3, 0.4]).expect("slopes");
+    first.save_torch(&path, &map).expect("saved");
+    let file = TensorFile::read(&path).expect("a file");
+    assert_eq!(file.shape("up.weight"), Some(&[3, 4, 2][..]));
+    assert_eq!(file.shape("slope.weight"), Some(&[4][..]));
+    for map in [&map[..], &[]] {
+        let mut other = model(2);
+        other.load_torch(&path, map).expect("weights");
+        assert_eq!(other.flat_weights::<f32>().expect("weights"), first.flat_weights::<f32>().expect("weights"));
+    }
+    let (lengths, directions) = ([10f32, 3.0], [3f32, 4.0, 0.0, 2.0]);
+    let tensor = |values: &'static [f32]| TensorRef::of(values);
+    for (length, direction) in [
+        ("fc.parametrizations.weight.original0", "fc.parametrizations.weight.original1"),
+        ("fc.weight_g", "fc.weight_v"),
+    ] {
+        let tensors = [
+            (length, vec![2, 1], TensorRef::of(&lengths)),
+            (direction, vec![2, 2], TensorRef::of(&directions)),
+            ("fc.bias", vec![2], tensor(&[0.5, 1.0])),
+        ];
+        safetensors::write(&path, "format", "pt", &tensors).expect("written");
+        let mut dense = Sequential::new(Device::cpu(), &[2], 1).expect("a model");
+        dense.add(Dense::new(2)).expect("a layer");
+        dense.load_torch(&path, &[("fc", "dense")]).expect("weights");
+        assert_eq!(dense.weight::<f32>("dense.weight").expect("weights"), [6.0, 8.0, 0.0, 3.0]);
+    }
 }
 
 /// Modules of the same shapes go where their names or their numbers say; where neither does, the map is asked for.

@@ -12,10 +12,12 @@
 //! | `Embedding`: `weight` | `Embedding`: as it is |
 //! | `LayerNorm`: `weight`, `bias` | `LayerNormalization`: `gamma`, `beta` |
 //! | `BatchNorm1d`: `weight`, `bias`, `running_mean`, `running_var` | `BatchNormalization`: `gamma`, `beta`, `moving_mean`, `moving_variance`; or taken into the layer before it |
+//! | `weight_norm`: a length and a direction | the weight that they make |
 //! | `MultiheadAttention`: `in_proj_weight`, `in_proj_bias`, `out_proj` | `MultiHeadAttention`: `query`, `key`, `value`, `attention_output` |
 
 mod fit;
 mod modules;
+mod parametrized;
 mod slots;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +29,8 @@ use slots::{Assigned, From, Slot};
 
 use crate::backend::{Device, TensorRef};
 use crate::error::{Error, Result};
+use crate::exchange::Imported;
 use crate::exchange::onnx::ImportOptions;
-use crate::exchange::{self, Imported};
 use crate::interop::safetensors::{self, TensorFile};
 use crate::model::Model;
 use crate::nn::{ActivationFunction, LayerConfig};
@@ -48,7 +50,7 @@ fn format_error(path: &Path, problem: impl Into<String>) -> Error {
 ///
 /// As [`load`].
 pub fn read(model: &mut Model, path: &Path) -> Result<()> {
-    let file = TensorFile::read(path)?;
+    let file = parametrized::read(path)?;
     let slots = Slot::all(model)?;
     let modules = Module::all(&file, Slot::have_attention(&slots));
     let fit = fit::by_itself(path, &slots, &modules)?;
@@ -63,7 +65,7 @@ pub fn read(model: &mut Model, path: &Path) -> Result<()> {
 ///
 /// As [`read`], and those of [`onnx::read`](crate::exchange::onnx::read).
 pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &ImportOptions) -> Result<Imported> {
-    let file = TensorFile::read(path)?;
+    let file = parametrized::read(path)?;
     let mut tensors = HashMap::new();
     for name in file.names().filter(|name| !name.ends_with("num_batches_tracked")) {
         // Masks of attention have infinities.
@@ -73,7 +75,7 @@ pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &Import
             false => drop(tensors.insert(name.to_owned(), (shape, values))),
         }
     }
-    let found = exchange::onnx::read_with_tensors(device, onnx, options, tensors.clone())?;
+    let found = crate::exchange::onnx::read_with_tensors(device, onnx, options, tensors.clone())?;
     let mut model = found.imported.model;
     let all = Slot::all(&model)?.into_iter().filter(|slot| !found.layers.contains(&slot.layer));
     // What the file has besides: a normalization without weights of its own has ones and zeros; masks have these and infinities.
@@ -134,7 +136,7 @@ pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &Import
 /// them and the map that would fit; [`Error::InvalidOption`] for a name that no layer has; [`Error::NonFinite`] for weights that are NaN
 /// or infinite; [`Error::Unsupported`] for a layer that is none of this crate's. The model then stays as it was.
 pub fn load(model: &mut Model, path: &Path, map: &[(&str, &str)]) -> Result<()> {
-    let file = TensorFile::read(path)?;
+    let file = parametrized::read(path)?;
     let slots = Slot::all(model)?;
     let modules = Module::all(&file, Slot::have_attention(&slots));
     let fit = fit::by_map(path, &slots, &modules, map)?;
@@ -147,7 +149,7 @@ pub fn load(model: &mut Model, path: &Path, map: &[(&str, &str)]) -> Result<()> 
 ///
 /// As [`load`].
 pub fn map(model: &Model, path: &Path) -> Result<Vec<(String, String)>> {
-    let file = TensorFile::read(path)?;
+    let file = parametrized::read(path)?;
     let slots = Slot::all(model)?;
     let modules = Module::all(&file, Slot::have_attention(&slots));
     Ok(fit::by_itself(path, &slots, &modules)?.map)
@@ -414,6 +416,14 @@ fn imagined(slot: &Slot, level: usize) -> Option<Module> {
             }
             LayerConfig::Conv1D(_) | LayerConfig::Conv1DTranspose(_) if own(name) == "kernel" => {
                 tensors.insert("weight".to_owned(), shape.iter().rev().copied().collect());
+            }
+            LayerConfig::PRelu(_) => {
+                // One slope, or one for each channel.
+                let (channels, others) = shape.split_last()?;
+                if others.iter().any(|n| *n != 1) {
+                    return None;
+                }
+                tensors.insert("weight".to_owned(), vec![*channels]);
             }
             _ => {
                 let theirs = match own(name).as_str() {
