@@ -2,7 +2,10 @@
 //!
 //! Every variant names what was wrong (the tensor, the option, the file), what was expected, what was found, and what to do
 //! about it. Functions of this crate return it instead of panicking.
+//!
+//! Names of tensors, layers, columns and files come from outside: messages show them as [`OneLine`] does.
 
+use std::fmt::{self, Display, Write};
 use std::path::PathBuf;
 
 /// Shorthand for results of this crate.
@@ -13,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A tensor has another shape, or a flat buffer another number of elements, than the operator needs.
-    #[error("{tensor}: expected {expected}, got {got}")]
+    #[error("{}: expected {}, got {}", OneLine(.tensor), OneLine(.expected), OneLine(.got))]
     Shape {
         /// The tensor's name as in the documentation (`x`, `h0`, `weight_ih_l0`, …).
         tensor: String,
@@ -23,7 +26,7 @@ pub enum Error {
         got: String,
     },
     /// A tensor is needed that was not given, or was given where the operator has none.
-    #[error("{tensor}: {problem}")]
+    #[error("{}: {}", OneLine(.tensor), OneLine(.problem))]
     Presence {
         /// The tensor's name.
         tensor: String,
@@ -37,7 +40,7 @@ pub enum Error {
         name: &'static str,
     },
     /// The number of bytes of a tensor does not fit the address space.
-    #[error("{tensor}: {expression} elements overflow the address space; use smaller sizes")]
+    #[error("{}: {} elements overflow the address space; use smaller sizes", OneLine(.tensor), OneLine(.expression))]
     SizeOverflow {
         /// The tensor's name.
         tensor: String,
@@ -55,7 +58,7 @@ pub enum Error {
         seq_len: usize,
     },
     /// An option has a value that it cannot have, alone or beside the others.
-    #[error("option {option}: expected {expected}, got {got}")]
+    #[error("option {}: expected {}, got {}", OneLine(.option), OneLine(.expected), OneLine(.got))]
     InvalidOption {
         /// The option's name.
         option: String,
@@ -65,7 +68,7 @@ pub enum Error {
         got: String,
     },
     /// This build or this machine cannot do what was asked. There is never a silent fallback.
-    #[error("{what} is not supported: {why}")]
+    #[error("{} is not supported: {}", OneLine(.what), OneLine(.why))]
     Unsupported {
         /// What was asked for.
         what: String,
@@ -119,7 +122,7 @@ pub enum Error {
         plan: u64,
     },
     /// A value that must be finite is NaN or infinite.
-    #[error("{tensor}: {got} at {position}; {help}")]
+    #[error("{}: {got} at {}; {}", OneLine(.tensor), OneLine(.position), OneLine(.help))]
     NonFinite {
         /// The tensor, column or quantity.
         tensor: String,
@@ -140,7 +143,8 @@ pub enum Error {
     },
     /// Training stopped because a loss or a gradient was no longer finite. The best model so far is kept.
     #[error(
-        "training stopped in epoch {epoch}, batch {batch}: {what}; lower the learning rate, clip gradients, or check the data"
+        "training stopped in epoch {epoch}, batch {batch}: {}; lower the learning rate, clip gradients, or check the data",
+        OneLine(.what)
     )]
     Diverged {
         /// Epoch, counted from 1.
@@ -151,7 +155,7 @@ pub enum Error {
         what: String,
     },
     /// Input data (CSV, a data set) cannot be used.
-    #[error("{source_name}{place}: {problem}", place = .line.map(|l| format!(", line {l}")).unwrap_or_default())]
+    #[error("{}{place}: {}", OneLine(.source_name), OneLine(.problem), place = .line.map(|l| format!(", line {l}")).unwrap_or_default())]
     Data {
         /// File or data set.
         source_name: String,
@@ -161,7 +165,7 @@ pub enum Error {
         problem: String,
     },
     /// A file has not the format that it should have.
-    #[error("{path}: not a usable {format} file: {problem}", path = .path.display())]
+    #[error("{}: not a usable {format} file: {}", OneLine(.path.display()), OneLine(.problem))]
     Format {
         /// The file.
         path: PathBuf,
@@ -171,7 +175,7 @@ pub enum Error {
         problem: String,
     },
     /// The operating system refused to read or write something.
-    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    #[error("cannot {action} {}: {source}", OneLine(.path.display()))]
     Io {
         /// What was attempted: `read`, `create`, `replace`, …
         action: &'static str,
@@ -196,5 +200,75 @@ impl Error {
     /// Something this build or machine cannot do.
     pub(crate) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> Self {
         Error::Unsupported { what: what.into(), why: why.into() }
+    }
+}
+
+/// Text with names from outside, fit for one line of a terminal: line breaks, control characters (escape sequences begin with one) and what
+/// turns the direction of writing round are shown as Rust writes them, `\n`, `\u{1b}`.
+///
+/// ```
+/// use fused_rnn::error::OneLine;
+///
+/// assert_eq!(OneLine("conv\u{1b}[31m\n").to_string(), "conv\\u{1b}[31m\\n");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct OneLine<T>(pub T);
+
+impl<T: Display> Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+/// Writes on what it is given, escaped.
+struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, odd)) = rest.char_indices().find(|(_, c)| acts_on_a_terminal(*c)) {
+            let (plain, from) = rest.split_at(at);
+            self.0.write_str(plain)?;
+            write!(self.0, "{}", odd.escape_default())?;
+            rest = from.strip_prefix(odd).unwrap_or_default();
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// Control characters, line and paragraph separators, and those that turn the direction of writing round.
+fn acts_on_a_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_files_reach_no_terminal_as_they_are() {
+        let name = "a\u{1b}]0;title\u{7}\r\n\u{202e}b\u{9b}2J";
+        let shown = r"a\u{1b}]0;title\u{7}\r\n\u{202e}b\u{9b}2J";
+        let text = || name.to_owned();
+        let io = || std::io::Error::other("none");
+        for error in [
+            Error::shape(name, "", ""),
+            Error::shape("", name, ""),
+            Error::shape("", "", name),
+            Error::Presence { tensor: text(), problem: text() },
+            Error::SizeOverflow { tensor: text(), expression: text() },
+            Error::option(name, name, name),
+            Error::unsupported(name, name),
+            Error::NonFinite { tensor: text(), got: 0.0, position: text(), help: text() },
+            Error::Diverged { epoch: 1, batch: 1, what: text() },
+            Error::Data { source_name: text(), line: Some(1), problem: text() },
+            Error::Format { path: name.into(), format: "ONNX", problem: text() },
+            Error::Io { action: "read", path: name.into(), source: io() },
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(shown) && !text.contains(acts_on_a_terminal), "{text:?}");
+        }
+        assert_eq!(OneLine("größe 尺").to_string(), "größe 尺");
     }
 }

@@ -2,6 +2,7 @@
 //! [`read`].
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -47,7 +48,12 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>>
             format_error(path, format!("{name}: with it the arrays are larger than {most}; save them with numpy.savez"))
         })?;
         if let Some(array) = array(&content).map_err(|problem| format_error(path, format!("{name}: {problem}")))? {
-            arrays.insert(name, array);
+            match arrays.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(array)),
+                Entry::Occupied(known) => {
+                    return Err(format_error(path, format!("two arrays are called {}", known.key())));
+                }
+            }
         }
     }
     Ok(arrays)

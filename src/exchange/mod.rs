@@ -143,19 +143,21 @@ pub fn read_with(
     let whole = name.ends_with(".onnx") || name.ends_with(".keras");
     match architecture {
         None if name.ends_with(".onnx") => onnx::read(device, path, options),
-        None if name.ends_with(".keras") => keras::read(device, path),
+        None if name.ends_with(".keras") => keras::read_with_shapes(device, path, &options.shapes),
         Some(architecture) if whole => {
             let got = format!("{} beside {}", architecture.display(), path.display());
             Err(Error::option("model", "none for an ONNX or Keras file, which says what it is", got))
         }
         Some(architecture) if name.ends_with(".weights.h5") => {
-            let is_keras = architecture.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("keras"));
-            if is_keras {
-                return keras::read_with_weights(device, architecture, path);
+            if is(architecture, "keras") {
+                return keras::read_parts(device, architecture, Some(path), keras::Lengths::Of(&options.shapes));
             }
             let mut imported = layers(device, architecture, options)?;
             keras::read_weights(&mut imported.model, path)?;
             Ok(imported)
+        }
+        Some(architecture) if name.ends_with(".safetensors") && is(architecture, "onnx") => {
+            torch::read_with_onnx(device, architecture, path, options)
         }
         Some(architecture) if name.ends_with(".safetensors") => {
             let mut imported = layers(device, architecture, options)?;
@@ -174,9 +176,14 @@ pub fn read_with(
     }
 }
 
+/// Whether a file's name ends so.
+fn is(path: &Path, end: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end))
+}
+
 /// The layers that weights are for.
 fn layers(device: Device, path: &Path, options: &ImportOptions) -> Result<Imported> {
-    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
+    match is(path, "safetensors") {
         true => Imported::load(device, path),
         false => read_with(device, path, None, options),
     }

@@ -1,9 +1,11 @@
 //! The [safetensors](https://github.com/huggingface/safetensors) file format: reading what others wrote, writing ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorView};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::backend::TensorRef;
 use crate::dtype::{DType, Scalar};
@@ -62,7 +64,10 @@ impl TensorFile {
                 let most = rest.len().min(MAX_HEADER_BYTES);
                 invalid(format!("its header claims {length} bytes, but at most {most} are possible"))
             })?;
-        let header: Metadata = serde_json::from_slice(header).map_err(|e| invalid(format!("invalid header: {e}")))?;
+        let problem = |e: serde_json::Error| invalid(format!("invalid header: {e}"));
+        // The library keeps the last of several tensors of one name.
+        let DistinctNames = serde_json::from_slice(header).map_err(problem)?;
+        let header: Metadata = serde_json::from_slice(header).map_err(problem)?;
         if header.data_len() != data.len() {
             let (expected, got) = (header.data_len(), data.len());
             return Err(invalid(format!("its header describes {expected} bytes of tensors, but {got} follow")));
@@ -77,6 +82,14 @@ impl TensorFile {
             tensors.insert(name, tensor);
         }
         Ok(TensorFile { path: path.to_owned(), metadata, tensors })
+    }
+
+    /// Puts one tensor of doubles in the place of others.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn replace(&mut self, others: &[&str], name: String, shape: Vec<usize>, values: &[f64]) {
+        others.iter().for_each(|other| drop(self.tensors.remove(*other)));
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.insert(name, FileTensor { dtype: Dtype::F64, shape, bytes });
     }
 
     /// The file's path.
@@ -154,6 +167,33 @@ impl TensorFile {
             other => return Err(format_error(&self.path, format!("{name}: expected i64 or i32, got {other:?}"))),
         };
         Ok((tensor.shape.clone(), values))
+    }
+}
+
+/// An object of JSON each of whose names stands there once.
+struct DistinctNames;
+
+impl<'de> Deserialize<'de> for DistinctNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = DistinctNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors by their names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<DistinctNames, A::Error> {
+                let mut seen = HashSet::new();
+                while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                    if let Some(name) = seen.replace(name) {
+                        return Err(de::Error::custom(format_args!("two tensors are called {name}")));
+                    }
+                }
+                Ok(DistinctNames)
+            }
+        }
+        deserializer.deserialize_map(Names)
     }
 }
 

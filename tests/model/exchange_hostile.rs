@@ -53,8 +53,17 @@ fn parse(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-const KERAS: [&str; 4] =
-    ["keras_sequential.keras", "keras_masked.keras", "keras_encoder_decoder.keras", "keras_nested.keras"];
+const KERAS: [&str; 9] = [
+    "keras_sequential.keras",
+    "keras_masked.keras",
+    "keras_encoder_decoder.keras",
+    "keras_nested.keras",
+    "keras_attention.keras",
+    "keras_windows.keras",
+    "keras_normalized.keras",
+    "keras_directions.keras",
+    "keras_operations.keras",
+];
 
 #[test]
 fn truncated_archives_are_refused() {
@@ -242,6 +251,34 @@ fn archives_stay_in_proportion() {
     archive.finish().expect("finished");
     let error = fused_rnn::exchange::arrays::read(&path).expect_err("refused").to_string();
     assert!(error.contains("large.npz") && error.contains("in_0") && error.contains("64 MiB"), "{error}");
+}
+
+/// Names that act on a terminal do not reach it, in whatever file they stand; and of two tensors of one name neither is taken.
+#[test]
+fn names_are_shown_escaped_and_stand_once() {
+    let odd = "a\u{1b}[31mb\nc";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("odd.safetensors");
+    let header = serde_json::json!({ odd: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} }).to_string();
+    let bytes = |header: &str, data: usize| {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0u8; data]].concat()
+    };
+    write_anew(&path, &bytes(&header, 4));
+    let mut model = Sequential::new(Device::cpu(), &[3], 1).expect("a model");
+    model.add(Dense::new(2)).expect("a layer");
+    let shown = |text: &str| {
+        assert!(text.contains(r"a\u{1b}[31mb\nc") && !text.contains(char::is_control), "{text:?}");
+    };
+    shown(&model.load_torch(&path, &[]).expect_err("no such module").to_string());
+    let twice = r#"{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}"#;
+    write_anew(&path, &bytes(twice, 8));
+    let text = model.load_torch(&path, &[]).expect_err("two tensors").to_string();
+    assert!(text.contains("two tensors are called w"), "{text}");
+    let (config, weights) = members(&fixture("keras_windows.keras"));
+    let text = String::from_utf8(config).expect("text");
+    let config = text.replace("\"PReLU\"", &serde_json::json!(odd).to_string());
+    assert_ne!(text, config);
+    shown(&parse(&archive(config.as_bytes(), &weights, CompressionMethod::Stored)).expect_err("an unknown layer"));
 }
 
 /// A pipe has no end that a reader could wait for.

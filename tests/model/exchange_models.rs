@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use fused_rnn::backend::TensorRef;
 use fused_rnn::exchange::{self, Imported, keras, torch};
-use fused_rnn::interop::safetensors::TensorFile;
+use fused_rnn::interop::safetensors::{self, TensorFile};
 use fused_rnn::model::{Graph, Model, Sequential};
 use fused_rnn::nn::*;
 use fused_rnn::{Device, Error};
@@ -46,7 +47,17 @@ fn read(case: &str) -> Imported {
     keras::read(Device::cpu(), &fixture(&format!("{case}.keras"))).expect("a Keras model")
 }
 
-const KERAS: [&str; 4] = ["keras_sequential", "keras_masked", "keras_encoder_decoder", "keras_nested"];
+const KERAS: [&str; 9] = [
+    "keras_sequential",
+    "keras_masked",
+    "keras_encoder_decoder",
+    "keras_nested",
+    "keras_attention",
+    "keras_windows",
+    "keras_normalized",
+    "keras_directions",
+    "keras_operations",
+];
 
 #[test]
 fn keras_models_give_what_they_gave_in_keras() {
@@ -82,6 +93,44 @@ fn keras_models_are_saved_and_trained() {
             .expect("a gradient");
         assert!(loss.is_finite() && gradient.len() == model.count_params(), "{case}");
     }
+}
+
+/// Arrays say how long axes are that the file leaves open, each input's its own; and one number for each sample has no axis.
+#[test]
+fn keras_ports_are_as_they_are_there() {
+    let path = fixture("keras_open.keras");
+    let text = keras::read(Device::cpu(), &path).err().expect("open axes").to_string();
+    assert!(text.contains("axes of any length") && text.contains("--steps"), "{text}");
+    let inputs = arrays("keras_open", "in");
+    let shapes: Vec<Vec<usize>> = inputs.iter().map(|x| x.shape().to_vec()).collect();
+    let mut imported = keras::read_with_shapes(Device::cpu(), &path, &shapes).expect("a model");
+    assert_close("keras_open", &outputs(&mut imported.model, "keras_open"));
+    let mut imported = read("keras_numbers");
+    let inputs = arrays("keras_numbers", "in");
+    assert_close("keras_numbers", &imported.predict(&[inputs[0].view()]).expect("outputs"));
+    assert_eq!(imported.outputs.iter().map(|port| port.shape.len()).collect::<Vec<_>>(), [0, 0, 1]);
+}
+
+/// Keras's layers of Python code are named, with what to do.
+#[test]
+fn python_code_is_refused_with_the_way_out() {
+    let bytes = std::fs::read(fixture("keras_numbers.keras")).expect("a file");
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).expect("an archive");
+    let mut config = String::new();
+    std::io::Read::read_to_string(&mut archive.by_name("config.json").expect("a member"), &mut config).expect("text");
+    let changed = config.replacen("\"class_name\": \"Dense\"", "\"class_name\": \"Lambda\"", 1);
+    assert_ne!(changed, config);
+    let mut weights = Vec::new();
+    std::io::Read::read_to_end(&mut archive.by_name("model.weights.h5").expect("a member"), &mut weights)
+        .expect("bytes");
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in [("config.json", changed.as_bytes()), ("model.weights.h5", &weights)] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("a member");
+        std::io::Write::write_all(&mut zip, content).expect("written");
+    }
+    let bytes = zip.finish().expect("an archive").into_inner();
+    let text = keras::parse(Device::cpu(), &bytes, Path::new("lambda.keras")).err().expect("refused").to_string();
+    assert!(text.contains("(Lambda)") && text.contains("keras.ops.sum"), "{text}");
 }
 
 #[test]
@@ -126,7 +175,14 @@ fn written_models_are_read_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = std::env::var_os("FUSED_RNN_WRITTEN").map(PathBuf::from);
     let folder = kept.as_deref().unwrap_or(folder.path());
-    for case in ["keras_sequential", "keras_masked", "keras_encoder_decoder"] {
+    for case in [
+        "keras_sequential",
+        "keras_masked",
+        "keras_encoder_decoder",
+        "keras_attention",
+        "keras_windows",
+        "keras_normalized",
+    ] {
         let model = read(case).model;
         let path = folder.join(format!("{case}.keras"));
         keras::write(&model, &path).expect("written");
@@ -326,6 +382,51 @@ fn state_dicts_that_do_not_fit_say_what_would() {
     assert!(matches!(&error, Error::Unsupported { what, .. } if what.contains("lstm")), "{error}");
     let error = torch::save(&stacked(true), Path::new("none.safetensors"), &[]).expect_err("no map");
     assert!(error.to_string().contains("none for bidirectional"), "{error}");
+}
+
+/// Layers that came with whole models go to PyTorch's modules and back, and lengths with directions become weights.
+#[test]
+fn further_modules_of_pytorch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state_dict.safetensors");
+    let model = |seed: u64| {
+        let mut model = Sequential::new(Device::cpu(), &[5, 3], seed).expect("a model");
+        model
+            .add(Conv1DTranspose::new(4, 2).strides(2))
+            .expect("a layer")
+            .add(PRelu::new().shared_axes(&[1]))
+            .expect("one");
+        model.into_model()
+    };
+    let map = [("up", "conv1d_transpose"), ("slope", "p_re_lu")];
+    let mut first = model(1);
+    first.set_weight("p_re_lu.alpha", &[0.1f32, 0.2, 0.3, 0.4]).expect("slopes");
+    first.save_torch(&path, &map).expect("saved");
+    let file = TensorFile::read(&path).expect("a file");
+    assert_eq!(file.shape("up.weight"), Some(&[3, 4, 2][..]));
+    assert_eq!(file.shape("slope.weight"), Some(&[4][..]));
+    for map in [&map[..], &[]] {
+        let mut other = model(2);
+        other.load_torch(&path, map).expect("weights");
+        assert_eq!(other.flat_weights::<f32>().expect("weights"), first.flat_weights::<f32>().expect("weights"));
+    }
+    let (lengths, directions) = ([10f32, 3.0], [3f32, 4.0, 0.0, 2.0]);
+    let tensor = |values: &'static [f32]| TensorRef::of(values);
+    for (length, direction) in [
+        ("fc.parametrizations.weight.original0", "fc.parametrizations.weight.original1"),
+        ("fc.weight_g", "fc.weight_v"),
+    ] {
+        let tensors = [
+            (length, vec![2, 1], TensorRef::of(&lengths)),
+            (direction, vec![2, 2], TensorRef::of(&directions)),
+            ("fc.bias", vec![2], tensor(&[0.5, 1.0])),
+        ];
+        safetensors::write(&path, "format", "pt", &tensors).expect("written");
+        let mut dense = Sequential::new(Device::cpu(), &[2], 1).expect("a model");
+        dense.add(Dense::new(2)).expect("a layer");
+        dense.load_torch(&path, &[("fc", "dense")]).expect("weights");
+        assert_eq!(dense.weight::<f32>("dense.weight").expect("weights"), [6.0, 8.0, 0.0, 3.0]);
+    }
 }
 
 /// Modules of the same shapes go where their names or their numbers say; where neither does, the map is asked for.

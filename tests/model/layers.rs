@@ -146,6 +146,12 @@ fn options_that_a_layer_has_not() {
 fn convolutions_and_pools_that_cannot_be() {
     for (layer, words) in [
         (LayerConfig::from(Conv1D::new(0, 3)), "filters"),
+        (LayerConfig::from(Conv1DTranspose::new(0, 3)), "filters"),
+        (LayerConfig::from(Conv1DTranspose::new(2, 3).strides(0)), "strides"),
+        (LayerConfig::from(Conv1DTranspose::new(2, 3).padding(Padding::Causal)), "padding"),
+        (LayerConfig::from(Conv1DTranspose::new(2, usize::MAX).strides(usize::MAX)), "padding"),
+        (LayerConfig::from(Conv1DTranspose::new(2, 2).padding(Padding::Steps { before: 90, after: 0 })), "padding"),
+        (LayerConfig::from(UnitNormalization::new().axes(&[4])), "axes"),
         (Conv1D::new(2, 0).into(), "kernel_size"),
         (Conv1D::new(2, 6).into(), "at least kernel_size 6 steps"),
         (Conv1D::new(2, 3).dilation_rate(3).into(), "at least 7 steps"),
@@ -330,6 +336,21 @@ fn layers_of_one_input() {
         // Below it a mask, whether it takes it or not.
         check_stack(&[Masking::new(0.0).into(), Dense::new(3).into(), layer], &masked_input(6, 4));
     }
+    // Without a mask: a row of zeros has no direction.
+    for layer in [
+        LayerConfig::from(UnitNormalization::new()),
+        UnitNormalization::new().axes(&[1]).into(),
+        UnitNormalization::new().axes(&[1, 2]).into(),
+        Normalization::new().into(),
+        Normalization::new().by_feature(false).into(),
+        Conv1DTranspose::new(3, 4).strides(3).into(),
+        Conv1DTranspose::new(3, 2).strides(3).padding(Padding::Same).activation(ActivationFunction::Tanh).into(),
+        Conv1DTranspose::new(2, 5).strides(2).padding(Padding::Same).output_padding(1).use_bias(false).into(),
+        Conv1DTranspose::new(2, 3).dilation_rate(2).padding(Padding::Steps { before: 3, after: 1 }).into(),
+    ] {
+        check_stack(std::slice::from_ref(&layer), &sequence);
+        check_stack(&[Dense::new(3).into(), layer, Dense::new(2).into()], &sequence);
+    }
     let even = draw(&[3, 6, 4], 2);
     let grouped = Conv1D::new(6, 3).groups(2).padding(Padding::Same).activation(ActivationFunction::Sigmoid);
     check_stack(&[grouped.clone().into(), grouped.use_bias(false).strides(2).into()], &even);
@@ -377,6 +398,8 @@ fn layers_of_several_inputs() {
         (Maximum::new().into(), 3),
         (Concatenate::new().into(), 3),
         (Subtract::new().into(), 2),
+        (Dot::new(1, 1).into(), 2),
+        (Dot::new(2, -1).into(), 2),
         (Attention::new().dropout(0.2).into(), 2),
         (Attention::new().into(), 3),
         (AdditiveAttention::new().into(), 3),
@@ -404,6 +427,39 @@ fn layers_of_several_inputs() {
             let mut model = graph.model(&[&z, &y]).unwrap();
             check(&format!("{layer:?} masked {masked}"), &mut model, &x);
         }
+    }
+}
+
+/// Products along an axis of each of two inputs, as sums of products say; cosines where both are brought to length 1.
+#[test]
+fn dot_is_a_sum_of_products() {
+    let (a, b) = (draw(&[2, 3, 4], 1), draw(&[2, 4, 5], 2));
+    let run = |layer: Dot, a: &ArrayD<f64>, b: &ArrayD<f64>| {
+        let mut graph = Graph::new(cpu(), 3);
+        let inputs = [("a", a), ("b", b)].map(|(name, x)| graph.input(name, &x.shape()[1..]).unwrap());
+        let y = graph.add(layer, &[&inputs[0], &inputs[1]]).unwrap();
+        graph.model(&[&y]).unwrap().predict_all(vec![a.view(), b.view()]).unwrap().remove(0)
+    };
+    let y = run(Dot::new(2, 1), &a, &b);
+    assert_eq!(y.shape(), [2, 3, 5]);
+    let expected: f64 = (0..4).map(|k| a[[1, 2, k]] * b[[1, k, 3]]).sum();
+    assert!((y[[1, 2, 3]] - expected).abs() < 1e-12);
+    // Over the steps of attention, and of vectors one number.
+    let (a, b) = (draw(&[2, 3, 4], 1), draw(&[2, 3, 1], 2));
+    let y = run(Dot::new(-2, 1), &a, &b);
+    assert_eq!(y.shape(), [2, 4, 1]);
+    let (a, b) = (draw(&[2, 4], 1), draw(&[2, 4], 2) * 2.0);
+    let y = run(Dot::new(-1, 1).normalize(true), &a, &b);
+    let length = |x: &ArrayD<f64>| (0..4).map(|k| x[[0, k]] * x[[0, k]]).sum::<f64>().sqrt();
+    let product: f64 = (0..4).map(|k| a[[0, k]] * b[[0, k]]).sum();
+    assert_eq!(y.shape(), [2, 1]);
+    assert!((y[[0, 0]] - product / length(&a) / length(&b)).abs() < 1e-12);
+    // Axes that are not there, or of other lengths, are named.
+    for (layer, word) in [(Dot::new(3, 1), "axes"), (Dot::new(0, 1), "axes"), (Dot::new(1, 1), "along axis 1")] {
+        let mut graph = Graph::new(cpu(), 3);
+        let (a, b) = (graph.input("a", &[4, 2]).unwrap(), graph.input("b", &[3]).unwrap());
+        let text = graph.add(layer, &[&a, &b]).unwrap_err().to_string();
+        assert!(text.contains(word), "{text}");
     }
 }
 

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use fused_rnn::backend::TensorRef;
 use fused_rnn::exchange::onnx::{self, ImportOptions};
-use fused_rnn::exchange::{Imported, arrays};
+use fused_rnn::exchange::{self, Imported, arrays};
 use fused_rnn::gradcheck;
+use fused_rnn::interop::safetensors;
 use fused_rnn::model::{FitOptions, Graph, Model};
 use fused_rnn::nn::*;
 use fused_rnn::optim::Adam;
@@ -18,7 +20,7 @@ use rten_onnx::onnx::{
 };
 
 use crate::common::Rng;
-use crate::common::damage::damaged;
+use crate::common::damage::{damaged, write_anew};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx")
@@ -156,6 +158,22 @@ fn layers_go_and_come() {
         vec![TimeDistributed::new(Dense::new(2)).into(), Reshape::new(&[3, -1]).into()],
         vec![Reshape::new(&[6, 2, 2]).into(), TimeDistributed::new(Conv1D::new(3, 2)).into()],
         vec![
+            Conv1DTranspose::new(3, 4).strides(3).into(),
+            Conv1DTranspose::new(2, 2).dilation_rate(2).use_bias(false).into(),
+        ],
+        vec![
+            Conv1DTranspose::new(3, 2).strides(3).padding(Padding::Same).activation(ActivationFunction::Gelu).into(),
+            Conv1DTranspose::new(2, 5)
+                .strides(2)
+                .padding(Padding::Steps { before: 1, after: 2 })
+                .output_padding(1)
+                .into(),
+        ],
+        vec![ZeroPadding1D::new(2, 1).into(), UpSampling1D::new(2).into(), Cropping1D::new(1, 3).into()],
+        vec![PRelu::new().into(), Softmax { axis: 1 }.into(), PRelu::new().shared_axes(&[1]).into()],
+        vec![Normalization::new().into(), UnitNormalization::new().axes(&[1]).into()],
+        vec![Normalization::new().by_feature(false).into(), UnitNormalization::new().axes(&[1, -1]).into()],
+        vec![
             Slice::of_parts(1, &[Part::Filled { value: 0.5, count: 1 }, Part::Steps { start: 4, step: -2, count: 3 }])
                 .into(),
             Reduce::new(Reduction::Minimum, &[1]).into(),
@@ -205,6 +223,9 @@ fn graphs_go_and_come() {
     tensors.push(graph.add(Where::new(), &[&tensors[3], &encoder[0], &start]).unwrap());
     let turned = graph.add(Permute::new(&[2, 1]), &[&encoder[0]]).unwrap();
     tensors.push(graph.add(MatMul::new(), &[&turned, &encoder[0]]).unwrap());
+    tensors.push(graph.add(Dot::new(1, 1), &[&a, &encoder[0]]).unwrap());
+    tensors.push(graph.add(Dot::new(-1, 2).normalize(true), &[&a, &encoder[0]]).unwrap());
+    tensors.push(graph.add(Dot::new(1, 1), &[&b, &decoder]).unwrap());
     tensors.push(graph.add(Maximum::new(), &[&b, &decoder, &start]).unwrap());
     tensors.push(graph.add(Average::new(), &[&b, &decoder, &start]).unwrap());
     let model = graph.model(&tensors.iter().collect::<Vec<_>>()).unwrap();
@@ -361,8 +382,8 @@ fn graphs_of_little_bytes_do_not_ask_for_all_memory() {
 fn refusals_name_the_node_and_the_way_out() {
     let plain = ImportOptions::default();
     let x = || vec![input("x", &[None, Some(3), Some(4)])];
-    let text = refused(&file(graph(x(), vec![node("Einsum", &["x"], "y")], vec![])), &plain);
-    assert!(text.contains("node the_einsum (Einsum, output y) of hostile.onnx"), "{text}");
+    let text = refused(&file(graph(x(), vec![node("ArgMax", &["x"], "y")], vec![])), &plain);
+    assert!(text.contains("node the_argmax (ArgMax, output y) of hostile.onnx"), "{text}");
     // Elements of different samples would meet.
     let reduce = NodeProto { attribute: vec![int("keepdims", 0)], ..node("ReduceSum", &["x", "axes"], "y") };
     let text = refused(&file(graph(x(), vec![reduce], vec![ints("axes", &[0])])), &plain);
@@ -404,6 +425,96 @@ fn refusals_name_the_node_and_the_way_out() {
     }
     assert!(refused(&chosen, &ImportOptions::default().constant("d", 1.0)).contains("constants"));
     assert!(refused(&chosen, &ImportOptions::default().batch_axis("x", 3)).contains("batch_axes"));
+}
+
+/// The lengths of axes that have names come from arrays, but for the samples'.
+#[test]
+fn arrays_say_the_lengths_of_named_axes() {
+    let named = |name: &str, dims: &[&str]| {
+        let dim = |n: &&str| match n.parse() {
+            Ok(n) => Dimension { dim_value: Some(n), dim_param: None },
+            Err(_) => Dimension { dim_value: None, dim_param: Some((*n).to_owned()) },
+        };
+        let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
+        let tensor = TypeProtoTensor { elem_type: Some(DataType::FLOAT), shape: Some(shape) };
+        ValueInfoProto {
+            name: Some(name.to_owned()),
+            r#type: Some(TypeProto { tensor_type: Some(tensor), sequence: None }),
+        }
+    };
+    let inputs = || vec![named("a", &["time", "batch", "4"]), named("b", &["batch", "4"])];
+    let bytes = file(graph(inputs(), vec![node("Add", &["a", "b"], "y")], vec![]));
+    let read = |shapes: &[Vec<usize>]| {
+        onnx::parse(Device::cpu(), &bytes, Path::new("x.onnx"), &ImportOptions::default().shapes(shapes))
+    };
+    let imported = read(&[vec![7, 3, 4], vec![3, 4]]).unwrap();
+    assert_eq!((imported.inputs[0].batch_axis, &imported.inputs[0].shape[..]), (1, &[7, 4][..]));
+    let text = read(&[]).err().unwrap().to_string();
+    assert!(text.contains("--dim time=LENGTH"), "{text}");
+}
+
+#[test]
+fn a_name_stands_for_one_tensor() {
+    let plain = ImportOptions::default();
+    let x = || vec![input("x", &[None, Some(3)])];
+    let floats = |name: &str| TensorProto {
+        name: Some(name.to_owned()),
+        dims: vec![3],
+        data_type: Some(DataType::FLOAT),
+        float_data: vec![1.0, 2.0, 3.0],
+        ..TensorProto::default()
+    };
+    let add = || vec![node("Add", &["x", "w"], "y")];
+    for graph in [
+        graph(x(), add(), vec![floats("w"), floats("w")]),
+        graph(x(), [add(), vec![node("Relu", &["x"], "w")]].concat(), vec![floats("w")]),
+        graph(x(), [vec![node("Relu", &["x"], "w"), node("Tanh", &["x"], "w")], add()].concat(), vec![]),
+    ] {
+        let text = refused(&file(graph), &plain);
+        assert!(text.contains("two tensors are called w"), "{text}");
+    }
+    let odd = "w\u{1b}[2J";
+    let text = refused(&file(graph(x(), vec![node("Loop", &["x", odd], "y")], vec![floats(odd), floats(odd)])), &plain);
+    assert!(text.contains(r"w\u{1b}[2J") && !text.contains('\u{1b}'), "{text:?}");
+}
+
+/// A state_dict of the module that an ONNX file was exported from, with other weights than the file's.
+#[test]
+fn state_dicts_go_into_unrolled_graphs() {
+    let (file_path, weights) = (folder().join("unrolled.onnx"), folder().join("unrolled.state_dict.safetensors"));
+    let mut imported = exchange::read(double(), &weights, Some(&file_path)).unwrap();
+    let results = imported.predict(&views(&recorded(&file_path, "in_"))).unwrap();
+    assert_close("unrolled", &results, &recorded(&file_path, "other_"), 1e-5);
+    // What an exporter has computed of weights cannot be told from a constant.
+    let folder = tempfile::tempdir().unwrap();
+    let (model, dict) = (folder.path().join("m.onnx"), folder.path().join("m.safetensors"));
+    let tensor = |name: &str, values: &[f32]| TensorProto {
+        name: Some(name.to_owned()),
+        dims: vec![values.len() as i64],
+        data_type: Some(DataType::FLOAT),
+        float_data: values.to_vec(),
+        ..TensorProto::default()
+    };
+    let write = |nodes: Vec<NodeProto>, tensors: Vec<TensorProto>| {
+        std::fs::write(&model, file(graph(vec![input("x", &[None, Some(3)])], nodes, tensors))).unwrap();
+        exchange::read(Device::cpu(), &dict, Some(&model))
+    };
+    let values = TensorRef::of(&[4f32, 5.0, 6.0]);
+    safetensors::write(&dict, "format", "pt", &[("w", vec![3], values)]).unwrap();
+    let product = || node("Mul", &["x", "w"], "p");
+    let mut read =
+        write(vec![NodeProto { output: vec!["y".to_owned()], ..product() }], vec![tensor("w", &[1.0, 2.0, 3.0])])
+            .unwrap();
+    let x = ArrayD::from_elem(IxDyn(&[1, 3]), 1f32);
+    assert_eq!(read.predict(&[x.view()]).unwrap()[0].iter().copied().collect::<Vec<_>>(), [4.0, 5.0, 6.0]);
+    let sum = || node("Add", &["p", "folded"], "y");
+    let error = write(vec![product(), sum()], vec![tensor("w", &[1.0, 2.0, 3.0]), tensor("folded", &[0.1, 0.7, 0.9])]);
+    let text = error.err().unwrap().to_string();
+    assert!(text.contains("the exporter may have computed it"), "{text}");
+    // Equal constants are written once; which tensor each use means is not known.
+    let twice = || node("Add", &["p", "w"], "y");
+    let text = write(vec![product(), twice()], vec![tensor("w", &[1.0, 1.0, 1.0])]).err().unwrap().to_string();
+    assert!(text.contains("constant w") && text.contains("read by several nodes"), "{text}");
 }
 
 #[test]
@@ -495,6 +606,23 @@ fn flipped_bytes_are_survived() {
     }
 }
 
+/// Neither of the two files that make a model together is trusted.
+#[test]
+fn damaged_weights_for_a_graph_are_survived() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, dict) = (scratch.path().join("m.onnx"), scratch.path().join("m.safetensors"));
+    let graph = std::fs::read(folder().join("unrolled.onnx")).unwrap();
+    let weights = std::fs::read(folder().join("unrolled.state_dict.safetensors")).unwrap();
+    let mut rng = Rng::new(23);
+    for round in 0..if cfg!(debug_assertions) { 200 } else { 600 } {
+        write_anew(&model, &if round % 2 == 0 { graph.clone() } else { damaged(&graph, &mut rng) });
+        write_anew(&dict, &if round % 3 == 0 { weights.clone() } else { damaged(&weights, &mut rng) });
+        if let Err(error) = exchange::read(Device::cpu(), &dict, Some(&model)) {
+            assert!(!matches!(error, Error::Driver { .. } | Error::KernelFault { .. }), "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn claims_beyond_the_file_are_refused() {
     let plain = ImportOptions::default();
@@ -513,6 +641,31 @@ fn claims_beyond_the_file_are_refused() {
     let fill = vec![node("ConstantOfShape", &["n"], "c"), node("Add", &["x", "c"], "y")];
     for n in [1 << 40, i64::MAX, -1] {
         refused(&file(graph(x(), fill.clone(), vec![ints("n", &[n, 3])])), &plain);
+    }
+    let einsum = |equation: &str| AttributeProto {
+        name: Some("equation".to_owned()),
+        s: Some(equation.to_owned()),
+        r#type: Some(AttributeType::STRING),
+        ..AttributeProto::default()
+    };
+    for equation in ["", "->", ",", "bi", "bi->ib,", "...->...", "bb->b", "bi->bj", "b\u{301}i->b", "bi,bi->bi", "bi->"]
+    {
+        let node = NodeProto { attribute: vec![einsum(equation)], ..node("Einsum", &["x"], "y") };
+        survives(&file(graph(x(), vec![node], vec![])));
+    }
+    let wide = |n: i64| {
+        let scales = TensorProto {
+            name: Some("s".to_owned()),
+            dims: vec![3],
+            data_type: Some(DataType::INT64),
+            int64_data: vec![1, 1, n],
+            ..TensorProto::default()
+        };
+        let resize = node("Resize", &["x", "", "", "s"], "y");
+        file(graph(vec![input("x", &[None, Some(2), Some(3)])], vec![resize], vec![scales]))
+    };
+    for n in [0, -1, 1 << 31, 1 << 40, i64::MAX] {
+        refused(&wide(n), &plain);
     }
     let tile = vec![node("Tile", &["x", "n"], "y")];
     refused(&file(graph(x(), tile.clone(), vec![ints("n", &[1, 1 << 50])])), &plain);

@@ -24,6 +24,25 @@ fn copied(names: &[&str]) -> tempfile::TempDir {
     folder
 }
 
+/// The arrays beside a file say how long its axes with names are.
+#[test]
+fn lengths_of_named_axes_come_from_the_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["gru.onnx", "gru.npz"] {
+        std::fs::copy(fixture("open_axes").join(name), folder.path().join(name)).unwrap();
+    }
+    let file = folder.path().join("gru.onnx").to_str().unwrap().to_owned();
+    let output = run(&["import", "--check", &file]);
+    let lines = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{lines}");
+    assert!(lines.contains("PASS") && lines.contains("1 passed, 0 failed"), "{lines}");
+    // What is to be saved has no arrays beside it to take them from.
+    let output = run(&["import", &file]);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("--dim time=LENGTH"), "{message}");
+}
+
 #[test]
 fn recorded_results_are_compared() {
     let folder = copied(&["tagger.onnx", "tagger_dynamo.onnx", "tagger.npz", "streaming.onnx"]);

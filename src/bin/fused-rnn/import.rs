@@ -39,10 +39,10 @@ pub struct Args {
     /// Which axis of an input has the samples, where the file does not say it.
     #[arg(long, value_name = "INPUT=AXIS")]
     batch_axis: Vec<String>,
-    /// Length of an axis that has a name instead.
+    /// Length of an axis that has a name instead. With --check the arrays say it.
     #[arg(long, value_name = "NAME=LENGTH")]
     dim: Vec<String>,
-    /// Length of axes of any length in a Keras file.
+    /// Length of axes of any length in a Keras file. With --check the arrays say it.
     #[arg(long, value_name = "LENGTH")]
     steps: Option<usize>,
     /// Value of an input that is always the same.
@@ -208,13 +208,15 @@ fn check(args: &Args, options: &ImportOptions) -> Result<ExitCode> {
 fn check_file(file: &Path, args: &Args, options: &ImportOptions) -> Result<Worst> {
     let model = args.model.as_deref();
     let architecture = architecture(file, model);
-    let mut imported = read(file, architecture.as_deref(), args, options)?;
     let missing = |problem: String| Error::Data { source_name: file.display().to_string(), line: None, problem };
-    let recorded =
-        recorded(file).ok_or_else(|| missing(format!("there is no {}.npz beside it to compare with", stem(file))))?;
-    let arrays = arrays::read(&recorded)?;
-    let inputs = numbered(&arrays, "in_");
-    let outputs = numbered(&arrays, "out_");
+    let arrays = recorded(file).map(|recorded| arrays::read(&recorded)).transpose()?;
+    let inputs = arrays.as_ref().map(|arrays| numbered(arrays, "in_")).unwrap_or_default();
+    // They say how long axes are that the file gives no length.
+    let shapes: Vec<Vec<usize>> = inputs.iter().map(|(_, array)| array.shape().to_vec()).collect();
+    let mut imported = read(file, architecture.as_deref(), args, &options.clone().shapes(&shapes))?;
+    let arrays =
+        arrays.as_ref().ok_or_else(|| missing(format!("there is no {}.npz beside it to compare with", stem(file))))?;
+    let outputs = numbered(arrays, "out_");
     // Arrays are numbered as the file's inputs are, of which some may not be the model's.
     let given: Vec<&ArrayD<f64>> = match inputs.len() == imported.inputs.len() {
         true => inputs.iter().map(|(_, array)| *array).collect(),

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fused_rnn::error::OneLine;
 use fused_rnn::{Error, Result};
 
 /// Whether this process says nothing.
@@ -35,7 +36,7 @@ pub fn note(line: &str) {
 
 /// A line with names that come from outside: control characters neither break it nor reach the terminal.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    OneLine(text).to_string()
 }
 
 /// Most characters of a name in a table or a sentence.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use fused_rnn::parity::{Case, Report, check_tolerance};
 use fused_rnn::{DType, Device, Error, Result};
 
-use crate::output::print;
+use crate::output::{one_line, print};
 
 /// Runs recurrent operators that PyTorch, Keras, ONNX or ONNX Runtime ran before, and compares every result.
 ///
@@ -196,11 +196,6 @@ fn check_files(args: &Args, device: &Device) -> Result<usize> {
         print(&format!("{passed} passed, {failed} failed\n"))?;
     }
     Ok(failed)
-}
-
-/// Names of files and tensors come from outside: control characters must neither break the line nor reach the terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn print_json(line: &impl Serialize) -> Result<()> {

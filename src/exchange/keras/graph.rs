@@ -5,11 +5,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::layers::{Masks, Piece, Translated, translate};
+use super::layers::{Known, translate};
 use super::names::Counters;
 use super::nodes::{Arg, Item, ModelConfig, Node, Output};
 use super::options::{Options, short};
-use super::{format_error, in_file};
+use super::program::{Arrays, Input, Masks, Piece, Program};
+use super::{Lengths, format_error, in_file};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::exchange::Port;
@@ -22,14 +23,14 @@ pub(super) struct Architecture {
     pub graph: Graph,
     pub inputs: Vec<Port>,
     pub outputs: Vec<(Port, GraphTensor)>,
-    /// Of each layer with weights, by its name here: the groups that its arrays stand in.
-    pub groups: BTreeMap<String, Vec<String>>,
+    /// Of each layer with weights, by its name here: where its arrays stand.
+    pub arrays: BTreeMap<String, Arrays>,
     /// Groups of layers that lead to no output.
     pub unused: Vec<String>,
 }
 
-/// Reads the configuration of a model. `steps` is how long axes are whose length the file leaves open.
-pub(super) fn read(device: Device, config: &[u8], path: &Path, steps: Option<usize>) -> Result<Architecture> {
+/// Reads the configuration of a model.
+pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<'_>) -> Result<Architecture> {
     let value: Value =
         serde_json::from_slice(config).map_err(|e| format_error(path, format!("its configuration: {e}")))?;
     let Some((class, map)) = super::options::object(&value) else {
@@ -45,17 +46,22 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, steps: Option<usi
     let mut reader = Reader {
         path,
         graph: Graph::new(device, 0),
-        steps,
-        groups: BTreeMap::new(),
+        arrays: BTreeMap::new(),
         masked: HashSet::new(),
         operations: HashSet::new(),
+        numbers: HashSet::new(),
         // Models inside of each other may be used many times over: no more than the file has room for.
         budget: 64 + config.len() / 4,
     };
     let mut inputs = Vec::new();
     let mut tensors = Vec::new();
-    for input in &model.inputs {
-        let (name, shape) = reader.input_shape(&model, *input)?;
+    for (number, input) in model.inputs.iter().enumerate() {
+        let of_array = match lengths {
+            Lengths::Of(shapes) if shapes.len() == model.inputs.len() => shapes.get(number).map(Vec::as_slice),
+            _ => None,
+        };
+        let steps = if let Lengths::Steps(steps) = lengths { Some(steps) } else { None };
+        let (name, shape) = reader.input_shape(&model, *input, steps, of_array)?;
         tensors.push(reader.graph.input(name, &shape).map_err(|e| in_file(path, e))?);
         inputs.push(Port::new(name, 0, &shape));
     }
@@ -65,12 +71,13 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, steps: Option<usi
     let mut outputs = Vec::new();
     for (output, tensor) in model.outputs.iter().zip(made) {
         let tensor = tensor.ok_or_else(|| format_error(path, format!("output {} is not computed", output.port)))?;
-        outputs.push((Port::new(&output.port, 0, tensor.shape()), tensor));
+        let shape = if reader.numbers.contains(&tensor.source()) { &[] } else { tensor.shape() };
+        outputs.push((Port::new(&output.port, 0, shape), tensor));
     }
     let mut unused = Vec::new();
     declared.unused(&mut unused);
-    let Reader { graph, groups, .. } = reader;
-    Ok(Architecture { graph, inputs, outputs, groups, unused })
+    let Reader { graph, arrays, .. } = reader;
+    Ok(Architecture { graph, inputs, outputs, arrays, unused })
 }
 
 /// Layers of a model as far as they are there; made by their first use.
@@ -94,7 +101,9 @@ enum DeclaredItem {
 
 /// A layer as this crate has it.
 struct Made {
-    layers: Vec<LayerId>,
+    /// Its layers, and what each is given.
+    layers: Vec<(LayerId, Option<Vec<Input>>)>,
+    outputs: Option<Vec<Input>>,
     masks: Masks,
 }
 
@@ -155,12 +164,13 @@ type Leaf = (Source, u64);
 struct Reader<'a> {
     path: &'a Path,
     graph: Graph,
-    steps: Option<usize>,
-    groups: BTreeMap<String, Vec<String>>,
+    arrays: BTreeMap<String, Arrays>,
     /// What layers make masks of: their inputs, and the values that mean absent.
     masked: HashSet<Leaf>,
     /// Names of operations that are layers here.
     operations: HashSet<String>,
+    /// Tensors that are one number for each sample.
+    numbers: HashSet<Source>,
     budget: usize,
 }
 
@@ -182,24 +192,27 @@ const OF_MASKS: &[&str] = &[
 ];
 
 impl Reader<'_> {
-    /// Name and shape of an input, without the batch.
-    fn input_shape<'m>(&self, model: &'m ModelConfig<'_>, input: usize) -> Result<(&'m str, Vec<usize>)> {
+    /// Name and shape of an input, without the batch. Axes of any length are `steps` long, or as long as those of an array.
+    fn input_shape<'m>(
+        &self,
+        model: &'m ModelConfig<'_>,
+        input: usize,
+        steps: Option<usize>,
+        of_array: Option<&[usize]>,
+    ) -> Result<(&'m str, Vec<usize>)> {
         let Some(Item::Input { name, shape, .. }) = model.items.get(input) else {
             return Err(format_error(self.path, "an input is no InputLayer"));
         };
-        let mut axes = Vec::new();
-        for axis in shape {
-            axes.push(match (*axis, self.steps) {
-                (Some(n), _) | (None, Some(n)) => n,
-                (None, None) => {
-                    return Err(Error::unsupported(
-                        format!("{}: input {name} with axes of any length", self.path.display()),
-                        "a model here has one length; say it with --steps, or keras::read_with_steps",
-                    ));
-                }
-            });
-        }
-        Ok((name, axes))
+        let of_array = of_array.filter(|array| array.len() == shape.len() + 1);
+        let length = |(axis, n): (usize, &Option<usize>)| {
+            n.or(steps).or_else(|| of_array?.get(axis + 1).copied()).ok_or_else(|| {
+                Error::unsupported(
+                    format!("{}: input {name} with axes of any length", self.path.display()),
+                    "a model here has one length; say it with --steps, or keras::read_with_steps",
+                )
+            })
+        };
+        Ok((name, shape.iter().enumerate().map(length).collect::<Result<_>>()?))
     }
 
     /// Uses a model: those of its outputs that are `wanted`.
@@ -244,8 +257,9 @@ impl Reader<'_> {
                     let call = Call::of(self.path, name, node, &given)?;
                     if made.is_none() {
                         let options = Options::new(self.path, name, class, config);
-                        let translated = translate(class, options, &call.options, *rank)?;
-                        *made = Some(self.declare(name, group, translated)?);
+                        let shapes = call.tensors.iter().map(|tensor| tensor.shape().to_vec()).collect();
+                        let program = translate(class, options, &call.options, &Known::of(shapes, *rank))?;
+                        *made = Some(self.declare(name, group, program)?);
                     } else {
                         // What a call says of attention is the layer's own here.
                         self.check_same_call(model, node)?;
@@ -257,7 +271,8 @@ impl Reader<'_> {
                         .collect()
                 }
                 (Item::Operation { class, config, .. }, DeclaredItem::Operation { name }) => {
-                    vec![Some(self.call_operation(name, class, config, node, &given)?)]
+                    let wanted = order.wanted.get(&number).cloned().unwrap_or_default();
+                    self.call_operation(name, class, config, node, &given, &wanted)?
                 }
                 (Item::Model { model: inner, .. }, DeclaredItem::Model(of_inner)) => {
                     let call = Call::of(self.path, item.name(), node, &given)?;
@@ -303,18 +318,48 @@ impl Reader<'_> {
     }
 
     /// Adds the layers that a layer of Keras is made of.
-    fn declare(&mut self, name: &str, group: &str, translated: Translated) -> Result<Made> {
-        let several = translated.pieces.len() > 1;
+    fn declare(&mut self, name: &str, group: &str, program: Program) -> Result<Made> {
         let mut layers = Vec::new();
-        for (number, Piece { layer, groups }) in translated.pieces.into_iter().enumerate() {
-            let name = if several && number > 0 { format!("{name}/{number}") } else { name.to_owned() };
-            layers.push(self.graph.named_layer(&name, layer).map_err(|e| in_file(self.path, e))?);
-            if !groups.is_empty() {
-                let place = |part: String| if part.is_empty() { group.to_owned() } else { format!("{group}/{part}") };
-                self.groups.insert(name, groups.into_iter().map(place).collect());
+        for (number, Piece { layer, arrays, inputs }) in program.pieces.into_iter().enumerate() {
+            let name = if number > 0 { format!("{name}/{number}") } else { name.to_owned() };
+            let id = self.graph.named_layer(&name, layer).map_err(|e| in_file(self.path, e))?;
+            layers.push((id, inputs));
+            if !arrays.is_empty() {
+                self.arrays.insert(name, arrays.below(group));
             }
         }
-        Ok(Made { layers, masks: translated.masks })
+        Ok(Made { layers, outputs: program.outputs, masks: program.masks })
+    }
+
+    /// What the layers give for these tensors.
+    fn run(
+        &mut self,
+        layers: &[(LayerId, Option<Vec<Input>>)],
+        outputs: Option<&[Input]>,
+        tensors: &[GraphTensor],
+    ) -> Result<Vec<GraphTensor>> {
+        let path = self.path;
+        let mut results: Vec<Vec<GraphTensor>> = Vec::new();
+        let taken = |results: &[Vec<GraphTensor>], inputs: &[Input]| -> Result<Vec<GraphTensor>> {
+            let find = |input: &Input| match *input {
+                Input::Call(number) => tensors.get(number),
+                Input::Piece(piece, output) => results.get(piece).and_then(|outputs| outputs.get(output)),
+            };
+            let all: Option<Vec<GraphTensor>> = inputs.iter().map(|input| find(input).cloned()).collect();
+            all.ok_or_else(|| format_error(path, "a layer is given fewer tensors than it takes"))
+        };
+        for (layer, inputs) in layers {
+            let given = match inputs {
+                Some(inputs) => taken(&results, inputs)?,
+                None => results.last().map_or_else(|| tensors.to_vec(), Clone::clone),
+            };
+            let given: Vec<&GraphTensor> = given.iter().collect();
+            results.push(self.graph.call_all(*layer, &given).map_err(|e| in_file(path, e))?);
+        }
+        match outputs {
+            Some(outputs) => taken(&results, outputs),
+            None => Ok(results.pop().unwrap_or_else(|| tensors.to_vec())),
+        }
     }
 
     fn call_layer(
@@ -357,11 +402,7 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        for layer in &made.layers {
-            let inputs: Vec<&GraphTensor> = tensors.iter().collect();
-            tensors = self.graph.call_all(*layer, &inputs).map_err(|e| in_file(self.path, e))?;
-        }
-        Ok(tensors)
+        self.run(&made.layers, made.outputs.as_deref(), &tensors)
     }
 
     /// The same tensor without its mask.
@@ -387,14 +428,15 @@ impl Reader<'_> {
         config: &Map<String, Value>,
         node: &Node<'_>,
         given: &HashMap<(usize, usize), Given>,
-    ) -> Result<Given> {
+        wanted: &BTreeSet<usize>,
+    ) -> Result<Vec<Option<Given>>> {
         let arguments: Vec<Option<&Given>> = node.tensors().map(|tensor| given.get(&tensor)).collect();
         let of_masks = OF_MASKS.contains(&class);
         if class == "NotEqual"
             && let [Arg::Tensor(at), Arg::Plain(value)] = &node.arguments[..]
             && let (Some(Given::Tensor(tensor)), Some(value)) = (given.get(at), value.as_f64())
         {
-            return Ok(Given::Mask(vec![(tensor.source(), value.to_bits())]));
+            return Ok(vec![Some(Given::Mask(vec![(tensor.source(), value.to_bits())]))]);
         }
         let (mut leaves, mut seen) = (Vec::new(), HashSet::new());
         let mut is_mask = matches!(class, "ZerosLike" | "OnesLike");
@@ -405,7 +447,7 @@ impl Reader<'_> {
             }
         }
         if is_mask && of_masks {
-            return Ok(Given::Mask(leaves));
+            return Ok(vec![Some(Given::Mask(leaves))]);
         }
         let refused = |why: &str| {
             Err(Error::unsupported(format!("{}: operation {name} ({class})", self.path.display()), why.to_owned()))
@@ -420,27 +462,47 @@ impl Reader<'_> {
                 _ => None,
             })
             .collect();
-        let Some(layers) = super::operations::layers(class, config, node, &tensors) else {
-            let arguments: Vec<String> = node.arguments.iter().map(Arg::describe).collect();
-            return refused(&format!("no layer here does it with {}", arguments.join(", ")));
+        let shape = |tensor: &'_ GraphTensor| match self.numbers.contains(&tensor.source()) {
+            true => Vec::new(),
+            false => tensor.shape().to_vec(),
         };
+        let shapes: Vec<Vec<usize>> = tensors.iter().map(shape).collect();
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let Some(program) = super::operations::program(class, config, node, &shapes) else {
+            let arguments: Vec<String> = node.arguments.iter().map(Arg::describe).collect();
+            let options: Vec<String> = config
+                .iter()
+                .filter(|(key, value)| *key != "name" && !value.is_null())
+                .map(|(key, value)| format!("{key} {}", short(value)))
+                .collect();
+            return refused(&format!("no layer here does it with {}", [arguments, options].concat().join(", ")));
+        };
+        let (program, kept) = program.only(wanted);
         // Keras's operations know nothing of masks.
-        let mut tensors = tensors.into_iter().map(|tensor| self.unmasked(tensor)).collect::<Result<Vec<_>>>()?;
-        for (number, layer) in layers.into_iter().enumerate() {
+        let tensors = tensors.into_iter().map(|tensor| self.unmasked(tensor)).collect::<Result<Vec<_>>>()?;
+        let mut layers = Vec::new();
+        for (number, Piece { layer, inputs, .. }) in program.pieces.into_iter().enumerate() {
             // Used in several models' uses, it is there several times.
             let own = if number == 0 { name.to_owned() } else { format!("{name}/{number}") };
             let layer = match self.operations.insert(own.clone()) {
                 true => self.graph.named_layer(&own, layer),
                 false => self.graph.layer(layer),
             };
-            let layer = layer.map_err(|e| in_file(self.path, e))?;
-            let inputs: Vec<&GraphTensor> = tensors.iter().collect();
-            tensors = vec![self.graph.call(layer, &inputs).map_err(|e| in_file(self.path, e))?];
+            layers.push((layer.map_err(|e| in_file(self.path, e))?, inputs));
         }
-        match <[GraphTensor; 1]>::try_from(tensors) {
-            Ok([tensor]) => Ok(Given::Tensor(tensor)),
-            Err(_) => refused("it has no one output"),
+        let outputs = self.run(&layers, program.outputs.as_deref(), &tensors)?;
+        if program.numbers {
+            self.numbers.extend(outputs.iter().map(GraphTensor::source));
         }
+        let mut results: Vec<Option<Given>> = Vec::new();
+        for (number, tensor) in outputs.into_iter().enumerate() {
+            let place = kept.get(number).copied().unwrap_or(number);
+            results.resize_with(results.len().max(place + 1), || None);
+            if let Some(result) = results.get_mut(place) {
+                *result = Some(Given::Tensor(tensor));
+            }
+        }
+        Ok(results)
     }
 }
 

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | this | reading and writing |
 //! | `archive`, `variables` | the zip, and the HDF5 file in it |
-//! | `options`, `layers` | options of layers; Keras's layers in this crate's words |
+//! | `options`, `program` | options of layers; what one becomes here: layers, and where their arrays stand |
+//! | `layers`, `recurrent`, `merges`, `normalizations` | Keras's layers in this crate's words |
 //! | `nodes`, `graph`, `operations` | the structure of a configuration; the graph that it becomes; operations that are no layers |
 //! | `names`, `plan` | Keras's names and its order of layers; a model here in that order |
 //! | `write` | configuration and weights of a model here |
@@ -20,11 +21,15 @@
 mod archive;
 mod graph;
 mod layers;
+mod merges;
 mod names;
 mod nodes;
+mod normalizations;
 mod operations;
 mod options;
 mod plan;
+mod program;
+mod recurrent;
 mod variables;
 mod write;
 
@@ -37,6 +42,7 @@ use ndarray::{ArrayD, IxDyn};
 use archive::Archive;
 use graph::Architecture;
 use plan::{Plan, below, groups_of};
+use program::{Arrays, Layout};
 use variables::Variables;
 
 use crate::backend::Device;
@@ -73,7 +79,7 @@ fn in_file(path: &Path, error: Error) -> Error {
 /// [`Error::Unsupported`] naming the layer and the option for what this crate has not, for inputs with axes of any length
 /// ([`read_with_steps`] says how long), for files of Keras 2; [`Error::NonFinite`] for weights that are NaN or infinite.
 pub fn read(device: Device, path: &Path) -> Result<Imported> {
-    read_parts(device, path, None, None)
+    read_parts(device, path, None, Lengths::Fixed)
 }
 
 /// The same for a model whose inputs have axes of any length (null in the file): they are `steps` long.
@@ -82,7 +88,28 @@ pub fn read(device: Device, path: &Path) -> Result<Imported> {
 ///
 /// As [`read`].
 pub fn read_with_steps(device: Device, path: &Path, steps: usize) -> Result<Imported> {
-    read_parts(device, path, None, Some(steps))
+    read_parts(device, path, None, Lengths::Steps(steps))
+}
+
+/// The same for a model whose inputs have axes of any length: they are as long as those of arrays of these shapes, one for each input in the
+/// model's order, with the samples first. Without shapes, as [`read`].
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_with_shapes(device: Device, path: &Path, shapes: &[Vec<usize>]) -> Result<Imported> {
+    read_parts(device, path, None, Lengths::Of(shapes))
+}
+
+/// How long axes are whose length a file leaves open.
+#[derive(Clone, Copy)]
+pub(super) enum Lengths<'a> {
+    /// There must be none.
+    Fixed,
+    /// All this long.
+    Steps(usize),
+    /// As those of arrays of these shapes, one for each input, the samples first.
+    Of(&'a [Vec<usize>]),
 }
 
 /// Reads the layers of a `.keras` file, and the weights of a `.weights.h5` file that was saved of the same model.
@@ -91,16 +118,21 @@ pub fn read_with_steps(device: Device, path: &Path, steps: usize) -> Result<Impo
 ///
 /// As [`read`], for both files.
 pub fn read_with_weights(device: Device, architecture: &Path, weights: &Path) -> Result<Imported> {
-    read_parts(device, architecture, Some(weights), None)
+    read_parts(device, architecture, Some(weights), Lengths::Fixed)
 }
 
-fn read_parts(device: Device, path: &Path, weights: Option<&Path>, steps: Option<usize>) -> Result<Imported> {
+pub(super) fn read_parts(
+    device: Device,
+    path: &Path,
+    weights: Option<&Path>,
+    lengths: Lengths<'_>,
+) -> Result<Imported> {
     let archive = Archive::parse(&files::read(path)?, path)?;
     let (weights_path, bytes) = match weights {
         Some(weights) => (weights, files::read(weights)?),
         None => (path, archive.weights),
     };
-    build(device, &archive.config, path, bytes, weights_path, steps)
+    build(device, &archive.config, path, bytes, weights_path, lengths)
 }
 
 /// Reads the bytes of a `.keras` file; `path` is for messages.
@@ -110,7 +142,7 @@ fn read_parts(device: Device, path: &Path, weights: Option<&Path>, steps: Option
 /// As [`read`].
 pub fn parse(device: Device, bytes: &[u8], path: &Path) -> Result<Imported> {
     let archive = Archive::parse(bytes, path)?;
-    build(device, &archive.config, path, archive.weights, path, None)
+    build(device, &archive.config, path, archive.weights, path, Lengths::Fixed)
 }
 
 fn build(
@@ -119,15 +151,15 @@ fn build(
     path: &Path,
     weights: Vec<u8>,
     weights_path: &Path,
-    steps: Option<usize>,
+    lengths: Lengths<'_>,
 ) -> Result<Imported> {
-    let Architecture { graph, inputs, outputs, groups, unused } = graph::read(device, config, path, steps)?;
+    let Architecture { graph, inputs, outputs, arrays: places, unused } = graph::read(device, config, path, lengths)?;
     let variables = Variables::parse(weights, weights_path)?;
-    let used: BTreeSet<String> = groups.values().flatten().cloned().collect();
+    let used: BTreeSet<String> = places.values().flat_map(Arrays::groups).cloned().collect();
     variables.check_all_used(&used, &unused)?;
     let tensors: Vec<_> = outputs.iter().map(|(_, tensor)| tensor).collect();
     let model = graph.model_with(&tensors, |name, layer| {
-        arrays(&variables, groups.get(name).map(Vec::as_slice).unwrap_or_default(), name, layer, weights_path)
+        arrays(&variables, places.get(name).unwrap_or(&Arrays::Groups(Vec::new())), name, layer, weights_path)
     });
     let model = model.map_err(|e| in_file(path, e))?;
     let outputs = outputs.into_iter().map(|(port, _)| port).collect();
@@ -137,25 +169,49 @@ fn build(
 /// The arrays of a layer as it has them here.
 fn arrays(
     variables: &Variables,
-    groups: &[String],
+    places: &Arrays,
     name: &str,
     layer: &LayerConfig,
     path: &Path,
 ) -> Result<Vec<ArrayD<f64>>> {
     let mut arrays = Vec::new();
-    for group in groups {
-        let count = variables.count(group);
-        if count == 0 {
-            return Err(format_error(path, format!("layer {name}: the weights have no arrays in {group}/vars")));
+    let absent = |group: &str| format_error(path, format!("layer {name}: the weights have no arrays in {group}/vars"));
+    match places {
+        Arrays::Given(given) => return Ok(given.clone()),
+        Arrays::Part { group, first, count, layout } => {
+            for number in *first..first.saturating_add(*count) {
+                let array = variables.array(group, number)?;
+                let shape = match (layout, array.shape()) {
+                    (Layout::Flat, _) => vec![array.len()],
+                    (Layout::Depthwise, &[steps, features, times]) => vec![steps, 1, features.saturating_mul(times)],
+                    (_, shape) => shape.to_vec(),
+                };
+                let array = array.into_shape_with_order(IxDyn(&shape));
+                arrays.push(array.map_err(|e| format_error(path, format!("layer {name}: {e}")))?);
+            }
         }
-        for number in 0..count {
-            let array = variables.array(group, number)?;
-            // A number here is an array of one.
-            let scalar = array.ndim() == 0;
-            arrays.push(if scalar { array.into_shape_with_order(IxDyn(&[1])).unwrap_or_default() } else { array });
+        Arrays::Groups(groups) => {
+            for group in groups {
+                let count = match layer {
+                    // Behind them stands of how many samples they are.
+                    LayerConfig::Normalization(_) => variables.count(group).min(2),
+                    _ => variables.count(group),
+                };
+                if count == 0 {
+                    return Err(absent(group));
+                }
+                for number in 0..count {
+                    arrays.push(variables.array(group, number)?);
+                }
+            }
         }
     }
+    // A number here is an array of one.
+    for array in arrays.iter_mut().filter(|array| array.ndim() == 0) {
+        *array = array.clone().into_shape_with_order(IxDyn(&[1])).unwrap_or_default();
+    }
     import_layer(layer, &arrays).map_err(|e| {
+        let groups = places.groups();
         let shapes: Vec<_> = groups.iter().flat_map(|group| variables.shapes(group)).collect();
         format_error(path, format!("layer {name}: {e}; its arrays in {} have the shapes {shapes:?}", groups.join(", ")))
     })
@@ -206,13 +262,14 @@ pub fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
         };
         let groups: Vec<String> = groups_of(&named.layer).iter().map(|part| below(&group, part)).collect();
         used.extend(groups.iter().cloned());
-        let arrays = arrays(&variables, &groups, &named.name, &named.layer, path).map_err(|e| match e {
-            Error::Format { path, format, problem } => {
-                let hint = "where the file is that of a .keras model, read_with_weights finds them by that";
-                Error::Format { path, format, problem: format!("{problem}; {hint}") }
-            }
-            other => other,
-        })?;
+        let arrays =
+            arrays(&variables, &Arrays::Groups(groups), &named.name, &named.layer, path).map_err(|e| match e {
+                Error::Format { path, format, problem } => {
+                    let hint = "where the file is that of a .keras model, read_with_weights finds them by that";
+                    Error::Format { path, format, problem: format!("{problem}; {hint}") }
+                }
+                other => other,
+            })?;
         converted.push((named.name.clone(), arrays));
     }
     variables.check_all_used(&used, &[])?;

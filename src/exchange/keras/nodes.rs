@@ -328,6 +328,15 @@ fn item<'a>(path: &Path, value: &'a Value) -> Result<Item<'a>> {
     }
 }
 
+/// The sample shape of an entry's first input, where the file says all of it.
+pub(super) fn built_shape(value: &Value) -> Option<Vec<usize>> {
+    let shape = value.get("build_config")?.get("input_shape")?;
+    let shape = if shape.get(0).is_some_and(Value::is_array) { shape.get(0)? } else { shape };
+    let shape: Vec<usize> = sample_shape(shape)?.into_iter().collect::<Option<_>>()?;
+    shape.iter().try_fold(1usize, |size, n| size.checked_mul(*n)).filter(|size| *size > 0)?;
+    Some(shape)
+}
+
 /// A shape without the batch; open axes are null.
 fn sample_shape(value: &Value) -> Option<Vec<Option<usize>>> {
     let axes = value.as_array()?.split_first()?.1;

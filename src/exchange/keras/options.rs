@@ -123,22 +123,29 @@ impl<'a> Options<'a> {
         serde_json::from_value(Value::from(name)).map_err(|_| {
             self.unsupported(
                 key,
-                "activations are linear, tanh, relu, sigmoid, hard_sigmoid, softsign, softplus, elu, selu, leaky_relu and softmax",
+                "activations are linear, tanh, relu, relu6, sigmoid, hard_sigmoid, hard_tanh, softsign, softplus, elu, selu, celu, leaky_relu, gelu, silu, hard_silu, mish, exponential, softmax and log_softmax",
             )
         })
     }
 
-    /// The same for a layer that may have a function of its own behind it: the function, or a layer to be put there.
-    pub fn any_activation(&mut self, key: &'static str) -> Result<(ActivationFunction, Option<LayerConfig>)> {
-        let name = match self.take(key) {
+    /// The same for a layer that may have functions of their own behind it: the function, or layers to be put there.
+    pub fn any_activation(&mut self, key: &'static str) -> Result<(ActivationFunction, Vec<LayerConfig>)> {
+        let value = self.take(key);
+        // A layer as a function, with options of its own.
+        if let Some((class @ ("LeakyReLU" | "ELU" | "ReLU" | "Softmax"), config)) = value.and_then(object) {
+            let inner = Options::new(self.path, key, class, config);
+            let program = super::layers::translate(class, inner, &Map::new(), &super::layers::Known::default())?;
+            return Ok((ActivationFunction::Linear, program.pieces.into_iter().map(|piece| piece.layer).collect()));
+        }
+        let name = match value {
             Some(Value::String(name)) => Some(name.as_str()),
             Some(value) => value.get("config").and_then(Value::as_str),
             None => None,
         };
         match name.and_then(activation_of_name) {
-            Some(LayerConfig::ActivationLayer(layer)) => Ok((layer.activation, None)),
-            Some(other) => Ok((ActivationFunction::Linear, Some(other))),
-            None => Ok((self.activation(key, ActivationFunction::Linear)?, None)),
+            Some(LayerConfig::ActivationLayer(layer)) => Ok((layer.activation, Vec::new())),
+            Some(other) => Ok((ActivationFunction::Linear, vec![other])),
+            None => Ok((self.activation(key, ActivationFunction::Linear)?, Vec::new())),
         }
     }
 
@@ -152,19 +159,49 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// Refuses another axis than the last of inputs that have `rank` axes with the batch, if that is known.
-    pub fn last_axis(&mut self, rank: Option<usize>) -> Result<()> {
-        let Some(value) = self.take("axis") else { return Ok(()) };
-        let axis = match value.as_array().map(Vec::as_slice) {
-            Some([one]) => one.as_i64(),
-            Some(_) => None,
-            None => value.as_i64(),
+    /// An axis, or a list of axes, by Keras's numbers.
+    pub fn axes(&mut self, key: &'static str) -> Result<Option<Vec<i64>>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let axes = match value.as_array() {
+            Some(list) => list.iter().map(Value::as_i64).collect(),
+            None => value.as_i64().map(|axis| vec![axis]),
         };
-        let last = rank.and_then(|rank| i64::try_from(rank).ok()).map(|rank| rank - 1);
-        match axis {
-            Some(axis) if axis == -1 || Some(axis) == last => Ok(()),
-            _ => Err(self.unsupported("axis", "only the last axis")),
+        axes.map(Some).ok_or_else(|| self.invalid(key, "an axis or a list of axes"))
+    }
+
+    /// A finite number, or numbers in lists.
+    pub fn numbers(&mut self, key: &'static str) -> Result<Option<Vec<f64>>> {
+        fn flat(value: &Value, to: &mut Vec<f64>) -> Option<()> {
+            match value.as_array() {
+                Some(list) => list.iter().try_for_each(|value| flat(value, to)),
+                None => {
+                    to.push(value.as_f64().filter(|n| n.is_finite())?);
+                    Some(())
+                }
+            }
         }
+        let Some(value) = self.take(key) else { return Ok(None) };
+        // Arrays are serialized with their type.
+        let inner = value.get("config").and_then(|config| config.get("value")).unwrap_or(value);
+        let mut numbers = Vec::new();
+        match flat(inner, &mut numbers) {
+            Some(()) if !numbers.is_empty() => Ok(Some(numbers)),
+            _ => Err(self.invalid(key, "a finite number, or a list of some")),
+        }
+    }
+
+    /// How much at both ends: a number for both, or one each.
+    pub fn margins(&mut self, key: &'static str) -> Result<(usize, usize)> {
+        let value = self.take(key);
+        let size = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        let margins = match value.map(|value| (value, value.as_array().map(Vec::as_slice))) {
+            None => Some((1, 1)),
+            Some((_, Some([before, after]))) => size(before).zip(size(after)),
+            Some((_, Some([both]))) => size(both).map(|n| (n, n)),
+            Some((_, Some(_))) => None,
+            Some((value, None)) => size(value).map(|n| (n, n)),
+        };
+        margins.ok_or_else(|| self.invalid(key, "a size, or one for each end"))
     }
 
     /// An object inside, such as a layer in a wrapper.
@@ -202,15 +239,16 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("exponential", Function::Exp),
     ("relu6", Function::Clip { low: 0.0, high: 6.0 }),
     ("celu", Function::Celu { alpha: 1.0 }),
+    ("hard_tanh", Function::Clip { low: -1.0, high: 1.0 }),
 ];
 
 /// The layer of an activation function by Keras's name of it.
 pub(super) fn activation_of_name(name: &str) -> Option<LayerConfig> {
-    if let Some((_, function)) = FUNCTIONS.iter().find(|(known, _)| *known == name) {
-        return Some(Elementwise::new(*function).into());
+    if let Ok(function) = serde_json::from_value::<ActivationFunction>(Value::from(name)) {
+        return Some(ActivationLayer::new(function).into());
     }
-    let function: ActivationFunction = serde_json::from_value(Value::from(name)).ok()?;
-    Some(ActivationLayer::new(function).into())
+    let (_, function) = FUNCTIONS.iter().find(|(known, _)| *known == name)?;
+    Some(Elementwise::new(*function).into())
 }
 
 /// Keras's name of a function that is no [`ActivationFunction`].

@@ -154,12 +154,22 @@ fn with_batch(shape: &[usize]) -> Value {
 /// What Keras says of a layer, but for its name. `refused` makes an error of what it cannot say.
 fn layer_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<Map<String, Value>> {
     let value = match layer {
-        LayerConfig::Dense(l) => json!({"units": l.units, "activation": l.activation, "use_bias": l.use_bias}),
+        LayerConfig::Dense(l) => {
+            json!({"units": l.units, "activation": function(l.activation, refused)?, "use_bias": l.use_bias})
+        }
         LayerConfig::Conv1D(l) => json!({
             "filters": l.filters, "kernel_size": [l.kernel_size], "strides": [l.strides], "padding": padding(l.padding, refused)?,
             "data_format": "channels_last", "dilation_rate": [l.dilation_rate], "groups": l.groups,
-            "activation": l.activation, "use_bias": l.use_bias,
+            "activation": function(l.activation, refused)?, "use_bias": l.use_bias,
         }),
+        LayerConfig::Conv1DTranspose(l) => json!({
+            "filters": l.filters, "kernel_size": [l.kernel_size], "strides": [l.strides], "padding": padding(l.padding, refused)?,
+            "output_padding": l.output_padding, "data_format": "channels_last", "dilation_rate": [l.dilation_rate],
+            "activation": function(l.activation, refused)?, "use_bias": l.use_bias,
+        }),
+        LayerConfig::ZeroPadding1D(l) => json!({"padding": l.padding, "data_format": "channels_last"}),
+        LayerConfig::Cropping1D(l) => json!({"cropping": l.cropping}),
+        LayerConfig::UpSampling1D(l) => json!({"size": l.size}),
         LayerConfig::MaxPooling1D(MaxPooling1D { pool_size, strides, padding: around })
         | LayerConfig::AveragePooling1D(AveragePooling1D { pool_size, strides, padding: around }) => json!({
             "pool_size": [pool_size], "strides": [strides.unwrap_or(*pool_size)], "padding": padding(*around, refused)?,
@@ -168,7 +178,15 @@ fn layer_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<
         LayerConfig::GlobalAveragePooling1D(_) | LayerConfig::GlobalMaxPooling1D(_) => {
             json!({"data_format": "channels_last", "keepdims": false})
         }
-        LayerConfig::ActivationLayer(l) => json!({"activation": l.activation}),
+        LayerConfig::ActivationLayer(l) => json!({"activation": function(l.activation, refused)?}),
+        LayerConfig::Softmax(l) => json!({"axis": l.axis}),
+        LayerConfig::PRelu(l) => json!({"shared_axes": l.shared_axes}),
+        LayerConfig::Dot(l) => json!({"axes": [l.axes.0, l.axes.1], "normalize": l.normalize}),
+        LayerConfig::UnitNormalization(l) => json!({"axis": l.axes}),
+        LayerConfig::Normalization(l) => {
+            let axes: &[i64] = if l.by_feature { &[-1] } else { &[] };
+            json!({"axis": axes, "invert": false, "mean": null, "variance": null})
+        }
         LayerConfig::Elementwise(l) => match (super::options::name_of_function(l.function), l.function) {
             (Some(name), _) => json!({"activation": name}),
             (None, Function::LeakyRelu { alpha }) => json!({"negative_slope": alpha}),
@@ -226,18 +244,20 @@ fn layer_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<
                    "backward_layer": direction("backward", true)?})
         }
         LayerConfig::SimpleRnn(l) => recurrent(
-            json!({"units": l.units, "activation": l.activation, "use_bias": l.use_bias}),
+            json!({"units": l.units, "activation": function(l.activation, refused)?, "use_bias": l.use_bias}),
             &l.options,
             refused,
         )?,
         LayerConfig::Lstm(l) => recurrent(
-            json!({"units": l.units, "activation": l.activation, "recurrent_activation": l.recurrent_activation,
+            json!({"units": l.units, "activation": function(l.activation, refused)?,
+                   "recurrent_activation": function(l.recurrent_activation, refused)?,
                    "use_bias": l.use_bias, "unit_forget_bias": l.unit_forget_bias}),
             &l.options,
             refused,
         )?,
         LayerConfig::Gru(l) => recurrent(
-            json!({"units": l.units, "activation": l.activation, "recurrent_activation": l.recurrent_activation,
+            json!({"units": l.units, "activation": function(l.activation, refused)?,
+                   "recurrent_activation": function(l.recurrent_activation, refused)?,
                    "use_bias": l.use_bias, "reset_after": l.reset_after}),
             &l.options,
             refused,
@@ -247,6 +267,14 @@ fn layer_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<
     match value {
         Value::Object(map) => Ok(map),
         _ => Err(refused("")),
+    }
+}
+
+/// Keras's name of a function.
+fn function(function: ActivationFunction, refused: &dyn Fn(&str) -> Error) -> Result<Value> {
+    match function {
+        ActivationFunction::GeluTanh => Err(refused("of GELU by a tanh, which is an option of a function there,")),
+        named => Ok(json!(named)),
     }
 }
 
@@ -295,6 +323,16 @@ pub(super) fn weights(model: &Model, plan: &Plan, path: &Path) -> Result<Vec<u8>
         }
         let arrays = model.keras_weights::<f32>(&named.name)?;
         let groups = groups_of(&named.layer);
+        if let LayerConfig::Normalization(layer) = &named.layer {
+            // Numbers without axes where all are alike; behind them of how many samples they are.
+            let tree = tree.at(&place.group);
+            for array in &arrays {
+                let shape: &[usize] = if layer.by_feature { array.shape() } else { &[] };
+                tree.push(&array.clone().into_shape_with_order(ndarray::IxDyn(shape)).unwrap_or(array.clone()));
+            }
+            tree.push(&ndarray::ArrayD::zeros(ndarray::IxDyn(&[])));
+            continue;
+        }
         // As many in each group: two directions, four projections, or all in one.
         let each = arrays.len().div_ceil(groups.len().max(1)).max(1);
         for (group, arrays) in groups.iter().zip(arrays.chunks(each)) {

@@ -1,15 +1,15 @@
 //! Arithmetic on elements by the rule of broadcasting, and sums over axes.
 
 use crate::error::Result;
-use crate::exchange::onnx::constant::{Constant, Count, Kind};
-use crate::exchange::onnx::fold::{self, depends, kind_of};
+use crate::exchange::onnx::constant::{Constant, Kind};
+use crate::exchange::onnx::fold::{self, kind_of};
 use crate::exchange::onnx::import::{Importer, Value, fixed, plain, required};
 use crate::exchange::onnx::proto::Node;
 use crate::exchange::onnx::tensor::{Axis, Data};
 use crate::model::GraphTensor;
 use crate::nn::{
-    ActivationFunction, ActivationLayer, Add, Combination, Function, Multiply, Pairwise, Permute, Reduce, Reduction,
-    Subtract, Where,
+    ActivationFunction, ActivationLayer, Add, Combination, Function, Multiply, PRelu, Pairwise, Permute, Reduce,
+    Reduction, Subtract, Where,
 };
 
 impl<'f> Importer<'f> {
@@ -207,11 +207,38 @@ impl<'f> Importer<'f> {
     pub(super) fn prelu(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
         let (x, slope) = (required(node, inputs, 0)?, required(node, inputs, 1)?);
         let data = self.data(node, x)?;
+        if let Value::Constant(slope) = &slope
+            && let Some(y) = self.learned_slope(node, &data, slope)?
+        {
+            return Ok(Value::Data(y));
+        }
         let above = self.map(node, &data, Function::Relu)?;
         let negative = self.map(node, &data, Function::Affine { alpha: -1.0, beta: 0.0 })?;
         let below = self.map(node, &negative, Function::Relu)?;
         let scaled = self.pairwise(node, Combination::Product, Value::Data(below), slope)?;
         self.pairwise(node, Combination::Difference, Value::Data(above), scaled)
+    }
+
+    /// A slope for each channel, or one, as a layer; `None` for others.
+    fn learned_slope(&mut self, node: Node<'f>, x: &Data, slope: &Constant) -> Result<Option<Data>> {
+        let leading = slope.shape.iter().take_while(|n| **n == 1).count();
+        let own = slope.shape.get(leading..).unwrap_or_default();
+        let sample = x.sample();
+        let Some(missing) = sample.len().checked_sub(own.len()) else { return Ok(None) };
+        let fits = own.iter().zip(&sample[missing..]).all(|(n, length)| *n == 1 || n == length);
+        if !fits || !x.is_plain() || x.batch_axis() != 0 || sample.is_empty() || !slope.is_weight {
+            return Ok(None);
+        }
+        let shape: Vec<usize> = std::iter::repeat_n(1, missing).chain(own.iter().copied()).collect();
+        let shared: Vec<usize> = (1..=shape.len()).filter(|axis| shape[axis - 1] == 1).collect();
+        let stem = self.weight_stem(node, 1, "p_re_lu");
+        let layer = PRelu::new().shared_axes(&shared);
+        let id = self.weighted(node, &stem, layer.into(), vec![slope.lineage], || {
+            Ok(vec![("alpha".to_owned(), slope.floats().ok_or_else(|| fold::depends(node))?)])
+        })?;
+        let tensor = self.sample(node, x)?;
+        let tensor = self.call(node, id, &[&tensor])?;
+        Ok(Some(Data { tensor, ..x.clone() }))
     }
 
     pub(super) fn sums(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
@@ -224,76 +251,6 @@ impl<'f> Importer<'f> {
         }
         let data = self.data(node, sum)?;
         Ok(Value::Data(self.map(node, &data, Function::Affine { alpha: 1.0 / inputs.len() as f64, beta: 0.0 })?))
-    }
-
-    /// A product of two tensors as letters say: axes of both that the result has stay side by side, those that it has not are summed over.
-    pub(super) fn einsum(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
-        let equation: String = node.text("equation").unwrap_or_default().split_whitespace().collect();
-        let parsed = equation.split_once("->").and_then(|(from, to)| Some((from.split_once(',')?, to)));
-        let Some(((a, b), to)) = parsed else {
-            return Err(node.unsupported(format!("the equation {equation:?}; two inputs and \"->\" are computed")));
-        };
-        let letters = |text: &str| -> Result<Vec<char>> {
-            let letters: Vec<char> = text.chars().collect();
-            let fine = letters.iter().enumerate().all(|(i, c)| c.is_ascii_alphabetic() && !letters[..i].contains(c));
-            if fine { Ok(letters) } else { Err(node.unsupported(format!("the equation {equation:?}"))) }
-        };
-        let (a, b, to) = (letters(a)?, letters(b)?, letters(to)?);
-        let (mut left, mut right) = (required(node, inputs, 0)?, required(node, inputs, 1)?);
-        if left.rank() != a.len() || right.rank() != b.len() {
-            return Err(node.wrong(format!(
-                "the equation {equation:?} for inputs of {} and {} axes",
-                left.rank(),
-                right.rank()
-            )));
-        }
-        let both: Vec<char> = a.iter().copied().filter(|c| b.contains(c) && to.contains(c)).collect();
-        let summed: Vec<char> = a.iter().copied().filter(|c| b.contains(c) && !to.contains(c)).collect();
-        let of_a: Vec<char> = a.iter().copied().filter(|c| !b.contains(c)).collect();
-        let of_b: Vec<char> = b.iter().copied().filter(|c| !a.contains(c)).collect();
-        let all = [&both[..], &of_a, &of_b].concat();
-        if all.len() != to.len() || !all.iter().all(|c| to.contains(c)) {
-            return Err(node.unsupported(format!("the equation {equation:?}, which sums over an axis of one input")));
-        }
-        let length = |letters: &[char], value: &Value, letter: char| {
-            letters.iter().position(|c| *c == letter).map_or(Count::fixed(1), |axis| value.shape()[axis])
-        };
-        let lengths: Vec<Count> =
-            all.iter().map(|c| if a.contains(c) { length(&a, &left, *c) } else { length(&b, &right, *c) }).collect();
-        let product = |letters: &[char], of: &[char], value: &Value| {
-            let product = letters.iter().try_fold(Count::fixed(1), |product, c| {
-                product.combine(super::constant::Arithmetic::Product, length(of, value, *c))
-            });
-            product.ok_or_else(|| depends(node))
-        };
-        let ends = [product(&of_a, &a, &left)?, product(&summed, &a, &left)?, product(&of_b, &b, &right)?];
-        let leading: Vec<Count> = both.iter().map(|c| length(&a, &left, *c)).collect();
-        for (value, own, order, last) in [
-            (&mut left, &a, [&both[..], &of_a, &summed].concat(), [ends[0], ends[1]]),
-            (&mut right, &b, [&both[..], &summed, &of_b].concat(), [ends[1], ends[2]]),
-        ] {
-            let axes: Vec<usize> = order.iter().filter_map(|c| own.iter().position(|other| other == c)).collect();
-            let turned = match &*value {
-                Value::Constant(constant) => {
-                    self.budget(node, &constant.shape)?;
-                    let moved = constant.permuted(&axes).ok_or_else(|| node.wrong("axes that its input has not"))?;
-                    let lineage = node.lineage(&[constant.lineage], 0);
-                    Value::Constant(Constant { lineage, ..moved })
-                }
-                Value::Data(data) => Value::Data(self.permuted(node, &data.clone(), &axes)?),
-                Value::Product(..) => return Err(node.wrong("a product that waits for its bias")),
-            };
-            let target = [&leading[..], &last].concat();
-            *value = self.reshape_to(node, turned, &target)?;
-        }
-        let product = self.products(node, left, right)?;
-        let product = self.resolved(node, product)?;
-        let result = self.reshape_to(node, product, &lengths)?;
-        let order: Vec<usize> = to.iter().filter_map(|c| all.iter().position(|other| other == c)).collect();
-        match result {
-            Value::Data(data) => Ok(Value::Data(self.permuted(node, &data, &order)?)),
-            other => Ok(other),
-        }
     }
 
     pub(super) fn reduce(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {

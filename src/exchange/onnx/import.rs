@@ -56,6 +56,10 @@ pub(super) struct Importer<'f> {
     pub done: usize,
     /// Inputs without a value, and why.
     pub unset: HashMap<&'f str, String>,
+    /// What constants are made of that take the place of the file's.
+    given: HashSet<u64>,
+    /// Layers all of whose weights are such.
+    given_layers: HashSet<String>,
 }
 
 impl<'f> Importer<'f> {
@@ -76,6 +80,8 @@ impl<'f> Importer<'f> {
             computed: 0,
             done: 0,
             unset: HashMap::new(),
+            given: HashSet::new(),
+            given_layers: HashSet::new(),
         }
     }
 
@@ -97,6 +103,9 @@ impl<'f> Importer<'f> {
             };
             let constant = Constant { is_weight: true, ..self.file.tensor(tensor)? };
             self.elements = self.elements.saturating_add(constant.len());
+            if constant.kind() == Kind::Float && self.file.given_for(name, &constant.shape).is_some() {
+                self.given.insert(constant.lineage);
+            }
             let value = Value::Constant(constant);
             self.scopes[depth].insert(key, value.clone());
             return Ok(Some(value));
@@ -119,6 +128,13 @@ impl<'f> Importer<'f> {
 
     pub fn most_elements(&self) -> usize {
         self.file.bytes().saturating_mul(8).saturating_add(1 << 20)
+    }
+
+    /// Says what a constant is made of that a node has made of others.
+    pub fn made_of(&mut self, from: u64, lineage: u64) {
+        if self.given.contains(&from) {
+            self.given.insert(lineage);
+        }
     }
 
     /// Computes the outputs of a graph, and gives their values.
@@ -187,7 +203,26 @@ impl<'f> Importer<'f> {
                         },
                     });
                 }
-                self.evaluate(node, inputs)?
+                // What is made of given tensors alone is given too.
+                let weights = || {
+                    inputs
+                        .iter()
+                        .flatten()
+                        .filter_map(Value::constant)
+                        .filter(|c| c.kind() == Kind::Float && c.is_weight)
+                };
+                let all_given = !self.given.is_empty()
+                    && weights().count() > 0
+                    && weights().all(|c| self.given.contains(&c.lineage));
+                let values = self.evaluate(node, inputs)?;
+                if all_given {
+                    for value in &values {
+                        if let Value::Constant(constant) | Value::Product(_, constant) = value {
+                            self.given.insert(constant.lineage);
+                        }
+                    }
+                }
+                values
             }
         };
         for (index, name) in node.proto.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
@@ -265,6 +300,9 @@ impl<'f> Importer<'f> {
             return Ok(*known);
         }
         let name = self.name_for(stem);
+        if !key.1.is_empty() && key.1.iter().all(|lineage| self.given.contains(lineage)) {
+            self.given_layers.insert(name.clone());
+        }
         let id = self.graph.named_layer(&name, layer).map_err(|e| node.wrong(e))?;
         self.weights.extend(weights()?.into_iter().map(|(tensor, values)| (format!("{name}.{tensor}"), values)));
         self.shared.insert(key, id);
@@ -351,6 +389,9 @@ impl<'f> Importer<'f> {
         }
         let carrier = self.carrier.clone().ok_or_else(|| node.unsupported("a model without inputs"))?;
         let name = self.name_for("weight");
+        if self.given.contains(&constant.lineage) {
+            self.given_layers.insert(name.clone());
+        }
         let id = self.graph.named_layer(&name, Weight::new(&shape).trainable(trainable)).map_err(|e| node.wrong(e))?;
         let tensor = self.call(node, id, &[&carrier])?;
         self.weights.push((format!("{name}.weight"), values));
@@ -421,8 +462,9 @@ impl<'f> Importer<'f> {
             .transpose()
     }
 
-    /// The model, with its weights, of what leads to the outputs; and the numbers of the inputs that do.
-    pub fn finish(self, device: Device, outputs: &[GraphTensor]) -> Result<(Model, Vec<usize>)> {
+    /// The model, with its weights, of what leads to the outputs; the numbers of the inputs that do; and the layers all of whose weights take
+    /// the place of the file's.
+    pub fn finish(self, device: Device, outputs: &[GraphTensor]) -> Result<(Model, Vec<usize>, HashSet<String>)> {
         let config = self.graph.config(&outputs.iter().collect::<Vec<_>>())?;
         let (config, inputs) = pruned(config);
         let mut model = Model::from_config(device, &config, 0)?;
@@ -430,7 +472,7 @@ impl<'f> Importer<'f> {
         for (name, values) in self.weights.iter().filter(|(name, _)| known.contains(name)) {
             model.set_weight(name, values).map_err(|e| format_error(&self.file.path, e.to_string()))?;
         }
-        Ok((model, inputs))
+        Ok((model, inputs, self.given_layers))
     }
 }
 
@@ -503,6 +545,13 @@ fn reads<'f>(proto: &'f rten_onnx::onnx::NodeProto, to: &mut Vec<&'f str>) {
             reads(inner, to);
         }
     }
+}
+
+/// How often a graph's nodes read a name, those of graphs within them too.
+pub(super) fn reads_of(graph: &GraphProto, name: &str) -> usize {
+    let mut names = Vec::new();
+    graph.node.iter().for_each(|proto| reads(proto, &mut names));
+    names.into_iter().filter(|other| *other == name).count()
 }
 
 /// Which nodes lead to the outputs.

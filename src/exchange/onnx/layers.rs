@@ -1,4 +1,4 @@
-//! Operators that become layers with weights: products, embeddings, windows, normalisations.
+//! Operators that become layers with weights: products, embeddings, normalisations.
 
 use crate::error::Result;
 use crate::exchange::onnx::constant::{Constant, Elements, Kind};
@@ -8,8 +8,8 @@ use crate::exchange::onnx::proto::Node;
 use crate::exchange::onnx::tensor::{Axis, BATCH, Data};
 use crate::model::GraphTensor;
 use crate::nn::{
-    ActivationFunction, AveragePooling1D, BatchNormalization, Broadcast, Combination, Conv1D, Dense, Embedding,
-    Function, LayerConfig, LayerNormalization, MatMul, MaxPooling1D, Padding, Part, Permute, Slice, TimeDistributed,
+    ActivationFunction, BatchNormalization, Broadcast, Combination, Dense, Embedding, Function, LayerNormalization,
+    MatMul, Permute,
 };
 
 impl<'f> Importer<'f> {
@@ -28,6 +28,10 @@ impl<'f> Importer<'f> {
             "LayerNormalization" => self.layer_normalization(node, inputs)?,
             "BatchNormalization" => self.batch_normalization(node, inputs)?,
             "Conv" => self.convolution(node, inputs)?,
+            "ConvTranspose" => self.transposed_convolution(node, inputs)?,
+            "InstanceNormalization" | "GroupNormalization" => self.group_normalization(node, inputs)?,
+            "CumSum" => self.running_sum(node, inputs)?,
+            "Resize" | "Upsample" => self.resize(node, inputs)?,
             "MaxPool" | "AveragePool" => self.pool(node, inputs)?,
             "LSTM" | "GRU" | "RNN" => return self.recurrent(node, inputs),
             _ => return Err(node.unsupported("the operator is unknown here")),
@@ -35,7 +39,7 @@ impl<'f> Importer<'f> {
     }
 
     /// The name of the weight that an input is, where it is one of the file's.
-    fn weight_stem(&self, node: Node<'f>, index: usize, otherwise: &'static str) -> String {
+    pub(super) fn weight_stem(&self, node: Node<'f>, index: usize, otherwise: &'static str) -> String {
         Self::stem(node.input(index), otherwise).to_owned()
     }
 
@@ -109,7 +113,8 @@ impl<'f> Importer<'f> {
                 let b = self.data(node, b)?;
                 let rank = b.axes.len();
                 if a.shape.len() != 2 || rank < 2 {
-                    return Err(node.unsupported("a constant that is no matrix, times a tensor"));
+                    let a = self.matrices(node, &a, &b)?;
+                    return Ok(Value::Data(self.product(node, a, b)?));
                 }
                 let order: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
                 let turned = self.permuted(node, &b, &order)?;
@@ -146,25 +151,30 @@ impl<'f> Importer<'f> {
                 Ok(Value::Data(y))
             }
             _ => {
-                // The same matrices for every sample, as weights by themselves.
-                let rank = b.shape.len();
-                let at = (x.batch_axis() + rank).checked_sub(x.axes.len());
-                let one = match at {
-                    Some(axis) => self.of_one_sample(node, b, axis)?,
-                    None => b.clone(),
-                };
-                let missing = x.axes.len().saturating_sub(rank);
-                let mut axes = vec![Axis::Fixed(1); missing];
-                axes.extend(one.shape.iter().map(|n| Axis::Fixed(*n)));
-                let batch = axes.len().checked_sub(x.axes.len() - x.batch_axis());
-                let batch = batch.filter(|axis| axis + 2 < axes.len() && axes[*axis] == Axis::Fixed(1));
-                let batch = batch.ok_or_else(|| node.unsupported("a constant that the samples are contracted with"))?;
-                axes[batch] = BATCH;
-                let data = Data { tensor: x.tensor.clone(), axes, kind: Kind::Float };
-                let tensor = self.weight(node, &one, &data.sample(), true)?;
-                Ok(Value::Data(self.product(node, x, Data { tensor, ..data })?))
+                let matrices = self.matrices(node, b, &x)?;
+                Ok(Value::Data(self.product(node, x, matrices)?))
             }
         }
+    }
+
+    /// The same matrices for every sample, as weights by themselves, to be multiplied with a tensor.
+    fn matrices(&mut self, node: Node<'f>, constant: &Constant, other: &Data) -> Result<Data> {
+        let rank = constant.shape.len();
+        let at = (other.batch_axis() + rank).checked_sub(other.axes.len());
+        let one = match at {
+            Some(axis) => self.of_one_sample(node, constant, axis)?,
+            None => constant.clone(),
+        };
+        let missing = other.axes.len().saturating_sub(rank);
+        let mut axes = vec![Axis::Fixed(1); missing];
+        axes.extend(one.shape.iter().map(|n| Axis::Fixed(*n)));
+        let batch = (axes.len() + other.batch_axis()).checked_sub(other.axes.len());
+        let batch = batch.filter(|axis| axis + 2 < axes.len() && axes[*axis] == Axis::Fixed(1));
+        let batch = batch.ok_or_else(|| node.unsupported("a constant that the samples are contracted with"))?;
+        axes[batch] = BATCH;
+        let data = Data { tensor: other.tensor.clone(), axes, kind: Kind::Float };
+        let tensor = self.weight(node, &one, &data.sample(), true)?;
+        Ok(Data { tensor, ..data })
     }
 
     /// A product of two tensors of data along their last two axes.
@@ -409,222 +419,51 @@ impl<'f> Importer<'f> {
         Ok(Value::Data(Data { tensor, ..x }))
     }
 
+    /// Each group of channels of a sample brought to mean 0 and variance 1; in an `InstanceNormalization` each channel is a group.
+    fn group_normalization(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
+        let x = required(node, inputs, 0)?;
+        let x = self.data(node, x)?;
+        plain(node, &x)?;
+        if x.axes.len() < 2 || x.batch_axis() != 0 {
+            return Err(node.unsupported(format!("samples in another axis than the first of {}", x.described())));
+        }
+        let channels = fixed(node, x.axes[1])?;
+        let groups = match node.op() {
+            "InstanceNormalization" => channels,
+            _ => node.int("num_groups").and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        };
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(node.wrong(format!("{groups} groups of {channels} channels")));
+        }
+        let size: usize = x.sample().iter().product();
+        let layer = LayerNormalization { epsilon: node.float("epsilon").unwrap_or(1e-5), center: false, scale: false };
+        let tensor = self.shaped(node, &x.tensor, &[groups, size / groups])?;
+        let tensor = self.add(node, layer, &[&tensor])?;
+        let mut y = Value::Data(Data { tensor, ..x.clone() });
+        for (index, how, neutral) in [(1, Combination::Product, 1.0), (2, Combination::Sum, 0.0)] {
+            let Value::Constant(constant) = required(node, inputs, index)? else {
+                return Err(node.unsupported("a scale or a bias that depends on the samples"));
+            };
+            if constant.uniform() == Some(neutral) {
+                continue;
+            }
+            // One for each channel; in the first version of GroupNormalization one for each group.
+            let each = constant.reshaped(vec![constant.len(), 1]);
+            let wide = match channels.checked_div(constant.len()) {
+                Some(times) if times * constant.len() == channels => each.broadcast(&[constant.len(), times]),
+                _ => None,
+            };
+            let wide = wide.ok_or_else(|| node.wrong(format!("{} numbers for {channels} channels", constant.len())))?;
+            let mut shape = vec![1; x.axes.len()];
+            shape[1] = channels;
+            y = self.pairwise(node, how, y, Value::Constant(wide.reshaped(shape)))?;
+        }
+        Ok(y)
+    }
+
     /// `[channels, steps]` as `[steps, channels]`.
     fn channels_last(&mut self, node: Node<'f>, x: &Data, channels: usize, steps: usize) -> Result<GraphTensor> {
         let tensor = self.shaped(node, &x.tensor, &[channels, steps])?;
         self.add(node, Permute::new(&[2, 1]), &[&tensor])
-    }
-
-    /// The input of a node that goes over windows of one axis: `[samples, channels, steps]`, where other axes of space are of length 1. Which
-    /// axis of space it is, and how many samples' rows there are in each.
-    fn spatial(&self, node: Node<'f>, x: &Data) -> Result<(usize, usize, usize, usize)> {
-        if x.axes.len() < 3 || x.batch_axis() != 0 {
-            return Err(node.unsupported(format!("{}, where [samples, channels, steps] is needed", x.described())));
-        }
-        let Axis::Batch { before: 1, after: rows } = x.axes[0] else {
-            return Err(node.unsupported(format!("{}, with the samples behind others in one axis", x.described())));
-        };
-        let channels = fixed(node, x.axes[1])?;
-        let long: Vec<usize> = (2..x.axes.len()).filter(|axis| x.axes[*axis] != Axis::Fixed(1)).collect();
-        match long[..] {
-            [] => Ok((0, channels, 1, rows)),
-            [axis] => Ok((axis - 2, channels, fixed(node, x.axes[axis])?, rows)),
-            _ => Err(node
-                .unsupported(format!("windows over several axes of {}; this crate has those over one", x.described()))),
-        }
-    }
-
-    /// Margins of the axis of space `at`, which has `steps`, for windows that span `span`.
-    fn window_margins(
-        &self,
-        node: Node<'f>,
-        at: usize,
-        axes: usize,
-        steps: usize,
-        span: usize,
-        stride: usize,
-    ) -> Result<(usize, usize)> {
-        let same =
-            steps.div_ceil(stride).saturating_sub(1).saturating_mul(stride).saturating_add(span).saturating_sub(steps);
-        match node.text("auto_pad").unwrap_or("NOTSET") {
-            "SAME_UPPER" => Ok((same / 2, same - same / 2)),
-            "SAME_LOWER" => Ok((same - same / 2, same / 2)),
-            "VALID" => Ok((0, 0)),
-            _ => {
-                let Some(pads) = node.ints("pads") else { return Ok((0, 0)) };
-                let pad = |index: usize| pads.get(index).and_then(|pad| usize::try_from(*pad).ok());
-                let others = (0..axes)
-                    .filter(|axis| *axis != at)
-                    .all(|axis| pad(axis) == Some(0) && pad(axis + axes) == Some(0));
-                match (pad(at), pad(at + axes)) {
-                    (Some(before), Some(after)) if others && pads.len() == 2 * axes => Ok((before, after)),
-                    _ => Err(node.unsupported(format!("margins {pads:?}"))),
-                }
-            }
-        }
-    }
-
-    /// An attribute of one number for each axis of space, that of the axis `at`; the others must be 1.
-    fn along(&self, node: Node<'f>, name: &str, at: usize, axes: usize) -> Result<usize> {
-        let Some(values) = node.ints(name) else { return Ok(1) };
-        let value = values.get(at).and_then(|value| usize::try_from(*value).ok()).filter(|value| *value > 0);
-        match value {
-            Some(value) if values.len() == axes => Ok(value),
-            _ => Err(node.wrong(format!("{name} {values:?}"))),
-        }
-    }
-
-    fn convolution(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
-        let x = required(node, inputs, 0)?;
-        let x = self.data(node, x)?;
-        let Value::Constant(weight) = required(node, inputs, 1)? else {
-            return Err(node.unsupported("its weights depend on the samples"));
-        };
-        let (at, channels, steps, rows) = self.spatial(node, &x)?;
-        let axes = x.axes.len() - 2;
-        let [filters, width, ref kernel @ ..] = weight.shape[..] else {
-            return Err(node.wrong("weights of fewer than three axes"));
-        };
-        let size = kernel
-            .get(at)
-            .copied()
-            .filter(|_| kernel.len() == axes && kernel.iter().enumerate().all(|(i, n)| i == at || *n == 1));
-        let size = size
-            .filter(|size| *size > 0)
-            .ok_or_else(|| node.unsupported(format!("a kernel of {kernel:?} over {}", x.described())))?;
-        let groups = usize::try_from(node.int("group").unwrap_or(1)).ok().filter(|groups| *groups > 0);
-        let groups = groups.ok_or_else(|| node.wrong("a number of groups below 1"))?;
-        if width.checked_mul(groups) != Some(channels) {
-            return Err(
-                node.wrong(format!("weights for {width} channels in {groups} groups, but its input has {channels}"))
-            );
-        }
-        let (stride, dilation) = (self.along(node, "strides", at, axes)?, self.along(node, "dilations", at, axes)?);
-        let span = (size - 1).saturating_mul(dilation).saturating_add(1);
-        let (before, after) = self.window_margins(node, at, axes, steps, span, stride)?;
-        let bias = match inputs.get(2).and_then(Option::as_ref) {
-            None => None,
-            Some(Value::Constant(bias)) => Some(bias.clone()),
-            Some(_) => return Err(node.unsupported("its bias depends on the samples")),
-        };
-        let padding = if (before, after) == (0, 0) { Padding::Valid } else { Padding::Steps { before, after } };
-        let layer = Conv1D::new(filters, size)
-            .strides(stride)
-            .dilation_rate(dilation)
-            .groups(groups)
-            .padding(padding)
-            .use_bias(bias.is_some());
-        let mut layer = LayerConfig::from(layer);
-        let mut scope = "";
-        if rows > 1 {
-            layer = TimeDistributed::new(layer).into();
-            scope = "conv1d.";
-        }
-        let stem = self.weight_stem(node, 1, "conv1d");
-        let lineages = [Some(weight.lineage), bias.as_ref().map(|bias| bias.lineage)].into_iter().flatten().collect();
-        self.budget(node, &weight.shape)?;
-        let id = self.weighted(node, &stem, layer, lineages, || {
-            // [filters, channels, steps] to [steps, channels, filters].
-            let flat = weight.reshaped(vec![filters, width, size]);
-            let kernel = flat.permuted(&[2, 1, 0]).and_then(|kernel| kernel.floats()).ok_or_else(|| depends(node))?;
-            let mut weights = vec![(format!("{scope}kernel"), kernel)];
-            if let Some(bias) = &bias {
-                weights.push((format!("{scope}bias"), bias.floats().ok_or_else(|| depends(node))?));
-            }
-            Ok(weights)
-        })?;
-        self.over_windows(node, &x, at, [rows, channels, steps], id)
-    }
-
-    /// A layer over `[steps, channels]` for data `[samples, channels, …]`.
-    fn over_windows(
-        &mut self,
-        node: Node<'f>,
-        x: &Data,
-        at: usize,
-        [rows, channels, steps]: [usize; 3],
-        id: crate::model::LayerId,
-    ) -> Result<Value> {
-        let (turn, shape): (&[usize], Vec<usize>) =
-            if rows > 1 { (&[1, 3, 2], vec![rows, channels, steps]) } else { (&[2, 1], vec![channels, steps]) };
-        let mut tensor = self.shaped(node, &x.tensor, &shape)?;
-        if steps != 1 && channels != 1 {
-            tensor = self.add(node, Permute::new(turn), &[&tensor])?;
-        } else {
-            let turned: Vec<usize> = turn.iter().map(|axis| shape[axis - 1]).collect();
-            tensor = self.shaped(node, &tensor, &turned)?;
-        }
-        let tensor = self.call(node, id, &[&tensor])?;
-        let shape = tensor.shape().to_vec();
-        let &[.., count, filters] = &shape[..] else { return Err(node.wrong("a layer without steps")) };
-        let tensor = match count == 1 || filters == 1 {
-            true => tensor,
-            false => self.add(node, Permute::new(turn), &[&tensor])?,
-        };
-        let mut axes = x.axes.clone();
-        axes[1] = Axis::Fixed(filters);
-        axes[2 + at] = Axis::Fixed(count);
-        Ok(Value::Data(Data { tensor, axes, kind: Kind::Float }))
-    }
-
-    fn pool(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
-        let x = required(node, inputs, 0)?;
-        let mut x = self.data(node, x)?;
-        let (at, channels, mut steps, rows) = self.spatial(node, &x)?;
-        let axes = x.axes.len() - 2;
-        let kernel = node.ints("kernel_shape").ok_or_else(|| node.wrong("it has no kernel_shape"))?;
-        if kernel.iter().enumerate().any(|(axis, n)| axis != at && *n != 1) {
-            return Err(node.unsupported(format!("windows of {kernel:?} over {}", x.described())));
-        }
-        let size = self.along(node, "kernel_shape", at, axes)?;
-        let stride = self.along(node, "strides", at, axes)?;
-        if self.along(node, "dilations", at, axes)? != 1 {
-            return Err(node.unsupported("windows with gaps"));
-        }
-        let (before, mut after) = self.window_margins(node, at, axes, steps, size, stride)?;
-        let mean = node.op() == "AveragePool";
-        let counted = mean && node.flag("count_include_pad");
-        let whole = steps.saturating_add(before).saturating_add(after);
-        let over = whole.saturating_sub(size) % stride;
-        let rounded_up = node.flag("ceil_mode") && over != 0;
-        if rounded_up {
-            // A last window that is not whole, unless it would begin behind the input.
-            let last = whole.saturating_sub(size).div_ceil(stride).saturating_mul(stride);
-            if last < steps.saturating_add(before) {
-                after = after.saturating_add(stride - over);
-            }
-        }
-        let mut padding = if (before, after) == (0, 0) { Padding::Valid } else { Padding::Steps { before, after } };
-        if counted && padding != Padding::Valid {
-            if rounded_up {
-                return Err(node.unsupported("ceil_mode together with count_include_pad"));
-            }
-            let parts = [
-                Part::Filled { value: 0.0, count: before },
-                Part::Steps { start: 0, step: 1, count: steps },
-                Part::Filled { value: 0.0, count: after },
-            ];
-            let tensor = self.shaped(node, &x.tensor, &[rows * channels, steps])?;
-            let tensor = self.add(node, Slice::of_parts(2, &parts), &[&tensor])?;
-            steps = whole;
-            x.tensor = tensor;
-            x.axes[2 + at] = Axis::Fixed(steps);
-            padding = Padding::Valid;
-        }
-        // Channels of all rows are features alike.
-        let layer: LayerConfig = match mean {
-            true => AveragePooling1D::new(size).strides(stride).padding(padding).into(),
-            false => MaxPooling1D::new(size).strides(stride).padding(padding).into(),
-        };
-        let name = self.name_for(crate::nn::Layer::stem(&layer));
-        let id = self.graph.named_layer(&name, layer).map_err(|e| node.wrong(e))?;
-        let all = rows * channels;
-        let flat = Data { axes: vec![BATCH, Axis::Fixed(all), Axis::Fixed(steps)], ..x.clone() };
-        let Value::Data(pooled) = self.over_windows(node, &flat, 0, [1, all, steps], id)? else {
-            return Err(node.wrong("a pool without windows"));
-        };
-        let mut axes = x.axes.clone();
-        axes[2 + at] = pooled.axes[2];
-        Ok(Value::Data(Data { axes, ..pooled }))
     }
 }

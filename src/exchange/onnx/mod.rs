@@ -13,10 +13,11 @@
 //! | `import` | the graph, its values, weights and names |
 //! | `evaluate` | which function has an operator; constants and casts |
 //! | `shapes`, `parts`, `elements` | operators that move elements, take parts, compute with elements |
-//! | `layers`, `recurrent` | products, windows and normalisations; recurrences |
+//! | `layers`, `windows`, `einsum`, `recurrent` | products and normalisations; convolutions and pools; Einstein's sums; recurrences |
 //! | `export`, `write_layers` | the way back: [`write()`] |
 
 mod constant;
+mod einsum;
 mod elements;
 mod evaluate;
 mod export;
@@ -28,13 +29,15 @@ mod proto;
 mod recurrent;
 mod shapes;
 mod tensor;
+mod windows;
 mod write_layers;
 
 pub use export::{bytes, write};
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use rten_onnx::onnx::{DataType, ValueInfoProto};
+use rten_onnx::onnx::{DataType, TensorProto, ValueInfoProto};
 
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -59,6 +62,9 @@ pub struct ImportOptions {
     pub dims: Vec<(String, usize)>,
     /// Inputs that always have this value, which then are none of the model's: a sampling rate that chooses between networks, say.
     pub constants: Vec<(String, f64)>,
+    /// Shapes of arrays that stand for the inputs, the samples among their axes: they say the lengths of axes that have none in the file and
+    /// in `dims`. One for each input of the file, in its order; empty where there are no such arrays.
+    pub shapes: Vec<Vec<usize>>,
 }
 
 impl ImportOptions {
@@ -82,6 +88,13 @@ impl ImportOptions {
         self.constants.push((input.to_owned(), value));
         self
     }
+
+    /// Sets the shapes of arrays that stand for the inputs, in the file's order.
+    #[must_use]
+    pub fn shapes(mut self, shapes: &[Vec<usize>]) -> Self {
+        self.shapes = shapes.to_vec();
+        self
+    }
 }
 
 /// Reads a model. Tensors that stand outside of the file are looked for beside it.
@@ -92,7 +105,94 @@ impl ImportOptions {
 /// for a node that this crate has nothing for, or that would mix samples; [`Error::InvalidOption`] for an option that names nothing in the
 /// file; [`Error::NonFinite`] for weights beyond the range of the device's type.
 pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Imported> {
-    import(device, &OnnxFile::read(path)?, options)
+    import(device, &OnnxFile::read(path)?, options).map(|(imported, _)| imported)
+}
+
+/// Shape and elements of a tensor.
+pub(super) type Shaped = (Vec<usize>, Vec<f64>);
+
+/// A model, and the layers all of whose weights take the place of the file's.
+type Read = (Imported, HashSet<String>);
+
+/// A model with other weights than the file's.
+pub(super) struct WithTensors {
+    pub imported: Imported,
+    /// Layers all of whose weights were given.
+    pub layers: HashSet<String>,
+    /// Tensors that are constants of the file.
+    pub tensors: HashSet<String>,
+}
+
+/// Reads a model with these tensors in the place of constants that have their names and shapes.
+pub(super) fn read_with_tensors(
+    device: Device,
+    path: &Path,
+    options: &ImportOptions,
+    tensors: HashMap<String, Shaped>,
+) -> Result<WithTensors> {
+    let mut file = OnnxFile::read(path)?;
+    let mut own = HashMap::new();
+    for tensor in &file.graph.initializer {
+        if let Some(name) = tensor.name.as_deref().filter(|name| tensors.contains_key(*name)) {
+            let constant = file.tensor(tensor)?;
+            let same = tensors.get(name).is_some_and(|(shape, _)| *shape == constant.shape);
+            let (true, Kind::Float, Some(values)) = (same, constant.kind(), constant.floats()) else { continue };
+            let changed = tensors.get(name).is_some_and(|(_, new)| *new != values);
+            // Exporters write equal constants once.
+            if changed && constant.len() > 1 && constant.uniform().is_some() && import::reads_of(&file.graph, name) > 1
+            {
+                let problem = format!(
+                    "its constant {name} has one number everywhere and is read by several nodes: it may stand for several tensors that were \
+                     equal. Export the model again from the module with the weights that are wanted"
+                );
+                return Err(format_error(path, problem));
+            }
+            own.insert(name.to_owned(), values);
+        }
+    }
+    let more = file
+        .graph
+        .initializer
+        .iter()
+        .map(|tensor| repeated(&file, tensor, &own, &tensors))
+        .collect::<Result<Vec<_>>>()?;
+    file.given = tensors;
+    file.given.extend(more.into_iter().flatten());
+    let (imported, layers) = import(device, &file, options)?;
+    let tensors = own.into_keys().collect();
+    Ok(WithTensors { imported, layers, tensors })
+}
+
+/// What takes the place of a constant that has the values of one of these tensors in every row: a bias that a state of zeros met, which
+/// exporters compute.
+fn repeated(
+    file: &OnnxFile,
+    tensor: &TensorProto,
+    own: &HashMap<String, Vec<f64>>,
+    tensors: &HashMap<String, Shaped>,
+) -> Result<Option<(String, Shaped)>> {
+    let Some(name) = tensor.name.as_deref().filter(|name| !own.contains_key(*name)) else { return Ok(None) };
+    let Some(columns) = tensor.dims.last().and_then(|n| usize::try_from(*n).ok()).filter(|n| *n > 1) else {
+        return Ok(None);
+    };
+    let sources: Vec<(&String, &Vec<f64>)> = own.iter().filter(|(_, values)| values.len() == columns).collect();
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let constant = file.tensor(tensor)?;
+    let (Kind::Float, None, Some(values)) = (constant.kind(), constant.uniform(), constant.floats()) else {
+        return Ok(None);
+    };
+    let row = |own: &[f64], row: &[f64]| own.iter().zip(row).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs());
+    let fits = |own: &Vec<f64>| values.chunks(columns).all(|values| row(own, values));
+    let mut found = sources.into_iter().filter(|(_, own)| fits(own)).filter_map(|(name, _)| tensors.get(name));
+    let Some((_, first)) = found.next() else { return Ok(None) };
+    // Equal once, they must be equal now.
+    if found.any(|(_, other)| other != first) {
+        return Ok(None);
+    }
+    let wide = first.iter().copied().cycle().take(values.len()).collect();
+    Ok(Some((name.to_owned(), (constant.shape, wide))))
 }
 
 /// The same of a file's bytes; `path` is for messages, and says where tensors outside of it stand.
@@ -101,7 +201,7 @@ pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Impo
 ///
 /// As [`read`].
 pub fn parse(device: Device, bytes: &[u8], path: &Path, options: &ImportOptions) -> Result<Imported> {
-    import(device, &OnnxFile::parse(bytes, path)?, options)
+    import(device, &OnnxFile::parse(bytes, path)?, options).map(|(imported, _)| imported)
 }
 
 impl Model {
@@ -222,14 +322,30 @@ fn means_samples(name: &str) -> bool {
 
 /// Which axes could have the samples, and the ways to choose one for each input with the number of samples that each would mean.
 fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<usize>, Option<usize>)> {
-    let names = || {
-        inputs.iter().flat_map(|input| &input.dims).filter_map(|dim| match dim {
-            Dim::Named(name) => Some(name.clone()),
-            Dim::Fixed(_) => None,
-        })
-    };
-    let batch = names().find(|name| means_samples(name)).or_else(|| names().next());
+    let names: Vec<String> = inputs
+        .iter()
+        .flat_map(|input| &input.dims)
+        .filter_map(|dim| if let Dim::Named(name) = dim { Some(name.clone()) } else { None })
+        .collect();
+    let batch = names.iter().find(|name| means_samples(name)).or_else(|| names.first()).cloned();
     let given = |name: &str| options.batch_axes.iter().find(|(other, _)| other == name).map(|(_, axis)| *axis);
+    // Arrays say the lengths of axes that are not the samples'.
+    let with_shapes = inputs.len() == options.shapes.len();
+    for (input, shape) in inputs.iter_mut().zip(&options.shapes).filter(|_| with_shapes) {
+        if input.dims.len() != shape.len() {
+            continue;
+        }
+        let own = given(input.name);
+        for (axis, (dim, length)) in input.dims.iter_mut().zip(shape).enumerate() {
+            let of_samples = match own {
+                Some(own) => axis == own,
+                None => matches!((&*dim, &batch), (Dim::Named(name), Some(batch)) if name == batch),
+            };
+            if matches!(dim, Dim::Named(_)) && !of_samples && *length > 0 {
+                *dim = Dim::Fixed(*length);
+            }
+        }
+    }
     for input in inputs.iter_mut() {
         let named: Vec<usize> =
             (0..input.dims.len()).filter(|axis| matches!(input.dims[*axis], Dim::Named(_))).collect();
@@ -280,7 +396,7 @@ fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<us
     ways
 }
 
-fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Imported> {
+fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Read> {
     let (mut inputs, constants) = inputs(file, options)?;
     let ways = assignments(&mut inputs, options);
     // Of several errors that of the way that went furthest says most.
@@ -315,7 +431,7 @@ fn try_import<'f>(
     constants: &[(&'f str, Constant)],
     axes: &[usize],
     literal: Option<usize>,
-) -> Result<Imported, Box<(usize, Error)>> {
+) -> Result<Read, Box<(usize, Error)>> {
     let mut importer = Importer::new(file, device.clone(), literal);
     let mut ports = Vec::new();
     for (name, constant) in constants {
@@ -362,18 +478,19 @@ fn try_import<'f>(
     let done = importer.done;
     let finished =
         importer.finish(device.clone(), &outputs.iter().map(|(tensor, _)| tensor.clone()).collect::<Vec<_>>());
-    let (model, kept) = finished.map_err(|error| Box::new((done, error)))?;
+    let (model, kept, given) = finished.map_err(|error| Box::new((done, error)))?;
     let unused = ports.iter().enumerate().filter(|(index, _)| !kept.contains(index)).map(|(_, port)| port.name.clone());
     let unset = inputs
         .iter()
         .filter(|input| !ports.iter().any(|port| port.name == input.name))
         .map(|input| input.name.to_owned());
-    Ok(Imported {
+    let imported = Imported {
         model,
         unused: unused.chain(unset).collect(),
         inputs: kept.iter().filter_map(|index| ports.get(*index).cloned()).collect(),
         outputs: outputs.into_iter().map(|(_, port)| port).collect(),
-    })
+    };
+    Ok((imported, given))
 }
 
 /// Computes the graph: its outputs, and where they have the samples.

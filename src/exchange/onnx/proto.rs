@@ -1,7 +1,7 @@
 //! The format: bounds that are checked before it is parsed, tensors, attributes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +9,7 @@ use std::rc::Rc;
 use rten_onnx::onnx::{AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use crate::error::{Error, Result};
+use crate::exchange::onnx::Shaped;
 use crate::exchange::onnx::constant::{Constant, Count, Elements, size};
 use crate::files;
 
@@ -28,6 +29,8 @@ pub(super) struct OnnxFile {
     pub opset: i64,
     /// What stands for the graph itself in errors of its outputs.
     pub end: NodeProto,
+    /// Tensors that take the place of the file's constants of the same names and shapes.
+    pub given: HashMap<String, Shaped>,
     /// Bytes that were read; memory is bounded by them.
     bytes: RefCell<usize>,
     external: RefCell<HashMap<String, Rc<Vec<u8>>>>,
@@ -44,6 +47,7 @@ impl OnnxFile {
         check_bounds(bytes).map_err(|problem| format_error(path, problem))?;
         let model = ModelProto::parse_buf(bytes).map_err(|e| format_error(path, e.to_string()))?;
         let graph = model.graph.ok_or_else(|| format_error(path, "it has no graph"))?;
+        check_names(&graph).map_err(|problem| format_error(path, problem))?;
         let standard = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
         let opset = model.opset_import.iter().find(|set| standard(set.domain.as_deref()));
         let opset = opset.and_then(|set| set.version).ok_or_else(|| {
@@ -54,6 +58,7 @@ impl OnnxFile {
             graph,
             opset,
             end: NodeProto { op_type: Some("output of the graph".to_owned()), ..NodeProto::default() },
+            given: HashMap::new(),
             bytes: RefCell::new(bytes.len()),
             external: RefCell::new(HashMap::new()),
         })
@@ -103,6 +108,12 @@ impl OnnxFile {
         Ok(part.ok_or_else(outside)?.to_vec())
     }
 
+    /// What takes the place of a constant.
+    pub fn given_for(&self, name: &str, shape: &[usize]) -> Option<&[f64]> {
+        let (own, values) = self.given.get(name)?;
+        (own == shape && size(shape) == Some(values.len())).then_some(values)
+    }
+
     /// The values of a tensor.
     pub fn tensor(&self, tensor: &TensorProto) -> Result<Constant> {
         let name = tensor.name.as_deref().unwrap_or("without a name");
@@ -131,6 +142,19 @@ impl OnnxFile {
         if elements.len() != len {
             return Err(wrong(format!("its shape {shape:?} needs {len} elements, but it has {}", elements.len())));
         }
+        let elements = match self.given_for(name, &shape) {
+            Some(values) => match &elements {
+                // Masks have infinities; weights have none.
+                Elements::Floats(own)
+                    if own.iter().any(|v| v.is_infinite()) || values.iter().all(|v| v.is_finite()) =>
+                {
+                    Elements::Floats(values.to_vec())
+                }
+                Elements::Floats(_) => return Err(wrong("the weights for it are infinite".to_owned())),
+                _ => elements,
+            },
+            None => elements,
+        };
         let mut hasher = DefaultHasher::new();
         match &tensor.name {
             Some(name) if !name.is_empty() => name.hash(&mut hasher),
@@ -258,6 +282,36 @@ fn check_bounds(bytes: &[u8]) -> Result<(), String> {
                 }
                 kind => return Err(format!("a field of kind {kind}, which the format has not; is it an ONNX file?")),
             }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a name that two tensors of a graph have: which one is meant, nobody can say. An input may have the name of a constant, its value
+/// unless another is given.
+fn check_names(graph: &GraphProto) -> Result<(), String> {
+    let mut open = vec![graph];
+    while let Some(graph) = open.pop() {
+        let twice = |what: &str, name: &str| Err(format!("two {what} are called {name}"));
+        let (mut known, mut inputs) = (HashSet::new(), HashSet::new());
+        for name in graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref()) {
+            if !name.is_empty() && !known.insert(name) {
+                return twice("tensors", name);
+            }
+        }
+        for name in graph.input.iter().filter_map(|input| input.name.as_deref()) {
+            if !inputs.insert(name) {
+                return twice("inputs", name);
+            }
+        }
+        known.extend(inputs);
+        for node in &graph.node {
+            for name in node.output.iter().filter(|name| !name.is_empty()) {
+                if !known.insert(name) {
+                    return twice("tensors", name);
+                }
+            }
+            open.extend(node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()));
         }
     }
     Ok(())

@@ -231,7 +231,9 @@ impl<'f> Importer<'f> {
                     let part = one
                         .along(axis, &[direction])
                         .ok_or_else(|| node.wrong("an initial state without directions"))?;
-                    let part = Constant { lineage: node.lineage(&[one.lineage], direction), is_weight: true, ..part };
+                    let lineage = node.lineage(&[one.lineage], direction);
+                    self.made_of(one.lineage, lineage);
+                    let part = Constant { lineage, is_weight: true, ..part };
                     states.push(self.weight(node, &part, &[is.units], true)?);
                 }
                 Ok(Some(states))

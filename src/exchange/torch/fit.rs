@@ -69,8 +69,51 @@ pub(super) fn by_map(path: &Path, slots: &[Slot], modules: &[Module], map: &[(&s
 /// No map: layers in the order of the model, each with a module that has its shapes; one whose name is the layer's first, then by the
 /// order of names.
 pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Result<Fit> {
-    let Found { fit, filled, used, levels, open } = found(slots, modules);
+    let Found { fit, filled, used, levels, open } = found(slots, modules, &[]);
     check(path, slots, modules, &filled, &used, &levels)?;
+    ask(path, &fit, &open)?;
+    Ok(fit)
+}
+
+/// The same for layers whose weights are not there by the names of an ONNX file's constants. Those that are `settled` may stay as they are;
+/// modules that are there `by_name` may be left over, and so may those that are `equal` to others.
+pub(super) fn what_is_left(
+    path: &Path,
+    slots: &[Slot],
+    modules: &[Module],
+    settled: &[bool],
+    by_name: &[bool],
+    equal: impl Fn(&Fit, &Module) -> bool,
+) -> Result<Fit> {
+    let Found { fit, mut filled, mut used, levels, open } = found(slots, modules, by_name);
+    let computed = slots.iter().zip(settled).zip(&filled).find(|((slot, s), f)| slot.is_constant() && !**s && !**f);
+    if let Some(((slot, _), _)) = computed {
+        let problem = format!(
+            "the ONNX file has a constant, {}, that is none of the state_dict's tensors; the exporter may have computed it of them. Export the model \
+             again from the module with these weights",
+            slot.describe()
+        );
+        return Err(format_error(path, problem));
+    }
+    for (filled, settled) in filled.iter_mut().zip(settled) {
+        *filled |= *settled;
+    }
+    for ((used, by_name), module) in used.iter_mut().zip(by_name).zip(modules) {
+        *used |= *by_name || equal(&fit, module);
+    }
+    check(path, slots, modules, &filled, &used, &levels).map_err(|e| match e {
+        Error::Format { path, format, problem } => {
+            let hint = "of tensors that are equal an ONNX file may have one, so export it with trained weights";
+            Error::Format { path, format, problem: format!("{problem}; {hint}") }
+        }
+        other => other,
+    })?;
+    ask(path, &fit, &open)?;
+    Ok(fit)
+}
+
+/// Asks for a map where nothing but the alphabet tells modules apart.
+fn ask(path: &Path, fit: &Fit, open: &[(String, Vec<String>)]) -> Result<()> {
     if let Some((layer, fitting)) = open.first() {
         let problem = format!(
             "layer {layer} may be any of the modules {}, which have the same shapes; say which by a map (in the program --map), such as {}",
@@ -79,7 +122,7 @@ pub(super) fn by_itself(path: &Path, slots: &[Slot], modules: &[Module]) -> Resu
         );
         return Err(format_error(path, problem));
     }
-    Ok(fit)
+    Ok(())
 }
 
 /// What belongs together by itself.
@@ -108,7 +151,8 @@ fn in_order(name: &str) -> (Vec<u64>, &str) {
     (runs.map(|run| run.parse().unwrap_or(u64::MAX)).collect(), name)
 }
 
-fn found(slots: &[Slot], modules: &[Module]) -> Found {
+/// `taken` are modules all of whose tensors have their places; a normalization by moving averages may have others besides.
+fn found(slots: &[Slot], modules: &[Module], taken: &[bool]) -> Found {
     let mut open = Vec::new();
     let mut levels = vec![0usize; modules.len()];
     let mut used = vec![false; modules.len()];
@@ -123,7 +167,8 @@ fn found(slots: &[Slot], modules: &[Module]) -> Found {
                 let level = levels.get(*number).copied().unwrap_or(0);
                 let free =
                     !used.get(*number).copied().unwrap_or(true) || (slot.levels() > 0 && level < module.levels());
-                free && named.is_none_or(|how| speaks_of(how, &slot.layer, &module.prefix))
+                let may_be = slot.is_batch_norm() || taken.get(*number) != Some(&true);
+                free && may_be && named.is_none_or(|how| speaks_of(how, &slot.layer, &module.prefix))
             });
             let mut fitting: Vec<(usize, Vec<Assigned>)> = candidates
                 .filter_map(|(number, module)| {
@@ -241,7 +286,7 @@ fn check(
 
 /// The map that would fit, as far as there is one.
 fn suggestion(slots: &[Slot], modules: &[Module]) -> String {
-    let Found { fit, .. } = found(slots, modules);
+    let Found { fit, .. } = found(slots, modules, &[]);
     if fit.map.is_empty() {
         return "no module has the shapes of any layer".to_owned();
     }

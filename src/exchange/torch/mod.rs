@@ -12,10 +12,12 @@
 //! | `Embedding`: `weight` | `Embedding`: as it is |
 //! | `LayerNorm`: `weight`, `bias` | `LayerNormalization`: `gamma`, `beta` |
 //! | `BatchNorm1d`: `weight`, `bias`, `running_mean`, `running_var` | `BatchNormalization`: `gamma`, `beta`, `moving_mean`, `moving_variance`; or taken into the layer before it |
+//! | `weight_norm`: a length and a direction | the weight that they make |
 //! | `MultiheadAttention`: `in_proj_weight`, `in_proj_bias`, `out_proj` | `MultiHeadAttention`: `query`, `key`, `value`, `attention_output` |
 
 mod fit;
 mod modules;
+mod parametrized;
 mod slots;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,8 +27,10 @@ use fit::{Fit, Folded};
 use modules::{Module, join};
 use slots::{Assigned, From, Slot};
 
-use crate::backend::TensorRef;
+use crate::backend::{Device, TensorRef};
 use crate::error::{Error, Result};
+use crate::exchange::Imported;
+use crate::exchange::onnx::ImportOptions;
 use crate::interop::safetensors::{self, TensorFile};
 use crate::model::Model;
 use crate::nn::{ActivationFunction, LayerConfig};
@@ -46,10 +50,80 @@ fn format_error(path: &Path, problem: impl Into<String>) -> Error {
 ///
 /// As [`load`].
 pub fn read(model: &mut Model, path: &Path) -> Result<()> {
-    let file = TensorFile::read(path)?;
-    let (slots, modules) = (Slot::all(model)?, Module::all(&file));
+    let file = parametrized::read(path)?;
+    let slots = Slot::all(model)?;
+    let modules = Module::all(&file, Slot::have_attention(&slots));
     let fit = fit::by_itself(path, &slots, &modules)?;
     apply(model, &file, path, &slots, &modules, &fit)
+}
+
+/// Reads the model of an ONNX file with the weights of a `state_dict` of the module that it was exported from. Constants of the file that have a
+/// tensor's name and shape get its values, wherever they stand: in recurrences that were unrolled, in attention, as parameters by themselves.
+/// What the exporter has put together or turned round is found by the shapes, as [`read`] does.
+///
+/// # Errors
+///
+/// As [`read`], and those of [`onnx::read`](crate::exchange::onnx::read).
+pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &ImportOptions) -> Result<Imported> {
+    let file = parametrized::read(path)?;
+    let mut tensors = HashMap::new();
+    for name in file.names().filter(|name| !name.ends_with("num_batches_tracked")) {
+        // Masks of attention have infinities.
+        let (shape, values) = file.floats::<f64>(name)?;
+        match values.iter().any(|value| value.is_nan()) {
+            true => drop(floats(&file, path, name)?),
+            false => drop(tensors.insert(name.to_owned(), (shape, values))),
+        }
+    }
+    let found = crate::exchange::onnx::read_with_tensors(device, onnx, options, tensors.clone())?;
+    let mut model = found.imported.model;
+    let all = Slot::all(&model)?.into_iter().filter(|slot| !found.layers.contains(&slot.layer));
+    // What the file has besides: a normalization without weights of its own has ones and zeros; masks have these and infinities.
+    let (mut slots, mut settled) = (Vec::new(), Vec::new());
+    for slot in all {
+        let mut weights = Vec::new();
+        for name in slot.tensors.keys() {
+            weights.push((name, model.weight::<f64>(&format!("{}.{name}", slot.layer))?));
+        }
+        match &slot.config {
+            LayerConfig::LayerNormalization(_) => {
+                let neutral = |name: &str| if name.ends_with("gamma") { 1.0 } else { 0.0 };
+                settled.push(weights.iter().all(|(name, values)| values.iter().all(|value| *value == neutral(name))));
+            }
+            // Matrices that the reader has made of nothing of the file.
+            LayerConfig::Weight(layer) if !layer.trainable => continue,
+            LayerConfig::Weight(_) => {
+                let of_a_mask = |v: &f64| *v == 0.0 || *v == 1.0 || v.abs() >= f64::from(f32::MAX);
+                let harmless =
+                    |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]) || values.iter().all(of_a_mask);
+                if weights.iter().all(|(_, values)| harmless(values)) {
+                    continue;
+                }
+                settled.push(false);
+            }
+            _ => settled.push(false),
+        }
+        slots.push(slot);
+    }
+    let modules = Module::all(&file, Slot::have_attention(&slots));
+    let known = |name: &str| found.tensors.contains(name) || name.ends_with("num_batches_tracked");
+    let by_name: Vec<bool> =
+        modules.iter().map(|module| module.tensors.keys().all(|name| known(&module.full(name)))).collect();
+    // Of equal tensors exporters write one.
+    let written: Vec<&(Vec<usize>, Vec<f64>)> =
+        tensors.iter().filter(|(name, _)| known(name)).map(|(_, tensor)| tensor).collect();
+    let equal = |fit: &Fit, module: &Module| {
+        let taken: Vec<&(Vec<usize>, Vec<f64>)> =
+            fit.assigned.iter().flat_map(|one| one.from.names()).filter_map(|name| tensors.get(name)).collect();
+        module.tensors.keys().all(|name| {
+            let full = module.full(name);
+            let Some(own) = tensors.get(&full) else { return known(&full) };
+            known(&full) || written.iter().chain(&taken).any(|other| *other == own)
+        })
+    };
+    let fit = fit::what_is_left(path, &slots, &modules, &settled, &by_name, equal)?;
+    apply(&mut model, &file, path, &slots, &modules, &fit)?;
+    Ok(Imported { model, ..found.imported })
 }
 
 /// Gives a model the weights of a `state_dict`, by pairs of a module's prefix there and a layer's name here. A recurrent module of several
@@ -62,8 +136,9 @@ pub fn read(model: &mut Model, path: &Path) -> Result<()> {
 /// them and the map that would fit; [`Error::InvalidOption`] for a name that no layer has; [`Error::NonFinite`] for weights that are NaN
 /// or infinite; [`Error::Unsupported`] for a layer that is none of this crate's. The model then stays as it was.
 pub fn load(model: &mut Model, path: &Path, map: &[(&str, &str)]) -> Result<()> {
-    let file = TensorFile::read(path)?;
-    let (slots, modules) = (Slot::all(model)?, Module::all(&file));
+    let file = parametrized::read(path)?;
+    let slots = Slot::all(model)?;
+    let modules = Module::all(&file, Slot::have_attention(&slots));
     let fit = fit::by_map(path, &slots, &modules, map)?;
     apply(model, &file, path, &slots, &modules, &fit)
 }
@@ -74,8 +149,10 @@ pub fn load(model: &mut Model, path: &Path, map: &[(&str, &str)]) -> Result<()> 
 ///
 /// As [`load`].
 pub fn map(model: &Model, path: &Path) -> Result<Vec<(String, String)>> {
-    let file = TensorFile::read(path)?;
-    Ok(fit::by_itself(path, &Slot::all(model)?, &Module::all(&file))?.map)
+    let file = parametrized::read(path)?;
+    let slots = Slot::all(model)?;
+    let modules = Module::all(&file, Slot::have_attention(&slots));
+    Ok(fit::by_itself(path, &slots, &modules)?.map)
 }
 
 fn apply(
@@ -132,6 +209,7 @@ fn tensor(file: &TensorFile, path: &Path, shape: &[usize], from: &From) -> Resul
         }
         From::Turned(name) => Ok(turned(&floats(file, path, name)?.1, shape)),
         From::Zeros => Ok(vec![0.0; len]),
+        From::Ones => Ok(vec![1.0; len]),
     }
 }
 
@@ -296,7 +374,7 @@ fn export(model: &Model, slot: &Slot, level: usize) -> Result<Vec<Exported>> {
             }
             // Rows come in the order of their places.
             From::Rows(to, _) => tensors.entry(to).or_default().extend(values),
-            From::Zeros => {}
+            From::Zeros | From::Ones => {}
         }
     }
     let with_shape = |(name, values): (String, Vec<f32>)| {
@@ -336,8 +414,16 @@ fn imagined(slot: &Slot, level: usize) -> Option<Module> {
                     tensors.insert(format!("in_proj_{kind}"), whole);
                 }
             }
-            LayerConfig::Conv1D(_) if own(name) == "kernel" => {
+            LayerConfig::Conv1D(_) | LayerConfig::Conv1DTranspose(_) if own(name) == "kernel" => {
                 tensors.insert("weight".to_owned(), shape.iter().rev().copied().collect());
+            }
+            LayerConfig::PRelu(_) => {
+                // One slope, or one for each channel.
+                let (channels, others) = shape.split_last()?;
+                if others.iter().any(|n| *n != 1) {
+                    return None;
+                }
+                tensors.insert("weight".to_owned(), vec![*channels]);
             }
             _ => {
                 let theirs = match own(name).as_str() {

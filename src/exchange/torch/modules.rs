@@ -10,23 +10,31 @@ use crate::interop::safetensors::TensorFile;
 pub(super) struct Module {
     /// `rnn`, `head.0`; empty where the file is that of the module itself.
     pub prefix: String,
-    /// Shapes by the names within the module: `weight_ih_l0`.
+    /// Shapes by the names within the module: `weight_ih_l0`; that of a parameter by itself by an empty one.
     pub tensors: BTreeMap<String, Vec<usize>>,
 }
+
+/// How the names of tensors begin that modules with weights have; others are parameters by themselves.
+const OF_MODULES: &[&str] =
+    &["weight", "bias", "running_", "num_batches_tracked", "in_proj_", "out_proj.", "q_proj_", "k_proj_", "v_proj_"];
 
 /// Parts of one module that stand in a module of their own in PyTorch.
 const INNER: &[&str] = &["out_proj"];
 
 impl Module {
-    /// All modules of a file, in the order of their names, numbers in them by their size.
-    pub fn all(file: &TensorFile) -> Vec<Module> {
+    /// All modules of a file, in the order of their names, numbers in them by their size. Those of attention are whole where `attention` is set;
+    /// otherwise its projections are modules by themselves, as products are.
+    pub fn all(file: &TensorFile, attention: bool) -> Vec<Module> {
         let mut found: BTreeMap<String, Module> = BTreeMap::new();
         for name in file.names() {
             let (mut prefix, mut own) = name.rsplit_once('.').unwrap_or(("", name));
-            if let Some(inner) = INNER.iter().find(|inner| prefix.rsplit('.').next() == Some(**inner)) {
+            if let Some(inner) = INNER.iter().find(|inner| attention && prefix.rsplit('.').next() == Some(**inner)) {
                 let outer = prefix.strip_suffix(inner).unwrap_or(prefix);
                 prefix = outer.strip_suffix('.').unwrap_or(outer);
                 own = name.get(outer.len()..).unwrap_or(own);
+            }
+            if !OF_MODULES.iter().any(|start| own.starts_with(start)) {
+                (prefix, own) = (name, "");
             }
             let Some(shape) = file.shape(name) else { continue };
             let module = found
@@ -64,14 +72,18 @@ impl Module {
 
     /// What it is, for messages: `rnn (weight_ih_l0 [24, 3], …)`.
     pub fn describe(&self) -> String {
-        let tensors: Vec<String> = self.tensors.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect();
-        format!("{} ({})", self.prefix, tensors.join(", "))
+        let tensors = self.tensors.iter().map(|(name, shape)| format!("{name} {shape:?}").trim_start().to_owned());
+        format!("{} ({})", self.prefix, tensors.collect::<Vec<_>>().join(", "))
     }
 }
 
-/// A name within a prefix, which may be empty.
+/// A name within a prefix; either may be empty.
 pub(super) fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+    match (prefix.is_empty(), name.is_empty()) {
+        (true, _) => name.to_owned(),
+        (_, true) => prefix.to_owned(),
+        _ => format!("{prefix}.{name}"),
+    }
 }
 
 /// Names in order, with the numbers in them by their size: `head.2` before `head.10`.

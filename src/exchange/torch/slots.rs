@@ -31,6 +31,19 @@ pub(super) enum From {
     Rows(String, usize),
     /// Nothing there: zeros.
     Zeros,
+    /// Nothing there: ones.
+    Ones,
+}
+
+impl From {
+    /// The tensors that it takes.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            From::Same(name) | From::Turned(name) | From::Rows(name, _) => vec![name.as_str()],
+            From::Sum(a, b) => vec![a.as_str(), b.as_str()],
+            From::Zeros | From::Ones => Vec::new(),
+        }
+    }
 }
 
 /// A tensor of the model with where it comes from.
@@ -72,9 +85,19 @@ impl Slot {
         Ok(slots)
     }
 
+    /// Whether some of them are layers of attention.
+    pub fn have_attention(slots: &[Slot]) -> bool {
+        slots.iter().any(|slot| matches!(slot.config, LayerConfig::MultiHeadAttention(_)))
+    }
+
     /// Whether it is a constant of a graph rather than a layer with a counterpart in PyTorch.
     pub fn is_constant(&self) -> bool {
         matches!(self.config, LayerConfig::Weight(_))
+    }
+
+    /// Whether it normalizes by moving averages.
+    pub fn is_batch_norm(&self) -> bool {
+        matches!(self.config, LayerConfig::BatchNormalization(_))
     }
 
     fn full(&self, name: &str) -> String {
@@ -129,7 +152,14 @@ impl Slot {
     pub fn fit(&self, module: &Module, level: usize) -> Result<Vec<Assigned>, String> {
         let assigned = match &self.config {
             _ if self.levels() > 0 => self.recurrent(module, level),
+            // The projections of attention where it is written as products.
+            LayerConfig::Dense(_) if module.has("in_proj_weight") => {
+                self.parts(module, &[("weight", "in_proj_weight"), ("bias", "in_proj_bias")])
+            }
             LayerConfig::Dense(_) => self.parts(module, &[("weight", "weight"), ("bias", "bias")]),
+            LayerConfig::Weight(_) => self.parameter(module),
+            LayerConfig::PRelu(_) => self.slope(module),
+            LayerConfig::Conv1DTranspose(_) => self.transposed_convolution(module),
             LayerConfig::Embedding(_) => self.parts(module, &[("weight", "weight")]),
             LayerConfig::LayerNormalization(_) => self.parts(module, &[("gamma", "weight"), ("beta", "bias")]),
             LayerConfig::BatchNormalization(_) => {
@@ -139,21 +169,24 @@ impl Slot {
                     ("moving_mean", "running_mean"),
                     ("moving_variance", "running_var"),
                 ];
-                self.parts(module, &names)
+                let mut assigned =
+                    self.parts(module, if module.has("weight") { &names } else { names.get(2..).unwrap_or_default() })?;
+                if !module.has("weight") && !module.has("bias") {
+                    // Without weights of its own, `affine=False`.
+                    for (name, from) in [("gamma", From::Ones), ("beta", From::Zeros)] {
+                        if let Some(shape) = self.shape(name) {
+                            assigned.push(Assigned { name: self.full(name), shape: shape.clone(), from });
+                        }
+                    }
+                }
+                Ok(assigned)
             }
             LayerConfig::Conv1D(_) => self.convolution(module),
             LayerConfig::MultiHeadAttention(_) => self.attention(module),
             _ => Err(format!("PyTorch has no module like {}", self.describe())),
         }?;
         // What a module has must go somewhere.
-        let used: Vec<&str> = assigned
-            .iter()
-            .flat_map(|one| match &one.from {
-                From::Same(name) | From::Turned(name) | From::Rows(name, _) => vec![name.as_str()],
-                From::Sum(a, b) => vec![a.as_str(), b.as_str()],
-                From::Zeros => Vec::new(),
-            })
-            .collect();
+        let used: Vec<&str> = assigned.iter().flat_map(|one| one.from.names()).collect();
         let left = module.tensors.keys().map(|name| module.full(name)).find(|name| {
             let of_level = self.levels() > 0 || name.ends_with("num_batches_tracked");
             !of_level && !used.contains(&name.as_str())
@@ -182,6 +215,58 @@ impl Slot {
                 None => return Err(format!("there is no {} for {}", module.full(name), self.full(own))),
             }
         }
+        Ok(assigned)
+    }
+
+    /// A parameter by itself, whose axes of 1 may stand elsewhere.
+    fn parameter(&self, module: &Module) -> Result<Vec<Assigned>, String> {
+        let long = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
+        // The slopes of a rectifier are its only weights.
+        let name = if module.has("") { "" } else { "weight" };
+        match (self.shape("weight"), module.shape(name)) {
+            (Some(shape), Some(found)) if module.tensors.len() == 1 && long(shape) == long(found) => {
+                Ok(vec![Assigned {
+                    name: self.full("weight"),
+                    shape: shape.clone(),
+                    from: From::Same(module.full(name)),
+                }])
+            }
+            _ => Err(format!("{} is no parameter of the shape of {}", module.prefix, self.describe())),
+        }
+    }
+
+    /// PyTorch's slope is one, or one for each channel.
+    fn slope(&self, module: &Module) -> Result<Vec<Assigned>, String> {
+        match (self.shape("alpha"), module.shape("weight")) {
+            (Some(shape), Some(found))
+                if module.tensors.len() == 1 && shape.iter().product::<usize>() == found.iter().product::<usize>() =>
+            {
+                Ok(vec![Assigned {
+                    name: self.full("alpha"),
+                    shape: shape.clone(),
+                    from: From::Same(module.full("weight")),
+                }])
+            }
+            _ => Err(format!("{} has not the slopes of {}", module.prefix, self.describe())),
+        }
+    }
+
+    /// PyTorch has `[features, filters, steps]`, here `[steps, filters, features]`.
+    fn transposed_convolution(&self, module: &Module) -> Result<Vec<Assigned>, String> {
+        let (Some(kernel), Some(found)) = (self.shape("kernel"), module.shape("weight")) else {
+            return Err(format!("there is no {}", module.full("weight")));
+        };
+        let turned: Vec<usize> = kernel.iter().rev().copied().collect();
+        if found != turned.as_slice() {
+            let name = module.full("weight");
+            return Err(format!("{name} has the shape {found:?}, but {} needs {turned:?}", self.layer));
+        }
+        let mut assigned = self.parts(module, &[("bias", "bias")])?;
+        assigned.push(Assigned {
+            name: self.full("kernel"),
+            shape: kernel.clone(),
+            from: From::Turned(module.full("weight")),
+        });
         Ok(assigned)
     }
 

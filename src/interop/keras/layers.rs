@@ -84,6 +84,9 @@ fn parts(layer: &LayerConfig) -> Result<Vec<Part>> {
         LayerConfig::TimeDistributed(l) => parts(&l.layer)?,
         LayerConfig::Dense(l) => with_bias(Part::Transposed("kernel"), Part::Same, l.use_bias),
         LayerConfig::Conv1D(l) => with_bias(Part::Same, Part::Same, l.use_bias),
+        LayerConfig::Conv1DTranspose(l) => with_bias(Part::Same, Part::Same, l.use_bias),
+        LayerConfig::Normalization(_) => vec![Part::Same, Part::Same],
+        LayerConfig::Weight(_) => vec![Part::Same],
         LayerConfig::Embedding(_) | LayerConfig::PRelu(_) => vec![Part::Same],
         LayerConfig::LayerNormalization(l) => scale_and_shift(l.scale, l.center),
         LayerConfig::BatchNormalization(l) => {
