@@ -14,6 +14,7 @@ mod exchange_hostile;
 #[cfg(feature = "exchange")]
 mod exchange_models;
 mod files;
+mod fitting;
 mod hostile_files;
 mod keras;
 mod layers;
