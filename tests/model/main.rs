@@ -18,6 +18,7 @@ mod fitting;
 mod hostile_files;
 mod keras;
 mod layers;
+mod masks;
 mod metrics;
 #[cfg(feature = "cuda")]
 mod mixed_precision;
