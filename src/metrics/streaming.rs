@@ -312,8 +312,8 @@ impl MetricAccumulator {
     }
 
     /// Adds a batch: `predictions` `[rows, columns]`, `targets` of the same shape or, for sparse metrics (and, where there are several
-    /// columns, for precision, recall and F1), the class of each row. A row counts as much as its weight says, if there are any. After an
-    /// error, the batch does not count.
+    /// columns, for precision, recall and F1), the class of each row. A row counts as much as its weight says, if there are any; what
+    /// stands in one of weight 0, padding for example, is not looked at. After an error, the batch does not count.
     ///
     /// # Errors
     ///
@@ -371,6 +371,12 @@ impl MetricAccumulator {
         let width = if sparse { 1 } else { columns };
         for (row, predictions) in predictions.chunks_exact(columns).enumerate() {
             let weight = weights.as_ref().map_or(1.0, |weights| weights[row]);
+            if weight == 0.0 {
+                if let Sums::Determination { rows, .. } = &mut sums {
+                    *rows += 1;
+                }
+                continue;
+            }
             let row = Row { index: row, targets: &targets[row * width..][..width], predictions, sparse };
             match &mut sums {
                 Sums::Mean { sum, weights } => {

@@ -243,7 +243,7 @@ pub(super) struct Data<'a> {
 }
 
 /// Some samples of a tensor of all.
-fn rows(values: TensorRef<'_>, all: usize, samples: Range<usize>) -> Result<TensorRef<'_>> {
+pub(super) fn rows(values: TensorRef<'_>, all: usize, samples: Range<usize>) -> Result<TensorRef<'_>> {
     let width = values.len() / all;
     values.part(samples.start * width..samples.end * width)
 }

@@ -75,14 +75,15 @@ pub struct EpochEnd {
 
 /// What a [`Callback`] can do about training.
 pub trait Training {
-    /// The optimizer's learning rate.
+    /// The learning rate of the last step; before the first that of the optimizer, or of the schedule.
     fn learning_rate(&self) -> f64;
 
     /// Sets it, for the steps to come.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a rate that is not finite and above zero.
+    /// [`Error::InvalidOption`] for a rate that is not finite and above zero, and, as in Keras, where the model has a
+    /// [schedule](crate::model::Model::schedule), which sets the rate before every step.
     fn set_learning_rate(&mut self, rate: f64) -> Result<()>;
 
     /// Writes the model as it is now, see [`Model::save`](crate::model::Model::save).
@@ -219,6 +220,11 @@ impl ReduceLearningRate {
 }
 
 impl Callback for ReduceLearningRate {
+    fn on_epoch_begin(&mut self, state: &EpochBegin, training: &mut dyn Training) -> Result<()> {
+        // A rate that cannot be set is known before anything is trained, not epochs later.
+        if state.epoch == 1 { training.set_learning_rate(training.learning_rate()) } else { Ok(()) }
+    }
+
     fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
         if self.cooling > 0 {
             self.cooling -= 1;
@@ -240,7 +246,7 @@ impl Callback for ReduceLearningRate {
     }
 }
 
-/// Writes the loss and the metrics of every epoch to a CSV file: Keras's [`CSVLogger`](https://keras.io/api/callbacks/csv_logger/). The file
+/// Writes the loss, the metrics and the rate of the last step of every epoch to a CSV file: Keras's [`CSVLogger`](https://keras.io/api/callbacks/csv_logger/). The file
 /// is replaced whole after each epoch, so that it is never half written.
 #[derive(Clone, Debug)]
 pub struct CsvLog {

@@ -1,38 +1,46 @@
 //! Training a [`Model`].
 
-use std::borrow::Cow;
 use std::path::Path;
 
+use crate::backend::Tensor;
 use crate::backend::ops::{IndexStatus, LossEntry, Report};
-use crate::backend::{Device, Tensor, TensorMut, TensorRef};
-use crate::dtype::{DType, Scalar};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::metrics::{Metric, MetricAccumulator};
+use crate::metrics::MetricAccumulator;
 use crate::model::Model;
-use crate::model::arrays::{AnyArray, Arrays, Data, Part, PlacedData, any, row_weights};
+use crate::model::arrays::{AnyArray, Arrays, Data, Part, PlacedData, any, row_weights, rows};
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
+use crate::model::evaluate::{check_whole_batches, mean_loss, results};
 use crate::model::history::{History, Outcome};
-use crate::model::output::{Output, Status};
+use crate::model::monitor::Monitor;
+use crate::model::output::Status;
 use crate::model::ranks::{self, Ranks};
 use crate::nn::Random;
+use crate::optim::Schedule;
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
 pub struct FitOptions<'a> {
     /// Most passes over the data; 1.
     pub epochs: usize,
-    /// Samples of one step, on each rank where there are several; 32. The last batch of an epoch may be smaller.
+    /// Samples of one step, on each rank where there are several; 32. The last batch of an epoch may be smaller, and is the only one
+    /// where there are fewer samples. A model with stateful layers takes whole batches alone.
     pub batch_size: usize,
     /// Whether each epoch takes the samples in another order; yes.
     pub shuffle: bool,
     /// Inputs and targets to evaluate after each epoch, one array for each input and output of the model, as in
     /// `Some((vec![(&x).into()], vec![(&y).into()]))`; none.
     pub validation_data: Option<(Vec<AnyArray<'a>>, Vec<AnyArray<'a>>)>,
+    /// Weights of the samples of `validation_data`, as [`sample_weight`](Self::sample_weight): what Keras takes as the third part of
+    /// `validation_data`; none, which is 1.
+    pub validation_sample_weight: Vec<AnyArray<'a>>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
+    /// They keep their `sample_weight`, as in Keras.
     pub validation_split: f64,
     /// What the loss of each sample is multiplied with, `[samples]`, or of each step of each, `[samples, steps]`: one array for all
-    /// outputs, or one an output; none, which is 1.
+    /// outputs, or one an output; none, which is 1. Of the metrics only [weighted ones](Model::weighted_metrics) go by it.
     pub sample_weight: Vec<AnyArray<'a>>,
-    /// What the loss of samples of a class is multiplied with, by the class's number; 1. For a model with one output of classes.
+    /// What the loss of samples of a class is multiplied with in training, by the class's number; 1. For a model with one output of
+    /// classes. As in Keras the validation does not go by it, and of the metrics only [weighted ones](Model::weighted_metrics).
     pub class_weight: Vec<(usize, f64)>,
     /// Which figure says how good an epoch is, by its key in the [`History`]; the validation loss, or without validation data the loss.
     /// By it [`History::best_epoch`], early stopping, [checkpoints](crate::model::Checkpoint) of the best and
@@ -69,6 +77,7 @@ impl Default for FitOptions<'_> {
             batch_size: 32,
             shuffle: true,
             validation_data: None,
+            validation_sample_weight: Vec::new(),
             validation_split: 0.0,
             sample_weight: Vec::new(),
             class_weight: Vec::new(),
@@ -85,12 +94,31 @@ impl Default for FitOptions<'_> {
 /// Streams of random numbers from here on order samples; those before draw weights.
 const SHUFFLE_STREAM: u32 = 1 << 31;
 
+/// The rate that a schedule gives for a step; zero counts as the smallest number above it.
+fn of_schedule(schedule: &Schedule, step: u64) -> f64 {
+    // Not `max`, which would make a rate of a NaN.
+    let rate = schedule.rate(step);
+    if rate == 0.0 { f64::MIN_POSITIVE } else { rate }
+}
+
 impl Training for Model {
     fn learning_rate(&self) -> f64 {
-        self.optimizer.learning_rate()
+        match &self.schedule {
+            Some(schedule) if self.steps == 0 => of_schedule(schedule, 0),
+            // Every step leaves its rate there.
+            _ => self.optimizer.learning_rate(),
+        }
     }
 
     fn set_learning_rate(&mut self, rate: f64) -> Result<()> {
+        if self.schedule.is_some() {
+            return Err(Error::option(
+                "learning rate",
+                "the one of the model's schedule, which sets it before every step; train without the callback that sets it, or without \
+                 Model::schedule",
+                rate,
+            ));
+        }
         self.optimizer.set_learning_rate(rate)
     }
 
@@ -107,11 +135,12 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a batch larger than the
-    /// data, for a split that leaves nothing and for constants that the optimizer cannot have, [`Error::NonFinite`] for an `f64` beyond the
-    /// range of the device's `f32`; what a callback returns; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a split that leaves
+    /// nothing, for samples that are no whole number of batches where layers are stateful, and for constants that the optimizer cannot
+    /// have, [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`; what a callback returns; [`Error::Unsupported`] where the device cannot do it or memory is short,
     /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails. [`Error::Diverged`] where a loss or a gradient is NaN or infinite:
-    /// the model then has the weights of its best epoch, or those it had before if no epoch was completed, and the optimizer starts anew.
+    /// the model then has the weights of its best epoch, or those it had before if no epoch was completed, the optimizer starts anew, and
+    /// stateful layers are reset.
     pub fn fit<'a, 'b>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'b>, options: FitOptions<'_>) -> Result<History> {
         self.fit_any(any(x), any(y), options)
     }
@@ -152,9 +181,26 @@ impl Model {
         self.optimizer.validate()?;
         let (sample_weight, class_weight) = (&options.sample_weight, &options.class_weight);
         data.weights = row_weights(&self.outputs, &data, sample_weight, class_weight, self.dtype())?;
+        // What is held back for validation has the weights of its samples, but not those of their classes.
+        let of_samples = match (class_weight.is_empty(), options.validation_split != 0.0) {
+            (false, true) => Some(row_weights(&self.outputs, &data, sample_weight, &[], self.dtype())?),
+            _ => None,
+        };
         let given = match options.validation_data.take() {
+            None if !options.validation_sample_weight.is_empty() => {
+                let problem = "there is no validation_data that they could be of; validation_split keeps the samples' sample_weight";
+                return Err(Error::Presence {
+                    tensor: "validation_sample_weight".to_owned(),
+                    problem: problem.to_owned(),
+                });
+            }
             None => None,
-            Some((x, y)) => Some(self.check_data("validation ", x, Some(y))?),
+            Some((x, y)) => {
+                let mut given = self.check_data("validation ", x, Some(y))?;
+                let weights = &options.validation_sample_weight;
+                given.weights = row_weights(&self.outputs, &given, weights, &[], self.dtype())?;
+                Some(given)
+            }
         };
         let mut validation = given.as_ref().map(|given| given.part(0..given.samples)).transpose()?;
         let data = if options.validation_split == 0.0 {
@@ -163,18 +209,26 @@ impl Model {
             if validation.is_some() {
                 return Err(Error::option("validation_split", "0 beside validation data", options.validation_split));
             }
-            let (train, held) = data.split(options.validation_split)?;
+            let (train, mut held) = data.split(options.validation_split)?;
+            if let Some(weights) = &of_samples {
+                let held_back = train.samples..data.samples;
+                let parts = weights.iter().map(|w| rows(w.view(), data.samples, held_back.clone()));
+                held.weights = parts.collect::<Result<_>>()?;
+            }
             validation = Some(held);
             train
         };
         let samples = data.samples;
         let together = ranks.map_or(1, |ranks| ranks.count());
-        let batch_size = options.batch_size.saturating_mul(together);
-        if batch_size > samples {
-            let of_ranks = if together > 1 { format!(", divided by {together} ranks") } else { String::new() };
-            let most = format!("at most the {samples} samples{of_ranks}");
-            return Err(Error::option("batch_size", most, options.batch_size));
+        // As in Keras, fewer samples are one batch.
+        let batch_size = options.batch_size.saturating_mul(together).min(samples);
+        if self.network.is_stateful() {
+            check_whole_batches("batch_size", "samples", samples, batch_size)?;
         }
+        let validation_batch = match &validation {
+            None => batch_size,
+            Some(part) => self.evaluation_batch(part.samples, Some(batch_size))?,
+        };
         let count = u32::try_from(samples)
             .map_err(|_| Error::unsupported(format!("{samples} samples"), "at most 4294967295 are counted"))?;
         let device = &self.device;
@@ -202,19 +256,21 @@ impl Model {
                 loss: Vec::new(),
                 val_loss: Vec::new(),
                 metrics: Vec::new(),
+                learning_rate: Vec::new(),
                 best_epoch: None,
                 outcome: Outcome::Finished,
             },
             metrics: accumulators,
             epochs: options.epochs,
             batch_size,
+            validation_batch,
             shuffle: options.shuffle,
             clip: options.clip,
             loss_every: options.loss_every,
             early_stopping: options.early_stopping,
             callbacks: options.callbacks,
         };
-        self.allocate(options.batch_size, true)?;
+        self.allocate(options.batch_size.min(samples), true)?;
         self.device.upload(&run.order, run.placed_order.view_mut())?;
         if let Some(ranks) = ranks {
             *has_met = true;
@@ -235,6 +291,8 @@ impl Model {
         if let Err(Error::Diverged { .. }) = trained {
             self.restore(&run)?;
             self.forget();
+            // States of the batch that diverged would spoil every later one.
+            self.network.reset_states();
         }
         if trained.is_err() {
             // Whatever the error was, it says more than a failure to look at the weights.
@@ -280,6 +338,7 @@ impl Model {
         if let Err(Error::Diverged { .. }) = loss {
             self.device.copy(statistics.view(), self.network.statistics.get_mut())?;
             self.forget();
+            self.network.reset_states();
         }
         loss
     }
@@ -309,77 +368,6 @@ impl Model {
         Ok(report.total / samples as f64)
     }
 
-    /// The loss over all samples, without training.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for an `f64`
-    /// beyond the range of the device's `f32`; [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`]
-    /// and [`Error::KernelFault`] where the GPU fails.
-    pub fn evaluate<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<f64> {
-        self.evaluate_any(any(x), any(y), &mut [])
-    }
-
-    fn evaluate_any(
-        &mut self,
-        x: Vec<AnyArray<'_>>,
-        y: Vec<AnyArray<'_>>,
-        metrics: &mut [Vec<MetricAccumulator>],
-    ) -> Result<f64> {
-        let data = self.check_data("", x, Some(y))?;
-        let placed = data.part(0..data.samples)?.place(&self.device, "")?;
-        mean_loss(self, &placed, metrics)
-    }
-
-    /// The loss over all samples, named `loss`, and the metrics, without training.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] where `x` or `y` does not fit the model, [`Error::ZeroSize`] without samples, [`Error::NonFinite`] for an `f64`
-    /// beyond the range of the device's `f32` or a prediction of NaN, [`Error::InvalidOption`] for metrics that do not go with the targets;
-    /// [`Error::Unsupported`] where the device cannot do it or memory is short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU
-    /// fails.
-    pub fn evaluate_metrics<'a>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'a>) -> Result<Vec<(String, f64)>> {
-        let mut metrics = self.accumulators()?;
-        let loss = self.evaluate_any(any(x), any(y), &mut metrics)?;
-        Ok(std::iter::once(("loss".to_owned(), loss)).chain(results(&metrics, "")).collect())
-    }
-
-    /// Sets the metrics that [`fit`](Self::fit) and [`evaluate_metrics`](Self::evaluate_metrics) tell, of every output. They need the
-    /// predictions on the host: on a GPU each batch copies its own there, and is waited for.
-    pub fn metrics(&mut self, metrics: &[Metric]) -> &mut Self {
-        self.metrics = metrics.to_vec();
-        self
-    }
-
-    /// The metrics of nothing yet, for each output; of several outputs, the names begin with those of their layers.
-    fn accumulators(&self) -> Result<Vec<Vec<MetricAccumulator>>> {
-        let several = self.outputs.len() > 1;
-        let of_output = |output: &Output| {
-            let named = |metric: &Metric| {
-                let accumulator = MetricAccumulator::for_loss(*metric, output.loss, output.columns())?;
-                let name = format!("{}_{}", self.topology.name_of(output.source), accumulator.name());
-                Ok(if several { accumulator.named(name) } else { accumulator })
-            };
-            self.metrics.iter().map(named).collect::<Result<Vec<_>>>()
-        };
-        self.outputs.iter().map(of_output).collect()
-    }
-
-    /// Adds the batch whose outputs and targets are there to the metrics.
-    fn measure(&self, batch: usize, weighted: bool, metrics: &mut [Vec<MetricAccumulator>]) -> Result<()> {
-        for (output, metrics) in self.outputs.iter().zip(metrics).filter(|(_, metrics)| !metrics.is_empty()) {
-            let y = self.network.value(&output.value, batch)?;
-            let targets = output.targets.get(batch * output.target_size())?;
-            let weights = output.weights(batch, weighted)?;
-            match self.dtype() {
-                DType::F64 => update::<f64>(&self.device, metrics, output.columns(), targets, y, weights)?,
-                _ => update::<f32>(&self.device, metrics, output.columns(), targets, y, weights)?,
-            }
-        }
-        Ok(())
-    }
-
     /// The best weights so far, and what belongs to them.
     fn restore(&mut self, run: &Run<'_, '_>) -> Result<()> {
         self.device.copy(run.best.view(), self.network.parameters.get_mut())?;
@@ -392,7 +380,7 @@ impl Model {
             let begun = run.callbacks.iter_mut().try_for_each(|callback| callback.on_epoch_begin(&begin, self));
             ranks::agree_if(run.ranks, begun)?;
             if let Some(ranks) = run.ranks {
-                ranks::check_same(ranks, &[("learning rate", self.optimizer.learning_rate().to_bits())])?;
+                ranks::check_same(ranks, &[("learning rate", Training::learning_rate(self).to_bits())])?;
             }
             let Some(loss) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
@@ -409,7 +397,8 @@ impl Model {
             let mut val_loss = match &run.validation {
                 None => None,
                 Some(data) => {
-                    let loss = ranks::agree_if(run.ranks, mean_loss(self, data, &mut run.metrics))?;
+                    let loss = mean_loss(self, data, run.validation_batch, &mut run.metrics);
+                    let loss = ranks::agree_if(run.ranks, loss)?;
                     metrics.extend(results(&run.metrics, "val_"));
                     Some(loss)
                 }
@@ -425,6 +414,7 @@ impl Model {
             }
             let score = run.monitor.score(loss, val_loss, &metrics);
             run.history.loss.push(loss);
+            run.history.learning_rate.push(Training::learning_rate(self));
             run.history.val_loss.extend(val_loss);
             for (name, value) in &metrics {
                 match run.history.metrics.iter_mut().find(|(known, _)| known == name) {
@@ -454,8 +444,10 @@ impl Model {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             }
-            let waited = epoch - run.history.best_epoch.unwrap_or(epoch);
-            if epoch < run.epochs && run.early_stopping.is_some_and(|e| waited >= e.patience.max(1)) {
+            // What is NaN from the first epoch on has no best one, and counts as no improvement; as in Keras the first epoch never ends
+            // training.
+            let waited = epoch - run.history.best_epoch.unwrap_or(0);
+            if epoch > 1 && epoch < run.epochs && run.early_stopping.is_some_and(|e| waited >= e.patience.max(1)) {
                 run.history.outcome = Outcome::EarlyStopped;
                 return Ok(());
             }
@@ -610,72 +602,12 @@ impl Model {
     fn step_optimizer(&mut self) -> Result<()> {
         let Model { device, network, optimizer, states, steps, schedule, .. } = self;
         if let Some(schedule) = schedule {
-            // Not `max`, which would make a rate of a NaN.
-            let rate = schedule.rate(*steps);
-            optimizer.set_learning_rate(if rate == 0.0 { f64::MIN_POSITIVE } else { rate })?;
+            optimizer.set_learning_rate(of_schedule(schedule, *steps))?;
         }
         *steps += 1;
         optimizer.update(device, *steps, network.parameters.get_mut(), network.gradients.get(), states)?;
         self.constrain()
     }
-}
-
-/// Adds a batch to the metrics of an output.
-fn update<E: Scalar>(
-    device: &Device,
-    metrics: &mut [MetricAccumulator],
-    columns: usize,
-    targets: TensorRef<'_>,
-    predictions: TensorRef<'_>,
-    weights: Option<TensorRef<'_>>,
-) -> Result<()> {
-    fn on_host<'a, E: Scalar>(device: &Device, tensor: TensorRef<'a>) -> Result<Cow<'a, [E]>> {
-        Ok(if tensor.is_on_host() { Cow::Borrowed(tensor.host()?) } else { Cow::Owned(device.read(tensor)?) })
-    }
-    let (targets, predictions) = (on_host::<E>(device, targets)?, on_host::<E>(device, predictions)?);
-    let weights = weights.map(|weights| on_host::<E>(device, weights)).transpose()?;
-    metrics.iter_mut().try_for_each(|metric| metric.update(&targets, &predictions, columns, weights.as_deref()))
-}
-
-/// What metrics say, with a prefix before their names.
-fn results(metrics: &[Vec<MetricAccumulator>], prefix: &str) -> Vec<(String, f64)> {
-    metrics.iter().flatten().map(|metric| (format!("{prefix}{}", metric.name()), metric.result())).collect()
-}
-
-/// Mean loss of samples that stand where the device computes, and their metrics.
-fn mean_loss(model: &mut Model, data: &PlacedData<'_>, metrics: &mut [Vec<MetricAccumulator>]) -> Result<f64> {
-    let most = model.inference_batch(data.samples);
-    model.allocate(most, false)?;
-    model.status.clear(&model.device)?;
-    metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
-    let weighted = !data.weights.is_empty();
-    for first in (0..data.samples).step_by(most) {
-        let batch = most.min(data.samples - first);
-        let Model { device, topology, network, outputs, .. } = model;
-        let part = |from: TensorRef<'_>, size: usize, to: TensorMut<'_>| {
-            device.copy(from.part(first * size..(first + batch) * size)?, to)
-        };
-        for ((_, value), from) in topology.inputs.iter().zip(&data.x) {
-            part(from.view(), value.size(), network.value_mut(value, batch)?)?;
-        }
-        for (index, output) in outputs.iter_mut().enumerate() {
-            let (width, rows) = (output.target_size(), output.rows());
-            part(data.y[index].view(), width, output.targets.get_mut(batch * width)?)?;
-            if weighted {
-                output.sample_weights.grow(device, "weights of rows", batch * rows)?;
-                part(data.weights[index].view(), rows, output.sample_weights.get_mut(batch * rows)?)?;
-            }
-        }
-        network.forward(device, batch, false, 0)?;
-        let entry = LossEntry { weight: batch as f64, code: 1 };
-        model.run_losses(batch, entry, weighted, false)?;
-        model.run_output_penalties(batch, entry, false)?;
-        model.measure(batch, weighted, metrics)?;
-    }
-    model.run_weight_penalties(LossEntry { weight: data.samples as f64, code: 1 }, false)?;
-    let total = model.status.read(&model.device)?.total;
-    model.network.check(&model.device)?;
-    Ok(total / data.samples as f64)
 }
 
 /// The error of a status that tells of a loss or gradient that is not finite.
@@ -717,45 +649,6 @@ fn diverged_at(
     Error::Diverged { epoch, batch, what: format!("the {quantity} is {value}{cause}") }
 }
 
-/// The figure that says how good an epoch is.
-struct Monitor {
-    /// Its key; without one the validation loss, or the loss.
-    key: Option<String>,
-    /// 1 where more is better, else -1.
-    sign: f64,
-}
-
-impl Monitor {
-    fn new(key: Option<&str>, validated: bool, metrics: &[Vec<MetricAccumulator>]) -> Result<Self> {
-        let metrics = || metrics.iter().flatten();
-        let Some(key) = key else { return Ok(Monitor { key: None, sign: -1.0 }) };
-        let of_validation = key.strip_prefix("val_").filter(|_| validated);
-        let known = metrics().find(|metric| [Some(key), of_validation].contains(&Some(&*metric.name())));
-        let sign = match known {
-            Some(metric) if metric.metric().more_is_better() => 1.0,
-            _ => -1.0,
-        };
-        if known.is_some() || key == "loss" || of_validation == Some("loss") {
-            return Ok(Monitor { key: Some(key.to_owned()), sign });
-        }
-        let names = || std::iter::once("loss".to_owned()).chain(metrics().map(MetricAccumulator::name));
-        let of_validation = names().filter(|_| validated).map(|name| format!("val_{name}"));
-        let keys: Vec<_> = names().chain(of_validation).collect();
-        Err(Error::option("monitor", format!("one of {}", keys.join(", ")), key))
-    }
-
-    /// The more the better.
-    fn score(&self, loss: f64, val_loss: Option<f64>, metrics: &[(String, f64)]) -> f64 {
-        let figure = match self.key.as_deref() {
-            None => val_loss.unwrap_or(loss),
-            Some("loss") => loss,
-            Some("val_loss") => val_loss.unwrap_or(f64::NAN),
-            Some(key) => metrics.iter().find(|(name, _)| name == key).map_or(f64::NAN, |(_, value)| *value),
-        };
-        self.sign * figure
-    }
-}
-
 /// What one call of `fit` works with.
 struct Run<'a, 'c> {
     /// The data on the host, to name a sample in errors.
@@ -776,6 +669,7 @@ struct Run<'a, 'c> {
     epochs: usize,
     /// Of all ranks together.
     batch_size: usize,
+    validation_batch: usize,
     shuffle: bool,
     clip: Option<Clip>,
     loss_every: usize,

@@ -122,6 +122,8 @@ pub(super) struct LayerCall {
     pub layer: usize,
     pub inputs: Vec<Source>,
     pub outputs: Vec<Value>,
+    /// Whether an input has a mask that neither the layer reads nor an output has.
+    pub ends_mask: bool,
 }
 
 /// Inputs, layers and their uses, as far as they have been built.
@@ -199,6 +201,7 @@ impl Topology {
         (builder.layer, builder.is_frozen) = (layer, !named.trainable);
         let values: Vec<Value> = inputs.iter().map(|tensor| tensor.value.clone()).collect();
         values.iter().try_for_each(|value| builder.check(value))?;
+        let before = builder.nodes.len();
         let mark = builder.mark(layer);
         let outputs = match named.layer.build(builder, &values) {
             Ok(outputs) => outputs,
@@ -207,11 +210,15 @@ impl Topology {
                 return Err(error);
             }
         };
+        let read = |mask: &Value| builder.nodes[before..].iter().any(|node| node.inputs.contains(&Some(mask.storage)));
+        let ends_mask = outputs.iter().all(|output| output.mask().is_none())
+            && values.iter().filter_map(Value::mask).any(|mask| !read(mask));
         let call = self.calls.len();
         self.calls.push(LayerCall {
             layer,
             inputs: inputs.iter().map(|tensor| tensor.source).collect(),
             outputs: outputs.clone(),
+            ends_mask,
         });
         let tensor = |(output, value)| GraphTensor { source: Source::Call(call, output), value };
         Ok(outputs.into_iter().enumerate().map(tensor).collect())

@@ -25,6 +25,8 @@ pub struct History {
     pub val_loss: Vec<f64>,
     /// The metrics of each epoch by name, see [`EpochEnd::metrics`](crate::model::EpochEnd::metrics).
     pub metrics: Vec<(String, Vec<f64>)>,
+    /// The learning rate of the last step of each epoch, whoever has set it.
+    pub learning_rate: Vec<f64>,
     /// The best epoch, counted from 1: usually that with the lowest validation loss, see [`FitOptions::monitor`](crate::model::FitOptions::monitor);
     /// `None` if none was completed.
     pub best_epoch: Option<usize>,
@@ -33,10 +35,11 @@ pub struct History {
 }
 
 impl History {
-    /// The values of each epoch by Keras's key: `loss`, `val_loss`, `accuracy`, `val_accuracy`, …
+    /// The values of each epoch by Keras's key: `loss`, `val_loss`, `accuracy`, `val_accuracy`, `learning_rate`, …
     pub fn get(&self, key: &str) -> Option<&[f64]> {
         match key {
             "loss" => Some(&self.loss),
+            "learning_rate" => Some(&self.learning_rate),
             "val_loss" if !self.val_loss.is_empty() => Some(&self.val_loss),
             _ => self.metrics.iter().find(|(name, _)| name == key).map(|(_, values)| values.as_slice()),
         }
@@ -55,7 +58,7 @@ impl History {
         crate::plot::history(&quantities, self.best_epoch)
     }
 
-    /// Keras's keys of what there is.
+    /// Keras's keys of losses and metrics that there are.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let val_loss = (!self.val_loss.is_empty()).then_some("val_loss");
         ["loss"].into_iter().chain(val_loss).chain(self.metrics.iter().map(|(name, _)| name.as_str()))

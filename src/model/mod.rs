@@ -20,6 +20,7 @@
 mod arrays;
 pub mod callbacks;
 pub mod diagram;
+mod evaluate;
 pub(crate) mod file;
 pub mod fit;
 pub mod forecast;
@@ -28,6 +29,7 @@ pub mod history;
 pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
+mod monitor;
 mod output;
 mod penalties;
 pub mod progress;

@@ -37,6 +37,9 @@ pub struct Model {
     pub(super) outputs: Vec<Output>,
     pub(super) optimizer: Box<dyn Optimizer>,
     pub(super) metrics: Vec<crate::metrics::Metric>,
+    pub(super) weighted_metrics: Vec<crate::metrics::Metric>,
+    /// Samples of a batch without training, where that was set.
+    pub(super) inference_batch_size: Option<usize>,
     /// What the optimizer remembers, and the steps it has done.
     pub(super) states: Vec<Tensor>,
     pub(super) steps: u64,
@@ -54,9 +57,6 @@ pub struct Model {
     pub(super) penalties: Penalties,
     pub(super) status: Status,
 }
-
-/// Samples of one batch of [`Model::predict`] and [`Model::evaluate`].
-const INFERENCE_BATCH: usize = 128;
 
 impl Model {
     /// A model of what has been built, without weights yet.
@@ -79,6 +79,8 @@ impl Model {
             topology,
             optimizer: Box::new(Adam::default()),
             metrics: Vec::new(),
+            weighted_metrics: Vec::new(),
+            inference_batch_size: None,
             states: Vec::new(),
             steps: 0,
             seed,
@@ -197,7 +199,7 @@ impl Model {
     }
 
     /// Sets the optimizer's learning rate before every step from now on, by the number of steps done since [`compile`](Self::compile).
-    /// A rate of zero counts as the smallest number above it.
+    /// A rate of zero counts as the smallest number above it. A callback that sets the rate is then refused, as in Keras.
     ///
     /// # Errors
     ///
@@ -465,7 +467,7 @@ impl Model {
     }
 
     fn predict_to(&mut self, data: &Data<'_>, mut to: Vec<TensorMut<'_>>) -> Result<()> {
-        let most = self.inference_batch(data.samples);
+        let most = self.prediction_batch(data.samples)?;
         self.allocate(most, false)?;
         let Model { device, topology, network, outputs, .. } = self;
         for first in (0..data.samples).step_by(most) {
@@ -483,11 +485,6 @@ impl Model {
             }
         }
         network.check(device)
-    }
-
-    /// Samples of a batch without training. What goes on from batch to batch takes all at once.
-    pub(super) fn inference_batch(&self, samples: usize) -> usize {
-        if self.network.is_stateful() { samples } else { samples.min(INFERENCE_BATCH) }
     }
 
     /// The loss of a batch and its gradient by all weights, laid out as [`flat_weights`](Self::flat_weights), in the type of `x`; weights
@@ -576,6 +573,7 @@ impl Model {
             None => Vec::new(),
             Some(y) => {
                 let name = |output: &Output| self.topology.name_of(output.source);
+                self.outputs.iter().try_for_each(|output| output.check_mask(name(output)))?;
                 let shapes: Vec<_> = self.outputs.iter().map(|o| (name(o), o.target_shape())).collect();
                 let (tensor, what) = (format!("{prefix}y"), "the model's output shape");
                 let (targets, y) = check_arrays(&tensor, what, y, &shapes, self.dtype())?;

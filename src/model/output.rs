@@ -3,7 +3,7 @@
 use crate::backend::ops::{Report, STATUS_LEN};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::graph::Source;
 use crate::nn::{Loss, Scratch, Value};
 
@@ -102,6 +102,22 @@ impl Output {
             (false, false) => return Ok(None),
         };
         weights.get(batch * self.rows()).map(Some)
+    }
+
+    /// Refuses a mask that says nothing about the rows of the loss. `name` is that of the layer.
+    pub fn check_mask(&self, name: &str) -> Result<()> {
+        match self.value.mask().filter(|mask| mask.size() != self.rows()) {
+            None => Ok(()),
+            Some(mask) => Err(Error::shape(
+                format!("mask of the output of {name}"),
+                format!(
+                    "one of each of its {} rows, as the output has shape {:?}; end the mask with a Reshape to the same shape",
+                    self.rows(),
+                    self.value.shape()
+                ),
+                format!("{:?}", mask.shape()),
+            )),
+        }
     }
 
     /// The mask, where it says something about each row.

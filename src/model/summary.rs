@@ -78,7 +78,15 @@ impl Model {
         diagram(&nodes)
     }
 
-    /// A table of layers, output shapes and numbers of weights, as Keras prints it.
+    /// Names of the layers at which a mask ends without being used, so that those above take every step for one that is there: where Keras
+    /// warns of a layer that "does not support masking and will therefore destroy the mask information".
+    pub fn ended_masks(&self) -> Vec<&str> {
+        let ending = |layer: usize| self.topology.calls.iter().any(|call| call.layer == layer && call.ends_mask);
+        let layers = self.topology.layers.iter().enumerate();
+        layers.filter(|(index, _)| ending(*index)).map(|(_, named)| named.name.as_str()).collect()
+    }
+
+    /// A table of layers, output shapes and numbers of weights, as Keras prints it, and at which layers masks end unused.
     pub fn summary(&self) -> String {
         let params = |layer: usize| -> usize {
             self.network.builder.layers[layer].parameters.iter().map(|p| p.range.len()).sum()
@@ -139,6 +147,10 @@ impl Model {
         let _ = writeln!(text, " Total params: {}", size(trainable + other));
         let _ = writeln!(text, " Trainable params: {}", size(trainable));
         let _ = writeln!(text, " Non-trainable params: {}", size(other));
+        let ended = self.ended_masks();
+        if !ended.is_empty() {
+            let _ = writeln!(text, " Masks end at: {}", ended.join(", "));
+        }
         text
     }
 }

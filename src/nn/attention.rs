@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::dense::linear;
 use crate::nn::dropout::dropped;
-use crate::nn::masking::KeepRows;
+use crate::nn::masking::{KeepRows, row_mask};
 use crate::nn::op::{Backward, Forward, Inputs, Op};
 use crate::nn::shape::permuted;
 use crate::nn::{ActivationFunction, Scratch};
@@ -45,6 +45,18 @@ fn parts<'a>(builder: &Builder, inputs: &'a [Value], same_width: bool) -> Result
         return Err(Error::shape(builder.name(), expected, format!("{:?}", key.shape())));
     }
     Ok(Parts { query, value, key, queries, keys })
+}
+
+/// Value and key of one mask, as Keras has it: a step must be there in both.
+fn with_one_mask(builder: &mut Builder, value: &Value, key: &Value) -> Result<Value> {
+    let (Some(of_value), Some(of_key)) = (row_mask(builder, value)?, row_mask(builder, key)?) else {
+        return Ok(value.clone());
+    };
+    if of_value == of_key {
+        return Ok(value.clone());
+    }
+    let both = builder.constant_op(KeepRows, &[of_value, of_key], of_value.shape())?;
+    Ok(value.clone().with_mask(Some(&both)))
 }
 
 /// What the query may look at: the mask of the value, or else of the key.
@@ -300,7 +312,9 @@ impl MultiHeadAttention {
     }
 
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
-        let parts = parts(builder, inputs, false)?;
+        let mut parts = parts(builder, inputs, false)?;
+        let value = with_one_mask(builder, parts.value, parts.key)?;
+        parts.value = &value;
         let (heads, key_dim) = (self.num_heads, self.key_dim);
         let value_dim = self.value_dim.unwrap_or(key_dim);
         for (size, name) in [(heads, "num_heads"), (key_dim, "key_dim"), (value_dim, "value_dim")] {

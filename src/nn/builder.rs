@@ -129,7 +129,7 @@ impl Parameter {
 pub struct Value {
     /// The network that it belongs to.
     pub(super) network: u64,
-    pub(super) storage: usize,
+    pub(crate) storage: usize,
     /// Rows of `shape` in one sample; above 1 only inside of a layer that goes through time.
     pub(super) rows: usize,
     shape: Vec<usize>,
@@ -189,7 +189,7 @@ pub(crate) struct Node {
 pub struct Builder {
     network: u64,
     pub(super) storages: Vec<StorageInfo>,
-    pub(super) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     pub(crate) layers: Vec<LayerWeights>,
     /// The layer being built.
     pub(crate) layer: usize,

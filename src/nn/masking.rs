@@ -11,10 +11,13 @@ use crate::nn::one_input;
 use crate::nn::op::{Backward, Forward, Op};
 
 /// Steps all of whose features are `mask_value` count as absent for the layers above, Keras's
-/// [`Masking`](https://keras.io/api/layers/core_layers/masking/): `[steps, features]` as they are, those steps zeroed, with a mask.
+/// [`Masking`](https://keras.io/api/layers/core_layers/masking/): `[steps, features]`, or with more axes in front, as they are, those steps
+/// zeroed, with a mask.
 ///
-/// Recurrent layers leave such steps out and repeat the output before them; attention does not look at them; pooling over time and
-/// losses leave them out. Layers that keep steps apart pass the mask on; `Flatten`, `Reshape` and `Permute` end it.
+/// Recurrent layers leave such steps out and repeat the output before them; attention does not look at them; pooling over time, losses
+/// and metrics leave them out. Layers that keep steps apart pass the mask on. As in Keras, `Flatten`, `Reshape`, `Permute`,
+/// `RepeatVector`, convolutions and windowed pooling end it, which the model's [`summary`](crate::model::Model::summary) says
+/// ([`ended_masks`](crate::model::Model::ended_masks) lists them); where Keras has no rule, a mask that cannot go on is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Masking {
@@ -31,18 +34,47 @@ impl Masking {
 
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
-        let &[steps, features] = x.shape() else {
-            return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", format!("{:?}", x.shape())));
+        let (features, steps) = match x.shape().split_last() {
+            Some((features, steps)) if !steps.is_empty() => (*features, steps.to_vec()),
+            _ => {
+                let got = format!("{:?}", x.shape());
+                return Err(Error::shape(builder.name(), "inputs of shape [steps, features]", got));
+            }
         };
         if !self.mask_value.is_finite() {
             // A model file could not hold it.
             let option = format!("mask_value of {}", builder.name());
             return Err(Error::option(option, "a finite number", self.mask_value));
         }
-        let mask = builder.constant_op(NotEqual { columns: features, value: self.mask_value }, &[x], &[steps])?;
-        let y = builder.op1(KeepRows, &[x, &mask], &[steps, features], 0..0)?;
+        let mask = builder.constant_op(NotEqual { columns: features, value: self.mask_value }, &[x], &steps)?;
+        let y = builder.op1(KeepRows, &[x, &mask], x.shape(), 0..0)?;
         Ok(vec![y.with_mask(Some(&mask))])
     }
+}
+
+/// The mask of `x`, one for each row of its last axis, where it has one.
+///
+/// # Errors
+///
+/// [`Error::Shape`] naming the layer for a mask of another shape, which would mean nothing here.
+pub(super) fn row_mask<'a>(builder: &Builder, x: &'a Value) -> Result<Option<&'a Value>> {
+    match (x.mask(), x.shape().split_last()) {
+        (Some(mask), Some((_, rows))) if mask.shape() == rows => Ok(Some(mask)),
+        (None, _) => Ok(None),
+        (Some(mask), _) => Err(unfit(&builder.name(), mask, x.shape())),
+    }
+}
+
+/// The error of a mask that says nothing about the rows of a tensor of this shape.
+pub(crate) fn unfit(name: &str, mask: &Value, shape: &[usize]) -> Error {
+    let rows = &shape[..shape.len().saturating_sub(1)];
+    Error::shape(
+        format!("mask of the input of {name}"),
+        format!(
+            "{rows:?}, as the input has shape {shape:?}; end the mask before with a Reshape to the same shape, or mask later"
+        ),
+        format!("{:?}", mask.shape()),
+    )
 }
 
 /// 1 for rows that have another element than `value`, else 0.
@@ -97,6 +129,13 @@ impl SequenceMask {
             let got = format!("{:?} and {:?}", x.shape(), lengths.shape());
             return Err(Error::shape(builder.name(), "inputs of shape [steps, features] and [1]", got));
         };
+        if x.mask().is_some() {
+            let problem = "its sequence has a mask already; leave out the one or the other";
+            return Err(Error::Presence {
+                tensor: format!("lengths of {}", builder.name()),
+                problem: problem.to_owned(),
+            });
+        }
         let op = FirstSteps { steps, name: builder.name() };
         let mask = builder.constant_op(op, &[lengths], &[steps])?;
         Ok(vec![x.clone().with_mask(Some(&mask))])

@@ -36,6 +36,11 @@ fn joined(builder: &mut Builder, inputs: &[Value]) -> Result<Option<Value>> {
     let mut masks = masks.into_iter();
     let Some(mut mask) = masks.next() else { return Ok(None) };
     for other in masks.filter(|other| *other != mask).collect::<Vec<_>>() {
+        if other.shape() != mask.shape() {
+            let expected = format!("inputs with masks of one shape, as the first, {:?}", mask.shape());
+            let got = format!("{:?}; end one with a Reshape to the same shape", other.shape());
+            return Err(Error::shape(builder.name(), expected, got));
+        }
         let shape = mask.shape().to_vec();
         let sum = builder.constant_op(Pair(Combination::Sum), &[&mask, &other], &shape)?;
         mask = builder.constant_op(NotEqual { columns: 1, value: 0.0 }, &[&sum], &shape)?;
@@ -66,7 +71,7 @@ fn folded(builder: &mut Builder, inputs: &[Value], how: Combination) -> Result<V
     let mut factors = inputs.to_vec();
     if how == Combination::Product {
         for factor in &mut factors {
-            if let Some(mask) = factor.mask().filter(|mask| mask.shape() == &factor.shape()[..1]).cloned() {
+            if let Some(mask) = factor.mask().filter(|mask| factor.shape().starts_with(mask.shape())).cloned() {
                 let shape = factor.shape().to_vec();
                 *factor = builder.op1(OneWhereAbsent { ones: Scratch::new() }, &[&*factor, &mask], &shape, 0..0)?;
             }

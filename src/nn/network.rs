@@ -142,6 +142,11 @@ impl Network {
         self.builder.nodes.iter().any(|node| node.op.is_stateful())
     }
 
+    /// Samples of the batch whose states layers carry, where they do.
+    pub fn carried_batch(&self) -> Option<usize> {
+        self.builder.nodes.iter().find_map(|node| Some(node.op.carried_batch()? / node.rows.max(1)))
+    }
+
     /// Forgets the states that layers carry from batch to batch.
     pub fn reset_states(&mut self) {
         self.builder.nodes.iter_mut().for_each(|node| node.op.reset_states());

@@ -6,6 +6,7 @@ use crate::backend::ops::Workspace;
 use crate::backend::{Device, TensorMut, TensorRef};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::masking::row_mask;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::{Scratch, one_input};
 
@@ -215,7 +216,7 @@ impl BatchNormalization {
             workspace: Scratch::new(),
         };
         let shape = x.shape().to_vec();
-        let mask = x.mask().filter(|mask| mask.size() == x.size() / columns);
+        let mask = row_mask(builder, x)?;
         let y = builder.op(op, &[Some(x), mask], &[&shape], weights, mean.start..variance.end)?.remove(0);
         Ok(vec![y.with_mask(x.mask())])
     }

@@ -143,6 +143,12 @@ pub trait Op: Send {
         false
     }
 
+    /// Rows of the batch whose state a stateful operation carries; none before the first, and after
+    /// [`reset_states`](Self::reset_states).
+    fn carried_batch(&self) -> Option<usize> {
+        None
+    }
+
     /// Waits for the passes given so far, and says whether they have ended as they should.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use crate::backend::{Device, WeightGrad};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
+use crate::nn::masking::row_mask;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::windows::{Padding, Windows};
 use crate::nn::{Scratch, one_input};
@@ -37,7 +38,7 @@ impl GlobalAveragePooling1D {
         let (steps, features) = steps_and_features(builder, x)?;
         let (kept, count, workspace) = (Scratch::new(), Scratch::new(), Scratch::new());
         let op = Mean { steps, features, kept, count, workspace };
-        Ok(vec![builder.op(op, &[Some(x), x.mask()], &[&[features]], 0..0, 0..0)?.remove(0)])
+        Ok(vec![builder.op(op, &[Some(x), row_mask(builder, x)?], &[&[features]], 0..0, 0..0)?.remove(0)])
     }
 }
 
@@ -115,7 +116,7 @@ impl GlobalMaxPooling1D {
         let x = one_input(builder, inputs)?;
         let (steps, features) = steps_and_features(builder, x)?;
         let op = Largest { windows: 1, steps, features, positions: Scratch::new() };
-        Ok(vec![builder.op(op, &[Some(x), x.mask()], &[&[features]], 0..0, 0..0)?.remove(0)])
+        Ok(vec![builder.op(op, &[Some(x), row_mask(builder, x)?], &[&[features]], 0..0, 0..0)?.remove(0)])
     }
 }
 

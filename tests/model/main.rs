@@ -14,10 +14,12 @@ mod exchange_hostile;
 #[cfg(feature = "exchange")]
 mod exchange_models;
 mod files;
+mod fitting;
 mod hostile_files;
 mod keras;
 mod layer_options;
 mod layers;
+mod masks;
 mod metrics;
 #[cfg(feature = "cuda")]
 mod mixed_precision;

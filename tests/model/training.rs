@@ -745,6 +745,6 @@ fn what_one_rank_does_ends_all() {
     assert!(said[0].contains("rank 1") && said[1].contains("disk"), "{said:?}");
     let said = text(&on_second(AtEnd::OtherRate, 4));
     assert!(said.iter().all(|said| said.contains("learning rate on rank")), "{said:?}");
-    let said = text(&on_second(AtEnd::Nothing, 4000));
+    let said = text(&on_second(AtEnd::Nothing, 0));
     assert!(said[0].contains("rank 1") && said[1].contains("batch_size"), "{said:?}");
 }

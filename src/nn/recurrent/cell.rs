@@ -7,6 +7,7 @@ use crate::backend::ops::Strides;
 use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::masking::row_mask;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::recurrent::{Carried, RecurrentOptions};
 use crate::nn::shape::{Columns, copy_columns, reversed};
@@ -230,11 +231,17 @@ impl<C: Cell + Clone + Sync + 'static> Layer for Rnn<C> {
         let RnnOptions { return_sequences, return_state, go_backwards, stateful } = self.options;
         let options =
             RecurrentOptions { return_sequences, return_state, go_backwards, stateful, ..RecurrentOptions::default() };
-        let mask = inputs[0].mask();
+        let mask = row_mask(builder, &inputs[0])?;
         let mut outputs = steps_with(builder, cell, &inputs[0], mask, inputs.get(1), range, &options)?;
         if return_sequences {
             let y = outputs.remove(0);
-            let y = if go_backwards { reversed(builder, &y)? } else { y.with_mask(mask) };
+            let y = match go_backwards {
+                false => y.with_mask(mask),
+                true => {
+                    let mask = mask.map(|mask| reversed(builder, mask)).transpose()?;
+                    reversed(builder, &y)?.with_mask(mask.as_ref())
+                }
+            };
             outputs.insert(0, y);
         }
         Ok(outputs)
@@ -557,6 +564,10 @@ impl Op for Steps {
 
     fn is_stateful(&self) -> bool {
         self.stateful
+    }
+
+    fn carried_batch(&self) -> Option<usize> {
+        self.carried.batch
     }
 
     fn reset_states(&mut self) {

@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::interop::keras::bias_of;
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::dropout::check_rate;
+use crate::nn::masking::row_mask;
 use crate::nn::recurrent::cell::steps;
 use crate::nn::recurrent::normalized::Normalized;
 use crate::nn::recurrent::regularized::Regularized;
@@ -563,7 +564,7 @@ fn recurrent(
     WeightLayout::new(&descriptor)?;
     RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
     let states = initial_states(builder, &inputs[1..], &descriptor, options)?;
-    let mask = inputs[0].mask().filter(|mask| mask.shape() == [seq_len]).cloned();
+    let mask = row_mask(builder, &inputs[0])?.cloned();
     let mut x = inputs[0].clone();
     if options.dropout > 0.0 {
         let number = builder.op_number();

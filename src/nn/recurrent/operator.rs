@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{Activation, Activations, CellKind};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
-use crate::nn::masking::KeepRows;
+use crate::nn::masking::{KeepRows, row_mask};
 use crate::nn::merge::concatenated;
 use crate::nn::recurrent::sequence::Sequence;
 use crate::nn::recurrent::{RecurrentOptions, initial_states, sequence_shape, weights};
@@ -121,7 +121,7 @@ impl RecurrentOperator {
             });
             last.append(&mut outputs);
         }
-        let mask = x.mask().filter(|mask| mask.shape() == [seq_len]);
+        let mask = row_mask(builder, x)?;
         let output = match (output, mask) {
             (Some(y), Some(mask)) => Some(builder.op1(KeepRows, &[&y, mask], y.shape(), 0..0)?),
             (output, _) => output,
@@ -142,7 +142,7 @@ fn one(
     WeightLayout::new(&descriptor)?;
     RnnShape { seq_len, batch: 1 }.tensors(&descriptor)?;
     let states = initial_states(builder, given, &descriptor, &options)?;
-    let mask = x.mask().filter(|mask| mask.shape() == [seq_len]).cloned();
+    let mask = row_mask(builder, x)?.cloned();
     let range = weights(builder, &descriptor, false, &options)?;
     let (units, others) = (descriptor.hidden_size, descriptor.cell.other_states() * descriptor.hidden_size);
     let (every, last, rest) = ([seq_len, units], [units], [others]);

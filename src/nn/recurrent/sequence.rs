@@ -336,6 +336,10 @@ impl Op for Sequence {
         self.stateful
     }
 
+    fn carried_batch(&self) -> Option<usize> {
+        self.carried_h.batch
+    }
+
     fn reset_states(&mut self) {
         self.carried_h.batch = None;
         self.carried_c.batch = None;
