@@ -55,9 +55,9 @@ const SINGLE: Precision = Precision { step: 1e-2, floor: 0.1, tolerance: 1e-2 };
 ///
 /// # Errors
 ///
-/// [`Error::Presence`] for a model without layers, [`Error::Shape`]
-/// where an array does not fit it, [`Error::ZeroSize`] without samples; [`Error::Unsupported`] where the device cannot do it or memory is
-/// short, [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
+/// [`Error::Presence`](crate::Error::Presence) for a model without layers, [`Error::Shape`](crate::Error::Shape)
+/// where an array does not fit it, [`Error::ZeroSize`](crate::Error::ZeroSize) without samples; [`Error::Unsupported`](crate::Error::Unsupported) where the device cannot do it or memory is
+/// short, [`Error::Driver`](crate::Error::Driver) and [`Error::KernelFault`](crate::Error::KernelFault) where the GPU fails.
 pub fn model(
     model: &mut Model,
     x: &[ArrayViewD<'_, f64>],
@@ -145,8 +145,8 @@ pub fn model(
 ///
 /// # Errors
 ///
-/// What the cell returns; [`Error::Shape`], [`Error::ZeroSize`] and [`Error::SizeOverflow`] for sizes that a layer over it cannot have;
-/// [`Error::Unsupported`] where the device cannot do it in `f64` or memory is short, [`Error::Driver`] where the GPU's driver fails.
+/// What the cell returns; [`Error::Shape`](crate::Error::Shape), [`Error::ZeroSize`](crate::Error::ZeroSize) and [`Error::SizeOverflow`](crate::Error::SizeOverflow) for sizes that a layer over it cannot have;
+/// [`Error::Unsupported`](crate::Error::Unsupported) where the device cannot do it in `f64` or memory is short, [`Error::Driver`](crate::Error::Driver) where the GPU's driver fails.
 pub fn cell(device: &Device, cell: impl Cell + Clone + Sync + 'static, input_size: usize) -> Result<ModelReport> {
     let (batch, seq_len) = (3, 5);
     let mut random = Random::new(1, 0);
