@@ -398,7 +398,7 @@ fn shown(labels: &[String], cells: f64) -> impl Iterator<Item = (usize, &String)
     let round = (0..4).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
     let every = round.into_iter().find(|n| numbers.is_some() && *n >= least).unwrap_or(least);
     let first = numbers.and_then(|numbers| numbers.first().map(|first| *first as usize)).unwrap_or(0);
-    labels.iter().enumerate().filter(move |(i, _)| (first + i) % every == 0)
+    labels.iter().enumerate().filter(move |(i, _)| (first + i).is_multiple_of(every))
 }
 
 /// How often each class was taken for each: `counts[true class, predicted class]`. Cells show the count and its share of the row,
