@@ -8,7 +8,10 @@ use fused_rnn::rnn::Dropout;
 fn names_that_are_not_known_are_refused_with_those_that_are() {
     for bad in ["", "F32", "f32 ", "float", "\u{0}", "f 32"] {
         let error = bad.parse::<DType>().expect_err(bad).to_string();
-        assert!(error.contains("dtype") && error.contains("bf16") && error.contains(bad), "{error}");
+        // What acts on a terminal is shown escaped.
+        let shown = fused_rnn::error::OneLine(bad).to_string();
+        assert!(error.contains("dtype") && error.contains("bf16") && error.contains(&shown), "{error}");
+        assert!(!error.contains('\0'), "{error:?}");
     }
     for bad in ["", "LSTM", "elman", "rnn,lstm"] {
         let error = bad.parse::<CellKind>().expect_err(bad).to_string();
