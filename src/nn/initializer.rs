@@ -7,7 +7,7 @@ use crate::nn::Random;
 use crate::nn::init;
 
 /// Where a weight tensor of a layer starts: Keras's [initializers](https://keras.io/api/layers/initializers/), with its defaults where
-/// [`Default`] or a function gives them. "Inputs" and "outputs" are those of a unit, as Keras counts them by the shape of its kernel.
+/// [`Default`] or a function gives them; constants are at most 1e30 in size. "Inputs" and "outputs" are those of a unit, as Keras counts them by the shape of its kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -68,6 +68,9 @@ pub enum Initializer {
     },
 }
 
+/// Largest constant in size.
+const LARGEST: f64 = 1e30;
+
 /// Standard deviation of a normal distribution cut off at two of its own.
 const TRUNCATED: f64 = 0.879_625_661_034_239_8;
 
@@ -94,8 +97,10 @@ impl Initializer {
             Initializer::Orthogonal { gain } | Initializer::Identity { gain } => ([gain, 0.0], true),
             _ => ([0.0; 2], true),
         };
-        if !(ordered && constants.iter().all(|constant| constant.is_finite())) {
-            let expected = "finite constants, no deviation below zero, the lower bound first";
+        // What is drawn must be a number of f32 too, and a comparison refuses NaN.
+        if !(ordered && constants.iter().all(|constant| constant.abs() <= LARGEST)) {
+            let expected =
+                format!("constants from -{LARGEST:e} to {LARGEST:e}, no deviation below zero, the lower bound first");
             return Err(Error::option(option, expected, format!("{self:?}")));
         }
         let fits = match self {

@@ -388,3 +388,21 @@ fn the_nested_cell_of_kerass_guide() {
         assert!((y[0][[b, 1]] - first).abs() < 1e-12 && (y[1][[b, 2, 1]] - second).abs() < 1e-12);
     }
 }
+
+/// What no device could hold as a number, whatever it is drawn from.
+#[test]
+fn initializers_that_overflow_are_refused() {
+    let huge = [
+        Initializer::Constant { value: 1e39 },
+        Initializer::Constant { value: f64::NAN },
+        Initializer::RandomNormal { mean: 0.0, stddev: 1e300 },
+        Initializer::RandomUniform { minval: -f64::MAX, maxval: f64::MAX },
+        Initializer::TruncatedNormal { mean: f64::INFINITY, stddev: 1.0 },
+        Initializer::Orthogonal { gain: 1e31 },
+    ];
+    for initializer in huge {
+        let mut model = Sequential::new(cpu(), &[3], 1).unwrap();
+        let error = model.add(Dense::new(3).kernel_initializer(initializer)).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("kernel_initializer of dense") && error.contains("1e30"), "{error}");
+    }
+}
