@@ -5,6 +5,24 @@ use crate::error::Result;
 use crate::exchange::onnx::export::{Attribute, Exporter, Tensor};
 use crate::nn::{ActivationFunction, Combination, Function};
 
+/// ONNX's name of a function: of the operator that computes it, or of cells, which have two more and lack SELU.
+pub(super) fn name_of(function: Activation) -> &'static str {
+    match function {
+        Activation::Tanh => "Tanh",
+        Activation::Relu => "Relu",
+        Activation::Sigmoid => "Sigmoid",
+        Activation::HardSigmoid { .. } => "HardSigmoid",
+        Activation::Softsign => "Softsign",
+        Activation::Softplus => "Softplus",
+        Activation::Elu { .. } => "Elu",
+        Activation::Selu => "Selu",
+        Activation::LeakyRelu { .. } => "LeakyRelu",
+        Activation::ThresholdedRelu { .. } => "ThresholdedRelu",
+        Activation::ScaledTanh { .. } => "ScaledTanh",
+        Activation::Affine { .. } | Activation::Linear => "Affine",
+    }
+}
+
 impl Exporter {
     pub(super) fn cast(&mut self, x: &str, to: i64) -> String {
         self.one("Cast", &[x], &[("to", Attribute::Int(to))])
@@ -30,17 +48,7 @@ impl Exporter {
 
     fn elementwise(&mut self, x: &str, activation: Activation) -> Result<String> {
         let (alpha, beta) = activation.constants();
-        let op = match activation {
-            Activation::Tanh => "Tanh",
-            Activation::Relu => "Relu",
-            Activation::Sigmoid => "Sigmoid",
-            Activation::HardSigmoid { .. } => "HardSigmoid",
-            Activation::Softsign => "Softsign",
-            Activation::Softplus => "Softplus",
-            Activation::Elu { .. } => "Elu",
-            Activation::Selu => "Selu",
-            Activation::LeakyRelu { .. } => "LeakyRelu",
-            Activation::ThresholdedRelu { .. } => "ThresholdedRelu",
+        match activation {
             Activation::Linear => return Ok(x.to_owned()),
             Activation::Affine { alpha, beta } => {
                 let alpha = self.number(alpha);
@@ -57,12 +65,13 @@ impl Exporter {
                 let t = self.one("Tanh", &[&inner], &[]);
                 return Ok(self.one("Mul", &[&t, &alpha], &[]));
             }
-        };
+            _ => {}
+        }
         let attributes: Vec<(&str, Attribute<'_>)> = [("alpha", alpha), ("beta", beta)]
             .into_iter()
             .filter_map(|(name, value)| value.map(|value| (name, Attribute::Float(value))))
             .collect();
-        Ok(self.one(op, &[x], &attributes))
+        Ok(self.one(name_of(activation), &[x], &attributes))
     }
 
     pub(super) fn function(&mut self, x: &str, function: Function) -> Result<String> {

@@ -3,6 +3,7 @@
 use crate::cell::{Activation, CellKind};
 use crate::error::{Error, Result};
 use crate::exchange::onnx::export::{Attribute, Exporter, Tensor};
+use crate::exchange::onnx::write_layers::elements::name_of;
 use crate::interop::onnx;
 use crate::nn::recurrent::RecurrentLayer;
 use crate::nn::{ActivationFunction, Bidirectional, LayerConfig, MergeMode, RecurrentOperator};
@@ -282,22 +283,11 @@ impl Exporter {
 
     /// A function of cells by ONNX's name, with its constants.
     fn cell_function(&self, function: Activation) -> Result<(&'static str, Constants)> {
-        let name = match function {
-            Activation::Tanh => "Tanh",
-            Activation::Relu => "Relu",
-            Activation::Sigmoid => "Sigmoid",
-            Activation::HardSigmoid { .. } => "HardSigmoid",
-            Activation::Softsign => "Softsign",
-            Activation::Softplus => "Softplus",
-            Activation::Elu { .. } => "Elu",
-            Activation::LeakyRelu { .. } => "LeakyRelu",
-            Activation::ThresholdedRelu { .. } => "ThresholdedRelu",
-            Activation::ScaledTanh { .. } => "ScaledTanh",
-            Activation::Affine { .. } => "Affine",
-            Activation::Linear => return Ok(("Affine", (Some(1.0), Some(0.0)))),
-            Activation::Selu => return Err(self.unsupported("SELU in a cell", "ONNX's cells have not got it")),
-        };
-        Ok((name, function.constants()))
+        match function {
+            Activation::Linear => Ok((name_of(function), (Some(1.0), Some(0.0)))),
+            Activation::Selu => Err(self.unsupported("SELU in a cell", "ONNX's cells have not got it")),
+            _ => Ok((name_of(function), function.constants())),
+        }
     }
 
     /// The weights of a direction as a node has them.
