@@ -7,6 +7,7 @@ use crate::backend::{Device, TensorRef, WeightGrad};
 use crate::cell;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::defaults;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::pooling::steps_and_features;
 use crate::nn::weight_options::{KerasShape, activity_word, regularize, weight_words};
@@ -24,22 +25,22 @@ pub struct Conv1D {
     /// Steps that a window has.
     pub kernel_size: usize,
     /// Steps from one window to the next; 1.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub strides: usize,
     /// What stands before the first step and after the last; nothing.
     #[serde(default)]
     pub padding: Padding,
     /// Steps from one step of a window to the next; 1.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub dilation_rate: usize,
     /// Parts of the features that are convolved each by itself, with as many parts of the filters; 1.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub groups: usize,
     /// The function of the output; linear.
     #[serde(default)]
     pub activation: ActivationFunction,
     /// Whether there is a bias; yes.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub use_bias: bool,
     /// Initializer, regularizer and constraint of the kernel.
     #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
@@ -50,14 +51,6 @@ pub struct Conv1D {
     /// What the output adds to the loss; nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity_regularizer: Option<Regularizer>,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Conv1D {

@@ -7,6 +7,7 @@ use crate::backend::{Device, WeightGrad};
 use crate::cell;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::defaults;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::weight_options::{KerasShape, activity_word, regularize, weight_words};
 use crate::nn::{ActivationFunction, Regularizer, Scratch, WeightOptions, one_input};
@@ -22,7 +23,7 @@ pub struct Dense {
     #[serde(default)]
     pub activation: ActivationFunction,
     /// Whether there is a bias; yes.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub use_bias: bool,
     /// Initializer, regularizer and constraint of the weights.
     #[serde(default, skip_serializing_if = "WeightOptions::is_default")]
@@ -33,10 +34,6 @@ pub struct Dense {
     /// What the output adds to the loss; nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity_regularizer: Option<Regularizer>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Dense {

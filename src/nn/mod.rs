@@ -12,6 +12,7 @@ pub mod attention;
 pub mod builder;
 pub mod constraint;
 pub mod convolution;
+mod defaults;
 pub mod dense;
 pub mod dot;
 pub mod dropout;

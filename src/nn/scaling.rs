@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::defaults;
 use crate::nn::dot::axis_of;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::reduce::{Reduce, Reduction};
@@ -22,12 +23,8 @@ const LEAST_VARIANCE: f64 = 1e-14;
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
     /// Whether each feature, the last axis, has a mean and a variance of its own; yes. Keras's `axis=-1`, otherwise `axis=None`.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub by_feature: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Default for Normalization {

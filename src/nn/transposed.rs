@@ -6,6 +6,7 @@ use crate::backend::ops::{MatMul, Orientation, Workspace};
 use crate::backend::{Device, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::defaults;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::pooling::steps_and_features;
 use crate::nn::windows::{Padding, Windows};
@@ -32,7 +33,7 @@ pub struct Conv1DTranspose {
     /// Steps that a window has.
     pub kernel_size: usize,
     /// Steps of the output from one window to the next; 1.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub strides: usize,
     /// What is left out before the first step of the output and after the last; nothing.
     #[serde(default)]
@@ -41,22 +42,14 @@ pub struct Conv1DTranspose {
     #[serde(default)]
     pub output_padding: Option<usize>,
     /// Steps from one step of a window to the next; 1.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub dilation_rate: usize,
     /// The function of the output; linear.
     #[serde(default)]
     pub activation: ActivationFunction,
     /// Whether there is a bias; yes.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub use_bias: bool,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Conv1DTranspose {

@@ -8,6 +8,7 @@ use crate::backend::ops::{Strides, Workspace};
 use crate::backend::{Device, WeightGrad};
 use crate::error::Result;
 use crate::nn::builder::{Builder, Init, Value};
+use crate::nn::defaults;
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::{Scratch, one_input};
 
@@ -19,12 +20,8 @@ pub struct Weight {
     /// Sample shape of the output.
     pub shape: Vec<usize>,
     /// Whether training changes it; yes.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub trainable: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Weight {
