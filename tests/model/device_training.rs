@@ -15,7 +15,11 @@ use fused_rnn::backend::cuda::device::{self, DevicePtr, Launch, Properties};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedKernel, EmulatedStream, Schedule};
 use fused_rnn::data::windows;
 use fused_rnn::model::{BatchEnd, Callback, Clip, EarlyStopping, FitOptions, History, Sequential};
-use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, SimpleRnn};
+use fused_rnn::nn::{
+    ActivationFunction, ActivationLayer, BatchNormalization, Constraint, Conv1D, Conv1DTranspose, Cropping1D, Dense,
+    GaussianDropout, GaussianNoise, GlobalAveragePooling1D, Gru, LayerConfig, Loss, Lstm, Normalization, PRelu,
+    Regularizer, SimpleRnn, Softmax, SpatialDropout1D, UnitNormalization, UpSampling1D, ZeroPadding1D,
+};
 use fused_rnn::optim::{Adam, Optimizer, RmsProp, Sgd};
 use fused_rnn::{DType, Device, Error, Result, Scalar};
 use ndarray::{Array2, Array3};
@@ -225,6 +229,106 @@ fn every_layer_and_optimizer() {
     learns_what_the_cpu_learns(&mixed, sgd, Loss::HUBER, Some(Clip::Norm(0.3)));
     let rmsprop = RmsProp::new(0.005).unwrap().with(0.9, 0.3, true).unwrap();
     learns_what_the_cpu_learns(&deep, rmsprop, Loss::MeanSquaredError, Some(Clip::Value(0.1)));
+}
+
+/// Penalties and constraints, made of the device's losses and functions.
+#[test]
+fn options_of_weights() {
+    let layers = [
+        Lstm::new(4)
+            .kernel_regularizer(Regularizer::l1_l2(0.02, 0.03))
+            .recurrent_regularizer(Regularizer::l2(0.05))
+            .recurrent_constraint(Constraint::NonNegative)
+            .activity_regularizer(Regularizer::l2(0.1))
+            .into(),
+        Dense::new(1).bias_regularizer(Regularizer::l1(0.01)).kernel_constraint(Constraint::NonNegative).into(),
+    ];
+    learns_what_the_cpu_learns(&layers, Adam::new(0.01).unwrap(), Loss::MeanSquaredError, None);
+}
+
+/// Layers that are made of several operations, and noise that is drawn on the host.
+#[test]
+fn layers_of_several_operations() {
+    let activation = |function| ActivationLayer::new(function).into();
+    let layers = [
+        Normalization::new().into(),
+        ZeroPadding1D::new(1, 2).into(),
+        Conv1D::new(4, 2).into(),
+        activation(ActivationFunction::Silu),
+        UpSampling1D::new(2).into(),
+        SpatialDropout1D::new(0.2).into(),
+        Cropping1D::new(1, 1).into(),
+        PRelu::new().shared_axes(&[1]).into(),
+        Conv1DTranspose::new(3, 3).strides(2).into(),
+        activation(ActivationFunction::HardSilu),
+        GaussianNoise::new(0.05).into(),
+        Softmax::new().into(),
+        Gru::new(3).return_sequences(true).into(),
+        activation(ActivationFunction::Relu6),
+        GaussianDropout::new(0.1).into(),
+        GlobalAveragePooling1D::new().into(),
+        Dense::new(1).into(),
+    ];
+    learns_what_the_cpu_learns(&layers, Sgd::new(0.05).unwrap(), Loss::MeanSquaredError, None);
+}
+
+/// Frozen layers keep their weights, those below them learn through them what they learn on the CPU, and normalisation goes by what it has seen.
+#[test]
+fn frozen_layers() {
+    let (x, y) = data::<f64>(40);
+    let layers = [
+        Lstm::new(4).return_sequences(true).into(),
+        BatchNormalization::new().into(),
+        Gru::new(3).into(),
+        Dense::new(1).into(),
+    ];
+    let run = |device: Device| {
+        let mut model = build(device, &layers);
+        model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+        let options = || FitOptions { epochs: 2, batch_size: 9, ..FitOptions::default() };
+        model.fit(&x, &y, options()).unwrap();
+        model.set_trainable("gru", false).unwrap().set_trainable("batch_normalization", false).unwrap();
+        model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+        let kept = model.weight::<f64>("gru.weight_hh_l0").unwrap();
+        let history = model.fit(&x, &y, options()).unwrap();
+        assert_eq!(model.weight::<f64>("gru.weight_hh_l0").unwrap(), kept);
+        let lstm = model.weight::<f64>("lstm.weight_hh_l0").unwrap();
+        (history.loss, lstm, model.predict(&x).unwrap().into_iter().collect::<Vec<f64>>())
+    };
+    let (truth, ours) = (run(cpu(DType::F64)), run(emulated(DType::F64, 0, false)));
+    assert!(largest_difference(&ours.0, &truth.0) < 1e-11);
+    assert!(largest_difference(&ours.1, &truth.1) < 1e-11);
+    assert!(largest_difference(&ours.2, &truth.2) < 1e-11);
+}
+
+/// What has no kernel is refused before a step is done, and says what to do.
+#[test]
+fn options_without_a_kernel_are_refused() {
+    let (x, y) = data::<f32>(40);
+    let mut model = build(emulated(DType::F32, 0, false), &[Lstm::new(2).into()]);
+    model.add(Dense::new(1).kernel_constraint(Constraint::max_norm(1.0))).unwrap();
+    let before = weights(&model);
+    let error = model.fit(&x, &y, FitOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let error = error.to_string();
+    assert!(["MaxNorm", "dense.weight", "NonNegative"].iter().all(|word| error.contains(word)), "{error}");
+    assert_eq!(weights(&model), before);
+    for layer in [
+        LayerConfig::from(ActivationLayer::new(ActivationFunction::Gelu)),
+        ActivationLayer::new(ActivationFunction::Mish).into(),
+        ActivationLayer::new(ActivationFunction::Exponential).into(),
+        UnitNormalization::new().into(),
+    ] {
+        let mut model =
+            build(emulated(DType::F32, 0, false), &[Lstm::new(2).into(), layer.clone(), Dense::new(1).into()]);
+        let before = weights(&model);
+        let error = model.fit(&x, &y, FitOptions::default()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Unsupported { why, .. } if why.contains("Device::cpu()")),
+            "{layer:?}: {error}"
+        );
+        assert_eq!(weights(&model), before, "{layer:?}");
+    }
 }
 
 #[test]
