@@ -17,25 +17,34 @@
 
 pub mod classified;
 pub mod csv;
+pub mod decode;
 pub mod encode;
 pub mod gaps;
 pub mod scaler;
 pub mod split;
 pub mod text;
 pub mod time;
+pub mod timeseries;
+pub mod tokenizer;
 pub mod ts;
 pub mod window;
 
 pub use classified::ClassifiedRows;
 pub use csv::{ColumnChoice, ColumnsChoice, column_names, read_columns, read_series};
+pub use decode::{Decoded, Sampler, beam_decode, greedy_decode};
 pub use encode::{Padding, SequenceEnd, one_hot, pad_feature_sequences, pad_sequences};
 pub use gaps::Gaps;
 pub use scaler::{ColumnScaler, Scaler};
 pub use split::{RandomSplit, stratified_train_test_split, train_test_split};
 pub use text::CharVocabulary;
 pub use time::TimeAxis;
+pub use timeseries::{TimeseriesBatches, TimeseriesDataset};
+pub use tokenizer::{TokenUnit, Tokenizer, TokenizerOptions};
 pub use ts::{MissingValues, TimeSeriesSet, read_ts};
-pub use window::{SequenceTargets, TimeSplit, create_dataset, has_trend, split_sequence, split_sequences, windows};
+pub use window::{
+    SequenceTargets, TimeSplit, create_dataset, has_trend, split_sequence, split_sequences, split_sequences_multi_step,
+    windows,
+};
 
 /// A column of numbers in time order, some of which may be missing.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
@@ -113,12 +113,31 @@ pub fn split_sequences<E: Scalar>(
     n_steps: usize,
     targets: SequenceTargets,
 ) -> Result<(Array3<E>, Array2<E>)> {
+    let (x, y) = split_sequences_multi_step(matrix, n_steps, 1, targets)?;
+    Ok((x, y.index_axis_move(Axis(1), 0)))
+}
+
+/// The same with targets at `n_steps_out` steps: `y` `[N, n_steps_out, targets]`. Of targets [at the end](SequenceTargets::AtEnd) the
+/// first is at the last step of the window, and `N` is `len - n_steps - n_steps_out + 2`; of those [after](SequenceTargets::After) it
+/// `len - n_steps - n_steps_out + 1`. The tutorial's `split_sequences` with `n_steps_in` and `n_steps_out`; for one series, [`windows`].
+///
+/// # Errors
+///
+/// [`Error::ZeroSize`] for a window or targets of zero steps, or no targets; [`Error::Shape`] where there are too few columns or rows.
+pub fn split_sequences_multi_step<E: Scalar>(
+    matrix: ArrayView2<'_, E>,
+    n_steps: usize,
+    n_steps_out: usize,
+    targets: SequenceTargets,
+) -> Result<(Array3<E>, Array3<E>)> {
     let (len, columns) = matrix.dim();
     let (target_columns, ahead) = match targets {
         SequenceTargets::AtEnd { columns } => (columns, 0),
         SequenceTargets::After { columns } => (columns, 1),
     };
-    for (name, size) in [("n_steps", n_steps), ("number of target columns", target_columns)] {
+    for (name, size) in
+        [("n_steps", n_steps), ("n_steps_out", n_steps_out), ("number of target columns", target_columns)]
+    {
         if size == 0 {
             return Err(Error::ZeroSize { name });
         }
@@ -132,11 +151,13 @@ pub fn split_sequences<E: Scalar>(
             format!("{columns} columns"),
         ));
     }
-    let needed = n_steps.saturating_add(ahead);
+    // The first step of the targets in a run of rows.
+    let first_step = n_steps - 1 + ahead;
+    let needed = first_step.saturating_add(n_steps_out);
     if len < needed {
         return Err(Error::shape(
             "matrix",
-            format!("at least {needed} rows (n_steps {n_steps} + {ahead})"),
+            format!("at least {needed} rows (n_steps {n_steps} + {})", needed - n_steps),
             format!("{len} rows"),
         ));
     }
@@ -144,8 +165,9 @@ pub fn split_sequences<E: Scalar>(
     let first_target = columns - target_columns;
     let inputs = if ahead == 0 { first_target } else { columns };
     let x = Array3::from_shape_fn((count, n_steps, inputs), |(n, step, column)| matrix[[n + step, column]]);
-    let y =
-        Array2::from_shape_fn((count, target_columns), |(n, target)| matrix[[n + needed - 1, first_target + target]]);
+    let y = Array3::from_shape_fn((count, n_steps_out, target_columns), |(n, step, target)| {
+        matrix[[n + first_step + step, first_target + target]]
+    });
     Ok((x, y))
 }
 
@@ -206,6 +228,26 @@ mod tests {
     use ndarray::array;
 
     use super::*;
+
+    /// The tutorial's own numbers: 10, 20, …, 15, 25, …, and their sums.
+    #[test]
+    fn several_steps_of_several_series() {
+        let matrix = Array2::from_shape_fn((9, 3), |(t, c)| {
+            let t = t as f64;
+            [10.0 * t + 10.0, 10.0 * t + 15.0, 20.0 * t + 25.0][c]
+        });
+        let (x, y) = split_sequences_multi_step(matrix.view(), 3, 2, SequenceTargets::AtEnd { columns: 1 }).unwrap();
+        assert_eq!((x.dim(), y.dim()), ((6, 3, 2), (6, 2, 1)));
+        assert_eq!(x.index_axis(Axis(0), 0), array![[10.0, 15.0], [20.0, 25.0], [30.0, 35.0]]);
+        assert_eq!((y.index_axis(Axis(0), 0), y[[5, 1, 0]]), (array![[65.0], [85.0]].view(), 185.0));
+        let (x, y) = split_sequences_multi_step(matrix.view(), 3, 2, SequenceTargets::After { columns: 3 }).unwrap();
+        assert_eq!((x.dim(), y.dim()), ((5, 3, 3), (5, 2, 3)));
+        assert_eq!(y.index_axis(Axis(0), 0), array![[40.0, 45.0, 85.0], [50.0, 55.0, 105.0]]);
+        for (steps, out) in [(0, 1), (1, 0), (8, 2), (usize::MAX, 1), (1, usize::MAX)] {
+            let after = SequenceTargets::After { columns: 3 };
+            assert!(split_sequences_multi_step(matrix.view(), steps, out, after).is_err(), "{steps} {out}");
+        }
+    }
 
     #[test]
     fn windows_and_what_follows() {
