@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     let y_validation = y.slice(s![validation.clone(), ..]).into_dyn();
     let mut model = Sequential::new(device, &[WINDOW, 1], options.seed)?;
     model.add(Lstm::new(32))?.add(Dense::new(1))?;
-    model.compile(Adam::new(0.003)?, Loss::MeanSquaredError);
+    model.compile(Adam::new(0.003)?, Loss::MeanSquaredError)?;
     let start = Instant::now();
     let fit = FitOptions {
         epochs,

@@ -40,7 +40,7 @@ fn main() -> Result<()> {
 
     for (name, attention) in [("LSTM", false), ("LSTM with attention", true)] {
         let mut model = build(&device, steps, attention, false, options.seed)?;
-        model.compile(Adam::new(0.005)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
+        model.compile(Adam::new(0.005)?, Loss::SparseCategoricalCrossentropy { from_logits: true })?;
         let start = Instant::now();
         let history = model.fit(&train.x, &train.y, FitOptions { epochs, ..FitOptions::default() })?;
         let seconds = start.elapsed().as_secs_f64();

@@ -37,7 +37,7 @@ mod common;
 
 use std::time::Instant;
 
-use fused_rnn::data::CharVocabulary;
+use fused_rnn::data::{CharVocabulary, Sampler};
 use fused_rnn::model::{FitOptions, Sequential};
 use fused_rnn::nn::{Dense, Embedding, Loss, Lstm, Random};
 use fused_rnn::optim::Adam;
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
         Ok(model)
     };
     let mut model = build(STEPS, false)?;
-    model.compile(Adam::new(0.005)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
+    model.compile(Adam::new(0.005)?, Loss::SparseCategoricalCrossentropy { from_logits: true })?;
     let start = Instant::now();
     let fit = FitOptions {
         epochs,
@@ -95,32 +95,19 @@ fn main() -> Result<()> {
     writer.set_flat_weights(&model.flat_weights::<f32>()?)?;
     let mut random = Random::new(options.seed, 1);
     for temperature in [0.3, 0.7, 1.0] {
+        let sampler = Sampler { temperature, ..Sampler::default() };
         let mut written_text = "Alice ".to_owned();
-        let mut scores = Vec::new();
+        let mut scores: Vec<f32> = Vec::new();
         writer.reset_states();
         for number in vocabulary.encode(&written_text)? {
             scores = writer.predict(&array![[number as f32]])?.into_iter().collect();
         }
         for _ in 0..written {
-            let number = draw(&scores, temperature, &mut random);
+            let number = sampler.sample(&scores, &mut random)?;
             written_text += &vocabulary.decode(&[number])?;
             scores = writer.predict(&array![[number as f32]])?.into_iter().collect();
         }
         println!("\ntemperature {temperature}\n{}", written_text.trim_end());
     }
     Ok(())
-}
-
-/// A sample from the probabilities softmax(scores / temperature).
-fn draw(scores: &[f32], temperature: f64, random: &mut Random) -> usize {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = scores.iter().map(|score| (f64::from(score - most) / temperature).exp()).collect();
-    let mut left = random.uniform() * weights.iter().sum::<f64>();
-    for (number, weight) in weights.iter().enumerate() {
-        left -= weight;
-        if left < 0.0 {
-            return number;
-        }
-    }
-    weights.len() - 1
 }

@@ -46,7 +46,7 @@ fn main() -> Result<()> {
         println!("{name}: {} {} {} → {}", x[[0, 0, 0]], x[[0, 1, 0]], x[[0, 2, 0]], y[0]);
         let mut model = Sequential::new(device.clone(), &[3, 1], options.seed)?;
         model.add(Lstm::new(50).activation(ActivationFunction::Relu))?.add(Dense::new(1))?;
-        model.compile(Adam::default(), Loss::MeanSquaredError);
+        model.compile(Adam::default(), Loss::MeanSquaredError)?;
         let start = Instant::now();
         let history = model.fit(&x, &y, FitOptions { epochs, ..FitOptions::default() })?;
         let seconds = start.elapsed().as_secs_f64();

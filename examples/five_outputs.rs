@@ -43,7 +43,7 @@ fn main() -> Result<()> {
 
     let mut model = Sequential::new(device, &[5, 1], options.seed)?;
     model.add(Lstm::new(50))?.add(Dense::new(5))?;
-    model.compile(Adam::default(), Loss::MeanSquaredError);
+    model.compile(Adam::default(), Loss::MeanSquaredError)?;
     println!("{}", model.summary());
     let epochs = if options.short { 10 } else { 100 };
     let start = Instant::now();

@@ -74,7 +74,7 @@ fn main() -> Result<()> {
             model.add(Dropout::new(dropout))?;
         }
         model.add(Dense::new(classes).activation(ActivationFunction::Softmax))?;
-        model.compile(Adam::default(), Loss::SparseCategoricalCrossentropy { from_logits: false });
+        model.compile(Adam::default(), Loss::SparseCategoricalCrossentropy { from_logits: false })?;
         let start = Instant::now();
         model.fit(&x_train, &y_train, FitOptions { epochs, batch_size: 16, ..FitOptions::default() })?;
         let seconds = start.elapsed().as_secs_f64();

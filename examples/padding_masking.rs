@@ -53,7 +53,7 @@ fn main() -> Result<()> {
             Ok(model)
         };
         let mut model = build(LONGEST)?;
-        model.compile(Adam::new(0.005)?, Loss::MeanSquaredError);
+        model.compile(Adam::new(0.005)?, Loss::MeanSquaredError)?;
         let start = Instant::now();
         model.fit(&x_train, &y_train, FitOptions { epochs, ..FitOptions::default() })?;
         let seconds = start.elapsed().as_secs_f64();

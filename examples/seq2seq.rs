@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let (h, c) = encoder(&mut graph, &question)?;
     let (scores, _, _) = decoder(&mut graph, &before, &h, &c)?;
     let mut model = graph.model(&[&scores])?;
-    model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
+    model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true })?;
     println!("{}", model.summary());
     let start = Instant::now();
     let (x, y) = ([part(&questions), part(&inputs)], part(&targets));

@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     for (name, layer, reference) in layers {
         let mut model = Sequential::new(device.clone(), &[10, 1], options.seed)?;
         model.add(layer)?.add(Dense::new(1))?;
-        model.compile(Adam::default(), Loss::MeanSquaredError);
+        model.compile(Adam::default(), Loss::MeanSquaredError)?;
         let start = Instant::now();
         let history = model.fit(x_train, y_train, FitOptions { epochs, batch_size: 1, ..FitOptions::default() })?;
         let seconds = start.elapsed().as_secs_f64();

@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         .add(Dropout::new(0.2))?
         .add(Lstm::new(50))?
         .add(Dense::new(1))?
-        .compile(Adam::default(), Loss::MeanSquaredError);
+        .compile(Adam::default(), Loss::MeanSquaredError)?;
     println!("{}", model.summary());
 
     let start = Instant::now();

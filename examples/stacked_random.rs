@@ -87,7 +87,7 @@ fn train(name: &str, mut model: Model, options: &Options) -> Result<()> {
     let x = Array3::from_shape_simple_fn((samples, 10, 1), || random.uniform() as f32);
     let y = Array2::from_shape_simple_fn((samples, 1), || random.uniform() as f32);
 
-    model.compile(Adam::default(), Loss::MeanSquaredError);
+    model.compile(Adam::default(), Loss::MeanSquaredError)?;
     let epochs = if options.short { 2 } else { 10 };
     let start = Instant::now();
     let fit = FitOptions { epochs, batch_size: 32, validation_split: 0.2, ..FitOptions::default() };

@@ -62,7 +62,7 @@ fn main() -> Result<()> {
 
     let mut model = Sequential::new(device, &[3, 1], options.seed)?;
     model.add(Lstm::new(50))?.add(Dense::new(1))?;
-    model.compile(Adam::default(), Loss::MeanSquaredError);
+    model.compile(Adam::default(), Loss::MeanSquaredError)?;
     let epochs = if options.short { 5 } else { 20 };
     let start = Instant::now();
     let history = model.fit(&x, &y, FitOptions { epochs, batch_size: 1, ..FitOptions::default() })?;

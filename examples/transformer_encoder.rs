@@ -39,7 +39,7 @@ fn main() -> Result<()> {
         .add(TransformerEncoder::new(4, 8, 64).dropout(0.1))?
         .add(GlobalAveragePooling1D::new())?
         .add(Dense::new(SYMBOLS))?;
-    model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true });
+    model.compile(Adam::new(0.003)?, Loss::SparseCategoricalCrossentropy { from_logits: true })?;
     println!("{}", model.summary());
     let start = Instant::now();
     let history = model.fit(&train.x, &train.y, FitOptions { epochs, ..FitOptions::default() })?;

@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     let model = |outputs: usize| -> Result<_> {
         let mut model = Sequential::new(device.clone(), &[5, 2], options.seed)?;
         model.add(Lstm::new(50).activation(ActivationFunction::Relu))?.add(Dense::new(outputs))?;
-        model.compile(Adam::default(), Loss::MeanSquaredError);
+        model.compile(Adam::default(), Loss::MeanSquaredError)?;
         Ok(model)
     };
     let fit = || FitOptions { epochs, batch_size: 1, ..FitOptions::default() };

@@ -78,7 +78,7 @@ fn a_step_allocates_nothing() {
             for layer in &layers {
                 model.add(layer.clone()).unwrap();
             }
-            model.compile(Adam::default(), Loss::MeanSquaredError);
+            model.compile(Adam::default(), Loss::MeanSquaredError).unwrap();
             let mut watch = Watch(Vec::with_capacity(27));
             let options = FitOptions {
                 batch_size,

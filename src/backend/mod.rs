@@ -45,6 +45,8 @@ pub use call::{BackwardDataArgs, BackwardWeightsArgs, Extent, ForwardArgs, Tenso
 #[cfg(feature = "model")]
 pub use device::Device;
 pub use host::{HostBackend, HostPlan};
+#[cfg(feature = "model")]
+pub(crate) use host_ops::plain::training::note_loss;
 pub use longest::{Longest, longest};
 #[cfg(feature = "model")]
 pub use ops::Operations;

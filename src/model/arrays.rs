@@ -423,7 +423,7 @@ pub(super) fn row_weights(
     let rounded = |value: f64| if dtype == DType::F32 { f64::from(value as f32) } else { value };
     let mut all = Vec::new();
     for (index, (output, y)) in outputs.iter().zip(&data.y).enumerate() {
-        let rows = output.rows();
+        let rows = output.weight_rows();
         let mut weights = zeros::<f64>("weights of rows", data.samples * rows)?;
         weights.fill(1.0);
         if let Some(given) = sample_weight.get(index).or(sample_weight.first()) {
@@ -431,7 +431,11 @@ pub(super) fn row_weights(
         }
         if !class_weight.is_empty() {
             let targets = wide(y.values())?;
-            let width = output.target_size() / rows;
+            if output.is_by_sample() {
+                let got = output.loss.name();
+                return Err(Error::option("class_weight", "a loss of rows, whose targets are classes", got));
+            }
+            let width = output.target_size()? / rows;
             for (row, target) in weights.iter_mut().zip(targets.chunks(width.max(1))) {
                 let class = class_of(target);
                 let factor = class_weight.iter().find(|(c, _)| *c == class).map_or(1.0, |(_, weight)| *weight);

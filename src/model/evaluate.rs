@@ -179,8 +179,13 @@ impl Model {
         let mut all: Vec<Vec<MetricAccumulator>> = self.outputs.iter().map(|_| Vec::new()).collect();
         for (metrics, weighted) in [(&self.metrics, false), (&self.weighted_metrics, true)] {
             for (output, accumulators) in self.outputs.iter().zip(&mut all) {
+                if output.is_by_sample() && !metrics.is_empty() {
+                    let what = format!("metrics beside the loss {}", output.loss.name());
+                    let why = "it is of whole samples, metrics are of rows; compute them from `predict`";
+                    return Err(Error::unsupported(what, why));
+                }
                 for metric in metrics {
-                    let accumulator = MetricAccumulator::for_loss(*metric, output.loss, output.columns())?;
+                    let accumulator = MetricAccumulator::for_loss(*metric, output.built_in(), output.columns())?;
                     let of_output = |name: String| match several {
                         true => format!("{}_{name}", self.topology.name_of(output.source)),
                         false => name,
@@ -200,7 +205,7 @@ impl Model {
             let rows = batch * output.rows();
             let measured = Measured {
                 columns: output.columns(),
-                targets: output.targets.get(batch * output.target_size())?,
+                targets: output.targets.get(batch * output.target_size()?)?,
                 predictions: self.network.value(&output.value, batch)?,
                 mask: output.mask().map(|mask| self.network.value(mask, batch)).transpose()?,
                 weights: weighted.then(|| output.sample_weights.get(rows)).transpose()?,
@@ -300,7 +305,7 @@ pub(super) fn mean_loss(
             part(from.view(), value.size(), network.value_mut(value, batch)?)?;
         }
         for (index, output) in outputs.iter_mut().enumerate() {
-            let (width, rows) = (output.target_size(), output.rows());
+            let (width, rows) = (output.target_size()?, output.weight_rows());
             part(data.y[index].view(), width, output.targets.get_mut(batch * width)?)?;
             if weighted {
                 output.sample_weights.grow(device, "weights of rows", batch * rows)?;

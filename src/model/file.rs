@@ -8,9 +8,9 @@ use crate::backend::{Device, Tensor, TensorMut};
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
+use crate::loss::{Ctc, Loss, LossFunction};
 use crate::model::graph::check_connected;
 use crate::model::{Graph, GraphConfig, LossScale, Model, Purpose, Sequential};
-use crate::nn::Loss;
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::rnn::shape::check_len;
 
@@ -42,7 +42,7 @@ struct Description {
 struct TrainingState {
     optimizer: OptimizerConfig,
     /// The loss of each output, and what it counts.
-    losses: Vec<(Loss, f64)>,
+    losses: Vec<(SavedLoss, f64)>,
     seed: u64,
     steps: u64,
     epochs: u32,
@@ -51,6 +51,43 @@ struct TrainingState {
     schedule: Option<Schedule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     loss_scale: Option<LossScale>,
+}
+
+/// A loss: its name and constants, or of one of the user's own the name.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SavedLoss {
+    BuiltIn(Loss),
+    Ctc { ctc: Ctc },
+    Own { own: String },
+}
+
+impl SavedLoss {
+    fn new(loss: &LossFunction) -> Self {
+        match loss {
+            LossFunction::BuiltIn(loss) => SavedLoss::BuiltIn(*loss),
+            LossFunction::Ctc(loss) => SavedLoss::Ctc { ctc: *loss },
+            LossFunction::Own(loss) => SavedLoss::Own { own: loss.name().to_owned() },
+        }
+    }
+
+    /// The loss again; `own` are those of the user.
+    fn build(self, own: &[LossFunction], path: &Path) -> Result<LossFunction> {
+        match self {
+            SavedLoss::BuiltIn(loss) => Ok(loss.into()),
+            SavedLoss::Ctc { ctc } => Ok(ctc.into()),
+            SavedLoss::Own { own: name } => match own.iter().find(|loss| loss.name() == name) {
+                Some(loss) => Ok(loss.clone()),
+                None => Err(Error::Presence {
+                    tensor: format!("loss {name:?} of {}", path.display()),
+                    problem:
+                        "the model was trained with this loss of its user's own, which a file cannot hold; give it to \
+                              Model::load_with_losses"
+                            .to_owned(),
+                }),
+            },
+        }
+    }
 }
 
 const VERSION: u32 = 2;
@@ -92,6 +129,30 @@ impl Model {
     /// is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn load(device: Device, path: &Path) -> Result<Self> {
         load(device, path).map(|(model, _)| model)
+    }
+
+    /// The same for a model that was [compiled](Self::compile) with losses of one's own, which are given again, each under its name.
+    ///
+    /// ```
+    /// # use fused_rnn::{Device, model::Sequential, nn::Dense, optim::Adam};
+    /// use fused_rnn::loss::LossFunction;
+    /// use fused_rnn::model::Model;
+    /// let squares = LossFunction::of_elements("squares", |t, p| ((p - t) * (p - t), 2.0 * (p - t)));
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("model.safetensors");
+    /// # let mut model = Sequential::new(Device::cpu(), &[3], 1)?;
+    /// # model.add(Dense::new(1))?.compile(Adam::default(), squares.clone())?;
+    /// # model.save(&path)?;
+    /// assert!(Model::load(Device::cpu(), &path).is_err());
+    /// let model = Model::load_with_losses(Device::cpu(), &path, &[squares])?;
+    /// # Ok::<(), fused_rnn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); [`Error::Presence`] naming a loss that is not among these.
+    pub fn load_with_losses(device: Device, path: &Path, losses: &[LossFunction]) -> Result<Self> {
+        read_model(device, path, losses).map(|(model, ..)| model)
     }
 }
 
@@ -157,7 +218,7 @@ pub(crate) fn save_with_ports(model: &Model, ports: serde_json::Value, path: &Pa
 fn write(model: &Model, purpose: Option<&Purpose>, ports: Option<serde_json::Value>, path: &Path) -> Result<()> {
     let training = TrainingState {
         optimizer: model.optimizer.config(),
-        losses: model.outputs.iter().map(|output| (output.loss, output.loss_weight)).collect(),
+        losses: model.outputs.iter().map(|output| (SavedLoss::new(&output.loss), output.loss_weight)).collect(),
         seed: model.seed,
         steps: model.steps,
         epochs: model.epochs_trained,
@@ -187,16 +248,20 @@ fn write(model: &Model, purpose: Option<&Purpose>, ports: Option<serde_json::Val
 }
 
 pub(super) fn load(device: Device, path: &Path) -> Result<(Model, Option<Purpose>)> {
-    read_model(device, path).map(|(model, purpose, _)| (model, purpose))
+    read_model(device, path, &[]).map(|(model, purpose, _)| (model, purpose))
 }
 
 /// The same with the ports of an imported model, where there are some.
 #[cfg(feature = "exchange")]
 pub(crate) fn load_with_ports(device: Device, path: &Path) -> Result<(Model, Option<serde_json::Value>)> {
-    read_model(device, path).map(|(model, _, ports)| (model, ports))
+    read_model(device, path, &[]).map(|(model, _, ports)| (model, ports))
 }
 
-fn read_model(device: Device, path: &Path) -> Result<(Model, Option<Purpose>, Option<serde_json::Value>)> {
+fn read_model(
+    device: Device,
+    path: &Path,
+    own: &[LossFunction],
+) -> Result<(Model, Option<Purpose>, Option<serde_json::Value>)> {
     let file = TensorFile::read(path)?;
     let description = file.metadata(KEY).ok_or_else(|| {
         format_error(path, format!("no entry {KEY} in its metadata; was it written by this program?"))
@@ -242,10 +307,9 @@ fn read_model(device: Device, path: &Path) -> Result<(Model, Option<Purpose>, Op
         if training.losses.len() != model.outputs.len() {
             return Err(format_error(path, "another number of losses than outputs"));
         }
-        for (loss, _) in &training.losses {
-            loss.validate().map_err(|e| format_error(path, e.to_string()))?;
-        }
-        model.losses(&training.losses).map_err(|e| format_error(path, e.to_string()))?;
+        let losses = training.losses.into_iter().map(|(loss, weight)| Ok((loss.build(own, path)?, weight)));
+        let losses: Vec<_> = losses.collect::<Result<_>>()?;
+        model.losses(&losses).map_err(|e| format_error(path, e.to_string()))?;
         model.optimizer = training.optimizer.build().map_err(|e| format_error(path, e.to_string()))?;
         for number in 0..states {
             let mut values = Tensor::on_host("optimizer's memory", model.dtype(), model.count_params())?;

@@ -523,7 +523,7 @@ impl Model {
                 device.gather(value.size(), from.view(), picked, network.value_mut(value, size)?, status)?;
             }
             for (index, output) in outputs.iter_mut().enumerate() {
-                let (width, rows) = (output.target_size(), output.rows());
+                let (width, rows) = (output.target_size()?, output.weight_rows());
                 let (to, from) = (output.targets.get_mut(size * width)?, run.placed.y[index].view());
                 device.gather(width, from, picked, to, Some(IndexStatus { code, status: status.get_mut() }))?;
                 if weighted {

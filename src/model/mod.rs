@@ -26,6 +26,7 @@ pub mod fit;
 pub mod forecast;
 pub mod graph;
 pub mod history;
+mod host_loss;
 pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;

@@ -9,13 +9,15 @@ use crate::backend::ops::{LossEntry, Workspace};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
+use crate::loss::LossFunction;
 use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, download, read_as, zeros};
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
+use crate::model::host_loss::{self, HostLoss};
 use crate::model::loss_scale::LossScale;
 use crate::model::output::{Output, Status};
 use crate::model::penalties::Penalties;
 use crate::nn::network::{Mirrored, Network, Place};
-use crate::nn::{Builder, Layer, Loss, Parameter, Scratch};
+use crate::nn::{Builder, Layer, Parameter, Scratch};
 use crate::optim::{Adam, Optimizer, Schedule};
 use crate::rnn::dropout::philox4x32;
 use crate::rnn::shape::check_len;
@@ -70,7 +72,7 @@ impl Model {
         check_model_dtype(&device)?;
         device.prepare()?;
         let output = |source: &Source| match topology.tensor(*source) {
-            Some(tensor) => Ok(Output::new(*source, tensor.value)),
+            Some(tensor) => Ok(Output::new(*source, tensor.value, LossFunction::default())),
             None => Err(Error::option("outputs", "tensors of the model", format!("{source:?}"))),
         };
         Ok(Model {
@@ -144,8 +146,8 @@ impl Model {
         let drawn = one.and_then(|output| self.network.initialize(&self.device, self.seed).map(|()| output));
         match drawn {
             Ok(GraphTensor { source, value }) => {
-                let loss = self.outputs.first().map_or(Loss::default(), |output| output.loss);
-                self.outputs = vec![Output { loss, ..Output::new(source, value) }];
+                let loss = self.outputs.first().map(|output| output.loss.clone()).unwrap_or_default();
+                self.outputs = vec![Output::new(source, value, loss)];
                 self.forget();
                 Ok(())
             }
@@ -166,22 +168,49 @@ impl Model {
         }
     }
 
-    /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small. The optimizer starts without
-    /// memory of earlier steps, and with the learning rate it has.
-    pub fn compile(&mut self, optimizer: impl Optimizer + 'static, loss: Loss) -> &mut Self {
+    /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small: a [`Loss`](crate::nn::Loss), a
+    /// [`Ctc`](crate::loss::Ctc), or one [of your own](crate::loss::CustomLoss). The optimizer starts without memory of earlier steps, and
+    /// with the learning rate it has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for constants that the optimizer or the loss cannot have, such as Huber's loss with a `delta` of -1;
+    /// [`Error::Shape`] for an output that the loss cannot be of; [`Error::Presence`] for a model without layers. The model then is as it was.
+    pub fn compile(&mut self, optimizer: impl Optimizer + 'static, loss: impl Into<LossFunction>) -> Result<&mut Self> {
+        let loss = loss.into();
+        if self.outputs.is_empty() {
+            return Err(Error::Presence {
+                tensor: "layers".to_owned(),
+                problem: "the model has none that a loss could be of; add them before it is compiled".to_owned(),
+            });
+        }
+        optimizer.validate()?;
+        self.check_losses(std::iter::repeat_n(&loss, self.outputs.len()))?;
+        for output in &mut self.outputs {
+            output.set_loss(loss.clone(), 1.0)?;
+        }
         self.optimizer = Box::new(optimizer);
         self.schedule = None;
-        self.outputs.iter_mut().for_each(|output| (output.loss, output.loss_weight) = (loss, 1.0));
         self.forget();
-        self
+        Ok(self)
+    }
+
+    /// Whether all outputs can have these losses.
+    fn check_losses<'l>(&self, losses: impl Iterator<Item = &'l LossFunction>) -> Result<()> {
+        for (output, loss) in self.outputs.iter().zip(losses) {
+            loss.validate()?;
+            loss.target_shape(output.value.shape())?;
+        }
+        Ok(())
     }
 
     /// Sets the loss of each output, and what it counts in the sum that is made small: Keras's `loss_weights`.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for another number of losses than outputs; [`Error::InvalidOption`] for a weight that is not finite.
-    pub fn losses(&mut self, losses: &[(Loss, f64)]) -> Result<&mut Self> {
+    /// [`Error::Shape`] for another number of losses than outputs, or for an output that its loss cannot be of; [`Error::InvalidOption`] for
+    /// constants that a loss cannot have, and for a weight that is not finite. The model then is as it was.
+    pub fn losses<L: Clone + Into<LossFunction>>(&mut self, losses: &[(L, f64)]) -> Result<&mut Self> {
         if losses.len() != self.outputs.len() {
             return Err(Error::shape(
                 "losses",
@@ -189,11 +218,13 @@ impl Model {
                 losses.len().to_string(),
             ));
         }
+        if let Some((_, weight)) = losses.iter().find(|(_, weight)| !weight.is_finite()) {
+            return Err(Error::option("weight of a loss", "a finite number", weight));
+        }
+        let losses: Vec<(LossFunction, f64)> = losses.iter().map(|(loss, w)| (loss.clone().into(), *w)).collect();
+        self.check_losses(losses.iter().map(|(loss, _)| loss))?;
         for (output, (loss, weight)) in self.outputs.iter_mut().zip(losses) {
-            if !weight.is_finite() {
-                return Err(Error::option("weight of a loss", "a finite number", weight));
-            }
-            (output.loss, output.loss_weight) = (*loss, *weight);
+            output.set_loss(loss, weight)?;
         }
         Ok(self)
     }
@@ -574,8 +605,9 @@ impl Model {
             Some(y) => {
                 let name = |output: &Output| self.topology.name_of(output.source);
                 self.outputs.iter().try_for_each(|output| output.check_mask(name(output)))?;
-                let shapes: Vec<_> = self.outputs.iter().map(|o| (name(o), o.target_shape())).collect();
-                let (tensor, what) = (format!("{prefix}y"), "the model's output shape");
+                let shapes = self.outputs.iter().map(|o| Ok((name(o), o.target_shape()?)));
+                let shapes: Vec<_> = shapes.collect::<Result<_>>()?;
+                let (tensor, what) = (format!("{prefix}y"), "the shape of the model's targets");
                 let (targets, y) = check_arrays(&tensor, what, y, &shapes, self.dtype())?;
                 if samples != targets {
                     return Err(Error::shape(
@@ -583,6 +615,9 @@ impl Model {
                         format!("{samples} samples, as {prefix}x has"),
                         format!("{targets} samples"),
                     ));
+                }
+                for (output, y) in self.outputs.iter().zip(&y) {
+                    check_targets(&tensor, &output.loss, y)?;
                 }
                 y
             }
@@ -598,7 +633,7 @@ impl Model {
         let scratch = [Workspace::Loss, Workspace::SumOfSquares].map(|call| device.workspace(call));
         self.workspace.grow(device, "workspace", scratch[0].max(scratch[1]))?;
         for output in &mut self.outputs {
-            output.targets.grow(device, "targets", batch * output.target_size())?;
+            output.targets.grow(device, "targets", batch * output.target_size()?)?;
             if output.mask().is_some() {
                 output.mask_weights.grow(device, "weights of rows", batch * output.rows())?;
                 output.row_weights.grow(device, "weights of rows", batch * output.rows())?;
@@ -638,9 +673,10 @@ impl Model {
         let Model { device, network, outputs, status, workspace, .. } = self;
         let device = &*device;
         for output in outputs {
-            let (columns, rows, loss, factor) = (output.columns(), output.rows(), output.loss, output.loss_weight);
+            let (columns, rows, loss, factor) =
+                (output.columns(), output.rows(), output.built_in(), output.loss_weight);
             let len = batch * rows;
-            if let Some(mask) = output.value.mask().filter(|mask| mask.size() == rows) {
+            if let Some(mask) = output.value.mask().filter(|mask| mask.size() == rows && !output.is_by_sample()) {
                 // As Keras has it: a mean over the valid rows.
                 let mask = network.value(mask, batch)?;
                 let sizes = [1, len, 1];
@@ -654,8 +690,25 @@ impl Model {
                 }
             }
             let weights = output.weights(batch, weighted)?;
-            let targets = output.targets.get(batch * output.target_size())?;
+            let targets = output.targets.get(batch * output.target_size()?)?;
             let entry = LossEntry { weight: entry.weight * factor, ..entry };
+            if let Some(loss) = output.loss_is_on_host(device) {
+                let mask = output.value.mask().filter(|mask| mask.size() == rows && output.is_by_sample());
+                let mask = mask.map(|mask| network.value(mask, batch)).transpose()?;
+                let mask = mask.map(|mask| host_loss::read(device, mask)).transpose()?;
+                let of = HostLoss { loss, samples: batch, rows, columns, targets, weights, mask, entry };
+                let status = status.get_mut();
+                if gradients {
+                    network.give_gradient(device, &output.value, batch, |y, mut dy| {
+                        of.run(device, y, Some(dy.reborrow()), status)?;
+                        let factor = factor * scale;
+                        if factor == 1.0 { Ok(()) } else { device.scale(factor, dy) }
+                    })?;
+                } else {
+                    of.run(device, network.value(&output.value, batch)?, None, status)?;
+                }
+                continue;
+            }
             let (workspace, status) = (workspace.all()?, status.get_mut());
             if gradients {
                 network.give_gradient(device, &output.value, batch, |y, mut dy| {
@@ -735,6 +788,23 @@ pub(super) fn copy_tensor(
     };
     let values: Vec<f64> = array.iter().copied().collect();
     convert(name, array.shape(), TensorRef::of(&values), to)
+}
+
+/// Whether a loss takes such targets, where that is known without computing it.
+fn check_targets(tensor: &str, loss: &LossFunction, y: &AnyArray<'_>) -> Result<()> {
+    fn first<E: Scalar>(loss: crate::loss::Loss, values: &[E]) -> Option<(usize, f64, &'static str)> {
+        values.iter().enumerate().find_map(|(i, v)| loss.refuses(v.wide()).map(|expected| (i, v.wide(), expected)))
+    }
+    let Some(loss) = loss.built_in().filter(|loss| loss.has_bounded_targets()) else { return Ok(()) };
+    let values = y.values();
+    let bad = match values.dtype() {
+        DType::F64 => first::<f64>(loss, values.host()?),
+        _ => first::<f32>(loss, values.host()?),
+    };
+    let Some((i, value, expected)) = bad else { return Ok(()) };
+    let samples = y.shape().first().copied().unwrap_or(1).max(1);
+    let option = format!("{tensor}, sample {} (targets of {})", i / (values.len() / samples).max(1), loss.name());
+    Err(Error::option(option, expected, value))
 }
 
 /// A shape with the samples in front.

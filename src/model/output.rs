@@ -4,8 +4,9 @@ use crate::backend::ops::{Report, STATUS_LEN};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::loss::{Loss, LossFunction, LossUnit};
 use crate::model::graph::Source;
-use crate::nn::{Loss, Scratch, Value};
+use crate::nn::{Scratch, Value};
 
 /// A status, in which [operations](crate::backend::Operations) say how training goes, where they compute.
 pub(super) struct Status {
@@ -43,7 +44,9 @@ impl Status {
 pub(super) struct Output {
     pub source: Source,
     pub value: Value,
-    pub loss: Loss,
+    pub loss: LossFunction,
+    /// Sample shape of the targets; none where the loss cannot be of such an output.
+    target_shape: Option<Vec<usize>>,
     /// What its loss is multiplied with in the sum.
     pub loss_weight: f64,
     /// Targets of a batch.
@@ -59,11 +62,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub fn new(source: Source, value: Value) -> Self {
+    pub fn new(source: Source, value: Value, loss: LossFunction) -> Self {
         Output {
             source,
+            target_shape: loss.target_shape(value.shape()).ok(),
             value,
-            loss: Loss::default(),
+            loss,
             loss_weight: 1.0,
             targets: Scratch::new(),
             sample_weights: Scratch::new(),
@@ -83,14 +87,48 @@ impl Output {
         self.value.size() / self.columns()
     }
 
-    /// Sample shape of the targets.
-    pub fn target_shape(&self) -> &[usize] {
-        let shape = self.value.shape();
-        if self.loss.is_sparse() { &shape[..shape.len().saturating_sub(1)] } else { shape }
+    /// Takes another loss, which must fit.
+    pub fn set_loss(&mut self, loss: LossFunction, weight: f64) -> Result<()> {
+        loss.validate()?;
+        self.target_shape = Some(loss.target_shape(self.value.shape())?);
+        (self.loss, self.loss_weight) = (loss, weight);
+        Ok(())
     }
 
-    pub fn target_size(&self) -> usize {
-        self.target_shape().iter().product()
+    /// Whether the loss is computed on the host, wherever the model is: its own arithmetic, or one that the device has no kernel for.
+    pub fn loss_is_on_host(&self, device: &Device) -> Option<&LossFunction> {
+        match &self.loss {
+            LossFunction::BuiltIn(loss) if device.is_host() || loss.has_kernel() => None,
+            loss => Some(loss),
+        }
+    }
+
+    /// The loss where an operation computes it.
+    pub fn built_in(&self) -> Loss {
+        self.loss.built_in().unwrap_or_default()
+    }
+
+    /// Sample shape of the targets.
+    pub fn target_shape(&self) -> Result<&[usize]> {
+        match &self.target_shape {
+            Some(shape) => Ok(shape),
+            // It tells what is wrong.
+            None => self.loss.target_shape(self.value.shape()).map(|_| self.value.shape()),
+        }
+    }
+
+    pub fn target_size(&self) -> Result<usize> {
+        Ok(self.target_shape()?.iter().product())
+    }
+
+    /// Whether the loss is of whole samples.
+    pub fn is_by_sample(&self) -> bool {
+        self.loss.unit() == LossUnit::Sample
+    }
+
+    /// Weights that a sample has: one for each row, or for a loss of whole samples one.
+    pub fn weight_rows(&self) -> usize {
+        if self.is_by_sample() { 1 } else { self.rows() }
     }
 
     /// Weights of the rows of a batch, as its loss has them.
@@ -101,7 +139,7 @@ impl Output {
             (true, false) => &self.mask_weights,
             (false, false) => return Ok(None),
         };
-        weights.get(batch * self.rows()).map(Some)
+        weights.get(batch * self.weight_rows()).map(Some)
     }
 
     /// Refuses a mask that says nothing about the rows of the loss. `name` is that of the layer.
@@ -120,8 +158,8 @@ impl Output {
         }
     }
 
-    /// The mask, where it says something about each row.
+    /// The mask, where it says something about each row, and rows have losses of their own.
     pub fn mask(&self) -> Option<&Value> {
-        self.value.mask().filter(|mask| mask.size() == self.rows())
+        self.value.mask().filter(|mask| mask.size() == self.rows() && !self.is_by_sample())
     }
 }

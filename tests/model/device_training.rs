@@ -166,7 +166,7 @@ fn trained(
 ) -> Trained {
     let (x, y) = data::<f64>(40);
     let mut model = build(device, layers);
-    model.compile(optimizer, loss);
+    model.compile(optimizer, loss).unwrap();
     let options = FitOptions {
         epochs: 4,
         batch_size: 9,
@@ -399,7 +399,7 @@ fn divergence_is_noticed_and_undone() {
 
     // A good epoch, then a rate that overflows.
     let best = weights(&model);
-    model.compile(Adam::new(1e38).unwrap(), Loss::MeanSquaredError);
+    model.compile(Adam::new(1e38).unwrap(), Loss::MeanSquaredError).unwrap();
     let error = model.fit(x.view(), y.view(), options()).unwrap_err();
     assert!(matches!(error, Error::Diverged { epoch: 1, .. }), "{error}");
     assert_eq!(weights(&model), best);

@@ -56,7 +56,7 @@ fn masked(weight: f64) -> Sequential {
     let mut model = Sequential::new(cpu(), &[4, 1], 1).unwrap();
     model.add(Masking::new(0.0)).unwrap().add(Dense::new(1).use_bias(false)).unwrap();
     model.set_weight("dense.weight", &[weight]).unwrap();
-    model.compile(still(), Loss::MeanSquaredError);
+    model.compile(still(), Loss::MeanSquaredError).unwrap();
     model.metrics(&[Metric::MeanAbsoluteError, Metric::BinaryAccuracy { threshold: 0.5 }]);
     model.weighted_metrics(&[Metric::MeanSquaredError, Metric::MeanAbsoluteError]);
     model
@@ -124,7 +124,7 @@ fn weights_of_classes_are_not_those_of_the_validation() {
         let mut model = Sequential::new(cpu(), &[2], 1).unwrap();
         model.add(Dense::new(3).use_bias(false).activation(ActivationFunction::Softmax)).unwrap();
         model.set_weight("dense.weight", array(&case["kernel"]).as_slice().unwrap()).unwrap();
-        model.compile(still(), Loss::SparseCategoricalCrossentropy { from_logits: false });
+        model.compile(still(), Loss::SparseCategoricalCrossentropy { from_logits: false }).unwrap();
         model.metrics(&[Metric::Accuracy]).weighted_metrics(&[Metric::Accuracy]);
         let options = FitOptions {
             batch_size: fit["batch_size"].as_u64().unwrap() as usize,
@@ -179,7 +179,7 @@ fn metrics_of_one_name_have_two() {
 fn line() -> Sequential {
     let mut model = Sequential::new(cpu(), &[1], 1).unwrap();
     model.add(Dense::new(1)).unwrap();
-    model.compile(Sgd::new(0.1).unwrap(), Loss::MeanSquaredError);
+    model.compile(Sgd::new(0.1).unwrap(), Loss::MeanSquaredError).unwrap();
     model
 }
 
@@ -220,7 +220,7 @@ fn a_schedule_and_a_callback_do_not_go_together() {
     let schedule = Schedule::piecewise(&[3], &[0.1, 0.01]).unwrap();
     let scheduled = || {
         let mut model = line();
-        model.compile(Sgd::new(0.5).unwrap(), Loss::MeanSquaredError).schedule(schedule.clone()).unwrap();
+        model.compile(Sgd::new(0.5).unwrap(), Loss::MeanSquaredError).unwrap().schedule(schedule.clone()).unwrap();
         model
     };
     let mut by_epoch = LearningRateSchedule::new(|_, rate| rate * 0.5);

@@ -49,7 +49,7 @@ fn penalties_stand_in_every_loss() {
     assert!(report.worst < 1e-7, "{report:?}");
 
     let still = |model: &mut Sequential| {
-        model.compile(Sgd::new(1e-300).unwrap(), Loss::MeanSquaredError);
+        model.compile(Sgd::new(1e-300).unwrap(), Loss::MeanSquaredError).unwrap();
         model.fit(&x, &y, epochs(1)).unwrap()
     };
     let (without, with) = (still(&mut plain), still(&mut penalized));
@@ -112,7 +112,7 @@ fn frozen_layers() {
     let report = gradcheck::model(&mut model, &[x.view()], &[y.view()], |_, _| true).unwrap();
     assert!(report.worst < 1e-7, "{report:?}");
 
-    model.compile(AdamW::default(), Loss::MeanSquaredError);
+    model.compile(AdamW::default(), Loss::MeanSquaredError).unwrap();
     model.fit(&x, &y, epochs(2)).unwrap();
     let after: Vec<_> = ["lstm", "batch_normalization", "gru", "dense"].map(|layer| values(&model, layer)).into();
     for (layer, (before, after)) in before.iter().zip(&after).enumerate() {

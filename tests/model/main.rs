@@ -19,6 +19,7 @@ mod hostile_files;
 mod keras;
 mod layer_options;
 mod layers;
+mod losses;
 mod masks;
 mod metrics;
 #[cfg(feature = "cuda")]

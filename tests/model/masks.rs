@@ -80,7 +80,7 @@ fn masks_within_steps_have_derivatives() {
     let mut model = Sequential::new(cpu(), &[3, 2], 5).unwrap();
     model.add(Embedding::new(5, 2).mask_zero(true)).unwrap().add(TimeDistributed::new(Lstm::new(2))).unwrap();
     model.add(Gru::new(2)).unwrap().add(Dense::new(1)).unwrap();
-    model.compile(fused_rnn::optim::Sgd::new(0.1).unwrap(), Loss::MeanSquaredError);
+    model.compile(fused_rnn::optim::Sgd::new(0.1).unwrap(), Loss::MeanSquaredError).unwrap();
     let x =
         Array3::from_shape_vec((2, 3, 2), vec![1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 4.0, 0.0, 1.0, 3.0, 2.0, 2.0]).unwrap();
     let y = Array2::from_shape_vec((2, 1), vec![0.3, -0.8]).unwrap();

@@ -208,7 +208,7 @@ fn model<D: device::Device + 'static>(kit: &Kit<D>, compute: Compute) -> Sequent
     model.add(Lstm::new(12).return_sequences(true)).unwrap();
     model.add(Bidirectional::new(Gru::new(6).return_sequences(true))).unwrap();
     model.add(SimpleRnn::new(10)).unwrap().add(Dense::new(1)).unwrap();
-    model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+    model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
     model
 }
 

@@ -152,7 +152,7 @@ fn the_loss_falls_and_fit_repeats_itself() {
     for layer in [LayerConfig::from(SimpleRnn::new(8)), Lstm::new(8).into(), Gru::new(8).into()] {
         let train = || {
             let mut model = model(DType::F32, &[10, 1], &[layer.clone(), Dense::new(1).into()]);
-            model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+            model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
             let options = FitOptions { epochs: 12, batch_size: 16, ..FitOptions::default() };
             let history = model.fit(x.view(), y.view(), options).unwrap();
             (history, model)
@@ -182,7 +182,7 @@ fn early_stopping_keeps_the_best_weights() {
     // Targets that the training data contradicts: the validation loss rises as the model learns.
     let wrong = y.mapv(|v| -v);
     let mut model = model(DType::F32, &[10, 1], &[Lstm::new(8).into(), Dense::new(1).into()]);
-    model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+    model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
     let options = FitOptions {
         epochs: 50,
         validation_data: Some((vec![(&x).into()], vec![(&wrong).into()])),
@@ -261,7 +261,7 @@ fn divergence_names_the_batch_and_keeps_the_best_model() {
     // A learning rate that overflows: whatever happened, what is left must be usable.
     let (x, y) = windows(&sine(60), 10, 1).unwrap();
     let mut wild = model(DType::F32, &[10, 1], &stack);
-    wild.compile(Adam::new(1e38).unwrap(), Loss::MeanSquaredError);
+    wild.compile(Adam::new(1e38).unwrap(), Loss::MeanSquaredError).unwrap();
     let error = wild.fit(x.view(), y.view(), options()).unwrap_err();
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
     assert!(weights(&wild).iter().all(|w| w.is_finite()));
@@ -539,7 +539,7 @@ fn packed_weights_are_those_of_now() {
         for layer in &stack {
             model.add(layer.clone()).unwrap();
         }
-        model.compile(Adam::default(), Loss::MeanSquaredError);
+        model.compile(Adam::default(), Loss::MeanSquaredError).unwrap();
         model
     };
     let (x, y) = (random_array(&[5, 6, 2], 1).mapv(|v| v as f32), random_array(&[5, 1], 2).mapv(|v| v as f32));

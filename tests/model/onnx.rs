@@ -270,7 +270,7 @@ fn an_unrolled_recurrence_shares_its_weights_and_trains() {
     assert!(of_state <= 6, "{names:?}");
     let (x, y) = (draw(&[16, 3, 2], 1), draw(&[16, 2], 2));
     let model = &mut imported.model;
-    model.compile(Adam::new(0.05).unwrap(), Loss::MeanSquaredError);
+    model.compile(Adam::new(0.05).unwrap(), Loss::MeanSquaredError).unwrap();
     let before = model.evaluate(&x, &y).unwrap();
     model.fit(&x, &y, FitOptions { epochs: 30, batch_size: 16, ..FitOptions::default() }).unwrap();
     let after = model.evaluate(&x, &y).unwrap();

@@ -85,7 +85,7 @@ fn another_column_is_of_use() {
     config.scaler = Scaler::standard(&noise).unwrap();
     let mut forecaster = Forecaster::new(Device::reference(), config, Gru::new(8), 1).unwrap();
     let (x, y) = forecaster.samples(&values, 0..200).unwrap();
-    forecaster.model().compile(Adam::new(0.01).unwrap(), Default::default());
+    forecaster.model().compile(Adam::new(0.01).unwrap(), fused_rnn::nn::Loss::default()).unwrap();
     let options = FitOptions { epochs: 40, batch_size: 16, ..FitOptions::default() };
     forecaster.model().fit(x.view(), y.view(), options).unwrap();
     let backtest = forecaster.backtest(&values, 200..238).unwrap();
@@ -142,7 +142,7 @@ fn classes_are_learned_saved_and_named() {
     let mut model = classifier(&set, 6, vec![Gru::new(6).into()]);
     let (x, y) = (model.inputs(&set.sequences).unwrap(), model.targets(&set).unwrap());
     let loss = model.loss();
-    model.model().compile(Adam::new(0.02).unwrap(), loss);
+    model.model().compile(Adam::new(0.02).unwrap(), loss).unwrap();
     model.model().fit(x.view(), y.view(), FitOptions { epochs: 30, batch_size: 8, ..FitOptions::default() }).unwrap();
     let new = ramps(60);
     let test: Vec<Array2<f32>> = new.sequences[40..].to_vec();
@@ -194,7 +194,7 @@ fn numbers_are_learned() {
     let (x, y) = (model.inputs(&set.sequences).unwrap(), model.targets(&set).unwrap());
     assert_eq!(y.shape(), [50, 1]);
     let loss = model.loss();
-    model.model().compile(Adam::new(0.02).unwrap(), loss);
+    model.model().compile(Adam::new(0.02).unwrap(), loss).unwrap();
     model.model().fit(x.view(), y.view(), FitOptions { epochs: 60, batch_size: 10, ..FitOptions::default() }).unwrap();
     let SequencePredictions::Numbers(numbers) = model.predict(&set.sequences).unwrap() else {
         panic!("numbers are expected");

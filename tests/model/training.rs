@@ -40,10 +40,10 @@ fn training_goes_on_from_a_file() {
     let path = folder.path().join("model.safetensors");
     fn check(optimizer: impl Optimizer + Clone + 'static, path: &std::path::Path, x: &ArrayD<f64>, y: &ArrayD<f64>) {
         let mut whole = model(7);
-        whole.compile(optimizer.clone(), Loss::HUBER);
+        whole.compile(optimizer.clone(), Loss::HUBER).unwrap();
         let expected = whole.fit(x, y, epochs(5)).unwrap();
         let mut first = model(7);
-        first.compile(optimizer, Loss::HUBER);
+        first.compile(optimizer, Loss::HUBER).unwrap();
         first.fit(x, y, epochs(2)).unwrap();
         first.save(path).unwrap();
         let mut second = Model::load(cpu(), path).unwrap();
@@ -109,7 +109,7 @@ fn a_split_is_the_last_part() {
 fn classifier() -> Sequential {
     let mut model = Sequential::new(cpu(), &[4, 2], 5).unwrap();
     model.add(SimpleRnn::new(4)).unwrap().add(Dense::new(3).activation(ActivationFunction::Softmax)).unwrap();
-    model.compile(Sgd::new(0.1).unwrap(), Loss::SparseCategoricalCrossentropy { from_logits: false });
+    model.compile(Sgd::new(0.1).unwrap(), Loss::SparseCategoricalCrossentropy { from_logits: false }).unwrap();
     model.metrics(&[Metric::Accuracy]);
     model
 }
@@ -288,7 +288,7 @@ fn learning_rates_change() {
     let (mut schedule, mut rates) =
         (LearningRateSchedule::new(|epoch, rate| if epoch < 3 { rate } else { rate * 0.5 }), Rates(Vec::new()));
     let mut trained = model(7);
-    trained.compile(Adam::new(0.008).unwrap(), Loss::MeanSquaredError);
+    trained.compile(Adam::new(0.008).unwrap(), Loss::MeanSquaredError).unwrap();
     trained.fit(&x, &y, FitOptions { callbacks: vec![&mut schedule, &mut rates], ..epochs(5) }).unwrap();
     assert_eq!(rates.0, [0.008, 0.008, 0.004, 0.002, 0.001]);
     let mut wrong = LearningRateSchedule::new(|_, _| -1.0);
@@ -298,7 +298,7 @@ fn learning_rates_change() {
     // A rate too small to change anything: every epoch but the first is one without improvement.
     let mut still = Sequential::new(cpu(), &[5, 2], 7).unwrap();
     still.add(Gru::new(3)).unwrap().add(Dense::new(1)).unwrap();
-    still.compile(Sgd::new(1e-12).unwrap(), Loss::MeanSquaredError);
+    still.compile(Sgd::new(1e-12).unwrap(), Loss::MeanSquaredError).unwrap();
     let (mut plateau, mut rates) = (ReduceLearningRate::new(0.1, 2).unwrap(), Rates(Vec::new()));
     let options = FitOptions { validation_split: 0.2, callbacks: vec![&mut plateau, &mut rates], ..epochs(5) };
     still.fit(&x, &y, options).unwrap();
@@ -316,7 +316,7 @@ fn learning_rates_by_step() {
     let schedule = Schedule::cosine(0.0, 20, 0.0).unwrap().warm_up(0.02, 5).unwrap();
     let scheduled = || {
         let mut model = model(7);
-        model.compile(Adam::default(), Loss::MeanSquaredError).schedule(schedule.clone()).unwrap();
+        model.compile(Adam::default(), Loss::MeanSquaredError).unwrap().schedule(schedule.clone()).unwrap();
         model
     };
     // Six batches an epoch; the last step of epoch e is the one after 6 e - 1 others.
@@ -335,7 +335,7 @@ fn learning_rates_by_step() {
     let before = weights(&whole);
     whole.fit(&x, &y, epochs(1)).unwrap();
     assert_eq!(weights(&whole), before);
-    whole.compile(Sgd::new(0.5).unwrap(), Loss::MeanSquaredError);
+    whole.compile(Sgd::new(0.5).unwrap(), Loss::MeanSquaredError).unwrap();
     whole.fit(&x, &y, epochs(1)).unwrap();
     assert_ne!(weights(&whole), before);
     // Zero times infinity is no rate, and not a small one.
@@ -582,7 +582,7 @@ fn checkpoints_over_time() {
         let mut model = Sequential::new(cpu(), &[5, 2], 7).unwrap();
         model.add(Bidirectional::new(Lstm::new(4).return_sequences(true).time_checkpoints(steps))).unwrap();
         model.add(Gru::new(3).time_checkpoints(steps)).unwrap().add(Dense::new(1)).unwrap();
-        model.compile(Adam::default(), Loss::MeanSquaredError);
+        model.compile(Adam::default(), Loss::MeanSquaredError).unwrap();
         (model.fit(&x, &y, epochs(3)).unwrap().loss, model)
     };
     let folder = tempfile::tempdir().unwrap();
@@ -612,7 +612,7 @@ fn trained_by(count: usize, batch_size: usize, samples: usize) -> Vec<(History, 
         let mut model = Sequential::new(cpu(), &[5, 2], 5).unwrap();
         model.add(Lstm::new(4).return_sequences(true)).unwrap().add(Gru::new(3)).unwrap();
         model.add(Dense::new(1).activation(ActivationFunction::Sigmoid)).unwrap();
-        model.compile(Adam::default(), Loss::BinaryCrossentropy { from_logits: false });
+        model.compile(Adam::default(), Loss::BinaryCrossentropy { from_logits: false }).unwrap();
         let precision = Metric::Precision { threshold: 0.5 };
         model.metrics(&[Metric::BinaryAccuracy { threshold: 0.5 }, Metric::R2Score, precision]);
         let options = FitOptions {

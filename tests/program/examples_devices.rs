@@ -23,7 +23,7 @@ fn sine_forecast(device: Device, layer: &LayerConfig) -> Vec<f64> {
     let ((x_train, x_test), (y_train, y_test)) = (x.view().split_at(Axis(0), 71), y.view().split_at(Axis(0), 71));
     let mut model = Sequential::new(device, &[10, 1], 1).unwrap();
     model.add(layer.clone()).unwrap().add(Dense::new(1)).unwrap();
-    model.compile(Adam::default(), Loss::MeanSquaredError);
+    model.compile(Adam::default(), Loss::MeanSquaredError).unwrap();
     let history =
         model.fit(x_train, y_train, FitOptions { epochs: 2, batch_size: 1, ..FitOptions::default() }).unwrap();
     let next = model.predict(x_test).unwrap()[[y_test.len() - 1, 0]];

@@ -61,11 +61,7 @@ pub(crate) fn loss(
     weights: Option<usize>,
     gradient: Option<usize>,
 ) -> Result<usize> {
-    if predictions == 0 {
-        return Err(Error::ZeroSize { name: "number of targets" });
-    }
-    let rows = rows("predictions", predictions, columns)?;
-    check_len("targets", &[if loss.is_sparse() { rows } else { predictions }], targets)?;
+    let rows = loss.check_lengths(columns, targets, predictions)?;
     same(predictions, &[("gradient", gradient)])?;
     same(rows, &[("weights", weights)])?;
     Ok(rows)

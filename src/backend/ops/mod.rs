@@ -497,13 +497,13 @@ pub trait Operations: Send + Sync {
 
     /// The loss of predictions `[rows, columns]` into the status, and its gradient by the predictions, set (`=`). With `weights` `[rows]`
     /// the loss of each row (the mean over its columns, where each is an observation) is multiplied by its weight before the mean over
-    /// the rows is taken. Targets are as long as the predictions; of a [sparse loss](Loss::is_sparse) they are `[rows]`. On the host an
+    /// the rows is taken. Targets are as long as the predictions, or `[rows]` where a row has [one](Loss::has_one_target_a_row). On the host an
     /// element of the gradient below `2^-90` (of `f64`, `2^-986`) is zero.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`]; [`Error::ZeroSize`] without elements; on the host [`Error::InvalidOption`] for a class that is no whole number
-    /// below the columns, which on a device makes the loss NaN.
+    /// below the columns, which on a device makes the loss NaN; on a device [`Error::Unsupported`] for a loss without a kernel.
     fn loss(
         &self,
         loss: Loss,

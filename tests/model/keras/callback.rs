@@ -94,7 +94,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let values: Vec<f64> = case.array("values").into_iter().collect();
     let mut model = Sequential::new(device.clone(), &[1], 1).map_err(text)?;
     model.add(Dense::new(1).use_bias(false)).map_err(text)?;
-    model.compile(Script { values: values.clone(), learning_rate: 1.0 }, Loss::MeanSquaredError);
+    model.compile(Script { values: values.clone(), learning_rate: 1.0 }, Loss::MeanSquaredError).map_err(text)?;
     let (x, y) = (Array2::<f64>::ones((1, 1)), Array2::<f64>::zeros((1, 1)));
     let mut rates = Rates(Vec::new());
     let mut callbacks: Vec<&mut dyn Callback> = Vec::new();

@@ -115,7 +115,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
             return Err(format!("{} weights of a frozen layer are trained", model.count_params()));
         }
     }
-    model.compile(adam(RATE)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError).map_err(text)?;
 
     let weights: Vec<ArrayD<f64>> = case.weights("w").into_iter().map(|(_, array)| array).collect();
     model.set_keras_weights("layer", &weights).map_err(text)?;

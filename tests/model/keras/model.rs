@@ -123,7 +123,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     }
     let losses: Vec<(Loss, f64)> =
         losses.iter().zip(factors).map(|(l, w)| Ok((loss::translate(l)?, w))).collect::<Result<_, String>>()?;
-    model.compile(adam(RATE)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError).map_err(text)?;
     model.losses(&losses).map_err(text)?;
 
     let weights = case.weights("w");
@@ -212,7 +212,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
         compare(&model, &flat, error)?;
     } else {
         // Weights of samples are given to training alone: plain descent with rate 1 takes the gradient off the weights.
-        model.compile(Sgd::new(1.0).map_err(text)?, Loss::MeanSquaredError);
+        model.compile(Sgd::new(1.0).map_err(text)?, Loss::MeanSquaredError).map_err(text)?;
         model.losses(&losses).map_err(text)?;
         let before: Vec<f64> = model.flat_weights().map_err(text)?;
         step(&mut model)?;
@@ -221,7 +221,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
         // Both differences round.
         error += 2.0 * f64::EPSILON * before.iter().fold(1.0f64, |m, w| w.abs().max(m));
         compare(&model, &flat, error)?;
-        model.compile(adam(RATE)?, Loss::MeanSquaredError);
+        model.compile(adam(RATE)?, Loss::MeanSquaredError).map_err(text)?;
         model.losses(&losses).map_err(text)?;
     }
     for ((name, seen), expected) in outputs.iter().zip(&seen).zip(outputs.iter().map(|name| case.array(name))) {

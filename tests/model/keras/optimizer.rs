@@ -77,10 +77,10 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
         let loss = Loss::MeanSquaredError;
         match config {
             OptimizerConfig::Adam(adam) => {
-                model.compile(adam, loss);
+                model.compile(adam, loss).map_err(text)?;
             }
             OptimizerConfig::Sgd(sgd) if sgd.momentum == 0.0 => {
-                model.compile(sgd, loss);
+                model.compile(sgd, loss).map_err(text)?;
             }
             other => return Err(format!("a limit for gradients of {other:?}")),
         }

@@ -24,7 +24,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(), String> {
     let layer = graph.named_layer("layer", config.clone()).map_err(text)?;
     let y = graph.call(layer, &[&x]).map_err(text)?;
     let mut model = graph.model(&[&y]).map_err(text)?;
-    model.compile(adam(RATE)?, Loss::MeanSquaredError);
+    model.compile(adam(RATE)?, Loss::MeanSquaredError).map_err(text)?;
     let arrays = |prefix: &str| case.weights(prefix).into_iter().map(|(_, array)| array).collect::<Vec<_>>();
     model.set_keras_weights("layer", &arrays("w")).map_err(text)?;
 

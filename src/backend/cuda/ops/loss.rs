@@ -11,7 +11,7 @@ use super::params::{FinishLossParams, LossParams, loss_kind};
 use crate::backend::ops::{LossEntry, check};
 use crate::backend::tensor::{TensorMut, TensorRef};
 use crate::dtype::{DType, Element};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 
 /// Most blocks of a reduction. A constant, so that sums have one order on all GPUs.
@@ -72,9 +72,12 @@ pub(super) fn loss<E: Element, D: Device>(
     let len = predictions.len();
     let rows = check::loss(loss, columns, targets.len(), len, len_of(&weights), len_of(&gradient))?;
     check::status(status.len())?;
+    let Some((kind, delta)) = loss_kind(loss) else {
+        let why = "it has no kernel; compute it on the host, as models do";
+        return Err(Error::unsupported(format!("the loss {} on a GPU", loss.name()), why));
+    };
     let partial = gpu.workspace_at(self::workspace::<E>(), &workspace)?;
     let kernels = kernels(gpu)?;
-    let (kind, delta) = loss_kind(loss);
     let (kernel, launch, observations) = if loss.is_by_row() {
         let blocks = (rows as u64).div_ceil(u64::from(REDUCTION_THREADS) / 32).clamp(1, REDUCTION_BLOCKS);
         (&kernels.categorical_loss, reduction_of(blocks as u32), rows)

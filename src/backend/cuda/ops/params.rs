@@ -6,9 +6,9 @@ use super::super::kernel::mirrored::mirrored;
 use super::super::kernel::params::Activation;
 use crate::loss::Loss;
 
-/// `LossKind` of params_ops.cuh, with Huber's `delta`.
-pub(crate) fn loss_kind(loss: Loss) -> (u32, f64) {
-    match loss {
+/// `LossKind` of params_ops.cuh, with Huber's `delta`; none where the kernels have no such loss.
+pub(crate) fn loss_kind(loss: Loss) -> Option<(u32, f64)> {
+    Some(match loss {
         Loss::MeanSquaredError => (0, 0.0),
         Loss::MeanAbsoluteError => (1, 0.0),
         Loss::Huber { delta } => (2, delta),
@@ -18,7 +18,8 @@ pub(crate) fn loss_kind(loss: Loss) -> (u32, f64) {
         | Loss::SparseCategoricalCrossentropy { from_logits: true } => (5, 0.0),
         Loss::CategoricalCrossentropy { from_logits: false }
         | Loss::SparseCategoricalCrossentropy { from_logits: false } => (6, 0.0),
-    }
+        _ => return None,
+    })
 }
 
 mirrored! {

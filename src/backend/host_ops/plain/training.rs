@@ -5,31 +5,18 @@ use crate::backend::ops::{
     AdagradStep, AdamStep, BAD_GRADIENT, BAD_LOSS, BAD_VALUE, LOSS, LossEntry, RmsPropStep, SgdStep, TOTAL,
 };
 use crate::dtype::{Scalar, least_magnitude};
-use crate::error::{Error, Result};
-
-/// Classes must be whole numbers below the columns.
-fn check_classes<E: Scalar>(columns: usize, targets: &[E]) -> Result<()> {
-    let is_class = |t: f64| t >= 0.0 && t < columns as f64 && t.fract() == 0.0;
-    match targets.iter().position(|t| !is_class(t.wide())) {
-        None => Ok(()),
-        Some(i) => {
-            let expected = format!("a class, a whole number below the {columns} of the output");
-            Err(Error::option(format!("target {i} of the batch"), expected, targets[i]))
-        }
-    }
-}
+use crate::error::Result;
 
 /// See [`Operations::loss`](crate::backend::Operations::loss).
 pub(crate) fn loss<E: Scalar>(of: HostLoss<'_, E>, entry: LossEntry, status: &mut [f64]) -> Result<()> {
-    check_loss(&of)?;
     let HostLoss { loss, columns, targets, predictions, weights, gradient } = of;
     let value = match (weights, gradient) {
-        (None, None) => loss.value(columns, targets, predictions),
-        (Some(weights), None) => loss.weighted(columns, targets, predictions, weights, None),
+        (None, None) => loss.value(columns, targets, predictions)?,
+        (Some(weights), None) => loss.weighted(columns, targets, predictions, weights, None)?,
         (weights, Some(gradient)) => {
             let value = match weights {
-                None => loss.gradient(columns, targets, predictions, gradient),
-                Some(weights) => loss.weighted(columns, targets, predictions, weights, Some(gradient)),
+                None => loss.gradient(columns, targets, predictions, gradient)?,
+                Some(weights) => loss.weighted(columns, targets, predictions, weights, Some(gradient))?,
             };
             let least = least_magnitude::<E>();
             gradient.iter_mut().for_each(|slope| *slope = cut(*slope, least));
@@ -42,7 +29,7 @@ pub(crate) fn loss<E: Scalar>(of: HostLoss<'_, E>, entry: LossEntry, status: &mu
 
 /// Checks the targets where they are numbers of classes.
 pub(crate) fn check_loss<E: Scalar>(of: &HostLoss<'_, E>) -> Result<()> {
-    if of.loss.is_sparse() { check_classes(of.columns, of.targets) } else { Ok(()) }
+    of.loss.check_classes(of.columns, of.targets)
 }
 
 /// Puts a loss into the status.

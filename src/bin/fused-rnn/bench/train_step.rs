@@ -69,8 +69,8 @@ impl TrainStep {
         });
         let weights = weights.collect();
         match point.pass {
-            Pass::TrainStepAdam => model.compile(Adam::default(), Loss::MeanSquaredError),
-            _ => model.compile(Sgd::new(LEARNING_RATE)?, Loss::MeanSquaredError),
+            Pass::TrainStepAdam => model.compile(Adam::default(), Loss::MeanSquaredError)?,
+            _ => model.compile(Sgd::new(LEARNING_RATE)?, Loss::MeanSquaredError)?,
         };
         let sizes = (shape.batch, shape.seq_len, s.input_size);
         let inputs = Values::new(sizes.0.saturating_mul(sizes.1).saturating_mul(sizes.2), 1.0, 3);

@@ -39,7 +39,7 @@ impl SequenceTraining {
         let optimizer = Adam::new(args.learning_rate)?;
         let mut model = SequenceModel::new(device, config, args.network.layers()?, args.seed)?;
         let loss = model.loss();
-        model.model().compile(optimizer, loss);
+        model.model().compile(optimizer, loss)?;
         if let SequenceTarget::Classes(_) = model.config().target {
             model.model().metrics(&[Metric::Accuracy]);
         }

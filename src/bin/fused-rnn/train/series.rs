@@ -84,7 +84,7 @@ impl SeriesTraining {
         let device = args.device.open_in(args.precision)?;
         let optimizer = Adam::new(args.learning_rate)?;
         let mut forecaster = Forecaster::with_layers(device, config, args.network.layers()?, args.seed)?;
-        forecaster.model().compile(optimizer, Loss::MeanSquaredError);
+        forecaster.model().compile(optimizer, Loss::MeanSquaredError)?;
         let (x, y) = forecaster.samples(&rows.values, split.train.clone())?;
         let validation = match split.validation.is_empty() {
             true => None,
