@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use crate::optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Nadam, Optimizer, RmsProp, Sgd};
 
 /// A rule with all its constants, as files hold it; [`Optimizer::config`] gives it, [`build`](Self::build) the rule again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,12 @@ pub enum OptimizerConfig {
     AdamW(AdamW),
     /// [`Adagrad`].
     Adagrad(Adagrad),
+    /// [`Nadam`].
+    Nadam(Nadam),
+    /// [`Adamax`].
+    Adamax(Adamax),
+    /// [`Adadelta`].
+    Adadelta(Adadelta),
 }
 
 impl OptimizerConfig {
@@ -35,6 +41,9 @@ impl OptimizerConfig {
             OptimizerConfig::Adam(rule) => Box::new(rule),
             OptimizerConfig::AdamW(rule) => Box::new(rule),
             OptimizerConfig::Adagrad(rule) => Box::new(rule),
+            OptimizerConfig::Nadam(rule) => Box::new(rule),
+            OptimizerConfig::Adamax(rule) => Box::new(rule),
+            OptimizerConfig::Adadelta(rule) => Box::new(rule),
         };
         rule.validate()?;
         Ok(rule)
@@ -58,6 +67,9 @@ mod tests {
             Box::new(Adam::new(rate).unwrap().with(0.7, 0.8 + 0.1, small).unwrap()),
             Box::new(AdamW::new(rate).unwrap().with(0.7, 0.95, small).unwrap().weight_decay(1.0 / 7.0).unwrap()),
             Box::new(Adagrad::new(rate).unwrap().with(1.0 / 7.0, small).unwrap()),
+            Box::new(Nadam::new(rate).unwrap().with(0.7, 0.8 + 0.1, small).unwrap()),
+            Box::new(Adamax::new(rate).unwrap().with(0.7, 0.8 + 0.1, small).unwrap()),
+            Box::new(Adadelta::new(rate).unwrap().with(0.7 + 0.1, small).unwrap()),
         ]
     }
 

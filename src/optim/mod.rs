@@ -3,19 +3,27 @@
 //! An optimizer is a rule with its constants. What it remembers from step to step, tensors as long as the weights, belongs to the
 //! model and stands where the weights stand, on the host or on a device; the arithmetic is the
 //! [device's](crate::backend::Operations): on the host in `backend/host_ops/plain/training.rs`, on a GPU in `kernels/training.cu`.
+//! [`Nadam`], [`Adamax`] and [`Adadelta`] have no kernels: they compute on the host alone, by themselves.
 
+pub mod adadelta;
 pub mod adagrad;
 pub mod adam;
+pub mod adamax;
 pub mod adamw;
 pub mod config;
+pub mod nadam;
+mod on_host;
 pub mod rmsprop;
 pub mod schedule;
 pub mod sgd;
 
+pub use adadelta::Adadelta;
 pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use adamax::Adamax;
 pub use adamw::AdamW;
 pub use config::OptimizerConfig;
+pub use nadam::Nadam;
 pub use rmsprop::RmsProp;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
