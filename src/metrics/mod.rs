@@ -4,9 +4,11 @@
 //! [`accuracy`] and its kin, [`roc_auc`], and [`ConfusionMatrix`] with precision, recall, F1 and scikit-learn's report. A [`Metric`] is
 //! one of Keras's by its name, summed up batch by batch in a [`MetricAccumulator`].
 
+mod auc;
 pub mod classification;
 pub mod streaming;
 
+pub use auc::Curve;
 pub use classification::{
     Average, ClassScores, ConfusionMatrix, ZeroDivision, accuracy, argmax_rows, binary_accuracy, categorical_accuracy,
     roc_auc, sparse_categorical_accuracy, sparse_top_k_categorical_accuracy, top_k_categorical_accuracy,

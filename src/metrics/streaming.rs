@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
+use crate::metrics::auc::{self, Bucket, Curve};
 use crate::metrics::classification::{
     Average, Tally, ZeroDivision, above, argmax, averaged, check_weights, is_binary_hit, is_in_top_k,
 };
@@ -70,6 +71,20 @@ pub enum Metric {
         /// takes two columns at least.
         threshold: Option<f64>,
     },
+    /// The area under a curve, of all elements together, by thresholds evenly spread over 0 to 1: what [`roc_auc`](crate::metrics::roc_auc)
+    /// has exactly, without keeping predictions. Targets as for `Precision`; predictions are probabilities.
+    Auc {
+        /// Under which.
+        curve: Curve,
+        /// How many; 200 in Keras, two at least.
+        thresholds: usize,
+        /// Whether predictions are logits, whose sigmoid is taken.
+        from_logits: bool,
+    },
+    /// `sum(t p)` of a row, both divided by their norms: from -1 to 1, alike. The loss of this name has the other sign.
+    CosineSimilarity,
+    /// The mean of a [`Loss`], such as `Metric::Loss(Loss::LogCosh)`. Of a row; targets as the loss has them.
+    Loss(Loss),
 }
 
 impl Metric {
@@ -108,6 +123,9 @@ impl Metric {
             Metric::Precision { .. } => "precision",
             Metric::Recall { .. } => "recall",
             Metric::F1Score { .. } => "f1_score",
+            Metric::Auc { .. } => "auc",
+            Metric::CosineSimilarity => "cosine_similarity",
+            Metric::Loss(loss) => loss.name(),
         }
     }
 
@@ -117,7 +135,8 @@ impl Metric {
             Metric::MeanSquaredError
             | Metric::RootMeanSquaredError
             | Metric::MeanAbsoluteError
-            | Metric::MeanAbsolutePercentageError => false,
+            | Metric::MeanAbsolutePercentageError
+            | Metric::Loss(_) => false,
             Metric::Accuracy
             | Metric::BinaryAccuracy { .. }
             | Metric::CategoricalAccuracy
@@ -127,18 +146,24 @@ impl Metric {
             | Metric::R2Score
             | Metric::Precision { .. }
             | Metric::Recall { .. }
-            | Metric::F1Score { .. } => true,
+            | Metric::F1Score { .. }
+            | Metric::Auc { .. }
+            | Metric::CosineSimilarity => true,
         }
     }
 
     /// Whether targets must be the numbers of classes, one a row.
     fn is_sparse(self) -> bool {
-        matches!(self, Metric::SparseCategoricalAccuracy | Metric::SparseTopKCategoricalAccuracy { .. })
+        match self {
+            Metric::SparseCategoricalAccuracy | Metric::SparseTopKCategoricalAccuracy { .. } => true,
+            Metric::Loss(loss) => loss.has_one_target_a_row(),
+            _ => false,
+        }
     }
 
     /// Whether targets may be the numbers of classes.
     fn may_be_sparse(self) -> bool {
-        matches!(self, Metric::Precision { .. } | Metric::Recall { .. } | Metric::F1Score { .. })
+        matches!(self, Metric::Precision { .. } | Metric::Recall { .. } | Metric::F1Score { .. } | Metric::Auc { .. })
     }
 
     fn check(self) -> Result<()> {
@@ -159,10 +184,17 @@ impl Metric {
             {
                 Err(Error::option(format!("threshold of {self}"), "a finite number", threshold))
             }
+            Metric::Auc { thresholds, .. } if !(2..=MOST_THRESHOLDS).contains(&thresholds) => {
+                Err(Error::option("thresholds of auc", format!("2 to {MOST_THRESHOLDS}"), thresholds))
+            }
+            Metric::Loss(loss) => loss.validate(),
             _ => Ok(()),
         }
     }
 }
+
+/// Most thresholds of an area, which bounds memory.
+const MOST_THRESHOLDS: usize = 1 << 20;
 
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,12 +222,27 @@ impl FromStr for Metric {
             "precision" => Metric::Precision { threshold: 0.5 },
             "recall" => Metric::Recall { threshold: 0.5 },
             "f1_score" => Metric::F1Score { average: Average::Macro, threshold: None },
+            "auc" => Metric::Auc { curve: Curve::Roc, thresholds: 200, from_logits: false },
+            "cosine_similarity" => Metric::CosineSimilarity,
+            "mean_squared_logarithmic_error" | "msle" => Metric::Loss(Loss::MeanSquaredLogarithmicError),
+            "log_cosh" | "logcosh" => Metric::Loss(Loss::LogCosh),
+            "kl_divergence" | "kld" => Metric::Loss(Loss::KlDivergence),
+            "poisson" => Metric::Loss(Loss::Poisson),
+            "hinge" => Metric::Loss(Loss::Hinge),
+            "squared_hinge" => Metric::Loss(Loss::SquaredHinge),
+            "categorical_hinge" => Metric::Loss(Loss::CategoricalHinge),
+            "binary_crossentropy" | "bce" => Metric::Loss(Loss::BinaryCrossentropy { from_logits: false }),
+            "categorical_crossentropy" => Metric::Loss(Loss::CategoricalCrossentropy { from_logits: false }),
+            "sparse_categorical_crossentropy" => {
+                Metric::Loss(Loss::SparseCategoricalCrossentropy { from_logits: false })
+            }
             _ => {
                 return Err(Error::option(
                     "metric",
                     "one of Keras's names: accuracy, binary_accuracy, categorical_accuracy, sparse_categorical_accuracy, \
                      top_k_categorical_accuracy, sparse_top_k_categorical_accuracy, mse, rmse, mae, mape, r2_score, precision, recall, \
-                     f1_score",
+                     f1_score, auc, cosine_similarity, msle, log_cosh, kl_divergence, poisson, hinge, squared_hinge, categorical_hinge, \
+                     binary_crossentropy, categorical_crossentropy, sparse_categorical_crossentropy",
                     text,
                 ));
             }
@@ -212,6 +259,8 @@ enum Sums {
     Tallies(Vec<Tally>),
     /// Of each column.
     Determination { rows: usize, columns: Vec<Spread> },
+    /// Between neighbouring thresholds, and whether there is a row yet.
+    Buckets { any: bool, buckets: Vec<Bucket> },
 }
 
 /// How far targets spread around their mean, and predictions from them
@@ -390,6 +439,10 @@ impl MetricAccumulator {
                         spread.add(t.wide(), p.wide(), weight);
                     }
                 }
+                Sums::Buckets { any, buckets } => {
+                    *any = true;
+                    row.count_by_thresholds(self.metric, weight, buckets)?;
+                }
             }
         }
         self.columns = Some(columns);
@@ -406,6 +459,7 @@ impl MetricAccumulator {
             Sums::Determination { rows, columns } => std::iter::once(*rows as f64)
                 .chain(columns.iter().flat_map(|s| [s.weights, s.mean, s.squares, s.residuals]))
                 .collect(),
+            Sums::Buckets { buckets, .. } => buckets.iter().flat_map(|b| [b.ones, b.zeros]).collect(),
         };
         std::iter::once(columns).chain(sums).collect()
     }
@@ -429,6 +483,13 @@ impl MetricAccumulator {
                     tally.hits += theirs[0];
                     tally.predicted += theirs[1];
                     tally.support += theirs[2];
+                }
+            }
+            Sums::Buckets { any, buckets } => {
+                *any = true;
+                for (bucket, theirs) in buckets.iter_mut().zip(theirs.chunks_exact(2)) {
+                    bucket.ones += theirs[0];
+                    bucket.zeros += theirs[1];
                 }
             }
             Sums::Determination { rows, columns } => {
@@ -460,6 +521,9 @@ impl MetricAccumulator {
                 let scores = averaged(tallies, Average::Micro, ZeroDivision::Zero);
                 if matches!(metric, Metric::Recall { .. }) { scores.recall } else { scores.precision }
             }
+            (Sums::Buckets { any: false, .. }, _) => f64::NAN,
+            (Sums::Buckets { buckets, .. }, Metric::Auc { curve, .. }) => auc::area(buckets, curve),
+            (Sums::Buckets { .. }, _) => f64::NAN,
             (Sums::Determination { rows, .. }, _) if *rows < 2 => f64::NAN,
             (Sums::Determination { columns, .. }, _) => {
                 let sum: f64 = columns.iter().map(|spread| determination(spread.residuals, spread.squares)).sum();
@@ -474,6 +538,9 @@ fn empty(metric: Metric) -> Sums {
     match metric {
         Metric::Precision { .. } | Metric::Recall { .. } | Metric::F1Score { .. } => Sums::Tallies(Vec::new()),
         Metric::R2Score => Sums::Determination { rows: 0, columns: Vec::new() },
+        Metric::Auc { thresholds, .. } => {
+            Sums::Buckets { any: false, buckets: vec![Bucket::default(); thresholds.clamp(2, MOST_THRESHOLDS)] }
+        }
         _ => Sums::Mean { sum: 0.0, weights: 0.0 },
     }
 }
@@ -538,8 +605,46 @@ impl<E: Scalar> Row<'_, E> {
             Metric::SparseTopKCategoricalAccuracy { k } => in_top_k(self.class()?, k)?,
             Metric::MeanAbsoluteError => self.mean(|t, p| (t - p).abs()),
             Metric::MeanAbsolutePercentageError => self.mean(|t, p| 100.0 * (t - p).abs() / t.abs().max(1e-7)),
+            Metric::CosineSimilarity => {
+                -Loss::CosineSimilarity.value(self.predictions.len(), self.targets, self.predictions)?
+            }
+            Metric::Loss(loss) => {
+                if loss.is_sparse() {
+                    self.class()?;
+                }
+                loss.value(self.predictions.len(), self.targets, self.predictions)?
+            }
             _ => self.mean(|t, p| (t - p) * (t - p)),
         })
+    }
+
+    /// Whether each element is true: 1, or in the column of the row's class.
+    fn truth(&self, metric: Metric, class: Option<usize>, column: usize) -> Result<bool> {
+        match class {
+            Some(class) => Ok(class == column),
+            None => match self.targets[column].wide() {
+                0.0 => Ok(false),
+                1.0 => Ok(true),
+                other => {
+                    let name = format!("target of row {}, column {column} (from 0), for {metric}", self.index);
+                    Err(Error::option(name, "0 or 1", other))
+                }
+            },
+        }
+    }
+
+    /// Counts the row's elements between thresholds.
+    fn count_by_thresholds(&self, metric: Metric, weight: f64, buckets: &mut [Bucket]) -> Result<()> {
+        let class = if self.sparse { Some(self.class()?) } else { None };
+        for (column, p) in self.predictions.iter().enumerate() {
+            let is_one = self.truth(metric, class, column)?;
+            let p = match metric {
+                Metric::Auc { from_logits: true, .. } => 1.0 / (1.0 + (-p.wide()).exp()),
+                _ => p.wide(),
+            };
+            auc::count(buckets, p, is_one, weight, || format!("row {}, column {column} (from 0)", self.index))?;
+        }
+        Ok(())
     }
 
     /// Counts the row's elements into one tally, or one for each column.
@@ -552,17 +657,7 @@ impl<E: Scalar> Row<'_, E> {
         let class = if self.sparse { Some(self.class()?) } else { None };
         let largest = if threshold.is_none() { Some(self.largest_prediction()?) } else { None };
         for column in 0..self.predictions.len() {
-            let is_true = match class {
-                Some(class) => class == column,
-                None => match self.targets[column].wide() {
-                    0.0 => false,
-                    1.0 => true,
-                    other => {
-                        let name = format!("target of row {}, column {column} (from 0), for {metric}", self.index);
-                        return Err(Error::option(name, "0 or 1", other));
-                    }
-                },
-            };
+            let is_true = self.truth(metric, class, column)?;
             let is_predicted = match threshold {
                 Some(threshold) => self.is_above(column, threshold)?,
                 None => largest == Some(column),

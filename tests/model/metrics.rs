@@ -2,8 +2,9 @@
 
 use crate::common::Rng;
 use fused_rnn::metrics::{
-    self, Average, ClassScores, ConfusionMatrix, Metric, MetricAccumulator, ZeroDivision, argmax_rows,
+    self, Average, ClassScores, ConfusionMatrix, Curve, Metric, MetricAccumulator, ZeroDivision, argmax_rows,
 };
+use fused_rnn::nn::Loss;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use serde_json::Value;
 
@@ -267,4 +268,83 @@ fn any_batches() {
         assert!(streamed(Metric::MeanSquaredError, &dense, &prediction, columns, weights) >= 0.0);
         assert!(streamed(Metric::R2Score, &dense, &prediction, columns, weights) <= 1.0 || rows < 2);
     }
+}
+
+/// What Keras 3 gives for these: thresholds as many as named, weights of samples, logits.
+#[test]
+fn areas_by_thresholds_are_kerass() {
+    let truth = "1110000001111111111101100110111001010000";
+    let t: Vec<f64> = truth.bytes().map(|b| f64::from(b - b'0')).collect();
+    let p = [
+        0.71, 1.0, 0.55, 0.36, 0.52, 0.28, 0.03, 0.0, 0.11, 0.82, 0.45, 0.69, 0.7, 0.91, 0.81, 0.86, 0.55, 0.71, 0.99,
+        1.0, 0.0, 1.0, 1.0, 0.48, 0.33, 0.66, 1.0, 0.84, 1.0, 1.0, 0.86, 0.0, 0.25, 0.95, 0.0, 0.87, 0.38, 0.46, 0.0,
+        0.05,
+    ];
+    let w = [
+        0.81, 0.4, 0.18, 1.16, 0.6, 1.34, 0.4, 1.88, 0.73, 0.21, 1.26, 1.85, 0.88, 1.91, 1.0, 0.85, 1.24, 1.99, 1.9,
+        0.92, 1.52, 0.99, 1.06, 1.57, 0.83, 1.47, 1.42, 1.86, 0.23, 1.46, 1.85, 1.94, 0.03, 1.73, 1.96, 1.91, 0.3,
+        1.95, 1.78, 1.64,
+    ];
+    let auc = |curve, thresholds| Metric::Auc { curve, thresholds, from_logits: false };
+    for (curve, thresholds, expected, weighted) in [
+        (Curve::Roc, 200, 0.9667518734931946, 0.9569727182388306),
+        (Curve::Roc, 11, 0.9654731750488281, 0.9546554684638977),
+        (Curve::PrecisionRecall, 200, 0.9718522429466248, 0.9633333086967468),
+        (Curve::PrecisionRecall, 11, 0.969476580619812, 0.9576622843742371),
+    ] {
+        for (weights, expected) in [(None, expected), (Some(&w[..]), weighted)] {
+            let mut metric = MetricAccumulator::new(auc(curve, thresholds)).unwrap();
+            assert!(metric.result().is_nan());
+            // In two batches.
+            metric.update(&t[..15], &p[..15], 1, weights.map(|w| &w[..15])).unwrap();
+            metric.update(&t[15..], &p[15..], 1, weights.map(|w| &w[15..])).unwrap();
+            assert!(
+                (metric.result() - expected).abs() < 2e-6,
+                "{curve:?} {thresholds}: {} {expected}",
+                metric.result()
+            );
+        }
+    }
+    let logits: Vec<f64> = p.iter().map(|p| 8.0 * p - 4.0).collect();
+    let of_logits = Metric::Auc { curve: Curve::Roc, thresholds: 200, from_logits: true };
+    let mut metric = MetricAccumulator::new(of_logits).unwrap();
+    metric.update(&t, &logits, 1, None).unwrap();
+    assert!((metric.result() - 0.9667518734931946).abs() < 2e-6, "{}", metric.result());
+    // Probabilities, targets and thresholds that cannot be.
+    for (t, p) in [(1.0, 1.5), (1.0, f64::NAN), (0.5, 0.5)] {
+        assert!(MetricAccumulator::new(auc(Curve::Roc, 200)).unwrap().update(&[t], &[p], 1, None).is_err());
+    }
+    for thresholds in [0, 1, usize::MAX] {
+        assert!(MetricAccumulator::new(auc(Curve::Roc, thresholds)).is_err());
+    }
+}
+
+/// What Keras 3 gives for its documentation's examples, without weights and with 0.3 and 0.7.
+#[test]
+fn losses_as_metrics_are_kerass() {
+    let (t, p) = ([0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0]);
+    for (name, expected) in [
+        ("cosine_similarity", [0.5, 0.699999988079071]),
+        ("log_cosh", [0.21689040958881378, 0.13013425469398499]),
+        ("poisson", [4.779523849487305, 3.267714500427246]),
+        ("hinge", [0.75, 0.45000001788139343]),
+        ("squared_hinge", [1.25, 0.75]),
+        ("categorical_hinge", [1.0, 0.6000000238418579]),
+        ("msle", [0.24022643268108368, 0.14413586258888245]),
+    ] {
+        for (weights, expected) in [None, Some(&[0.3, 0.7][..])].into_iter().zip(expected) {
+            let mut metric = MetricAccumulator::new(name.parse().unwrap()).unwrap();
+            metric.update(&t, &p, 2, weights).unwrap();
+            assert!((metric.result() - expected).abs() < 1e-6 * expected, "{name}: {} {expected}", metric.result());
+        }
+    }
+    let mut metric = MetricAccumulator::new("kl_divergence".parse().unwrap()).unwrap();
+    metric.update(&[0.0, 1.0, 0.0, 0.0], &[0.6, 0.4, 0.4, 0.6], 2, None).unwrap();
+    assert!((metric.result() - 0.458143025636673).abs() < 1e-6, "{}", metric.result());
+    // Targets as the loss has them: several quantiles of one target a row.
+    let quantiles = Metric::Loss(Loss::quantiles(&[0.1, 0.9]).unwrap());
+    let mut metric = MetricAccumulator::new(quantiles).unwrap();
+    metric.update(&[1.0, 2.0], &[1.0, 1.0, 2.0, 3.0], 2, None).unwrap();
+    assert!((metric.result() - 0.1 / 4.0).abs() < 1e-12, "{}", metric.result());
+    assert!(MetricAccumulator::new(Metric::Loss(Loss::Huber { delta: -1.0 })).is_err());
 }
