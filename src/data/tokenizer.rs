@@ -89,7 +89,7 @@ impl Tokenizer {
         }
         let mut order: Vec<(String, u64)> = counts.into_iter().collect();
         // Stable: equally frequent ones stay in the order of the alphabet.
-        order.sort_by(|a, b| b.1.cmp(&a.1));
+        order.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         order.truncate(options.max_tokens.map_or(usize::MAX, |most| most - 2));
         Self::new(options, order.into_iter().map(|(token, _)| token).collect())
     }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Most quantiles of one loss.
-const MOST: usize = 32;
+const MOST: usize = 20;
 
-/// Quantiles that a model predicts, such as 0.1, 0.5 and 0.9: one to 32 numbers above 0 and below 1, rising. In a file they are a list.
+/// Quantiles that a model predicts, such as 0.1, 0.5 and 0.9: one to 20 numbers above 0 and below 1, rising. In a file they are a list.
 ///
 /// ```
 /// use fused_rnn::loss::Quantiles;
@@ -30,7 +30,7 @@ impl Quantiles {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] for none; [`Error::InvalidOption`] for more than 32, for one that is not above 0 and below 1, and for those
+    /// [`Error::ZeroSize`] for none; [`Error::InvalidOption`] for more than 20, for one that is not above 0 and below 1, and for those
     /// that do not rise.
     pub fn new(levels: &[f64]) -> Result<Self> {
         if levels.is_empty() {
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_is_no_quantile_is_refused() {
-        for levels in [&[][..], &[0.0], &[1.0], &[f64::NAN], &[0.5, 0.5], &[0.9, 0.1], &[0.5; 40]] {
+        for levels in [&[][..], &[0.0], &[1.0], &[f64::NAN], &[0.5, 0.5], &[0.9, 0.1], &[0.5; 21]] {
             assert!(Quantiles::new(levels).is_err(), "{levels:?}");
         }
         let quantiles = Quantiles::new(&[0.25, 0.75]).unwrap();
