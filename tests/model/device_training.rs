@@ -14,13 +14,14 @@ use fused_rnn::backend::cuda::CudaBackend;
 use fused_rnn::backend::cuda::device::{self, DevicePtr, Launch, Properties};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedKernel, EmulatedStream, Schedule};
 use fused_rnn::data::windows;
+use fused_rnn::loss::{Ctc, LossFunction};
 use fused_rnn::model::{BatchEnd, Callback, Clip, EarlyStopping, FitOptions, History, Sequential};
 use fused_rnn::nn::{
     ActivationFunction, ActivationLayer, BatchNormalization, Constraint, Conv1D, Conv1DTranspose, Cropping1D, Dense,
-    GaussianDropout, GaussianNoise, GlobalAveragePooling1D, Gru, LayerConfig, Loss, Lstm, Normalization, PRelu,
-    Regularizer, SimpleRnn, Softmax, SpatialDropout1D, UnitNormalization, UpSampling1D, ZeroPadding1D,
+    GaussianDropout, GaussianNoise, GlobalAveragePooling1D, Gru, LayerConfig, Loss, Lstm, Masking, Normalization,
+    PRelu, Regularizer, SimpleRnn, Softmax, SpatialDropout1D, UnitNormalization, UpSampling1D, ZeroPadding1D,
 };
-use fused_rnn::optim::{Adam, Optimizer, RmsProp, Sgd};
+use fused_rnn::optim::{Adam, Nadam, Optimizer, RmsProp, Sgd};
 use fused_rnn::{DType, Device, Error, Result, Scalar};
 use ndarray::{Array2, Array3};
 
@@ -161,7 +162,7 @@ fn trained(
     device: Device,
     layers: &[LayerConfig],
     optimizer: impl Optimizer + 'static,
-    loss: Loss,
+    loss: impl Into<LossFunction>,
     clip: Option<Clip>,
 ) -> Trained {
     let (x, y) = data::<f64>(40);
@@ -195,10 +196,10 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
 fn learns_what_the_cpu_learns(
     layers: &[LayerConfig],
     optimizer: impl Optimizer + Copy + 'static,
-    loss: Loss,
+    loss: impl Into<LossFunction> + Clone,
     clip: Option<Clip>,
 ) {
-    let run = |device: Device| trained(device, layers, optimizer, loss, clip);
+    let run = |device: Device| trained(device, layers, optimizer, loss.clone(), clip);
     let truth = run(cpu(DType::F64));
     let wide = run(emulated(DType::F64, 0, false));
     let (narrow_cpu, narrow) = (run(cpu(DType::F32)), run(emulated(DType::F32, 0, false)));
@@ -229,6 +230,35 @@ fn every_layer_and_optimizer() {
     learns_what_the_cpu_learns(&mixed, sgd, Loss::HUBER, Some(Clip::Norm(0.3)));
     let rmsprop = RmsProp::new(0.005).unwrap().with(0.9, 0.3, true).unwrap();
     learns_what_the_cpu_learns(&deep, rmsprop, Loss::MeanSquaredError, Some(Clip::Value(0.1)));
+}
+
+/// Losses without a kernel are computed on the host, in the middle of a step of the device.
+#[test]
+fn losses_of_the_host() {
+    let [lstm, ..] = stacks();
+    let optimizer = Sgd::new(0.05).unwrap();
+    learns_what_the_cpu_learns(&lstm, optimizer, Loss::quantiles(&[0.3]).unwrap(), None);
+    let squares = LossFunction::of_elements("squares", |t, p| ((p - t) * (p - t), 2.0 * (p - t)));
+    learns_what_the_cpu_learns(&lstm, optimizer, squares, Some(Clip::Norm(0.3)));
+
+    // A loss of samples, whose mask says how long each is.
+    let x = Array3::<f64>::from_shape_fn(
+        (7, 6, 2),
+        |(b, t, i)| if t > 3 + b % 3 { 0.0 } else { ((b + 2 * t + i) as f64).sin() },
+    );
+    let y = Array2::<f64>::from_shape_fn((7, 2), |(b, i)| ((b + i) % 3) as f64);
+    let run = |device: Device| {
+        let mut model = Sequential::new(device, &[6, 2], 3).unwrap();
+        model.add(Masking::new(0.0)).unwrap();
+        model.add(Lstm::new(5).return_sequences(true)).unwrap();
+        model.add(Dense::new(4)).unwrap();
+        model.compile(optimizer, Ctc::new(3, 2).unwrap()).unwrap();
+        let history = model.fit(&x, &y, FitOptions { epochs: 3, batch_size: 3, ..FitOptions::default() }).unwrap();
+        (history.loss, weights(&model))
+    };
+    let (truth, ours) = (run(cpu(DType::F64)), run(emulated(DType::F64, 0, false)));
+    assert!(largest_difference(&ours.0, &truth.0) < 1e-11);
+    assert!(largest_difference(&ours.1, &truth.1) < 1e-11);
 }
 
 /// Penalties and constraints, made of the device's losses and functions.
@@ -284,11 +314,11 @@ fn frozen_layers() {
     ];
     let run = |device: Device| {
         let mut model = build(device, &layers);
-        model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+        model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
         let options = || FitOptions { epochs: 2, batch_size: 9, ..FitOptions::default() };
         model.fit(&x, &y, options()).unwrap();
         model.set_trainable("gru", false).unwrap().set_trainable("batch_normalization", false).unwrap();
-        model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError);
+        model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
         let kept = model.weight::<f64>("gru.weight_hh_l0").unwrap();
         let history = model.fit(&x, &y, options()).unwrap();
         assert_eq!(model.weight::<f64>("gru.weight_hh_l0").unwrap(), kept);
@@ -329,6 +359,12 @@ fn options_without_a_kernel_are_refused() {
         );
         assert_eq!(weights(&model), before, "{layer:?}");
     }
+    let mut model = build(emulated(DType::F32, 0, false), &[Lstm::new(2).into(), Dense::new(1).into()]);
+    model.compile(Nadam::default(), Loss::MeanSquaredError).unwrap();
+    let before = weights(&model);
+    let error = model.fit(&x, &y, FitOptions::default()).unwrap_err();
+    assert!(matches!(&error, Error::Unsupported { why, .. } if why.contains("AdamW")), "{error}");
+    assert_eq!(weights(&model), before);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod common;
 mod backends;
 mod errors;
 mod gradcheck;
+#[cfg(feature = "cuda")]
 mod lengths;
 #[cfg(feature = "model")]
 mod operations;
