@@ -44,6 +44,15 @@ pub enum SequenceEnd {
 }
 
 /// How [`pad_sequences`] makes sequences equally long. The default is Keras's: as long as the longest, filled and cut at the start.
+///
+/// ```
+/// use fused_rnn::data::{Padding, pad_sequences};
+/// let sequences = [vec![1, 2, 3], vec![4]];
+/// let (padded, lengths) = pad_sequences(&sequences, &Padding::at_end(Some(4), 0))?;
+/// assert_eq!(padded, ndarray::array![[1, 2, 3, 0], [4, 0, 0, 0]]);
+/// assert_eq!(lengths, [3, 1]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Padding<T> {
     /// The length of all; that of the longest without.

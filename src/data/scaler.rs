@@ -7,6 +7,14 @@ use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 
 /// `scaled = (value - offset) / scale`, with offset and scale fitted to the part of the data that a model may see.
+///
+/// ```
+/// use fused_rnn::data::Scaler;
+/// let scaler = Scaler::min_max(&[10.0, 20.0, 30.0])?;
+/// assert_eq!(scaler.transform(15.0), 0.25);
+/// assert_eq!(scaler.inverse(0.25), 15.0);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scaler {
     offset: f64,

@@ -84,6 +84,17 @@ fn steps_and_next<E: Scalar>(
 }
 
 /// Which values [`split_sequences`] makes targets of.
+///
+/// ```
+/// use fused_rnn::data::{SequenceTargets, split_sequences};
+/// use ndarray::array;
+/// let matrix = array![[10.0f32, 1.0], [20.0, 2.0], [30.0, 3.0], [40.0, 4.0]];
+/// let (x, y) = split_sequences(matrix.view(), 3, SequenceTargets::After { columns: 2 })?;
+/// assert_eq!((x.shape(), y), (&[1, 3, 2][..], array![[40.0f32, 4.0]]));
+/// let (x, y) = split_sequences(matrix.view(), 3, SequenceTargets::AtEnd { columns: 1 })?;
+/// assert_eq!((x.shape(), y), (&[2, 3, 1][..], array![[3.0f32], [4.0]]));
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceTargets {
     /// The last `columns` columns at the last step of the window. They are not inputs: what is asked for happens at the time of the last
@@ -172,6 +183,13 @@ pub fn split_sequences_multi_step<E: Scalar>(
 }
 
 /// A series divided in time order: what a model learns from, what tells when to stop, what it is judged by.
+///
+/// ```
+/// use fused_rnn::data::TimeSplit;
+/// let split = TimeSplit::new(100, 0.2, 0.1)?;
+/// assert_eq!((split.train, split.validation, split.test), (0..70, 70..90, 90..100));
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeSplit {
     /// The first part.

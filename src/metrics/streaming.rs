@@ -14,6 +14,23 @@ use crate::metrics::determination;
 
 /// One of [Keras's metrics](https://keras.io/api/metrics/), of targets and predictions `[rows, columns]`. Of several time steps or other
 /// axes, each is a row. [`FromStr`] knows Keras's names and abbreviations (`"mse"`).
+///
+/// ```
+/// use fused_rnn::metrics::Metric;
+/// use fused_rnn::model::Sequential;
+/// use fused_rnn::nn::{ActivationFunction, Dense, Loss};
+/// use fused_rnn::{Device, optim::Adam};
+/// use ndarray::array;
+///
+/// let mut model = Sequential::new(Device::cpu(), &[2], 1)?;
+/// model.add(Dense::new(1).activation(ActivationFunction::Sigmoid))?;
+/// model.compile(Adam::default(), Loss::BinaryCrossentropy { from_logits: false })?;
+/// model.metrics(&[Metric::Accuracy, Metric::Precision { threshold: 0.5 }, "recall".parse()?]);
+/// let values = model.evaluate_metrics(&array![[0.0f32, 1.0], [1.0, 0.0]], &array![[0.0f32], [1.0]])?;
+/// let names: Vec<_> = values.iter().map(|(name, _)| name.as_str()).collect();
+/// assert_eq!(names, ["loss", "accuracy", "precision", "recall"]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Metric {

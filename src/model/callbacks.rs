@@ -10,6 +10,17 @@ use crate::metrics::MetricAccumulator;
 
 /// Stops training when what is [monitored](crate::model::FitOptions::monitor), usually the validation loss, gets no better: Keras's
 /// [`EarlyStopping`](https://keras.io/api/callbacks/early_stopping/).
+///
+/// ```
+/// use fused_rnn::model::{EarlyStopping, FitOptions};
+/// let options = FitOptions {
+///     epochs: 200,
+///     validation_split: 0.2,
+///     monitor: Some("val_loss"),
+///     early_stopping: Some(EarlyStopping { patience: 10, min_delta: 0.0, restore_best_weights: true }),
+///     ..FitOptions::default()
+/// };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EarlyStopping {
     /// Epochs without improvement after which training stops.
@@ -95,6 +106,25 @@ pub trait Training {
 }
 
 /// A callback: receives the progress of training, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`](crate::model::Model::fit) with it.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use fused_rnn::Result;
+/// use fused_rnn::model::{Callback, EpochEnd, FitOptions, Training};
+///
+/// /// Stops as soon as the loss is small.
+/// struct GoodEnough(f64);
+///
+/// impl Callback for GoodEnough {
+///     fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+///         println!("epoch {}: loss {}, learning rate {}", state.epoch, state.loss, training.learning_rate());
+///         Ok(if state.loss < self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+///     }
+/// }
+///
+/// let mut good_enough = GoodEnough(0.01);
+/// let options = FitOptions { epochs: 100, callbacks: vec![&mut good_enough], ..FitOptions::default() };
+/// ```
 pub trait Callback {
     /// Before each epoch.
     ///
@@ -123,6 +153,23 @@ pub trait Callback {
 /// Writes the model after every epoch, or only after the best so far: Keras's
 /// [`ModelCheckpoint`](https://keras.io/api/callbacks/model_checkpoint/). The file is replaced whole; training can go on from it, see
 /// [`Model::save`](crate::model::Model::save).
+///
+/// ```
+/// use fused_rnn::model::{Checkpoint, FitOptions, Model, Sequential};
+/// use fused_rnn::{Device, nn::Dense};
+/// use ndarray::array;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("best.safetensors");
+/// let mut model = Sequential::new(Device::cpu(), &[1], 1)?;
+/// model.add(Dense::new(1))?;
+/// let (x, y) = (array![[0.0f32], [1.0], [2.0], [3.0]], array![[1.0f32], [3.0], [5.0], [7.0]]);
+/// let mut checkpoint = Checkpoint::new(&path).best_only(true);
+/// model.fit(&x, &y, FitOptions { epochs: 5, callbacks: vec![&mut checkpoint], ..FitOptions::default() })?;
+/// let mut best = Model::load(Device::cpu(), &path)?; // and goes on training where it was
+/// best.fit(&x, &y, FitOptions { epochs: 5, ..FitOptions::default() })?;
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -153,6 +200,12 @@ impl Callback for Checkpoint {
 
 /// Sets the learning rate before each epoch (for one that changes with every step, see [`Model::schedule`](crate::model::Model::schedule)) by a function of the epoch, counted from 1, and of the rate so far: Keras's
 /// [`LearningRateScheduler`](https://keras.io/api/callbacks/learning_rate_scheduler/), whose epochs count from 0.
+///
+/// ```
+/// use fused_rnn::model::{FitOptions, LearningRateSchedule};
+/// let mut schedule = LearningRateSchedule::new(|epoch, rate| if epoch <= 10 { rate } else { rate * 0.9 });
+/// let options = FitOptions { epochs: 30, callbacks: vec![&mut schedule], ..FitOptions::default() };
+/// ```
 pub struct LearningRateSchedule<F> {
     schedule: F,
 }
@@ -173,6 +226,14 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateSchedule<F> {
 
 /// Lowers the learning rate when what is [monitored](crate::model::FitOptions::monitor), usually the validation loss, gets no better: Keras's
 /// [`ReduceLROnPlateau`](https://keras.io/api/callbacks/reduce_lr_on_plateau/) with its defaults.
+///
+/// ```
+/// use fused_rnn::model::{FitOptions, ReduceLearningRate};
+/// let mut plateau = ReduceLearningRate::new(0.5, 3)?;
+/// plateau.min_rate = 1e-5;
+/// let options = FitOptions { epochs: 100, validation_split: 0.2, callbacks: vec![&mut plateau], ..FitOptions::default() };
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReduceLearningRate {
     /// What the rate is multiplied with; 0.1.
@@ -248,6 +309,12 @@ impl Callback for ReduceLearningRate {
 
 /// Writes the loss, the metrics and the rate of the last step of every epoch to a CSV file: Keras's [`CSVLogger`](https://keras.io/api/callbacks/csv_logger/). The file
 /// is replaced whole after each epoch, so that it is never half written.
+///
+/// ```
+/// use fused_rnn::model::{CsvLog, FitOptions};
+/// let mut log = CsvLog::new("training.csv"); // epoch,loss,val_loss,…
+/// let options = FitOptions { epochs: 10, validation_split: 0.2, callbacks: vec![&mut log], ..FitOptions::default() };
+/// ```
 #[derive(Clone, Debug)]
 pub struct CsvLog {
     path: PathBuf,

@@ -61,6 +61,11 @@ pub struct FitOptions<'a> {
 }
 
 /// A limit for gradients, all weights taken together.
+///
+/// ```
+/// use fused_rnn::model::{Clip, FitOptions};
+/// let options = FitOptions { epochs: 10, clip: Some(Clip::Norm(1.0)), ..FitOptions::default() };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clip {
     /// All are scaled down so that the norm of the whole gradient is at most this: Keras's `global_clipnorm`

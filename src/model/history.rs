@@ -17,6 +17,22 @@ pub enum Outcome {
 }
 
 /// How training went. An epoch that was not completed is not in it.
+///
+/// ```
+/// use fused_rnn::metrics::Metric;
+/// use fused_rnn::model::{FitOptions, Sequential};
+/// use fused_rnn::{Device, nn::Dense};
+/// use ndarray::array;
+///
+/// let mut model = Sequential::new(Device::cpu(), &[1], 1)?;
+/// model.add(Dense::new(1))?;
+/// model.metrics(&[Metric::MeanAbsoluteError]);
+/// let (x, y) = (array![[0.0f32], [1.0], [2.0], [3.0]], array![[1.0f32], [3.0], [5.0], [7.0]]);
+/// let history = model.fit(&x, &y, FitOptions { epochs: 3, validation_split: 0.25, ..FitOptions::default() })?;
+/// assert_eq!(history.loss.len(), 3);
+/// assert_eq!(history.get("val_mean_absolute_error").map(<[f64]>::len), Some(3));
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct History {
     /// Loss of each epoch.

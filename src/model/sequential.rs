@@ -11,6 +11,25 @@ use crate::nn::{Layer, LayerConfig};
 
 /// A stack of layers on one device: Keras's [`Sequential`](https://keras.io/api/models/sequential/). Once it has a layer it is a
 /// [`Model`] with one input and one output.
+///
+/// ```
+/// use fused_rnn::model::{FitOptions, Sequential};
+/// use fused_rnn::nn::{Dense, Loss, Lstm};
+/// use fused_rnn::{Device, optim::Adam};
+/// use ndarray::{Array2, Array3};
+///
+/// // The sum of ten numbers.
+/// let x = Array3::from_shape_fn((64, 10, 1), |(sample, step, _)| ((7 * sample + 3 * step) % 11) as f32 / 11.0);
+/// let y = Array2::from_shape_fn((64, 1), |(sample, _)| (0..10).map(|step| x[[sample, step, 0]]).sum::<f32>());
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 1], 42)?; // samples of 10 steps with one feature
+/// model.add(Lstm::new(16))?.add(Dense::new(1))?;
+/// model.compile(Adam::new(0.01)?, Loss::MeanSquaredError)?;
+/// let history = model.fit(&x, &y, FitOptions { epochs: 30, batch_size: 16, ..FitOptions::default() })?;
+/// assert!(history.loss[29] < history.loss[0]);
+/// assert_eq!(model.predict(&x)?.shape(), [64, 1]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 pub struct Sequential {
     model: Model,
 }

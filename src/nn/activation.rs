@@ -15,6 +15,12 @@ use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::shape::permuted;
 
 /// A function of the elements of a tensor, or of its rows, by [Keras's names and constants](https://keras.io/api/layers/activations/).
+///
+/// ```
+/// use fused_rnn::nn::{ActivationFunction, Dense, Lstm};
+/// let layer = Dense::new(10).activation(ActivationFunction::Softmax);
+/// let layer = Lstm::new(10).activation(ActivationFunction::Relu).recurrent_activation(ActivationFunction::HardSigmoid);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -134,6 +140,15 @@ impl ActivationFunction {
 
 /// An activation function as a layer, Keras's [`Activation`](https://keras.io/api/layers/core_layers/activation/). Shapes and masks
 /// pass through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{ActivationFunction, ActivationLayer}};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[2], 1)?;
+/// model.add(ActivationLayer::new(ActivationFunction::Relu))?;
+/// assert_eq!(model.predict(&array![[-1.0f32, 2.0]])?, array![[0.0f32, 2.0]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActivationLayer {
@@ -155,6 +170,16 @@ impl ActivationLayer {
 
 /// The softmax along an axis, Keras's [`Softmax`](https://keras.io/api/layers/activation_layers/softmax/). Shapes and masks pass through.
 /// (Of a mask that says which steps are absent nothing is taken, where Keras has no way to apply one that is shorter than the input.)
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Softmax};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[3, 2], 1)?;
+/// model.add(Softmax::new().axis(1))?; // over the 3 steps; axis 0 is that of the samples
+/// let y = model.predict(&array![[[0.0f32, 1.0], [0.0, 1.0], [0.0, 1.0]]])?;
+/// assert!(y.iter().all(|p| (p - 1.0 / 3.0).abs() < 1e-6));
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Softmax {

@@ -110,6 +110,17 @@ fn fused(
 /// ([Luong et al. 2015](https://arxiv.org/abs/1508.04025)): inputs query `[queries, features]`, value `[keys, value_features]` and perhaps key
 /// `[keys, features]` (else the value), output `softmax(query keyᵀ) value` `[queries, value_features]`. Queries that a mask says are absent
 /// give zeros.
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::Attention};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let query = graph.input("query", &[4, 8])?;
+/// let value = graph.input("value", &[9, 8])?;
+/// let y = graph.add(Attention::new(), &[&query, &value])?;
+/// assert_eq!(y.shape(), [4, 8]); // each of the 4 steps looks at all 9
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Attention {
@@ -175,6 +186,17 @@ impl Attention {
 /// Additive attention, Keras's [`AdditiveAttention`](https://keras.io/api/layers/attention_layers/additive_attention/)
 /// ([Bahdanau et al. 2015](https://arxiv.org/abs/1409.0473)): as [`Attention`], with scores `Σ scale tanh(query + key)`; `scale` `[features]`
 /// starts Glorot uniform.
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::AdditiveAttention};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let query = graph.input("query", &[4, 8])?;
+/// let value = graph.input("value", &[9, 8])?;
+/// let y = graph.add_all(AdditiveAttention::new().return_attention_scores(true), &[&query, &value])?;
+/// assert_eq!((y[0].shape(), y[1].shape()), (&[4, 8][..], &[4, 9][..]));
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdditiveAttention {
@@ -246,6 +268,16 @@ impl AdditiveAttention {
 /// Weights `query.weight`, `key.weight` `[num_heads * key_dim, features]`, `value.weight` `[num_heads * value_dim, features]`,
 /// `attention_output.weight` `[output, num_heads * value_dim]` and their biases; heads stand one after the other.
 /// Queries that a mask says are absent look at the keys as the others do, and their outputs keep the mask; in Keras they look at all keys.
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::MultiHeadAttention};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let x = graph.input("x", &[9, 16])?;
+/// let y = graph.add(MultiHeadAttention::new(4, 8).causal(true), &[&x, &x])?; // attention of a sequence to itself
+/// assert_eq!(y.shape(), [9, 16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MultiHeadAttention {

@@ -11,6 +11,12 @@ use crate::error::{Error, Result};
 /// 1 of the kernel `[kernel_size, features, filters]` of a convolution; 1 of the table of an embedding for each vector.
 ///
 /// [`NonNegative`](Self::NonNegative) works on every device, the others, which have no kernel, on the host.
+///
+/// ```
+/// use fused_rnn::nn::{Constraint, Dense, Lstm};
+/// let layer = Dense::new(10).kernel_constraint(Constraint::NonNegative);
+/// let layer = Lstm::new(10).kernel_constraint(Constraint::max_norm(2.0));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

@@ -17,6 +17,17 @@ use crate::nn::{ActivationFunction, Regularizer, Scratch, WeightOptions, one_inp
 /// A convolution over the steps, Keras's [`Conv1D`](https://keras.io/api/layers/convolution_layers/convolution1d/) with
 /// `data_format="channels_last"`: `[steps, features]` to `[windows, filters]`. Weights `kernel` `[kernel_size, features / groups, filters]`
 /// (Glorot uniform) and `bias` `[filters]` (zeros). A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Conv1D, Padding}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Conv1D::new(16, 5).padding(Padding::Causal))?;
+/// assert_eq!(model.output_shape(), [20, 16]);
+/// model.add(Conv1D::new(8, 4).strides(2))?;
+/// assert_eq!(model.output_shape(), [9, 8]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv1D {

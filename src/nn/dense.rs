@@ -14,6 +14,16 @@ use crate::nn::{ActivationFunction, Regularizer, Scratch, WeightOptions, one_inp
 
 /// `y = f(x Wᵀ + b)` along the last axis, Keras's [`Dense`](https://keras.io/api/layers/core_layers/dense/): `[…, features]` to
 /// `[…, units]`. Weights `weight` `[units, features]` (Glorot uniform) and `bias` `[units]` (zeros). A mask passes through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{ActivationFunction, Dense}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 3], 1)?;
+/// model.add(Dense::new(4).activation(ActivationFunction::Relu))?; // of every step
+/// assert_eq!(model.output_shape(), [10, 4]);
+/// assert_eq!(model.count_params(), 3 * 4 + 4);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dense {

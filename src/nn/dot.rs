@@ -12,6 +12,17 @@ use crate::nn::shape::permuted;
 /// `[a…, k]` and `[k, b…]` to `[a…, b…]`, wherever k stands in them; `[1]` where nothing is left. A mask ends here.
 ///
 /// Attention over time is `Dot(axes=1)` of weights `[steps, 1]` and states `[steps, units]`: `[1, units]`.
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::Dot};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let a = graph.input("a", &[5, 8])?;
+/// let b = graph.input("b", &[7, 8])?;
+/// let y = graph.add(Dot::new(2, 2), &[&a, &b])?; // axis 0 is that of the samples
+/// assert_eq!(y.shape(), [5, 7]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dot {

@@ -13,6 +13,15 @@ use crate::rnn::dropout::Dropout as Mask;
 /// [`Dropout`](https://keras.io/api/layers/regularization_layers/dropout/) ([Srivastava et al. 2014](https://jmlr.org/papers/v15/srivastava14a.html)).
 /// Masks are drawn from the model's seed and the number of the batch: the same on every device. Shapes and the sequence's mask pass
 /// through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Dense, Dropout, Lstm}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 3], 1)?;
+/// model.add(Lstm::new(32))?.add(Dropout::new(0.2))?.add(Dense::new(1))?;
+/// assert_eq!(model.output_shape(), [1]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dropout {

@@ -15,6 +15,17 @@ use crate::nn::{Regularizer, Scratch, WeightOptions, one_input};
 /// A vector for each whole number, Keras's [`Embedding`](https://keras.io/api/layers/core_layers/embedding/): `[…]` of numbers
 /// `0..input_dim` to `[…, output_dim]`. Weights `weight` `[input_dim, output_dim]`, uniform in ±0.05. A number outside of the table, or
 /// one that is not whole, is an error: of the pass on the host, of [`check`](Op::check) on a device.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Embedding, Lstm}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10], 1)?;
+/// model.add(Embedding::new(5000, 32).mask_zero(true))?; // words 0 to 4999, of which 0 is padding
+/// assert_eq!(model.output_shape(), [10, 32]);
+/// model.add(Lstm::new(64))?; // ends at the last word that is not padding
+/// assert_eq!(model.output_shape(), [64]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embedding {

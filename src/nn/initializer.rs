@@ -8,6 +8,12 @@ use crate::nn::init;
 
 /// Where a weight tensor of a layer starts: Keras's [initializers](https://keras.io/api/layers/initializers/), with its defaults where
 /// [`Default`] or a function gives them; constants are at most 1e30 in size. "Inputs" and "outputs" are those of a unit, as Keras counts them by the shape of its kernel.
+///
+/// ```
+/// use fused_rnn::nn::{Dense, Initializer, Lstm};
+/// let layer = Dense::new(10).kernel_initializer(Initializer::HeNormal);
+/// let layer = Lstm::new(10).recurrent_initializer(Initializer::GlorotUniform).bias_initializer(Initializer::Zeros);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

@@ -18,6 +18,17 @@ use crate::nn::op::{Backward, Forward, Op};
 /// and metrics leave them out. Layers that keep steps apart pass the mask on. As in Keras, `Flatten`, `Reshape`, `Permute`,
 /// `RepeatVector`, convolutions and windowed pooling end it, which the model's [`summary`](crate::model::Model::summary) says
 /// ([`ended_masks`](crate::model::Model::ended_masks) lists them); where Keras has no rule, a mask that cannot go on is an error.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Masking, SimpleRnn}};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[3, 1], 1)?;
+/// model.add(Masking::new(-1.0))?.add(SimpleRnn::new(2))?;
+/// let padded = model.predict(&array![[[0.5f32], [0.25], [-1.0]], [[0.5], [0.25], [-1.0]]])?;
+/// let before = model.predict(&array![[[-1.0f32], [0.5], [0.25]], [[0.5], [-1.0], [0.25]]])?;
+/// assert_eq!(padded, before); // wherever the steps of -1 stand
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Masking {

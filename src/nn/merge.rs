@@ -248,6 +248,19 @@ elementwise! {
 }
 
 /// The first of two inputs less the second, Keras's [`Subtract`](https://keras.io/api/layers/merging_layers/subtract/).
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::Subtract};
+/// use ndarray::array;
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let a = graph.input("a", &[2])?;
+/// let b = graph.input("b", &[2])?;
+/// let y = graph.add(Subtract::new(), &[&a, &b])?;
+/// let mut model = graph.model(&[&y])?;
+/// let (a, b) = (array![[5.0f32, 7.0]], array![[1.0f32, 2.0]]);
+/// assert_eq!(model.predict([a.view().into_dyn(), b.view().into_dyn()])?, array![[4.0f32, 5.0]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subtract {}
@@ -267,6 +280,17 @@ impl Subtract {
 }
 
 /// The mean of its inputs, Keras's [`Average`](https://keras.io/api/layers/merging_layers/average/).
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::{Average, Gru, Lstm}};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let x = graph.input("x", &[20, 8])?;
+/// let (first, second) = (graph.add(Lstm::new(16), &[&x])?, graph.add(Gru::new(16), &[&x])?);
+/// let y = graph.add(Average::new(), &[&first, &second])?;
+/// assert_eq!(y.shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Average {}
@@ -303,6 +327,18 @@ impl Op for Scale {
 
 /// The inputs side by side along the last axis, Keras's [`Concatenate`](https://keras.io/api/layers/merging_layers/concatenate/):
 /// `[…, a]`, `[…, b]`, … to `[…, a + b + …]`. A step is absent where masks of all inputs say so.
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::{Concatenate, Gru}};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let text = graph.input("text", &[20, 8])?;
+/// let numbers = graph.input("numbers", &[3])?;
+/// let read = graph.add(Gru::new(16), &[&text])?;
+/// let y = graph.add(Concatenate::new(), &[&read, &numbers])?;
+/// assert_eq!(y.shape(), [19]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Concatenate {}

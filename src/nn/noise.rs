@@ -16,6 +16,15 @@ use crate::nn::{Random, Scratch, one_input};
 /// In training, normal noise added to every element: Keras's
 /// [`GaussianNoise`](https://keras.io/api/layers/regularization_layers/gaussian_noise/). It is drawn on the host from the model's seed and the
 /// number of the batch, the same for every device. Shapes and the sequence's mask pass through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{GaussianNoise, Lstm}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(GaussianNoise::new(0.1))?.add(Lstm::new(16))?; // against learning the training data by heart
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GaussianNoise {
@@ -42,6 +51,15 @@ impl GaussianNoise {
 /// [`Dropout`](crate::nn::Dropout): Keras's
 /// [`GaussianDropout`](https://keras.io/api/layers/regularization_layers/gaussian_dropout/). It is drawn as by [`GaussianNoise`]. Shapes and the
 /// sequence's mask pass through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{GaussianDropout, Lstm}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Lstm::new(16))?.add(GaussianDropout::new(0.2))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GaussianDropout {
@@ -130,6 +148,15 @@ impl Op for Noise {
 /// [`SpatialDropout1D`](https://keras.io/api/layers/regularization_layers/spatial_dropout1d/)
 /// ([Tompson et al. 2015](https://arxiv.org/abs/1411.4280)), for inputs `[steps, features]` whose neighbouring steps are alike. Drawn as by
 /// [`Dropout`](crate::nn::Dropout). Shapes and the sequence's mask pass through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Embedding, Lstm, SpatialDropout1D}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20], 1)?;
+/// model.add(Embedding::new(1000, 32))?.add(SpatialDropout1D::new(0.2))?.add(Lstm::new(16))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpatialDropout1D {

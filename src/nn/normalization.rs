@@ -26,6 +26,16 @@ fn width(builder: &Builder, x: &Value) -> Result<usize> {
 /// `y = (x - mean) / sqrt(variance + epsilon) gamma + beta`, Keras's
 /// [`LayerNormalization`](https://keras.io/api/layers/normalization_layers/layer_normalization/) ([Ba et al. 2016](https://arxiv.org/abs/1607.06450)).
 /// A mask passes through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::LayerNormalization};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[3], 1)?;
+/// model.add(LayerNormalization::new().epsilon(1e-6))?;
+/// let y = model.predict(&array![[1.0f32, 2.0, 3.0]])?;
+/// assert!(y[[0, 1]].abs() < 1e-6 && (y[[0, 2]] - 1.5f32.sqrt()).abs() < 1e-5);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerNormalization {
@@ -161,6 +171,15 @@ impl Op for LayerNorm {
 /// In training mean and variance are those of the batch (of its valid steps, where there is a mask), and `moving_mean`,
 /// `moving_variance` follow them: `moving = momentum moving + (1 - momentum) batch`. Without training those are used, and by a
 /// [frozen](crate::model::Model::set_trainable) layer in training too. A mask passes through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{BatchNormalization, Lstm}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Lstm::new(16).return_sequences(true))?.add(BatchNormalization::new().momentum(0.9))?.add(Lstm::new(16))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchNormalization {

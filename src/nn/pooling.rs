@@ -23,6 +23,15 @@ pub(super) fn steps_and_features(builder: &Builder, x: &Value) -> Result<(usize,
 /// The mean over the steps, Keras's
 /// [`GlobalAveragePooling1D`](https://keras.io/api/layers/pooling_layers/global_average_pooling1d/): `[steps, features]` to `[features]`.
 /// Steps that a mask says are absent are left out; the mean of none is zero. The mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::GlobalAveragePooling1D};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[3, 1], 1)?;
+/// model.add(GlobalAveragePooling1D::new())?;
+/// assert_eq!(model.predict(&array![[[1.0f32], [2.0], [6.0]]])?, array![[3.0f32]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GlobalAveragePooling1D {}
@@ -102,6 +111,15 @@ fn repeated_layouts(count: usize, steps: usize, features: usize) -> ([usize; 4],
 /// The largest of each feature over the steps, Keras's
 /// [`GlobalMaxPooling1D`](https://keras.io/api/layers/pooling_layers/global_max_pooling1d/): `[steps, features]` to `[features]`. Steps that
 /// a mask says are absent are left out (Keras looks at them too); the largest of none is zero. The mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::GlobalMaxPooling1D};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[3, 1], 1)?;
+/// model.add(GlobalMaxPooling1D::new())?;
+/// assert_eq!(model.predict(&array![[[1.0f32], [2.0], [6.0]]])?, array![[6.0f32]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GlobalMaxPooling1D {}

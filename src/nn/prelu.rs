@@ -14,6 +14,15 @@ use crate::nn::{WeightOptions, merge, one_input};
 /// `x` above zero and `alpha x` below, with a slope `alpha` of its own for every element of a sample, Keras's
 /// [`PReLU`](https://keras.io/api/layers/activation_layers/prelu/) ([He et al. 2015](https://arxiv.org/abs/1502.01852)). Weights `alpha` of
 /// the input's sample shape (zeros), with 1 for the axes that share one. Shapes pass through; a mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Dense, PRelu}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 3], 1)?;
+/// model.add(Dense::new(4))?.add(PRelu::new().shared_axes(&[1]))?; // slopes of 4 features, for all steps
+/// assert_eq!(model.count_params(), 3 * 4 + 4 + 4);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PRelu {

@@ -11,6 +11,17 @@ use crate::nn::op::{Backward, Forward, Op};
 
 /// Matrix products of the last two axes of two inputs, `[…, m, k]` and `[…, k, n]` to `[…, m, n]`; the axes before them are the same.
 /// A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Graph, nn::MatMul};
+///
+/// let mut graph = Graph::new(Device::cpu(), 1);
+/// let a = graph.input("a", &[2, 3])?;
+/// let b = graph.input("b", &[3, 4])?;
+/// let y = graph.add(MatMul::new(), &[&a, &b])?;
+/// assert_eq!(y.shape(), [2, 4]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatMul {}

@@ -7,6 +7,12 @@ use crate::error::{Error, Result};
 /// A penalty of the elements of a tensor, added to the loss: `l1 Σ|w| + l2 Σw²`, Keras's
 /// [regularizers](https://keras.io/api/layers/regularizers/). It is part of every loss that training and evaluation show. That of an output
 /// (`activity_regularizer`) is divided by the number of samples.
+///
+/// ```
+/// use fused_rnn::nn::{Dense, Lstm, Regularizer};
+/// let layer = Dense::new(10).kernel_regularizer(Regularizer::l2(1e-4));
+/// let layer = Lstm::new(10).recurrent_regularizer(Regularizer::l1_l2(1e-5, 1e-4)).activity_regularizer(Regularizer::l2(1e-5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Regularizer {

@@ -11,6 +11,15 @@ use crate::nn::{Scratch, one_input};
 
 /// Elements repeated along axes of length 1, or along axes that the input has not, until its sample shape is `shape`:
 /// [NumPy's rule](https://numpy.org/doc/stable/user/basics.broadcasting.html), which compares shapes from their ends. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Broadcast};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[1, 2], 1)?;
+/// model.add(Broadcast::new(&[3, 2]))?;
+/// assert_eq!(model.predict(&array![[[1.0f32, 2.0]]])?, array![[[1.0f32, 2.0], [1.0, 2.0], [1.0, 2.0]]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Broadcast {

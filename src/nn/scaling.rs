@@ -19,6 +19,19 @@ const LEAST_VARIANCE: f64 = 1e-14;
 /// [`Normalization`](https://keras.io/api/layers/preprocessing_layers/numerical/normalization/). Tensors `mean` (zeros) and `variance` (ones),
 /// `[features]`, or `[1]` for all alike, which training does not change:
 /// [`Model::set_weight`](crate::model::Model::set_weight) gives them the data's. A mask passes through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Normalization};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[2], 1)?;
+/// let features = array![[1.0f32, 10.0], [3.0, 30.0]];
+/// let (mean, variance) = (vec![2.0f32, 20.0], vec![1.0f32, 100.0]);
+/// model.add(Normalization::new())?;
+/// model.set_weight("normalization.mean", &mean)?;
+/// model.set_weight("normalization.variance", &variance)?;
+/// assert_eq!(model.predict(&features)?, array![[-1.0f32, -1.0], [1.0, 1.0]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
@@ -86,6 +99,16 @@ impl Op for Standardize {
 /// Vectors along axes brought to length 1, Keras's
 /// [`UnitNormalization`](https://keras.io/api/layers/normalization_layers/unit_normalization/): `x / sqrt(Σ x²)`, and zeros stay zeros. On
 /// the host alone. A mask passes through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::UnitNormalization};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[2], 1)?;
+/// model.add(UnitNormalization::new())?;
+/// let y = model.predict(&array![[3.0f32, 4.0]])?;
+/// assert!((y[[0, 0]] - 0.6).abs() < 1e-6 && (y[[0, 1]] - 0.8).abs() < 1e-6);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnitNormalization {

@@ -11,6 +11,15 @@ use crate::nn::{Scratch, one_input};
 
 /// Other axes for the same elements, Keras's [`Reshape`](https://keras.io/api/layers/reshaping_layers/reshape/): any sample shape to
 /// `target_shape`. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Reshape};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[6], 1)?;
+/// model.add(Reshape::new(&[3, -1]))?; // -1: what is left
+/// assert_eq!(model.output_shape(), [3, 2]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reshape {
@@ -50,6 +59,15 @@ impl Reshape {
 
 /// All axes of a sample as one, Keras's [`Flatten`](https://keras.io/api/layers/reshaping_layers/flatten/): `[a, b, …]` to
 /// `[a * b * …]`. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Flatten};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[3, 2], 1)?;
+/// model.add(Flatten::new())?;
+/// assert_eq!(model.output_shape(), [6]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flatten {}
@@ -67,6 +85,15 @@ impl Flatten {
 }
 
 /// The axes of a sample in another order, Keras's [`Permute`](https://keras.io/api/layers/reshaping_layers/permute/). A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Permute};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 3], 1)?;
+/// model.add(Permute::new(&[2, 1]))?; // axis 0 is that of the samples
+/// assert_eq!(model.output_shape(), [3, 10]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Permute {
@@ -274,6 +301,16 @@ impl Op for Copy {
 
 /// A vector as every step of a sequence, Keras's [`RepeatVector`](https://keras.io/api/layers/reshaping_layers/repeat_vector/):
 /// `[features]` to `[n, features]`.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Lstm, RepeatVector}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 3], 1)?;
+/// // An autoencoder: the whole sequence as one vector, and a sequence made of it.
+/// model.add(Lstm::new(16))?.add(RepeatVector::new(10))?.add(Lstm::new(16).return_sequences(true))?;
+/// assert_eq!(model.output_shape(), [10, 16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepeatVector {

@@ -53,6 +53,15 @@ impl Part {
 /// Elements along one axis: a range, every second one, all in the opposite order, some of them, or with a margin around them, like ONNX's
 /// [`Slice`](https://onnx.ai/onnx/operators/onnx__Slice.html) and [`Pad`](https://onnx.ai/onnx/operators/onnx__Pad.html). Other axes
 /// stay. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Slice};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[4, 1], 1)?;
+/// model.add(Slice::new(1, 3, 1))?; // the last of 4 steps; axis 0 is that of the samples
+/// assert_eq!(model.predict(&array![[[1.0f32], [2.0], [3.0], [4.0]]])?, array![[[4.0f32]]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slice {

@@ -14,6 +14,15 @@ use crate::nn::repeat::broadcast;
 /// Steps of zeros before and after the others, Keras's
 /// [`ZeroPadding1D`](https://keras.io/api/layers/reshaping_layers/zero_padding1d/): `[steps, features]` to
 /// `[before + steps + after, features]`. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::ZeroPadding1D};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[2, 1], 1)?;
+/// model.add(ZeroPadding1D::new(1, 2))?;
+/// assert_eq!(model.predict(&array![[[5.0f32], [6.0]]])?, array![[[0.0f32], [5.0], [6.0], [0.0], [0.0]]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ZeroPadding1D {
@@ -43,6 +52,15 @@ impl ZeroPadding1D {
 
 /// Without the first and the last steps, Keras's [`Cropping1D`](https://keras.io/api/layers/reshaping_layers/cropping1d/):
 /// `[steps, features]` to `[steps - before - after, features]`. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Cropping1D};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[4, 1], 1)?;
+/// model.add(Cropping1D::new(1, 2))?;
+/// assert_eq!(model.predict(&array![[[1.0f32], [2.0], [3.0], [4.0]]])?, array![[[2.0f32]]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cropping1D {
@@ -126,6 +144,15 @@ impl Op for Framed {
 
 /// Every step several times, Keras's [`UpSampling1D`](https://keras.io/api/layers/reshaping_layers/up_sampling1d/): `[steps, features]` to
 /// `[steps * size, features]`. A mask ends here.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::UpSampling1D};
+/// use ndarray::array;
+/// let mut model = Sequential::new(Device::cpu(), &[2, 1], 1)?;
+/// model.add(UpSampling1D::new(2))?;
+/// assert_eq!(model.predict(&array![[[1.0f32], [2.0]]])?, array![[[1.0f32], [1.0], [2.0], [2.0]]].into_dyn());
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpSampling1D {

@@ -13,6 +13,19 @@ use crate::nn::{Layer, LayerConfig, one_input};
 ///
 /// A mask of steps passes by. One that goes on inside of the steps, as of words of padded characters `[words, characters]`, is given to
 /// the layer for each step; where that ends it, a step is absent if all within it is: the empty words, for the layers above.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Embedding, Gru, Lstm, TimeDistributed}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[6, 12], 1)?;
+/// // Sentences of 6 words of 12 characters: a GRU reads each word, an LSTM the words.
+/// model.add(Embedding::new(100, 8).mask_zero(true))?;
+/// assert_eq!(model.output_shape(), [6, 12, 8]);
+/// model.add(TimeDistributed::new(Gru::new(16)))?;
+/// assert_eq!(model.output_shape(), [6, 16]);
+/// model.add(Lstm::new(32))?;
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeDistributed {

@@ -17,6 +17,15 @@ use crate::nn::{ActivationFunction, Dense, LayerNormalization, MultiHeadAttentio
 /// KerasHub's [`SinePositionEncoding`](https://keras.io/keras_hub/api/modeling_layers/sine_position_encoding/) added to its input:
 /// `[steps, features]` to the same, feature `2i` of step t plus `sin(t / max_wavelength^(2i / features))`, feature `2i + 1` plus the cosine
 /// of that. A mask passes through.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Embedding, PositionalEncoding, TransformerEncoder}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20], 1)?;
+/// model.add(Embedding::new(1000, 32))?.add(PositionalEncoding::new())?.add(TransformerEncoder::new(4, 8, 64))?;
+/// assert_eq!(model.output_shape(), [20, 32]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PositionalEncoding {

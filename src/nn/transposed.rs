@@ -25,6 +25,17 @@ use crate::nn::{ActivationFunction, Scratch, one_input};
 /// | same | `steps strides` |
 /// | steps | `(steps - 1) strides + reach + output_padding - before - after` |
 /// | valid or same with an output padding | `(steps - 1) strides + reach + output_padding`, with `same` less `2 (reach / 2)` |
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Conv1D, Conv1DTranspose, Padding}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[10, 3], 1)?;
+/// model.add(Conv1D::new(16, 3).strides(2).padding(Padding::Same))?;
+/// assert_eq!(model.output_shape(), [5, 16]);
+/// model.add(Conv1DTranspose::new(3, 3).strides(2).padding(Padding::Same))?; // back again
+/// assert_eq!(model.output_shape(), [10, 3]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv1DTranspose {

@@ -29,6 +29,17 @@ pub enum MergeMode {
 /// those of steps that a mask says are absent are zero.
 /// Without `return_sequences` the output is each direction's last step. With `return_state` the states follow, those of the first direction before
 /// those of the second; initial states are given in that order too.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{Bidirectional, Lstm, MergeMode}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Bidirectional::new(Lstm::new(16).return_sequences(true)))?;
+/// assert_eq!(model.output_shape(), [20, 32]); // forwards and backwards, side by side
+/// model.add(Bidirectional::new(Lstm::new(16)).merge_mode(MergeMode::Sum))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bidirectional {

@@ -12,6 +12,15 @@ use crate::rnn::{Bias, RnnDescriptor};
 /// An independently recurrent network ([Li et al. 2018](https://arxiv.org/abs/1803.04831)): `h = f(W x + u * h + b)`, a
 /// [`SimpleRnn`](crate::nn::SimpleRnn) whose units see no other's state; `weight_hh` is `[1, units, 1, 1]` and starts uniform in ±1. Shapes
 /// and masks are as [`SimpleRnn`](crate::nn::SimpleRnn) has them.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{ActivationFunction, IndRnn}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(IndRnn::new(16).activation(ActivationFunction::Relu))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndRnn {

@@ -289,6 +289,15 @@ use recurrent_layer;
 /// the initial states. Kernel Glorot uniform, recurrent kernel orthogonal, as in Keras; names, shapes and gate order of the weights are
 /// PyTorch's. Steps that a mask says are absent are left out; the output there is the one before. (Keras 3 forgets the mask where
 /// initial states are given; here it counts.) With `go_backwards` the mask of the output is turned round with it, which Keras's is not.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::{ActivationFunction, SimpleRnn}};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(SimpleRnn::new(16).activation(ActivationFunction::Relu))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimpleRnn {
@@ -318,6 +327,17 @@ impl SimpleRnn {
 
 /// Long short-term memory, Keras's [`LSTM`](https://keras.io/api/layers/recurrent_layers/lstm/), with one bias. Shapes, weights and masks
 /// are as [`SimpleRnn`] has them; its states are h and c.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Lstm};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Lstm::new(32).return_sequences(true))?; // every step, for the layer above
+/// assert_eq!(model.output_shape(), [20, 32]);
+/// model.add(Lstm::new(16).dropout(0.2).recurrent_dropout(0.1))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lstm {
@@ -365,6 +385,15 @@ impl Lstm {
 
 /// The gated recurrent unit, Keras's [`GRU`](https://keras.io/api/layers/recurrent_layers/gru/), with two biases, or one where the reset
 /// gate acts before the product. Shapes, weights and masks are as [`SimpleRnn`] has them.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Gru};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Gru::new(16).num_layers(2))?; // two, one above the other
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gru {

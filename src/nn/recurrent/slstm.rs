@@ -12,6 +12,15 @@ use crate::rnn::{Bias, ForgetGate, RnnDescriptor};
 /// Long short-term memory with exponential gates ([Beck et al. 2024](https://arxiv.org/abs/2405.04517)), see [`crate::cell::slstm`].
 /// Shapes, weights and masks are as [`SimpleRnn`](crate::nn::SimpleRnn) has them; its states are h, and c, n and m side by side,
 /// `[3 * units]`. With `heads` it is the paper's.
+///
+/// ```
+/// use fused_rnn::{Device, model::Sequential, nn::Slstm};
+///
+/// let mut model = Sequential::new(Device::cpu(), &[20, 3], 1)?;
+/// model.add(Slstm::new(16).heads(4))?;
+/// assert_eq!(model.output_shape(), [16]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slstm {
