@@ -112,6 +112,7 @@ pub use error::{Error, Result};
 mod pages {
     #![doc = include_str!("../README.md")]
     #![doc = include_str!("../docs/models.md")]
+    #![doc = include_str!("../docs/words.md")]
     #![doc = include_str!("../docs/operator.md")]
     #![doc = include_str!("../docs/keras_pytorch.md")]
     #![doc = include_str!("../docs/onnx.md")]
