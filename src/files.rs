@@ -1,5 +1,6 @@
 //! Files are written whole or not at all.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -56,32 +57,96 @@ fn target(path: &Path) -> Result<Option<std::fs::Metadata>> {
     }
 }
 
+/// The file that a path stands for: what its links point to, whether that exists or not.
+fn followed(path: &Path) -> Result<PathBuf> {
+    let mut real = path.to_owned();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        match std::fs::read_link(&real) {
+            Ok(to) => real = folder_of(&real).join(to),
+            Err(_) => return Ok(real),
+        }
+    }
+    Err(io("write", path)(std::io::Error::other("its symbolic links lead to no file")))
+}
+
+/// What names of temporary files begin and end with.
+const TEMPORARY: (&str, &str) = (".fused-rnn-", ".part");
+
+/// A file beside another, locked as long as it is written.
 fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // Less the umask: what any new file gets.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder_of(path)).map_err(io("create a file beside", path))
+    let file = builder.tempfile_in(folder_of(path)).map_err(io("create a file beside", path))?;
+    // Where a file system has no locks, the file may at worst be taken for one that was left.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}
+
+/// Removes temporary files that processes left in a folder when they were killed while they wrote there. What another process is writing
+/// stays; what cannot be read or removed does too.
+pub fn remove_leftovers(folder: &Path) {
+    let is_temporary = |name: &str| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_temporary)
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// A folder that this process alone writes to. Other processes find it taken until this is dropped, or the process ends in any way.
+#[derive(Debug)]
+pub struct FolderLock {
+    _folder: Option<File>,
+}
+
+impl FolderLock {
+    /// Takes a folder. Where the system has no locks on folders, nothing is taken, and nothing refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where another process has it.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let Ok(opened) = File::open(folder) else { return Ok(FolderLock { _folder: None }) };
+        match opened.try_lock() {
+            Ok(()) => Ok(FolderLock { _folder: Some(opened) }),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let why = "another training writes there; wait for its end, or choose another folder";
+                Err(io("write into", folder)(std::io::Error::other(why)))
+            }
+            Err(std::fs::TryLockError::Error(_)) => Ok(FolderLock { _folder: None }),
+        }
+    }
 }
 
 /// Writes a file by way of a temporary one beside it, so that a reader sees the old content or the new, never a part. An
-/// existing file keeps its permissions, and a symbolic link stays one: the file that it points to is replaced.
+/// existing file keeps its permissions, and a symbolic link stays one: the file that it points to is replaced, or made. When this returns,
+/// the new content outlasts a loss of power, as far as the system keeps its promises.
 ///
 /// # Errors
 ///
 /// [`Error::Io`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let replaced = target(path)?;
-    let real = if replaced.is_some() { path.canonicalize().map_err(io("write", path))? } else { path.to_owned() };
+    let real = followed(path)?;
     let mut file = temporary_beside(&real)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write", path))?;
     if let Some(replaced) = replaced {
         file.as_file().set_permissions(replaced.permissions()).map_err(io("set permissions of", path))?;
     }
     file.persist(&real).map_err(|e| io("replace", path)(e.error))?;
+    // The name is in the folder, which is a file of its own. Some file systems cannot do it; the file is there all the same.
+    #[cfg(unix)]
+    let _ = File::open(folder_of(&real)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
@@ -91,7 +156,70 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// [`Error::Io`].
 pub fn check_writable(path: &Path) -> Result<()> {
-    let replaced = target(path)?;
-    let real = if replaced.is_some() { path.canonicalize().map_err(io("write", path))? } else { path.to_owned() };
-    temporary_beside(&real).map(drop)
+    target(path)?;
+    temporary_beside(&followed(path)?).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("real")).unwrap();
+        std::os::unix::fs::symlink("real/new", at("dangling")).unwrap();
+        std::os::unix::fs::symlink("dangling", at("twice")).unwrap();
+        std::os::unix::fs::symlink("round", at("round")).unwrap();
+        std::os::unix::fs::symlink("absent/new", at("nowhere")).unwrap();
+        check_writable(&at("twice")).unwrap();
+        assert!(!at("real/new").exists());
+        for text in ["one", "two"] {
+            write_atomic(&at("twice"), text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(at("real/new")).unwrap(), text);
+            assert!(at("twice").is_symlink() && at("dangling").is_symlink());
+        }
+        for bad in ["round", "nowhere"] {
+            assert!(write_atomic(&at(bad), b"").is_err() && check_writable(&at(bad)).is_err(), "{bad}");
+            assert!(at(bad).is_symlink());
+        }
+        assert_eq!(names(folder.path()), ["dangling", "nowhere", "real", "round", "twice"]);
+        assert_eq!(names(&at("real")), ["new"]);
+    }
+
+    #[test]
+    fn what_was_left_is_removed_and_what_is_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let left = at(".fused-rnn-abc.part");
+        for file in [&left, &at(".tmpabc"), &at("model.part")] {
+            std::fs::write(file, "").unwrap();
+        }
+        let written = temporary_beside(&at("model")).unwrap();
+        remove_leftovers(folder.path());
+        assert!(!left.exists() && written.path().exists());
+        drop(written);
+        assert_eq!(names(folder.path()), [".tmpabc", "model.part"]);
+        remove_leftovers(&at("absent"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_is_taken_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = FolderLock::take(folder.path()).unwrap();
+        let error = FolderLock::take(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("another training") && error.contains("choose another folder"), "{error}");
+        drop(taken);
+        FolderLock::take(folder.path()).unwrap();
+    }
 }
