@@ -8,7 +8,7 @@ mod common;
 mod backends;
 mod errors;
 mod gradcheck;
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "emulated", feature = "ptx"))]
 mod lengths;
 #[cfg(feature = "model")]
 mod operations;

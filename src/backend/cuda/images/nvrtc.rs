@@ -8,16 +8,15 @@
 //! 1. `NVRTC_PATH`, a file or a folder. If it is set, nothing else is tried, and it is an error if it does not work.
 //! 2. `lib64`, `lib`, `targets/*/lib` and `bin` of `CUDA_PATH`, `CUDA_HOME`, `CONDA_PREFIX`, `/usr/local/cuda` and `/opt/cuda`.
 //! 3. The system's library folders.
-//! 4. `nvidia/cuda_nvrtc/lib` and `nvidia/cu13/lib` in the packages of the Python environment `VIRTUAL_ENV`, then of `python3`:
-//!    `pip install nvidia-cuda-nvrtc-cu12` is enough.
+//! 4. `nvidia/cuda_nvrtc/lib` and `nvidia/cu13/lib` in Python's packages: those of `VIRTUAL_ENV` and `CONDA_PREFIX`, the user's, the
+//!    system's. `pip install nvidia-cuda-nvrtc-cu12` is enough. No program is run: what `PATH` calls `python3` may be anything.
 //!
 //! Result codes stay plain integers: libraries of later versions return codes that an enumeration would not know.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use libloading::Library;
 
@@ -142,12 +141,12 @@ impl Nvrtc {
             return Self::open(Path::new(&path));
         }
         let (mut searched, mut unusable) = (Vec::new(), None);
-        for source in [toolkit_folders, system_folders, environment_folders, python_folders] {
+        for source in [toolkit_folders, system_folders, python_folders] {
             for folder in source() {
                 if searched.contains(&folder) {
                     continue;
                 }
-                for file in libraries(&folder, is_nvrtc) {
+                for file in newest_first(&folder, is_nvrtc) {
                     match Self::load(&file) {
                         Ok(nvrtc) => return Ok(nvrtc),
                         Err(error) => unusable = unusable.or(Some(error)),
@@ -169,7 +168,7 @@ impl Nvrtc {
         if path.is_file() {
             Self::load(path)
         } else if path.is_dir() {
-            let file = libraries(path, is_nvrtc).into_iter().next();
+            let file = newest_first(path, is_nvrtc).into_iter().next();
             Self::load(&file.ok_or_else(|| unusable("the folder has no libnvrtc"))?)
         } else {
             Err(unusable("there is no such file or folder"))
@@ -182,7 +181,7 @@ impl Nvrtc {
         let file = std::path::absolute(file).map_err(|error| unusable(error.to_string()))?;
         // NVRTC opens its builtins by name when it first compiles, and not every wheel tells the loader where they are.
         // Whatever is loaded already is found by name; one that fails to load is missed only if NVRTC needs it.
-        for builtins in file.parent().map(|folder| libraries(folder, is_builtins)).unwrap_or_default() {
+        for builtins in file.parent().map(|folder| newest_first(folder, is_builtins)).unwrap_or_default() {
             // SAFETY: NVIDIA's builtins are data and accessors; their initialisers have no requirements.
             if let Ok(library) = unsafe { Library::new(builtins) } {
                 std::mem::forget(library);
@@ -386,8 +385,8 @@ fn is_builtins(name: &str) -> bool {
     }
 }
 
-/// The files in `folder` whose names `wanted` likes, the highest version first (`so.12` before `so.9`).
-fn libraries(folder: &Path, wanted: fn(&str) -> bool) -> Vec<PathBuf> {
+/// What stands in `folder` under names that `wanted` likes, the highest version first (`so.12` before `so.9`).
+fn newest_first(folder: &Path, wanted: fn(&str) -> bool) -> Vec<PathBuf> {
     let numbers = |path: &PathBuf| -> Vec<u32> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
@@ -422,25 +421,30 @@ fn system_folders() -> Vec<PathBuf> {
         .into()
 }
 
-/// The packages of `VIRTUAL_ENV`, without running its Python.
-fn environment_folders() -> Vec<PathBuf> {
-    let Some(root) = variable("VIRTUAL_ENV").map(PathBuf::from) else { return Vec::new() };
-    let mut packages = vec![root.join("Lib/site-packages")];
-    let mut versions = children(&root.join("lib"));
-    versions.retain(|path| path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("python")));
-    packages.extend(versions.into_iter().map(|version| version.join("site-packages")));
-    packages.iter().flat_map(|packages| wheels(packages)).collect()
+/// Where wheels are installed: the packages of environments that are named, the user's, the system's.
+fn python_folders() -> Vec<PathBuf> {
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable).map(PathBuf::from);
+    let user = if cfg!(windows) {
+        variable("APPDATA").map(|root| PathBuf::from(root).join("Python"))
+    } else {
+        variable("HOME").map(|root| PathBuf::from(root).join(".local"))
+    };
+    let system: &[&str] = if cfg!(windows) { &[] } else { &["/usr/local", "/usr"] };
+    let roots = environments.chain(user).chain(system.iter().map(PathBuf::from));
+    roots.flat_map(|root| packages(&root)).flat_map(|packages| wheels(&packages)).collect()
 }
 
-/// The packages of whatever `python3` is.
-fn python_folders() -> Vec<PathBuf> {
-    let script =
-        "import site, sys; print('\\n'.join(site.getsitepackages() + [site.getusersitepackages()] + sys.path))";
-    let python = if cfg!(windows) { "python" } else { "python3" };
-    // `-I` would leave out the user's packages; standard input is closed so that nothing waits.
-    let Ok(output) = Command::new(python).args(["-c", script]).stdin(Stdio::null()).output() else { return Vec::new() };
-    let paths = String::from_utf8_lossy(&output.stdout);
-    paths.lines().filter(|line| !line.is_empty()).flat_map(|packages| wheels(Path::new(packages))).collect()
+/// The folders of packages below `root`, the newest Python first.
+fn packages(root: &Path) -> Vec<PathBuf> {
+    let is_python = |name: &str| name.to_ascii_lowercase().starts_with("python");
+    let mut packages = vec![root.join("Lib/site-packages")];
+    for versions in [root.join("lib"), root.to_path_buf()] {
+        let versions = newest_first(&versions, is_python);
+        packages.extend(
+            versions.iter().flat_map(|version| ["site-packages", "dist-packages"].map(|name| version.join(name))),
+        );
+    }
+    packages
 }
 
 /// Where NVIDIA's wheels put libnvrtc. The one for CUDA 12 first: more drivers take what it makes.
@@ -471,10 +475,24 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let names = |wanted| -> Vec<_> {
-            libraries(folder.path(), wanted).iter().map(|p| p.file_name().unwrap().to_owned()).collect()
+            newest_first(folder.path(), wanted).iter().map(|p| p.file_name().unwrap().to_owned()).collect()
         };
         assert_eq!(names(|name: &str| name.starts_with("libnvrtc.so")), ["libnvrtc.so.12", "libnvrtc.so.9.1"]);
         assert_eq!(names(|name: &str| name.starts_with("libnvrtc-builtins.so")), ["libnvrtc-builtins.so.12.9"]);
+    }
+
+    /// Folders of an environment, a distribution, and Windows; nothing else, and the newest first.
+    #[test]
+    fn packages_are_found_without_python() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["lib/python3.9", "lib/python3.12", "lib/perl5", "Python311"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let found: Vec<_> = packages(root.path());
+        let found: Vec<_> = found.iter().map(|p| p.strip_prefix(root.path()).unwrap().to_str().unwrap()).collect();
+        let expected = ["Lib/site-packages", "lib/python3.12/site-packages", "lib/python3.12/dist-packages"];
+        assert_eq!(found[..3], expected);
+        assert!(found.contains(&"Python311/site-packages") && !found.iter().any(|p| p.contains("perl")), "{found:?}");
     }
 
     #[test]
