@@ -177,9 +177,15 @@ pub(super) fn translate(
             o.take("noise_shape");
             P::one(Dropout::new(o.number("rate", 0.0)?), &[])
         }
+        "SpatialDropout1D" => {
+            o.only("data_format", "channels_last", only_here)?;
+            P::one(SpatialDropout1D::new(o.number("rate", 0.0)?), &[])
+        }
+        "GaussianNoise" => P::one(GaussianNoise::new(o.number("stddev", 0.0)?), &[]),
+        "GaussianDropout" => P::one(GaussianDropout::new(o.number("rate", 0.0)?), &[]),
         // Noise of training: nothing without it.
-        "SpatialDropout1D" | "GaussianNoise" | "GaussianDropout" | "AlphaDropout" | "ActivityRegularization" => {
-            for key in ["rate", "stddev", "l1", "l2", "noise_shape", "data_format"] {
+        "AlphaDropout" | "ActivityRegularization" => {
+            for key in ["rate", "l1", "l2", "noise_shape"] {
                 o.take(key);
             }
             P::one(ActivationLayer::new(ActivationFunction::Linear), &[])

@@ -198,7 +198,10 @@ fn layer_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<
             json!({"input_dim": l.input_dim, "output_dim": l.output_dim, "mask_zero": l.mask_zero})
         }
         LayerConfig::Masking(l) => json!({"mask_value": l.mask_value}),
-        LayerConfig::Dropout(l) => json!({"rate": l.rate}),
+        LayerConfig::Dropout(Dropout { rate })
+        | LayerConfig::SpatialDropout1D(SpatialDropout1D { rate })
+        | LayerConfig::GaussianDropout(GaussianDropout { rate }) => json!({"rate": rate}),
+        LayerConfig::GaussianNoise(l) => json!({"stddev": l.stddev}),
         LayerConfig::BatchNormalization(l) => json!({
             "axis": -1, "momentum": l.momentum, "epsilon": l.epsilon, "center": l.center, "scale": l.scale,
         }),
