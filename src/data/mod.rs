@@ -37,7 +37,7 @@ pub use gaps::Gaps;
 pub use scaler::{ColumnScaler, Scaler};
 pub use split::{RandomSplit, stratified_train_test_split, train_test_split};
 pub use text::CharVocabulary;
-pub use time::TimeAxis;
+pub use time::{DateOrder, TimeAxis, TimeHoles};
 pub use timeseries::{TimeseriesBatches, TimeseriesDataset};
 pub use tokenizer::{TokenUnit, Tokenizer, TokenizerOptions};
 pub use ts::{MissingValues, TimeSeriesSet, read_ts};

@@ -1,5 +1,8 @@
 //! Axes: their ranges, where their ticks stand, and what the ticks say.
 
+use jiff::SignedDuration;
+use jiff::civil::Date;
+
 use crate::error::{Error, Result};
 
 /// Beyond this the length of a range could overflow.
@@ -31,6 +34,61 @@ impl Axis {
         let (places, step) = linear_ticks(low, high, count, whole);
         let ticks = places.into_iter().map(|place| (place, number(place, step))).collect();
         Axis { low, high, is_log: false, ticks, minor: Vec::new() }
+    }
+
+    /// From year `low` to year `high`, with about `count` ticks that are dates, or times of a day; `None` where the calendar does not reach.
+    pub fn dates(low: f64, high: f64, count: usize) -> Option<Self> {
+        let raw = (high - low) / count.max(1) as f64;
+        let range = -9000.0..9000.0;
+        if !(raw.is_finite() && raw > 0.0 && range.contains(&low) && range.contains(&high)) {
+            return None;
+        }
+        if raw > 0.75 {
+            return Some(Self::linear(low, high, count, true));
+        }
+        let of = |date: Date, seconds: i64| {
+            let day = f64::from(date.day_of_year() - 1) + seconds as f64 / 86_400.0;
+            f64::from(date.year()) + day / f64::from(date.days_in_year())
+        };
+        let mut ticks = Vec::new();
+        let mut push = |place: f64, label: String| {
+            if (low..=high).contains(&place) && ticks.len() < 4 * count.max(1) {
+                ticks.push((place, label));
+            }
+        };
+        let first_year = low.floor() as i16;
+        let months = [1i64, 2, 3, 6, 12].into_iter().find(|months| *months as f64 / 12.0 >= raw * 0.999);
+        if let Some(months) = months.filter(|_| raw * 365.0 > 16.0) {
+            for month in (i64::from(first_year) * 12..=(high.floor() as i64 + 1) * 12).step_by(months as usize) {
+                let (year, number) = (month.div_euclid(12), month.rem_euclid(12) + 1);
+                let date = Date::new(i16::try_from(year).ok()?, i8::try_from(number).ok()?, 1).ok()?;
+                push(of(date, 0), format!("{year:04}-{number:02}"));
+            }
+            return (ticks.len() > 1).then(|| Axis { low, high, is_log: false, ticks, minor: Vec::new() });
+        }
+        // Days, hours, minutes and seconds, counted from the first day of the axis.
+        let raw_seconds = raw * 365.25 * 86_400.0;
+        let steps = [
+            1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800,
+            604_800, 1_209_600, 2_592_000,
+        ];
+        let step: i64 = steps.into_iter().find(|step| *step as f64 >= raw_seconds * 0.999)?;
+        let start = Date::new(first_year, 1, 1).ok()?;
+        let of_year = (low - f64::from(first_year)) * f64::from(start.days_in_year()) * 86_400.0;
+        let first = (of_year as i64).div_euclid(step);
+        for seconds in (first..=first + 4 * count.max(1) as i64 + 4).map(|number| number * step) {
+            let date = start.saturating_add(SignedDuration::from_hours(24 * seconds.div_euclid(86_400)));
+            let of_day = seconds.rem_euclid(86_400);
+            let day = format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day());
+            let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+            let label = match (of_day, step) {
+                (0, _) => day,
+                (_, 60..) => format!("{hour:02}:{minute:02}"),
+                _ => format!("{hour:02}:{minute:02}:{second:02}"),
+            };
+            push(of(date, of_day), label);
+        }
+        (ticks.len() > 1).then(|| Axis { low, high, is_log: false, ticks, minor: Vec::new() })
     }
 
     /// From `low` to `high`, both above zero, with ticks at powers of ten.
@@ -152,6 +210,28 @@ mod tests {
         assert_eq!(labels(&Axis::linear(0.0, 3e6, 3, false)), ["0", "1e6", "2e6", "3e6"]);
         assert_eq!(labels(&Axis::linear(0.0, 2e-7, 2, false)), ["0", "1e-7", "2e-7"]);
         assert_eq!(labels(&Axis::linear(1.234561, 1.234565, 4, false))[0], "1.234561");
+    }
+
+    #[test]
+    fn ticks_are_dates() {
+        let axis = |low, high| Axis::dates(low, high, 6).unwrap();
+        assert_eq!(labels(&axis(1990.0, 2020.0)), ["1990", "1995", "2000", "2005", "2010", "2015", "2020"]);
+        assert_eq!(labels(&axis(2010.9, 2013.1))[..2], ["2011-01", "2011-07"]);
+        assert_eq!(labels(&axis(2019.95, 2020.3)), ["2020-01", "2020-02", "2020-03", "2020-04"]);
+        let day = 1.0 / 366.0;
+        assert_eq!(labels(&axis(2020.0, 2020.0 + 6.0 * day))[..2], ["2020-01-01", "2020-01-02"]);
+        assert_eq!(
+            labels(&axis(2020.0 + 0.9 * day, 2020.0 + 2.1 * day)),
+            ["2020-01-02", "06:00", "12:00", "18:00", "2020-01-03"]
+        );
+        for (low, high) in [(-1e9, 1e9), (2020.0, 2020.0), (9998.0, 99999.0), (f64::NAN, 1.0)] {
+            assert!(Axis::dates(low, high, 6).is_none());
+        }
+        for exponent in 0..14 {
+            let (low, high) = (2019.9, 2019.9 + 10f64.powi(-exponent));
+            let ticks = Axis::dates(low, high, 8).map_or(0, |axis| axis.ticks.len());
+            assert!(ticks <= 40, "{exponent}: {ticks}");
+        }
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub struct LinePlot {
     marks: Vec<(f64, String)>,
     log_x: bool,
     log_y: bool,
+    x_dates: bool,
     size: (u32, u32),
 }
 
@@ -96,6 +97,7 @@ impl LinePlot {
             marks: Vec::new(),
             log_x: false,
             log_y: false,
+            x_dates: false,
             size: DEFAULT_SIZE,
         }
     }
@@ -130,6 +132,12 @@ impl LinePlot {
     /// Whether the horizontal axis counts in powers of ten.
     pub fn log_x(self, log_x: bool) -> Self {
         LinePlot { log_x, ..self }
+    }
+
+    /// Whether the numbers of the horizontal axis are years, as [`TimeAxis::position`](crate::data::TimeAxis::position) has them, and are written as
+    /// dates. It has no say on an axis in powers of ten.
+    pub fn x_dates(self, x_dates: bool) -> Self {
+        LinePlot { x_dates, ..self }
     }
 
     /// Whether the vertical axis counts in powers of ten.
@@ -233,7 +241,8 @@ impl LinePlot {
             let is_marked = |end: f64| self.marks.iter().any(|(x, _)| *x == end);
             let low = if is_marked(low) { low - slack } else { low };
             let high = if is_marked(high) { high + slack } else { high };
-            Axis::linear(low, high, x_count, is_whole)
+            let dates = self.x_dates.then(|| Axis::dates(low, high, x_count)).flatten();
+            dates.unwrap_or_else(|| Axis::linear(low, high, x_count, is_whole))
         };
 
         let (low, high) = extent(points().map(|p| p.1), "y")?.ok_or_else(nothing)?;
