@@ -6,11 +6,10 @@ use std::path::Path;
 
 use ndarray::{Array2, s};
 
-use crate::data::csv::{Cell, Table, cell};
+use crate::data::csv::Source;
 use crate::data::ts::shown;
-use crate::data::{ColumnChoice, ColumnsChoice, Gaps, TimeSeriesSet};
+use crate::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, TimeSeriesSet};
 use crate::error::{Error, Result};
-use crate::files;
 
 /// Columns of numbers without gaps, and the class of each row.
 ///
@@ -44,16 +43,19 @@ pub struct ClassifiedRows {
     pub label_name: Option<String>,
     /// How many numbers were missing.
     pub filled: usize,
+    /// What a reader should know ([`CsvTable::notes`]).
+    pub notes: Vec<String>,
 }
 
 impl ClassifiedRows {
-    /// Reads a file. Without names, the columns are all those of numbers but the column of classes, whose texts are taken as they are.
+    /// Reads a file. Without names, the columns are all those of numbers but the column of classes, whose texts are taken as they are; a column
+    /// of text that is named becomes one of 0 and 1 for each of its categories.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
     pub fn read(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
-        Self::parse(&files::read_any(path)?, &path.display().to_string(), columns, target, gaps)
+        Self::of(&CsvTable::read(path, &CsvOptions::default())?, columns, target, gaps)
     }
 
     /// Reads a file's numbers alone, as new data come: it needs no column of classes, and one that there is may have gaps.
@@ -62,86 +64,96 @@ impl ClassifiedRows {
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse), but for what is said there of classes.
     pub fn read_without_classes(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
-        let bytes = files::read_any(path)?;
-        let source_name = path.display().to_string();
-        let table = Table::parse(&bytes, &source_name)?;
-        let at = table.find(&ColumnChoice::Named(target.to_owned())).ok();
-        let rows = Self::numbers(&table, columns, at, gaps)?;
-        Ok(ClassifiedRows { target: target.to_owned(), ..rows.0 })
+        Self::of_numbers(&CsvTable::read(path, &CsvOptions::default())?, columns, target, gaps)
     }
 
     /// Reads a file's bytes; `source_name` is for messages.
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for bytes that are no table; for a column that is not there, is chosen twice or has no value, or a cell that is
-    /// neither a number nor a gap; for gaps where the policy is [`Gaps::Error`], or where no row is left; for no such column of classes, or
-    /// one that is among `columns`; naming the line, for a row without a class (an empty cell, `NA`, `NaN` or `null`).
+    /// [`Error::Data`] for bytes that are no table, and as [`of`](Self::of).
     pub fn parse(bytes: &[u8], source_name: &str, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
-        let table = Table::parse(bytes, source_name)?;
+        Self::of(&CsvTable::parse(bytes, source_name, &CsvOptions::default())?, columns, target, gaps)
+    }
+
+    /// The rows of a table, with the classes that the column `target` has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] for a column that is not there, is chosen twice or has no value, or a cell that is neither a number nor a gap; for dates
+    /// that do not grow from row to row; for gaps where the policy is [`Gaps::Error`], or where no row is left; for no such column of classes,
+    /// or one that is among `columns`; naming the line, for a row without a class.
+    pub fn of(table: &CsvTable, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
         let at = table.find(&ColumnChoice::Named(target.to_owned()))?;
-        let name = &table.names[at];
-        let lines = table.lines();
-        for (row, line) in table.rows().iter().zip(&lines) {
-            if matches!(cell(&row[at]), Cell::Gap) {
-                let found = shown(&row[at]);
-                let problem = format!(
-                    "column {name}: the row has no class ({found}); give it one, or leave the row out of the file"
-                );
-                return Err(table.fail(Some(*line), problem));
-            }
+        let name = &table.names()[at];
+        // None is a class like any other.
+        let has_none = |row: &usize| table.is_missing(table.cell(*row, at)) && table.cell(*row, at) != "None";
+        if let Some(row) = (0..table.len()).find(has_none) {
+            let found = shown(table.cell(row, at));
+            let problem =
+                format!("column {name}: the row has no class ({found}); give it one, or leave the row out of the file");
+            return Err(table.fail(Some(table.line(row)), problem));
         }
-        let (rows, kept) = Self::numbers(&table, columns, Some(at), gaps)?;
-        let classes = kept.iter().map(|row| table.rows()[*row][at].to_owned()).collect();
-        Ok(ClassifiedRows { target: table.reference(at), classes, ..rows })
+        let (rows, kept) = Self::numbers(table, columns, Some(at), gaps)?;
+        let classes = kept.iter().map(|row| table.cell(*row, at).to_owned()).collect();
+        let target = table.references(&[Source::Column(at)]).concat();
+        Ok(ClassifiedRows { target, classes, ..rows })
+    }
+
+    /// The numbers of a table alone; it needs no column of classes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] as [`of`](Self::of), but for what is said there of classes.
+    pub fn of_numbers(table: &CsvTable, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+        let at = table.find(&ColumnChoice::Named(target.to_owned())).ok();
+        let (rows, _) = Self::numbers(table, columns, at, gaps)?;
+        Ok(ClassifiedRows { target: target.to_owned(), ..rows })
     }
 
     /// All but the classes, and which rows of the table they are.
     fn numbers(
-        table: &Table<'_>,
+        table: &CsvTable,
         choice: &ColumnsChoice,
         target: Option<usize>,
         gaps: Gaps,
     ) -> Result<(Self, Vec<usize>)> {
-        let columns: Vec<usize> = match choice {
-            ColumnsChoice::AllNumeric => {
-                (0..table.names.len()).filter(|&column| Some(column) != target && table.is_numeric(column)).collect()
-            }
-            ColumnsChoice::Named(names) => {
-                names.iter().map(|name| table.find(&ColumnChoice::Named(name.clone()))).collect::<Result<_>>()?
-            }
+        let sources = match choice {
+            ColumnsChoice::AllNumeric => table.numeric(target),
+            ColumnsChoice::Named(names) => table.sources(names)?,
         };
-        if columns.is_empty() {
-            let problem = match choice {
-                ColumnsChoice::AllNumeric => "no column but that of the classes holds mostly numbers",
-                ColumnsChoice::Named(_) => "no column is chosen",
-            };
-            return Err(table.fail(None, format!("{problem}; {}", table.listed())));
+        if sources.is_empty() {
+            return Err(match choice {
+                ColumnsChoice::AllNumeric => table.no_numbers("no column but that of the classes holds mostly numbers"),
+                ColumnsChoice::Named(_) => table.fail(None, format!("no column is chosen; {}", table.listed())),
+            });
         }
+        let columns: Vec<usize> = sources.iter().map(Source::column).collect();
         if let Some(target) = target.filter(|target| columns.contains(target)) {
             let problem = format!(
                 "column {} is that of the classes, which the model is to say; it cannot be read too",
-                table.names[target]
+                table.names()[target]
             );
             return Err(table.fail(None, problem));
         }
-        table.check_each_once(&columns)?;
-        let taken: Vec<usize> = columns.iter().copied().chain(target).collect();
-        let series = columns.iter().map(|&column| table.series(column, &taken)).collect::<Result<Vec<_>>>()?;
+        let chosen: Vec<usize> = columns.into_iter().chain(target).collect();
+        let taken = table.take((0..table.len()).collect(), &chosen, true)?;
+        let series = table.series_of(&sources, &taken)?;
         let complete = gaps.close_columns(&series)?;
-        let lines = table.lines();
+        let kept: Vec<usize> = complete.rows.iter().map(|row| taken.rows[*row]).collect();
         let rows = ClassifiedRows {
-            source_name: series[0].source_name.clone(),
-            columns: columns.iter().map(|&column| table.reference(column)).collect(),
+            source_name: table.source_name().to_owned(),
+            columns: table.references(&sources),
             target: String::new(),
             values: complete.values,
             classes: Vec::new(),
-            lines: complete.rows.iter().map(|row| lines[*row]).collect(),
+            lines: kept.iter().map(|row| table.line(*row)).collect(),
             labels: complete.labels,
-            label_name: series[0].label_name.clone(),
+            label_name: taken.label_name,
             filled: complete.filled,
+            notes: table.notes(&series),
         };
-        Ok((rows, complete.rows))
+        Ok((rows, kept))
     }
 
     /// The classes of some rows, each once: by their size where all are numbers, else in the order of their texts.

@@ -1,4 +1,4 @@
-//! From a file to arrays a model learns from: a column of a CSV file ([`csv`]) as a [`Series`], its [`gaps`] closed as chosen, its
+//! From a file to arrays a model learns from: a column of a CSV file ([`CsvTable`]) as a [`Series`], its [`gaps`] closed as chosen, its
 //! values scaled ([`Scaler`]), cut into [`windows`](fn@windows) and divided [in time order](TimeSplit). Several columns make a matrix
 //! ([`read_columns`], [`Gaps::close_columns`], [`ColumnScaler`], [`split_sequences`]), with a column of classes beside them [`ClassifiedRows`]. Labelled series come from `.ts` files ([`ts`]);
 //! [`encode`] makes arrays of classes and of sequences of different lengths, [`split`] divides samples at random, [`text`] numbers
@@ -30,7 +30,9 @@ pub mod ts;
 pub mod window;
 
 pub use classified::ClassifiedRows;
-pub use csv::{ColumnChoice, ColumnsChoice, column_names, read_columns, read_series};
+pub use csv::{
+    ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, DecimalMark, RowOrder, column_names, read_columns, read_series,
+};
 pub use decode::{Decoded, Sampler, beam_decode, greedy_decode};
 pub use encode::{Padding, SequenceEnd, one_hot, pad_feature_sequences, pad_sequences};
 pub use gaps::Gaps;
@@ -53,9 +55,9 @@ pub struct Series {
     pub name: String,
     /// The values; `None` is a gap.
     pub values: Vec<Option<f64>>,
-    /// What stands beside each value: the text of the first other column (a date, a year), empty where there is none.
+    /// What stands beside each value: its date, else the text of the first other column (a year), empty where there is none.
     pub labels: Vec<String>,
-    /// That other column's name.
+    /// The name of what stands beside them.
     pub label_name: Option<String>,
     /// Line of the file of each value, counted from 1.
     pub lines: Vec<u64>,

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod csv;
 mod data;
 #[cfg(feature = "emulated")]
 mod device_training;

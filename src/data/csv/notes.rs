@@ -1,0 +1,105 @@
+//! What a reader of a series should know.
+
+use crate::data::csv::table::short;
+use crate::data::csv::{CsvTable, RowOrder};
+use crate::data::time::may_be_date;
+use crate::data::{Series, TimeAxis};
+
+/// Numbers that people write where there is none.
+const SENTINELS: [f64; 18] = [
+    -9.99, -200.0, -99.0, -999.0, -9999.0, -99999.0, -99.9, -999.9, -99.99, -999.99, -9999.9, 999.0, 9999.0, 99999.0,
+    999.9, 999.99, 9999.9, 999_999.0,
+];
+
+/// Times that are missing between the rows, have no usual distance, or are not read at all.
+pub(super) fn times(table: &CsvTable, series: &Series) -> Option<String> {
+    let axis = TimeAxis::new(&series.labels);
+    let name = series.label_name.as_deref()?;
+    if !axis.is_labelled() {
+        return unread(table, series, name);
+    }
+    let found = axis.holes()?;
+    let (first, _) = found.holes.first()?;
+    if !found.is_even {
+        if found.unit == "numbers" {
+            return None; // Any numbers that grow, not times.
+        }
+        return Some(format!(
+            "column {name}: the times are not evenly spaced; the rows are taken as neighbours all the same"
+        ));
+    }
+    let total: u64 = found.holes.iter().map(|(_, count)| count).sum();
+    let count = if found.holes.len() == 1 { "one place".to_owned() } else { format!("{} places", found.holes.len()) };
+    let label = |i: usize| series.labels.get(i).map(|label| short(label)).unwrap_or_default();
+    let line = |i: usize| series.lines.get(i).copied().unwrap_or(0);
+    Some(format!(
+        "column {name}: {total} {} are missing at {count}, the first between {} (line {}) and {} (line {}); the rows on either side are \
+         taken as neighbours. To close them, add the rows with empty cells, and use --gaps interpolate or forward-fill",
+        found.unit,
+        label(*first),
+        line(*first),
+        label(first + 1),
+        line(first + 1)
+    ))
+}
+
+/// Labels that look like times but say none.
+fn unread(table: &CsvTable, series: &Series, name: &str) -> Option<String> {
+    if table.options().order == RowOrder::Keep {
+        return None; // As asked for.
+    }
+    let taken = "the rows are taken as they stand, and counted";
+    let repeated = series.labels.windows(2).position(|pair| pair[0] == pair[1] && !pair[0].is_empty());
+    let is_number = |text: &str| text.parse::<f64>().is_ok();
+    if series.labels.iter().all(|text| is_number(text)) {
+        let (text, at) = repeated.and_then(|at| Some((series.labels.get(at)?, at)))?;
+        let lines = (series.lines.get(at)?, series.lines.get(at + 1)?);
+        return ["year", "yr", "time", "timestamp", "date"]
+            .iter()
+            .any(|word| name.eq_ignore_ascii_case(word))
+            .then(|| format!("column {name}: {text} stands in line {} and in line {}; {taken}", lines.0, lines.1));
+    }
+    let looks_dated = |text: &String| {
+        let groups = text.split(|c: char| !c.is_ascii_digit()).filter(|group| !group.is_empty()).count();
+        (groups > 1 || may_be_date(text)) && !is_number(text)
+    };
+    let example = series.labels.first().filter(|text| looks_dated(text) && repeated.is_none())?;
+    Some(format!("column {name}: texts such as {:?} are not read as dates; {taken}", short(example)))
+}
+
+/// A number that stands far from all others and is one of those that people write for none, or the only one below zero, or there several
+/// times.
+pub(super) fn sentinel(series: &Series) -> Option<String> {
+    let known = || series.values.iter().flatten().copied();
+    let suspect = |value: &f64| SENTINELS.contains(value);
+    let (low, high) = range(known().filter(|value| !suspect(value)));
+    let far = |value: &f64| {
+        let reach = (high - low).max(low.abs().max(high.abs()) * 0.1);
+        low <= high && (*value < low - reach || *value > high + reach || *value <= -99.0 && low >= 0.0)
+    };
+    // Any lowest or highest value, where it is there again and again and much farther away than the others are from each other.
+    let (lowest, highest) = range(known());
+    let alone = |end: &f64| {
+        let (low, high) = range(known().filter(|value| value != end));
+        let distance = (low - end).max(end - high);
+        low < high && distance > 3.0 * (high - low) && known().filter(|value| value == end).count() > 2
+    };
+    let listed = known().find(|value| suspect(value) && far(value));
+    let value = listed.or_else(|| [lowest, highest].into_iter().find(alone))?;
+    let rest = known().filter(|other| *other != value && !(suspect(other) && far(other)));
+    let (low, high) = range(rest);
+    let count = known().filter(|other| *other == value).count();
+    let first = series.values.iter().position(|other| *other == Some(value))?;
+    let line = series.lines.get(first).copied().unwrap_or(0);
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    Some(format!(
+        "column {}: {value} stands there {times} (first in line {line}), far from the other values, {low} to {high}; if it means that a \
+         value is missing, use --missing {value}",
+        series.name
+    ))
+}
+
+/// The least and the greatest.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+}

@@ -1,0 +1,202 @@
+//! The rows of a file in time order, or why they are not.
+
+use crate::data::csv::cell::Cell;
+use crate::data::csv::columns::Taken;
+use crate::data::csv::table::{CsvTable, short};
+use crate::data::csv::times::{Found, is_named};
+use crate::data::csv::{RowOrder, panel};
+use crate::data::time::{Reading, iso, read_dates};
+use crate::error::{Error, Result};
+
+/// How to go on all the same.
+const WAYS_OUT: &str = "sort them with --sort, or take them as they stand with --sort=no";
+
+/// The rows in time order, with their labels. Where `may_be_panel`, a panel is refused with the option that reads one of its series.
+pub(super) fn take(table: &CsvTable, rows: Vec<usize>, chosen: &[usize], may_be_panel: bool) -> Result<Taken> {
+    let times = &table.times;
+    let mut is_chosen = vec![false; table.names.len()];
+    for column in chosen {
+        if let Some(chosen) = is_chosen.get_mut(*column) {
+            *chosen = true;
+        }
+    }
+    // The hour of a date can be read as well as the date; a date alone cannot.
+    let is_free = times.columns.iter().any(|column| !is_chosen[*column]);
+    if is_free && !matches!(times.found, Found::Nothing) {
+        return by_dates(table, rows, &is_chosen, may_be_panel);
+    }
+    // A column by which rows were chosen says the same in all of them.
+    let is_same = |column: usize| table.options.only.iter().any(|(name, _)| table.names[column] == *name);
+    let free = || (0..is_chosen.len()).filter(|column| !is_chosen[*column]);
+    let told = times.columns.first().copied().filter(|_| is_free);
+    let column = told.or_else(|| free().find(|column| !is_same(*column))).or_else(|| free().next());
+    if !is_kept(table)
+        && may_be_panel
+        && let Some(problem) = panel::of_counters(table, &rows, &is_chosen)
+    {
+        return Err(table.fail(None, problem));
+    }
+    match column {
+        Some(column) => by_numbers(table, rows, column, told.is_some()),
+        None if table.options.order == RowOrder::Sort => {
+            let problem = "there is no column to sort the rows by; leave --sort out, or name the column of their times with --time";
+            Err(table.fail(None, problem.to_owned()))
+        }
+        None => Ok(Taken { labels: vec![String::new(); rows.len()], rows, label_name: None }),
+    }
+}
+
+fn is_kept(table: &CsvTable) -> bool {
+    table.options.order == RowOrder::Keep
+}
+
+/// The rows with a time that is there twice, or that is before the one above it.
+struct Fault {
+    at: usize,
+    before: usize,
+    is_twice: bool,
+}
+
+/// Sorts the rows where that is asked for; else finds the first that does not grow. A time that is there twice is a fault unless it `may_repeat`.
+fn sort<T: PartialOrd + Copy>(
+    table: &CsvTable,
+    rows: &mut Vec<usize>,
+    may_repeat: bool,
+    time: impl Fn(usize) -> T,
+) -> Option<Fault> {
+    let compare = |a: &usize, b: &usize| time(*a).partial_cmp(&time(*b)).unwrap_or(std::cmp::Ordering::Equal);
+    let mut sorted = rows.clone();
+    sorted.sort_by(compare);
+    let fault = |pair: &[usize], is_twice| Fault { at: pair[1], before: pair[0], is_twice };
+    let twice =
+        sorted.windows(2).find(|pair| !may_repeat && time(pair[0]) == time(pair[1])).map(|pair| fault(pair, true));
+    if table.options.order == RowOrder::Sort {
+        *rows = sorted;
+        return twice;
+    }
+    twice.or_else(|| rows.windows(2).find(|pair| time(pair[0]) > time(pair[1])).map(|pair| fault(pair, false)))
+}
+
+fn by_dates(table: &CsvTable, mut rows: Vec<usize>, is_chosen: &[bool], may_be_panel: bool) -> Result<Taken> {
+    let times = &table.times;
+    let column = &times.name;
+    let label = |row: usize| times.labels.get(row).map_or("", String::as_str);
+    let dates = match &times.found {
+        Found::Dates(dates) => Some(dates),
+        Found::Ambiguous if !is_kept(table) => {
+            let problem = format!(
+                "column {column}: the dates, such as {:?}, may have the day or the month first, and nothing in the file says which; use \
+                 --dates day-first or --dates month-first",
+                short(label(0))
+            );
+            return Err(table.fail(Some(table.line(0)), problem));
+        }
+        Found::Broken(row) if !is_kept(table) => {
+            let (got, like) =
+                (short(label(*row)), short(times.labels.iter().find(|l| *l != label(*row)).map_or("", |l| l)));
+            let problem = format!(
+                "column {column}: expected a date written as {like:?}, got {got:?}; mend it or leave the row out of the file, or take \
+                 the rows as they stand with --sort=no"
+            );
+            return Err(table.fail(Some(table.line(*row)), problem));
+        }
+        _ => None,
+    };
+    if let Some(dates) = dates.filter(|_| !is_kept(table)) {
+        let time = |row: usize| dates.times.get(row).copied().unwrap_or(0);
+        if let Some(fault) = sort(table, &mut rows, false, time) {
+            if fault.is_twice
+                && may_be_panel
+                && let Some(problem) = panel::of_times(table, &rows, is_chosen, &time)
+            {
+                return Err(table.fail(None, problem));
+            }
+            return Err(refusal(table, &rows, column, &fault, label, &time));
+        }
+    }
+    let mut labels: Vec<String> = rows.iter().map(|row| label(*row).to_owned()).collect();
+    // Where the labels alone do not say which is the day, they are written so that they do.
+    if let Some(dates) = dates.filter(|dates| dates.form.order().is_some()) {
+        let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let again = read_dates(&texts, None);
+        if !matches!(&again, Reading::Dates(again) if again.form.order() == dates.form.order()) {
+            labels = rows.iter().map(|row| iso(dates.times.get(*row).copied().unwrap_or(0))).collect();
+        }
+    }
+    Ok(Taken { rows, labels, label_name: Some(column.clone()) })
+}
+
+/// What to say of rows that are not in time order.
+fn refusal<'a, T: PartialOrd>(
+    table: &CsvTable,
+    rows: &[usize],
+    column: &str,
+    fault: &Fault,
+    label: impl Fn(usize) -> &'a str,
+    time: &impl Fn(usize) -> T,
+) -> Error {
+    let (at, before) = (short(label(fault.at)), short(label(fault.before)));
+    let problem = if fault.is_twice {
+        format!(
+            "column {column}: {at:?} stands here and in line {}, but each time needs one row; leave one out of the file, or take the rows \
+             as they stand with --sort=no",
+            table.line(fault.before)
+        )
+    } else if rows.windows(2).all(|pair| time(pair[0]) > time(pair[1])) {
+        let end = |row: Option<&usize>| {
+            row.map_or_else(String::new, |row| format!("{} (line {})", short(label(*row)), table.line(*row)))
+        };
+        format!(
+            "column {column}: the rows stand newest first, {} to {}; {WAYS_OUT}",
+            end(rows.first()),
+            end(rows.last())
+        )
+    } else {
+        format!("column {column}: {at:?} stands after {before:?}, so that the rows are not in time order; {WAYS_OUT}")
+    };
+    table.fail(Some(table.line(fault.at)), problem)
+}
+
+/// Labels that are no dates: numbers, which may be years or count something, or anything.
+fn by_numbers(table: &CsvTable, mut rows: Vec<usize>, column: usize, is_told: bool) -> Result<Taken> {
+    let name = &table.names[column];
+    let cell = |row: usize| table.cell(row, column);
+    let number = |row: &usize| match table.cells.read(cell(*row)) {
+        Cell::Number(value) => Ok(value),
+        _ => Err(*row),
+    };
+    let read: std::result::Result<Vec<f64>, usize> = rows.iter().map(number).collect();
+    let must_sort = table.options.order == RowOrder::Sort;
+    match read {
+        Ok(_) if !is_kept(table) => {
+            let time = |row: usize| number(&row).unwrap_or(0.0);
+            // Numbers that happen to stand beside others count nothing; but all that fall are times.
+            let counts = is_told || must_sort || is_count(table, column);
+            let falls = rows.len() > 2 && rows.windows(2).all(|pair| time(pair[0]) > time(pair[1]));
+            // A year may have several rows, of its seasons.
+            let may_repeat = !is_told && !must_sort;
+            let fault = if counts || falls { sort(table, &mut rows, may_repeat, time) } else { None };
+            if let Some(fault) = fault {
+                return Err(refusal(table, &rows, name, &fault, cell, &time));
+            }
+        }
+        Err(row) if must_sort || is_told && !is_kept(table) => {
+            let problem = format!(
+                "column {name}: the rows have no order by {:?}, which is neither a date nor a number; name another column of times with \
+                 --time, or take the rows as they stand with --sort=no",
+                short(cell(row))
+            );
+            return Err(table.fail(Some(table.line(row)), problem));
+        }
+        _ => {}
+    }
+    let labels = rows.iter().map(|row| cell(*row).to_owned()).collect();
+    Ok(Taken { rows, labels, label_name: Some(name.clone()) })
+}
+
+/// Whether the numbers of a column are meant to grow: by its name, or as the unnamed first column, pandas's index.
+fn is_count(table: &CsvTable, column: usize) -> bool {
+    let is_unnamed = |column: usize| table.names[column] == format!("column {}", column + 1);
+    is_named(table, column, &["year", "yr", "date", "time", "timestamp", "index"])
+        || column == 0 && is_unnamed(0) && (1..table.names.len()).any(|other| !is_unnamed(other))
+}

@@ -1,0 +1,353 @@
+//! A file's cells, and columns of them as series: [`CsvTable`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::data::csv::cell::{Cell, Cells};
+use crate::data::csv::dialect::{self, Text};
+use crate::data::csv::times::Times;
+use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout};
+use crate::data::time::DateOrder;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The cells of a CSV file, read as told or as found out.
+#[derive(Clone, Debug)]
+pub struct CsvTable {
+    pub(super) source_name: String,
+    pub(crate) names: Vec<String>,
+    pub(super) rows: Vec<::csv::StringRecord>,
+    /// Line of each row, counted from 1.
+    pub(super) lines: Vec<u64>,
+    pub(super) cells: Cells,
+    pub(super) times: Times,
+    pub(super) options: CsvOptions,
+    pub(super) remarks: Vec<String>,
+}
+
+impl CsvTable {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
+    pub fn read(path: &Path, options: &CsvOptions) -> Result<Self> {
+        Self::parse(&files::read_any(path)?, &path.display().to_string(), options)
+    }
+
+    /// Reads a file's bytes; `source_name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`], naming the line where there is one: bytes that are no text in the encoding, a quote that is not closed, rows of
+    /// different lengths but for lines of a title and of a footer, a file without rows, no row with the cells of [`CsvOptions::only`], options that fit no file.
+    pub fn parse(bytes: &[u8], source_name: &str, options: &CsvOptions) -> Result<Self> {
+        let fail =
+            |line: Option<u64>, problem: String| Error::Data { source_name: source_name.to_owned(), line, problem };
+        let Text { text, start, delimiter, encoding, is_single } =
+            dialect::read(bytes, options).map_err(|(line, problem)| fail(line, problem))?;
+        let mut lines = Lines { bytes: text.as_bytes(), byte: 0, line: 1 };
+        let mut line_of = |record: &::csv::StringRecord| record.position().map_or(0, |p| lines.of(start, p));
+        let body = &text[start..];
+        let mut records = Vec::new();
+        let mut places = Vec::new();
+        if is_single {
+            for (i, line) in
+                text.lines().enumerate().skip(usize::from(start > 0)).filter(|(_, line)| !line.trim().is_empty())
+            {
+                records.push(::csv::StringRecord::from(vec![line.trim()]));
+                places.push(i as u64 + 1);
+            }
+        } else {
+            for record in dialect::reader(body, delimiter).records() {
+                let record = record.map_err(|e| fail(None, e.to_string()))?;
+                if is_blank(&record, body) {
+                    continue;
+                }
+                places.push(line_of(&record));
+                records.push(record);
+            }
+        }
+        if records.is_empty() {
+            return Err(fail(None, "the file has no rows; expected a column of numbers".to_owned()));
+        }
+        let found = layout::find(&records).map_err(|uneven| {
+            let len = records[uneven.row].len();
+            let problem = format!(
+                "the row has {len} cells, but most rows have {}, divided by {delimiter:?}; each row needs the same number of cells. If the \
+                 cells are divided by another character, name it with --delimiter",
+                uneven.width
+            );
+            fail(places.get(uneven.row).copied(), problem)
+        })?;
+        let mut remarks = Vec::new();
+        let (decimal, is_guess) = match options.decimal {
+            Some(decimal) => (decimal, false),
+            None if is_single => (DecimalMark::Comma, false),
+            None => {
+                let table = &records[found.titles..records.len() - found.footers];
+                dialect::find_decimal(table.iter().flat_map(::csv::StringRecord::iter), delimiter)
+            }
+        };
+        remarks.extend(encoding.map(|name| format!("not in UTF-8; read as {name}")));
+        if options.delimiter.is_none() && delimiter != ',' {
+            remarks.push(format!("cells are divided by {delimiter:?}"));
+        }
+        if options.decimal.is_none() {
+            match (decimal, is_guess) {
+                (DecimalMark::Comma, false) => remarks.push("numbers have decimal commas".to_owned()),
+                (DecimalMark::Comma, true) => remarks
+                    .push("numbers have decimal commas; if they divide thousands, use --decimal point".to_owned()),
+                (DecimalMark::Point, true) => remarks.push(
+                    "numbers have decimal points, each before three digits; if they divide thousands, use --decimal comma"
+                        .to_owned(),
+                ),
+                (DecimalMark::Point, false) => {}
+            }
+        }
+        let left_out = |what: &str, rows: std::ops::Range<usize>| {
+            let shown: Vec<_> = rows
+                .clone()
+                .take(3)
+                .filter_map(|row| Some(format!("{} ({:?})", places.get(row)?, short(records[row].get(0)?))))
+                .collect();
+            let (line, more) =
+                (if rows.len() == 1 { "line" } else { "lines" }, if rows.len() > 3 { ", …" } else { "" });
+            format!("{line} {}{more} left out as {what}", shown.join(", "))
+        };
+        if found.titles > 0 {
+            remarks.push(left_out("a title", 0..found.titles));
+        }
+        if found.footers > 0 {
+            remarks.push(left_out("a footer", records.len() - found.footers..records.len()));
+        }
+        let end = records.len() - found.footers;
+        records.truncate(end);
+        places.truncate(end);
+        records.drain(..found.titles);
+        places.drain(..found.titles);
+        if found.lacks_first {
+            let header = std::iter::once("").chain(records[0].iter()).collect();
+            records[0] = header;
+        }
+        if found.lacks_last {
+            records[0].push_field("");
+        }
+
+        let cells = Cells::new(Some(decimal), &options.missing);
+        let has_header = options
+            .header
+            .unwrap_or_else(|| found.lacks_first || found.lacks_last || layout::has_header(&records, &cells));
+        let unnamed = |i: usize| format!("column {}", i + 1);
+        let names: Vec<String> = (0..found.width)
+            .map(|i| {
+                records[0]
+                    .get(i)
+                    .filter(|name| has_header && !name.is_empty())
+                    .map_or_else(|| unnamed(i), str::to_owned)
+            })
+            .collect();
+        if has_header {
+            let has_numbers = records[0].iter().any(|text| matches!(cells.read(text), Cell::Number(_)));
+            if has_numbers && options.header.is_none() {
+                remarks.push(format!(
+                    "line {} is read as the columns' names ({}); if it is data, use --header no",
+                    places[0],
+                    short(&names.join(", "))
+                ));
+            }
+            records.remove(0);
+            places.remove(0);
+        }
+        // A row of nothing but empty cells says nothing, as a blank line.
+        if found.width > 1 {
+            let kept: Vec<bool> = records.iter().map(|record| record.iter().any(|cell| !cell.is_empty())).collect();
+            let mut keep = kept.iter();
+            records.retain(|_| *keep.next().unwrap_or(&true));
+            let mut keep = kept.iter();
+            places.retain(|_| *keep.next().unwrap_or(&true));
+        }
+        if records.is_empty() {
+            return Err(fail(None, "the file has a header, but no rows; expected a column of numbers".to_owned()));
+        }
+        let mut table = CsvTable {
+            source_name: source_name.to_owned(),
+            names,
+            rows: records,
+            lines: places,
+            cells,
+            times: Times::default(),
+            options: options.clone(),
+            remarks,
+        };
+        table.keep_only(&options.only)?;
+        let told = options.time.clone().map(|name| table.find(&ColumnChoice::Named(name))).transpose()?;
+        table.times = Times::find(&table, told);
+        let order = table.times.order();
+        // What a new and shorter file could leave open.
+        table.options.decimal = options.decimal.or((decimal == DecimalMark::Comma).then_some(decimal));
+        table.options.dates = options.dates.or(order);
+        if let (Some(order), None, Some(example)) = (order, options.dates, table.times.example()) {
+            let other = if order == DateOrder::DayFirst { DateOrder::MonthFirst } else { DateOrder::DayFirst };
+            let remark =
+                format!("dates such as {example} are read as {}; else use --dates {}", order.name(), other.name());
+            table.remarks.push(remark);
+        }
+        Ok(table)
+    }
+
+    /// Leaves out rows that have other cells than these.
+    fn keep_only(&mut self, only: &[(String, String)]) -> Result<()> {
+        for (name, value) in only {
+            let column = self.find(&ColumnChoice::Named(name.clone()))?;
+            let kept: Vec<usize> = (0..self.rows.len()).filter(|row| self.cell(*row, column) == value).collect();
+            if kept.is_empty() {
+                let there: BTreeSet<&str> =
+                    (0..self.rows.len()).map(|row| self.cell(row, column)).take(10_000).collect();
+                let shown: Vec<String> = there.iter().take(10).map(|text| short(text)).collect();
+                let more = if there.len() > 10 { ", …" } else { "" };
+                let problem = format!(
+                    "column {name}: no row has {:?}; it has {}{more} (--where {name}=…)",
+                    short(value),
+                    shown.join(", ")
+                );
+                return Err(self.fail(None, problem));
+            }
+            self.rows = kept.iter().map(|row| self.rows[*row].clone()).collect();
+            self.lines = kept.iter().map(|row| self.lines[*row]).collect();
+        }
+        Ok(())
+    }
+
+    /// The columns' names: `column 2` where the file names none.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The options that read a new file of the same kind in the same way, though it may be too short to find them out from.
+    pub fn options(&self) -> &CsvOptions {
+        &self.options
+    }
+
+    pub(crate) fn fail(&self, line: Option<u64>, problem: String) -> Error {
+        Error::Data { source_name: self.source_name.clone(), line, problem }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn line(&self, row: usize) -> u64 {
+        self.lines.get(row).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn cell(&self, row: usize, column: usize) -> &str {
+        self.rows.get(row).and_then(|record| record.get(column)).unwrap_or("")
+    }
+
+    pub(crate) fn source_name(&self) -> &str {
+        &self.source_name
+    }
+
+    /// Whether a cell says that there is no value.
+    pub(crate) fn is_missing(&self, text: &str) -> bool {
+        self.cells.is_missing(text)
+    }
+
+    /// The columns there are, for messages.
+    pub(crate) fn listed(&self) -> String {
+        let shown: Vec<_> = self.names.iter().take(20).map(String::as_str).collect();
+        let left = self.names.len() - shown.len();
+        let more = if left > 0 { format!(" and {left} more") } else { String::new() };
+        format!("the columns are: {}{more}", shown.join(", "))
+    }
+
+    /// Whether a column holds more numbers than text; a column of dates does not.
+    pub(crate) fn is_numeric(&self, column: usize) -> bool {
+        if self.times.columns.contains(&column) {
+            return false;
+        }
+        let (mut numbers, mut texts) = (0, 0);
+        for row in 0..self.rows.len() {
+            match self.cells.read(self.cell(row, column)) {
+                Cell::Number(_) | Cell::Infinite => numbers += 1,
+                Cell::Text => texts += 1,
+                Cell::Gap => {}
+            }
+        }
+        numbers > texts
+    }
+
+    pub(crate) fn find(&self, choice: &ColumnChoice) -> Result<usize> {
+        let names = &self.names;
+        match choice {
+            ColumnChoice::LastNumeric => (0..names.len())
+                .rev()
+                .find(|&column| self.is_numeric(column))
+                .ok_or_else(|| self.no_numbers("no column holds mostly numbers")),
+            ColumnChoice::Named(name) => {
+                let mut same_name = (0..names.len()).filter(|&column| names[column] == *name);
+                match (same_name.next(), same_name.next(), name.parse::<usize>()) {
+                    (Some(column), None, _) => Ok(column),
+                    (Some(a), Some(b), _) => Err(self.fail(
+                        None,
+                        format!("columns {} and {} are both named {name}; choose one by its number", a + 1, b + 1),
+                    )),
+                    (None, _, Ok(number)) if (1..=names.len()).contains(&number) => Ok(number - 1),
+                    _ => Err(self.fail(None, format!("no column {name}; {}", self.listed()))),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn no_numbers(&self, problem: &str) -> Error {
+        let help = "if one does, say how its cells are divided and written with --delimiter (such as space), --decimal or --missing";
+        self.fail(None, format!("{problem}; {}; {help}", self.listed()))
+    }
+}
+
+/// A text for a message, not too long.
+pub(super) fn short(text: &str) -> String {
+    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let start: String = characters.by_ref().take(40).collect();
+    if characters.next().is_none() { start } else { start + "…" }
+}
+
+/// A text as an argument of a command line.
+pub(super) fn quoted(text: &str) -> String {
+    let text = short(text);
+    if text.chars().all(|c| c.is_alphanumeric() || "-_.=".contains(c)) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', ""))
+    }
+}
+
+/// Whether a record is a line of nothing but spaces, which is as good as none; a quoted cell without a text is a gap.
+fn is_blank(record: &::csv::StringRecord, text: &str) -> bool {
+    let at = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(0);
+    let line = || text.get(at..).map_or("", |rest| rest.trim_start_matches(['\r', '\n']));
+    record.len() == 1
+        && record.get(0).is_some_and(str::is_empty)
+        && line().split(['\r', '\n']).next().is_some_and(|line| line.trim().is_empty())
+}
+
+/// Counts lines up to a record. The reader's own count is one short where lines end in CR LF, and at blank lines.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    byte: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of a record at or after the one asked for last, of a text that begins at byte `start`.
+    fn of(&mut self, start: usize, position: &::csv::Position) -> u64 {
+        let start = usize::try_from(position.byte()).unwrap_or(usize::MAX).saturating_add(start);
+        while let Some(byte) = self.bytes.get(self.byte).filter(|b| self.byte < start || b"\r\n".contains(b)) {
+            let is_alone = *byte == b'\r' && self.bytes.get(self.byte + 1) != Some(&b'\n');
+            self.line += u64::from(*byte == b'\n' || is_alone);
+            self.byte += 1;
+        }
+        self.line
+    }
+}

@@ -1,0 +1,176 @@
+//! Which columns hold the times of a file's rows, and what they are: [`Times`].
+
+use std::collections::HashSet;
+
+use crate::data::csv::cell::Cell;
+use crate::data::csv::table::{CsvTable, short};
+use crate::data::time::{DateOrder, Dates, Reading, may_be_date, read_dates};
+
+/// What was found of dates.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Times {
+    pub columns: Vec<usize>,
+    pub name: String,
+    pub labels: Vec<String>,
+    pub found: Found,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) enum Found {
+    /// No dates: whole numbers or anything.
+    #[default]
+    Nothing,
+    Dates(Dates),
+    /// The day or the month may be first.
+    Ambiguous,
+    /// Dates, but for this row.
+    Broken(usize),
+}
+
+impl Times {
+    /// Looks for the first column of dates, with the time of day beside it where that is another column; else for a year with a quarter or
+    /// a month, and perhaps a day and an hour, beside it. Where a column is `told`, it is that.
+    pub fn find(table: &CsvTable, told: Option<usize>) -> Self {
+        for column in told.map_or(0..table.names.len(), |column| column..column + 1) {
+            let cells = || (0..table.len()).map(|row| table.cell(row, column));
+            // Most columns are seen to hold no dates by one cell.
+            if !cells().find(|text| !text.is_empty()).is_some_and(may_be_date) {
+                continue;
+            }
+            let texts: Vec<&str> = cells().collect();
+            let found = match read_dates(&texts, table.options.dates) {
+                Reading::Other => continue,
+                Reading::Dates(dates) => Found::Dates(dates),
+                Reading::Ambiguous => Found::Ambiguous,
+                Reading::Broken(row) => Found::Broken(row),
+            };
+            let labels = texts.into_iter().map(str::to_owned).collect();
+            let times = Times { columns: vec![column], name: table.names[column].clone(), labels, found };
+            return times.with_clock(table, column).unwrap_or(times);
+        }
+        if let Some(times) = Self::of_parts(table, told) {
+            return times;
+        }
+        told.map_or_else(Times::default, |column| {
+            let labels = (0..table.len()).map(|row| table.cell(row, column).to_owned()).collect();
+            Times { columns: vec![column], name: table.names[column].clone(), labels, found: Found::Nothing }
+        })
+    }
+
+    /// Dates that are there several times, with the times of day of a column beside them, or of one named hour.
+    fn with_clock(&self, table: &CsvTable, date: usize) -> Option<Self> {
+        if matches!(self.found, Found::Broken(_)) || {
+            let mut seen = HashSet::new();
+            self.labels.iter().all(|label| seen.insert(label.as_str()))
+        } {
+            return None;
+        }
+        let named = |names: &'static [&str]| (0..table.names.len()).filter(|column| is_named(table, *column, names));
+        let beside = [Some(date + 1), date.checked_sub(1)].into_iter().flatten();
+        let clocks = beside.chain(named(&["time"])).map(|column| (column, clock as fn(&str) -> Option<String>));
+        let hours = named(&["hour", "hr"]).map(|column| (column, hour as fn(&str) -> Option<String>));
+        let joined = |(column, read): (usize, fn(&str) -> Option<String>)| {
+            let label = |row: usize| Some(format!("{} {}", self.labels.get(row)?, read(table.cell(row, column))?));
+            let labels: Vec<String> = (0..table.len()).map(label).collect::<Option<_>>()?;
+            let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+            let found = match read_dates(&texts, table.options.dates) {
+                Reading::Dates(dates) => Found::Dates(dates),
+                Reading::Ambiguous => Found::Ambiguous,
+                Reading::Broken(_) | Reading::Other => return None,
+            };
+            let name = format!("{} {}", table.names[date], table.names[column]);
+            Some(Times { columns: vec![date, column], name, labels, found })
+        };
+        clocks.chain(hours).filter(|(column, _)| *column != date && *column < table.names.len()).find_map(joined)
+    }
+
+    /// A column of years, and right of it one of quarters, or of months and perhaps days and hours.
+    fn of_parts(table: &CsvTable, told: Option<usize>) -> Option<Self> {
+        let named = |column: usize, names: &[&str]| is_named(table, column, names);
+        let year = (0..table.names.len())
+            .find(|column| told.is_none_or(|told| told == *column) && named(*column, &["year", "yr"]))?;
+        let quarterly = named(year + 1, &["quarter", "qtr", "q"]);
+        let monthly = named(year + 1, &["month", "mon", "mo"]);
+        let periodic = named(year + 1, &["period"]);
+        let daily = monthly && named(year + 2, &["day", "dayofmonth"]);
+        let hourly = daily && named(year + 3, &["hour", "hr"]);
+        if !quarterly && !monthly && !periodic {
+            return None;
+        }
+        let whole = |row: usize, column: usize| match table.cells.read(table.cell(row, column)) {
+            Cell::Number(value) if value.fract() == 0.0 && (0.0..10_000.0).contains(&value) => Some(value as u16),
+            _ => None,
+        };
+        let label = |row: usize| {
+            let year_number = whole(row, year)?;
+            let text = table.cell(row, year + 1);
+            if periodic {
+                // M01 and Q01, as the statistics of the United States have it.
+                let (kind, number) = (text.get(..1)?, text.get(1..)?.parse::<u8>().ok()?);
+                return match kind {
+                    "M" => Some(format!("{year_number:04}M{number:02}")),
+                    "Q" => Some(format!("{year_number:04}Q{number}")),
+                    _ => None,
+                };
+            }
+            let Some(part) = whole(row, year + 1) else {
+                // The name of a month, or Q1.
+                let number = text.strip_prefix(['Q', 'q']).filter(|_| quarterly);
+                return match number {
+                    Some(number) => Some(format!("{year_number:04}Q{number}")),
+                    None => (monthly && !daily).then(|| format!("{year_number:04}-{text}")),
+                };
+            };
+            let date = match (quarterly, daily) {
+                (true, _) => format!("{year_number:04}Q{part}"),
+                (false, false) => format!("{year_number:04}-{part:02}"),
+                (false, true) => format!("{year_number:04}-{part:02}-{:02}", whole(row, year + 2)?),
+            };
+            if hourly { Some(format!("{date} {}", hour(table.cell(row, year + 3))?)) } else { Some(date) }
+        };
+        let labels: Vec<String> = (0..table.len()).map(label).collect::<Option<_>>()?;
+        let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let Reading::Dates(dates) = read_dates(&texts, None) else { return None };
+        let count = 2 + usize::from(daily) + usize::from(hourly);
+        let columns: Vec<usize> = (year..year + count).collect();
+        let name = columns.iter().map(|column| table.names[*column].as_str()).collect::<Vec<_>>().join("-");
+        Some(Times { columns, name, labels, found: Found::Dates(dates) })
+    }
+
+    /// Whether the day or the month comes first, where that was a question.
+    pub fn order(&self) -> Option<DateOrder> {
+        match &self.found {
+            Found::Dates(dates) => dates.form.order(),
+            _ => None,
+        }
+    }
+
+    /// A date of the file.
+    pub fn example(&self) -> Option<String> {
+        self.labels.first().map(|label| short(label))
+    }
+}
+
+/// Whether a column has one of some names, in capital or small letters.
+pub(super) fn is_named(table: &CsvTable, column: usize, names: &[&str]) -> bool {
+    table.names.get(column).is_some_and(|own| names.iter().any(|name| own.eq_ignore_ascii_case(name)))
+}
+
+/// A time of day, `18:00`, `18.00.00` or `6:00 PM`, with colons.
+fn clock(text: &str) -> Option<String> {
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.')).unwrap_or(text.len());
+    let (digits, half) = text.split_at(end);
+    let mark = if digits.contains(':') { ':' } else { '.' };
+    let parts: Vec<&str> = digits.split(mark).collect();
+    let is_hour = |part: &&str| (1..=2).contains(&part.len());
+    let is_clock = (2..=3).contains(&parts.len())
+        && parts.first().is_some_and(is_hour)
+        && parts.iter().skip(1).all(|part| part.split('.').next().is_some_and(|whole| whole.len() == 2))
+        && (half.is_empty() || ["AM", "PM"].iter().any(|known| half.trim().eq_ignore_ascii_case(known)));
+    is_clock.then(|| parts.join(":") + half)
+}
+
+/// A whole hour from 0 to 23 as a time of day.
+fn hour(text: &str) -> Option<String> {
+    text.parse::<u8>().ok().filter(|hour| *hour < 24).map(|hour| format!("{hour:02}:00"))
+}
