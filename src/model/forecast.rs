@@ -7,7 +7,7 @@ use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
-use crate::data::{Gaps, Scaler};
+use crate::data::{CsvOptions, Gaps, Scaler};
 use crate::error::{Error, Result};
 use crate::model::{Model, Purpose, Sequential, file};
 use crate::nn::{Dense, LayerConfig};
@@ -68,6 +68,9 @@ pub struct ForecastConfig {
     pub difference: bool,
     /// Scale of what it reads and gives.
     pub scaler: Scaler,
+    /// How the file with the column was read, and new ones are.
+    #[serde(default, skip_serializing_if = "CsvOptions::is_default")]
+    pub reading: CsvOptions,
 }
 
 /// A column that a model reads without forecasting it.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
 use crate::data::encode::filled;
-use crate::data::{ColumnScaler, Gaps, Scaler, TimeSeriesSet};
+use crate::data::{ColumnScaler, CsvOptions, Gaps, Scaler, TimeSeriesSet};
 use crate::error::{Error, Result};
 use crate::metrics::argmax_rows;
 use crate::model::{Model, Purpose, Sequential, file};
@@ -43,6 +43,9 @@ pub struct RowsConfig {
     pub target: String,
     /// What was done about missing values of the columns that are read.
     pub gaps: Gaps,
+    /// How the file was read, and new ones are.
+    #[serde(default, skip_serializing_if = "CsvOptions::is_default")]
+    pub reading: CsvOptions,
 }
 
 /// What a model says of a sequence.

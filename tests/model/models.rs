@@ -318,6 +318,7 @@ fn config(window: usize, horizon: usize, difference: bool) -> ForecastConfig {
         difference,
         scaler: Scaler::IDENTITY,
         inputs: Vec::new(),
+        reading: Default::default(),
     }
 }
 

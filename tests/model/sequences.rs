@@ -30,6 +30,7 @@ fn config(horizon: usize, values: &Array2<f64>) -> ForecastConfig {
         horizon,
         difference: false,
         scaler: Scaler::min_max(&target).unwrap(),
+        reading: Default::default(),
     }
 }
 
@@ -270,7 +271,12 @@ fn absurd_descriptions_are_refused() {
 
 /// A model of the windows of 3 rows of two columns, with what its file says of them.
 fn of_rows() -> SequenceConfig {
-    let rows = RowsConfig { columns: vec!["a".to_owned(), "b".to_owned()], target: "k".to_owned(), gaps: Gaps::Drop };
+    let rows = RowsConfig {
+        columns: vec!["a".to_owned(), "b".to_owned()],
+        target: "k".to_owned(),
+        gaps: Gaps::Drop,
+        reading: Default::default(),
+    };
     SequenceConfig::for_rows(columns(20).view(), 3, vec!["p".to_owned(), "q".to_owned()], rows).unwrap()
 }
 
@@ -281,7 +287,12 @@ fn rows_are_scaled_by_what_is_learned_from() {
     assert_eq!(config.scaler, fused_rnn::data::ColumnScaler::standard(values.view()).unwrap());
     let make = |classes: &[&str], columns: &[&str], target: &str, window: usize| {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let rows = RowsConfig { columns: owned(columns), target: target.to_owned(), gaps: Gaps::Error };
+        let rows = RowsConfig {
+            columns: owned(columns),
+            target: target.to_owned(),
+            gaps: Gaps::Error,
+            reading: Default::default(),
+        };
         SequenceConfig::for_rows(values.view(), window, owned(classes), rows)
     };
     make(&["p", "q"], &["a", "b"], "k", 3).unwrap();

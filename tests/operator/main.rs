@@ -8,7 +8,7 @@ mod common;
 mod backends;
 mod errors;
 mod gradcheck;
-#[cfg(any(feature = "emulated", feature = "ptx"))]
+#[cfg(feature = "cuda")]
 mod lengths;
 #[cfg(feature = "model")]
 mod operations;

@@ -3,15 +3,34 @@
 use std::ops::Range;
 use std::path::Path;
 
-use fused_rnn::data::{ClassifiedRows, ColumnsChoice, Gaps, TimeSeriesSet};
+use fused_rnn::data::{ClassifiedRows, ColumnsChoice, CsvTable, Gaps, TimeSeriesSet};
 use fused_rnn::model::{RowsConfig, SequenceConfig, SequenceTarget};
 use fused_rnn::{Error, Result};
 
+use crate::output::remark;
+use crate::reading::ReadingArgs;
+
 /// The rows of a file for a model that was trained on such, with their classes or without.
-pub fn of_model(path: &Path, config: &RowsConfig, gaps: Option<Gaps>, with_classes: bool) -> Result<ClassifiedRows> {
+pub fn of_model(
+    path: &Path,
+    config: &RowsConfig,
+    gaps: Option<Gaps>,
+    reading: &ReadingArgs,
+    with_classes: bool,
+) -> Result<ClassifiedRows> {
     let columns = ColumnsChoice::Named(config.columns.clone());
-    let read = if with_classes { ClassifiedRows::read } else { ClassifiedRows::read_without_classes };
-    read(path, &columns, &config.target, gaps.unwrap_or(config.gaps))
+    let table = CsvTable::read(path, &reading.options_or(&config.reading)?)?;
+    let of = if with_classes { ClassifiedRows::of } else { ClassifiedRows::of_numbers };
+    let rows = of(&table, &columns, &config.target, gaps.unwrap_or(config.gaps))?;
+    say_notes(&rows);
+    Ok(rows)
+}
+
+/// Says what is to be known of rows that were read.
+pub fn say_notes(rows: &ClassifiedRows) {
+    for note in &rows.notes {
+        remark(&format!("{}: {note}", rows.source_name));
+    }
 }
 
 /// The windows of some rows as the model reads them.

@@ -13,6 +13,7 @@ use crate::device::DeviceKind;
 use crate::errors::{Errors, LAST_VALUE};
 use crate::output::{listed, print};
 use crate::pictures::forecast_plot;
+use crate::reading::ReadingArgs;
 use crate::report::Report;
 use crate::rows::Rows;
 
@@ -30,6 +31,8 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Last part of the series to forecast, or of the rows whose windows are measured [default: all, but for the first window].
     #[arg(long, value_name = "FRACTION")]
     test_fraction: Option<f64>,
@@ -59,7 +62,7 @@ fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
     }
-    let rows = Rows::of_model(&args.data, forecaster.config(), args.column, args.gaps)?;
+    let rows = Rows::of_model(&args.data, forecaster.config(), args.column, args.gaps, &args.reading)?;
     let len = rows.values.nrows();
     let part = match args.test_fraction {
         None => 0..len,
@@ -86,7 +89,10 @@ fn of_sequences(model: SequenceModel, args: Args) -> Result<ExitCode> {
         ("column", args.column.is_some()),
         ("gaps", args.gaps.is_some()),
         ("test-fraction", args.test_fraction.is_some()),
-    ] {
+    ]
+    .into_iter()
+    .chain(args.reading.given())
+    {
         if given {
             return Err(Error::Unsupported {
                 what: format!("--{option} for {}", args.data.display()),
@@ -108,7 +114,7 @@ fn of_rows(model: SequenceModel, config: &RowsConfig, args: Args) -> Result<Exit
             why: format!("the model reads the columns that it was trained on ({})", listed(&config.columns)),
         });
     }
-    let rows = classified::of_model(&args.data, config, args.gaps, true)?;
+    let rows = classified::of_model(&args.data, config, args.gaps, &args.reading, true)?;
     let len = rows.values.nrows();
     let (part, name) = match args.test_fraction {
         None => (0..len, "all"),

@@ -19,6 +19,7 @@ mod pictures;
 mod plot;
 mod predict;
 mod progress;
+mod reading;
 mod report;
 mod rows;
 mod summary;
@@ -42,9 +43,9 @@ enum Command {
     /// Train a model on columns of a CSV file, or on sequences of a .ts file, and plot how well it does.
     Train(Box<train::Args>),
     /// Continue a series with a trained model, or say the classes or numbers of sequences.
-    Predict(predict::Args),
+    Predict(Box<predict::Args>),
     /// Measure how well a trained model does on data.
-    Evaluate(evaluate::Args),
+    Evaluate(Box<evaluate::Args>),
     /// Print what a trained model is made of, and what it is for.
     Summary(summary::Args),
     /// Draw the layers of a trained model.
@@ -66,8 +67,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Train(args) => train::run(*args),
-        Command::Predict(args) => predict::run(args),
-        Command::Evaluate(args) => evaluate::run(args),
+        Command::Predict(args) => predict::run(*args),
+        Command::Evaluate(args) => evaluate::run(*args),
         Command::Summary(args) => summary::run(args),
         Command::Plot(args) => plot::run(args),
         Command::Export(args) => export::run(args),

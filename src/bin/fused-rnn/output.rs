@@ -34,6 +34,13 @@ pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Writes a line to standard error that all processes of a training would say alike.
+pub fn remark(line: &str) {
+    if !SILENT.load(Ordering::Relaxed) {
+        note(&format!("note: {}", one_line(line)));
+    }
+}
+
 /// A line with names that come from outside: control characters neither break it nor reach the terminal.
 pub fn one_line(text: &str) -> String {
     OneLine(text).to_string()

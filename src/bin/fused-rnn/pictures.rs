@@ -24,6 +24,7 @@ pub fn forecast_plot(name: &str, part: &str, rows: &Rows, backtest: &Backtest, e
             errors.rmse, errors.naive_rmse
         ))
         .x_label(x_label(series, &axis))
+        .x_dates(axis.is_date())
         .y_label(series.name.clone())
         .curve(Curve::new("truth", points(&backtest.truth)).colour(Colour::GREY))
         .curve(Curve::new("forecast", points(&backtest.forecast)).colour(Colour::VERMILLION).width(1.5))
@@ -33,7 +34,6 @@ pub fn forecast_plot(name: &str, part: &str, rows: &Rows, backtest: &Backtest, e
 /// What the horizontal axis of a plot counts.
 pub fn x_label(series: &Series, axis: &TimeAxis) -> String {
     match &series.label_name {
-        _ if axis.is_date() => "year".to_owned(),
         Some(name) if axis.is_labelled() => name.clone(),
         _ => "position in the series".to_owned(),
     }

@@ -14,6 +14,7 @@ use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, 
 use crate::device::DeviceKind;
 use crate::output::{listed, print};
 use crate::pictures::{PLOT_SIZE, x_label};
+use crate::reading::ReadingArgs;
 use crate::rows::Rows;
 
 /// Continues a column of a CSV file with a model that `train` wrote: into a CSV file with the dates going on where there are any,
@@ -35,6 +36,8 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Where to run the model: cpu, cuda, emulated, ptx or reference.
     #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
     device: DeviceKind,
@@ -95,7 +98,10 @@ fn say(mut model: SequenceModel, args: Args) -> Result<ExitCode> {
         ("column", args.column.is_some()),
         ("gaps", args.gaps.is_some()),
         ("plot", args.plot.is_some()),
-    ] {
+    ]
+    .into_iter()
+    .chain(args.reading.given())
+    {
         if given {
             return Err(Error::Unsupported {
                 what: format!("--{option} for {}", args.data.display()),
@@ -147,7 +153,7 @@ fn say_rows(mut model: SequenceModel, config: &RowsConfig, args: Args) -> Result
     }
     let out = args.out();
     files::check_writable(&out)?;
-    let rows = classified::of_model(&args.data, config, args.gaps, false)?;
+    let rows = classified::of_model(&args.data, config, args.gaps, &args.reading, false)?;
     let set = classified::windows(&rows, 0..rows.values.nrows(), model.config())?;
     let window = model.config().steps;
     let (SequencePredictions::Classes(probabilities), SequenceTarget::Classes(names)) =
@@ -184,7 +190,8 @@ fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     files::check_writable(&plot)?;
     let config = forecaster.config();
     let horizon = args.horizon.unwrap_or(if config.inputs.is_empty() { 12 } else { config.horizon });
-    let Rows { series, complete, values: columns, .. } = Rows::of_model(&args.data, config, args.column, args.gaps)?;
+    let Rows { series, complete, values: columns, .. } =
+        Rows::of_model(&args.data, config, args.column, args.gaps, &args.reading)?;
     let (values, axis) = (&complete.values, TimeAxis::new(&complete.labels));
     if values.len() < forecaster.config().context() {
         return Err(Error::Data {
@@ -216,6 +223,7 @@ fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     LinePlot::new("Forecast")
         .subtitle(format!("{horizon} values after the end of {file}"))
         .x_label(x_label(&series, &axis))
+        .x_dates(axis.is_date())
         .y_label(series.name.clone())
         .curve(Curve::new("known", known).colour(Colour::GREY))
         .curve(Curve::new("forecast", forecast).colour(Colour::VERMILLION))

@@ -5,10 +5,12 @@
 //! | `series` | forecasts of a column of a CSV file, alone or beside others |
 //! | `sequences` | classes and numbers of sequences in a `.ts` file |
 //! | `rows` | classes of rows of a CSV file |
+//! | `csv` | how CSV files are read |
 //! | `devices` | other devices, mixed precision |
 //! | `command` | the program's commands, and what they print |
 
 mod command;
+mod csv;
 mod devices;
 mod rows;
 mod sequences;

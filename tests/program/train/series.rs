@@ -112,7 +112,7 @@ fn unusable_data() {
         (b"t,v\na,b\nc,d\n", &[], &["no column holds mostly numbers", "t, v"]),
         (b"", &[], &["no rows"]),
         (b"t,v\na,\nb,\n", &["--column", "v", "--gaps", "drop"], &["no values"]),
-        (b"t,v\na,1\n\xff,2\n", &[], &["line 3", "UTF-8"]),
+        (b"t,v\na,1\n\x81,2\n", &[], &["line 3", "not text", "--encoding"]),
         (b"1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n", &["--window", "8"], &["too few rows", "10 values", "window 8"]),
         (
             b"1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n",

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fused_rnn::data::{ClassifiedRows, ColumnsChoice, TimeSeriesSet, TimeSplit, column_names};
+use fused_rnn::data::{ClassifiedRows, ColumnsChoice, CsvTable, TimeSeriesSet, TimeSplit};
 use fused_rnn::model::{RowsConfig, SequenceConfig, SequenceTarget};
 use fused_rnn::{Error, Result};
 use ndarray::s;
 
 use super::options::{Args, Outputs, WINDOW};
 use super::sequence_model::SequenceTraining;
+use crate::classified::say_notes;
 use crate::data_file::in_file;
 use crate::output::{listed, plain};
 
@@ -32,12 +33,13 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
         "with --task classification the columns of a CSV file are read with --columns, each row's class with --target, in windows of \
          --window rows; the last rows are held back with --test-fraction",
     )?;
+    let table = CsvTable::read(&args.data, &args.reading.options()?)?;
     let Some(target) = &args.target else {
         return Err(Error::InvalidOption {
             option: "target".to_owned(),
             expected: format!(
                 "with --task classification the column of classes, --target NAME; the columns are: {}",
-                listed(&column_names(&args.data)?)
+                listed(table.names())
             ),
             got: "none".to_owned(),
         });
@@ -52,7 +54,8 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let columns = args.columns.as_ref().map_or(ColumnsChoice::AllNumeric, |names| {
         ColumnsChoice::Named(names.iter().map(|name| name.trim().to_owned()).collect())
     });
-    let rows = ClassifiedRows::read(&args.data, &columns, target, gaps)?;
+    let rows = ClassifiedRows::of(&table, &columns, target, gaps)?;
+    say_notes(&rows);
     let total = rows.values.nrows();
     let split = TimeSplit::new(total, args.validation_fraction, args.test_fraction)?;
     let fail = |problem: String| Error::Data { source_name: rows.source_name.clone(), line: None, problem };
@@ -89,7 +92,12 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let train = rows.windows(split.train.clone(), window, &names)?;
     let (validation, test) = (set(&split.validation)?, set(&split.test)?);
     let learned = rows.values.slice(s![split.train.clone(), ..]);
-    let rows_config = RowsConfig { columns: rows.columns.clone(), target: rows.target.clone(), gaps };
+    let rows_config = RowsConfig {
+        columns: rows.columns.clone(),
+        target: rows.target.clone(),
+        gaps,
+        reading: table.options().clone(),
+    };
     let config = SequenceConfig::for_rows(learned, window, names, rows_config).map_err(in_file(&args.data))?;
     let outputs = Outputs::prepare(&args, "confusion.svg")?;
     let description = describe(&args, &rows, &config, [Some(&train), validation.as_ref(), test.as_ref()]);

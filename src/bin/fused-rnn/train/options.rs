@@ -9,6 +9,7 @@ use fused_rnn::{Error, Result, files};
 
 use crate::device::{DeviceKind, Precision};
 use crate::network::Network;
+use crate::reading::ReadingArgs;
 
 /// Rows of a window where nothing else is asked for.
 pub const WINDOW: usize = 36;
@@ -40,14 +41,13 @@ pub enum TaskKind {
 /// model so far (exit code 130).
 #[derive(clap::Args)]
 pub struct Args {
-    /// CSV file, whose first line is a header unless one of its cells is a number; or .ts file of sequences, each with its class or
-    /// number.
+    /// CSV file, however it is written (docs/csv.md); or .ts file of sequences, each with its class or number.
     pub data: PathBuf,
     /// Column by name, or by number counted from 1 [default: the last column of numbers].
     #[arg(long, value_name = "NAME", conflicts_with_all = ["columns", "target"])]
     pub column: Option<String>,
-    /// Columns that the model reads, by name or number, with commas between [default with --target: all columns of numbers, for
-    /// classes all others].
+    /// Columns that the model reads, by name or number, with commas between; one of text is read as its categories [default with --target:
+    /// all columns of numbers, for classes all others].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub columns: Option<Vec<String>>,
     /// Column that it forecasts; it is read too [default: the last of --columns]. With --task classification the column of each row's
@@ -57,6 +57,8 @@ pub struct Args {
     /// Missing values of a CSV file: error, drop, interpolate or forward-fill [default: error].
     #[arg(long, value_name = "POLICY")]
     pub gaps: Option<Gaps>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// What the model learns to say [default: what the file has; of a CSV file, a number].
     #[arg(long, value_enum, value_name = "TASK")]
     pub task: Option<TaskKind>,

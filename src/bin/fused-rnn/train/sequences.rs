@@ -26,6 +26,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
         ],
         "it is for a series in a CSV file; of a .ts file whole sequences are read",
     )?;
+    args.refuse(&args.reading.given(), "it says how a CSV file is read")?;
     let set = read_sequences(&args.data)?;
     let test_file = args.test.as_deref().map(read_sequences).transpose()?;
     check_task(&args, &set)?;

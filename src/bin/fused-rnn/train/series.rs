@@ -36,11 +36,12 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
         "it is for .ts files of sequences; the last part of a CSV file is held back with --test-fraction",
     )?;
     let gaps = args.gaps.unwrap_or_default();
+    let reading = args.reading.options()?;
     let rows = if args.columns.is_some() || args.target.is_some() {
-        Rows::choose(&args.data, args.columns.as_deref(), args.target.as_deref(), gaps)?
+        Rows::choose(&args.data, args.columns.as_deref(), args.target.as_deref(), gaps, &reading)?
     } else {
         let choice = args.column.clone().map_or(ColumnChoice::LastNumeric, ColumnChoice::Named);
-        Rows::read(&args.data, &choice, &[], gaps)?
+        Rows::read(&args.data, &choice, &[], gaps, &reading)?
     };
     let split = TimeSplit::new(rows.values.nrows(), args.validation_fraction, args.test_fraction)?;
     let learned = |column: usize| rows.values.column(column).to_vec()[split.train.clone()].to_vec();
@@ -58,6 +59,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
         horizon: args.horizon.unwrap_or(1),
         difference: difference(&values),
         scaler: Scaler::IDENTITY,
+        reading: rows.reading.clone(),
     };
     let others: Vec<_> = (1..).zip(&rows.others).map(|(i, name)| (name, learned(i))).collect();
     let unfitted = |(name, values): &(&String, Vec<f64>)| InputColumn {
