@@ -143,6 +143,34 @@ fn text_is_read_beside_numbers() {
 }
 
 #[test]
+fn results_of_another_task_do_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let text = months(80, |y, m, v| format!("{y}-{m:02},{v},{}\n", if m % 2 == 0 { "even" } else { "odd" }));
+    let data = csv(&folder, format!("date,v,kind\n{text}").as_bytes());
+    run(&data, &out, &["--horizon", "2"]);
+    predicted(&folder, &data, &[]);
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    let (said, _) = run(&data, &out, &["--task", "classification", "--target", "kind"]);
+    assert!(
+        said.contains("removed what an earlier run left beside them: forecast.svg, prediction.csv, prediction.svg"),
+        "{said}"
+    );
+    let mut left: Vec<String> =
+        std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["confusion.svg", "loss.svg", "model.safetensors", "notes.txt"]);
+    // Where no model was, nothing is a result of one.
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::write(own.join("forecast.svg"), "mine").unwrap();
+    run(&data, &own, &["--task", "classification", "--target", "kind"]);
+    assert_eq!(std::fs::read_to_string(own.join("forecast.svg")).unwrap(), "mine");
+    run(&data, &out, &["--test-fraction", "0", "--horizon", "2"]);
+    assert!(!out.join("confusion.svg").exists() && !out.join("forecast.svg").exists());
+}
+
+#[test]
 fn options_of_csv_files_are_refused_for_others() {
     let folder = tempfile::tempdir().unwrap();
     let data = super::command::sample("JapaneseVowels_TRAIN.ts");

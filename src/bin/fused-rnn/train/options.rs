@@ -100,8 +100,8 @@ pub struct Args {
     /// Seed of everything random: starting weights, order of windows, random parts.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Folder for the results, made where it does not exist; what an earlier run left there is replaced
-    /// [default: out/ and the name of the data file].
+    /// Folder for the results, made where it does not exist; what an earlier run left there, forecasts with its model too, is replaced or
+    /// removed [default: out/ and the name of the data file].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Where to train: cpu, cuda, emulated, ptx or reference. The same options give the same model file on the same kind of device.
@@ -122,12 +122,18 @@ pub struct Args {
     pub quiet: bool,
 }
 
+/// What commands write beside a model. What an earlier run left of it tells nothing of the new model.
+const RESULTS: [&str; 7] =
+    ["loss.svg", "forecast.svg", "confusion.svg", "test.svg", "prediction.csv", "prediction.svg", "model.svg"];
+
 /// Where the results go.
 pub struct Outputs {
     pub model: PathBuf,
     pub loss: PathBuf,
     /// The picture of the test part.
     pub test: PathBuf,
+    /// Whether an earlier run left a model there; else what is in the folder is no result of one.
+    has_earlier: bool,
 }
 
 impl Outputs {
@@ -140,12 +146,30 @@ impl Outputs {
             path: folder.clone(),
             source,
         })?;
-        let outputs =
-            Outputs { model: folder.join("model.safetensors"), loss: folder.join("loss.svg"), test: folder.join(test) };
+        let model = folder.join("model.safetensors");
+        let has_earlier = model.is_file();
+        let outputs = Outputs { model, loss: folder.join("loss.svg"), test: folder.join(test), has_earlier };
         for path in [&outputs.model, &outputs.loss, &outputs.test] {
             files::check_writable(path)?;
         }
         Ok(outputs)
+    }
+
+    /// Removes what an earlier run left in the folder and this one did not write anew; says what that was.
+    pub fn remove_others(&self, written: &[&PathBuf]) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for name in RESULTS.into_iter().filter(|_| self.has_earlier) {
+            let path = self.model.with_file_name(name);
+            if written.contains(&&path) || !path.is_file() {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed.push(name.to_owned()),
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Io { action: "remove", path, source }),
+            }
+        }
+        Ok(removed)
     }
 }
 

@@ -72,9 +72,13 @@ pub fn settle(
 
 /// Says what was written, and where training was interrupted.
 pub fn finish(args: &Args, written: &[&PathBuf], outcome: &Outcome, outputs: &Outputs) -> Result<ExitCode> {
+    let removed = outputs.remove_others(written)?;
     if !args.quiet {
         let written: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
         print(&format!("\nwrote {}\n", written.join(", ")))?;
+        if !removed.is_empty() {
+            print(&format!("removed what an earlier run left beside them: {}\n", removed.join(", ")))?;
+        }
     }
     if *outcome == Outcome::Interrupted {
         note(&format!("interrupted: the best model so far is kept in {}", outputs.model.display()));
