@@ -113,6 +113,7 @@ mod pages {
     #![doc = include_str!("../README.md")]
     #![doc = include_str!("../docs/models.md")]
     #![doc = include_str!("../docs/words.md")]
+    #![doc = include_str!("../docs/csv.md")]
     #![doc = include_str!("../docs/operator.md")]
     #![doc = include_str!("../docs/keras_pytorch.md")]
     #![doc = include_str!("../docs/onnx.md")]
