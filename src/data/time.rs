@@ -58,6 +58,11 @@ impl TimeAxis {
         }
     }
 
+    /// The time of value `i` in days since 1970-01-01, where there is one for each day.
+    pub fn day(&self, i: usize) -> Option<f64> {
+        matches!(self.unit, Unit::Day { .. }).then(|| self.time(i) as f64)
+    }
+
     /// The label of value `i`, written as the series' own are.
     pub fn label(&self, i: usize) -> String {
         let time = self.time(i);
@@ -214,6 +219,9 @@ mod tests {
     #[test]
     fn the_usual_distance_ignores_holes() {
         assert_eq!(axis(&["1", "2", "3", "7", "8"]).label(5), "9");
+        let days = axis(&["1999-12-31", "2000-01-01", "2000-01-02"]);
+        assert_eq!((days.day(0), days.day(3)), (Some(10_956.0), Some(10_959.0)));
+        assert_eq!(axis(&["1999", "2000"]).day(0), None);
     }
 
     #[test]
