@@ -80,6 +80,8 @@ pub mod error;
 pub mod exchange;
 #[cfg(feature = "model")]
 pub mod files;
+#[cfg(feature = "model")]
+pub mod forecast;
 pub mod gradcheck;
 #[cfg(feature = "model")]
 pub mod interop;
@@ -112,7 +114,6 @@ pub use error::{Error, Result};
 mod pages {
     #![doc = include_str!("../README.md")]
     #![doc = include_str!("../docs/models.md")]
-    #![doc = include_str!("../docs/words.md")]
     #![doc = include_str!("../docs/operator.md")]
     #![doc = include_str!("../docs/keras_pytorch.md")]
     #![doc = include_str!("../docs/onnx.md")]
