@@ -30,6 +30,9 @@ fn config(horizon: usize, values: &Array2<f64>) -> ForecastConfig {
         horizon,
         difference: false,
         scaler: Scaler::min_max(&target).unwrap(),
+        correction: None,
+        known: Vec::new(),
+        panel: None,
     }
 }
 
