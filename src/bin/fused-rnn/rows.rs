@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use fused_rnn::Result;
 use fused_rnn::data::gaps::Complete;
-use fused_rnn::data::{ColumnChoice, ColumnsChoice, Gaps, Series, read_columns, read_series};
-use fused_rnn::model::ForecastConfig;
-use ndarray::{Array2, ArrayView1, Axis};
+use fused_rnn::data::{ColumnChoice, ColumnsChoice, Gaps, Series, TimeAxis, read_columns, read_series};
+use fused_rnn::model::{ForecastConfig, Known};
+use fused_rnn::{Error, Result};
+use ndarray::{Array2, ArrayView1, Axis, s};
+
+use crate::calendar;
+use crate::output::plain;
 
 /// What was read.
 pub struct Rows {
@@ -16,34 +19,69 @@ pub struct Rows {
     pub complete: Complete,
     /// The other columns' names.
     pub others: Vec<String>,
-    /// All values, that column first: `[rows, columns]`.
+    /// Columns after those whose future is known, as they were named.
+    pub known: Vec<String>,
+    /// All values, the column to forecast first: `[rows, columns]`.
     pub values: Array2<f64>,
+    /// What is known of the rows after the last value of the column to forecast, `[rows, known columns]`, and what stands beside them.
+    pub future: (Array2<f64>, Vec<String>),
 }
 
 impl Rows {
-    /// Reads the column to forecast and others beside it.
-    pub fn read(path: &Path, column: &ColumnChoice, others: &[String], gaps: Gaps) -> Result<Self> {
+    /// Reads the column to forecast, others beside it, and those whose future is known.
+    pub fn read(path: &Path, column: &ColumnChoice, others: &[String], known: &[String], gaps: Gaps) -> Result<Self> {
+        let known: Vec<String> = known.iter().map(|name| name.trim().to_owned()).collect();
         let names = match column {
-            ColumnChoice::Named(name) if !others.is_empty() => [std::slice::from_ref(name), others].concat(),
+            ColumnChoice::Named(name) if !others.is_empty() || !known.is_empty() => {
+                [std::slice::from_ref(name), others, &known].concat()
+            }
+            ColumnChoice::LastNumeric if !known.is_empty() => {
+                let of_known = read_columns(path, &ColumnsChoice::Named(known.clone()))?;
+                let mut numeric = read_columns(path, &ColumnsChoice::AllNumeric)?;
+                numeric.retain(|column| of_known.iter().all(|known| known.name != column.name));
+                let Some(target) = numeric.last() else {
+                    return Err(Error::Data {
+                        source_name: path.display().to_string(),
+                        line: None,
+                        problem: "no column holds mostly numbers but those of --known; name the one to forecast with --column"
+                            .to_owned(),
+                    });
+                };
+                [std::slice::from_ref(&target.name), &known].concat()
+            }
             _ => {
                 let series = read_series(path, column)?;
                 let complete = gaps.close(&series)?;
                 let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
-                return Ok(Rows { series, complete, others: Vec::new(), values });
+                let future = (Array2::zeros((0, 0)), Vec::new());
+                return Ok(Rows { series, complete, others: Vec::new(), known, values, future });
             }
         };
         let mut columns = read_columns(path, &ColumnsChoice::Named(names))?;
+        let future = if known.is_empty() {
+            (Array2::zeros((0, 0)), Vec::new())
+        } else {
+            let count = known.len();
+            take_future(&mut columns, count)?
+        };
         let closed = gaps.close_columns(&columns)?;
         let series = columns.remove(0);
         let complete =
             Complete { values: closed.values.column(0).to_vec(), labels: closed.labels, filled: closed.filled };
+        columns.truncate(columns.len() - known.len());
         let others = columns.into_iter().map(|column| column.name).collect();
-        Ok(Rows { series, complete, others, values: closed.values })
+        Ok(Rows { series, complete, others, known, values: closed.values, future })
     }
 
     /// Reads what `--columns` and `--target` name: without the target, the last of the columns is it; without columns, all columns of
     /// numbers are read.
-    pub fn choose(path: &Path, columns: Option<&[String]>, target: Option<&str>, gaps: Gaps) -> Result<Self> {
+    pub fn choose(
+        path: &Path,
+        columns: Option<&[String]>,
+        target: Option<&str>,
+        known: &[String],
+        gaps: Gaps,
+    ) -> Result<Self> {
         // As in `a, b`, where the names of a file have no spaces around them either.
         let columns: Option<Vec<String>> =
             columns.map(|names| names.iter().map(|name| name.trim().to_owned()).collect());
@@ -59,21 +97,96 @@ impl Rows {
         let name = read_series(path, &column)?.name;
         // As they were given, since a name may stand twice where a number does not.
         let given = |i: usize| columns.map_or(&chosen[i].name, |columns| &columns[i]).clone();
-        let others: Vec<_> = (0..chosen.len()).filter(|i| chosen[*i].name != name).map(given).collect();
-        Self::read(path, &column, &others, gaps)
+        let of_known = match known.is_empty() {
+            true => Vec::new(),
+            false => read_columns(path, &ColumnsChoice::Named(known.iter().map(|k| k.trim().to_owned()).collect()))?,
+        };
+        let is_other = |of: &Series| of.name != name && of_known.iter().all(|known| known.name != of.name);
+        let others: Vec<_> = (0..chosen.len()).filter(|i| is_other(&chosen[*i])).map(given).collect();
+        Self::read(path, &column, &others, known, gaps)
     }
 
     /// Reads what a model was trained on, or another column in the place of its only one.
     pub fn of_model(path: &Path, config: &ForecastConfig, column: Option<String>, gaps: Option<Gaps>) -> Result<Self> {
         let others: Vec<String> = config.inputs.iter().map(|input| input.column.clone()).collect();
-        if let Some(column) = column.as_ref().filter(|_| !others.is_empty()) {
-            return Err(fused_rnn::Error::InvalidOption {
+        let of_file = |known: &Known| match known {
+            Known::Column(name) => Some(name.clone()),
+            Known::Calendar(_) => None,
+        };
+        let known: Vec<String> = config.known.iter().filter_map(|known| of_file(&known.source)).collect();
+        if let Some(column) = column.as_ref().filter(|_| !others.is_empty() || !known.is_empty()) {
+            return Err(Error::InvalidOption {
                 option: "column".to_owned(),
                 expected: format!("none, for the model reads several columns ({})", config.columns().join(", ")),
                 got: column.clone(),
             });
         }
         let column = ColumnChoice::Named(column.unwrap_or_else(|| config.column.clone()));
-        Self::read(path, &column, &others, gaps.unwrap_or(config.gaps))
+        Self::read(path, &column, &others, &known, gaps.unwrap_or(config.gaps))
     }
+
+    /// All columns as a model reads them: with those of the calendar after those of the file.
+    pub fn for_model(&self, config: &ForecastConfig) -> Result<Array2<f64>> {
+        calendar::beside(&self.values, &config.known, &TimeAxis::new(&self.complete.labels), 0)
+    }
+
+    /// The times of the values and of the rows after them.
+    pub fn axis(&self) -> TimeAxis {
+        TimeAxis::new(&[&self.complete.labels[..], &self.future.1].concat())
+    }
+
+    /// What is known of the rows after the last value, as a model needs it to forecast so many `steps`.
+    pub fn future_for(&self, config: &ForecastConfig, steps: usize) -> Result<Array2<f64>> {
+        let needed = if config.known.is_empty() { 0 } else { config.future_rows(steps) };
+        let (of_file, there) = (self.known.len(), self.future.0.nrows());
+        if of_file > 0 && there < needed {
+            return Err(Error::Data {
+                source_name: self.series.source_name.clone(),
+                line: None,
+                problem: format!(
+                    "{there} rows after the last value of column {} have {}, but to forecast {steps} values the model needs {needed}, \
+                     its horizon of {} or whole ones; add rows with the date and these columns, and leave {} empty",
+                    plain(&self.series.name),
+                    self.known.join(", "),
+                    config.horizon,
+                    plain(&self.series.name),
+                ),
+            });
+        }
+        let rows =
+            if of_file > 0 { self.future.0.slice(s![..needed, ..]).to_owned() } else { Array2::zeros((needed, 0)) };
+        calendar::beside(&rows, &config.known, &self.axis(), self.values.nrows())
+    }
+}
+
+/// Takes off the rows after the last value of the first column: what is there of the last `known` columns, and the labels.
+fn take_future(columns: &mut [Series], known: usize) -> Result<(Array2<f64>, Vec<String>)> {
+    let last =
+        columns.first().map_or(0, |target| target.values.iter().rposition(Option::is_some).map_or(0, |at| at + 1));
+    let from = columns.len().saturating_sub(known);
+    let rows = columns.first().map_or(0, |target| target.values.len()) - last;
+    let mut future = Array2::zeros((rows, known));
+    for (column, of) in columns[from..].iter().enumerate() {
+        for row in 0..rows {
+            let Some(value) = of.values[last + row] else {
+                return Err(Error::Data {
+                    source_name: of.source_name.clone(),
+                    line: of.lines.get(last + row).copied(),
+                    problem: format!(
+                        "column {}, whose future is known, has no value here, after the last value of the series; fill it in, or \
+                         leave the row out",
+                        plain(&of.name)
+                    ),
+                });
+            };
+            future[[row, column]] = value;
+        }
+    }
+    let labels = columns.first().map_or(Vec::new(), |target| target.labels[last..].to_vec());
+    for column in columns {
+        column.values.truncate(last);
+        column.labels.truncate(last);
+        column.lines.truncate(last);
+    }
+    Ok((future, labels))
 }
