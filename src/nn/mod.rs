@@ -175,9 +175,6 @@ macro_rules! layers {
             )*
         }
 
-        #[cfg(test)]
-        const LAYERS: &[(&str, &str)] = &[$((stringify!($variant), $class_name)),*];
-
         $(
             impl From<$variant> for LayerConfig {
                 fn from(config: $variant) -> Self {
@@ -376,18 +373,4 @@ impl Scratch {
 #[cold]
 fn absent() -> Error {
     Error::Presence { tensor: "scratch".to_owned(), problem: "it was not allocated before the pass".to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    /// The page of words has every layer, by its name here and by Keras's.
-    #[test]
-    fn the_page_of_words_has_all_layers() {
-        let page = include_str!("../../docs/words.md");
-        let words: Vec<&str> = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
-        for (name, class_name) in super::LAYERS {
-            assert!(words.contains(name), "{name}");
-            assert!(words.contains(class_name), "{class_name}");
-        }
-    }
 }
