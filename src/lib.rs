@@ -80,6 +80,8 @@ pub mod error;
 pub mod exchange;
 #[cfg(feature = "model")]
 pub mod files;
+#[cfg(feature = "model")]
+pub mod forecast;
 pub mod gradcheck;
 #[cfg(feature = "model")]
 pub mod interop;

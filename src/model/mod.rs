@@ -19,6 +19,7 @@
 
 mod arrays;
 pub mod callbacks;
+pub mod correction;
 pub mod diagram;
 mod evaluate;
 pub(crate) mod file;
@@ -46,8 +47,11 @@ pub use callbacks::{
     BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
     ReduceLearningRate, Training,
 };
+pub use correction::{ChosenCorrection, Correction, SeenSeries};
 pub use fit::{Clip, FitOptions};
-pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
+pub use forecast::{
+    Backtest, ForecastConfig, Forecaster, InputColumn, Known, KnownColumn, Panel, PanelSeries, SeriesValues,
+};
 pub use graph::{CallConfig, Graph, GraphConfig, GraphTensor, InputConfig, LayerId, NamedConfig, Source};
 pub use history::{History, Outcome};
 pub use loss_scale::LossScale;

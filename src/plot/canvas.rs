@@ -131,6 +131,12 @@ impl Canvas<'_> {
         self.area.draw(&Rectangle::new(corners, paint(colour).mix(opacity).filled())).map_err(failed)
     }
 
+    /// A filled area within a line around it.
+    pub fn area(&self, points: &[(f64, f64)], colour: Colour, opacity: f64) -> Result<()> {
+        let points: Vec<_> = points.iter().copied().map(fine).collect();
+        self.area.draw(&Polygon::new(points, paint(colour).mix(opacity).filled())).map_err(failed)
+    }
+
     /// The outline of a rectangle.
     pub fn outline(&self, frame: Frame, colour: Colour) -> Result<()> {
         let (left, top, right, bottom) = (frame.left, frame.top, frame.right(), frame.bottom());

@@ -70,6 +70,14 @@ impl Curve {
     }
 }
 
+/// A shaded area between two curves of a [`LinePlot`].
+#[derive(Clone, Debug, PartialEq)]
+struct Band {
+    /// `(x, lower, upper)`.
+    points: Vec<(f64, f64, f64)>,
+    colour: Colour,
+}
+
 /// A picture of curves over a common axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinePlot {
@@ -78,6 +86,7 @@ pub struct LinePlot {
     x_label: String,
     y_label: String,
     curves: Vec<Curve>,
+    bands: Vec<Band>,
     marks: Vec<(f64, String)>,
     log_x: bool,
     log_y: bool,
@@ -94,6 +103,7 @@ impl LinePlot {
             x_label: String::new(),
             y_label: String::new(),
             curves: Vec::new(),
+            bands: Vec::new(),
             marks: Vec::new(),
             log_x: false,
             log_y: false,
@@ -120,6 +130,14 @@ impl LinePlot {
     /// Adds a curve, drawn above those before.
     pub fn curve(mut self, curve: Curve) -> Self {
         self.curves.push(curve);
+        self
+    }
+
+    /// Adds a shaded area below all curves, from `lower` to `upper` at each `(x, lower, upper)`; where areas lie on each other it is darker. A
+    /// point with a number that is NaN or infinite is left out.
+    pub fn band(mut self, points: impl IntoIterator<Item = (f64, f64, f64)>, colour: Colour) -> Self {
+        let is_finite = |(x, lower, upper): &(f64, f64, f64)| x.is_finite() && lower.is_finite() && upper.is_finite();
+        self.bands.push(Band { points: points.into_iter().filter(is_finite).collect(), colour });
         self
     }
 
@@ -226,7 +244,10 @@ impl LinePlot {
 
     /// The axes for an area of this size.
     fn axes(&self, width: f64, height: f64) -> Result<(Axis, Axis)> {
-        let points = || self.curves.iter().flat_map(Curve::finite);
+        let of_bands =
+            || self.bands.iter().flat_map(|b| &b.points).flat_map(|(x, low, high)| [(*x, *low), (*x, *high)]);
+        let points =
+            || self.curves.iter().flat_map(Curve::finite).chain(of_bands().filter(|p| !self.log_y || p.1 > 0.0));
         let nothing = || Error::ZeroSize { name: "number of points of the curves" };
         let xs = points().map(|p| p.0).chain(self.marks.iter().map(|m| m.0));
         let is_whole = xs.clone().all(|x| x.fract() == 0.0);
@@ -281,6 +302,20 @@ impl LinePlot {
         let (x, y) = self.axes(inner.width, inner.height)?;
 
         self.draw_axes(canvas, frame, inner, &x, &y)?;
+        for band in &self.bands {
+            let place = |x_at: f64, y_at: f64| {
+                (
+                    inner.left + x.share(x_at) * inner.width,
+                    inner.bottom() - y.share(y_at).clamp(0.0, 1.0) * inner.height,
+                )
+            };
+            let upper = band.points.iter().map(|(x, _, high)| place(*x, *high));
+            let lower = band.points.iter().rev().map(|(x, low, _)| place(*x, *low));
+            let around: Vec<_> = upper.chain(lower).collect();
+            if around.len() > 2 {
+                canvas.area(&around, band.colour, 0.2)?;
+            }
+        }
         for (i, curve) in self.curves.iter().enumerate() {
             draw_curve(canvas, inner, (&x, &y), curve, self.look(i))?;
         }

@@ -302,6 +302,9 @@ fn model_files() -> Vec<(String, Vec<u8>)> {
                 difference: cell != CellKind::Gru,
                 scaler: Scaler::standard(&[1.0, 2.0, 4.0]).expect("valid"),
                 reading: Default::default(),
+                correction: None,
+                known: Vec::new(),
+                panel: None,
             };
             let layer = LayerConfig::of_cell(cell, 3, RecurrentOptions::default());
             let model = Forecaster::new(Device::reference(), config, layer, 1).expect("valid");

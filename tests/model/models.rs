@@ -6,7 +6,8 @@ use crate::weights;
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::data::{Gaps, Scaler, windows};
 use fused_rnn::model::{
-    BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Outcome, Sequential, Training,
+    BatchEnd, Callback, EarlyStopping, EpochEnd, FitOptions, ForecastConfig, Forecaster, Known, KnownColumn, Outcome,
+    SeenSeries, Sequential, Training,
 };
 use fused_rnn::nn::{Dense, Gru, LayerConfig, Loss, Lstm, Random, SimpleRnn};
 use fused_rnn::optim::Adam;
@@ -317,6 +318,9 @@ fn config(window: usize, horizon: usize, difference: bool) -> ForecastConfig {
         horizon,
         difference,
         scaler: Scaler::IDENTITY,
+        correction: None,
+        known: Vec::new(),
+        panel: None,
         inputs: Vec::new(),
         reading: Default::default(),
     }
@@ -560,4 +564,136 @@ fn packed_weights_are_those_of_now() {
     model.set_flat_weights(&weights).unwrap();
     assert_eq!(model.predict(&x).unwrap(), first);
     assert_eq!(model.predict(&x).unwrap(), first);
+}
+
+/// A season that grows with the level, and noise that repeats.
+fn growing(count: usize) -> Vec<f64> {
+    let value = |t: usize| {
+        (100.0 + t as f64) * [1.0, 1.3, 0.8, 0.9][t % 4] * (1.0 + 0.03 * ((t * 37 % 17) as f64 / 17.0 - 0.5))
+    };
+    (0..count).map(value).collect()
+}
+
+/// A forecaster that corrects a reference, not trained, its reference fitted to all before `end`.
+fn correcting(values: &[f64], end: usize, validation: usize) -> (Forecaster, fused_rnn::forecast::Reference) {
+    let mut config = config(8, 4, true);
+    let rows = Array2::from_shape_vec((values.len(), 1), values.to_vec()).unwrap();
+    let seen = SeenSeries { values: rows.view(), end };
+    let chosen = config.choose_correction(&[seen], validation, 4, None).unwrap();
+    (forecaster(config), chosen.fitted_to_all)
+}
+
+#[test]
+fn a_correction_is_chosen_without_the_test_part() {
+    let values = growing(120);
+    let mut other = values.clone();
+    other[100..].iter_mut().for_each(|value| *value = 1e6);
+    let (one, all) = correcting(&values, 100, 16);
+    let (two, all_of_two) = correcting(&other, 100, 16);
+    assert_eq!((one.config(), all), (two.config(), all_of_two));
+    assert!(
+        one.config().correction.as_ref().unwrap().transform.floor.is_some(),
+        "a season that grows is of logarithms"
+    );
+}
+
+#[test]
+fn a_corrected_forecast_is_sure_and_goes_on() {
+    let values = growing(120);
+    let (mut forecaster, all) = correcting(&values, 100, 16);
+    let (x, y) = forecaster.samples(&values, 0..84).unwrap();
+    forecaster.model().fit(&x, &y, FitOptions { epochs: 3, ..FitOptions::default() }).unwrap();
+    let (x, y) = forecaster.samples(&values, 84..100).unwrap();
+    forecaster.settle(Some((x.view(), y.view())), &[0.5, 0.9], all).unwrap();
+    let backtest = forecaster.backtest(&values, 100..120).unwrap();
+    assert_eq!((backtest.start, backtest.truth.dim()), (100, (17, 4)));
+    let errors = fused_rnn::metrics::rmse(backtest.truth.view(), backtest.forecast.view()).unwrap();
+    assert!(errors < 6.0, "{errors}");
+    // The same as from the values before alone, and past the horizon from what was forecast.
+    let ahead = forecaster.forecast(&values[..100].to_vec(), 10).unwrap();
+    for step in 0..4 {
+        assert!((ahead[step] - backtest.forecast[[0, step]]).abs() < 1e-4 * ahead[step], "{ahead:?}");
+    }
+    let again = [&values[..100], &ahead[..4]].concat();
+    assert_eq!(forecaster.forecast(&again, 6).unwrap(), ahead[4..]);
+    let correction = forecaster.config().correction.clone().unwrap();
+    assert!((0.0..=1.0).contains(&correction.share));
+    let bounds = correction.bounds(ahead[0], 0);
+    assert!(
+        bounds[1].0 <= bounds[0].0 && bounds[0].0 < ahead[0] && ahead[0] < bounds[0].1 && bounds[0].1 <= bounds[1].1
+    );
+    let held = correction.coverage(&backtest).unwrap();
+    assert!(held[0] <= held[1] && held[1] > 0.5, "{held:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    forecaster.save(&path).unwrap();
+    let mut loaded = Forecaster::load(Device::reference(), &path).unwrap();
+    assert_eq!(loaded.config(), forecaster.config());
+    assert_eq!(loaded.forecast(&values[..100].to_vec(), 10).unwrap(), ahead);
+    assert!(matches!(loaded.forecast(&values[..8].to_vec(), 1), Err(Error::Shape { .. })), "the reference reads more");
+}
+
+/// A column that says what comes helps where its future is known, in a reference and in a network alone.
+#[test]
+fn known_columns_are_read_ahead() {
+    let known = |t: usize| f64::from(u8::from(t * 7 % 11 < 4));
+    let values = Array2::from_shape_fn((150, 2), |(t, column)| match column {
+        0 => 10.0 + 5.0 * known(t) + (t * 37 % 17) as f64 / 17.0,
+        _ => known(t),
+    });
+    let column = KnownColumn { source: Known::Column("holiday".to_owned()), scaler: Scaler::IDENTITY };
+    let mut of_both = ForecastConfig { known: vec![column], ..config(8, 3, false) };
+    let alone = of_both.clone();
+    let seen = SeenSeries { values: values.view(), end: 120 };
+    let chosen = of_both.choose_correction(&[seen], 12, 1, None).unwrap();
+    let mut corrected = forecaster(of_both);
+    corrected.settle(None, &[0.8], chosen.fitted_to_all).unwrap();
+    let backtest = corrected.backtest(&values, 120..150).unwrap();
+    let error = fused_rnn::metrics::rmse(backtest.truth.view(), backtest.forecast.view()).unwrap();
+    assert!(error < 1.0, "{error}");
+
+    // Each of the window's rows has the known value of a horizon later, so that the last ones are those of the steps themselves.
+    let (x, _) = forecaster(alone.clone()).samples(&values, 20..60).unwrap();
+    for (row, t) in (12..20).enumerate() {
+        assert_eq!((x[[0, row, 0]], x[[0, row, 1]]), (values[[t, 0]] as f32, known(t + 3) as f32), "{row}");
+    }
+    let future = values.slice(ndarray::s![120.., 1..]);
+    let history = values.slice(ndarray::s![..120, ..]);
+    for mut forecaster in [corrected, forecaster(alone)] {
+        let backtest = forecaster.backtest(&values, 120..150).unwrap();
+        let ahead = forecaster.forecast_known(&history, future, 7).unwrap();
+        for step in 0..3 {
+            assert!((ahead[step] - backtest.forecast[[0, step]]).abs() < 1e-4, "{ahead:?}");
+        }
+        let again = Array2::from_shape_fn((123, 2), |(t, column)| match (t, column) {
+            (120.., 0) => ahead[t - 120],
+            _ => values[[t, column]],
+        });
+        assert_eq!(forecaster.forecast_known(&again, future.slice(ndarray::s![3.., ..]), 4).unwrap(), ahead[3..]);
+        for error in [
+            forecaster.forecast(&history, 3).unwrap_err(),
+            forecaster.forecast_known(&history, future.slice(ndarray::s![..8, ..]), 7).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("holiday"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_ensemble_says_the_mean() {
+    let values = growing(60);
+    let mut members: Vec<Forecaster> = (1..4)
+        .map(|seed| Forecaster::new(Device::reference(), config(6, 2, false), Lstm::new(3), seed).unwrap())
+        .collect();
+    let ahead: Vec<Vec<f64>> = members.iter_mut().map(|member| member.forecast(&values, 2).unwrap()).collect();
+    let mut ensemble = Forecaster::ensemble(members).unwrap();
+    let of_all = ensemble.forecast(&values, 2).unwrap();
+    for step in 0..2 {
+        let mean = ahead.iter().map(|of| of[step]).sum::<f64>() / 3.0;
+        assert!((of_all[step] - mean).abs() < 1e-5 * mean.abs().max(1.0), "{of_all:?} {ahead:?}");
+    }
+    let other = Forecaster::new(Device::reference(), config(6, 1, false), Lstm::new(3), 1).unwrap();
+    assert!(matches!(Forecaster::ensemble(vec![ensemble, other]), Err(Error::InvalidOption { .. })));
+    assert!(Forecaster::ensemble(Vec::new()).is_err());
 }

@@ -31,6 +31,9 @@ fn config(horizon: usize, values: &Array2<f64>) -> ForecastConfig {
         difference: false,
         scaler: Scaler::min_max(&target).unwrap(),
         reading: Default::default(),
+        correction: None,
+        known: Vec::new(),
+        panel: None,
     }
 }
 

@@ -1,12 +1,6 @@
 //! How far numbers are from the truth, as a table.
 
-use fused_rnn::model::Backtest;
-use fused_rnn::{Result, metrics};
-
-/// The forecast that needs no model.
-pub const LAST_VALUE: &str = "naive (last value)";
-
-/// How far forecasts of the test part are from the truth, in the unit of the series.
+/// How far numbers of the test part are from the truth, in their unit.
 pub struct Errors {
     pub rmse: f64,
     pub mae: f64,
@@ -15,16 +9,6 @@ pub struct Errors {
 }
 
 impl Errors {
-    pub fn of(backtest: &Backtest) -> Result<Self> {
-        let (truth, forecast, naive) = (backtest.truth.view(), backtest.forecast.view(), backtest.naive.view());
-        Ok(Errors {
-            rmse: metrics::rmse(truth, forecast)?,
-            mae: metrics::mae(truth, forecast)?,
-            naive_rmse: metrics::rmse(truth, naive)?,
-            naive_mae: metrics::mae(truth, naive)?,
-        })
-    }
-
     pub fn table(&self, head: &str, name: &str, naive: &str) -> String {
         let rows = [(name, self.rmse, self.mae), (naive, self.naive_rmse, self.naive_mae)];
         let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0).max(head.len());

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fused_rnn::data::{Gaps, TimeSeriesSet, TimeSplit};
+use fused_rnn::data::{Gaps, TimeAxis, TimeSeriesSet, TimeSplit};
 use fused_rnn::model::{Forecaster, RowsConfig, SequenceModel, Trained};
 use fused_rnn::{Error, Result, files};
 
+use crate::baselines::season;
 use crate::classified;
 use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, wrong_data};
 use crate::device::DeviceKind;
-use crate::errors::{Errors, LAST_VALUE};
 use crate::output::{listed, print};
-use crate::pictures::forecast_plot;
+use crate::panel::{self, OneSeries, PanelComparison};
+use crate::pictures::{compare, coverage, forecast_plot};
 use crate::reading::ReadingArgs;
 use crate::report::Report;
 use crate::rows::Rows;
@@ -62,19 +63,53 @@ fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
     }
+    if let Some(series) = panel::of_model(&args.data, forecaster.config(), args.gaps, &args.reading)? {
+        return of_panel(forecaster, &series, &args);
+    }
     let rows = Rows::of_model(&args.data, forecaster.config(), args.column, args.gaps, &args.reading)?;
     let len = rows.values.nrows();
     let part = match args.test_fraction {
         None => 0..len,
         Some(fraction) => TimeSplit::new(len, 0.0, fraction)?.test,
     };
-    let backtest = forecaster.backtest(&rows.values, part).map_err(in_file(&args.data))?;
-    let errors = Errors::of(&backtest)?;
-    print(&errors.table(&format!("error, {} forecasts", backtest.truth.nrows()), "model", LAST_VALUE))?;
+    let values = rows.for_model(forecaster.config())?;
+    let backtest = forecaster.backtest(&values, part).map_err(in_file(&args.data))?;
+    let axis = TimeAxis::new(&rows.complete.labels);
+    let config = forecaster.config();
+    let season = match &config.correction {
+        Some(correction) => correction.season,
+        None => season(&axis, &rows.complete.values[..backtest.start], len).0,
+    };
+    let comparison = compare("model", &rows, &backtest, config, season, backtest.start)?;
+    print(&comparison.table(&format!("error, {} forecasts", backtest.truth.nrows()))?)?;
+    print(&coverage(config, &backtest)?)?;
     if let Some(plot) = &args.plot {
-        forecast_plot("The model", "these data", &rows, &backtest, &errors).save(plot)?;
+        forecast_plot("model", "these data", &rows, &backtest, &comparison, config)?.save(plot)?;
         print(&format!("\nwrote {}\n", plot.display()))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_panel(mut forecaster: Forecaster, series: &[OneSeries], args: &Args) -> Result<ExitCode> {
+    for (option, given) in [("column", args.column.is_some()), ("plot", args.plot.is_some())] {
+        if given {
+            return Err(Error::Unsupported {
+                what: format!("--{option} for {}", args.data.display()),
+                why: "the model is for several series of a file, and all are measured".to_owned(),
+            });
+        }
+    }
+    let season = forecaster.config().correction.as_ref().map_or(1, |correction| correction.season);
+    if let Some(fraction) = args.test_fraction {
+        TimeSplit::new(1, 0.0, fraction)?;
+    }
+    let start = |one: &OneSeries| {
+        let len = one.rows.values.nrows();
+        args.test_fraction.map_or(0, |fraction| len - (len as f64 * fraction).round() as usize)
+    };
+    let comparison =
+        PanelComparison::of("model", &mut forecaster, series, season, start).map_err(in_file(&args.data))?;
+    print(&comparison.table("error", args.quiet)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

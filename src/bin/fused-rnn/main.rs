@@ -1,6 +1,9 @@
 //! The `fused-rnn` program: one file a subcommand. Exit codes: 0 success, 1 the answer is no (a case failed), 2 an error.
 
+mod backtest;
+mod baselines;
 mod bench;
+mod calendar;
 mod classified;
 mod data_file;
 mod descriptor_args;
@@ -14,6 +17,7 @@ mod info;
 mod longest;
 mod network;
 mod output;
+mod panel;
 mod parity;
 mod pictures;
 mod plot;
@@ -22,6 +26,7 @@ mod progress;
 mod reading;
 mod report;
 mod rows;
+mod search;
 mod summary;
 mod train;
 
@@ -46,6 +51,10 @@ enum Command {
     Predict(Box<predict::Args>),
     /// Measure how well a trained model does on data.
     Evaluate(Box<evaluate::Args>),
+    /// Train anew at several points of a series, and measure the forecasts of what follows each.
+    Backtest(Box<backtest::Args>),
+    /// Try windows and sizes of networks on a series, and say which forecast its validation part best.
+    Search(Box<search::Args>),
     /// Print what a trained model is made of, and what it is for.
     Summary(summary::Args),
     /// Draw the layers of a trained model.
@@ -69,6 +78,8 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(*args),
         Command::Predict(args) => predict::run(*args),
         Command::Evaluate(args) => evaluate::run(*args),
+        Command::Backtest(args) => backtest::run(*args),
+        Command::Search(args) => search::run(*args),
         Command::Summary(args) => summary::run(args),
         Command::Plot(args) => plot::run(args),
         Command::Export(args) => export::run(args),

@@ -8,7 +8,7 @@ use fused_rnn::{Error, Result};
 const MOST_LAYERS: usize = 100;
 
 /// What the network is made of.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Network {
     /// Recurrent layer: rnn, lstm, gru or another cell that `info` lists.
     #[arg(long, default_value_t = CellKind::Lstm)]
@@ -47,6 +47,11 @@ impl Network {
             }
         }
         Ok(layers)
+    }
+
+    /// The same with other sizes.
+    pub fn sized(&self, units: usize, layers: usize) -> Self {
+        Network { units, layers, ..self.clone() }
     }
 
     /// As in `LSTM(50)`.

@@ -4,16 +4,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fused_rnn::data::{Gaps, TimeAxis};
+use fused_rnn::forecast::Baseline;
 use fused_rnn::metrics::argmax_rows;
-use fused_rnn::model::{Forecaster, RowsConfig, SequenceModel, SequencePredictions, SequenceTarget, Trained};
+use fused_rnn::model::{
+    ForecastConfig, Forecaster, RowsConfig, SequenceModel, SequencePredictions, SequenceTarget, Trained,
+};
 use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
 use crate::classified;
 use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, wrong_data};
 use crate::device::DeviceKind;
-use crate::output::{listed, print};
-use crate::pictures::{PLOT_SIZE, x_label};
+use crate::output::{listed, plain, print};
+use crate::panel;
+use crate::pictures::{PLOT_SIZE, file_name, shaded, x_label};
 use crate::reading::ReadingArgs;
 use crate::rows::Rows;
 
@@ -36,6 +40,9 @@ pub struct Args {
     /// Missing values: error, drop, interpolate or forward-fill [default: as in training].
     #[arg(long, value_name = "POLICY")]
     gaps: Option<Gaps>,
+    /// Series of several in the file that the picture shows, by what the column says that names them [default: the first].
+    #[arg(long, value_name = "KEY")]
+    series: Option<String>,
     #[command(flatten)]
     reading: ReadingArgs,
     /// Where to run the model: cpu, cuda, emulated, ptx or reference.
@@ -179,7 +186,7 @@ fn say_rows(mut model: SequenceModel, config: &RowsConfig, args: Args) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// What follows a series.
+/// What follows a series, or each of several.
 fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     if holds_sequences(&args.data) {
         return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
@@ -188,47 +195,137 @@ fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     let plot = args.plot.clone().unwrap_or_else(|| args.model.with_file_name("prediction.svg"));
     files::check_writable(&out)?;
     files::check_writable(&plot)?;
-    let config = forecaster.config();
-    let horizon = args.horizon.unwrap_or(if config.inputs.is_empty() { 12 } else { config.horizon });
-    let Rows { series, complete, values: columns, .. } =
-        Rows::of_model(&args.data, config, args.column, args.gaps, &args.reading)?;
-    let (values, axis) = (&complete.values, TimeAxis::new(&complete.labels));
-    if values.len() < forecaster.config().context() {
-        return Err(Error::Data {
-            source_name: series.source_name,
-            line: None,
-            problem: format!(
-                "too few rows: {} values, but the model reads {}",
-                values.len(),
-                forecaster.config().context()
-            ),
-        });
+    let config = forecaster.config().clone();
+    let is_alone = config.inputs.is_empty() && config.known.is_empty();
+    let horizon = args.horizon.unwrap_or(if is_alone && config.horizon == 1 { 12 } else { config.horizon });
+    let levels = config.correction.as_ref().and_then(|c| c.intervals.as_ref()).map_or(&[][..], |i| &i.levels);
+    let of_levels = levels
+        .iter()
+        .flat_map(|level| ["lower", "upper"].map(|side| format!("{side} {} %", (1000.0 * level).round() / 10.0)));
+    let label_of = |continued: &Continued| {
+        let label = continued.rows.series.label_name.as_deref();
+        label.filter(|_| continued.axis.is_labelled()).unwrap_or("step").to_owned()
+    };
+    if let Some(series) = panel::of_model(&args.data, &config, args.gaps, &args.reading)? {
+        if let Some(column) = args.column {
+            let expected = format!("none, for the model reads the series of column {}", plain(&config.column));
+            return Err(Error::InvalidOption { option: "column".to_owned(), expected, got: column });
+        }
+        let shown = match &args.series {
+            None => 0,
+            Some(key) => series.iter().position(|one| one.key == *key).ok_or_else(|| {
+                let keys: Vec<String> = series.iter().map(|one| one.key.clone()).collect();
+                Error::InvalidOption {
+                    option: "series".to_owned(),
+                    expected: format!("one of {}", listed(&keys)),
+                    got: key.clone(),
+                }
+            })?,
+        };
+        let mut lines: Vec<Vec<String>> = Vec::new();
+        let mut label = String::new();
+        for (place, one) in series.into_iter().enumerate() {
+            panel::scale(&mut forecaster, &one.key, &one.rows.complete.values)?;
+            let continued = Continued::of(&mut forecaster, one.rows, horizon)?;
+            lines.extend(continued.lines().map(|line| [vec![one.key.clone()], line].concat()));
+            if place == shown {
+                label = label_of(&continued);
+                continued.picture(forecaster.config())?.save(&plot)?;
+            }
+        }
+        let panel = config.panel.as_ref().map_or("series", |panel| panel.column.as_str());
+        let header = [panel.to_owned(), label, config.column.clone()].into_iter().chain(of_levels).collect::<Vec<_>>();
+        write_csv(&out, &header.iter().map(String::as_str).collect::<Vec<_>>(), lines)?;
+    } else {
+        if let Some(key) = &args.series {
+            return Err(Error::Unsupported {
+                what: format!("--series {key} for {}", args.model.display()),
+                why: "the model is for one series".to_owned(),
+            });
+        }
+        let rows = Rows::of_model(&args.data, &config, args.column, args.gaps, &args.reading)?;
+        let continued = Continued::of(&mut forecaster, rows, horizon)?;
+        let header: Vec<String> =
+            [label_of(&continued), continued.rows.series.name.clone()].into_iter().chain(of_levels).collect();
+        write_csv(&out, &header.iter().map(String::as_str).collect::<Vec<_>>(), continued.lines())?;
+        continued.picture(&config)?.save(&plot)?;
     }
-    let ahead = forecaster.forecast(&columns, horizon)?;
-
-    let label = series.label_name.as_deref().filter(|_| axis.is_labelled()).unwrap_or("step");
-    let step = |i: usize| if axis.is_labelled() { axis.label(values.len() + i) } else { (i + 1).to_string() };
-    let rows = ahead.iter().enumerate().map(|(i, value)| vec![step(i), value.to_string()]);
-    write_csv(&out, &[label, &series.name], rows)?;
-
-    // As much of the past as tells the future's shape, and at least two windows of it.
-    let tail = values.len().min((4 * horizon).max(2 * forecaster.config().window));
-    let start = values.len() - tail;
-    let point = |(i, value): (usize, &f64)| (axis.position(i), *value);
-    let last = (values.len() - 1, &values[values.len() - 1]);
-    let known = (start..).zip(&values[start..]).map(point);
-    let forecast = std::iter::once(last).chain((values.len()..).zip(&ahead)).map(point);
-    // The folder is of no interest to whoever is shown the picture.
-    let file = args.data.file_name().map_or(series.source_name.clone(), |name| name.to_string_lossy().into_owned());
-    LinePlot::new("Forecast")
-        .subtitle(format!("{horizon} values after the end of {file}"))
-        .x_label(x_label(&series, &axis))
-        .x_dates(axis.is_date())
-        .y_label(series.name.clone())
-        .curve(Curve::new("known", known).colour(Colour::GREY))
-        .curve(Curve::new("forecast", forecast).colour(Colour::VERMILLION))
-        .size(PLOT_SIZE.0, PLOT_SIZE.1)
-        .save(&plot)?;
     print(&format!("wrote {} and {}\n", out.display(), plot.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A series, and what follows it.
+struct Continued {
+    rows: Rows,
+    axis: TimeAxis,
+    ahead: Vec<f64>,
+    /// Lower and upper bound of each level, of each value.
+    bounds: Vec<Vec<(f64, f64)>>,
+}
+
+impl Continued {
+    fn of(forecaster: &mut Forecaster, rows: Rows, horizon: usize) -> Result<Self> {
+        let config = forecaster.config();
+        if rows.values.nrows() < config.context() {
+            return Err(Error::Data {
+                source_name: rows.series.source_name,
+                line: None,
+                problem: format!(
+                    "too few rows: column {} has {} values, but the model reads {}",
+                    plain(&rows.series.name),
+                    rows.values.nrows(),
+                    config.context()
+                ),
+            });
+        }
+        let (values, future, axis) = (rows.for_model(config)?, rows.future_for(config, horizon)?, rows.axis());
+        let ahead = forecaster.forecast_known(&values, future.view(), horizon)?;
+        let correction = forecaster.config().correction.as_ref();
+        let bounds =
+            ahead.iter().enumerate().map(|(i, value)| correction.map_or(Vec::new(), |c| c.bounds(*value, i))).collect();
+        Ok(Continued { rows, axis, ahead, bounds })
+    }
+
+    /// The rows of a file: the date or the number of the step, the value, the bounds.
+    fn lines(&self) -> impl Iterator<Item = Vec<String>> {
+        let known = self.rows.complete.values.len();
+        self.ahead.iter().zip(&self.bounds).enumerate().map(move |(i, (value, bounds))| {
+            let step = if self.axis.is_labelled() { self.axis.label(known + i) } else { (i + 1).to_string() };
+            let sides = bounds.iter().flat_map(|(lower, upper)| [lower.to_string(), upper.to_string()]);
+            [step, value.to_string()].into_iter().chain(sides).collect()
+        })
+    }
+
+    fn picture(&self, config: &ForecastConfig) -> Result<LinePlot> {
+        let Continued { rows, axis, ahead, bounds } = self;
+        let (series, values, horizon) = (&rows.series, &rows.complete.values, ahead.len());
+        // As much of the past as tells the future's shape, and at least two windows of it.
+        let tail = values.len().min((4 * horizon).max(2 * config.window));
+        let start = values.len() - tail;
+        let point = |(i, value): (usize, &f64)| (axis.position(i), *value);
+        let last = (values.len() - 1, &values[values.len() - 1]);
+        let known = (start..).zip(&values[start..]).map(point);
+        let forecast = std::iter::once(last).chain((values.len()..).zip(ahead)).map(point);
+        let file = file_name(series);
+        let mut picture = LinePlot::new(format!("{file}: forecast of {}", plain(&series.name)))
+            .subtitle(format!("{horizon} values after the end of {file}{}", shaded(config)))
+            .x_label(x_label(series, axis))
+            .x_dates(axis.is_date())
+            .y_label(series.name.clone());
+        for level in (0..bounds.first().map_or(0, Vec::len)).rev() {
+            let points =
+                bounds.iter().enumerate().map(|(i, of)| (axis.position(values.len() + i), of[level].0, of[level].1));
+            picture = picture.band(points, Colour::VERMILLION);
+        }
+        picture = picture.curve(Curve::new("known", known).colour(Colour::GREY));
+        if let Some(season) = config.correction.as_ref().map(|c| c.season).filter(|season| *season > 1) {
+            let simple = Baseline::SeasonalNaive.forecast(values, season, horizon)?;
+            let points = simple.iter().enumerate().map(|(i, value)| (axis.position(values.len() + i), *value));
+            picture = picture.curve(Curve::new("seasonal naive", points).colour(Colour::BLUE).dashed().width(1.5));
+        }
+        Ok(picture
+            .curve(Curve::new("forecast", forecast).colour(Colour::VERMILLION))
+            .mark(axis.position(values.len()), "forecast from here")
+            .size(PLOT_SIZE.0, PLOT_SIZE.1))
+    }
 }

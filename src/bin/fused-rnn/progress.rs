@@ -61,6 +61,11 @@ impl Progress {
         Progress { display, interrupted, epochs: Vec::new() }
     }
 
+    /// Another training that this one's interrupt ends too; it is not shown.
+    pub fn silent(&self) -> Self {
+        Progress { display: Display::Silent, interrupted: Arc::clone(&self.interrupted), epochs: Vec::new() }
+    }
+
     /// The last epoch that was the best so far.
     pub fn best(&self) -> Option<&EpochEnd> {
         self.epochs.iter().rev().find(|e| e.best)

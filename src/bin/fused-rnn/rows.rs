@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use fused_rnn::Result;
 use fused_rnn::data::gaps::Complete;
-use fused_rnn::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, Series};
-use fused_rnn::model::ForecastConfig;
-use ndarray::{Array2, ArrayView1, Axis};
+use fused_rnn::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, Series, TimeAxis};
+use fused_rnn::model::{ForecastConfig, Known};
+use fused_rnn::{Error, Result};
+use ndarray::{Array2, ArrayView1, Axis, s};
 
-use crate::output::remark;
+use crate::calendar;
+use crate::output::{plain, remark};
 use crate::reading::ReadingArgs;
 
 /// What was read.
@@ -19,50 +20,82 @@ pub struct Rows {
     pub complete: Complete,
     /// The other columns' names.
     pub others: Vec<String>,
-    /// All values, that column first: `[rows, columns]`.
+    /// Columns after those whose future is known, as they were named.
+    pub known: Vec<String>,
+    /// All values, the column to forecast first: `[rows, columns]`.
     pub values: Array2<f64>,
+    /// What is known of the rows after the last value of the column to forecast, `[rows, known columns]`, and what stands beside them.
+    pub future: (Array2<f64>, Vec<String>),
     /// What reads a new file in the same way.
     pub reading: CsvOptions,
 }
 
+/// Says what is to be known of columns that were read.
+pub fn say_notes(table: &CsvTable, series: &[Series]) {
+    let source = series.first().map_or("", |series| &series.source_name);
+    for note in table.notes(series) {
+        remark(&format!("{source}: {note}"));
+    }
+}
+
 impl Rows {
-    /// Reads the column to forecast and others beside it, and says what is to be known of them.
+    /// Reads the column to forecast, others beside it, and those whose future is known, and says what is to be known of them.
     pub fn read(
         path: &Path,
         column: &ColumnChoice,
         others: &[String],
+        known: &[String],
         gaps: Gaps,
         options: &CsvOptions,
     ) -> Result<Self> {
-        Self::of(&CsvTable::read(path, options)?, column, others, gaps)
+        Self::of(&CsvTable::read(path, options)?, column, others, known, gaps)
     }
 
-    fn of(table: &CsvTable, column: &ColumnChoice, others: &[String], gaps: Gaps) -> Result<Self> {
+    fn of(table: &CsvTable, column: &ColumnChoice, others: &[String], known: &[String], gaps: Gaps) -> Result<Self> {
         let reading = table.options().clone();
-        let say = |series: &[Series]| {
-            for note in table.notes(series) {
-                let source = series.first().map_or("", |series| &series.source_name);
-                remark(&format!("{source}: {note}"));
-            }
-        };
+        let known = references(table, known)?;
         let names = match column {
-            ColumnChoice::Named(name) if !others.is_empty() => [std::slice::from_ref(name), others].concat(),
+            ColumnChoice::Named(name) if !others.is_empty() || !known.is_empty() => {
+                [std::slice::from_ref(name), others, &known].concat()
+            }
+            ColumnChoice::LastNumeric if !known.is_empty() => {
+                let mut numeric = table.column_references(&ColumnsChoice::AllNumeric)?;
+                numeric.retain(|column| !known.contains(column));
+                let Some(target) = numeric.last() else {
+                    let problem =
+                        "no column holds mostly numbers but those of --known; name the one to forecast with --column";
+                    return Err(Error::Data {
+                        source_name: table.source_name().to_owned(),
+                        line: None,
+                        problem: problem.to_owned(),
+                    });
+                };
+                [std::slice::from_ref(target), &known].concat()
+            }
             _ => {
                 let series = table.series(column)?;
                 let complete = gaps.close(&series)?;
-                say(std::slice::from_ref(&series));
+                say_notes(table, std::slice::from_ref(&series));
                 let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
-                return Ok(Rows { series, complete, others: Vec::new(), values, reading });
+                let future = (Array2::zeros((0, 0)), Vec::new());
+                return Ok(Rows { series, complete, others: Vec::new(), known, values, future, reading });
             }
         };
         let mut columns = table.columns(&ColumnsChoice::Named(names))?;
+        let future = if known.is_empty() {
+            (Array2::zeros((0, 0)), Vec::new())
+        } else {
+            let count = known.len();
+            take_future(&mut columns, count)?
+        };
         let closed = gaps.close_columns(&columns)?;
-        say(&columns);
+        say_notes(table, &columns);
         let series = columns.remove(0);
         let complete =
             Complete { values: closed.values.column(0).to_vec(), labels: closed.labels, filled: closed.filled };
+        columns.truncate(columns.len() - known.len());
         let others = columns.into_iter().map(|column| column.name).collect();
-        Ok(Rows { series, complete, others, values: closed.values, reading })
+        Ok(Rows { series, complete, others, known, values: closed.values, future, reading })
     }
 
     /// Reads what `--columns` and `--target` name: without the target, the last of the columns is it; without columns, all columns of
@@ -71,6 +104,7 @@ impl Rows {
         path: &Path,
         columns: Option<&[String]>,
         target: Option<&str>,
+        known: &[String],
         gaps: Gaps,
         options: &CsvOptions,
     ) -> Result<Self> {
@@ -82,11 +116,13 @@ impl Rows {
         let last = columns.and_then(<[String]>::last).cloned();
         let choice = columns.map_or(ColumnsChoice::AllNumeric, |columns| ColumnsChoice::Named(columns.to_vec()));
         // Columns of text are several by now, and each goes by a name that stands once.
-        let chosen = table.column_references(&choice)?;
+        let mut chosen = table.column_references(&choice)?;
+        let known = references(&table, known)?;
+        chosen.retain(|name| !known.contains(name));
         let target = target.map(str::to_owned).or(last).or_else(|| chosen.last().cloned()).unwrap_or_default();
         let of_target = table.column_references(&ColumnsChoice::Named(vec![target.clone()]))?;
         let others: Vec<_> = chosen.into_iter().filter(|name| !of_target.contains(name)).collect();
-        Self::of(&table, &ColumnChoice::Named(target), &others, gaps)
+        Self::of(&table, &ColumnChoice::Named(target), &others, &known, gaps)
     }
 
     /// Reads what a model was trained on, or another column in the place of its only one.
@@ -98,14 +134,94 @@ impl Rows {
         reading: &ReadingArgs,
     ) -> Result<Self> {
         let others: Vec<String> = config.inputs.iter().map(|input| input.column.clone()).collect();
-        if let Some(column) = column.as_ref().filter(|_| !others.is_empty()) {
-            return Err(fused_rnn::Error::InvalidOption {
+        let of_file = |known: &Known| match known {
+            Known::Column(name) => Some(name.clone()),
+            Known::Calendar(_) => None,
+        };
+        let known: Vec<String> = config.known.iter().filter_map(|known| of_file(&known.source)).collect();
+        if let Some(column) = column.as_ref().filter(|_| !others.is_empty() || !known.is_empty()) {
+            return Err(Error::InvalidOption {
                 option: "column".to_owned(),
                 expected: format!("none, for the model reads several columns ({})", config.columns().join(", ")),
                 got: column.clone(),
             });
         }
         let column = ColumnChoice::Named(column.unwrap_or_else(|| config.column.clone()));
-        Self::read(path, &column, &others, gaps.unwrap_or(config.gaps), &reading.options_or(&config.reading)?)
+        let options = reading.options_or(&config.reading)?;
+        Self::read(path, &column, &others, &known, gaps.unwrap_or(config.gaps), &options)
     }
+
+    /// All columns as a model reads them: with those of the calendar after those of the file.
+    pub fn for_model(&self, config: &ForecastConfig) -> Result<Array2<f64>> {
+        calendar::beside(&self.values, &config.known, &TimeAxis::new(&self.complete.labels), 0)
+    }
+
+    /// The times of the values and of the rows after them.
+    pub fn axis(&self) -> TimeAxis {
+        TimeAxis::new(&[&self.complete.labels[..], &self.future.1].concat())
+    }
+
+    /// What is known of the rows after the last value, as a model needs it to forecast so many `steps`.
+    pub fn future_for(&self, config: &ForecastConfig, steps: usize) -> Result<Array2<f64>> {
+        let needed = if config.known.is_empty() { 0 } else { config.future_rows(steps) };
+        let (of_file, there) = (self.known.len(), self.future.0.nrows());
+        if of_file > 0 && there < needed {
+            return Err(Error::Data {
+                source_name: self.series.source_name.clone(),
+                line: None,
+                problem: format!(
+                    "{there} rows after the last value of column {} have {}, but to forecast {steps} values the model needs {needed}, \
+                     its horizon of {} or whole ones; add rows with the date and these columns, and leave {} empty",
+                    plain(&self.series.name),
+                    self.known.join(", "),
+                    config.horizon,
+                    plain(&self.series.name),
+                ),
+            });
+        }
+        let rows =
+            if of_file > 0 { self.future.0.slice(s![..needed, ..]).to_owned() } else { Array2::zeros((needed, 0)) };
+        calendar::beside(&rows, &config.known, &self.axis(), self.values.nrows())
+    }
+}
+
+/// The columns that names choose, each by a name that stands once; of a column of text its categories.
+fn references(table: &CsvTable, names: &[String]) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = names.iter().map(|name| name.trim().to_owned()).collect();
+    table.column_references(&ColumnsChoice::Named(names))
+}
+
+/// Takes off the rows after the last value of the first column: what is there of the last `known` columns, and the labels.
+fn take_future(columns: &mut [Series], known: usize) -> Result<(Array2<f64>, Vec<String>)> {
+    let last =
+        columns.first().map_or(0, |target| target.values.iter().rposition(Option::is_some).map_or(0, |at| at + 1));
+    let from = columns.len().saturating_sub(known);
+    let rows = columns.first().map_or(0, |target| target.values.len()) - last;
+    let mut future = Array2::zeros((rows, known));
+    for (column, of) in columns[from..].iter().enumerate() {
+        for row in 0..rows {
+            let Some(value) = of.values[last + row] else {
+                return Err(Error::Data {
+                    source_name: of.source_name.clone(),
+                    line: of.lines.get(last + row).copied(),
+                    problem: format!(
+                        "column {}, whose future is known, has no value here, after the last value of the series; fill it in, or \
+                         leave the row out",
+                        plain(&of.name)
+                    ),
+                });
+            };
+            future[[row, column]] = value;
+        }
+    }
+    let labels = columns.first().map_or(Vec::new(), |target| target.labels[last..].to_vec());
+    for column in columns {
+        column.values.truncate(last);
+        column.labels.truncate(last);
+        column.lines.truncate(last);
+    }
+    Ok((future, labels))
 }

@@ -37,9 +37,24 @@ fn forecast(config: &ForecastConfig) -> String {
         values(config.horizon, "next value"),
         config.column,
         config.window,
-        of(config.difference),
+        of(config.difference && config.correction.is_none()),
         config.gaps,
     );
+    if let Some(correction) = &config.correction {
+        text += &format!(
+            "\nCorrects, by {:.0} % of what the network says, {}{}.",
+            100.0 * correction.share,
+            correction.reference.described(),
+            if correction.transform.floor.is_some() { ", of logarithms" } else { "" },
+        );
+    }
+    if let Some(panel) = &config.panel {
+        let keys: Vec<String> = panel.series.iter().map(|series| series.key.clone()).collect();
+        text += &format!("\nIs for the series that column {} names: {}.", panel.column, listed(&keys));
+    }
+    for known in &config.known {
+        text += &format!("\nReads {} a horizon ahead.", known.source.name());
+    }
     for input in &config.inputs {
         text += &format!("\nReads {} of column {} beside them.", of(input.difference), input.column);
     }

@@ -149,9 +149,14 @@ fn problem(table: &CsvTable, rows: &[usize], keys: &[usize]) -> String {
         .zip(shown.first().into_iter().flatten())
         .map(|(name, text)| format!("--where {}", quoted(&format!("{name}={text}"))))
         .collect();
+    // `--panel` takes one column.
+    let all = match names[..] {
+        [key] => format!(", train one model of all with --panel {}", quoted(key)),
+        _ => String::new(),
+    };
     format!(
-        "the file is a panel: {verb} {} name{} {} series ({}{more}), whose times overlap; choose one with {}, or take the rows as they stand \
-         with --sort=no if they are one series all the same",
+        "the file is a panel: {verb} {} name{} {} series ({}{more}), whose times overlap; choose one with {}{all}, or take the rows as they \
+         stand with --sort=no if they are one series all the same",
         names.join(" and "),
         if keys.len() == 1 { "s" } else { "" },
         seen.len(),

@@ -245,7 +245,8 @@ impl CsvTable {
         self.rows.get(row).and_then(|record| record.get(column)).unwrap_or("")
     }
 
-    pub(crate) fn source_name(&self) -> &str {
+    /// Where it was read, for messages.
+    pub fn source_name(&self) -> &str {
         &self.source_name
     }
 

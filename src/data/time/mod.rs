@@ -95,6 +95,14 @@ impl TimeAxis {
         }
     }
 
+    /// The time of value `i` in days since 1970-01-01, of dates that are days or shorter apart, or weeks.
+    pub fn day(&self, i: usize) -> Option<f64> {
+        match self.unit {
+            Unit::Date { step: Step::Months { .. }, .. } | Unit::Number { .. } | Unit::Index => None,
+            Unit::Date { .. } => Some(self.time(i) as f64 / DAY as f64),
+        }
+    }
+
     /// The label of value `i`, written as the series' own are.
     pub fn label(&self, i: usize) -> String {
         match &self.unit {
@@ -201,6 +209,10 @@ mod tests {
     #[test]
     fn the_usual_distance_ignores_holes() {
         assert_eq!(axis(&["1", "2", "3", "7", "8"]).label(5), "9");
+        let days = axis(&["1999-12-31", "2000-01-01", "2000-01-02"]);
+        assert_eq!((days.day(0), days.day(3)), (Some(10_956.0), Some(10_959.0)));
+        assert_eq!(axis(&["1999-12-31 06:00", "1999-12-31 12:00"]).day(2), Some(10_956.75));
+        assert_eq!((axis(&["1999", "2000"]).day(0), axis(&["1999-01", "1999-02"]).day(0)), (None, None));
     }
 
     #[test]

@@ -43,10 +43,12 @@ pub fn csv(folder: &TempDir, text: &[u8]) -> PathBuf {
     path
 }
 
-/// The RMSE printed in the row that starts with `name`.
+/// The RMSE printed in the first row that starts with `name`: the first of the numbers at its end.
 pub fn rmse(text: &str, name: &str) -> f64 {
     let row = text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no row {name} in {text}"));
-    row.split_whitespace().rev().nth(1).unwrap().parse().unwrap()
+    let numbers =
+        row.split_whitespace().rev().map_while(|word| if word == "-" { Some(0.0) } else { word.parse().ok() });
+    numbers.last().unwrap()
 }
 
 /// Runs a command on a trained model.

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `forecasts` | a season at once: references, intervals, backtests, known columns, panels |
 //! | `series` | forecasts of a column of a CSV file, alone or beside others |
 //! | `sequences` | classes and numbers of sequences in a `.ts` file |
 //! | `rows` | classes of rows of a CSV file |
@@ -12,6 +13,7 @@
 mod command;
 mod csv;
 mod devices;
+mod forecasts;
 mod rows;
 mod sequences;
 mod series;

@@ -67,11 +67,18 @@ fn every_cell_and_option() {
         assert!(predicted.status.success(), "{options:?}: {}", stderr(&predicted));
         let text = std::fs::read_to_string(folder.path().join("prediction.csv")).unwrap();
         let rows: Vec<_> = text.lines().collect();
-        assert_eq!((rows.len(), rows[0]), (5, "YEAR,SUNACTIVITY"));
+        // Intervals are of the part to validate on, and of what is left over by simple forecasts.
+        let is_sure = !["--learn", "--validation-fraction"].contains(&options[0]);
+        let header = "YEAR,SUNACTIVITY,lower 80 %,upper 80 %,lower 95 %,upper 95 %";
+        assert_eq!((rows.len(), rows[0]), (5, if is_sure { header } else { "YEAR,SUNACTIVITY" }));
         for (row, year) in rows[1..].iter().zip(2009..) {
-            let (label, value) = row.split_once(',').unwrap();
-            assert_eq!(label, year.to_string());
-            assert!(value.parse::<f64>().unwrap().abs() < 400.0, "{value}");
+            let mut cells = row.split(',');
+            assert_eq!(cells.next().unwrap(), year.to_string());
+            let numbers: Vec<f64> = cells.map(|cell| cell.parse().unwrap()).collect();
+            assert!(numbers[0].abs() < 400.0, "{row}");
+            if let [value, lower_80, upper_80, lower_95, upper_95] = numbers[..] {
+                assert!(lower_95 <= lower_80 && lower_80 < value && value < upper_80 && upper_80 <= upper_95, "{row}");
+            }
         }
         assert!(std::fs::read_to_string(folder.path().join("prediction.svg")).unwrap().contains("forecast"));
     }
@@ -95,7 +102,7 @@ fn gaps_are_closed_as_told() {
     let model = folder.path().join("model.safetensors");
     assert!(program().arg("predict").args([&model, &data]).output().unwrap().status.success());
     let text = std::fs::read_to_string(folder.path().join("prediction.csv")).unwrap();
-    assert!(text.starts_with("date,co2\n20020105,"), "{text}");
+    assert!(text.starts_with("date,co2,lower 80 %,upper 80 %,lower 95 %,upper 95 %\n20020105,"), "{text}");
     assert_error(&program().args(["predict", "--gaps", "error"]).args([&model, &data]).output().unwrap(), &["line 8"]);
 }
 
@@ -116,7 +123,7 @@ fn unusable_data() {
         (b"1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n", &["--window", "8"], &["too few rows", "10 values", "window 8"]),
         (
             b"1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n",
-            &["--window", "2", "--horizon", "2"],
+            &["--window", "2", "--horizon", "2", "--learn", "values"],
             &["too few rows", "validation part has 1"],
         ),
     ];
@@ -263,11 +270,12 @@ fn predict_refuses_what_does_not_fit() {
         program().arg("predict").args([model, data]).args(more).output().unwrap()
     };
 
-    let other = csv(&folder, b"date,level\n1,2\n3,4\n5,6\n7,8\n9,10\n");
+    let levels: String = (1..100).map(|t| format!("{t},{}\n", t * t % 19)).collect();
+    let other = csv(&folder, format!("date,level\n{levels}").as_bytes());
     assert_error(&predict(&model, &other, &[]), &["no column SUNACTIVITY", "date, level"]);
     assert!(predict(&model, &other, &["--column", "level"]).status.success());
     let few = csv(&folder, b"date,SUNACTIVITY\n1,2\n3,4\n");
-    assert_error(&predict(&model, &few, &[]), &["too few rows", "2 values", "reads 4"]);
+    assert_error(&predict(&model, &few, &[]), &["too few rows", "2 values", "the model reads"]);
     assert_error(&predict(&model, &yearly, &["--horizon", "0"]), &["horizon", "got 0"]);
     assert_error(&predict(&model, &yearly, &["--horizon", "18446744073709551615"]), &["horizon"]);
 
@@ -317,9 +325,9 @@ fn evaluate_repeats_the_error_of_training() {
     assert_eq!(rmse(&again, "naive"), rmse(&text, "naive"));
     assert!(again.contains("62 forecasts"), "{again}");
     assert!(std::fs::read_to_string(plot).unwrap().contains("on these data"));
-    // Without a part: all values but the first window.
+    // Without a part: all values but the first, which the reference reads.
     let all = stdout(&with_model("evaluate", &[&model, &data], &[]));
-    assert!(all.contains("303 forecasts"), "{all}");
+    assert!(all.contains("286 forecasts"), "{all}");
 
     let summary = stdout(&with_model("summary", &[&model], &[]));
     assert!(
@@ -336,7 +344,7 @@ fn evaluate_repeats_the_error_of_training() {
     assert_error(&with_model("summary", &[&data], &[]), &["not a usable"]);
     assert_error(&with_model("plot", &[&data], &[]), &["not a usable"]);
     let few = csv(&folder, b"date,SUNACTIVITY\n1,2\n3,4\n");
-    assert_error(&with_model("evaluate", &[&model, &few], &[]), &["data.csv", "at least 7 values", "2 values"]);
+    assert_error(&with_model("evaluate", &[&model, &few], &[]), &["data.csv", "at least 24 values", "2 values"]);
 }
 
 /// 120 rows of three columns and a date; `out` is what `a` was two rows before.
@@ -360,6 +368,10 @@ fn several_columns_forecast_one() {
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains("120 values of column out, read beside a, b, 1902 to 2021"), "{text}");
+    assert!(
+        text.contains("test error, 23 forecasts, 2 steps ahead") && text.contains("Intervals of 80 % hold"),
+        "{text}"
+    );
     assert!(text.contains("(None, 12)"), "{text}");
     let (with_others, without) = (rmse(&text, "LSTM(12)"), rmse(&alone, "LSTM(12)"));
     assert!(with_others < 0.7 * without, "{with_others} with the column that tells it, {without} without");
@@ -378,7 +390,7 @@ fn several_columns_forecast_one() {
     assert!(predicted.status.success(), "{}", stderr(&predicted));
     let rows = std::fs::read_to_string(out.join("prediction.csv")).unwrap();
     assert_eq!(rows.lines().count(), 3, "{rows}");
-    assert!(rows.starts_with("year,out\n2022,"), "{rows}");
+    assert!(rows.starts_with("year,out,lower 80 %,upper 80 %,lower 95 %,upper 95 %\n2022,"), "{rows}");
     assert_error(&with_model("predict", &[&model, &data], &["--horizon", "3"]), &["horizon 2", "got 3"]);
     assert_error(&with_model("predict", &[&model, &data], &["--column", "a"]), &["several columns", "out, a, b"]);
     let other = folder.path().join("other.csv");

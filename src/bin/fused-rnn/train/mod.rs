@@ -3,18 +3,20 @@
 //! | data | model | file |
 //! |---|---|---|
 //! | columns of a CSV file | continues a series | `series` |
+//! | series of a CSV file, one below the other | continues each | `panel` |
 //! | rows of a CSV file with a column of classes | says the class of a row | `classified`, then `sequence_model` |
 //! | a `.ts` file of sequences | says the class or number of a sequence | `sequences`, then `sequence_model` |
 //!
 //! All are trained by `run`, with the `options` of the command line, alone or as one of several `ranks`.
 
 mod classified;
-mod options;
+pub mod options;
+mod panel;
 mod ranks;
 mod run;
 mod sequence_model;
 mod sequences;
-mod series;
+pub mod series;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,9 @@ fn train(args: Args) -> Result<ExitCode> {
     }
     if args.task == Some(TaskKind::Classification) {
         return classified::train(args, interrupted);
+    }
+    if args.panel.is_some() {
+        return panel::train(args, interrupted);
     }
     series::train(args, interrupted)
 }

@@ -17,12 +17,32 @@ pub const WINDOW: usize = 36;
 /// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Learn {
-    /// Changes where the training part has a trend, else values.
+    /// What a simple forecast leaves over, where a forecast of one column or several is trained; the same as correction.
     Auto,
+    /// What a combination of seasonal, linear and smoothed forecasts leaves over, chosen by rolling origins before the test part.
+    Correction,
     /// The values, scaled to the range from 0 to 1.
     Values,
     /// The changes from each value to the next, scaled to mean 0 and standard deviation 1.
     Changes,
+}
+
+/// Whether something is done that helps some series.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// As rolling origins do better.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl Choice {
+    /// What was told, if anything.
+    pub fn told(choice: Option<Choice>) -> Option<bool> {
+        choice.filter(|choice| *choice != Choice::Auto).map(|choice| choice == Choice::On)
+    }
 }
 
 /// What a model learns to say.
@@ -57,6 +77,9 @@ pub struct Args {
     /// Missing values of a CSV file: error, drop, interpolate or forward-fill [default: error].
     #[arg(long, value_name = "POLICY")]
     pub gaps: Option<Gaps>,
+    /// Train one model over all series of a panel: the column that names the series of each row.
+    #[arg(long, value_name = "COLUMN")]
+    pub panel: Option<String>,
     #[command(flatten)]
     pub reading: ReadingArgs,
     /// What the model learns to say [default: what the file has; of a CSV file, a number].
@@ -64,12 +87,30 @@ pub struct Args {
     pub task: Option<TaskKind>,
     #[command(flatten)]
     pub network: Network,
-    /// Values that the model reads to forecast the next; or rows, to say the class of the last [default: 36].
+    /// Values that the model reads to forecast the next; or rows, to say the class of the last [default: 36, of a series a season and at most
+    /// a third of what it learns from].
     #[arg(long, value_name = "N")]
     pub window: Option<usize>,
-    /// Values that it forecasts at once [default: 1].
+    /// Values that it forecasts at once, none of them from another [default: a season of at most 60 where dates and data show one, else 1].
     #[arg(long, value_name = "N")]
     pub horizon: Option<usize>,
+    /// Values of a season, 1 for none [default: what dates and data show].
+    #[arg(long, value_name = "N")]
+    pub season: Option<usize>,
+    /// Columns whose future is known when the model forecasts, as holidays or prices that are set, by name or number, with commas between.
+    /// Of the file to predict from, rows after the last value of the series have them.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub known: Vec<String>,
+    /// Whether days of the week and the time of the year are read too, where dates are of days and the season is another: on, off or auto,
+    /// as rolling origins before the test part do better [default: auto].
+    #[arg(long, value_enum)]
+    pub calendar: Option<Choice>,
+    /// Whether logarithms are forecast: on, off or auto, as rolling origins before the test part do better [default: auto].
+    #[arg(long, value_enum)]
+    pub log: Option<Choice>,
+    /// Parts of what comes that the intervals around forecasts shall hold, with commas between.
+    #[arg(long, value_name = "LEVELS", value_delimiter = ',', default_values_t = [0.8, 0.95])]
+    pub intervals: Vec<f64>,
     /// What the model reads and forecasts [default: auto].
     #[arg(long, value_enum)]
     pub learn: Option<Learn>,
@@ -100,6 +141,9 @@ pub struct Args {
     /// Seed of everything random: starting weights, order of windows, random parts.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Trainings of a series from as many seeds, --seed and the next ones, whose mean is the model.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seeds: usize,
     /// Folder for the results, made where it does not exist; what an earlier run left there, forecasts with its model too, is replaced or
     /// removed [default: out/ and the name of the data file].
     #[arg(long, value_name = "DIR")]

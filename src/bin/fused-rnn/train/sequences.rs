@@ -23,6 +23,12 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
             ("window", args.window.is_some()),
             ("horizon", args.horizon.is_some()),
             ("learn", args.learn.is_some()),
+            ("season", args.season.is_some()),
+            ("log", args.log.is_some()),
+            ("known", !args.known.is_empty()),
+            ("calendar", args.calendar.is_some()),
+            ("panel", args.panel.is_some()),
+            ("seeds", args.seeds != 1),
         ],
         "it is for a series in a CSV file; of a .ts file whole sequences are read",
     )?;

@@ -1,0 +1,198 @@
+//! A panel: several series of one column of a CSV file, one below the other, whose rows say in another column which series they are of.
+
+use std::path::Path;
+
+use fused_rnn::data::{ColumnChoice, CsvOptions, CsvTable, Gaps, Series};
+use fused_rnn::forecast::{Baseline, Measures, Transform};
+use fused_rnn::model::{ForecastConfig, Forecaster};
+use fused_rnn::{Error, Result};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+
+use crate::baselines::Comparison;
+use crate::output::plain;
+use crate::pictures::compare;
+use crate::reading::ReadingArgs;
+use crate::rows::{Rows, say_notes};
+
+/// Most series of a file.
+const MOST: usize = 10_000;
+
+/// A series of a panel.
+pub struct OneSeries {
+    pub key: String,
+    pub rows: Rows,
+}
+
+/// Reads the series of a file in the order in which they begin. Without a column it is the last one of numbers.
+pub fn read(path: &Path, key: &str, column: Option<&str>, gaps: Gaps, options: &CsvOptions) -> Result<Vec<OneSeries>> {
+    let table = CsvTable::read(path, options)?;
+    let choice = column.map_or(ColumnChoice::LastNumeric, |column| ColumnChoice::Named(column.to_owned()));
+    let series = table.panel(key, &choice)?;
+    if series.len() > MOST {
+        let problem = format!(
+            "column {} names {} series, more than {MOST}; is it the one that names them?",
+            plain(key),
+            series.len()
+        );
+        return Err(Error::Data { source_name: path.display().to_string(), line: None, problem });
+    }
+    let one = |(key, mut series): (String, Series)| -> Result<OneSeries> {
+        let complete = gaps.close(&series)?;
+        say_notes(&table, std::slice::from_ref(&series));
+        series.name = format!("{} of {key}", series.name);
+        let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
+        let rows = Rows {
+            series,
+            complete,
+            others: Vec::new(),
+            known: Vec::new(),
+            values,
+            future: (Array2::zeros((0, 0)), Vec::new()),
+            reading: table.options().clone(),
+        };
+        Ok(OneSeries { key, rows })
+    };
+    series.into_iter().map(one).collect()
+}
+
+/// The series of a file for a model of a panel; `None` where the model is of one series.
+pub fn of_model(
+    path: &Path,
+    config: &ForecastConfig,
+    gaps: Option<Gaps>,
+    reading: &ReadingArgs,
+) -> Result<Option<Vec<OneSeries>>> {
+    let Some(panel) = &config.panel else { return Ok(None) };
+    let options = reading.options_or(&config.reading)?;
+    read(path, &panel.column, Some(&config.column), gaps.unwrap_or(config.gaps), &options).map(Some)
+}
+
+/// Lets a model take the scale of a series: that of its training, or for a new one that of what is known of it.
+pub fn scale(forecaster: &mut Forecaster, key: &str, known: &[f64]) -> Result<()> {
+    let config = forecaster.config();
+    let Some(panel) = &config.panel else { return Ok(()) };
+    let is_log = config.correction.as_ref().is_some_and(|correction| correction.transform.floor.is_some());
+    let transform = match panel.series.iter().find(|series| series.key == key) {
+        Some(series) => series.transform,
+        None => Transform::fit(known, is_log)?,
+    };
+    forecaster.scale_by(transform);
+    Ok(())
+}
+
+/// Forecasts of a part of each series, beside simple ones.
+pub struct PanelComparison {
+    name: String,
+    season: usize,
+    horizon: usize,
+    series: Vec<(String, Comparison)>,
+    /// For each level, how much of what came the intervals held, and of how many values.
+    held: Vec<(f64, f64, usize)>,
+}
+
+impl PanelComparison {
+    /// Of the values of each series from `start(series)` on.
+    pub fn of(
+        name: &str,
+        forecaster: &mut Forecaster,
+        panel: &[OneSeries],
+        season: usize,
+        start: impl Fn(&OneSeries) -> usize,
+    ) -> Result<Self> {
+        let horizon = forecaster.config().horizon;
+        let mut of = PanelComparison { name: name.to_owned(), season, horizon, series: Vec::new(), held: Vec::new() };
+        for one in panel {
+            let from = start(one).max(forecaster.config().context());
+            scale(forecaster, &one.key, &one.rows.complete.values[..from.min(one.rows.complete.values.len())])?;
+            let backtest = forecaster.backtest(&one.rows.values, from..one.rows.values.nrows())?;
+            let config = forecaster.config();
+            let comparison = compare(name, &one.rows, &backtest, config, season, from)?;
+            if let Some(correction) = &config.correction {
+                let levels = correction.intervals.as_ref().map_or(&[][..], |intervals| &intervals.levels);
+                of.held.resize(levels.len(), (0.0, 0.0, 0));
+                for ((to, level), held) in of.held.iter_mut().zip(levels).zip(correction.coverage(&backtest)?) {
+                    let count = backtest.truth.len();
+                    *to = (*level, to.1 + held * count as f64, to.2 + count);
+                }
+            }
+            of.series.push((one.key.clone(), comparison));
+        }
+        Ok(of)
+    }
+
+    /// The means of the series' scaled errors, one step ahead and for the horizon, and each series beside the simple forecast.
+    pub fn table(&self, head: &str, quiet: bool) -> Result<String> {
+        let head = format!("{head} of {} series", self.series.len());
+        let mut text = self.means(&format!("{head}, one step ahead"), Measures::of_first_step)?;
+        if self.horizon > 1 {
+            text += &self.means(&format!("{head}, {} steps ahead", self.horizon), Measures::of)?;
+        }
+        let simple = if self.season > 1 { Baseline::SeasonalNaive } else { Baseline::Naive }.name();
+        let mut ahead = 0;
+        let mut rows = Vec::new();
+        for (key, comparison) in &self.series {
+            let of = |name: &str| {
+                let found = comparison.forecasts.iter().find(|(other, _)| other == name);
+                found.map(|(_, f)| Measures::of(comparison.truth.view(), f.view(), comparison.scale)).transpose()
+            };
+            let (Some(model), Some(beside)) = (of(&self.name)?, of(simple)?) else { continue };
+            ahead += usize::from(model.rmse < beside.rmse);
+            rows.push((plain(key), model.rmse, model.mae, beside.rmse, beside.mae));
+        }
+        if !quiet {
+            let width = rows.iter().map(|row| row.0.chars().count()).max().unwrap_or(0).max("series".len());
+            text += &format!(
+                "\n{:<width$}  {:>12}  {:>12}  {:>14}  {:>14}\n",
+                "series", "RMSE", "MAE", "naive's RMSE", "naive's MAE"
+            );
+            for (key, rmse, mae, beside, beside_mae) in &rows {
+                text += &format!("{key:<width$}  {rmse:>12.4}  {mae:>12.4}  {beside:>14.4}  {beside_mae:>14.4}\n");
+            }
+        }
+        text +=
+            &format!("The model's RMSE is below that of the {simple} forecast for {ahead} of {} series.\n", rows.len());
+        let parts: Vec<String> = self
+            .held
+            .iter()
+            .map(|(level, held, count)| {
+                format!("of {:.0} % hold {:.1} %", 100.0 * level, 100.0 * held / (*count).max(1) as f64)
+            })
+            .collect();
+        if !parts.is_empty() {
+            text += &format!("Intervals {} of what came.\n", parts.join(", "));
+        }
+        Ok(text)
+    }
+
+    fn means(
+        &self,
+        head: &str,
+        measure: fn(ArrayView2<'_, f64>, ArrayView2<'_, f64>, Option<f64>) -> Result<Measures>,
+    ) -> Result<String> {
+        let names: Vec<&String> =
+            self.series.first().map_or(Vec::new(), |(_, c)| c.forecasts.iter().map(|f| &f.0).collect());
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(head.chars().count());
+        let mut text = format!("\n{head:<width$}  {:>10}  {:>10}   (means)\n", "MASE", "sMAPE");
+        for name in names {
+            let (mut mase, mut smape, mut count, mut scaled) = (0.0, 0.0, 0, 0);
+            for (_, comparison) in &self.series {
+                let Some((_, forecast)) = comparison.forecasts.iter().find(|(other, _)| other == name) else {
+                    continue;
+                };
+                let of = measure(comparison.truth.view(), forecast.view(), comparison.scale)?;
+                (smape, count) = (smape + of.smape, count + 1);
+                if let Some(of) = of.mase {
+                    (mase, scaled) = (mase + of, scaled + 1);
+                }
+            }
+            let mase = if scaled == 0 { "-".to_owned() } else { format!("{:.4}", mase / f64::from(scaled)) };
+            text += &format!("{name:<width$}  {mase:>10}  {:>10.2}\n", smape / f64::from(count.max(1)));
+        }
+        Ok(text)
+    }
+
+    /// The comparison of a series.
+    pub fn of_series(&self, key: &str) -> Option<&Comparison> {
+        self.series.iter().find(|(other, _)| other == key).map(|(_, comparison)| comparison)
+    }
+}

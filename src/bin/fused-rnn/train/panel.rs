@@ -1,0 +1,248 @@
+//! `fused-rnn train --panel`: one model over the series of a panel.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use fused_rnn::data::{Scaler, TimeAxis, TimeSplit, has_trend};
+use fused_rnn::model::{ForecastConfig, Forecaster, Panel, PanelSeries, SeenSeries};
+use fused_rnn::{Error, Result};
+use ndarray::{Array2, Array3, Axis, concatenate};
+
+use super::options::{Args, Choice, Learn, Outputs, WINDOW};
+use super::run::{ending, finish, loss_plot, settle};
+use super::series::{LONGEST_SEASON, Samples, fit_members, name};
+use crate::baselines::season;
+use crate::output::{listed, note, print};
+use crate::panel::{OneSeries, PanelComparison, read, scale};
+use crate::pictures::forecast_plot;
+use crate::progress::{INTERRUPTED, Progress};
+
+/// Reads the series, trains on them, and reports.
+pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
+    args.refuse(
+        &[("test", args.test.is_some()), ("length", args.length.is_some())],
+        "it is for .ts files of sequences; the last part of each series is held back with --test-fraction",
+    )?;
+    args.refuse(
+        &[
+            ("columns", args.columns.is_some()),
+            ("target", args.target.is_some()),
+            ("known", !args.known.is_empty()),
+            ("calendar", Choice::told(args.calendar) == Some(true)),
+            ("learn", !matches!(args.learn, None | Some(Learn::Auto | Learn::Correction))),
+        ],
+        "of several series of a file one column is read, --column, and what a reference leaves over of it learned",
+    )?;
+    let Some(key) = args.panel.clone() else { return Err(Error::ZeroSize { name: "panel" }) };
+    let gaps = args.gaps.unwrap_or_default();
+    let series = read(&args.data, &key, args.column.as_deref(), gaps, &args.reading.options()?)?;
+    let prepared = prepare(&args, series)?;
+    let outputs = Outputs::prepare(&args, "forecast.svg")?;
+    let Prepared { panel, config, season, validation, transforms, reference, left_out } = prepared;
+    if !left_out.is_empty() {
+        note(&format!("{} series are too short, and left out: {}", left_out.len(), listed(&left_out)));
+    }
+    let config = ForecastConfig {
+        panel: Some(Panel {
+            column: key,
+            series: panel
+                .iter()
+                .zip(&transforms)
+                .map(|(one, transform)| PanelSeries { key: one.key.clone(), transform: *transform })
+                .collect(),
+        }),
+        ..config
+    };
+    let mut progress = Progress::new(args.epochs, args.quiet, interrupted);
+    let started = Instant::now();
+    let validates = validation > 0;
+    let samples = |forecaster: &mut Forecaster| {
+        let mut parts = [Vec::new(), Vec::new()];
+        for one in &panel {
+            scale(forecaster, &one.key, &[])?;
+            let end = end_of(&args, one)?;
+            for (part, range) in parts.iter_mut().zip([0..end - validation, end - validation..end]) {
+                // A series that is just long enough to be forecast has nothing to learn from.
+                if range.end >= forecaster.config().context().max(range.start) + forecaster.config().horizon {
+                    part.push(forecaster.samples(&one.rows.values, range)?);
+                }
+            }
+        }
+        let [train, validation] = parts;
+        Ok(Samples { train: joined(train)?, validation: if validates { Some(joined(validation)?) } else { None } })
+    };
+    let described = |forecaster: &mut Forecaster| {
+        if args.quiet {
+            return Ok(());
+        }
+        print(&describe(&panel, forecaster.config(), season, validation))?;
+        print(&format!("{}\n", forecaster.model().summary()))
+    };
+    let (mut forecaster, trained) = fit_members(&args, &config, Some(&reference), &mut progress, samples, described)?;
+    let Some(outcome) = settle(trained, &progress, &outputs.model, || forecaster.save(&outputs.model))? else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
+    if !args.quiet {
+        print(&format!("{}\n", ending(&outcome, &progress, started)))?;
+    }
+    let mut written = vec![&outputs.model, &outputs.loss];
+    let starts = panel.iter().map(|one| end_of(&args, one)).collect::<Result<Vec<_>>>()?;
+    if args.test_fraction > 0.0 {
+        let start =
+            |one: &OneSeries| panel.iter().position(|other| other.key == one.key).map_or(0, |place| starts[place]);
+        let name = name(&args);
+        let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start)?;
+        print(&comparison.table("test error", args.quiet)?)?;
+        if let Some((first, of_first)) = panel.first().and_then(|one| Some((one, comparison.of_series(&one.key)?))) {
+            scale(&mut forecaster, &first.key, &[])?;
+            let backtest = forecaster.backtest(&first.rows.values, starts[0]..first.rows.values.nrows())?;
+            forecast_plot(&name, "the part held back", &first.rows, &backtest, of_first, forecaster.config())?
+                .save(&outputs.test)?;
+            written.push(&outputs.test);
+        }
+    }
+    finish(&args, &written, &outcome, &outputs)
+}
+
+/// How the series of a panel are learned.
+struct Prepared {
+    panel: Vec<OneSeries>,
+    config: ForecastConfig,
+    season: usize,
+    /// Values of each series to validate on.
+    validation: usize,
+    transforms: Vec<fused_rnn::forecast::Transform>,
+    reference: fused_rnn::forecast::Reference,
+    /// Keys of series that are too short.
+    left_out: Vec<String>,
+}
+
+/// Where the test part of a series begins.
+fn end_of(args: &Args, one: &OneSeries) -> Result<usize> {
+    Ok(TimeSplit::new(one.rows.values.nrows(), args.validation_fraction, args.test_fraction)?.test.start)
+}
+
+/// Chooses what is not told, on the values before the test parts alone.
+fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
+    let mut lengths = panel.iter().map(|one| end_of(args, one)).collect::<Result<Vec<_>>>()?;
+    lengths.sort_unstable();
+    let usual_length = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
+    // The season that most series show.
+    let mut seasons = Vec::new();
+    for one in &panel {
+        let end = end_of(args, one)?;
+        let axis = TimeAxis::new(&one.rows.complete.labels);
+        seasons.push(season(&axis, &one.rows.complete.values[..end], one.rows.values.nrows()));
+    }
+    seasons.sort_unstable();
+    let most = seasons.chunk_by(|a, b| a == b).max_by_key(|run| run.len()).and_then(|run| run.first().copied());
+    let (detected, is_of_calendar) = most.unwrap_or((1, false));
+    let season = args.season.unwrap_or(detected);
+    for (name, size) in [
+        ("season", season),
+        ("epochs", args.epochs),
+        ("window", args.window.unwrap_or(1)),
+        ("horizon", args.horizon.unwrap_or(1)),
+    ] {
+        if size == 0 {
+            return Err(Error::ZeroSize { name });
+        }
+    }
+    let usual = if is_of_calendar && season <= LONGEST_SEASON && 5 * season <= usual_length { season } else { 1 };
+    let horizon = args.horizon.unwrap_or(usual);
+    let validation = match args.validation_fraction {
+        0.0 => 0,
+        fraction => {
+            ((usual_length as f64 * fraction) as usize).max(2 * horizon.min(usual_length)).min(usual_length / 3)
+        }
+    };
+    let train = usual_length - validation;
+    let window =
+        args.window.unwrap_or(WINDOW.max(if season <= LONGEST_SEASON { season } else { 1 }).min((train / 3).max(1)));
+    let is_long = |one: &OneSeries| -> Result<bool> {
+        let end = end_of(args, one)?;
+        let test = one.rows.values.nrows() - end;
+        let needed = window.saturating_add(1).saturating_add(horizon).max(season.saturating_mul(2)).max(train / 2);
+        Ok(end.saturating_sub(validation) >= needed && (args.test_fraction == 0.0 || test >= horizon))
+    };
+    let mut left_out = Vec::new();
+    let mut kept = Vec::new();
+    for one in panel {
+        if is_long(&one)? { kept.push(one) } else { left_out.push(one.key) }
+    }
+    let Some(first) = kept.first() else {
+        return Err(Error::Data {
+            source_name: args.data.display().to_string(),
+            line: None,
+            problem: format!(
+                "too few rows: none of {} series has window {window} + horizon {horizon} values to train on, {validation} to validate and \
+                 {horizon} to test; use a smaller --window or --horizon",
+                left_out.len()
+            ),
+        });
+    };
+    let mut trends = 0;
+    for one in &kept {
+        trends += usize::from(has_trend(&one.rows.complete.values[..end_of(args, one)? - validation]));
+    }
+    let name = first.rows.series.name.clone();
+    let mut config = ForecastConfig {
+        column: name.strip_suffix(&format!(" of {}", first.key)).map_or(name.clone(), str::to_owned),
+        inputs: Vec::new(),
+        known: Vec::new(),
+        panel: None,
+        gaps: args.gaps.unwrap_or_default(),
+        window,
+        horizon,
+        difference: 2 * trends > kept.len(),
+        scaler: Scaler::IDENTITY,
+        reading: first.rows.reading.clone(),
+        correction: None,
+    };
+    let mut seen = Vec::new();
+    for one in &kept {
+        seen.push(SeenSeries { values: one.rows.values.view(), end: end_of(args, one)? });
+    }
+    let chosen = config.choose_correction(&seen, validation, season, Choice::told(args.log))?;
+    drop(seen);
+    let (transforms, reference) = (chosen.transforms, chosen.fitted_to_all);
+    Ok(Prepared { panel: kept, config, season, validation, transforms, reference, left_out })
+}
+
+/// Samples of all series as one.
+fn joined(parts: Vec<(Array3<f32>, Array2<f32>)>) -> Result<(Array3<f32>, Array2<f32>)> {
+    let failed = |e: ndarray::ShapeError| Error::Shape {
+        tensor: "samples of the series".to_owned(),
+        expected: "samples of one shape".to_owned(),
+        got: e.to_string(),
+    };
+    if parts.is_empty() {
+        return Err(Error::ZeroSize { name: "number of series that are long enough" });
+    }
+    let x: Vec<_> = parts.iter().map(|(x, _)| x.view()).collect();
+    let y: Vec<_> = parts.iter().map(|(_, y)| y.view()).collect();
+    Ok((concatenate(Axis(0), &x).map_err(failed)?, concatenate(Axis(0), &y).map_err(failed)?))
+}
+
+fn describe(panel: &[OneSeries], config: &ForecastConfig, season: usize, validation: usize) -> String {
+    let values: usize = panel.iter().map(|one| one.rows.values.nrows()).sum();
+    let keys: Vec<String> = panel.iter().map(|one| one.key.clone()).collect();
+    let of_season = if season == 1 { "no season".to_owned() } else { format!("a season of {season}") };
+    let learned = config.correction.as_ref().map_or(String::new(), |correction| {
+        let logs = if correction.transform.floor.is_some() { ", of logarithms" } else { "" };
+        format!("{}{logs}", correction.reference.described())
+    });
+    format!(
+        "{} series of column {}, {values} values: {}\n\
+         {of_season}; {validation} values of each to validate; forecasts {} at once from windows of {}\n\
+         learns what is left over by {learned}\n\n",
+        panel.len(),
+        config.column,
+        listed(&keys),
+        config.horizon,
+        config.window
+    )
+}
