@@ -18,9 +18,11 @@
 //! ```
 
 mod arrays;
+mod batch;
 pub mod callbacks;
 pub mod diagram;
 mod evaluate;
+mod feed;
 pub(crate) mod file;
 pub mod fit;
 pub mod forecast;
@@ -42,6 +44,7 @@ mod summary;
 mod trainable;
 
 pub use arrays::{AnyArray, Arrays};
+pub use batch::{Batch, Batches};
 pub use callbacks::{
     BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
     ReduceLearningRate, Training,

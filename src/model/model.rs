@@ -10,7 +10,7 @@ use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::loss::LossFunction;
-use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, download, read_as, zeros};
+use crate::model::arrays::{AnyArray, Arrays, Data, Part, any, check_arrays, convert, download, read_as, zeros};
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
 use crate::model::host_loss::{self, HostLoss};
 use crate::model::loss_scale::LossScale;
@@ -564,7 +564,7 @@ impl Model {
     fn differentiate(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, of_inputs: bool) -> Result<f64> {
         let data = self.check_data("", x, Some(y))?;
         self.allocate(data.samples, true)?;
-        self.place_batch(&data)?;
+        self.place_part(&data.part(0..data.samples)?)?;
         self.status.clear(&self.device)?;
         let seed = self.step_seed();
         self.run_training(data.samples, LossEntry { weight: 1.0, code: 1 }, false, seed, of_inputs)?;
@@ -572,16 +572,20 @@ impl Model {
         Ok(self.status.read(&self.device)?.total)
     }
 
-    /// Puts all samples where the passes read them; there must be room.
-    pub(super) fn place_batch(&mut self, data: &Data<'_>) -> Result<()> {
+    /// Puts samples where the passes read them; there must be room. Says whether they have weights.
+    pub(super) fn place_part(&mut self, part: &Part<'_>) -> Result<bool> {
         let Model { device, topology, network, outputs, .. } = self;
-        for ((_, value), x) in topology.inputs.iter().zip(&data.x) {
-            device.upload_tensor(x.values(), network.value_mut(value, data.samples)?)?;
+        for ((_, value), x) in topology.inputs.iter().zip(&part.x) {
+            device.upload_tensor(*x, network.value_mut(value, part.samples)?)?;
         }
-        for (output, y) in outputs.iter_mut().zip(&data.y) {
-            device.upload_tensor(y.values(), output.targets.get_mut(y.values().len())?)?;
+        for (output, y) in outputs.iter_mut().zip(&part.y) {
+            device.upload_tensor(*y, output.targets.get_mut(y.len())?)?;
         }
-        Ok(())
+        for (output, weights) in outputs.iter_mut().zip(&part.weights) {
+            output.sample_weights.grow(device, "weights of rows", weights.len())?;
+            device.upload_tensor(*weights, output.sample_weights.get_mut(weights.len())?)?;
+        }
+        Ok(!part.weights.is_empty())
     }
 
     /// Checks arrays against the model, and converts them to its device's type. `prefix` names them in errors: `"validation "`, or
