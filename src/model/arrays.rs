@@ -253,6 +253,8 @@ fn wide(values: TensorRef<'_>) -> Result<Vec<f64>> {
 /// Data that fit the model, of the device's element type, in the host's memory.
 pub(super) struct Data<'a> {
     pub samples: usize,
+    /// Steps of those inputs that may have any number.
+    pub lengths: Vec<usize>,
     /// One array an input.
     pub x: Vec<AnyArray<'a>>,
     /// One array an output; none for inference.
@@ -273,6 +275,7 @@ impl Data<'_> {
         let rows = |values| rows(values, self.samples, samples.clone());
         Ok(Part {
             samples: samples.len(),
+            lengths: &self.lengths,
             x: self.x.iter().map(|x| rows(x.values())).collect::<Result<_>>()?,
             y: self.y.iter().map(|y| rows(y.values())).collect::<Result<_>>()?,
             weights: self.weights.iter().map(|weights| rows(weights.view())).collect::<Result<_>>()?,
@@ -304,6 +307,8 @@ impl Data<'_> {
 /// Some samples of [`Data`], one after the other.
 pub(super) struct Part<'d> {
     pub samples: usize,
+    /// Steps of those inputs that may have any number.
+    pub lengths: &'d [usize],
     pub x: Vec<TensorRef<'d>>,
     pub y: Vec<TensorRef<'d>>,
     pub weights: Vec<TensorRef<'d>>,

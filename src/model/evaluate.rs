@@ -334,6 +334,6 @@ pub(super) fn mean_loss(
     }
     model.run_weight_penalties(LossEntry { weight: samples as f64, code: 1 }, false)?;
     let total = model.status.read(&model.device)?.total;
-    model.network.check(&model.device)?;
+    model.check_operations()?;
     Ok(total / samples as f64)
 }

@@ -143,6 +143,7 @@ impl<'d, 'b> Feed<'d, 'b> {
     pub fn next(&mut self, model: &mut Model) -> Result<Option<usize>> {
         match self {
             Feed::Arrays(feed) => {
+                model.take_lengths(feed.data.lengths)?;
                 let first = feed.batch.end;
                 let size = feed.batch_size.min(feed.data.samples - first);
                 feed.batch = first..first + size;
@@ -204,8 +205,8 @@ impl ArrayFeed<'_> {
             }
             None => device.copy(from.part(range.start * width..range.end * width)?, to),
         };
-        for ((_, value), from) in topology.inputs.iter().zip(&self.placed.x) {
-            copy(value.size(), from.view(), network.value_mut(value, len)?)?;
+        for (input, from) in topology.inputs.iter().zip(&self.placed.x) {
+            copy(input.value.size(), from.view(), network.value_mut(&input.value, len)?)?;
         }
         for (index, output) in outputs.iter_mut().enumerate() {
             let (width, rows) = (output.target_size()?, output.weight_rows());

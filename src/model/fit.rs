@@ -306,6 +306,10 @@ impl Model {
             given = checked;
             validation = Some(given.part(0..given.samples)?);
         }
+        if let Some(part) = &training {
+            // The validation may have had others.
+            self.take_lengths(part.lengths)?;
+        }
         let together = ranks.map_or(1, |ranks| ranks.count());
         // As in Keras, fewer samples are one batch.
         let batch_size = options.batch_size.saturating_mul(together).min(samples.max(1));
@@ -614,7 +618,7 @@ impl Model {
     /// Waits for the batches so far, and says how they went.
     fn look(&self, run: &Run<'_, '_, '_>, epoch: usize) -> Result<Report> {
         let report = self.status.read(&self.device)?;
-        self.network.check(&self.device)?;
+        self.check_operations()?;
         diverged(run, epoch, &report, self.status.is_on_host())?;
         Ok(report)
     }

@@ -29,6 +29,8 @@ pub mod forecast;
 pub mod graph;
 pub mod history;
 mod host_loss;
+mod input_shape;
+mod lengths;
 pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
@@ -53,6 +55,7 @@ pub use fit::{Clip, FitOptions};
 pub use forecast::{Backtest, ForecastConfig, Forecaster, InputColumn, SeriesValues};
 pub use graph::{CallConfig, Graph, GraphConfig, GraphTensor, InputConfig, LayerId, NamedConfig, Source};
 pub use history::{History, Outcome};
+pub use input_shape::{Axis, InputShape};
 pub use loss_scale::LossScale;
 pub use model::Model;
 pub use progress::{ProgressBar, ProgressMode};

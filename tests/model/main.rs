@@ -21,6 +21,7 @@ mod hostile_files;
 mod keras;
 mod layer_options;
 mod layers;
+mod lengths;
 mod losses;
 mod masks;
 mod metrics;
