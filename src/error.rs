@@ -184,9 +184,24 @@ pub enum Error {
         /// The system's own error.
         source: std::io::Error,
     },
+    /// What code of the caller's own says, such as an iterator of batches: see [`Error::other`].
+    #[error("{}", OneLine(.0))]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
+    /// An error of the caller's own, for closures and traits that return this type; it comes back as it is:
+    ///
+    /// ```
+    /// use fused_rnn::Error;
+    /// let error = Error::other(std::io::Error::other("the database is gone"));
+    /// assert_eq!(error.to_string(), "the database is gone");
+    /// assert!(matches!(&error, Error::Other(source) if source.is::<std::io::Error>()));
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Other(error.into())
+    }
+
     /// A flat buffer of the wrong length, described by the shape it stands for.
     pub(crate) fn shape(tensor: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Self {
         Error::Shape { tensor: tensor.into(), expected: expected.into(), got: got.into() }
@@ -265,6 +280,7 @@ mod tests {
             Error::Data { source_name: text(), line: Some(1), problem: text() },
             Error::Format { path: name.into(), format: "ONNX", problem: text() },
             Error::Io { action: "read", path: name.into(), source: io() },
+            Error::other(name),
         ] {
             let text = error.to_string();
             assert!(text.contains(shown) && !text.contains(acts_on_a_terminal), "{text:?}");

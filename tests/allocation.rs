@@ -11,14 +11,17 @@ use fused_rnn::backend::{ForwardMode, RecurrentBackend};
 use fused_rnn::data::windows;
 use fused_rnn::model::{BatchEnd, Callback, Clip, FitOptions, Sequential};
 use fused_rnn::nn::{
-    ActivationFunction, ActivationLayer, BatchNormalization, Dense, Dropout, Gru, LayerConfig, Loss, Lstm,
+    ActivationFunction, ActivationLayer, BatchNormalization, Bidirectional, Conv1D, Dense, Dropout, Flatten, Gru,
+    LayerConfig, Loss, Lstm, Masking, MaxPooling1D, Padding, PositionalEncoding, SimpleRnn, TimeDistributed,
+    TransformerEncoder, UpSampling1D,
 };
-use fused_rnn::nn::{Masking, SimpleRnn};
 use fused_rnn::optim::Adam;
 use fused_rnn::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
+    /// Bytes of the largest allocation.
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The system's allocator, which counts what this thread asks of it.
@@ -28,6 +31,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
+        LARGEST.with(|largest| largest.set(largest.get().max(layout.size())));
         // SAFETY: the caller's promise about the layout is the same.
         unsafe { System.alloc(layout) }
     }
@@ -91,6 +95,34 @@ fn a_step_allocates_nothing() {
             assert_eq!(last - first, 0, "{layers:?} batch size {batch_size}: from the second batch to the last seen");
         }
     }
+}
+
+/// An input of any length is tried with thousands of steps, of which there is none in memory.
+#[test]
+fn layers_for_any_length_are_built_without_memory_for_steps() {
+    let layers: Vec<LayerConfig> = vec![
+        Masking::new(0.0).into(),
+        Conv1D::new(8, 3).padding(Padding::Same).into(),
+        PositionalEncoding::new().into(),
+        TransformerEncoder::new(2, 4, 8).into(),
+        MaxPooling1D::new(2).into(),
+        UpSampling1D::new(2).into(),
+        Bidirectional::new(Lstm::new(4).return_sequences(true).dropout(0.1)).into(),
+        Gru::new(4).return_sequences(true).recurrent_dropout(0.1).into(),
+        TimeDistributed::new(Dense::new(4)).into(),
+        BatchNormalization::new().into(),
+        Dropout::new(0.1).into(),
+        Flatten::new().into(),
+    ];
+    let device: fused_rnn::Device = CpuBackend::<f32>::with_threads(1).unwrap().into();
+    let mut model = Sequential::new(device, &[None, Some(8)], 1).unwrap();
+    LARGEST.with(|largest| largest.set(0));
+    for layer in layers {
+        model.add(layer).unwrap();
+    }
+    assert!(model.add(Dense::new(1000)).is_err(), "it would need 20,160,000 weights");
+    let largest = LARGEST.with(Cell::get);
+    assert!(largest < 8 * 5040, "{largest} bytes at once");
 }
 
 /// One sequence of any length and small weights: gates of a few MiB, not of thousands of steps for every thread. Here, since unit tests have

@@ -102,10 +102,20 @@ impl Imported {
             let expected = format!("{} arrays ({})", names.len(), names.join(", "));
             return Err(Error::shape("inputs", expected, format!("{} arrays", arrays.len())));
         }
-        let ports = self.inputs.iter().zip(arrays);
-        let taken = ports.map(|(port, array)| port.taken_in(array)).collect::<Result<Vec<_>>>()?;
+        // Only a model of this crate's own has axes of any length; the ports of those are plain.
+        let ports = self.inputs.iter().zip(self.model.input_axes()).zip(arrays);
+        let taken = ports.map(|((port, axes), array)| match axes.contains(&None) {
+            true => Ok(array.to_owned()),
+            false => port.taken_in(array),
+        });
+        let taken = taken.collect::<Result<Vec<_>>>()?;
         let outputs = self.model.predict_all(taken.iter().map(|array| array.view()).collect::<Vec<_>>())?;
-        self.outputs.iter().zip(&outputs).map(|(port, array)| port.given_out(&array.view())).collect()
+        let ports = self.outputs.iter().zip(self.model.output_axes()).zip(outputs);
+        let given = ports.map(|((port, axes), array)| match axes.contains(&None) {
+            true => Ok(array),
+            false => port.given_out(&array.view()),
+        });
+        given.collect()
     }
 }
 

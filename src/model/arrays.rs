@@ -57,9 +57,9 @@ impl<'a, E: Scalar, const N: usize> Arrays<'a> for [ArrayViewD<'a, E>; N] {
     }
 }
 
-/// An array of `f32` or `f64` with any number of axes, from any view (`x.view().into()`) or array (`(&x).into()`): for
-/// [`FitOptions`](crate::model::FitOptions), where arrays of both types may stand side by side. One that is not in standard layout is
-/// copied.
+/// An array of `f32` or `f64` with any number of axes, from any view (`x.view().into()`) or array (`(&x).into()`, or `x.into()`, which
+/// keeps it): for [`FitOptions`](crate::model::FitOptions) and [`Batch`](crate::model::Batch), where arrays of both types may stand side by
+/// side. One that is not in standard layout is copied.
 #[derive(Clone)]
 pub struct AnyArray<'a> {
     shape: Vec<usize>,
@@ -102,6 +102,25 @@ impl<'a, E: Scalar, D: Dimension> From<ArrayView<'a, E, D>> for AnyArray<'a> {
 impl<'a, E: Scalar, D: Dimension> From<&'a Array<E, D>> for AnyArray<'a> {
     fn from(array: &'a Array<E, D>) -> Self {
         array.view().into()
+    }
+}
+
+impl<E: Scalar, D: Dimension> From<Array<E, D>> for AnyArray<'_> {
+    /// The array itself, which is not copied where it is in standard layout.
+    fn from(array: Array<E, D>) -> Self {
+        let shape = array.shape().to_vec();
+        let values: Vec<E> = match array.is_standard_layout() {
+            true => {
+                let len = array.len();
+                let (mut values, offset) = array.into_raw_vec_and_offset();
+                // Slicing may have left elements before and after.
+                values.drain(..offset.unwrap_or(0).min(values.len()));
+                values.truncate(len);
+                values
+            }
+            false => array.iter().copied().collect(),
+        };
+        AnyArray { shape, values: Values::Owned(Arc::new(values)) }
     }
 }
 
@@ -234,6 +253,8 @@ fn wide(values: TensorRef<'_>) -> Result<Vec<f64>> {
 /// Data that fit the model, of the device's element type, in the host's memory.
 pub(super) struct Data<'a> {
     pub samples: usize,
+    /// Steps of those inputs that may have any number.
+    pub lengths: Vec<usize>,
     /// One array an input.
     pub x: Vec<AnyArray<'a>>,
     /// One array an output; none for inference.
@@ -254,6 +275,7 @@ impl Data<'_> {
         let rows = |values| rows(values, self.samples, samples.clone());
         Ok(Part {
             samples: samples.len(),
+            lengths: &self.lengths,
             x: self.x.iter().map(|x| rows(x.values())).collect::<Result<_>>()?,
             y: self.y.iter().map(|y| rows(y.values())).collect::<Result<_>>()?,
             weights: self.weights.iter().map(|weights| rows(weights.view())).collect::<Result<_>>()?,
@@ -285,6 +307,8 @@ impl Data<'_> {
 /// Some samples of [`Data`], one after the other.
 pub(super) struct Part<'d> {
     pub samples: usize,
+    /// Steps of those inputs that may have any number.
+    pub lengths: &'d [usize],
     pub x: Vec<TensorRef<'d>>,
     pub y: Vec<TensorRef<'d>>,
     pub weights: Vec<TensorRef<'d>>,
@@ -318,18 +342,12 @@ impl<'d> Part<'d> {
             };
             tensors.iter().map(one).collect()
         };
-        Ok(PlacedData {
-            samples: self.samples,
-            x: place("x", &self.x)?,
-            y: place("y", &self.y)?,
-            weights: place("weights", &self.weights)?,
-        })
+        Ok(PlacedData { x: place("x", &self.x)?, y: place("y", &self.y)?, weights: place("weights", &self.weights)? })
     }
 }
 
 /// Samples where the device computes.
 pub(super) struct PlacedData<'d> {
-    pub samples: usize,
     pub x: Vec<Placed<'d>>,
     pub y: Vec<Placed<'d>>,
     pub weights: Vec<Placed<'d>>,
@@ -396,7 +414,10 @@ fn class_of(target: &[f64]) -> usize {
 }
 
 /// Weights of the rows of all samples, one tensor an output; none where all are 1.
+///
+/// `prefix` is before `sample_weight` in errors.
 pub(super) fn row_weights(
+    prefix: &str,
     outputs: &[Output],
     data: &Data<'_>,
     sample_weight: &[AnyArray<'_>],
@@ -408,7 +429,7 @@ pub(super) fn row_weights(
     }
     if sample_weight.len() > 1 && sample_weight.len() != outputs.len() {
         return Err(Error::shape(
-            "sample_weight",
+            format!("{prefix}sample_weight"),
             format!("one array for all outputs, or {}, one an output", outputs.len()),
             format!("{} arrays", sample_weight.len()),
         ));
@@ -427,7 +448,9 @@ pub(super) fn row_weights(
         let mut weights = zeros::<f64>("weights of rows", data.samples * rows)?;
         weights.fill(1.0);
         if let Some(given) = sample_weight.get(index).or(sample_weight.first()) {
-            fill_rows(&mut weights, &given.clone().in_dtype("sample_weight", dtype)?, data.samples, rows)?;
+            let tensor = format!("{prefix}sample_weight");
+            let given = given.clone().in_dtype(&tensor, dtype)?;
+            fill_rows(&mut weights, &tensor, &given, data.samples, rows)?;
         }
         if !class_weight.is_empty() {
             let targets = wide(y.values())?;
@@ -450,13 +473,13 @@ pub(super) fn row_weights(
 }
 
 /// Weights of samples, or of steps of samples, as weights of rows.
-fn fill_rows(weights: &mut [f64], given: &AnyArray<'_>, samples: usize, rows: usize) -> Result<()> {
+fn fill_rows(weights: &mut [f64], tensor: &str, given: &AnyArray<'_>, samples: usize, rows: usize) -> Result<()> {
     let repeat = match given.shape[..] {
         [n] if n == samples => rows,
         [n, steps] if n == samples && steps == rows => 1,
         _ => {
             return Err(Error::shape(
-                "sample_weight",
+                tensor,
                 format!("[{samples}], or [{samples}, {rows}]"),
                 format!("{:?}", given.shape),
             ));
@@ -465,7 +488,7 @@ fn fill_rows(weights: &mut [f64], given: &AnyArray<'_>, samples: usize, rows: us
     let given = wide(given.values())?;
     if let Some((i, bad)) = given.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < 0.0) {
         return Err(Error::NonFinite {
-            tensor: "sample_weight".to_owned(),
+            tensor: tensor.to_owned(),
             got: *bad,
             position: format!("element {i}"),
             help: "give weights that are finite and not below zero".to_owned(),
@@ -493,6 +516,22 @@ mod tests {
         assert_eq!(whole.values().host::<f32>().unwrap().as_ptr(), matrix.as_ptr());
         let column = AnyArray::from(matrix.index_axis(Axis(1), 2));
         assert_eq!(column.values().host::<f32>().unwrap(), [3.0, 6.0]);
+    }
+
+    #[test]
+    fn owned_arrays_become_tensors() {
+        let matrix = array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]];
+        let at = matrix.as_ptr();
+        let whole = AnyArray::from(matrix.clone());
+        assert_eq!((whole.shape(), whole.values().host::<f32>().unwrap().len()), (&[3, 3][..], 9));
+        let kept = AnyArray::from(matrix);
+        assert_eq!(kept.values().host::<f32>().unwrap().as_ptr(), at, "nothing is copied");
+        let rows = || array![[1.0f64, 2.0], [3.0, 4.0], [5.0, 6.0]];
+        let middle = AnyArray::from(rows().slice_move(ndarray::s![1..2, ..]));
+        assert_eq!((middle.shape(), middle.values().host::<f64>().unwrap()), (&[1, 2][..], &[3.0, 4.0][..]));
+        let turned = AnyArray::from(rows().reversed_axes());
+        assert_eq!(turned.values().host::<f64>().unwrap(), [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+        assert!(AnyArray::from(rows().slice_move(ndarray::s![1..1, ..])).values().is_empty());
     }
 
     #[test]

@@ -25,10 +25,18 @@ use crate::metrics::MetricAccumulator;
 pub struct EarlyStopping {
     /// Epochs without improvement after which training stops.
     pub patience: usize,
-    /// A change by no more than this is no improvement.
+    /// A change by no more than this is no improvement; a finite number, not below zero.
     pub min_delta: f64,
     /// Whether the model ends with the weights of its best epoch, however training ends, rather than of its last.
     pub restore_best_weights: bool,
+}
+
+/// Refuses a smallest improvement by which every epoch, or none, would be one.
+pub(super) fn check_delta(option: &str, min_delta: f64) -> Result<()> {
+    match min_delta.is_finite() && min_delta >= 0.0 {
+        true => Ok(()),
+        false => Err(Error::option(option, "a finite number, not below zero", min_delta)),
+    }
 }
 
 /// The state of training before an epoch.
@@ -38,7 +46,7 @@ pub struct EpochBegin {
     pub epoch: usize,
     /// Most epochs there will be.
     pub epochs: usize,
-    /// Batches of an epoch.
+    /// Batches of an epoch; 0 where that is not known yet, as of an iterator that does not say how long it is.
     pub batches: usize,
 }
 
@@ -49,7 +57,7 @@ pub struct BatchEnd<'a> {
     pub epoch: usize,
     /// Batch within the epoch, counted from 1.
     pub batch: usize,
-    /// Batches of an epoch.
+    /// Batches of an epoch; 0 where that is not known yet.
     pub batches: usize,
     /// Mean loss of the epoch's samples so far; on a device, as of the last look at it (see [`FitOptions::loss_every`](crate::model::FitOptions::loss_every)).
     pub loss: f64,
@@ -273,16 +281,28 @@ impl ReduceLearningRate {
     ///
     /// [`Error::InvalidOption`] for a factor that is not above 0 and below 1.
     pub fn new(factor: f64, patience: usize) -> Result<Self> {
-        if factor > 0.0 && factor < 1.0 {
-            return Ok(ReduceLearningRate { factor, patience, ..Self::default() });
+        let reduce = ReduceLearningRate { factor, patience, ..Self::default() };
+        reduce.check()?;
+        Ok(reduce)
+    }
+
+    /// Refuses what the fields, which are open, cannot be.
+    fn check(&self) -> Result<()> {
+        if !(self.factor > 0.0 && self.factor < 1.0) {
+            return Err(Error::option("factor", "above 0 and below 1", self.factor));
         }
-        Err(Error::option("factor", "above 0 and below 1", factor))
+        check_delta("min_delta of ReduceLearningRate", self.min_delta)?;
+        if !(self.min_rate.is_finite() && self.min_rate >= 0.0) {
+            return Err(Error::option("min_rate", "a finite number, not below zero", self.min_rate));
+        }
+        Ok(())
     }
 }
 
 impl Callback for ReduceLearningRate {
     fn on_epoch_begin(&mut self, state: &EpochBegin, training: &mut dyn Training) -> Result<()> {
-        // A rate that cannot be set is known before anything is trained, not epochs later.
+        // What cannot be is known before anything is trained, not epochs later.
+        self.check()?;
         if state.epoch == 1 { training.set_learning_rate(training.learning_rate()) } else { Ok(()) }
     }
 

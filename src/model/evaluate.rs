@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use crate::backend::ops::LossEntry;
-use crate::backend::{Device, TensorMut, TensorRef};
+use crate::backend::{Device, TensorRef};
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, MetricAccumulator};
 use crate::model::Model;
-use crate::model::arrays::{AnyArray, Arrays, PlacedData, any, row_weights};
+use crate::model::arrays::{AnyArray, Arrays, any, row_weights};
+use crate::model::batch::{Batch, Batches};
+use crate::model::feed::Feed;
 
 /// Samples of a batch without training, where it makes no difference how many they are.
 const INFERENCE_BATCH: usize = 128;
@@ -93,10 +95,31 @@ impl Model {
         metrics: &mut [Vec<MetricAccumulator>],
     ) -> Result<f64> {
         let mut data = self.check_data("", x, Some(y))?;
-        data.weights = row_weights(&self.outputs, &data, sample_weight, &[], self.dtype())?;
-        let placed = data.part(0..data.samples)?.place(&self.device, "")?;
+        data.weights = row_weights("", &self.outputs, &data, sample_weight, &[], self.dtype())?;
         let batch = self.evaluation_batch(data.samples, None)?;
-        mean_loss(self, &placed, batch, metrics)
+        let mut feed = Feed::of(&self.device, "", data.part(0..data.samples)?, batch)?;
+        mean_loss(self, &mut feed, 1, metrics)
+    }
+
+    /// What [`evaluate_metrics`](Self::evaluate_metrics) says, of batches that an iterator gives, so that the data need not be in memory. Each
+    /// is a [`Batch`], or a tuple that is one: `(x, y)`, or with the weights of [`evaluate_weighted`](Self::evaluate_weighted)
+    /// `(x, y, sample_weight)`. For predictions of such data call [`predict`](Self::predict) with each.
+    ///
+    /// # Errors
+    ///
+    /// An error of the iterator as it is; [`Error::Presence`] without batches; those of [`evaluate_metrics`](Self::evaluate_metrics), with
+    /// the number of the batch.
+    pub fn evaluate_batches<'b, I, B>(&mut self, batches: I) -> Result<Vec<(String, f64)>>
+    where
+        I: IntoIterator<Item = Result<B>>,
+        I::IntoIter: 'b,
+        B: Into<Batch<'b>>,
+    {
+        let mut pass = Some(batches.into_iter());
+        let once = Batches::new(move |_| Ok(pass.take().into_iter().flatten()));
+        let mut metrics = self.accumulators()?;
+        let loss = mean_loss(self, &mut Feed::of_batches("", once, Vec::new()), 1, &mut metrics)?;
+        Ok(std::iter::once(("loss".to_owned(), loss)).chain(results(&metrics, "")).collect())
     }
 
     /// The loss over all samples, named `loss`, and the metrics, without training.
@@ -284,42 +307,33 @@ pub(super) fn results(metrics: &[Vec<MetricAccumulator>], prefix: &str) -> Vec<(
     metrics.iter().flatten().map(|metric| (format!("{prefix}{}", metric.name()), metric.result())).collect()
 }
 
-/// Mean loss of samples that stand where the device computes, `most` at a time, and their metrics.
+/// Mean loss of all samples of a pass, and their metrics.
 pub(super) fn mean_loss(
     model: &mut Model,
-    data: &PlacedData<'_>,
-    most: usize,
+    feed: &mut Feed<'_, '_>,
+    epoch: usize,
     metrics: &mut [Vec<MetricAccumulator>],
 ) -> Result<f64> {
-    model.allocate(most, false)?;
+    feed.begin(epoch)?;
     model.status.clear(&model.device)?;
     metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
-    let weighted = !data.weights.is_empty();
-    for first in (0..data.samples).step_by(most) {
-        let batch = most.min(data.samples - first);
-        let Model { device, topology, network, outputs, .. } = model;
-        let part = |from: TensorRef<'_>, size: usize, to: TensorMut<'_>| {
-            device.copy(from.part(first * size..(first + batch) * size)?, to)
-        };
-        for ((_, value), from) in topology.inputs.iter().zip(&data.x) {
-            part(from.view(), value.size(), network.value_mut(value, batch)?)?;
+    let (mut samples, mut room) = (0usize, 0);
+    while let Some(batch) = feed.next(model)? {
+        // Batches of arrays have one length, and none is larger than the first.
+        if feed.is_open() || batch > room {
+            model.allocate(batch, false)?;
+            room = batch;
         }
-        for (index, output) in outputs.iter_mut().enumerate() {
-            let (width, rows) = (output.target_size()?, output.weight_rows());
-            part(data.y[index].view(), width, output.targets.get_mut(batch * width)?)?;
-            if weighted {
-                output.sample_weights.grow(device, "weights of rows", batch * rows)?;
-                part(data.weights[index].view(), rows, output.sample_weights.get_mut(batch * rows)?)?;
-            }
-        }
-        network.forward(device, batch, false, 0)?;
+        let weighted = feed.place(model, 0..batch, 1)?;
+        model.network.forward(&model.device, batch, false, 0)?;
         let entry = LossEntry { weight: batch as f64, code: 1 };
         model.run_losses(batch, entry, weighted, false)?;
         model.run_output_penalties(batch, entry, false)?;
         model.measure(batch, weighted, metrics)?;
+        samples += batch;
     }
-    model.run_weight_penalties(LossEntry { weight: data.samples as f64, code: 1 }, false)?;
+    model.run_weight_penalties(LossEntry { weight: samples as f64, code: 1 }, false)?;
     let total = model.status.read(&model.device)?.total;
-    model.network.check(&model.device)?;
-    Ok(total / data.samples as f64)
+    model.check_operations()?;
+    Ok(total / samples as f64)
 }

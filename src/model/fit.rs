@@ -1,21 +1,23 @@
 //! Training a [`Model`].
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::backend::Tensor;
-use crate::backend::ops::{IndexStatus, LossEntry, Report};
+use crate::backend::ops::{LossEntry, Report};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::metrics::MetricAccumulator;
 use crate::model::Model;
-use crate::model::arrays::{AnyArray, Arrays, Data, Part, PlacedData, any, row_weights, rows};
-use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training};
+use crate::model::arrays::{AnyArray, Arrays, Data, any, row_weights, rows};
+use crate::model::batch::{Batch, Batches};
+use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training, check_delta};
 use crate::model::evaluate::{check_whole_batches, mean_loss, results};
+use crate::model::feed::{Feed, SHUFFLE_STREAM};
 use crate::model::history::{History, Outcome};
 use crate::model::monitor::Monitor;
 use crate::model::output::Status;
 use crate::model::ranks::{self, Ranks};
-use crate::nn::Random;
 use crate::optim::Schedule;
 
 /// How [`Model::fit`] trains. The defaults are Keras's.
@@ -33,6 +35,8 @@ pub struct FitOptions<'a> {
     /// Weights of the samples of `validation_data`, as [`sample_weight`](Self::sample_weight): what Keras takes as the third part of
     /// `validation_data`; none, which is 1.
     pub validation_sample_weight: Vec<AnyArray<'a>>,
+    /// The same as batches, of data that need not be in memory, made anew for each epoch; none.
+    pub validation_batches: Option<Batches<'a>>,
     /// The last part of the samples, rounded down to whole ones, that is evaluated after each epoch instead of trained on; 0, none.
     /// They keep their `sample_weight`, as in Keras.
     pub validation_split: f64,
@@ -83,6 +87,7 @@ impl Default for FitOptions<'_> {
             shuffle: true,
             validation_data: None,
             validation_sample_weight: Vec::new(),
+            validation_batches: None,
             validation_split: 0.0,
             sample_weight: Vec::new(),
             class_weight: Vec::new(),
@@ -96,8 +101,54 @@ impl Default for FitOptions<'_> {
     }
 }
 
-/// Streams of random numbers from here on order samples; those before draw weights.
-const SHUFFLE_STREAM: u32 = 1 << 31;
+impl FitOptions<'_> {
+    /// Refuses what no training can go by, whatever the data are.
+    fn check(&self) -> Result<()> {
+        for (name, size) in [("epochs", self.epochs), ("batch_size", self.batch_size), ("loss_every", self.loss_every)]
+        {
+            if size == 0 {
+                return Err(Error::ZeroSize { name });
+            }
+        }
+        if let Some(Clip::Norm(most) | Clip::Value(most)) = self.clip
+            && !(most.is_finite() && most > 0.0)
+        {
+            return Err(Error::option("clip", "a finite number above zero", most));
+        }
+        if let Some(early_stopping) = self.early_stopping {
+            check_delta("min_delta of early_stopping", early_stopping.min_delta)?;
+        }
+        let several = [self.validation_data.is_some(), self.validation_batches.is_some(), self.validation_split != 0.0];
+        if several.iter().filter(|given| **given).count() > 1 {
+            return Err(Error::option(
+                "validation",
+                "one of validation_data, validation_batches and validation_split",
+                "more than one of them",
+            ));
+        }
+        if self.validation_data.is_none() && !self.validation_sample_weight.is_empty() {
+            let problem = "there is no validation_data that they could be of; validation_split keeps the samples' sample_weight, and batches \
+                           have their own";
+            return Err(Error::Presence { tensor: "validation_sample_weight".to_owned(), problem: problem.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Refuses what is of arrays, where batches are given.
+    fn check_for_batches(&self) -> Result<()> {
+        if self.validation_split != 0.0 {
+            let expected = "0 where batches are given; hold batches back, and give them as validation_batches";
+            return Err(Error::option("validation_split", expected, self.validation_split));
+        }
+        if !self.sample_weight.is_empty() {
+            return Err(Error::Presence {
+                tensor: "sample_weight".to_owned(),
+                problem: "batches have weights of their own; give them in each Batch".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
 
 /// The rate that a schedule gives for a step; zero counts as the smallest number above it.
 fn of_schedule(schedule: &Schedule, step: u64) -> f64 {
@@ -147,13 +198,58 @@ impl Model {
     /// the model then has the weights of its best epoch, or those it had before if no epoch was completed, the optimizer starts anew, and
     /// stateful layers are reset.
     pub fn fit<'a, 'b>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'b>, options: FitOptions<'_>) -> Result<History> {
-        self.fit_any(any(x), any(y), options)
+        self.train(Source::Arrays(any(x), any(y)), options)
     }
 
-    fn fit_any(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, options: FitOptions<'_>) -> Result<History> {
+    /// Trains on batches that an iterator gives, so that the data need not be in memory: what Keras's `fit` does with a generator or a
+    /// `tf.data.Dataset`. `batches(epoch)` is called before each epoch, counted from 1, and gives its iterator; an epoch ends with it.
+    ///
+    /// ```
+    /// use fused_rnn::data::TimeseriesDataset;
+    /// use fused_rnn::model::{FitOptions, Sequential};
+    /// use fused_rnn::nn::{Dense, Lstm};
+    /// use fused_rnn::Device;
+    /// use ndarray::{Array2, s};
+    /// let series = Array2::from_shape_fn((200, 2), |(t, c)| (t as f32 * 0.1 + c as f32).sin());
+    /// // The next step from ten; windows are cut when their batch is asked for.
+    /// let dataset = TimeseriesDataset::new(series.view(), 10).targets(series.slice(s![10.., ..])).shuffle(7);
+    /// let mut model = Sequential::new(Device::cpu(), &[10, 2], 1)?;
+    /// model.add(Lstm::new(8))?.add(Dense::new(2))?;
+    /// let options = FitOptions { epochs: 3, ..FitOptions::default() };
+    /// let history = model.fit_batches(|epoch| dataset.batches_of(32, epoch as u32), options)?;
+    /// assert!(history.loss[2] < history.loss[0]);
+    /// # Ok::<(), fused_rnn::Error>(())
+    /// ```
+    ///
+    /// Every item is a [`Batch`], or a tuple that is one, as a `Result`: `(x, y)`, or `(x, y, sample_weight)`. Batches may have different
+    /// numbers of samples. The order is the iterator's, and so is the size of a batch: of the [`FitOptions`] `batch_size` and `shuffle` say
+    /// nothing here. Everything else is as in [`fit`](Self::fit), which gives the same bits for the same batches without `shuffle`. How many
+    /// batches an epoch has is told to callbacks where the iterator says it (by its `size_hint`), else from the second epoch on.
+    ///
+    /// # Errors
+    ///
+    /// An error of `batches` or of its iterator as it is ([`Error::other`] makes one of any other); [`Error::Shape`] and [`Error::NonFinite`]
+    /// that name epoch, batch and tensor where a batch does not fit the model; [`Error::Presence`] for an epoch without batches;
+    /// [`Error::InvalidOption`] for a `validation_split`, [`Error::Presence`] for a `sample_weight`, which stands in the batch. All others are
+    /// those of [`fit`](Self::fit). The model then has the weights of the last batch that was trained on, and after [`Error::Diverged`] those
+    /// that it has in [`fit`](Self::fit).
+    pub fn fit_batches<'b, I, B>(
+        &mut self,
+        batches: impl FnMut(usize) -> Result<I> + 'b,
+        options: FitOptions<'_>,
+    ) -> Result<History>
+    where
+        I: IntoIterator<Item = Result<B>>,
+        I::IntoIter: 'b,
+        B: Into<Batch<'b>>,
+    {
+        self.train(Source::Batches(Batches::new(batches)), options)
+    }
+
+    fn train(&mut self, source: Source<'_>, options: FitOptions<'_>) -> Result<History> {
         let ranks = options.ranks.filter(|ranks| ranks.count() > 1);
         let mut has_met = false;
-        let trained = self.fit_on_rank(x, y, options, ranks, &mut has_met);
+        let trained = self.train_on_rank(source, options, ranks, &mut has_met);
         if let (Err(_), Some(ranks), false) = (&trained, ranks, has_met) {
             // The others wait for this one, and learn that it does not come.
             let _ = ranks::agree(ranks, Err::<(), _>(Error::ZeroSize { name: "epochs" }));
@@ -162,95 +258,93 @@ impl Model {
     }
 
     /// The same on one of several processes, if there are some. `has_met` says whether they have begun to exchange what they have.
-    fn fit_on_rank<'o>(
+    fn train_on_rank<'o>(
         &mut self,
-        x: Vec<AnyArray<'_>>,
-        y: Vec<AnyArray<'_>>,
+        mut source: Source<'_>,
         mut options: FitOptions<'o>,
         ranks: Option<&'o dyn Ranks>,
         has_met: &mut bool,
     ) -> Result<History> {
-        let mut data = self.check_data("", x, Some(y))?;
-        for (name, size) in
-            [("epochs", options.epochs), ("batch_size", options.batch_size), ("loss_every", options.loss_every)]
-        {
-            if size == 0 {
-                return Err(Error::ZeroSize { name });
-            }
-        }
-        if let Some(Clip::Norm(most) | Clip::Value(most)) = options.clip
-            && !(most.is_finite() && most > 0.0)
-        {
-            return Err(Error::option("clip", "a finite number above zero", most));
-        }
+        options.check()?;
         self.optimizer.validate()?;
-        let (sample_weight, class_weight) = (&options.sample_weight, &options.class_weight);
-        data.weights = row_weights(&self.outputs, &data, sample_weight, class_weight, self.dtype())?;
-        // What is held back for validation has the weights of its samples, but not those of their classes.
-        let of_samples = match (class_weight.is_empty(), options.validation_split != 0.0) {
-            (false, true) => Some(row_weights(&self.outputs, &data, sample_weight, &[], self.dtype())?),
-            _ => None,
-        };
-        let given = match options.validation_data.take() {
-            None if !options.validation_sample_weight.is_empty() => {
-                let problem = "there is no validation_data that they could be of; validation_split keeps the samples' sample_weight";
-                return Err(Error::Presence {
-                    tensor: "validation_sample_weight".to_owned(),
-                    problem: problem.to_owned(),
-                });
-            }
-            None => None,
-            Some((x, y)) => {
-                let mut given = self.check_data("validation ", x, Some(y))?;
-                let weights = &options.validation_sample_weight;
-                given.weights = row_weights(&self.outputs, &given, weights, &[], self.dtype())?;
-                Some(given)
-            }
-        };
-        let mut validation = given.as_ref().map(|given| given.part(0..given.samples)).transpose()?;
-        let data = if options.validation_split == 0.0 {
-            data.part(0..data.samples)?
-        } else {
-            if validation.is_some() {
-                return Err(Error::option("validation_split", "0 beside validation data", options.validation_split));
-            }
-            let (train, mut held) = data.split(options.validation_split)?;
-            if let Some(weights) = &of_samples {
-                let held_back = train.samples..data.samples;
-                let parts = weights.iter().map(|w| rows(w.view(), data.samples, held_back.clone()));
-                held.weights = parts.collect::<Result<_>>()?;
-            }
-            validation = Some(held);
-            train
-        };
-        let samples = data.samples;
+        if let Source::Batches(_) = source {
+            options.check_for_batches()?;
+        }
+        // What the feeds borrow from.
+        let (data, weights_held_back, given);
+        let (mut training, mut validation, mut samples) = (None, None, 0);
+        if let Source::Arrays(x, y) = &mut source {
+            let (x, y) = (std::mem::take(x), std::mem::take(y));
+            let mut checked = self.check_data("", x, Some(y))?;
+            let (sample_weight, class_weight) = (&options.sample_weight, &options.class_weight);
+            checked.weights = row_weights("", &self.outputs, &checked, sample_weight, class_weight, self.dtype())?;
+            // What is held back for validation has the weights of its samples, but not those of their classes.
+            weights_held_back = match (class_weight.is_empty(), options.validation_split != 0.0) {
+                (false, true) => Some(row_weights("", &self.outputs, &checked, sample_weight, &[], self.dtype())?),
+                _ => None,
+            };
+            data = checked;
+            let train = if options.validation_split == 0.0 {
+                data.part(0..data.samples)?
+            } else {
+                let (train, mut held) = data.split(options.validation_split)?;
+                if let Some(weights) = &weights_held_back {
+                    let held_back = train.samples..data.samples;
+                    let parts = weights.iter().map(|w| rows(w.view(), data.samples, held_back.clone()));
+                    held.weights = parts.collect::<Result<_>>()?;
+                }
+                validation = Some(held);
+                train
+            };
+            samples = train.samples;
+            training = Some(train);
+        }
+        if let Some((x, y)) = options.validation_data.take() {
+            let mut checked = self.check_data("validation ", x, Some(y))?;
+            let weights = &options.validation_sample_weight;
+            checked.weights = row_weights("validation ", &self.outputs, &checked, weights, &[], self.dtype())?;
+            given = checked;
+            validation = Some(given.part(0..given.samples)?);
+        }
+        if let Some(part) = &training {
+            // The validation may have had others.
+            self.take_lengths(part.lengths)?;
+        }
         let together = ranks.map_or(1, |ranks| ranks.count());
         // As in Keras, fewer samples are one batch.
-        let batch_size = options.batch_size.saturating_mul(together).min(samples);
-        if self.network.is_stateful() {
+        let batch_size = options.batch_size.saturating_mul(together).min(samples.max(1));
+        let of_training = training.is_some().then_some(batch_size);
+        if training.is_some() && self.network.is_stateful() {
             check_whole_batches("batch_size", "samples", samples, batch_size)?;
         }
-        let validation_batch = match &validation {
-            None => batch_size,
-            Some(part) => self.evaluation_batch(part.samples, Some(batch_size))?,
+        let validation_batch = match (&validation, of_training) {
+            (Some(part), Some(_)) => self.evaluation_batch(part.samples, of_training)?,
+            // Found out before each validation.
+            _ => 1,
         };
-        let count = u32::try_from(samples)
-            .map_err(|_| Error::unsupported(format!("{samples} samples"), "at most 4294967295 are counted"))?;
         let device = &self.device;
-        let validation = validation.as_ref().map(|part| part.place(device, "validation ")).transpose()?;
+        let validation = match (validation, options.validation_batches.take()) {
+            (None, None) => None,
+            (_, Some(batches)) => Some(Feed::of_batches("validation ", batches, Vec::new())),
+            (Some(part), None) => Some(Feed::of(device, "validation ", part, validation_batch)?),
+        };
         let mut best = device.allocate("best weights", self.count_params())?;
         device.copy(self.network.parameters.get(), best.view_mut())?;
         let mut best_statistics = device.allocate("best statistics", self.network.builder.statistics)?;
         device.copy(self.network.statistics.get(), best_statistics.view_mut())?;
         let accumulators = self.accumulators()?;
         let monitor = Monitor::new(options.monitor, validation.is_some(), &accumulators)?;
+        let feed = match (training, source) {
+            (Some(part), _) => Feed::of_training(device, part, batch_size, options.shuffle)?,
+            (None, Source::Batches(batches)) => {
+                Feed::of_batches("", batches, std::mem::take(&mut options.class_weight))
+            }
+            (None, Source::Arrays(..)) => return Err(Error::ZeroSize { name: "number of samples" }),
+        };
         let mut run = Run {
             ranks,
-            placed: data.place(device, "")?,
-            data,
+            feed,
             validation,
-            order: (0..count).collect(),
-            placed_order: device.allocate_as("order of samples", DType::U32, samples)?,
             norm: device.allocate_as("norm", DType::F64, 1)?,
             overflow: self.loss_scale.map(|_| Status::new(device)).transpose()?,
             best,
@@ -267,16 +361,14 @@ impl Model {
             },
             metrics: accumulators,
             epochs: options.epochs,
-            batch_size,
-            validation_batch,
-            shuffle: options.shuffle,
             clip: options.clip,
             loss_every: options.loss_every,
             early_stopping: options.early_stopping,
             callbacks: options.callbacks,
         };
-        self.allocate(options.batch_size.min(samples), true)?;
-        self.device.upload(&run.order, run.placed_order.view_mut())?;
+        if samples > 0 {
+            self.allocate(options.batch_size.min(samples), true)?;
+        }
         if let Some(ranks) = ranks {
             *has_met = true;
             ranks::agree(ranks, Ok(()))?;
@@ -329,7 +421,7 @@ impl Model {
         if !self.status.is_on_host() {
             let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
             let options = FitOptions { batch_size: samples.max(1), shuffle: false, ..FitOptions::default() };
-            let history = self.fit_any(x, y, options)?;
+            let history = self.train(Source::Arrays(x, y), options)?;
             return Ok(history.loss[0]);
         }
         // The same on the host without what `fit` needs for many batches. A loss or gradient that is not finite is known before any weight
@@ -354,12 +446,14 @@ impl Model {
         let check = |report: &Report| match divergence(report) {
             None => Ok(()),
             Some((batch, quantity)) => {
-                let picked = 0..samples;
-                Err(diverged_at((1, batch), quantity, report, true, &data.part(0..samples)?, picked))
+                let part = data.part(0..samples)?;
+                let bad = (0..samples).find(|sample| part.is_bad(*sample));
+                let cause = bad.map(|sample| format!("sample {sample} of the data has a NaN or infinite value"));
+                Err(diverged_at((1, batch), quantity, report, true, cause))
             }
         };
         self.epochs_trained = (self.epochs_trained + 1) % SHUFFLE_STREAM;
-        self.place_batch(data)?;
+        self.place_part(&data.part(0..samples)?)?;
         self.status.clear(&self.device)?;
         let seed = self.step_seed();
         self.batches_trained += 1;
@@ -374,20 +468,22 @@ impl Model {
     }
 
     /// The best weights so far, and what belongs to them.
-    fn restore(&mut self, run: &Run<'_, '_>) -> Result<()> {
+    fn restore(&mut self, run: &Run<'_, '_, '_>) -> Result<()> {
         self.device.copy(run.best.view(), self.network.parameters.get_mut())?;
         self.device.copy(run.best_statistics.view(), self.network.statistics.get_mut())
     }
 
-    fn train_epochs(&mut self, run: &mut Run<'_, '_>) -> Result<()> {
+    fn train_epochs(&mut self, run: &mut Run<'_, '_, '_>) -> Result<()> {
         for epoch in 1..=run.epochs {
-            let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.order.len().div_ceil(run.batch_size) };
-            let begun = run.callbacks.iter_mut().try_for_each(|callback| callback.on_epoch_begin(&begin, self));
+            let begun = run.feed.begin(epoch).and_then(|()| {
+                let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.feed.batches() };
+                run.callbacks.iter_mut().try_for_each(|callback| callback.on_epoch_begin(&begin, self))
+            });
             ranks::agree_if(run.ranks, begun)?;
             if let Some(ranks) = run.ranks {
                 ranks::check_same(ranks, &[("learning rate", Training::learning_rate(self).to_bits())])?;
             }
-            let Some(loss) = self.train_epoch(run, epoch)? else {
+            let Some((loss, batches)) = self.train_epoch(run, epoch)? else {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             };
@@ -399,10 +495,13 @@ impl Model {
                 }
             }
             let mut metrics = results(&run.metrics, "");
-            let mut val_loss = match &run.validation {
+            let mut val_loss = match &mut run.validation {
                 None => None,
                 Some(data) => {
-                    let loss = mean_loss(self, data, run.validation_batch, &mut run.metrics);
+                    if run.feed.is_open() {
+                        data.choose_batch_size(self)?;
+                    }
+                    let loss = mean_loss(self, data, epoch, &mut run.metrics);
                     let loss = ranks::agree_if(run.ranks, loss)?;
                     metrics.extend(results(&run.metrics, "val_"));
                     Some(loss)
@@ -414,8 +513,11 @@ impl Model {
                 ranks::take_from_first(ranks, figures)?;
             }
             if let Some(val_loss) = val_loss.filter(|loss| !loss.is_finite()) {
-                let batch = run.order.len().div_ceil(run.batch_size);
-                return Err(Error::Diverged { epoch, batch, what: format!("the validation loss is {val_loss}") });
+                return Err(Error::Diverged {
+                    epoch,
+                    batch: batches,
+                    what: format!("the validation loss is {val_loss}"),
+                });
             }
             let score = run.monitor.score(loss, val_loss, &metrics);
             run.history.loss.push(loss);
@@ -460,30 +562,20 @@ impl Model {
         Ok(())
     }
 
-    /// One pass over the data; the mean loss, or `None` where a callback stopped it.
-    fn train_epoch(&mut self, run: &mut Run<'_, '_>, epoch: usize) -> Result<Option<f64>> {
-        if run.shuffle {
-            // From the same order every time, so that training that goes on from a file does so with the same bits.
-            (0..).zip(&mut run.order).for_each(|(number, sample)| *sample = number);
-            Random::new(self.seed, SHUFFLE_STREAM | self.epochs_trained).shuffle(&mut run.order);
-            self.device.upload(&run.order, run.placed_order.view_mut())?;
-        }
+    /// One pass over the data; the mean loss and the number of batches, or `None` where a callback stopped it.
+    fn train_epoch(&mut self, run: &mut Run<'_, '_, '_>, epoch: usize) -> Result<Option<(f64, usize)>> {
+        run.feed.shuffle(&self.device, self.seed, self.epochs_trained)?;
         self.epochs_trained = (self.epochs_trained + 1) % SHUFFLE_STREAM;
         self.status.clear(&self.device)?;
         run.metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
-        let batches = run.order.len().div_ceil(run.batch_size);
-        let (mut seen, mut loss) = (0usize, 0.0);
-        for batch in 1..=batches {
-            let size = run.batch_size.min(run.order.len() - seen);
-            self.train_batch(run, epoch, batch, seen, size)?;
+        let batches = run.feed.batches();
+        let (mut batch, mut looked, mut seen, mut loss) = (0, 0, 0usize, 0.0);
+        while let Some(size) = self.next_batch(run)? {
+            batch += 1;
+            self.train_batch(run, epoch, batch, size)?;
             seen += size;
             if self.status.is_on_host() || (batch - 1).is_multiple_of(run.loss_every) || batch == batches {
-                let report = self.look(run, epoch);
-                let total = match run.ranks {
-                    None => report?.total,
-                    Some(ranks) => ranks::sum(ranks, ranks::agree(ranks, report)?.total)?,
-                };
-                loss = total / seen as f64;
+                (loss, looked) = (self.mean_so_far(run, epoch, seen)?, batch);
             }
             let state = BatchEnd { epoch, batch, batches, loss, accumulators: &run.metrics };
             let mut stop = false;
@@ -497,47 +589,53 @@ impl Model {
                 return Ok(None);
             }
         }
-        Ok(Some(loss))
+        // Which batch is the last is not always known before.
+        if looked != batch {
+            loss = self.mean_so_far(run, epoch, seen)?;
+        }
+        Ok(Some((loss, batch)))
+    }
+
+    /// Goes on to the next batch, of which all ranks have the same; its samples.
+    fn next_batch(&mut self, run: &mut Run<'_, '_, '_>) -> Result<Option<usize>> {
+        let next = run.feed.next(self);
+        let Some(ranks) = run.ranks.filter(|_| run.feed.is_open()) else { return next };
+        let next = ranks::agree(ranks, next)?;
+        ranks::check_same(ranks, &[("samples of a batch", next.unwrap_or(0) as u64)])?;
+        Ok(next)
+    }
+
+    /// The mean loss of the samples of all ranks so far.
+    fn mean_so_far(&self, run: &Run<'_, '_, '_>, epoch: usize, samples: usize) -> Result<f64> {
+        let report = self.look(run, epoch);
+        let total = match run.ranks {
+            None => report?.total,
+            Some(ranks) => ranks::sum(ranks, ranks::agree(ranks, report)?.total)?,
+        };
+        Ok(total / samples as f64)
     }
 
     /// Waits for the batches so far, and says how they went.
-    fn look(&self, run: &Run<'_, '_>, epoch: usize) -> Result<Report> {
+    fn look(&self, run: &Run<'_, '_, '_>, epoch: usize) -> Result<Report> {
         let report = self.status.read(&self.device)?;
-        self.network.check(&self.device)?;
+        self.check_operations()?;
         diverged(run, epoch, &report, self.status.is_on_host())?;
         Ok(report)
     }
 
-    /// Gradients of `size` samples, from number `first` of the epoch's order on. The batch's code in the status is its number.
+    /// Gradients of some samples of the batch at hand. Its code in the status is its number.
     fn differentiate_batch(
         &mut self,
-        run: &mut Run<'_, '_>,
+        run: &mut Run<'_, '_, '_>,
         epoch: usize,
         batch: usize,
-        first: usize,
-        size: usize,
+        samples: Range<usize>,
     ) -> Result<()> {
-        // There are no more batches than samples, which 32 bits count.
-        let code = batch as u32;
-        let weighted = !run.placed.weights.is_empty();
-        {
-            let Model { device, topology, network, outputs, status, .. } = &mut *self;
-            let picked = run.placed_order.view().part(first..first + size)?;
-            for ((_, value), from) in topology.inputs.iter().zip(&run.placed.x) {
-                let status = Some(IndexStatus { code, status: status.get_mut() });
-                device.gather(value.size(), from.view(), picked, network.value_mut(value, size)?, status)?;
-            }
-            for (index, output) in outputs.iter_mut().enumerate() {
-                let (width, rows) = (output.target_size()?, output.weight_rows());
-                let (to, from) = (output.targets.get_mut(size * width)?, run.placed.y[index].view());
-                device.gather(width, from, picked, to, Some(IndexStatus { code, status: status.get_mut() }))?;
-                if weighted {
-                    output.sample_weights.grow(device, "weights of rows", size * rows)?;
-                    let (to, from) = (output.sample_weights.get_mut(size * rows)?, run.placed.weights[index].view());
-                    device.gather(rows, from, picked, to, Some(IndexStatus { code, status: status.get_mut() }))?;
-                }
-            }
+        let (code, size) = (code_of(batch), samples.len());
+        if run.feed.is_open() {
+            self.allocate(size, true)?;
         }
+        let weighted = run.feed.place(self, samples, code)?;
         // Other masks of dropout on every rank.
         let rank = run.ranks.map_or(0, |ranks| ranks.rank() as u64);
         let seed = self.step_seed() ^ rank.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -548,23 +646,18 @@ impl Model {
         self.measure(size, weighted, &mut run.metrics)
     }
 
-    /// One step on `size` samples of all ranks, from number `first` of the epoch's order on.
-    fn train_batch(
-        &mut self,
-        run: &mut Run<'_, '_>,
-        epoch: usize,
-        batch: usize,
-        first: usize,
-        size: usize,
-    ) -> Result<()> {
+    /// One step on the `size` samples of the batch at hand, of all ranks together.
+    fn train_batch(&mut self, run: &mut Run<'_, '_, '_>, epoch: usize, batch: usize, size: usize) -> Result<()> {
         let done = match run.ranks {
-            None => self.differentiate_batch(run, epoch, batch, first, size),
+            None => self.differentiate_batch(run, epoch, batch, 0..size),
             Some(ranks) => {
                 let bound = |rank: usize| size * rank / ranks.count();
                 let own = bound(ranks.rank())..bound(ranks.rank() + 1);
                 let done = match own.len() {
+                    // Gradients of none count nothing, but have their place.
+                    0 if run.feed.is_open() => self.allocate(1, true),
                     0 => Ok(()),
-                    len => self.differentiate_batch(run, epoch, batch, first + own.start, len),
+                    _ => self.differentiate_batch(run, epoch, batch, own.clone()),
                 };
                 let (device, network) = (&self.device, &mut self.network);
                 ranks::agree(ranks, done).and_then(|()| {
@@ -576,7 +669,7 @@ impl Model {
         };
         self.batches_trained += 1;
         done?;
-        let (code, on_host) = (batch as u32, self.status.is_on_host());
+        let (code, on_host) = (code_of(batch), self.status.is_on_host());
         let Model { device, network, status, workspace, loss_scale, .. } = &mut *self;
         if let (Some(scale), Some(overflow)) = (loss_scale, &mut run.overflow) {
             // What a step does next depends on it: a device is waited for.
@@ -616,11 +709,9 @@ impl Model {
 }
 
 /// The error of a status that tells of a loss or gradient that is not finite.
-fn diverged(run: &Run<'_, '_>, epoch: usize, report: &Report, on_host: bool) -> Result<()> {
+fn diverged(run: &Run<'_, '_, '_>, epoch: usize, report: &Report, on_host: bool) -> Result<()> {
     let Some((batch, quantity)) = divergence(report) else { return Ok(()) };
-    let picked = run.order.chunks(run.batch_size).nth(batch - 1).unwrap_or_default();
-    let picked = picked.iter().map(|sample| *sample as usize);
-    Err(diverged_at((epoch, batch), quantity, report, on_host, &run.data, picked))
+    Err(diverged_at((epoch, batch), quantity, report, on_host, run.feed.bad_sample(batch)))
 }
 
 /// The first batch whose loss or gradient is not finite, by its code in the status, and which of the two it is.
@@ -635,17 +726,20 @@ fn divergence(report: &Report) -> Option<(usize, &'static str)> {
     Some((batch as usize, quantity))
 }
 
-/// The error of a batch of an epoch. `picked` are its samples' numbers in the data.
+/// A batch's code in the status.
+fn code_of(batch: usize) -> u32 {
+    u32::try_from(batch).unwrap_or(u32::MAX)
+}
+
+/// The error of a batch of an epoch, with its cause where that is known.
 fn diverged_at(
     (epoch, batch): (usize, usize),
     quantity: &str,
     report: &Report,
     on_host: bool,
-    data: &Part<'_>,
-    mut picked: impl Iterator<Item = usize>,
+    cause: Option<String>,
 ) -> Error {
-    let sample = picked.find(|sample| data.is_bad(*sample));
-    let cause = sample.map(|s| format!(" (sample {s} of the data has a NaN or infinite value)")).unwrap_or_default();
+    let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
     let value = match quantity {
         // A device does not say which of the two a gradient was.
         "gradient" if !on_host => "NaN or infinite".to_owned(),
@@ -654,14 +748,18 @@ fn diverged_at(
     Error::Diverged { epoch, batch, what: format!("the {quantity} is {value}{cause}") }
 }
 
-/// What one call of `fit` works with.
-struct Run<'a, 'c> {
-    /// The data on the host, to name a sample in errors.
-    data: Part<'a>,
-    placed: PlacedData<'a>,
-    validation: Option<PlacedData<'a>>,
-    order: Vec<u32>,
-    placed_order: Tensor,
+/// What is trained on.
+enum Source<'a> {
+    /// Inputs and targets.
+    Arrays(Vec<AnyArray<'a>>, Vec<AnyArray<'a>>),
+    /// Both, a batch at a time.
+    Batches(Batches<'a>),
+}
+
+/// The state of training in one call of `fit`.
+struct Run<'d, 'b, 'o> {
+    feed: Feed<'d, 'b>,
+    validation: Option<Feed<'d, 'o>>,
     /// The gradient's sum of squares.
     norm: Tensor,
     /// Whether gradients of a scaled loss are finite.
@@ -672,14 +770,10 @@ struct Run<'a, 'c> {
     monitor: Monitor,
     history: History,
     epochs: usize,
-    /// Of all ranks together.
-    batch_size: usize,
-    validation_batch: usize,
-    shuffle: bool,
     clip: Option<Clip>,
     loss_every: usize,
     early_stopping: Option<EarlyStopping>,
-    callbacks: Vec<&'c mut dyn Callback>,
+    callbacks: Vec<&'o mut dyn Callback>,
     metrics: Vec<Vec<MetricAccumulator>>,
-    ranks: Option<&'c dyn Ranks>,
+    ranks: Option<&'o dyn Ranks>,
 }

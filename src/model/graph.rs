@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::model::input_shape::{InputShape, check_axes};
+use crate::model::lengths::ANY_STEPS;
 use crate::nn::builder::Mark;
 use crate::nn::{Builder, Layer, LayerConfig, Value};
 
@@ -28,8 +30,8 @@ pub enum Source {
 pub struct InputConfig {
     /// Its name.
     pub name: String,
-    /// Its shape without the batch.
-    pub shape: Vec<usize>,
+    /// Its shape without the batch; `None` first for any number of steps.
+    pub shape: Vec<Option<usize>>,
 }
 
 /// A layer with its name.
@@ -87,7 +89,7 @@ pub struct GraphTensor {
 }
 
 impl GraphTensor {
-    /// Its shape without the batch.
+    /// Its shape without the batch. Where the input has [any number of steps](InputShape) 5040 stand for them.
     pub fn shape(&self) -> &[usize] {
         self.value.shape()
     }
@@ -118,17 +120,29 @@ pub(super) struct NamedLayer {
     pub trainable: bool,
 }
 
+/// An input with its name.
+pub(super) struct NamedInput {
+    pub name: String,
+    /// Its shape as it was given, `None` for any length.
+    pub axes: Vec<Option<usize>>,
+    pub value: Value,
+}
+
 pub(super) struct LayerCall {
     pub layer: usize,
     pub inputs: Vec<Source>,
     pub outputs: Vec<Value>,
+    /// Their shapes, `None` for a length that depends on those of inputs of any length.
+    pub axes: Vec<Vec<Option<usize>>>,
     /// Whether an input has a mask that neither the layer reads nor an output has.
     pub ends_mask: bool,
 }
 
 /// Inputs, layers and their uses, as far as they have been built.
 pub(super) struct Topology {
-    pub inputs: Vec<(String, Value)>,
+    pub inputs: Vec<NamedInput>,
+    /// Steps, now, of those inputs that have any length, in their order.
+    pub lengths: Vec<usize>,
     pub layers: Vec<NamedLayer>,
     pub calls: Vec<LayerCall>,
     /// Names of the layers.
@@ -154,20 +168,29 @@ fn check_name(what: &str, name: &str) -> Result<()> {
 impl Topology {
     pub fn new() -> Self {
         let (names, next) = (HashSet::new(), HashMap::new());
-        Topology { inputs: Vec::new(), layers: Vec::new(), calls: Vec::new(), names, next }
+        let (inputs, lengths) = (Vec::new(), Vec::new());
+        Topology { inputs, lengths, layers: Vec::new(), calls: Vec::new(), names, next }
     }
 
-    /// A new input.
-    pub fn input(&mut self, builder: &mut Builder, name: &str, shape: &[usize]) -> Result<GraphTensor> {
-        if shape.contains(&0) || shape.is_empty() {
-            return Err(Error::ZeroSize { name: "input_shape" });
-        }
+    /// A new input; `steps` is how many it has now, where it may have any number.
+    pub fn input(
+        &mut self,
+        builder: &mut Builder,
+        name: &str,
+        axes: &[Option<usize>],
+        steps: usize,
+    ) -> Result<GraphTensor> {
+        check_axes(name, axes)?;
         check_name("an input", name)?;
-        if self.inputs.iter().any(|(other, _)| other == name) {
+        if self.inputs.iter().any(|other| other.name == name) {
             return Err(Error::option("name of an input", "one that no other input has", name));
         }
-        let value = builder.input(name, shape)?;
-        self.inputs.push((name.to_owned(), value.clone()));
+        let shape: Vec<usize> = axes.iter().map(|axis| axis.unwrap_or(steps)).collect();
+        let value = builder.input(name, &shape)?;
+        self.inputs.push(NamedInput { name: name.to_owned(), axes: axes.to_vec(), value: value.clone() });
+        if axes.contains(&None) {
+            self.lengths.push(steps);
+        }
         Ok(GraphTensor { source: Source::Input(self.inputs.len() - 1), value })
     }
 
@@ -207,7 +230,7 @@ impl Topology {
             Ok(outputs) => outputs,
             Err(error) => {
                 builder.roll_back(mark);
-                return Err(error);
+                return Err(self.with_steps(error));
             }
         };
         let read = |mask: &Value| builder.nodes[before..].iter().any(|node| node.inputs.contains(&Some(mask.storage)));
@@ -217,6 +240,7 @@ impl Topology {
         self.calls.push(LayerCall {
             layer,
             inputs: inputs.iter().map(|tensor| tensor.source).collect(),
+            axes: outputs.iter().map(|output| output.shape().iter().copied().map(Some).collect()).collect(),
             outputs: outputs.clone(),
             ends_mask,
         });
@@ -239,11 +263,13 @@ impl Topology {
         builder.roll_back(mark);
     }
 
-    /// The same layers and uses, built anew: after some are frozen or no longer.
-    pub fn rebuilt(&self, layers: Vec<NamedLayer>) -> Result<(Builder, Topology)> {
+    /// The same layers and uses, built anew: after some are frozen or no longer, or for other lengths of the inputs that have any.
+    pub fn rebuilt(&self, layers: Vec<NamedLayer>, lengths: &[usize]) -> Result<(Builder, Topology)> {
         let (mut builder, mut topology) = (builder(), Topology::new());
-        for (name, value) in &self.inputs {
-            topology.input(&mut builder, name, value.shape())?;
+        let mut lengths = lengths.iter();
+        for NamedInput { name, axes, .. } in &self.inputs {
+            let steps = if axes.contains(&None) { lengths.next().copied().unwrap_or(ANY_STEPS) } else { 0 };
+            topology.input(&mut builder, name, axes, steps)?;
         }
         for NamedLayer { name, layer, trainable } in layers {
             let index = topology.layer(&mut builder, layer, Some(&name))?;
@@ -253,7 +279,54 @@ impl Topology {
             let inputs = call.inputs.iter().filter_map(|source| topology.tensor(*source)).collect::<Vec<_>>();
             topology.call(&mut builder, call.layer, &inputs.iter().collect::<Vec<_>>())?;
         }
+        for (call, known) in topology.calls.iter_mut().zip(&self.calls) {
+            call.axes.clone_from(&known.axes);
+        }
         Ok((builder, topology))
+    }
+
+    /// Whether an input may have any number of steps.
+    pub fn has_any_length(&self) -> bool {
+        !self.lengths.is_empty()
+    }
+
+    /// Keeps the lengths that those inputs have now.
+    pub fn fix_lengths(&mut self) {
+        let fixed = |value: &Value| value.shape().iter().copied().map(Some).collect();
+        self.inputs.iter_mut().for_each(|input| input.axes = fixed(&input.value));
+        self.calls.iter_mut().for_each(|call| call.axes = call.outputs.iter().map(fixed).collect());
+        self.lengths.clear();
+    }
+
+    /// Takes those axes for ones of any length that are longer or shorter where the inputs have other lengths.
+    pub fn compare_axes(&mut self, other: &Topology) {
+        for (call, other) in self.calls.iter_mut().zip(&other.calls) {
+            let pairs = call.outputs.iter().zip(&other.outputs);
+            let axes = |(one, other): (&Value, &Value)| {
+                one.shape().iter().zip(other.shape()).map(|(n, m)| Some(*n).filter(|n| n == m)).collect()
+            };
+            call.axes = pairs.map(axes).collect();
+        }
+    }
+
+    /// Shape of a tensor, `None` for an axis whose length depends on that of an input of any length.
+    pub fn axes_of(&self, source: Source) -> &[Option<usize>] {
+        let axes = match source {
+            Source::Input(index) => self.inputs.get(index).map(|input| &input.axes),
+            Source::Call(call, output) => self.calls.get(call).and_then(|call| call.axes.get(output)),
+        };
+        axes.map_or(&[], Vec::as_slice)
+    }
+
+    /// An error of a layer for which a number of steps stands that nobody has given.
+    fn with_steps(&self, error: Error) -> Error {
+        match error {
+            Error::Shape { tensor, expected, got } if self.lengths.contains(&ANY_STEPS) => {
+                let got = format!("{got} (where any number of steps, None, was tried as {ANY_STEPS})");
+                Error::Shape { tensor, expected, got }
+            }
+            other => other,
+        }
     }
 
     /// Whether each layer reads the one before it, and nothing else.
@@ -265,7 +338,7 @@ impl Topology {
     /// The tensor that a source names.
     pub fn tensor(&self, source: Source) -> Option<GraphTensor> {
         let value = match source {
-            Source::Input(index) => &self.inputs.get(index)?.1,
+            Source::Input(index) => &self.inputs.get(index)?.value,
             Source::Call(call, output) => self.calls.get(call)?.outputs.get(output)?,
         };
         Some(GraphTensor { source, value: value.clone() })
@@ -274,7 +347,7 @@ impl Topology {
     /// Name of what gives a tensor.
     pub fn name_of(&self, source: Source) -> &str {
         match source {
-            Source::Input(index) => self.inputs.get(index).map_or("", |(name, _)| name),
+            Source::Input(index) => self.inputs.get(index).map_or("", |input| &input.name),
             Source::Call(call, _) => self.calls.get(call).map_or("", |call| &self.layers[call.layer].name),
         }
     }
@@ -292,7 +365,7 @@ impl Topology {
             inputs: self
                 .inputs
                 .iter()
-                .map(|(name, value)| InputConfig { name: name.clone(), shape: value.shape().to_vec() })
+                .map(|input| InputConfig { name: input.name.clone(), shape: input.axes.clone() })
                 .collect(),
             layers: self.layers.iter().map(config).collect::<Result<_>>()?,
             calls: self
@@ -341,13 +414,14 @@ impl Graph {
         Graph { device, builder: builder(), topology: Topology::new(), seed }
     }
 
-    /// An input for samples of this shape.
+    /// An input for samples of this shape; `None` first stands for [any number of steps](InputShape), for each input by itself.
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::InvalidOption`] for a name that another input has.
-    pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<GraphTensor> {
-        self.topology.input(&mut self.builder, name, shape)
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::InvalidOption`] for a name that another input has, and for `None` behind the
+    /// first axis.
+    pub fn input(&mut self, name: &str, shape: impl InputShape) -> Result<GraphTensor> {
+        self.topology.input(&mut self.builder, name, &shape.axes(), ANY_STEPS)
     }
 
     /// A layer, not used yet.
@@ -506,7 +580,7 @@ impl Graph {
     pub(super) fn from_config(config: &GraphConfig) -> Result<(Builder, Topology)> {
         let (mut builder, mut topology) = (builder(), Topology::new());
         for input in &config.inputs {
-            topology.input(&mut builder, &input.name, &input.shape)?;
+            topology.input(&mut builder, &input.name, &input.shape, ANY_STEPS)?;
         }
         for named in &config.layers {
             let index = topology.layer(&mut builder, Arc::new(named.layer.clone()), Some(&named.name))?;
@@ -560,9 +634,9 @@ pub(super) fn check_connected(topology: &Topology, outputs: &[Source]) -> Result
         tensor: format!("{what} {name}"),
         problem: "it leads to no output of the model; connect it or leave it out".to_owned(),
     };
-    for (index, (name, _)) in topology.inputs.iter().enumerate() {
+    for (index, input) in topology.inputs.iter().enumerate() {
         if !used.contains(&Source::Input(index)) {
-            return Err(nowhere("input", name));
+            return Err(nowhere("input", &input.name));
         }
     }
     let mut leads: Vec<bool> = vec![false; topology.layers.len()];

@@ -18,16 +18,20 @@
 //! ```
 
 mod arrays;
+mod batch;
 pub mod callbacks;
 pub mod correction;
 pub mod diagram;
 mod evaluate;
+mod feed;
 pub(crate) mod file;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
 pub mod history;
 mod host_loss;
+mod input_shape;
+mod lengths;
 pub mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
@@ -43,6 +47,7 @@ mod summary;
 mod trainable;
 
 pub use arrays::{AnyArray, Arrays};
+pub use batch::{Batch, Batches};
 pub use callbacks::{
     BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,
     ReduceLearningRate, Training,
@@ -54,6 +59,7 @@ pub use forecast::{
 };
 pub use graph::{CallConfig, Graph, GraphConfig, GraphTensor, InputConfig, LayerId, NamedConfig, Source};
 pub use history::{History, Outcome};
+pub use input_shape::{Axis, InputShape};
 pub use loss_scale::LossScale;
 pub use model::Model;
 pub use progress::{ProgressBar, ProgressMode};

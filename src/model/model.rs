@@ -10,9 +10,10 @@ use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::loss::LossFunction;
-use crate::model::arrays::{AnyArray, Arrays, Data, any, check_arrays, convert, download, read_as, zeros};
+use crate::model::arrays::{AnyArray, Arrays, Data, Part, any, check_arrays, convert, download, read_as, zeros};
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
 use crate::model::host_loss::{self, HostLoss};
+use crate::model::lengths::{Programs, check_any_length};
 use crate::model::loss_scale::LossScale;
 use crate::model::output::{Output, Status};
 use crate::model::penalties::Penalties;
@@ -58,6 +59,8 @@ pub struct Model {
     pub(super) workspace: Scratch,
     pub(super) penalties: Penalties,
     pub(super) status: Status,
+    /// Operations for other lengths of inputs that may have any.
+    pub(super) programs: Programs,
 }
 
 impl Model {
@@ -65,11 +68,12 @@ impl Model {
     pub(super) fn from_parts(
         device: Device,
         builder: Builder,
-        topology: Topology,
+        mut topology: Topology,
         outputs: &[Source],
         seed: u64,
     ) -> Result<Self> {
         check_model_dtype(&device)?;
+        check_any_length(&builder, &mut topology)?;
         device.prepare()?;
         let output = |source: &Source| match topology.tensor(*source) {
             Some(tensor) => Ok(Output::new(*source, tensor.value, LossFunction::default())),
@@ -93,6 +97,7 @@ impl Model {
             workspace: Scratch::new(),
             penalties: Penalties::new(),
             status: Status::new(&device)?,
+            programs: Programs::new(),
             device,
         })
     }
@@ -143,11 +148,17 @@ impl Model {
             }
             Err(error) => Err(error),
         };
-        let drawn = one.and_then(|output| self.network.initialize(&self.device, self.seed).map(|()| output));
+        // What a layer needs for any number of steps is checked before its weights are there.
+        let checked = one.and_then(|output| {
+            check_any_length(&self.network.builder, &mut self.topology)?;
+            Ok(output)
+        });
+        let drawn = checked.and_then(|output| self.network.initialize(&self.device, self.seed).map(|()| output));
         match drawn {
             Ok(GraphTensor { source, value }) => {
                 let loss = self.outputs.first().map(|output| output.loss.clone()).unwrap_or_default();
                 self.outputs = vec![Output::new(source, value, loss)];
+                self.programs.clear();
                 self.forget();
                 Ok(())
             }
@@ -263,13 +274,6 @@ impl Model {
         self.topology.config(&self.outputs.iter().map(|output| output.source).collect::<Vec<_>>())
     }
 
-    /// Sample shapes of the outputs of every use of a layer, in the order of [`config`](Self::config).
-    #[cfg(feature = "exchange")]
-    pub(crate) fn call_shapes(&self) -> Vec<Vec<Vec<usize>>> {
-        let shapes = |call: &crate::model::graph::LayerCall| call.outputs.iter().map(|v| v.shape().to_vec()).collect();
-        self.topology.calls.iter().map(shapes).collect()
-    }
-
     /// Where it runs.
     pub fn device(&self) -> &Device {
         &self.device
@@ -280,12 +284,12 @@ impl Model {
         self.device.dtype()
     }
 
-    /// Sample shapes of the inputs.
+    /// Sample shapes of the inputs. Any number of steps is that of the last call, 5040 before one; see [`input_axes`](Self::input_axes).
     pub fn input_shapes(&self) -> impl Iterator<Item = &[usize]> {
-        self.topology.inputs.iter().map(|(_, value)| value.shape())
+        self.topology.inputs.iter().map(|input| input.value.shape())
     }
 
-    /// Sample shapes of the outputs.
+    /// Sample shapes of the outputs, for inputs of these shapes; see [`output_axes`](Self::output_axes).
     pub fn output_shapes(&self) -> impl Iterator<Item = &[usize]> {
         self.outputs.iter().map(|output| output.value.shape())
     }
@@ -504,8 +508,8 @@ impl Model {
         for first in (0..data.samples).step_by(most) {
             let batch = most.min(data.samples - first);
             let samples = first..first + batch;
-            for ((_, value), x) in topology.inputs.iter().zip(data.part(samples)?.x) {
-                device.upload_tensor(x, network.value_mut(value, batch)?)?;
+            for (input, x) in topology.inputs.iter().zip(data.part(samples)?.x) {
+                device.upload_tensor(x, network.value_mut(&input.value, batch)?)?;
             }
             network.forward(device, batch, false, 0)?;
             for (output, to) in outputs.iter().zip(&mut to) {
@@ -549,8 +553,8 @@ impl Model {
         let loss = self.differentiate(x, any(y), true)?;
         let factor = A::Elem::of(1.0 / self.scale());
         let mut gradients = Vec::new();
-        for (shape, (_, value)) in shapes.iter().zip(&self.topology.inputs) {
-            let gradient = self.network.gradient(value, shape[0])?;
+        for (shape, input) in shapes.iter().zip(&self.topology.inputs) {
+            let gradient = self.network.gradient(&input.value, shape[0])?;
             let mut gradient: Vec<A::Elem> = read_as(&self.device, "gradient", shape, gradient)?;
             gradient.iter_mut().for_each(|g| *g *= factor);
             gradients.push(
@@ -564,7 +568,7 @@ impl Model {
     fn differentiate(&mut self, x: Vec<AnyArray<'_>>, y: Vec<AnyArray<'_>>, of_inputs: bool) -> Result<f64> {
         let data = self.check_data("", x, Some(y))?;
         self.allocate(data.samples, true)?;
-        self.place_batch(&data)?;
+        self.place_part(&data.part(0..data.samples)?)?;
         self.status.clear(&self.device)?;
         let seed = self.step_seed();
         self.run_training(data.samples, LossEntry { weight: 1.0, code: 1 }, false, seed, of_inputs)?;
@@ -572,22 +576,26 @@ impl Model {
         Ok(self.status.read(&self.device)?.total)
     }
 
-    /// Puts all samples where the passes read them; there must be room.
-    pub(super) fn place_batch(&mut self, data: &Data<'_>) -> Result<()> {
+    /// Puts samples where the passes read them; there must be room. Says whether they have weights.
+    pub(super) fn place_part(&mut self, part: &Part<'_>) -> Result<bool> {
         let Model { device, topology, network, outputs, .. } = self;
-        for ((_, value), x) in topology.inputs.iter().zip(&data.x) {
-            device.upload_tensor(x.values(), network.value_mut(value, data.samples)?)?;
+        for (input, x) in topology.inputs.iter().zip(&part.x) {
+            device.upload_tensor(*x, network.value_mut(&input.value, part.samples)?)?;
         }
-        for (output, y) in outputs.iter_mut().zip(&data.y) {
-            device.upload_tensor(y.values(), output.targets.get_mut(y.values().len())?)?;
+        for (output, y) in outputs.iter_mut().zip(&part.y) {
+            device.upload_tensor(*y, output.targets.get_mut(y.len())?)?;
         }
-        Ok(())
+        for (output, weights) in outputs.iter_mut().zip(&part.weights) {
+            output.sample_weights.grow(device, "weights of rows", weights.len())?;
+            device.upload_tensor(*weights, output.sample_weights.get_mut(weights.len())?)?;
+        }
+        Ok(!part.weights.is_empty())
     }
 
-    /// Checks arrays against the model, and converts them to its device's type. `prefix` names them in errors: `"validation "`, or
-    /// nothing.
+    /// Checks arrays against the model, and converts them to its device's type; inputs of any length are as long as these arrays from here
+    /// on. `prefix` names them in errors: `"validation "`, or nothing.
     pub(super) fn check_data<'a>(
-        &self,
+        &mut self,
         prefix: &str,
         x: Vec<AnyArray<'a>>,
         y: Option<Vec<AnyArray<'a>>>,
@@ -598,7 +606,10 @@ impl Model {
                 problem: "the model has none; add one first".to_owned(),
             });
         }
-        let inputs: Vec<_> = self.topology.inputs.iter().map(|(name, value)| (name.as_str(), value.shape())).collect();
+        let lengths = self.lengths_of(prefix, &x)?;
+        self.take_lengths(&lengths)?;
+        let inputs = self.topology.inputs.iter().map(|input| (input.name.as_str(), input.value.shape()));
+        let inputs: Vec<_> = inputs.collect();
         let (samples, x) = check_arrays(&format!("{prefix}x"), "the model's input shape", x, &inputs, self.dtype())?;
         let y = match y {
             None => Vec::new(),
@@ -622,7 +633,7 @@ impl Model {
                 y
             }
         };
-        Ok(Data { samples, x, y, weights: Vec::new() })
+        Ok(Data { samples, lengths, x, y, weights: Vec::new() })
     }
 
     /// Makes the buffers large enough for `batch` samples.

@@ -87,6 +87,12 @@ impl Output {
         self.value.size() / self.columns()
     }
 
+    /// Takes the same output for other lengths of the inputs.
+    pub fn set_value(&mut self, value: Value) {
+        self.target_shape = self.loss.target_shape(value.shape()).ok();
+        self.value = value;
+    }
+
     /// Takes another loss, which must fit.
     pub fn set_loss(&mut self, loss: LossFunction, weight: f64) -> Result<()> {
         loss.validate()?;

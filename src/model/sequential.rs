@@ -7,6 +7,8 @@ use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::graph::{Topology, builder};
+use crate::model::input_shape::InputShape;
+use crate::model::lengths::ANY_STEPS;
 use crate::nn::{Layer, LayerConfig};
 
 /// A stack of layers on one device: Keras's [`Sequential`](https://keras.io/api/models/sequential/). Once it has a layer it is a
@@ -35,15 +37,16 @@ pub struct Sequential {
 }
 
 impl Sequential {
-    /// A model without layers, for samples of shape `input_shape` (without the batch).
+    /// A model without layers, for samples of shape `input_shape` (without the batch), `&[29, 12]`, or with any number of steps
+    /// [`&[None, Some(12)]`](InputShape).
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] for an axis of zero or no axes; [`Error::SizeOverflow`] where the number of elements overflows;
+    /// [`Error::ZeroSize`] for an axis of zero or no axes; [`Error::InvalidOption`] for `None` behind the first axis; [`Error::SizeOverflow`] where the number of elements overflows;
     /// [`Error::Unsupported`] where a kernel cannot be had, or the device's element type is none that models have.
-    pub fn new(device: Device, input_shape: &[usize], seed: u64) -> Result<Self> {
+    pub fn new(device: Device, input_shape: impl InputShape, seed: u64) -> Result<Self> {
         let (mut builder, mut topology) = (builder(), Topology::new());
-        topology.input(&mut builder, "input_layer", input_shape)?;
+        topology.input(&mut builder, "input_layer", &input_shape.axes(), ANY_STEPS)?;
         Ok(Sequential { model: Model::from_parts(device, builder, topology, &[], seed)? })
     }
 
@@ -87,12 +90,12 @@ impl Sequential {
         Err(Error::unsupported("a stack with several inputs or outputs", "use Model"))
     }
 
-    /// Sample shape of the input.
+    /// Sample shape of the input. Any number of steps is that of the last call, 5040 before one; see [`input_axes`](Model::input_axes).
     pub fn input_shape(&self) -> &[usize] {
         self.model.input_shapes().next().unwrap_or_default()
     }
 
-    /// Sample shape of the output: of the top layer, or without one of the input.
+    /// Sample shape of the output, with the steps of the input: of the top layer, or without one of the input.
     pub fn output_shape(&self) -> &[usize] {
         self.model.output_shapes().next().unwrap_or(self.input_shape())
     }

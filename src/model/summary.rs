@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::model::diagram::{DiagramNode, diagram};
 use crate::model::graph::Source;
-use crate::nn::Value;
 
 /// `10400` as `10,400`.
 fn grouped(number: usize) -> String {
@@ -41,30 +40,29 @@ impl Model {
     ///
     /// [`Error::Unsupported`](crate::Error::Unsupported) for a model too large to be drawn.
     pub fn diagram(&self) -> Result<String> {
-        let shape = |value: &Value| -> Vec<Option<usize>> {
-            std::iter::once(None).chain(value.shape().iter().map(|n| Some(*n))).collect()
+        let shape = |axes: &[Option<usize>]| -> Vec<Option<usize>> {
+            std::iter::once(None).chain(axes.iter().copied()).collect()
         };
         let mut nodes: Vec<DiagramNode> = self
             .topology
             .inputs
             .iter()
-            .map(|(name, value)| DiagramNode {
-                name: name.clone(),
+            .map(|input| DiagramNode {
+                name: input.name.clone(),
                 class_name: "InputLayer".to_owned(),
-                input_shapes: vec![shape(value)],
-                output_shapes: vec![shape(value)],
+                input_shapes: vec![shape(&input.axes)],
+                output_shapes: vec![shape(&input.axes)],
                 inputs: Vec::new(),
             })
             .collect();
         let inputs = nodes.len();
         for call in &self.topology.calls {
             let layer = &self.topology.layers[call.layer];
-            let sources = call.inputs.iter().filter_map(|source| self.topology.tensor(*source));
             nodes.push(DiagramNode {
                 name: layer.name.clone(),
                 class_name: layer.layer.class_name().to_owned(),
-                input_shapes: sources.map(|tensor| shape(&tensor.value)).collect(),
-                output_shapes: call.outputs.iter().map(shape).collect(),
+                input_shapes: call.inputs.iter().map(|source| shape(self.topology.axes_of(*source))).collect(),
+                output_shapes: call.axes.iter().map(|axes| shape(axes)).collect(),
                 inputs: call
                     .inputs
                     .iter()
@@ -99,14 +97,10 @@ impl Model {
             .map(|(index, named)| {
                 // A shared layer stands once, with the shape of its first use.
                 let call = self.topology.calls.iter().find(|call| call.layer == index);
-                let outputs = call.map_or(&[][..], |call| &call.outputs);
-                let shapes: Vec<_> = outputs
-                    .iter()
-                    .map(|value| {
-                        let axes: Vec<_> = value.shape().iter().map(|n| format!(", {n}")).collect();
-                        format!("(None{})", axes.concat())
-                    })
-                    .collect();
+                let outputs = call.map_or(&[][..], |call| &call.axes);
+                let shown = |axis: &Option<usize>| axis.map_or(", None".to_owned(), |n| format!(", {n}"));
+                let shapes = outputs.iter().map(|axes| format!("(None{})", axes.iter().map(shown).collect::<String>()));
+                let shapes: Vec<_> = shapes.collect();
                 let shapes = if let [one] = &shapes[..] { one.clone() } else { format!("[{}]", shapes.join(", ")) };
                 [format!("{} ({})", named.name, named.layer.class_name()), shapes, grouped(params(index))]
             })

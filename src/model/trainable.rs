@@ -66,7 +66,7 @@ impl Model {
         if !changed {
             return Ok(self);
         }
-        let (builder, topology) = self.topology.rebuilt(layers)?;
+        let (builder, topology) = self.topology.rebuilt(layers, &self.topology.lengths)?;
         let missing = || Error::Presence { tensor: "outputs".to_owned(), problem: "they were not built".to_owned() };
         let value = |source| topology.tensor(source).map(|tensor| tensor.value).ok_or_else(missing);
         let values = self.outputs.iter().map(|output| value(output.source)).collect::<Result<Vec<_>>>()?;
@@ -76,8 +76,9 @@ impl Model {
         }
         network.adopt(&self.device, &self.network)?;
         for (output, value) in self.outputs.iter_mut().zip(values) {
-            output.value = value;
+            output.set_value(value);
         }
+        self.programs.clear();
         (self.network, self.topology) = (network, topology);
         self.forget();
         Ok(self)

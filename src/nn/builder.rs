@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::backend::device::no_model_in;
-use crate::backend::{Tensor, TensorMut};
+use crate::backend::{Device, Tensor, TensorMut};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
@@ -396,6 +396,37 @@ impl Builder {
         (self.parameters, self.statistics, self.frozen) = (mark.parameters, mark.statistics, mark.frozen);
         self.penalties.truncate(mark.penalties);
         self.operations = mark.operations;
+    }
+
+    /// Waits for the operations' passes, and says whether they have ended as they should.
+    pub(crate) fn check_operations(&self, device: &Device) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| node.op.check(device))
+    }
+
+    /// Hands the states that operations carry to the same operations of a network for sequences of other lengths.
+    pub(crate) fn hand_states_to(&mut self, other: &mut Builder) -> Result<()> {
+        fn stateful(builder: &mut Builder) -> impl Iterator<Item = &mut Box<dyn Op>> {
+            builder.nodes.iter_mut().map(|node| &mut node.op).filter(|op| op.is_stateful())
+        }
+        let (ours, theirs) = (stateful(self).count(), stateful(other).count());
+        if ours != theirs {
+            let expected = format!("{ours} of them, as with the sequences before");
+            return Err(Error::shape("layers that carry states", expected, theirs.to_string()));
+        }
+        for (from, to) in stateful(self).zip(stateful(other)) {
+            let carried = from.carried_batch().is_some();
+            match from.take_states() {
+                Some(states) => to.give_states(states),
+                None if carried => {
+                    return Err(Error::unsupported(
+                        "carrying states to sequences of another length",
+                        "an operation of your own keeps them; give it Op::take_states and Op::give_states, or call reset_states",
+                    ));
+                }
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// A new input of the network.

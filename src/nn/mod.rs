@@ -64,7 +64,7 @@ pub use masking::{Masking, SequenceMask};
 pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use noise::{GaussianDropout, GaussianNoise, SpatialDropout1D};
 pub use normalization::{BatchNormalization, LayerNormalization};
-pub use op::{Backward, Forward, Op};
+pub use op::{Backward, Forward, Op, States};
 pub use pooling::{AveragePooling1D, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D};
 pub use prelu::PRelu;
 pub use product::MatMul;

@@ -120,6 +120,8 @@ pub(crate) struct Network {
     parts: [Scratch; MOST_INPUTS],
     /// Ranges of weights that have their gradient in this pass.
     differentiated: Vec<Range<usize>>,
+    /// Samples that there was room made for last.
+    samples: usize,
 }
 
 impl Network {
@@ -134,6 +136,7 @@ impl Network {
             discarded: Scratch::new(),
             parts: from_fn(|_| Scratch::new()),
             differentiated: Vec::new(),
+            samples: 0,
         })
     }
 
@@ -154,7 +157,7 @@ impl Network {
 
     /// Waits for the operations' passes, and says whether they have ended as they should.
     pub fn check(&self, device: &Device) -> Result<()> {
-        self.builder.nodes.iter().try_for_each(|node| node.op.check(device))
+        self.builder.check_operations(device)
     }
 
     /// All weight tensors, with the names of their layers.
@@ -257,8 +260,10 @@ impl Network {
 
     /// Makes the tensors large enough for a batch.
     pub fn allocate(&mut self, device: &Device, samples: usize, training: bool) -> Result<()> {
+        self.samples = samples;
         let Tensors { values, gradients, given } = &mut self.tensors;
-        let count = self.builder.storages.len();
+        // Never fewer: the operations of other lengths, which may be those at hand again, have room in them too.
+        let count = self.builder.storages.len().max(values.len());
         values.resize_with(count, Scratch::new);
         gradients.resize_with(count, Scratch::new);
         given.resize(count, false);
@@ -273,6 +278,12 @@ impl Network {
             self.gradients = Mirrored::new(device, "gradients", self.builder.parameters)?;
         }
         Ok(())
+    }
+
+    /// Elements of all tensors of such a batch as room was made for last.
+    pub fn elements(&self) -> usize {
+        let sizes = self.builder.storages.iter().map(|storage| storage.size);
+        sizes.fold(0, usize::saturating_add).saturating_mul(self.samples)
     }
 
     /// The tensor of a value, of so many samples.
@@ -473,7 +484,8 @@ impl Network {
         }
         if of_inputs {
             // Values that no operation has given a gradient have none: it is zero.
-            for (storage, gradient) in gradients.iter_mut().enumerate().filter(|(storage, _)| !given[*storage]) {
+            let there = gradients.iter_mut().take(storages.len()).enumerate();
+            for (storage, gradient) in there.filter(|(storage, _)| !given[*storage]) {
                 gradient.grow(device, "gradients of a batch", len(storage))?;
                 device.fill(gradient.get_mut(len(storage))?, 0.0)?;
             }

@@ -4,6 +4,8 @@
 //! runs: forwards in their order, backwards in the opposite one. Operations keep plans and scratch space from call to call; values,
 //! gradients and weights belong to the network and stand where the device computes.
 
+use std::any::Any;
+
 use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 
@@ -112,6 +114,10 @@ pub struct Backward<'a> {
     pub seed: u64,
 }
 
+/// What a stateful operation carries from batch to batch, on its way to the same operation for sequences of another length: of a type that
+/// the operation knows.
+pub type States = Box<dyn Any + Send>;
+
 /// An operation with its derivative, built for one set of sample shapes.
 pub trait Op: Send {
     /// Outputs from inputs.
@@ -148,6 +154,14 @@ pub trait Op: Send {
     fn carried_batch(&self) -> Option<usize> {
         None
     }
+
+    /// Hands over the state that it carries, and has none then; none where it carries none.
+    fn take_states(&mut self) -> Option<States> {
+        None
+    }
+
+    /// Goes on from the state of the same operation for sequences of another length, which [`take_states`](Self::take_states) gave.
+    fn give_states(&mut self, _states: States) {}
 
     /// Waits for the passes given so far, and says whether they have ended as they should.
     ///

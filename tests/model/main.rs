@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod batches;
 mod csv;
 mod data;
 #[cfg(feature = "emulated")]
@@ -20,6 +21,7 @@ mod hostile_files;
 mod keras;
 mod layer_options;
 mod layers;
+mod lengths;
 mod losses;
 mod masks;
 mod metrics;

@@ -295,7 +295,7 @@ fn what_does_not_fit_is_refused_by_name() {
     {
         assert!(matches!(model.fit(x.view(), y.view(), options), Err(Error::ZeroSize { .. })));
     }
-    assert!(Sequential::new(Device::reference(), &[], 7).is_err());
+    assert!(Sequential::new(Device::reference(), &[0usize; 0], 7).is_err());
     assert!(Sequential::new(Device::reference(), &[10, 0], 7).is_err());
     assert!(Sequential::new(Device::reference(), &[usize::MAX, 2], 7).is_err());
     let fresh = || Sequential::new(Device::reference(), &[10, 1], 7).unwrap();

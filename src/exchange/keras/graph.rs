@@ -208,7 +208,7 @@ impl Reader<'_> {
             n.or(steps).or_else(|| of_array?.get(axis + 1).copied()).ok_or_else(|| {
                 Error::unsupported(
                     format!("{}: input {name} with axes of any length", self.path.display()),
-                    "a model here has one length; say it with --steps, or keras::read_with_steps",
+                    "what its layers are is read for one length; say it with --steps, or keras::read_with_steps",
                 )
             })
         };

@@ -36,7 +36,7 @@ pub(super) fn config(model: &Model, plan: &Plan, path: &Path) -> Result<Vec<u8>>
         }
     };
     let tensor = |source: &Source| {
-        let shape = model.tensor(*source).map(|tensor| with_batch(tensor.shape()));
+        let shape = with_batch(&model.axes_of(*source));
         json!({"class_name": "__keras_tensor__",
                "config": {"shape": shape, "dtype": "float32", "keras_history": history(source)}})
     };
@@ -147,7 +147,7 @@ fn inside(class: &str, config: Map<String, Value>) -> Value {
     json!({"module": "keras.layers", "class_name": class, "config": config, "registered_name": null})
 }
 
-fn with_batch(shape: &[usize]) -> Value {
+fn with_batch(shape: &[Option<usize>]) -> Value {
     std::iter::once(Value::Null).chain(shape.iter().map(|n| json!(n))).collect()
 }
 

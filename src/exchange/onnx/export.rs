@@ -48,11 +48,13 @@ pub(super) struct Exporter {
     written: HashMap<String, String>,
     /// The layer being written, and the part of it.
     pub layer: String,
+    /// Whether an input may have any number of steps.
+    pub is_open: bool,
     names: BTreeSet<String>,
 }
 
-/// Writes a model as an ONNX file that ONNX Runtime runs: the samples first in every input and output, any number of them. Whole numbers for
-/// embeddings go in as `int64`. Dropout is left out, as for inference. What has no form in ONNX is refused.
+/// Writes a model as an ONNX file that ONNX Runtime runs: the samples first in every input and output, any number of them, and
+/// with [any number of steps](crate::model::InputShape) where the model has. Whole numbers for embeddings go in as `int64`. Dropout is left out, as for inference. What has no form in ONNX is refused.
 ///
 /// # Errors
 ///
@@ -68,6 +70,32 @@ pub fn write(model: &Model, path: &Path) -> Result<()> {
 ///
 /// [`Error::Unsupported`] for a layer, or an option of one, that has no form in ONNX, which is named, and for models beyond the format's 2 GB.
 pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
+    let [steps, others] = model.open_steps();
+    let written = write_for(model, path, steps)?;
+    if model.has_any_length() {
+        // What depends on the number of steps would be right for one of them alone.
+        let longer = write_for(model, path, others)?;
+        if longer.bytes != written.bytes {
+            let mut layers = written.layers.iter().zip(&longer.layers);
+            let layer = layers.find(|(one, other)| one != other).map_or("the model", |((name, _), _)| name);
+            return Err(Error::unsupported(
+                format!("{layer} with any number of steps in an ONNX file"),
+                "it is written with the number in it; call Model::set_steps before",
+            ));
+        }
+    }
+    Ok(written.bytes)
+}
+
+/// A file.
+struct Written {
+    bytes: Vec<u8>,
+    /// What every use of a layer has become, in text.
+    layers: Vec<(String, String)>,
+}
+
+/// The file of a model whose inputs of any length have so many steps.
+fn write_for(model: &Model, path: &Path, steps: usize) -> Result<Written> {
     let mut weights = HashMap::new();
     for (name, shape, _) in model.weights() {
         weights.insert(name.clone(), (shape.to_vec(), model.weight::<f64>(&name)?));
@@ -80,25 +108,26 @@ pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
         ));
     }
     let config = model.config()?;
-    let shapes = model.call_shapes();
+    let (of_inputs, shapes) = model.shapes_at(steps)?;
     let mut exporter = Exporter {
         nodes: Vec::new(),
         initializers: Vec::new(),
         weights,
         written: HashMap::new(),
         layer: String::new(),
+        is_open: model.has_any_length(),
         names: config.inputs.iter().map(|input| input.name.clone()).collect(),
     };
-    let mut inputs = Vec::new();
+    let (mut inputs, mut layers) = (Vec::new(), Vec::new());
     let mut tensors: HashMap<Source, Tensor> = HashMap::new();
-    for (index, input) in config.inputs.iter().enumerate() {
+    for (index, (input, shape)) in config.inputs.iter().zip(of_inputs).enumerate() {
         let source = Source::Input(index);
         let mut readers = config.calls.iter().filter(|call| call.inputs.contains(&source)).peekable();
         let numbers = readers.peek().is_some()
             && readers
                 .all(|call| matches!(config.layers.get(call.layer).map(|l| &l.layer), Some(LayerConfig::Embedding(_))));
         inputs.push(port(&input.name, &input.shape, if numbers { DataType::INT64 } else { DataType::FLOAT }));
-        tensors.insert(source, Tensor { name: input.name.clone(), shape: input.shape.clone(), lengths: None });
+        tensors.insert(source, Tensor { name: input.name.clone(), shape, lengths: None });
     }
     for (index, call) in config.calls.iter().enumerate() {
         let Some(named) = config.layers.get(call.layer) else { continue };
@@ -106,7 +135,16 @@ pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
         let given: Option<Vec<Tensor>> = call.inputs.iter().map(|source| tensors.get(source).cloned()).collect();
         let given = given.ok_or_else(|| format_error(path, "layers that wait for each other"))?;
         let outputs = shapes.get(index).map_or(&[][..], Vec::as_slice);
+        let (nodes, constants) = (exporter.nodes.len(), exporter.initializers.len());
         let written = exporter.layer(&named.layer, &given, outputs)?;
+        if model.has_any_length() {
+            // Shapes of all constants, and those that are shapes.
+            let short = |data: &RefCell<Vec<u8>>| Some(data.borrow().clone()).filter(|data| data.len() <= 64);
+            let new = exporter.initializers.iter().skip(constants);
+            let new = new.map(|tensor| (&tensor.dims, tensor.raw_data.as_ref().and_then(short)));
+            let text = format!("{:?}{:?}", exporter.nodes.get(nodes..), new.collect::<Vec<_>>());
+            layers.push((named.name.clone(), text));
+        }
         for (output, tensor) in written.into_iter().enumerate() {
             tensors.insert(Source::Call(index, output), tensor);
         }
@@ -116,7 +154,10 @@ pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
         let tensor = tensors.get(source).ok_or_else(|| format_error(path, "an output that no layer gives"))?.clone();
         let name = exporter.fresh(&if index == 0 { "output".to_owned() } else { format!("output_{index}") });
         exporter.named("Identity", &[&tensor.name], &name);
-        outputs.push(port(&name, &tensor.shape, DataType::FLOAT));
+        let fixed = || tensor.shape.iter().copied().map(Some).collect();
+        // Where a layer's output has another shape in ONNX, it has no open axis.
+        let axes = Some(model.axes_of(*source)).filter(|axes| axes.len() == tensor.shape.len()).unwrap_or_else(fixed);
+        outputs.push(port(&name, &axes, DataType::FLOAT));
     }
     let graph = GraphProto {
         node: exporter.nodes,
@@ -134,7 +175,7 @@ pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
         metadata_props: Vec::new(),
     };
     let bytes = file.write_buf().map_err(|e| format_error(path, e.to_string()))?;
-    Ok(with_graph_name(&bytes, "fused-rnn").unwrap_or(bytes))
+    Ok(Written { bytes: with_graph_name(&bytes, "fused-rnn").unwrap_or(bytes), layers })
 }
 
 /// A model's bytes with a name for its graph, which ONNX's checker asks for and the library that writes them has no field for: the graph is
@@ -183,11 +224,14 @@ fn with_graph_name(bytes: &[u8], name: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// An input or an output.
-fn port(name: &str, shape: &[usize], kind: DataType) -> ValueInfoProto {
+/// An input or an output; an axis of any length has a name.
+fn port(name: &str, axes: &[Option<usize>], kind: DataType) -> ValueInfoProto {
     let samples = Dimension { dim_value: None, dim_param: Some("batch".to_owned()) };
-    let fixed = shape.iter().map(|n| Dimension { dim_value: Some(*n as i64), dim_param: None });
-    let shape = TensorShapeProto { dim: std::iter::once(samples).chain(fixed).collect() };
+    let others = axes.iter().map(|axis| match axis {
+        Some(n) => Dimension { dim_value: Some(*n as i64), dim_param: None },
+        None => Dimension { dim_value: None, dim_param: Some(format!("steps of {name}")) },
+    });
+    let shape = TensorShapeProto { dim: std::iter::once(samples).chain(others).collect() };
     let tensor = TypeProtoTensor { elem_type: Some(kind), shape: Some(shape) };
     ValueInfoProto {
         name: Some(name.to_owned()),
@@ -335,7 +379,12 @@ impl Exporter {
     /// A tensor under another sample shape.
     pub fn reshaped(&mut self, name: &str, shape: &[usize]) -> String {
         let target: Vec<i64> = std::iter::once(-1).chain(shape.iter().map(|n| *n as i64)).collect();
-        let target = self.ints(&target);
+        self.reshaped_to(name, &target)
+    }
+
+    /// The same, the samples among the axes, as ONNX has it: 0 for an axis that stays, at most one -1 for as long as it must be.
+    pub fn reshaped_to(&mut self, name: &str, target: &[i64]) -> String {
+        let target = self.ints(target);
         self.one("Reshape", &[name, &target], &[])
     }
 

@@ -8,7 +8,7 @@ use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::masking::row_mask;
-use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::op::{Backward, Forward, Op, States};
 use crate::nn::recurrent::{Carried, RecurrentOptions};
 use crate::nn::shape::{Columns, copy_columns, reversed};
 use crate::nn::{Layer, LayerConfig, Scratch};
@@ -572,5 +572,16 @@ impl Op for Steps {
 
     fn reset_states(&mut self) {
         self.carried.batch = None;
+    }
+
+    fn take_states(&mut self) -> Option<States> {
+        let carried = std::mem::replace(&mut self.carried, Carried::new());
+        carried.batch.is_some().then(|| Box::new(carried) as States)
+    }
+
+    fn give_states(&mut self, states: States) {
+        if let Ok(states) = states.downcast::<Carried>() {
+            self.carried = *states;
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::backend::{
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::Scratch;
-use crate::nn::op::{Backward, Forward, Op};
+use crate::nn::op::{Backward, Forward, Op, States};
 use crate::nn::recurrent::{Carried, RecurrentOptions};
 use crate::rnn::{Direction, RnnDescriptor, RnnShape};
 
@@ -343,6 +343,18 @@ impl Op for Sequence {
     fn reset_states(&mut self) {
         self.carried_h.batch = None;
         self.carried_c.batch = None;
+    }
+
+    fn take_states(&mut self) -> Option<States> {
+        let [h, c] =
+            [&mut self.carried_h, &mut self.carried_c].map(|carried| std::mem::replace(carried, Carried::new()));
+        h.batch.is_some().then(|| Box::new([h, c]) as States)
+    }
+
+    fn give_states(&mut self, states: States) {
+        if let Ok(states) = states.downcast::<[Carried; 2]>() {
+            [self.carried_h, self.carried_c] = *states;
+        }
     }
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {

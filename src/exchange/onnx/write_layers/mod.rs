@@ -49,6 +49,7 @@ impl Exporter {
                 self.one("Gather", &[&table, &numbers], &[("axis", Attribute::Int(0))])
             }
             LayerConfig::Dropout(_) => self.one("Identity", &[x], &[]),
+            LayerConfig::Flatten(_) if self.is_open => self.reshaped_to(x, &[0, -1]),
             LayerConfig::Reshape(_) | LayerConfig::Flatten(_) => self.reshaped(x, &shape),
             LayerConfig::Permute(layer) => {
                 let order: Vec<i64> = std::iter::once(0).chain(layer.dims.iter().map(|axis| *axis as i64)).collect();
@@ -134,10 +135,16 @@ impl Exporter {
                 let &[steps, features] = &first.shape[..] else {
                     return Err(self.unsupported("an upsampling", "it takes [steps, features]"));
                 };
-                let apart = self.reshaped(x, &[steps, 1, features]);
+                let apart = match self.is_open {
+                    true => self.reshaped_to(x, &[0, 0, 1, features as i64]),
+                    false => self.reshaped(x, &[steps, 1, features]),
+                };
                 let repeats = self.ints(&[1, 1, layer.size as i64, 1]);
                 let wide = self.one("Tile", &[&apart, &repeats], &[]);
-                self.reshaped(&wide, &shape)
+                match self.is_open {
+                    true => self.reshaped_to(&wide, &[0, -1, features as i64]),
+                    false => self.reshaped(&wide, &shape),
+                }
             }
             LayerConfig::Softmax(layer) => self.one("Softmax", &[x], &[("axis", Attribute::Int(layer.axis))]),
             LayerConfig::PRelu(_) => {

@@ -277,7 +277,10 @@ impl Exporter {
         let steps = x.shape.first().copied().unwrap_or(1);
         // [steps, directions, samples, units].
         let y = self.transposed(&y, &[2, 0, 1, 3]);
-        let every = self.reshaped(&y, &[steps, count * units]);
+        let every = match self.is_open {
+            true => self.reshaped_to(&y, &[0, 0, (count * units) as i64]),
+            false => self.reshaped(&y, &[steps, count * units]),
+        };
         Ok(Written { every, last: outputs })
     }
 

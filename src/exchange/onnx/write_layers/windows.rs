@@ -39,7 +39,11 @@ impl Exporter {
     }
 
     /// Margins of windows over so many steps.
-    fn margins(&self, padding: Padding, steps: usize, reach: usize, stride: usize) -> Vec<i64> {
+    fn margins(&self, padding: Padding, steps: usize, reach: usize, stride: usize) -> Result<Vec<i64>> {
+        if self.is_open && padding == Padding::Same && stride > 1 {
+            let what = "padding `same` with strides above 1 and any number of steps";
+            return Err(self.unsupported(what, "how much it is depends on the number; call Model::set_steps before"));
+        }
         let (before, after) = match padding {
             Padding::Valid => (0, 0),
             Padding::Causal => (reach - 1, 0),
@@ -49,7 +53,7 @@ impl Exporter {
                 (all / 2, all - all / 2)
             }
         };
-        vec![before as i64, after as i64]
+        Ok(vec![before as i64, after as i64])
     }
 
     pub(super) fn convolution(&mut self, x: &str, layer: &Conv1D, shape: &[usize], scope: &str) -> Result<String> {
@@ -72,7 +76,7 @@ impl Exporter {
             ("strides", Attribute::Ints(vec![layer.strides as i64])),
             ("dilations", Attribute::Ints(vec![layer.dilation_rate as i64])),
             ("group", Attribute::Int(layer.groups as i64)),
-            ("pads", Attribute::Ints(self.margins(layer.padding, steps, reach, layer.strides))),
+            ("pads", Attribute::Ints(self.margins(layer.padding, steps, reach, layer.strides)?)),
         ];
         let x = self.transposed(x, &[0, 2, 1]);
         let inputs: Vec<&str> = [x.as_str(), &weight].into_iter().chain(bias.as_deref()).collect();
@@ -134,7 +138,7 @@ impl Exporter {
         let attributes = [
             ("kernel_shape", Attribute::Ints(vec![size as i64])),
             ("strides", Attribute::Ints(vec![strides as i64])),
-            ("pads", Attribute::Ints(self.margins(padding, steps, size, strides))),
+            ("pads", Attribute::Ints(self.margins(padding, steps, size, strides)?)),
         ];
         let x = self.transposed(x, &[0, 2, 1]);
         let y = self.one(op, &[&x], &attributes);
