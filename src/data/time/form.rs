@@ -93,7 +93,7 @@ struct Stamp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dates {
     pub form: Form,
-    /// Microseconds since 1970-01-01, of one clock.
+    /// Microseconds since 1970-01-01, of one clock; of the place's own where all stand at the same time of day.
     pub times: Vec<i64>,
 }
 
@@ -221,7 +221,7 @@ impl Form {
         if let Some(bad) = bad {
             return Err(bad);
         }
-        let times: Vec<i64> = stamps.iter().map(|stamp| stamp.local).collect();
+        let mut times: Vec<i64> = stamps.iter().map(|stamp| stamp.local).collect();
         if !self.is_plausible(labels, &times) {
             return Err((0, labels.len()));
         }
@@ -236,8 +236,13 @@ impl Form {
             self.offset = (stamp.offset, last[at..].to_owned());
         }
         let varies = stamps.iter().any(|stamp| stamp.offset != self.offset.0);
+        // Days, weeks or months begin at the same hour of the place's clock, in summer and in winter; what has several hours a day is even
+        // on one clock.
+        let is_daily = times.windows(2).all(|pair| pair[0] != pair[1] && (pair[1] - pair[0]) % DAY == 0);
         let place = self.offset.0;
-        let times = stamps.iter().map(|s| if varies { s.local - s.offset + place } else { s.local }).collect();
+        if varies && !is_daily {
+            times = stamps.iter().map(|stamp| stamp.local - stamp.offset + place).collect();
+        }
         Ok(Dates { form: self, times })
     }
 
