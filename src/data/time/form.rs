@@ -255,7 +255,13 @@ impl Form {
         let follows = || is_regular(times) || times.len() >= 8 && (grows(times) || grows(&reversed()));
         match fields[..] {
             // 202001 is a number as well.
-            [Field::Year, Field::Month] if self.is_number() => within(1500..2200) && is_regular(times),
+            [Field::Year, Field::Month] if self.is_number() => {
+                // A month may be missing here and there.
+                let months: Vec<i64> = times.iter().map(|time| months_of(*time)).collect();
+                let next = months.windows(2).filter(|pair| pair[1] - pair[0] == 1).count();
+                within(1500..2200)
+                    && (is_regular(times) || times.len() >= 8 && grows(times) && next * 4 >= 3 * (times.len() - 1))
+            }
             [Field::Year, Field::Month] if self.has_dots() => within(1500..2200) && follows(),
             [Field::Year, Field::Month, Field::Day, Field::Hour] if self.is_number() => within(1900..2100),
             [Field::DecimalYear] => labels.iter().any(|label| label.contains('.')) && within(1500..2200) && follows(),

@@ -315,6 +315,8 @@ mod tests {
             holes(&["2020-01-30", "2020-01-31", "2020-02-03", "2020-02-05"]),
             Some((vec![(2, 1)], "weekdays", true))
         );
+        let without_may: Vec<&str> = "202001 202002 202003 202004 202006 202007 202008 202009".split(' ').collect();
+        assert_eq!(holes(&without_may), Some((vec![(3, 1)], "months", true)));
         assert_eq!(holes(&["1", "2", "5"]), Some((vec![(1, 2)], "numbers", true)));
         assert_eq!(holes(&["b", "a"]), None);
     }
