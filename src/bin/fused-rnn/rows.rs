@@ -15,9 +15,11 @@ use crate::reading::ReadingArgs;
 pub struct Rows {
     /// The column to forecast.
     pub series: Series,
+    /// What chooses that column again: its name, or its number where others have that name too.
+    pub column: String,
     /// The same without gaps.
     pub complete: Complete,
-    /// The other columns' names.
+    /// What chooses the other columns again.
     pub others: Vec<String>,
     /// All values, that column first: `[rows, columns]`.
     pub values: Array2<f64>,
@@ -52,17 +54,20 @@ impl Rows {
                 let complete = gaps.close(&series)?;
                 say(std::slice::from_ref(&series));
                 let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
-                return Ok(Rows { series, complete, others: Vec::new(), values, reading });
+                let column = table.column_reference(column)?;
+                return Ok(Rows { series, column, complete, others: Vec::new(), values, reading });
             }
         };
-        let mut columns = table.columns(&ColumnsChoice::Named(names))?;
+        let choice = ColumnsChoice::Named(names);
+        let mut references = table.column_references(&choice)?;
+        let mut columns = table.columns(&choice)?;
         let closed = gaps.close_columns(&columns)?;
         say(&columns);
         let series = columns.remove(0);
         let complete =
             Complete { values: closed.values.column(0).to_vec(), labels: closed.labels, filled: closed.filled };
-        let others = columns.into_iter().map(|column| column.name).collect();
-        Ok(Rows { series, complete, others, values: closed.values, reading })
+        let column = references.remove(0);
+        Ok(Rows { series, column, complete, others: references, values: closed.values, reading })
     }
 
     /// Reads what `--columns` and `--target` name: without the target, the last of the columns is it; without columns, all columns of

@@ -276,6 +276,15 @@ impl CsvTable {
         self.series_of(&sources, &self.taken(&sources)?)
     }
 
+    /// What [`series`](Self::series) reads, by the name that chooses the same again: a number where other columns have that name too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] for a column that is not there.
+    pub fn column_reference(&self, choice: &ColumnChoice) -> Result<String> {
+        Ok(self.references(&[self.one(choice)?]).concat())
+    }
+
     /// What [`columns`](Self::columns) reads, by the names that choose the same again.
     ///
     /// # Errors

@@ -129,6 +129,20 @@ fn one_series_of_a_panel() {
 }
 
 #[test]
+fn columns_of_one_name_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("twice.csv"), folder.path().join("out"));
+    let text = months(60, |year, month, value| format!("{year}-{month:02},{value},{}\n", 2.0 * value));
+    std::fs::write(&data, format!("month,v,v\n{text}")).unwrap();
+    for more in [&[][..], &["--column", "2"], &["--columns", "2,3", "--target", "2", "--horizon", "2"]] {
+        run(&data, &out, more);
+        assert_eq!(predicted(&folder, &data, &[]), ["month", "2005-01", "2005-02"], "{more:?}");
+        let evaluated = with_model("evaluate", &[&out.join("model.safetensors"), &data], &[]);
+        assert!(evaluated.status.success(), "{more:?}: {}", stderr(&evaluated));
+    }
+}
+
+#[test]
 fn text_is_read_beside_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

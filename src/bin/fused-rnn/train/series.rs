@@ -52,7 +52,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     };
     let values = learned(0);
     let mut config = ForecastConfig {
-        column: rows.series.name.clone(),
+        column: rows.column.clone(),
         inputs: Vec::new(),
         gaps,
         window: args.window.unwrap_or(WINDOW),
