@@ -583,6 +583,7 @@ fn messages_name_the_option_that_helps() {
         ("t;v\na;1.5\nb;2,5\nc;3.5\n", &["line 3", "column v", "\"2,5\"", "--decimal comma"]),
         ("a b\n1 2\n", &["no column holds mostly numbers", "--delimiter (such as space)"]),
         ("t,v\na,1\nb,\"2\nc,3\n", &["line 3", "a quote that is not closed"]),
+        ("t,v\na,1\nb,inf\nc,3\n", &["line 3", "infinite", "--missing inf"]),
         ("PK\u{3}\u{4}rest", &["workbook", "as CSV"]),
         ("<!DOCTYPE html>\n<html>", &["web page"]),
         ("t,v\na,1\nb,2,3\nc,4\n", &["line 3", "3 cells", "--delimiter"]),
