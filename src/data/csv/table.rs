@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::csv::cell::{Cell, Cells};
 use crate::data::csv::dialect::{self, Text};
 use crate::data::csv::times::Times;
-use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout};
+use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout, order};
 use crate::data::time::DateOrder;
 use crate::error::{Error, Result};
 use crate::files;
@@ -281,10 +281,21 @@ impl CsvTable {
     pub(crate) fn find(&self, choice: &ColumnChoice) -> Result<usize> {
         let names = &self.names;
         match choice {
-            ColumnChoice::LastNumeric => (0..names.len())
-                .rev()
-                .find(|&column| self.is_numeric(column))
-                .ok_or_else(|| self.no_numbers("no column holds mostly numbers")),
+            ColumnChoice::LastNumeric => {
+                let numeric = || (0..names.len()).rev().filter(|column| self.is_numeric(*column));
+                match (numeric().find(|column| !order::only_counts(self, *column)), numeric().next()) {
+                    (Some(column), _) => Ok(column),
+                    (None, Some(count)) => {
+                        let name = &names[count];
+                        let problem = format!(
+                            "no column but {name}, which counts the rows, holds mostly numbers{}",
+                            self.text_beside(count)
+                        );
+                        Err(self.no_numbers(&problem))
+                    }
+                    (None, None) => Err(self.no_numbers("no column holds mostly numbers")),
+                }
+            }
             ColumnChoice::Named(name) => {
                 let mut same_name = (0..names.len()).filter(|&column| names[column] == *name);
                 match (same_name.next(), same_name.next(), name.parse::<usize>()) {
@@ -298,6 +309,17 @@ impl CsvTable {
                 }
             }
         }
+    }
+
+    /// What stands in the last column besides this one, and in which line.
+    fn text_beside(&self, other: usize) -> String {
+        let cells = |column: usize| (0..self.rows.len()).map(move |row| (row, self.cell(row, column)));
+        let columns = (0..self.names.len()).rev().filter(|column| *column != other);
+        let found = columns.filter_map(|column| {
+            let (row, text) = cells(column).find(|(_, text)| !self.is_missing(text))?;
+            Some(format!(" (line {}, column {}: {:?})", self.line(row), self.names[column], short(text)))
+        });
+        found.take(1).collect()
     }
 
     pub(crate) fn no_numbers(&self, problem: &str) -> Error {
