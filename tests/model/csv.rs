@@ -598,6 +598,10 @@ fn messages_name_the_option_that_helps() {
         ("a b\n1 2\n", &["no column holds mostly numbers", "--delimiter (such as space)"]),
         ("t,v\na,1\nb,\"2\nc,3\n", &["line 3", "a quote that is not closed"]),
         ("t,v\na,1\nb,inf\nc,3\n", &["line 3", "infinite", "--missing inf"]),
+        (
+            "t,v\n2001,1,50\n2002,-1,05\n2003,7,25\n",
+            &["line 3", "-1,05 looks like a number with a decimal comma", "quotes"],
+        ),
         ("PK\u{3}\u{4}rest", &["workbook", "as CSV"]),
         ("<!DOCTYPE html>\n<html>", &["web page"]),
         ("t,v\na,1\nb,2,3\nc,4\n", &["line 3", "3 cells", "--delimiter"]),

@@ -127,6 +127,19 @@ impl CsvTable {
         records.drain(..found.titles);
         places.drain(..found.titles);
         if found.lacks_first {
+            if let Some((row, column)) = split_numbers(&records[1..]).filter(|_| delimiter == ',') {
+                let cell = |column: usize| records[row + 1].get(column).unwrap_or("");
+                let (whole, decimals) = (cell(column - 1), cell(column));
+                let problem = format!(
+                    "the row has a cell more than the header, and {whole},{decimals} looks like a number with a decimal comma that was taken \
+                     for a delimiter; write such numbers with quotes or with points, or divide the cells by another character"
+                );
+                return Err(fail(places.get(row + 1).copied(), problem));
+            }
+            remarks.push(format!(
+                "line {} is read as the names of all columns but the first, for it has a cell less than the rows",
+                places[0]
+            ));
             let header = std::iter::once("").chain(records[0].iter()).collect();
             records[0] = header;
         }
@@ -326,6 +339,22 @@ impl CsvTable {
         let help = "if one does, say how its cells are divided and written with --delimiter (such as space), --decimal or --missing";
         self.fail(None, format!("{problem}; {}; {help}", self.listed()))
     }
+}
+
+/// A row and a column whose cell begins with a zero as decimals do, where the whole column holds digits alone and the one before it whole numbers.
+fn split_numbers(rows: &[::csv::StringRecord]) -> Option<(usize, usize)> {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_whole = |text: &str| is_digits(text.strip_prefix('-').unwrap_or(text));
+    let width = rows.first()?.len();
+    (1..width).find_map(|column| {
+        let are = |column: usize, is: &dyn Fn(&str) -> bool| rows.iter().all(|row| row.get(column).is_some_and(is));
+        if !are(column, &is_digits) || !are(column - 1, &is_whole) {
+            return None;
+        }
+        let row =
+            rows.iter().position(|row| row.get(column).is_some_and(|text| text.len() > 1 && text.starts_with('0')));
+        Some((row?, column))
+    })
 }
 
 /// A text for a message, not too long.
