@@ -350,8 +350,11 @@ impl Form {
                 Field::Month => month_number = number(&mut rest)?,
                 Field::MonthName => {
                     let name = letters(&mut rest);
-                    month_number = i64::from(month(name)?);
-                    *other |= name.len() > 4;
+                    let number = month(name)?;
+                    month_number = i64::from(number);
+                    // May is as long as its abbreviation, and Sept is one.
+                    let whole = MONTHS[usize::try_from(number - 1).unwrap_or(0).min(11)];
+                    *other |= name.len() > 3 && name.eq_ignore_ascii_case(whole);
                 }
                 Field::Day => day = number(&mut rest)?,
                 Field::Quarter => month_number = digits(&mut rest, 1, 1).filter(|q| (1..=4).contains(q))? * 3 - 2,
