@@ -145,6 +145,7 @@ fn before(rows: &Rows, origin: usize) -> Rows {
     let after = rows.values.slice(s![origin.., of_future..]).to_owned();
     Rows {
         series: rows.series.clone(),
+        column: rows.column.clone(),
         complete: Complete {
             values: values[..origin].to_vec(),
             labels: labels[..origin.min(labels.len())].to_vec(),

@@ -187,9 +187,8 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
     for one in &kept {
         trends += usize::from(has_trend(&one.rows.complete.values[..end_of(args, one)? - validation]));
     }
-    let name = first.rows.series.name.clone();
     let mut config = ForecastConfig {
-        column: name.strip_suffix(&format!(" of {}", first.key)).map_or(name.clone(), str::to_owned),
+        column: first.rows.column.clone(),
         inputs: Vec::new(),
         known: Vec::new(),
         panel: None,

@@ -17,7 +17,7 @@ use super::run::{ending, finish, fit, loss_plot, settle};
 use crate::baselines::season;
 use crate::calendar;
 use crate::interrupt;
-use crate::output::print;
+use crate::output::{listed, plain, print};
 use crate::pictures::{compare, coverage, forecast_plot};
 use crate::progress::Progress;
 use crate::rows::Rows;
@@ -106,7 +106,7 @@ pub fn prepare(args: &Args, rows: &Rows, mut split: TimeSplit) -> Result<Prepare
     };
     let values = learned(0);
     let mut config = ForecastConfig {
-        column: rows.series.name.clone(),
+        column: rows.column.clone(),
         inputs: Vec::new(),
         known: Vec::new(),
         panel: None,
@@ -350,13 +350,13 @@ fn describe(rows: &Rows, prepared: &Prepared, args: &Args) -> String {
         1 => "no season".to_owned(),
         some => format!("a season of {some}"),
     };
-    let mut beside = if others.is_empty() { String::new() } else { format!(", read beside {}", others.join(", ")) };
+    let mut beside = if others.is_empty() { String::new() } else { format!(", read beside {}", listed(others)) };
     if !config.known.is_empty() {
         let names: Vec<&str> = config.known.iter().map(|known| known.source.name()).collect();
         beside += &format!(", with {} known ahead", names.join(", "));
     }
     let span = match (complete.labels.first(), complete.labels.last()) {
-        (Some(first), Some(last)) if !first.is_empty() => format!(", {first} to {last}"),
+        (Some(first), Some(last)) if !first.is_empty() => format!(", {} to {}", plain(first), plain(last)),
         _ => String::new(),
     };
     let gaps = match complete.filled {
@@ -369,7 +369,7 @@ fn describe(rows: &Rows, prepared: &Prepared, args: &Args) -> String {
          learns {learned}\n\n",
         series.source_name,
         complete.values.len(),
-        series.name,
+        plain(&series.name),
         split.train.len(),
         split.validation.len(),
         split.test.len(),
