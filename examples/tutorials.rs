@@ -4,20 +4,21 @@
 //! cargo run --release --example tutorials -- addition
 //! ```
 //!
-//! `addition` of digits as text; an LSTM `autoencoder`; a `cnn_lstm`; `multi_step` forecasts of parallel series; `ctc`, tones as in speech,
-//! whose times are not labelled; `text`, word by word. Their data are made here.
+//! `weather`, half a day ahead, from batches of windows; `reviews`, whether they like a film; `addition` of digits as text; an LSTM
+//! `autoencoder`; a `cnn_lstm`; `multi_step` forecasts of parallel series; `ctc`, tones as in speech, whose times are not labelled; `text`, word
+//! by word. Their data are made here.
 
 mod common;
 
 use std::time::Instant;
 
 use fused_rnn::data::{
-    CharVocabulary, Padding, Sampler, SequenceTargets, Tokenizer, TokenizerOptions, pad_sequences,
+    CharVocabulary, Padding, Sampler, SequenceTargets, TimeseriesDataset, Tokenizer, TokenizerOptions, pad_sequences,
     split_sequences_multi_step, windows,
 };
 use fused_rnn::loss::{Ctc, CtcStrategy, ctc_decode};
 use fused_rnn::metrics::argmax_rows;
-use fused_rnn::model::{FitOptions, Sequential};
+use fused_rnn::model::{Batches, EarlyStopping, FitOptions, Sequential};
 use fused_rnn::nn::{
     ActivationFunction, Bidirectional, Conv1D, Dense, Embedding, Loss, Lstm, MaxPooling1D, Random, RepeatVector,
     Reshape, TimeDistributed,
@@ -33,7 +34,9 @@ type Tutorial = fn(&Options) -> Result<(&'static str, f64)>;
 
 fn main() -> Result<()> {
     let options = common::options("tutorials");
-    let all: [(&str, Tutorial); 6] = [
+    let all: [(&str, Tutorial); 8] = [
+        ("weather", weather),
+        ("reviews", reviews),
         ("addition", addition),
         ("autoencoder", autoencoder),
         ("cnn_lstm", cnn_lstm),
@@ -59,8 +62,79 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn fit(epochs: usize) -> FitOptions<'static> {
+fn fit<'a>(epochs: usize) -> FitOptions<'a> {
     FitOptions { epochs, batch_size: 32, ..FitOptions::default() }
+}
+
+/// Keras's `timeseries_weather_forecasting`: five days of every ten minutes, hour by hour, and the temperature twelve hours later.
+fn weather(options: &Options) -> Result<(&'static str, f64)> {
+    let (rows, epochs) = if options.short { (1500, 1) } else { (30_000, 10) };
+    let mut random = Random::new(options.seed, 0);
+    let (mut front, mut data) = (0.0, Array2::<f32>::zeros((rows, 3)));
+    for (t, mut row) in data.outer_iter_mut().enumerate() {
+        let (day, year) = (t as f64 / 144.0 * std::f64::consts::TAU, t as f64 / 52_560.0 * std::f64::consts::TAU);
+        front = 0.998 * front + 0.06 * random.normal();
+        let temperature = front + 0.8 * (day - 2.0).sin() - 1.5 * year.cos();
+        row[0] = temperature as f32;
+        row[1] = (-0.7 * front + 0.1 * random.normal()) as f32; // pressure
+        row[2] = (0.5 * front - 0.6 * (day - 2.0).sin() + 0.1 * random.normal()) as f32; // humidity
+    }
+    const PAST: usize = 720;
+    const FUTURE: usize = 72;
+    let y = data.slice(s![PAST + FUTURE.., ..1]);
+    let windows = TimeseriesDataset::new(data.view(), PAST / 6).sampling_rate(6).targets(y);
+    let split = rows * 7 / 10;
+    let (train, test) = (windows.clone().rows(0..split).shuffle(options.seed), windows.rows(split..rows));
+    let mut model = Sequential::new(options.device()?, &[PAST / 6, 3], options.seed)?;
+    model.add(Lstm::new(32))?.add(Dense::new(1))?.compile(Adam::new(0.001)?, Loss::MeanSquaredError)?;
+    let stop = EarlyStopping { patience: 3, min_delta: 0.0, restore_best_weights: true };
+    let validation = Batches::new(|_| test.batches(256));
+    let more = FitOptions { validation_batches: Some(validation), early_stopping: Some(stop), ..fit(epochs) };
+    model.fit_batches(|epoch| train.batches_of(256, epoch as u32), more)?;
+    let (mut squares, mut naive, mut count) = (0.0, 0.0, 0);
+    for batch in test.batches(256)? {
+        let (x, y) = batch?;
+        let (predicted, now) = (model.predict(&x)?, x.slice(s![.., -1, 0]));
+        for ((y, p), now) in y.iter().zip(&predicted).zip(now) {
+            (squares, naive, count) = (squares + (y - p).powi(2), naive + (y - now).powi(2), count + 1);
+        }
+    }
+    println!(
+        "mean squared error {:.4}, of the temperature staying {:.4}",
+        squares / count as f32,
+        naive / count as f32
+    );
+    Ok(("mse_over_naive", f64::from(squares / naive)))
+}
+
+/// Keras's `bidirectional_lstm_imdb`: reviews as numbers of words, filled up with zeros that are masked.
+fn reviews(options: &Options) -> Result<(&'static str, f64)> {
+    let (samples, epochs) = if options.short { (64, 1) } else { (1200, 8) };
+    let words = [["great", "moving", "funny", "clever"], ["dull", "awful", "clumsy", "boring"]];
+    let nouns = ["plot", "acting", "music", "ending", "dialogue"];
+    let mut random = Random::new(options.seed, 0);
+    let mut below = |most: usize| ((most as f64 * random.uniform()) as usize).min(most - 1);
+    let (mut texts, mut y) = (Vec::new(), Array2::zeros((samples, 1)));
+    for sample in 0..samples {
+        let liked = sample % 2;
+        let sentence = |_| {
+            let negated = below(3) == 0;
+            let word = words[(1 - liked) ^ usize::from(negated)][below(4)];
+            format!("The {} was {}{word}.", nouns[below(5)], if negated { "not " } else { "" })
+        };
+        texts.push((0..2 + sample % 7).map(sentence).collect::<Vec<_>>().join(" "));
+        y[[sample, 0]] = liked as f32;
+    }
+    let tokenizer = Tokenizer::from_texts(&texts, TokenizerOptions { max_tokens: Some(100), ..Default::default() })?;
+    let numbers: Vec<Vec<usize>> = texts.iter().map(|text| tokenizer.encode(text)).collect();
+    let x = pad_sequences(&numbers, &Padding { maxlen: Some(40), ..Padding::default() })?.0.mapv(|word| word as f32);
+    let mut model = Sequential::new(options.device()?, &[40], options.seed)?;
+    model.add(Embedding::new(tokenizer.len(), 16).mask_zero(true))?;
+    model.add(Bidirectional::new(Lstm::new(16).return_sequences(true)))?.add(Bidirectional::new(Lstm::new(16)))?;
+    model.add(Dense::new(1).activation(ActivationFunction::Sigmoid))?;
+    model.compile(Adam::new(0.003)?, Loss::BinaryCrossentropy { from_logits: false })?.metrics(&["accuracy".parse()?]);
+    let history = model.fit(&x, &y, FitOptions { validation_split: 0.25, ..fit(epochs) })?;
+    Ok(("val_accuracy", history.get("val_accuracy").and_then(<[f64]>::last).copied().unwrap_or(f64::NAN)))
 }
 
 /// Keras's `addition_rnn`: "12+7 " to "19 ", a vector of states repeated for each character of the answer.

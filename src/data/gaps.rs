@@ -55,7 +55,7 @@ impl Gaps {
             let line = series.values.iter().zip(&series.lines).find(|(v, _)| v.is_none()).map(|(_, line)| *line);
             let (values, are) = if missing == 1 { ("value", "is") } else { ("values", "are") };
             let problem = format!(
-                "column {}: {missing} {values} of {} {are} missing, the first here; close gaps with drop, interpolate or forward-fill",
+                "column {}: {missing} {values} of {} {are} missing, the first here; close gaps with --gaps drop, interpolate or forward-fill",
                 series.name,
                 series.values.len()
             );

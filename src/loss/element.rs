@@ -50,10 +50,11 @@ pub(super) fn element(loss: Loss, t: f64, p: f64) -> (f64, f64) {
 /// `(1 - p_t)^gamma` times the binary cross-entropy, times `alpha` where the target is 1 and `1 - alpha` where it is 0.
 fn binary_focal(alpha: Option<f64>, gamma: f64, t: f64, p: f64) -> (f64, f64) {
     let (entropy, slope) = Loss::BinaryCrossentropy { from_logits: false }.element(t, p);
-    let missing = 1.0 - (t * p + (1.0 - t) * (1.0 - p));
+    // Clipped like the probability of the entropy: a power below 1 has no finite derivative at 0.
+    let (near, inside) = super::clipped(p);
+    let missing = 1.0 - (t * near + (1.0 - t) * (1.0 - near));
     let focus = missing.powf(gamma);
-    // The derivative of a power of zero is zero, also where the base is.
-    let focus_slope = if gamma == 0.0 { 0.0 } else { -gamma * missing.powf(gamma - 1.0) * (2.0 * t - 1.0) };
+    let focus_slope = if gamma == 0.0 || !inside { 0.0 } else { -gamma * missing.powf(gamma - 1.0) * (2.0 * t - 1.0) };
     let weight = alpha.map_or(1.0, |alpha| t * alpha + (1.0 - t) * (1.0 - alpha));
     (weight * focus * entropy, weight * (focus_slope * entropy + focus * slope))
 }

@@ -92,7 +92,7 @@ pub enum Loss {
     CategoricalHinge,
     /// The pinball loss, `max(q (t - p), (q - 1)(t - p))`, whose least mean is at the quantile q
     /// ([Koenker and Bassett 1978](https://doi.org/10.2307/1913643)). Of one quantile it is the mean over elements, of several over rows:
-    /// a row then has a prediction for each quantile, in their order, and one target, as in [`is_sparse`](Loss::is_sparse) losses.
+    /// a row then has a prediction for each quantile, in their order, and one target, see [`has_one_target_a_row`](Loss::has_one_target_a_row).
     Quantile {
         /// Which.
         quantiles: Quantiles,

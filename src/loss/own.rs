@@ -35,7 +35,7 @@ pub struct Observation<'a> {
 ///
 /// It is computed on the host: on a GPU each batch copies its predictions there and its gradient back, and is waited for. A model file
 /// holds its name alone; [`Model::load_with_losses`](crate::model::Model::load_with_losses) takes the loss again.
-/// Its gradient is not checked: compare it with finite differences in a test.
+/// Its gradient is not checked: compare it with finite differences in a test. Errors of your own come through by [`Error::other`].
 ///
 /// ```
 /// use fused_rnn::Result;

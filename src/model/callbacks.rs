@@ -17,7 +17,7 @@ use crate::metrics::MetricAccumulator;
 ///     epochs: 200,
 ///     validation_split: 0.2,
 ///     monitor: Some("val_loss"),
-///     early_stopping: Some(EarlyStopping { patience: 10, min_delta: 0.0, restore_best_weights: true }),
+///     early_stopping: Some(EarlyStopping::new(10).restore_best_weights(true)),
 ///     ..FitOptions::default()
 /// };
 /// ```
@@ -29,6 +29,19 @@ pub struct EarlyStopping {
     pub min_delta: f64,
     /// Whether the model ends with the weights of its best epoch, however training ends, rather than of its last.
     pub restore_best_weights: bool,
+}
+
+impl EarlyStopping {
+    /// After so many epochs without improvement; the model stays as the last one left it, as in Keras unless told otherwise.
+    pub fn new(patience: usize) -> Self {
+        EarlyStopping { patience, min_delta: 0.0, restore_best_weights: false }
+    }
+
+    /// Sets whether the model ends with the weights of its best epoch.
+    #[must_use]
+    pub fn restore_best_weights(self, restore_best_weights: bool) -> Self {
+        EarlyStopping { restore_best_weights, ..self }
+    }
 }
 
 /// Refuses a smallest improvement by which every epoch, or none, would be one.

@@ -126,6 +126,7 @@ impl ForecastConfig {
     ///     difference: true,
     ///     scaler: Scaler::IDENTITY,
     ///     correction: None,
+    ///     reading: Default::default(),
     /// };
     /// let rows = ndarray::Array2::from_shape_fn((80, 1), |(t, _)| sales[t]);
     /// let seen = SeenSeries { values: rows.view(), end: 80 };

@@ -31,6 +31,24 @@ pub enum OptimizerConfig {
 impl OptimizerConfig {
     /// The optimizer with these constants.
     ///
+    /// ```
+    /// use fused_rnn::model::Sequential;
+    /// use fused_rnn::nn::{Dense, Loss};
+    /// use fused_rnn::optim::{Adam, OptimizerConfig, Sgd};
+    /// fn compile(model: &mut Sequential, name: &str) -> fused_rnn::Result<()> {
+    ///     let chosen = match name {
+    ///         "sgd" => OptimizerConfig::Sgd(Sgd::new(0.01)?),
+    ///         _ => OptimizerConfig::Adam(Adam::default()),
+    ///     };
+    ///     model.compile(chosen.build()?, Loss::MeanSquaredError)?;
+    ///     Ok(())
+    /// }
+    /// let mut model = Sequential::new(fused_rnn::Device::cpu(), &[3], 1)?;
+    /// model.add(Dense::new(1))?;
+    /// compile(&mut model, "sgd")?;
+    /// # Ok::<(), fused_rnn::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) for a constant that it cannot have.
@@ -79,7 +97,10 @@ mod tests {
             let text = serde_json::to_string(&rule.config()).unwrap();
             let read: OptimizerConfig = serde_json::from_str(&text).unwrap();
             assert_eq!(read, rule.config(), "{text}");
-            let mut built = read.build().unwrap();
+            // Boxed, as a model takes it.
+            let mut built: Box<dyn Optimizer> = Box::new(read.build().unwrap());
+            built.validate().unwrap();
+            assert_eq!((0..2).map(|i| built.initial(i)).collect::<Vec<_>>(), [rule.initial(0), rule.initial(1)]);
             assert_eq!(built.config(), rule.config(), "{text}");
             assert_eq!(built.states(), rule.states(), "{text}");
             built.set_learning_rate(0.625).unwrap();

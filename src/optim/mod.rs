@@ -77,6 +77,44 @@ pub trait Optimizer: Send {
     ) -> Result<()>;
 }
 
+/// One that is chosen while the program runs, as [`OptimizerConfig::build`] gives it.
+impl Optimizer for Box<dyn Optimizer> {
+    fn states(&self) -> usize {
+        (**self).states()
+    }
+
+    fn initial(&self, state: usize) -> f64 {
+        (**self).initial(state)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        (**self).learning_rate()
+    }
+
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        (**self).set_learning_rate(learning_rate)
+    }
+
+    fn validate(&self) -> Result<()> {
+        (**self).validate()
+    }
+
+    fn config(&self) -> OptimizerConfig {
+        (**self).config()
+    }
+
+    fn update(
+        &self,
+        device: &Device,
+        step: u64,
+        parameters: TensorMut<'_>,
+        gradients: TensorRef<'_>,
+        states: &mut [Tensor],
+    ) -> Result<()> {
+        (**self).update(device, step, parameters, gradients, states)
+    }
+}
+
 /// The methods of an optimizer that are alike for all: its learning rate, and itself as data.
 macro_rules! constants {
     ($variant:ident) => {

@@ -576,6 +576,20 @@ fn columns_of_text_are_read_as_categories() {
 }
 
 #[test]
+fn a_count_of_the_rows_is_no_series() {
+    let years: String = (0..9).map(|i| format!("{},{i}.5 kg\n", 2000 + i)).collect();
+    let refuse = |text: &str, parts: &[&str]| refused(text, &plain(), parts);
+    refuse(&format!("date,weight\n{years}"), &["no column but date", "line 2, column weight: \"0.5 kg\""]);
+    refuse(&format!(",weight\n{years}"), &["no column but column 1", "\"0.5 kg\""]);
+    let by_name = ColumnChoice::Named("date".to_owned());
+    assert!(table(format!("date,weight\n{years}").as_bytes(), &plain()).unwrap().series(&by_name).is_ok());
+    // The count may be the last; what falls, has decimals or stands alone is none.
+    assert_eq!(last("v,index\n5,1\n4,2\n5,3\n", &plain()).unwrap().name, "v");
+    assert_eq!(last("who,time\na,12.5\nb,13\n", &plain()).unwrap().name, "time");
+    assert_eq!(last("time\n1\n2\n3\n", &plain()).unwrap().name, "time");
+}
+
+#[test]
 fn messages_name_the_option_that_helps() {
     for (text, parts) in [
         ("t,v\na,1\nb,?\nc,2\n", &["test.csv, line 3", "column v", "\"?\"", "--missing '?'"][..]),
@@ -583,6 +597,11 @@ fn messages_name_the_option_that_helps() {
         ("t;v\na;1.5\nb;2,5\nc;3.5\n", &["line 3", "column v", "\"2,5\"", "--decimal comma"]),
         ("a b\n1 2\n", &["no column holds mostly numbers", "--delimiter (such as space)"]),
         ("t,v\na,1\nb,\"2\nc,3\n", &["line 3", "a quote that is not closed"]),
+        ("t,v\na,1\nb,inf\nc,3\n", &["line 3", "infinite", "--missing inf"]),
+        (
+            "t,v\n2001,1,50\n2002,-1,05\n2003,7,25\n",
+            &["line 3", "-1,05 looks like a number with a decimal comma", "quotes"],
+        ),
         ("PK\u{3}\u{4}rest", &["workbook", "as CSV"]),
         ("<!DOCTYPE html>\n<html>", &["web page"]),
         ("t,v\na,1\nb,2,3\nc,4\n", &["line 3", "3 cells", "--delimiter"]),

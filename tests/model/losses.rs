@@ -76,6 +76,21 @@ fn gradients_are_those_of_finite_differences() {
     }
 }
 
+/// A power below 1 has an infinite slope at 0: what is certain and right has none.
+#[test]
+fn focal_losses_have_finite_slopes_where_a_probability_is_0_or_1() {
+    for gamma in [0.0, 0.5, 1.0, 2.0] {
+        for from_logits in [false, true] {
+            let (low, high) = if from_logits { (-800.0, 800.0) } else { (0.0, 1.0) };
+            let loss = Loss::BinaryFocalCrossentropy { from_logits, alpha: None, gamma };
+            let mut gradient = [f64::NAN; 4];
+            let value = loss.gradient(1, &[0.0, 1.0, 0.0, 1.0], &[low, high, high, low], &mut gradient).unwrap();
+            assert!(value.is_finite() && gradient.iter().all(|slope| slope.is_finite()), "{gamma} {gradient:?}");
+            assert_eq!(gradient[..2], [0.0; 2], "{gamma}");
+        }
+    }
+}
+
 /// The examples of scikit-learn's
 /// [`mean_pinball_loss`](https://scikit-learn.org/stable/modules/generated/sklearn.metrics.mean_pinball_loss.html).
 #[test]

@@ -9,8 +9,9 @@ use ndarray::{Array2, s};
 
 use crate::baselines::Comparison;
 use crate::data_file::holds_sequences;
+use crate::interrupt;
 use crate::output::{note, print};
-use crate::progress::{Progress, interrupt_flag};
+use crate::progress::Progress;
 use crate::rows::Rows;
 use crate::train;
 
@@ -62,7 +63,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if step == Some(0) {
         return Err(Error::ZeroSize { name: "step" });
     }
-    let interrupted = interrupt_flag()?;
     let rows = train::series::read(&args)?;
     let total = rows.values.nrows();
     let horizon = match args.horizon {
@@ -93,12 +93,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let split = TimeSplit::new(*origin, args.validation_fraction, 0.0)?;
         let prepared = train::series::prepare(&args, &known, split)?;
         (season, window) = (prepared.season, prepared.config.window);
-        let mut progress = Progress::new(args.epochs, true, interrupted.clone());
+        let mut progress = Progress::silent();
         let (mut forecaster, trained) = train::series::fit_forecaster(&args, &prepared, &mut progress, |_| Ok(()))?;
         trained?;
-        if interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+        if interrupt::is_asked() {
             note(&format!("interrupted at origin {} of {origins}", number + 1));
-            return Ok(ExitCode::from(crate::progress::INTERRUPTED));
+            return Ok(interrupt::exit_code());
         }
         let future = known.future_for(&prepared.config, horizon)?;
         let ahead = forecaster.forecast_known(&prepared.values, future.view(), horizon)?;
@@ -145,6 +145,7 @@ fn before(rows: &Rows, origin: usize) -> Rows {
     let after = rows.values.slice(s![origin.., of_future..]).to_owned();
     Rows {
         series: rows.series.clone(),
+        column: rows.column.clone(),
         complete: Complete {
             values: values[..origin].to_vec(),
             labels: labels[..origin.min(labels.len())].to_vec(),

@@ -12,7 +12,7 @@ const WEEKS: f64 = 45.0;
 const DAYS: f64 = 250.0;
 
 /// The days of the week and the time of the year, where there is a value for each week, or each day, of which the season of so many values
-/// tells nothing, and two years of it.
+/// tells nothing, and two weeks or years of it: what came once repeats nothing.
 pub fn features(axis: &TimeAxis, season: usize, count: usize) -> Vec<KnownColumn> {
     if axis.day(0).is_none() || count < 3 {
         return Vec::new();
@@ -21,7 +21,8 @@ pub fn features(axis: &TimeAxis, season: usize, count: usize) -> Vec<KnownColumn
     let in_a_year = (count - 1) as f64 / years;
     let is_season = |values: f64| (season as f64 / values - 1.0).abs() < 0.1;
     let mut features = Vec::new();
-    if in_a_year >= DAYS && !is_season(in_a_year / 52.18) {
+    let weeks = years * 52.18;
+    if in_a_year >= DAYS && weeks >= 2.0 && !is_season(in_a_year / 52.18) {
         features.extend(CalendarFeature::WEEK);
     }
     if in_a_year >= WEEKS && years >= 2.0 && !is_season(in_a_year) {
@@ -77,6 +78,9 @@ mod tests {
         assert_eq!(names(&axis, 7, 300), [""; 0], "not two years");
         assert_eq!(names(&axis, 30, 1000).len(), 10);
         assert_eq!(names(&axis, 1, 300)[0], "Tuesday");
+        let hours: Vec<String> = (0..400).map(|t| format!("2000-01-{:02} {:02}:00", 1 + t / 24, t % 24)).collect();
+        assert_eq!(names(&TimeAxis::new(&hours[..289]), 24, 289), [""; 0], "not two weeks");
+        assert_eq!(names(&TimeAxis::new(&hours), 24, 400).len(), 6);
         let months = TimeAxis::new(&["2000-01", "2000-02", "2000-03"].map(str::to_owned));
         assert!(features(&months, 1, 3).is_empty());
         let rows = beside(&Array2::zeros((2, 1)), &features(&axis, 7, 1000), &axis, 4).unwrap();

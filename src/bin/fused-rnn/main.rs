@@ -14,6 +14,7 @@ mod export;
 mod gradcheck;
 mod import;
 mod info;
+mod interrupt;
 mod longest;
 mod network;
 mod output;

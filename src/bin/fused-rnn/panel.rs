@@ -39,10 +39,12 @@ pub fn read(path: &Path, key: &str, column: Option<&str>, gaps: Gaps, options: &
     let one = |(key, mut series): (String, Series)| -> Result<OneSeries> {
         let complete = gaps.close(&series)?;
         say_notes(&table, std::slice::from_ref(&series));
-        series.name = format!("{} of {key}", series.name);
+        let column = series.name.clone();
+        series.name = format!("{column} of {key}");
         let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
         let rows = Rows {
             series,
+            column,
             complete,
             others: Vec::new(),
             known: Vec::new(),

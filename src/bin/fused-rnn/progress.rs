@@ -1,31 +1,13 @@
-//! What is shown while a model trains, and Ctrl-C.
+//! What is shown while a model trains.
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use fused_rnn::model::{BatchEnd, Callback, EpochEnd, Training};
-use fused_rnn::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::interrupt;
 use crate::output::note;
-
-/// Exit code of a program that Ctrl-C ended: 128 + SIGINT.
-pub const INTERRUPTED: u8 = 130;
-
-/// Whether Ctrl-C was pressed. From here on the first one asks for a clean stop, the second ends the program at once.
-pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&flag);
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })
-    .map_err(|e| Error::Unsupported { what: "stopping cleanly on Ctrl-C".to_owned(), why: e.to_string() })?;
-    Ok(flag)
-}
 
 /// How progress is shown.
 enum Display {
@@ -35,17 +17,16 @@ enum Display {
     Bar(ProgressBar),
 }
 
-/// Shows training on standard error, collects its losses, and stops it on Ctrl-C.
+/// Shows training on standard error, collects its losses, and stops it where a signal asks for it.
 pub struct Progress {
     display: Display,
-    interrupted: Arc<AtomicBool>,
     /// All epochs that were completed.
     pub epochs: Vec<EpochEnd>,
 }
 
 impl Progress {
     /// For training of at most `epochs` epochs.
-    pub fn new(epochs: usize, quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
+    pub fn new(epochs: usize, quiet: bool) -> Self {
         let display = if quiet {
             Display::Silent
         } else if std::io::stderr().is_terminal() {
@@ -58,12 +39,12 @@ impl Progress {
         } else {
             Display::Lines(epochs.div_ceil(20))
         };
-        Progress { display, interrupted, epochs: Vec::new() }
+        Progress { display, epochs: Vec::new() }
     }
 
-    /// Another training that this one's interrupt ends too; it is not shown.
-    pub fn silent(&self) -> Self {
-        Progress { display: Display::Silent, interrupted: Arc::clone(&self.interrupted), epochs: Vec::new() }
+    /// For a training that is not shown.
+    pub fn silent() -> Self {
+        Progress { display: Display::Silent, epochs: Vec::new() }
     }
 
     /// The last epoch that was the best so far.
@@ -78,8 +59,8 @@ impl Progress {
         }
     }
 
-    fn flow(&self) -> ControlFlow<()> {
-        if self.interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    fn flow() -> ControlFlow<()> {
+        if interrupt::is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -100,7 +81,7 @@ impl Callback for Progress {
                 bar.set_message(format!("epoch 1  loss {:.5}", state.loss));
             }
         }
-        self.flow()
+        Self::flow()
     }
 
     fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
@@ -114,6 +95,6 @@ impl Callback for Progress {
             }
             Display::Bar(bar) => bar.set_message(line(state)),
         }
-        Ok(self.flow())
+        Ok(Self::flow())
     }
 }

@@ -16,9 +16,11 @@ use crate::reading::ReadingArgs;
 pub struct Rows {
     /// The column to forecast.
     pub series: Series,
+    /// What chooses that column again: its name, or its number where others have that name too.
+    pub column: String,
     /// The same without gaps.
     pub complete: Complete,
-    /// The other columns' names.
+    /// What chooses the other columns again.
     pub others: Vec<String>,
     /// Columns after those whose future is known, as they were named.
     pub known: Vec<String>,
@@ -78,10 +80,13 @@ impl Rows {
                 say_notes(table, std::slice::from_ref(&series));
                 let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
                 let future = (Array2::zeros((0, 0)), Vec::new());
-                return Ok(Rows { series, complete, others: Vec::new(), known, values, future, reading });
+                let column = table.column_reference(column)?;
+                return Ok(Rows { series, column, complete, others: Vec::new(), known, values, future, reading });
             }
         };
-        let mut columns = table.columns(&ColumnsChoice::Named(names))?;
+        let choice = ColumnsChoice::Named(names);
+        let mut references = table.column_references(&choice)?;
+        let mut columns = table.columns(&choice)?;
         let future = if known.is_empty() {
             (Array2::zeros((0, 0)), Vec::new())
         } else {
@@ -93,9 +98,9 @@ impl Rows {
         let series = columns.remove(0);
         let complete =
             Complete { values: closed.values.column(0).to_vec(), labels: closed.labels, filled: closed.filled };
-        columns.truncate(columns.len() - known.len());
-        let others = columns.into_iter().map(|column| column.name).collect();
-        Ok(Rows { series, complete, others, known, values: closed.values, future, reading })
+        let column = references.remove(0);
+        references.truncate(references.len() - known.len());
+        Ok(Rows { series, column, complete, others: references, known, values: closed.values, future, reading })
     }
 
     /// Reads what `--columns` and `--target` name: without the target, the last of the columns is it; without columns, all columns of
@@ -121,6 +126,14 @@ impl Rows {
         chosen.retain(|name| !known.contains(name));
         let target = target.map(str::to_owned).or(last).or_else(|| chosen.last().cloned()).unwrap_or_default();
         let of_target = table.column_references(&ColumnsChoice::Named(vec![target.clone()]))?;
+        if of_target.len() > 1 {
+            return Err(Error::InvalidOption {
+                option: "target".to_owned(),
+                expected: "a column of numbers; the texts of another are classes, which --task classification learns"
+                    .to_owned(),
+                got: plain(&target),
+            });
+        }
         let others: Vec<_> = chosen.into_iter().filter(|name| !of_target.contains(name)).collect();
         Self::of(&table, &ColumnChoice::Named(target), &others, &known, gaps)
     }

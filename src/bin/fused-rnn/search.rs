@@ -1,15 +1,15 @@
 //! `fused-rnn search`: which window and which sizes of a network forecast the validation part of a series best.
 
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 use fused_rnn::data::TimeSplit;
 use fused_rnn::forecast::Measures;
 use fused_rnn::{Error, Result};
 
 use crate::data_file::holds_sequences;
+use crate::interrupt;
 use crate::output::{note, print};
-use crate::progress::{INTERRUPTED, Progress, interrupt_flag};
+use crate::progress::Progress;
 use crate::train;
 
 /// Most combinations: each is a training.
@@ -60,7 +60,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ],
         "search tries --windows, --try-units and --try-layers on one series, and writes no files",
     )?;
-    let interrupted = interrupt_flag()?;
     let rows = train::series::read(&args)?;
     let split = || TimeSplit::new(rows.values.nrows(), args.validation_fraction, args.test_fraction);
     let usual = train::series::prepare(&args, &rows, split()?)?;
@@ -99,12 +98,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let mut prepared = train::series::prepare(&args, &rows, split)?;
         // Of what was fitted to the training part alone: the validation part measures.
         prepared.fitted_to_all = prepared.config.correction.as_ref().map(|correction| correction.reference.clone());
-        let mut progress = Progress::new(args.epochs, true, interrupted.clone());
+        let mut progress = Progress::silent();
         let (mut forecaster, trained) = train::series::fit_forecaster(&args, &prepared, &mut progress, |_| Ok(()))?;
         trained?;
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupt::is_asked() {
             note(&format!("interrupted at combination {} of {}", number + 1, combinations.len()));
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(interrupt::exit_code());
         }
         let backtest = forecaster.backtest(&prepared.values, prepared.split.validation.clone())?;
         let of = Measures::of(backtest.truth.view(), backtest.forecast.view(), None)?;

@@ -11,6 +11,11 @@ use crate::error::{Error, Result};
 /// Most categories of a column of text that becomes columns of numbers.
 const MOST_CATEGORIES: usize = 100;
 
+/// How to make a gap of a cell.
+fn missing_help(text: &str) -> String {
+    format!("; if it stands for a missing value, use --missing {}", quoted(text))
+}
+
 /// Where numbers come from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
@@ -149,7 +154,7 @@ impl CsvTable {
             match self.cells.read(text) {
                 Cell::Number(value) => Ok(Some(value)),
                 Cell::Gap => Ok(None),
-                Cell::Infinite => Err(wrong("the infinite value", String::new())),
+                Cell::Infinite => Err(wrong("the infinite value", missing_help(text))),
                 Cell::Text => Err(wrong("the text", self.help(column, text))),
             }
         };
@@ -164,7 +169,7 @@ impl CsvTable {
             return format!("; if it is a number with a decimal {0}, use --decimal {0}", other.name());
         }
         if self.is_numeric(column) {
-            return format!("; if it stands for a missing value, use --missing {}", quoted(text));
+            return missing_help(text);
         }
         if self.times.columns.contains(&column) {
             return "; the column holds dates".to_owned();
@@ -274,6 +279,15 @@ impl CsvTable {
     pub fn columns(&self, choice: &ColumnsChoice) -> Result<Vec<Series>> {
         let sources = self.several(choice, None)?;
         self.series_of(&sources, &self.taken(&sources)?)
+    }
+
+    /// What [`series`](Self::series) reads, by the name that chooses the same again: a number where other columns have that name too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] for a column that is not there.
+    pub fn column_reference(&self, choice: &ColumnChoice) -> Result<String> {
+        Ok(self.references(&[self.one(choice)?]).concat())
     }
 
     /// What [`columns`](Self::columns) reads, by the names that choose the same again.

@@ -44,7 +44,8 @@ pub use table::CsvTable;
 /// Which column to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ColumnChoice {
-    /// The last column most of whose cells are numbers.
+    /// The last column most of whose cells are numbers, but none that only counts the rows: whole numbers that grow, under a name such as
+    /// year, date or index, beside another column.
     #[default]
     LastNumeric,
     /// The column with this name; where there is none, and it is a number, the column with that number, counted from 1.

@@ -200,3 +200,16 @@ fn is_count(table: &CsvTable, column: usize) -> bool {
     is_named(table, column, &["year", "yr", "date", "time", "timestamp", "index"])
         || column == 0 && is_unnamed(0) && (1..table.names.len()).any(|other| !is_unnamed(other))
 }
+
+/// Whether a column, one of several, does nothing but count the rows: whole numbers that grow, under such a name.
+pub(super) fn only_counts(table: &CsvTable, column: usize) -> bool {
+    let whole = |row: usize| match table.cells.read(table.cell(row, column)) {
+        Cell::Number(value) if value.fract() == 0.0 => Some(value),
+        _ => None,
+    };
+    if table.names.len() < 2 || !is_count(table, column) {
+        return false;
+    }
+    let numbers: Option<Vec<f64>> = (0..table.len()).map(whole).collect();
+    numbers.is_some_and(|numbers| numbers.windows(2).all(|pair| pair[0] < pair[1]))
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::csv::cell::{Cell, Cells};
 use crate::data::csv::dialect::{self, Text};
 use crate::data::csv::times::Times;
-use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout};
+use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout, order};
 use crate::data::time::DateOrder;
 use crate::error::{Error, Result};
 use crate::files;
@@ -127,6 +127,19 @@ impl CsvTable {
         records.drain(..found.titles);
         places.drain(..found.titles);
         if found.lacks_first {
+            if let Some((row, column)) = split_numbers(&records[1..]).filter(|_| delimiter == ',') {
+                let cell = |column: usize| records[row + 1].get(column).unwrap_or("");
+                let (whole, decimals) = (cell(column - 1), cell(column));
+                let problem = format!(
+                    "the row has a cell more than the header, and {whole},{decimals} looks like a number with a decimal comma that was taken \
+                     for a delimiter; write such numbers with quotes or with points, or divide the cells by another character"
+                );
+                return Err(fail(places.get(row + 1).copied(), problem));
+            }
+            remarks.push(format!(
+                "line {} is read as the names of all columns but the first, for it has a cell less than the rows",
+                places[0]
+            ));
             let header = std::iter::once("").chain(records[0].iter()).collect();
             records[0] = header;
         }
@@ -282,10 +295,21 @@ impl CsvTable {
     pub(crate) fn find(&self, choice: &ColumnChoice) -> Result<usize> {
         let names = &self.names;
         match choice {
-            ColumnChoice::LastNumeric => (0..names.len())
-                .rev()
-                .find(|&column| self.is_numeric(column))
-                .ok_or_else(|| self.no_numbers("no column holds mostly numbers")),
+            ColumnChoice::LastNumeric => {
+                let numeric = || (0..names.len()).rev().filter(|column| self.is_numeric(*column));
+                match (numeric().find(|column| !order::only_counts(self, *column)), numeric().next()) {
+                    (Some(column), _) => Ok(column),
+                    (None, Some(count)) => {
+                        let name = &names[count];
+                        let problem = format!(
+                            "no column but {name}, which counts the rows, holds mostly numbers{}",
+                            self.text_beside(count)
+                        );
+                        Err(self.no_numbers(&problem))
+                    }
+                    (None, None) => Err(self.no_numbers("no column holds mostly numbers")),
+                }
+            }
             ColumnChoice::Named(name) => {
                 let mut same_name = (0..names.len()).filter(|&column| names[column] == *name);
                 match (same_name.next(), same_name.next(), name.parse::<usize>()) {
@@ -301,10 +325,37 @@ impl CsvTable {
         }
     }
 
+    /// What stands in the last column besides this one, and in which line.
+    fn text_beside(&self, other: usize) -> String {
+        let cells = |column: usize| (0..self.rows.len()).map(move |row| (row, self.cell(row, column)));
+        let columns = (0..self.names.len()).rev().filter(|column| *column != other);
+        let found = columns.filter_map(|column| {
+            let (row, text) = cells(column).find(|(_, text)| !self.is_missing(text))?;
+            Some(format!(" (line {}, column {}: {:?})", self.line(row), self.names[column], short(text)))
+        });
+        found.take(1).collect()
+    }
+
     pub(crate) fn no_numbers(&self, problem: &str) -> Error {
         let help = "if one does, say how its cells are divided and written with --delimiter (such as space), --decimal or --missing";
         self.fail(None, format!("{problem}; {}; {help}", self.listed()))
     }
+}
+
+/// A row and a column whose cell begins with a zero as decimals do, where the whole column holds digits alone and the one before it whole numbers.
+fn split_numbers(rows: &[::csv::StringRecord]) -> Option<(usize, usize)> {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_whole = |text: &str| is_digits(text.strip_prefix('-').unwrap_or(text));
+    let width = rows.first()?.len();
+    (1..width).find_map(|column| {
+        let are = |column: usize, is: &dyn Fn(&str) -> bool| rows.iter().all(|row| row.get(column).is_some_and(is));
+        if !are(column, &is_digits) || !are(column - 1, &is_whole) {
+            return None;
+        }
+        let row =
+            rows.iter().position(|row| row.get(column).is_some_and(|text| text.len() > 1 && text.starts_with('0')));
+        Some((row?, column))
+    })
 }
 
 /// A text for a message, not too long.

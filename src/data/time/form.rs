@@ -93,7 +93,7 @@ struct Stamp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dates {
     pub form: Form,
-    /// Microseconds since 1970-01-01, of one clock.
+    /// Microseconds since 1970-01-01, of one clock; of the place's own where all stand at the same time of day.
     pub times: Vec<i64>,
 }
 
@@ -221,7 +221,7 @@ impl Form {
         if let Some(bad) = bad {
             return Err(bad);
         }
-        let times: Vec<i64> = stamps.iter().map(|stamp| stamp.local).collect();
+        let mut times: Vec<i64> = stamps.iter().map(|stamp| stamp.local).collect();
         if !self.is_plausible(labels, &times) {
             return Err((0, labels.len()));
         }
@@ -236,8 +236,13 @@ impl Form {
             self.offset = (stamp.offset, last[at..].to_owned());
         }
         let varies = stamps.iter().any(|stamp| stamp.offset != self.offset.0);
+        // Days, weeks or months begin at the same hour of the place's clock, in summer and in winter; what has several hours a day is even
+        // on one clock.
+        let is_daily = times.windows(2).all(|pair| pair[0] != pair[1] && (pair[1] - pair[0]) % DAY == 0);
         let place = self.offset.0;
-        let times = stamps.iter().map(|s| if varies { s.local - s.offset + place } else { s.local }).collect();
+        if varies && !is_daily {
+            times = stamps.iter().map(|stamp| stamp.local - stamp.offset + place).collect();
+        }
         Ok(Dates { form: self, times })
     }
 
@@ -250,7 +255,13 @@ impl Form {
         let follows = || is_regular(times) || times.len() >= 8 && (grows(times) || grows(&reversed()));
         match fields[..] {
             // 202001 is a number as well.
-            [Field::Year, Field::Month] if self.is_number() => within(1500..2200) && is_regular(times),
+            [Field::Year, Field::Month] if self.is_number() => {
+                // A month may be missing here and there.
+                let months: Vec<i64> = times.iter().map(|time| months_of(*time)).collect();
+                let next = months.windows(2).filter(|pair| pair[1] - pair[0] == 1).count();
+                within(1500..2200)
+                    && (is_regular(times) || times.len() >= 8 && grows(times) && next * 4 >= 3 * (times.len() - 1))
+            }
             [Field::Year, Field::Month] if self.has_dots() => within(1500..2200) && follows(),
             [Field::Year, Field::Month, Field::Day, Field::Hour] if self.is_number() => within(1900..2100),
             [Field::DecimalYear] => labels.iter().any(|label| label.contains('.')) && within(1500..2200) && follows(),
@@ -339,8 +350,11 @@ impl Form {
                 Field::Month => month_number = number(&mut rest)?,
                 Field::MonthName => {
                     let name = letters(&mut rest);
-                    month_number = i64::from(month(name)?);
-                    *other |= name.len() > 4;
+                    let number = month(name)?;
+                    month_number = i64::from(number);
+                    // May is as long as its abbreviation, and Sept is one.
+                    let whole = MONTHS[usize::try_from(number - 1).unwrap_or(0).min(11)];
+                    *other |= name.len() > 3 && name.eq_ignore_ascii_case(whole);
                 }
                 Field::Day => day = number(&mut rest)?,
                 Field::Quarter => month_number = digits(&mut rest, 1, 1).filter(|q| (1..=4).contains(q))? * 3 - 2,

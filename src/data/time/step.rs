@@ -20,7 +20,9 @@ pub(super) enum Step {
 pub(super) enum MonthDay {
     /// That day, or the last of a shorter month.
     Number(i8),
-    /// The last day that is neither a Saturday nor a Sunday.
+    /// The first day that is neither a Saturday nor a Sunday.
+    FirstWeekday,
+    /// The last such day.
     LastWeekday,
 }
 
@@ -29,6 +31,13 @@ impl MonthDay {
         let last = first.last_of_month();
         match self {
             MonthDay::Number(day) => Date::new(last.year(), last.month(), day.min(last.day())).unwrap_or(last),
+            MonthDay::FirstWeekday => {
+                let mut date = first.first_of_month();
+                while is_weekend(date) {
+                    date = date.tomorrow().unwrap_or(last);
+                }
+                date
+            }
             MonthDay::LastWeekday => {
                 let mut date = last;
                 while is_weekend(date) {
@@ -81,18 +90,15 @@ impl Step {
             let highest = dates.iter().map(|date| date.day()).max().unwrap_or(1);
             let ends = dates.iter().all(|date| *date == date.last_of_month());
             let number = MonthDay::Number(if ends { 31 } else { highest });
-            let on =
-                [number, MonthDay::LastWeekday].into_iter().find(|on| dates.iter().all(|date| on.of(*date) == *date));
+            let on = [number, MonthDay::FirstWeekday, MonthDay::LastWeekday]
+                .into_iter()
+                .find(|on| dates.iter().all(|date| on.of(*date) == *date));
             if let (Some(on), Some((count, _))) = (on, most_frequent(months)) {
                 return Step::Months { count, on, clock };
             }
         }
         let over_weekend = |pair: &[Date]| pair[0].weekday() == Weekday::Friday && pair[1].weekday() == Weekday::Monday;
-        if even == DAY
-            && clock == 0
-            && !dates.iter().any(|date| is_weekend(*date))
-            && dates.windows(2).any(over_weekend)
-        {
+        if even == DAY && !dates.iter().any(|date| is_weekend(*date)) && dates.windows(2).any(over_weekend) {
             return Step::Weekdays;
         }
         Step::Even(even)
@@ -113,7 +119,7 @@ impl Step {
             Step::Weekdays => {
                 let number = weekdays(last).saturating_add(ahead);
                 let days = number.div_euclid(5).saturating_mul(7).saturating_add(number.rem_euclid(5) - 3);
-                days.saturating_mul(DAY).min(latest())
+                days.saturating_mul(DAY).saturating_add(last.rem_euclid(DAY)).min(latest())
             }
         }
     }

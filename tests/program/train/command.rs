@@ -61,5 +61,10 @@ pub const ENDLESS: [&str; 8] = ["--epochs", "1000000000", "--patience", "1000000
 
 #[cfg(unix)]
 pub fn interrupt(child: &std::process::Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(child, "-INT");
+}
+
+#[cfg(unix)]
+pub fn signal(child: &std::process::Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }

@@ -129,6 +129,20 @@ fn one_series_of_a_panel() {
 }
 
 #[test]
+fn columns_of_one_name_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("twice.csv"), folder.path().join("out"));
+    let text = months(60, |year, month, value| format!("{year}-{month:02},{value},{}\n", 2.0 * value));
+    std::fs::write(&data, format!("month,v,v\n{text}")).unwrap();
+    for more in [&[][..], &["--column", "2"], &["--columns", "2,3", "--target", "2", "--horizon", "2"]] {
+        run(&data, &out, more);
+        assert_eq!(predicted(&folder, &data, &[]), ["month", "2005-01", "2005-02"], "{more:?}");
+        let evaluated = with_model("evaluate", &[&out.join("model.safetensors"), &data], &[]);
+        assert!(evaluated.status.success(), "{more:?}: {}", stderr(&evaluated));
+    }
+}
+
+#[test]
 fn text_is_read_beside_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
@@ -176,5 +190,27 @@ fn options_of_csv_files_are_refused_for_others() {
     let data = super::command::sample("JapaneseVowels_TRAIN.ts");
     for option in [&["--sort"][..], &["--decimal", "comma"], &["--where", "a=b"], &["--missing=?"], &["--time", "a"]] {
         assert_error(&train(&data, folder.path(), option), &[option[0].split('=').next().unwrap(), ".ts"]);
+    }
+}
+
+#[test]
+fn texts_are_no_numbers_to_forecast() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |t: usize| format!("{},{},{}\n", 1900 + t, ["sun", "fog", "rain"][t * t % 3], 10 + t % 7);
+    let data = csv(&folder, format!("year,weather,visitors\n{}", (0..60).map(row).collect::<String>()).as_bytes());
+    let output = train(&data, &folder.path().join("out"), &[&SHORT[..], &["--target", "weather"]].concat());
+    assert_error(&output, &["target", "weather", "--task classification"]);
+}
+
+#[test]
+fn names_reach_the_terminal_without_its_control_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..60).map(|t| format!("{},{},{}\n", 1900 + t, t % 5, 10 + t % 7)).collect();
+    let data = csv(&folder, format!("year,a\u{1b}[31m,v\u{1b}[31mred\n{rows}").as_bytes());
+    let columns = [&SHORT[..], &["--columns", "2,3"]].concat();
+    for options in [&SHORT[..], &columns] {
+        let output = train(&data, &folder.path().join("out"), options);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(!stdout(&output).contains('\u{1b}') && !stderr(&output).contains('\u{1b}'), "{}", stdout(&output));
     }
 }

@@ -7,6 +7,7 @@
 //! | `sequences` | classes and numbers of sequences in a `.ts` file |
 //! | `rows` | classes of rows of a CSV file |
 //! | `csv` | how CSV files are read |
+//! | `signals` | signals, and two trainings in one folder |
 //! | `devices` | other devices, mixed precision |
 //! | `command` | the program's commands, and what they print |
 
@@ -17,3 +18,5 @@ mod forecasts;
 mod rows;
 mod sequences;
 mod series;
+#[cfg(unix)]
+mod signals;

@@ -30,15 +30,14 @@ mod values;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use fused_rnn::{Error, Result, files};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::descriptor_args::OptionArgs;
+use crate::interrupt;
 use crate::output::{note, print};
-use crate::progress::{INTERRUPTED, interrupt_flag};
 
 use measure::Session;
 use peers::{Peer, Programs};
@@ -108,9 +107,9 @@ struct Line {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let interrupted = interrupt_flag()?;
+    interrupt::listen();
     let mut session = Session::default();
-    let mut worst = args.sweep(&mut session, &interrupted)?;
+    let mut worst = args.sweep(&mut session)?;
     if !args.lines {
         return Ok(worst);
     }
@@ -122,7 +121,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 expected: "the arguments of bench".into(),
                 got: error.to_string(),
             })
-            .and_then(|line| line.args.sweep(&mut session, &interrupted));
+            .and_then(|line| line.args.sweep(&mut session));
         match swept {
             Ok(code) if code == ExitCode::SUCCESS => {}
             Ok(code) => worst = code,
@@ -160,7 +159,7 @@ impl Args {
         }
     }
 
-    fn sweep(&self, session: &mut Session, interrupted: &AtomicBool) -> Result<ExitCode> {
+    fn sweep(&self, session: &mut Session) -> Result<ExitCode> {
         self.check()?;
         let points = self.axes.points()?;
         let kinds = self.peers.as_deref().map(peers::parse).transpose()?.unwrap_or_default();
@@ -182,7 +181,7 @@ impl Args {
         }
         let (mut records, mut said) = (Vec::<Record>::new(), table::Said::default());
         for point in &points {
-            if interrupted.load(Ordering::Relaxed) {
+            if interrupt::is_asked() {
                 break;
             }
             let tell = |doing: &str| show.tell(point, doing);
@@ -199,9 +198,9 @@ impl Args {
             print(&if summary.is_empty() { summary } else { format!("\n{summary}") })?;
         }
         self.write(&records, &machine, &names)?;
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupt::is_asked() {
             note(&format!("stopped after {} of {} points", records.len(), points.len()));
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(interrupt::exit_code());
         }
         Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
     }

@@ -3,8 +3,6 @@
 
 use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use fused_rnn::data::{ClassifiedRows, ColumnsChoice, CsvTable, TimeSeriesSet, TimeSplit};
 use fused_rnn::model::{RowsConfig, SequenceConfig, SequenceTarget};
@@ -21,7 +19,7 @@ use crate::output::{listed, plain};
 const MOST_CLASSES: usize = 1000;
 
 /// Reads the rows, trains on their windows, and reports.
-pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
+pub fn train(args: Args) -> Result<ExitCode> {
     args.refuse(
         &[
             ("column", args.column.is_some()),
@@ -107,7 +105,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let config = SequenceConfig::for_rows(learned, window, names, rows_config).map_err(in_file(&args.data))?;
     let outputs = Outputs::prepare(&args, "confusion.svg")?;
     let description = describe(&args, &rows, &config, [Some(&train), validation.as_ref(), test.as_ref()]);
-    SequenceTraining { args, interrupted, train, validation, test, config, outputs, description }.run()
+    SequenceTraining { args, train, validation, test, config, outputs, description }.run()
 }
 
 /// The parts of the rows, in the words of the options.

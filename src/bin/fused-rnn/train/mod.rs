@@ -26,22 +26,20 @@ pub use options::Args;
 use options::TaskKind;
 
 use crate::data_file::holds_sequences;
-use crate::progress::interrupt_flag;
 
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.mpi { ranks::train(args, train) } else { train(args) }
 }
 
 fn train(args: Args) -> Result<ExitCode> {
-    let interrupted = interrupt_flag()?;
     if holds_sequences(&args.data) {
-        return sequences::train(args, interrupted);
+        return sequences::train(args);
     }
     if args.task == Some(TaskKind::Classification) {
-        return classified::train(args, interrupted);
+        return classified::train(args);
     }
     if args.panel.is_some() {
-        return panel::train(args, interrupted);
+        return panel::train(args);
     }
-    series::train(args, interrupted)
+    series::train(args)
 }

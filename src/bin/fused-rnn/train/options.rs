@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use fused_rnn::data::Gaps;
+use fused_rnn::files::{self, FolderLock};
 use fused_rnn::model::Ranks;
-use fused_rnn::{Error, Result, files};
+use fused_rnn::{Error, Result};
 
 use crate::device::{DeviceKind, Precision};
 use crate::network::Network;
@@ -178,6 +179,8 @@ pub struct Outputs {
     pub test: PathBuf,
     /// Whether an earlier run left a model there; else what is in the folder is no result of one.
     has_earlier: bool,
+    /// Keeps other trainings out of the folder.
+    _lock: FolderLock,
 }
 
 impl Outputs {
@@ -190,9 +193,12 @@ impl Outputs {
             path: folder.clone(),
             source,
         })?;
+        let lock = FolderLock::take(&folder)?;
+        files::remove_leftovers(&folder);
         let model = folder.join("model.safetensors");
         let has_earlier = model.is_file();
-        let outputs = Outputs { model, loss: folder.join("loss.svg"), test: folder.join(test), has_earlier };
+        let (loss, test) = (folder.join("loss.svg"), folder.join(test));
+        let outputs = Outputs { model, loss, test, has_earlier, _lock: lock };
         for path in [&outputs.model, &outputs.loss, &outputs.test] {
             files::check_writable(path)?;
         }

@@ -1,8 +1,6 @@
 //! `fused-rnn train --panel`: one model over the series of a panel.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use fused_rnn::data::{Scaler, TimeAxis, TimeSplit, has_trend};
@@ -14,13 +12,14 @@ use super::options::{Args, Choice, Learn, Outputs, WINDOW};
 use super::run::{ending, finish, loss_plot, settle};
 use super::series::{LONGEST_SEASON, Samples, fit_members, name};
 use crate::baselines::season;
+use crate::interrupt;
 use crate::output::{listed, note, print};
 use crate::panel::{OneSeries, PanelComparison, read, scale};
 use crate::pictures::forecast_plot;
-use crate::progress::{INTERRUPTED, Progress};
+use crate::progress::Progress;
 
 /// Reads the series, trains on them, and reports.
-pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
+pub fn train(args: Args) -> Result<ExitCode> {
     args.refuse(
         &[("test", args.test.is_some()), ("length", args.length.is_some())],
         "it is for .ts files of sequences; the last part of each series is held back with --test-fraction",
@@ -55,7 +54,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
         }),
         ..config
     };
-    let mut progress = Progress::new(args.epochs, args.quiet, interrupted);
+    let mut progress = Progress::new(args.epochs, args.quiet);
     let started = Instant::now();
     let validates = validation > 0;
     let samples = |forecaster: &mut Forecaster| {
@@ -82,7 +81,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     };
     let (mut forecaster, trained) = fit_members(&args, &config, Some(&reference), &mut progress, samples, described)?;
     let Some(outcome) = settle(trained, &progress, &outputs.model, || forecaster.save(&outputs.model))? else {
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(interrupt::exit_code());
     };
     loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
     if !args.quiet {
@@ -188,9 +187,8 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
     for one in &kept {
         trends += usize::from(has_trend(&one.rows.complete.values[..end_of(args, one)? - validation]));
     }
-    let name = first.rows.series.name.clone();
     let mut config = ForecastConfig {
-        column: name.strip_suffix(&format!(" of {}", first.key)).map_or(name.clone(), str::to_owned),
+        column: first.rows.column.clone(),
         inputs: Vec::new(),
         known: Vec::new(),
         panel: None,

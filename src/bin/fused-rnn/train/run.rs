@@ -10,9 +10,10 @@ use fused_rnn::{Error, Result};
 use ndarray::ArrayViewD;
 
 use super::options::{Args, Outputs};
+use crate::interrupt;
 use crate::output::{note, print};
 use crate::pictures::PLOT_SIZE;
-use crate::progress::{INTERRUPTED, Progress};
+use crate::progress::Progress;
 
 /// Trains, and shows how it goes.
 pub fn fit<'a>(
@@ -82,7 +83,7 @@ pub fn finish(args: &Args, written: &[&PathBuf], outcome: &Outcome, outputs: &Ou
     }
     if *outcome == Outcome::Interrupted {
         note(&format!("interrupted: the best model so far is kept in {}", outputs.model.display()));
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(interrupt::exit_code());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,6 @@
 //! Training on sequences that have been prepared, from a `.ts` file or as windows of rows of a CSV file, and the report on it.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use fused_rnn::data::TimeSeriesSet;
@@ -14,14 +12,14 @@ use fused_rnn::{Error, Result};
 use super::options::{Args, Outputs};
 use super::run::{ending, finish, fit, loss_plot, settle};
 use crate::data_file::in_file;
+use crate::interrupt;
 use crate::output::{note, print};
-use crate::progress::{INTERRUPTED, Progress};
+use crate::progress::Progress;
 use crate::report::{MOST_IN_PICTURE, Report};
 
 /// Sequences, prepared for training.
 pub struct SequenceTraining {
     pub args: Args,
-    pub interrupted: Arc<AtomicBool>,
     pub train: TimeSeriesSet,
     pub validation: Option<TimeSeriesSet>,
     pub test: Option<TimeSeriesSet>,
@@ -34,7 +32,7 @@ pub struct SequenceTraining {
 impl SequenceTraining {
     /// Trains, reports, and writes the results.
     pub fn run(self) -> Result<ExitCode> {
-        let SequenceTraining { args, interrupted, train, validation, test, config, outputs, description } = self;
+        let SequenceTraining { args, train, validation, test, config, outputs, description } = self;
         let device = args.device.open_in(args.precision)?;
         let optimizer = Adam::new(args.learning_rate)?;
         let mut model = SequenceModel::new(device, config, args.network.layers()?, args.seed)?;
@@ -50,17 +48,19 @@ impl SequenceTraining {
             // Whatever is wrong with it is said before anything takes time.
             samples(test).map_err(in_file(args.test.as_ref().unwrap_or(&args.data)))?;
         }
+        // From here on there is something to keep.
+        interrupt::listen();
         if !args.quiet {
             print(&description)?;
             print(&format!("{}\n", model.model().summary()))?;
         }
 
-        let mut progress = Progress::new(args.epochs, args.quiet, interrupted);
+        let mut progress = Progress::new(args.epochs, args.quiet);
         let started = Instant::now();
         let validation = validation.as_ref().map(|(x, y)| (x.view().into_dyn(), y.view()));
         let trained = fit(model.model(), &args, x.view().into_dyn(), y.view(), validation, &mut progress);
         let Some(outcome) = settle(trained, &progress, &outputs.model, || model.save(&outputs.model))? else {
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(interrupt::exit_code());
         };
         let (loss, of) = match model.config().target {
             SequenceTarget::Classes(_) => ("cross-entropy", ""),

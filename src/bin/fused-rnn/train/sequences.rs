@@ -1,8 +1,6 @@
 //! `fused-rnn train` on a `.ts` file: a model that says the class or the number of whole sequences.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use fused_rnn::data::{RandomSplit, TimeSeriesSet, stratified_train_test_split, train_test_split};
 use fused_rnn::model::{SequenceConfig, SequenceTarget};
@@ -13,7 +11,7 @@ use super::sequence_model::SequenceTraining;
 use crate::data_file::{in_file, read_sequences};
 
 /// Reads the sequences, trains on them, and reports.
-pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
+pub fn train(args: Args) -> Result<ExitCode> {
     args.refuse(
         &[
             ("column", args.column.is_some()),
@@ -48,7 +46,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let outputs = Outputs::prepare(&args, if train.classes.is_empty() { "test.svg" } else { "confusion.svg" })?;
     let description =
         describe(&args, &config, &train, validation.as_ref().map_or(0, |set| set.sequences.len()), test.as_ref());
-    SequenceTraining { args, interrupted, train, validation, test, config, outputs, description }.run()
+    SequenceTraining { args, train, validation, test, config, outputs, description }.run()
 }
 
 /// Refuses another task than the file is for.

@@ -2,8 +2,6 @@
 //! forecasts.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use fused_rnn::data::{ColumnChoice, Scaler, Series, TimeAxis, TimeSplit, has_trend};
@@ -18,22 +16,22 @@ use super::options::{Args, Choice, Learn, Outputs, WINDOW};
 use super::run::{ending, finish, fit, loss_plot, settle};
 use crate::baselines::season;
 use crate::calendar;
-use crate::output::print;
+use crate::interrupt;
+use crate::output::{listed, plain, print};
 use crate::pictures::{compare, coverage, forecast_plot};
-use crate::progress::{INTERRUPTED, Progress};
+use crate::progress::Progress;
 use crate::rows::Rows;
 
 /// A series, prepared for training.
 struct SeriesTraining {
     args: Args,
-    interrupted: Arc<AtomicBool>,
     rows: Rows,
     prepared: Prepared,
     outputs: Outputs,
 }
 
 /// Reads the series, trains on it, and reports.
-pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
+pub fn train(args: Args) -> Result<ExitCode> {
     args.refuse(
         &[("test", args.test.is_some()), ("length", args.length.is_some())],
         "it is for .ts files of sequences; the last part of a CSV file is held back with --test-fraction",
@@ -42,7 +40,7 @@ pub fn train(args: Args, interrupted: Arc<AtomicBool>) -> Result<ExitCode> {
     let split = TimeSplit::new(rows.values.nrows(), args.validation_fraction, args.test_fraction)?;
     let prepared = prepare(&args, &rows, split)?;
     let outputs = Outputs::prepare(&args, "forecast.svg")?;
-    SeriesTraining { interrupted, rows, prepared, outputs, args }.run()
+    SeriesTraining { rows, prepared, outputs, args }.run()
 }
 
 /// Reads the columns that the options name.
@@ -108,7 +106,7 @@ pub fn prepare(args: &Args, rows: &Rows, mut split: TimeSplit) -> Result<Prepare
     };
     let values = learned(0);
     let mut config = ForecastConfig {
-        column: rows.series.name.clone(),
+        column: rows.column.clone(),
         inputs: Vec::new(),
         known: Vec::new(),
         panel: None,
@@ -223,6 +221,8 @@ pub fn fit_members(
     };
     let mut first = start(args.seed)?;
     let Samples { train: (x, y), validation } = samples(&mut first)?;
+    // From here on there is something to keep.
+    interrupt::listen();
     described(&mut first)?;
     let train = |forecaster: &mut Forecaster, progress: &mut Progress| {
         let validation = validation.as_ref().map(|(x, y)| (x.view().into_dyn(), y.view().into_dyn()));
@@ -235,7 +235,7 @@ pub fn fit_members(
         if !trained.as_ref().is_ok_and(|history| history.outcome != Outcome::Interrupted) {
             break;
         }
-        let (mut member, mut silent) = (start(seed)?, progress.silent());
+        let (mut member, mut silent) = (start(seed)?, Progress::silent());
         if let Some(scale) = scale {
             member.scale_by(scale);
         }
@@ -257,8 +257,8 @@ pub fn fit_members(
 impl SeriesTraining {
     /// Trains, reports, and writes the results.
     fn run(self) -> Result<ExitCode> {
-        let SeriesTraining { args, interrupted, rows, prepared, outputs } = self;
-        let mut progress = Progress::new(args.epochs, args.quiet, interrupted);
+        let SeriesTraining { args, rows, prepared, outputs } = self;
+        let mut progress = Progress::new(args.epochs, args.quiet);
         let started = Instant::now();
         let (mut forecaster, trained) = fit_forecaster(&args, &prepared, &mut progress, |forecaster| {
             if args.quiet {
@@ -268,7 +268,7 @@ impl SeriesTraining {
             print(&format!("{}\n", forecaster.model().summary()))
         })?;
         let Some(outcome) = settle(trained, &progress, &outputs.model, || forecaster.save(&outputs.model))? else {
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(interrupt::exit_code());
         };
         loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
         if !args.quiet {
@@ -350,13 +350,13 @@ fn describe(rows: &Rows, prepared: &Prepared, args: &Args) -> String {
         1 => "no season".to_owned(),
         some => format!("a season of {some}"),
     };
-    let mut beside = if others.is_empty() { String::new() } else { format!(", read beside {}", others.join(", ")) };
+    let mut beside = if others.is_empty() { String::new() } else { format!(", read beside {}", listed(others)) };
     if !config.known.is_empty() {
         let names: Vec<&str> = config.known.iter().map(|known| known.source.name()).collect();
         beside += &format!(", with {} known ahead", names.join(", "));
     }
     let span = match (complete.labels.first(), complete.labels.last()) {
-        (Some(first), Some(last)) if !first.is_empty() => format!(", {first} to {last}"),
+        (Some(first), Some(last)) if !first.is_empty() => format!(", {} to {}", plain(first), plain(last)),
         _ => String::new(),
     };
     let gaps = match complete.filled {
@@ -369,7 +369,7 @@ fn describe(rows: &Rows, prepared: &Prepared, args: &Args) -> String {
          learns {learned}\n\n",
         series.source_name,
         complete.values.len(),
-        series.name,
+        plain(&series.name),
         split.train.len(),
         split.validation.len(),
         split.test.len(),

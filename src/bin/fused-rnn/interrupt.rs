@@ -1,0 +1,68 @@
+//! Ctrl-C, and the other signals that ask a program to end.
+//!
+//! Until [`listen`] there is nothing to keep, and each ends the program at once. After it, the first asks for a clean stop, the second ends
+//! the program at once. A signal that is ignored where the program starts stays ignored: so `nohup` starts it.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use signal_hook::consts;
+use signal_hook::flag::{register, register_conditional_shutdown, register_usize};
+
+use crate::output::note;
+
+#[cfg(unix)]
+const SIGNALS: &[i32] = &[consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+#[cfg(not(unix))]
+const SIGNALS: &[i32] = &[consts::SIGINT, consts::SIGTERM];
+
+/// The signal that came last; 0 for none.
+fn received() -> &'static Arc<AtomicUsize> {
+    static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+    RECEIVED.get_or_init(Arc::default)
+}
+
+/// From here on signals ask for a clean stop. Where the system does not let them, that is said, and they end the program at once.
+pub fn listen() {
+    static LISTENS: AtomicBool = AtomicBool::new(false);
+    if LISTENS.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    for signal in SIGNALS.iter().filter(|signal| !is_ignored(**signal)) {
+        let again = Arc::new(AtomicBool::new(false));
+        // In this order: the first signal finds the flag unset, and sets it.
+        let registered = register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&again))
+            .and_then(|_| register(*signal, again))
+            .and_then(|_| register_usize(*signal, Arc::clone(received()), usize::try_from(*signal).unwrap_or(0)));
+        if let Err(error) = registered {
+            note(&format!("signal {signal} ends the program without keeping the model: {error}"));
+        }
+    }
+}
+
+/// Whether one has come.
+pub fn is_asked() -> bool {
+    received().load(Ordering::Relaxed) != 0
+}
+
+/// Exit code of a program that a signal ended, as shells have it: 128 and the signal's number, 130 for Ctrl-C.
+pub fn exit_code() -> ExitCode {
+    let signal = match received().load(Ordering::Relaxed) {
+        0 => usize::try_from(consts::SIGINT).unwrap_or(2),
+        signal => signal,
+    };
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+}
+
+/// Whether whoever started the program has told the system to ignore a signal. Linux says it; elsewhere none counts as ignored but a hangup, at
+/// which programs of the background are meant to go on.
+fn is_ignored(signal: i32) -> bool {
+    if !cfg!(target_os = "linux") {
+        return cfg!(unix) && signal == 1;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
