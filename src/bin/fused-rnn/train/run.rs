@@ -11,7 +11,7 @@ use ndarray::ArrayViewD;
 
 use super::options::{Args, Outputs};
 use crate::interrupt;
-use crate::output::{note, print};
+use crate::output::{note, plain, print};
 use crate::pictures::PLOT_SIZE;
 use crate::progress::Progress;
 
@@ -111,7 +111,8 @@ pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> Line
     };
     let losses = progress.epochs.iter().flat_map(|e| [Some(e.loss), e.val_loss]).flatten();
     let (least, most) = losses.fold((f64::INFINITY, 0.0f64), |(least, most), loss| (least.min(loss), most.max(loss)));
-    let mut plot = LinePlot::new("Loss")
+    let file = args.data.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy());
+    let mut plot = LinePlot::new(format!("{}: loss", plain(&file)))
         .subtitle(format!("{}, {loss}{of}", args.network.described()))
         .x_label("epoch")
         .y_label(loss)
