@@ -24,6 +24,8 @@ pub(super) enum MonthDay {
     FirstWeekday,
     /// The last such day.
     LastWeekday,
+    /// The third Friday, say, of months that have it.
+    Nth { nth: i8, weekday: Weekday },
 }
 
 impl MonthDay {
@@ -45,7 +47,27 @@ impl MonthDay {
                 }
                 date
             }
+            MonthDay::Nth { nth, weekday } => last.nth_weekday_of_month(nth, weekday).unwrap_or(last),
         }
+    }
+
+    /// The rule that all of these dates follow; where they are a month apart and follow none, their most frequent day.
+    fn of_all(dates: &[Date], steps: &[i64], is_even: bool) -> Option<Self> {
+        let first = *dates.first()?;
+        let highest = dates.iter().map(|date| date.day()).max().unwrap_or(1);
+        let ends = dates.iter().all(|date| *date == date.last_of_month());
+        let number = MonthDay::Number(if ends { 31 } else { highest });
+        let nth = MonthDay::Nth { nth: (first.day() - 1) / 7 + 1, weekday: first.weekday() };
+        let rules = [number, MonthDay::FirstWeekday, MonthDay::LastWeekday];
+        // A few dates, and weeks, have a weekday in common by chance.
+        let nth = (dates.len() > 3 && !is_even).then_some(nth);
+        let follows = |on: &MonthDay| dates.iter().all(|date| on.of(*date) == *date);
+        rules.into_iter().chain(nth).find(follows).or_else(|| {
+            let is_regular = dates.len() > 3 && steps.windows(2).all(|pair| pair[0] == pair[1]);
+            let days = dates.iter().map(|date| i64::from(date.day())).collect();
+            let (day, _) = most_frequent(days).filter(|_| is_regular && !is_even)?;
+            Some(MonthDay::Number(i8::try_from(day).unwrap_or(31)))
+        })
     }
 }
 
@@ -87,12 +109,8 @@ impl Step {
         }
         let dates: Vec<Date> = times.iter().map(|time| date_of(*time)).collect();
         if months.iter().all(|step| *step >= 1) {
-            let highest = dates.iter().map(|date| date.day()).max().unwrap_or(1);
-            let ends = dates.iter().all(|date| *date == date.last_of_month());
-            let number = MonthDay::Number(if ends { 31 } else { highest });
-            let on = [number, MonthDay::FirstWeekday, MonthDay::LastWeekday]
-                .into_iter()
-                .find(|on| dates.iter().all(|date| on.of(*date) == *date));
+            let is_even = differences(times.iter().copied()).iter().all(|step| *step == even);
+            let on = MonthDay::of_all(&dates, &months, is_even);
             if let (Some(on), Some((count, _))) = (on, most_frequent(months)) {
                 return Step::Months { count, on, clock };
             }
