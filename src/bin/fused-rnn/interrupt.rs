@@ -1,7 +1,8 @@
 //! Ctrl-C, and the other signals that ask a program to end.
 //!
 //! Until [`listen`] there is nothing to keep, and each ends the program at once. After it, the first asks for a clean stop, the second ends
-//! the program at once. A signal that is ignored where the program starts stays ignored: so `nohup` starts it.
+//! the program at once. A hangup that is ignored where the program starts stays ignored: so `nohup` starts it. The others are heeded all the
+//! same: shells ignore Ctrl-C for what scripts start in the background, and `kill -INT` is meant for it.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +30,11 @@ pub fn listen() {
     if LISTENS.swap(true, Ordering::Relaxed) {
         return;
     }
-    for signal in SIGNALS.iter().filter(|signal| !is_ignored(**signal)) {
+    #[cfg(unix)]
+    let signals = SIGNALS.iter().filter(|signal| **signal != consts::SIGHUP || !is_hangup_ignored());
+    #[cfg(not(unix))]
+    let signals = SIGNALS.iter();
+    for signal in signals {
         let again = Arc::new(AtomicBool::new(false));
         // In this order: the first signal finds the flag unset, and sets it.
         let registered = register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&again))
@@ -55,14 +60,15 @@ pub fn exit_code() -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
-/// Whether whoever started the program has told the system to ignore a signal. Linux says it; elsewhere none counts as ignored but a hangup, at
-/// which programs of the background are meant to go on.
-fn is_ignored(signal: i32) -> bool {
+/// Whether whoever started the program has told the system to ignore a hangup. Linux says it; elsewhere it counts as told, for programs in the
+/// background are meant to go on.
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
     if !cfg!(target_os = "linux") {
-        return cfg!(unix) && signal == 1;
+        return true;
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
+    mask >> (consts::SIGHUP - 1) & 1 == 1
 }

@@ -283,7 +283,7 @@ fn one_model_of_several_series() {
     let gap = text.find("north,2000-03-01,").unwrap() + "north,2000-03-01,".len();
     let end = gap + text[gap..].find('\n').unwrap();
     std::fs::write(&data, format!("{}{}", &text[..gap], &text[end..])).unwrap();
-    assert_error(&train(&data, &out, &options), &["line 4", "close gaps with drop, interpolate"]);
+    assert_error(&train(&data, &out, &options), &["line 4", "--gaps drop, interpolate"]);
     let filled = train(&data, &out, &[&options[..], &["--gaps", "interpolate"]].concat());
     assert!(filled.status.success(), "{}", stderr(&filled));
 }

@@ -38,7 +38,7 @@ fn each_signal_keeps_the_model_and_has_its_exit_code() {
 /// As `nohup` starts it.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_signal_that_is_ignored_at_the_start_stays_so() {
+fn a_hangup_that_is_ignored_at_the_start_stays_so() {
     let folder = tempfile::tempdir().unwrap();
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program().get_program());
@@ -84,4 +84,17 @@ fn a_folder_has_one_training_at_a_time_and_nothing_of_killed_ones() {
     child.wait().unwrap();
     let next = train(&yearly, folder.path(), &short);
     assert!(next.status.success(), "{}", stderr(&next));
+}
+
+/// As shells start what scripts put into the background.
+#[test]
+fn an_interrupt_is_heeded_though_the_shell_ignores_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(program().get_program());
+    let (child, mut errors) = begun(shell, folder.path());
+    signal(&child, "-INT");
+    let mut rest = String::new();
+    errors.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130), "{rest}");
 }
