@@ -68,7 +68,7 @@ fn fit<'a>(epochs: usize) -> FitOptions<'a> {
 
 /// Keras's `timeseries_weather_forecasting`: five days of every ten minutes, hour by hour, and the temperature twelve hours later.
 fn weather(options: &Options) -> Result<(&'static str, f64)> {
-    let (rows, epochs) = if options.short { (1500, 1) } else { (30_000, 10) };
+    let (rows, epochs) = if options.short { (4000, 1) } else { (30_000, 10) };
     let mut random = Random::new(options.seed, 0);
     let (mut front, mut data) = (0.0, Array2::<f32>::zeros((rows, 3)));
     for (t, mut row) in data.outer_iter_mut().enumerate() {
