@@ -32,7 +32,7 @@ pub use line::{Curve, LinePlot};
 pub use panels::{Panel, Panels};
 
 /// Width and height of a picture in pixels where nothing else is said.
-pub const DEFAULT_SIZE: (u32, u32) = (800, 450);
+pub const DEFAULT_SIZE: (u32, u32) = (1000, 500);
 
 /// A colour on the screen ([sRGB](https://www.w3.org/TR/css-color-4/#predefined-sRGB)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,6 @@ use crate::baselines::Comparison;
 use crate::output::plain;
 use crate::rows::Rows;
 
-/// Width and height of the pictures, in pixels.
-pub const PLOT_SIZE: (u32, u32) = (1000, 500);
-
 /// Simple forecasts beside a model's of what came; the part to measure begins at `end`.
 pub fn compare(
     name: &str,
@@ -68,8 +65,7 @@ pub fn forecast_plot(
         .subtitle(format!("{name}, {steps}, on {part}: RMSE {model:.4}{beside}{}", shaded(config)))
         .x_label(x_label(series, &axis))
         .x_dates(axis.is_date())
-        .y_label(series.name.clone())
-        .size(PLOT_SIZE.0, PLOT_SIZE.1);
+        .y_label(series.name.clone());
     let bands = |mut plot: LinePlot, of: Vec<(f64, Vec<(f64, f64)>)>| {
         let levels = of.first().map_or(0, |(_, bounds)| bounds.len());
         for level in (0..levels).rev() {

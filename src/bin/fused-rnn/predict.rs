@@ -17,7 +17,7 @@ use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, 
 use crate::device::DeviceKind;
 use crate::output::{listed, plain, print};
 use crate::panel;
-use crate::pictures::{PLOT_SIZE, file_name, shaded, x_label};
+use crate::pictures::{file_name, shaded, x_label};
 use crate::reading::ReadingArgs;
 use crate::rows::Rows;
 
@@ -325,7 +325,6 @@ impl Continued {
         }
         Ok(picture
             .curve(Curve::new("forecast", forecast).colour(Colour::VERMILLION))
-            .mark(axis.position(values.len()), "forecast from here")
-            .size(PLOT_SIZE.0, PLOT_SIZE.1))
+            .mark(axis.position(values.len()), "forecast from here"))
     }
 }

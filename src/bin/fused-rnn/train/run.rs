@@ -12,7 +12,6 @@ use ndarray::ArrayViewD;
 use super::options::{Args, Outputs};
 use crate::interrupt;
 use crate::output::{note, plain, print};
-use crate::pictures::PLOT_SIZE;
 use crate::progress::Progress;
 
 /// Trains, and shows how it goes.
@@ -116,8 +115,7 @@ pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> Line
         .subtitle(format!("{}, {loss}{of}", args.network.described()))
         .x_label("epoch")
         .y_label(loss)
-        .log_y(least > 0.0 && most > 30.0 * least)
-        .size(PLOT_SIZE.0, PLOT_SIZE.1);
+        .log_y(least > 0.0 && most > 30.0 * least);
     let curves =
         [curve("training", Colour::BLUE, |e| Some(e.loss)), curve("validation", Colour::VERMILLION, |e| e.val_loss)];
     for curve in curves.into_iter().flatten() {
