@@ -706,3 +706,50 @@ fn damaged_files_are_read_or_refused() {
     }
     assert!(read > 500 && refused > 500, "{read} read, {refused} refused");
 }
+
+/// What is read otherwise than it was meant, and would be learned without a word.
+#[test]
+fn decimal_commas_without_a_header_months_side_by_side_and_uneven_dates() {
+    let commas: String =
+        (0..40).map(|i| format!("2020-{:02}-01,{},{:02}\n", 1 + i % 12, 90 + i, i * 37 % 100)).collect();
+    refused(&commas, &plain(), &["looks like a number with a decimal comma", "--delimiter ','"]);
+    let told = CsvOptions { delimiter: Some(','), order: RowOrder::Keep, ..plain() };
+    assert_eq!(table(commas.as_bytes(), &told).unwrap().names().len(), 3);
+    // A month and a day are no decimals.
+    let days: String = (0..40).map(|i| format!("{},{:02},{}.5\n", 2000 + i / 12, 1 + i % 12, i)).collect();
+    assert_eq!(last(&days, &plain()).unwrap().values[3], Some(3.5));
+
+    let months = NAMES.join(",");
+    let rows: String = (0..9)
+        .map(|y| format!("{},{}\n", 1990 + y, (0..12).map(|m| (y * m).to_string()).collect::<Vec<_>>().join(",")))
+        .collect();
+    let read = table(format!("Year,{months}\n{rows}").as_bytes(), &plain()).unwrap();
+    let series = read.series(&ColumnChoice::LastNumeric).unwrap();
+    let notes = read.notes(&[series]).concat();
+    assert!(notes.contains("a column for each month") && notes.contains("Dec alone"), "{notes}");
+
+    let row =
+        |i: i64| format!("2020-{:02}-{:02},{i}\n", 1 + i / 2, [15, if i / 2 == 1 { 28 } else { 30 }][i as usize % 2]);
+    let uneven = format!("date,v\n{}", (0..24).map(row).collect::<String>());
+    let read = table(uneven.as_bytes(), &plain()).unwrap();
+    let notes = read.notes(&[read.series(&ColumnChoice::LastNumeric).unwrap()]).concat();
+    assert!(notes.contains("not evenly spaced"), "{notes}");
+
+    for (header, row) in [
+        ("month,year,v", ["11,2019,5", "12,2019,6", "1,2020,7"]),
+        ("month,year,v", ["Nov,2019,5", "Dec,2019,6", "Jan,2020,7"]),
+    ] {
+        let series = last(&format!("{header}\n{}\n", row.join("\n")), &plain()).unwrap();
+        assert!(
+            ["2020-02", "2020-Feb"].contains(&TimeAxis::new(&series.labels).label(3).as_str()),
+            "{:?}",
+            series.labels
+        );
+    }
+    for header in ["day,month,year,v", "month,day,year,v"] {
+        let rows =
+            if header.starts_with("day") { "30,12,2019,5\n31,12,2019,6\n" } else { "12,30,2019,5\n12,31,2019,6\n" };
+        let series = last(&format!("{header}\n{rows}"), &plain()).unwrap();
+        assert_eq!(TimeAxis::new(&series.labels).label(2), "2020-01-01", "{header}");
+    }
+}

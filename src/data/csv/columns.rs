@@ -359,6 +359,7 @@ impl CsvTable {
     pub fn notes(&self, series: &[Series]) -> Vec<String> {
         let mut notes = self.remarks.clone();
         notes.extend(series.first().and_then(|series| super::notes::times(self, series)));
+        notes.extend(super::notes::months(self, series));
         notes.extend(series.iter().filter_map(super::notes::sentinel));
         notes
     }

@@ -2,7 +2,7 @@
 
 use crate::data::csv::table::short;
 use crate::data::csv::{CsvTable, RowOrder};
-use crate::data::time::may_be_date;
+use crate::data::time::{may_be_date, month};
 use crate::data::{Series, TimeAxis};
 
 /// Numbers that people write where there is none.
@@ -19,7 +19,6 @@ pub(super) fn times(table: &CsvTable, series: &Series) -> Option<String> {
         return unread(table, series, name);
     }
     let found = axis.holes()?;
-    let (first, _) = found.holes.first()?;
     if !found.is_even {
         if found.unit == "numbers" {
             return None; // Any numbers that grow, not times.
@@ -28,6 +27,7 @@ pub(super) fn times(table: &CsvTable, series: &Series) -> Option<String> {
             "column {name}: the times are not evenly spaced; the rows are taken as neighbours all the same"
         ));
     }
+    let (first, _) = found.holes.first()?;
     let total: u64 = found.holes.iter().map(|(_, count)| count).sum();
     let count = if found.holes.len() == 1 { "one place".to_owned() } else { format!("{} places", found.holes.len()) };
     let label = |i: usize| series.labels.get(i).map(|label| short(label)).unwrap_or_default();
@@ -41,6 +41,19 @@ pub(super) fn times(table: &CsvTable, series: &Series) -> Option<String> {
         label(first + 1),
         line(first + 1)
     ))
+}
+
+/// That a column is one of twelve months side by side.
+pub(super) fn months(table: &CsvTable, series: &[Series]) -> Option<String> {
+    let [only] = series else { return None };
+    let of = |name: &String| month(name.trim());
+    let is_there = |number: i8| table.names.iter().any(|name| of(name) == Some(number));
+    ((1..=12).all(is_there) && of(&only.name).is_some()).then(|| {
+        format!(
+            "the file has a column for each month of the year, of which {} alone is read; to forecast months, write a row for each",
+            only.name
+        )
+    })
 }
 
 /// Labels that look like times but say none.

@@ -151,6 +151,20 @@ impl CsvTable {
         let has_header = options
             .header
             .unwrap_or_else(|| found.lacks_first || found.lacks_last || layout::has_header(&records, &cells));
+        if !has_header
+            && delimiter == ','
+            && options.delimiter.is_none()
+            && let Some((row, column)) = split_numbers(&records).filter(|(_, column)| are_decimals(&records, *column))
+        {
+            let cell = |column: usize| records[row].get(column).unwrap_or("");
+            let problem = format!(
+                "{},{} looks like a number with a decimal comma that was taken for a delimiter; write such numbers with quotes or with \
+                 points, or divide the cells by another character; where they are two columns, use --delimiter ','",
+                cell(column - 1),
+                cell(column)
+            );
+            return Err(fail(places.get(row).copied(), problem));
+        }
         let unnamed = |i: usize| format!("column {}", i + 1);
         let names: Vec<String> = (0..found.width)
             .map(|i| {
@@ -356,6 +370,13 @@ fn split_numbers(rows: &[::csv::StringRecord]) -> Option<(usize, usize)> {
             rows.iter().position(|row| row.get(column).is_some_and(|text| text.len() > 1 && text.starts_with('0')));
         Some((row?, column))
     })
+}
+
+/// Whether the digits of a column are no part of a date or a clock: all equally many, and some above 59.
+fn are_decimals(rows: &[::csv::StringRecord], column: usize) -> bool {
+    let cells = || rows.iter().map(|row| row.get(column).unwrap_or(""));
+    let width = cells().next().map_or(0, str::len);
+    cells().all(|text| text.len() == width) && cells().any(|text| text.parse::<u64>().is_ok_and(|number| number > 59))
 }
 
 /// A text for a message, not too long.

@@ -84,26 +84,39 @@ impl Times {
         clocks.chain(hours).filter(|(column, _)| *column != date && *column < table.names.len()).find_map(joined)
     }
 
-    /// A column of years, and right of it one of quarters, or of months and perhaps days and hours.
+    /// A column of years, and right of it one of quarters, or of months and perhaps days and hours; or months, and perhaps days, left of it.
     fn of_parts(table: &CsvTable, told: Option<usize>) -> Option<Self> {
         let named = |column: usize, names: &[&str]| is_named(table, column, names);
         let year = (0..table.names.len())
             .find(|column| told.is_none_or(|told| told == *column) && named(*column, &["year", "yr"]))?;
         let quarterly = named(year + 1, &["quarter", "qtr", "q"]);
-        let monthly = named(year + 1, &["month", "mon", "mo"]);
         let periodic = named(year + 1, &["period"]);
-        let daily = monthly && named(year + 2, &["day", "dayofmonth"]);
-        let hourly = daily && named(year + 3, &["hour", "hr"]);
-        if !quarterly && !monthly && !periodic {
-            return None;
-        }
+        let is_month = |column: usize| named(column, &["month", "mon", "mo"]);
+        let is_day = |column: usize| named(column, &["day", "dayofmonth"]);
+        let left =
+            |distance: usize, is: &dyn Fn(usize) -> bool| year.checked_sub(distance).filter(|column| is(*column));
+        let (part, day) = if quarterly || periodic {
+            (year + 1, None)
+        } else if is_month(year + 1) {
+            (year + 1, Some(year + 2).filter(|column| is_day(*column)))
+        } else if let Some(month) = left(1, &is_month) {
+            (month, left(2, &is_day))
+        } else {
+            let (day, month) = (left(1, &is_day)?, left(2, &is_month)?);
+            (month, Some(day))
+        };
+        let monthly = !quarterly && !periodic;
+        let mut columns: Vec<usize> = [year, part].into_iter().chain(day).collect();
+        let last = columns.iter().max().map_or(0, |last| last + 1);
+        let clock = day.and(Some(last)).filter(|column| named(*column, &["hour", "hr"]));
+        columns.extend(clock);
         let whole = |row: usize, column: usize| match table.cells.read(table.cell(row, column)) {
             Cell::Number(value) if value.fract() == 0.0 && (0.0..10_000.0).contains(&value) => Some(value as u16),
             _ => None,
         };
         let label = |row: usize| {
             let year_number = whole(row, year)?;
-            let text = table.cell(row, year + 1);
+            let text = table.cell(row, part);
             if periodic {
                 // M01 and Q01, as the statistics of the United States have it.
                 let (kind, number) = (text.get(..1)?, text.get(1..)?.parse::<u8>().ok()?);
@@ -113,26 +126,27 @@ impl Times {
                     _ => None,
                 };
             }
-            let Some(part) = whole(row, year + 1) else {
+            let Some(number) = whole(row, part) else {
                 // The name of a month, or Q1.
                 let number = text.strip_prefix(['Q', 'q']).filter(|_| quarterly);
                 return match number {
                     Some(number) => Some(format!("{year_number:04}Q{number}")),
-                    None => (monthly && !daily).then(|| format!("{year_number:04}-{text}")),
+                    None => (monthly && day.is_none()).then(|| format!("{year_number:04}-{text}")),
                 };
             };
-            let date = match (quarterly, daily) {
-                (true, _) => format!("{year_number:04}Q{part}"),
-                (false, false) => format!("{year_number:04}-{part:02}"),
-                (false, true) => format!("{year_number:04}-{part:02}-{:02}", whole(row, year + 2)?),
+            let date = match (quarterly, day) {
+                (true, _) => format!("{year_number:04}Q{number}"),
+                (false, None) => format!("{year_number:04}-{number:02}"),
+                (false, Some(day)) => format!("{year_number:04}-{number:02}-{:02}", whole(row, day)?),
             };
-            if hourly { Some(format!("{date} {}", hour(table.cell(row, year + 3))?)) } else { Some(date) }
+            match clock {
+                Some(clock) => Some(format!("{date} {}", hour(table.cell(row, clock))?)),
+                None => Some(date),
+            }
         };
         let labels: Vec<String> = (0..table.len()).map(label).collect::<Option<_>>()?;
         let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
         let Reading::Dates(dates) = read_dates(&texts, None) else { return None };
-        let count = 2 + usize::from(daily) + usize::from(hourly);
-        let columns: Vec<usize> = (year..year + count).collect();
         let name = columns.iter().map(|column| table.names[*column].as_str()).collect::<Vec<_>>().join("-");
         Some(Times { columns, name, labels, found: Found::Dates(dates) })
     }

@@ -41,7 +41,7 @@ pub(super) fn months_of(time: i64) -> i64 {
 }
 
 /// The number of a month by its name: three letters or all of them, or Sept.
-pub(super) fn month(text: &str) -> Option<i8> {
+pub(crate) fn month(text: &str) -> Option<i8> {
     let is = |name: &str| {
         text.eq_ignore_ascii_case(name)
             || text.eq_ignore_ascii_case(&name[..3])

@@ -12,8 +12,8 @@ mod form;
 mod label;
 mod step;
 
-pub(crate) use calendar::iso;
 use calendar::{DAY, date_of, months_of};
+pub(crate) use calendar::{iso, month};
 pub use form::DateOrder;
 use form::Form;
 pub(crate) use form::{Dates, Reading, may_be_date, read_dates};
@@ -50,7 +50,7 @@ pub struct TimeHoles {
     pub holes: Vec<(usize, u64)>,
     /// What the steps are: months, days, ….
     pub unit: &'static str,
-    /// Whether most neighbours are one step apart; if not, the values are not evenly spaced at all.
+    /// Whether most neighbours are one step apart, and few a broken number of steps; if not, the values are not evenly spaced at all.
     pub is_even: bool,
 }
 
@@ -130,7 +130,8 @@ impl TimeAxis {
             (count > 0).then_some((i, count))
         };
         let holes = steps.iter().enumerate().filter_map(missing).collect();
-        Some(TimeHoles { holes, unit, is_even: single * 2 >= steps.len() })
+        let broken = steps.iter().filter(|step| step.is_none()).count();
+        Some(TimeHoles { holes, unit, is_even: single * 2 >= steps.len() && broken * 4 <= steps.len() })
     }
 
     fn time(&self, i: usize) -> i64 {
