@@ -163,7 +163,7 @@ fn report(mut model: SequenceModel, set: &TimeSeriesSet, part: &str, args: &Args
     let report = Report::of(&mut model, set).map_err(in_file(&args.data))?;
     print(&report.text(part, "model", args.quiet)?)?;
     if let Some(plot) = &args.plot {
-        report.save_picture("The model", plot)?;
+        report.save_picture("The model", &args.data, plot)?;
         print(&format!("\nwrote {}\n", plot.display()))?;
     }
     Ok(ExitCode::SUCCESS)

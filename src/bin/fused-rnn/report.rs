@@ -100,8 +100,9 @@ impl Report {
         }
     }
 
-    /// Draws it: the confusion matrix, or what the model says over the truth.
-    pub fn save_picture(&self, name: &str, path: &Path) -> Result<()> {
+    /// Draws it: the confusion matrix, or what the model says over the truth, of a file of data.
+    pub fn save_picture(&self, name: &str, data: &Path, path: &Path) -> Result<()> {
+        let file = plain(&data.file_name().unwrap_or(data.as_os_str()).to_string_lossy());
         match self {
             Report::Classes { matrix, names, of } => {
                 let counts: Array2<u64> = matrix.counts().mapv(|count| count as u64);
@@ -112,7 +113,7 @@ impl Report {
                 // Names longer than a cell is wide need room beside the cells, and stand upright below them.
                 let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(20) as u32;
                 let room = 7 * longest.saturating_sub(6);
-                plot::confusion_matrix("Confusion matrix", names, counts.view())?
+                plot::confusion_matrix(format!("{file}: confusion matrix"), names, counts.view())?
                     .subtitle(subtitle)
                     .size(340 + 48 * side + room, 160 + 36 * side + room)
                     .save(path)
@@ -121,7 +122,7 @@ impl Report {
                 let (least, most) = truth
                     .iter()
                     .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(*v), most.max(*v)));
-                LinePlot::new("Prediction and truth")
+                LinePlot::new(format!("{file}: prediction and truth"))
                     .subtitle(format!(
                         "{name}, {} sequences: RMSE {:.4}, MAE {:.4}",
                         truth.len(),

@@ -119,7 +119,7 @@ fn sequences_with_numbers() {
     assert!(text.contains("test error, 16 sequences") && text.contains("R2 0.9"), "{text}");
     let (ours, naive) = (rmse(&text, "2 x LSTM(8)"), rmse(&text, "naive (the mean)"));
     assert!(ours < 0.3 * naive, "{ours} against {naive}");
-    assert!(std::fs::read_to_string(out.join("test.svg")).unwrap().contains("Prediction and truth"));
+    assert!(std::fs::read_to_string(out.join("test.svg")).unwrap().contains("prediction and truth"));
     let model = out.join("model.safetensors");
     let evaluated = stdout(&with_model("evaluate", &[&model, &data], &[]));
     assert!(evaluated.contains("80 sequences"), "{evaluated}");

@@ -80,7 +80,7 @@ impl SequenceTraining {
                     train.classes.len()
                 ));
             } else {
-                report.save_picture(&name, &outputs.test)?;
+                report.save_picture(&name, args.test.as_ref().unwrap_or(&args.data), &outputs.test)?;
                 written.push(&outputs.test);
             }
         }
