@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result};
 
+/// Most values of a forecast.
+pub(crate) const MOST_STEPS: usize = 10_000_000;
+
 /// A forecast that needs no training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
@@ -31,8 +34,11 @@ impl Baseline {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] without a past.
+    /// [`Error::Shape`] without a past; [`Error::InvalidOption`] for more than ten million values.
     pub fn forecast(self, past: &[f64], season: usize, horizon: usize) -> Result<Vec<f64>> {
+        if horizon > MOST_STEPS {
+            return Err(Error::option("horizon", format!("at most {MOST_STEPS}"), horizon));
+        }
         let [first, .., last] = past else {
             return match past {
                 [only] => Ok(vec![*only; horizon]),
@@ -71,5 +77,9 @@ mod tests {
         assert!((drift[0] - 8.2).abs() < 1e-12 && (drift[3] - 11.8).abs() < 1e-12);
         assert_eq!(Baseline::Drift.forecast(&[2.0], 3, 2).unwrap(), [2.0, 2.0]);
         assert!(Baseline::Naive.forecast(&[], 1, 1).is_err());
+        assert!(
+            Baseline::Naive.forecast(&past, 1, usize::MAX).is_err()
+                && Baseline::Drift.forecast(&[2.0], 3, usize::MAX).is_err()
+        );
     }
 }

@@ -71,7 +71,7 @@ const HIGHER: f64 = 0.1;
 /// is highest, where that is above the season's own by more than 0.1. `None` where there is none, or not four of them.
 pub fn longer_season(values: &[f64], season: usize) -> Option<usize> {
     let n = values.len();
-    if season < 2 || n / 4 < 2 * season {
+    if season < 2 || season > n / 8 {
         return None;
     }
     let rest = without_line(values);
@@ -142,6 +142,15 @@ mod tests {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) as f64 / 2f64.powi(31) - 0.5
         })
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_no_seasons() {
+        let values = [1.0, 2.0].repeat(50);
+        for season in [0, 1, usize::MAX / 2 + 1, usize::MAX] {
+            assert_eq!((longer_season(&values, season), seasonal_strength(&values, season)), (None, 0.0), "{season}");
+            assert_eq!((longer_season(&[], season), detect_season(&[], &[season])), (None, None), "{season}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::data::{CsvOptions, Gaps, Scaler};
 use crate::error::{Error, Result};
+use crate::forecast::baseline::MOST_STEPS;
 use crate::forecast::{CalendarFeature, Intervals, Reference, Transform};
 use crate::model::correction::Correction;
 use crate::model::{Graph, Model, Purpose, Sequential, file};
@@ -309,9 +310,6 @@ pub struct Forecaster {
     config: ForecastConfig,
     model: Sequential,
 }
-
-/// Most values of a forecast: each is a run of the model, or a horizon's part of one.
-const MOST_STEPS: usize = 10_000_000;
 
 /// Rows before a forecast that it is made from, at most; a model that needs more has them.
 const MOST_HISTORY: usize = 10_000;

@@ -458,6 +458,14 @@ fn the_mask_is_the_length_of_the_input() -> Result<()> {
 
 #[test]
 fn what_ctc_cannot_be_of_is_named() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut logits = Array3::<f32>::zeros((1, 4, 3));
+        logits.slice_mut(ndarray::s![0, 2, ..]).fill(value);
+        let error = ctc_decode(logits.view(), &[4], 0, CtcStrategy::Greedy).unwrap_err().to_string();
+        assert!(error.contains("sample 0, step 2"), "{error}");
+        // Steps after the end do not count.
+        assert!(ctc_decode(logits.view(), &[2], 0, CtcStrategy::Greedy).is_ok());
+    }
     let logits = Array3::<f32>::zeros((1, 4, 3));
     let ctc = Ctc { blank: 0, labels: 2 };
     let losses = |labels: &[Vec<usize>], lengths: &[usize]| ctc.losses(logits.view(), labels, lengths);

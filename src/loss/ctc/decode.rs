@@ -49,7 +49,7 @@ pub enum CtcStrategy {
 ///
 /// [`Error::Shape`] for another number of lengths than samples; [`Error::SequenceLength`] for a length that is zero or beyond the steps;
 /// [`Error::InvalidOption`] for a blank that is no class, or more `top_paths` than the width; [`Error::ZeroSize`] for none;
-/// [`Error::NonFinite`] for NaN.
+/// [`Error::NonFinite`] for NaN, +inf, and a step all of whose classes are at -inf.
 pub fn ctc_decode<E: Scalar>(
     logits: ArrayView3<'_, E>,
     input_lengths: &[usize],
@@ -75,10 +75,13 @@ pub fn ctc_decode<E: Scalar>(
     for (sample, (logits, length)) in logits.outer_iter().zip(input_lengths).enumerate() {
         let rows: ArrayView2<'_, E> = logits.slice_axis(Axis(0), Slice::from(..*length));
         let values: Vec<f64> = rows.iter().map(|v| v.wide()).collect();
-        if let Some(i) = values.iter().position(|v| v.is_nan()) {
+        // A class may be impossible, at -inf, but not all of a step, and none be infinitely likely.
+        let is_nothing = |row: &[f64]| row.iter().all(|v| *v == f64::NEG_INFINITY);
+        let bad = values.iter().position(|v| v.is_nan() || *v == f64::INFINITY);
+        if let Some(i) = bad.or_else(|| Some(classes * values.chunks(classes).position(is_nothing)?)) {
             let position = format!("sample {sample}, step {}, class {}", i / classes, i % classes);
             let help = "lower the learning rate, clip gradients, or check the data".to_owned();
-            return Err(Error::NonFinite { tensor: "logits".to_owned(), got: f64::NAN, position, help });
+            return Err(Error::NonFinite { tensor: "logits".to_owned(), got: values[i], position, help });
         }
         let log = log_probabilities(&values, classes);
         all.push(match strategy {
