@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let options = common::options("anomaly");
     let device = options.device()?;
     let epochs = if options.short { 1 } else { 40 };
-    let series = Gaps::Error.close(&read_series(&common::data("sunspots_monthly.csv"), &ColumnChoice::LastNumeric)?)?;
+    let series = Gaps::Error.close(&read_series(common::data("sunspots_monthly.csv"), &ColumnChoice::LastNumeric)?)?;
     let split = TimeSplit::new(series.values.len(), 0.25, 0.25)?;
     let scaler = Scaler::min_max(&series.values[split.train.clone()])?;
     let scaled: Vec<f32> = series.values.iter().map(|&value| scaler.transform(value) as f32).collect();

@@ -93,7 +93,7 @@ pub struct Speller {
 impl Speller {
     /// Loads the model from `examples/data`.
     pub fn new(device: Device) -> Result<Self> {
-        let file = TensorFile::read(&common::data("g2p_en.safetensors"))?;
+        let file = TensorFile::read(common::data("g2p_en.safetensors"))?;
         let path = common::data("g2p_phonemes.txt");
         let names = std::fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", path, source })?;
         let phonemes: Vec<String> = names.lines().map(str::to_owned).collect();

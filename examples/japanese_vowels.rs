@@ -50,8 +50,8 @@ fn main() -> Result<()> {
     let options = common::options("japanese_vowels");
     let device = options.device()?;
     let epochs = if options.short { 2 } else { 50 };
-    let train = read_ts(&common::data("JapaneseVowels_TRAIN.ts"), MissingValues::Error)?;
-    let test = read_ts(&common::data("JapaneseVowels_TEST.ts"), MissingValues::Error)?;
+    let train = read_ts(common::data("JapaneseVowels_TRAIN.ts"), MissingValues::Error)?;
+    let test = read_ts(common::data("JapaneseVowels_TEST.ts"), MissingValues::Error)?;
     let longest = train.sequences.iter().chain(&test.sequences).map(|s| s.nrows()).max().unwrap_or(0);
     let ((x_train, y_train), (x_test, _)) = (arrays(&train, longest)?, arrays(&test, longest)?);
     let classes = train.classes.len();

@@ -212,6 +212,17 @@ impl Error {
         Error::InvalidOption { option: option.into(), expected: expected.into(), got: got.to_string() }
     }
 
+    /// The error of an option with what says which one it is after its name; others as they are.
+    #[cfg(feature = "model")]
+    pub(crate) fn of_option(self, which: &str) -> Self {
+        match self {
+            Error::InvalidOption { option, expected, got } => {
+                Error::InvalidOption { option: option + which, expected, got }
+            }
+            other => other,
+        }
+    }
+
     /// Something this build or machine cannot do.
     pub(crate) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> Self {
         Error::Unsupported { what: what.into(), why: why.into() }

@@ -54,7 +54,8 @@ impl ClassifiedRows {
     /// # Errors
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
-    pub fn read(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+        let path = path.as_ref();
         Self::of(&CsvTable::read(path, &CsvOptions::default())?, columns, target, gaps)
     }
 
@@ -63,7 +64,13 @@ impl ClassifiedRows {
     /// # Errors
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse), but for what is said there of classes.
-    pub fn read_without_classes(path: &Path, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
+    pub fn read_without_classes(
+        path: impl AsRef<Path>,
+        columns: &ColumnsChoice,
+        target: &str,
+        gaps: Gaps,
+    ) -> Result<Self> {
+        let path = path.as_ref();
         Self::of_numbers(&CsvTable::read(path, &CsvOptions::default())?, columns, target, gaps)
     }
 

@@ -159,7 +159,8 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         let text = serde_json::to_string(self).map_err(|e| format_error(path, &e))?;
         files::write_atomic(path, text.as_bytes())
     }
@@ -169,7 +170,8 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`Error::Io`]; [`Error::Format`] where the file is no tokenizer.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         serde_json::from_slice(&files::read(path)?).map_err(|e| format_error(path, &e))
     }
 }

@@ -67,7 +67,8 @@ impl TimeSeriesSet {
 /// # Errors
 ///
 /// [`Error::Io`]; [`Error::Data`] as [`parse_ts`]; [`Error::Unsupported`] for a file with time stamps.
-pub fn read_ts(path: &Path, missing: MissingValues) -> Result<TimeSeriesSet> {
+pub fn read_ts(path: impl AsRef<Path>, missing: MissingValues) -> Result<TimeSeriesSet> {
+    let path = path.as_ref();
     parse_ts(&files::read_any(path)?, &path.display().to_string(), missing)
 }
 

@@ -24,7 +24,8 @@ fn format_error(path: &Path, problem: impl Into<String>) -> Error {
 /// # Errors
 ///
 /// [`Error::Io`]; [`Error::Format`] where it is no such file, or an array has another type.
-pub fn read(path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>> {
+pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, ArrayD<f64>>> {
+    let path = path.as_ref();
     parse(&files::read(path)?, path)
 }
 

@@ -48,7 +48,8 @@ impl Imported {
     /// # Errors
     ///
     /// [`Error::Io`] where the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         let ports = Ports { inputs: self.inputs.clone(), outputs: self.outputs.clone() };
         let ports = serde_json::to_value(&ports).map_err(|e| Error::Format {
             path: path.to_owned(),
@@ -63,7 +64,8 @@ impl Imported {
     /// # Errors
     ///
     /// As [`Model::load`].
-    pub fn load(device: Device, path: &Path) -> Result<Self> {
+    pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let (model, ports) = crate::model::file::load_with_ports(device, path)?;
         let plain = |names: Vec<String>, shapes: Vec<Vec<usize>>| -> Vec<Port> {
             names.iter().zip(&shapes).map(|(name, shape)| Port::new(name, 0, shape)).collect()
@@ -133,7 +135,8 @@ struct Ports {
 ///
 /// [`Error::Unsupported`] for names that tell no known kind; [`Error::InvalidOption`] for weights alone without `architecture`, or whole
 /// models with one; what [`onnx::read`], [`keras::read`] and [`torch::read`] return.
-pub fn read(device: Device, path: &Path, architecture: Option<&Path>) -> Result<Imported> {
+pub fn read(device: Device, path: impl AsRef<Path>, architecture: Option<&Path>) -> Result<Imported> {
+    let path = path.as_ref();
     read_with(device, path, architecture, &ImportOptions::default())
 }
 

@@ -41,7 +41,8 @@ impl TensorFile {
     /// # Errors
     ///
     /// [`Error::Io`], or [`Error::Format`] where the header is oversized, not JSON, or does not describe the bytes that follow.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Self::parse(&files::read(path)?, path)
     }
 
@@ -205,7 +206,8 @@ pub type NamedTensor<'a> = (&'a str, Vec<usize>, TensorRef<'a>);
 /// # Errors
 ///
 /// [`Error::Io`]; [`Error::Shape`] where a shape and its values disagree; [`Error::Unsupported`] for a device's tensor.
-pub fn write(path: &Path, key: &str, value: &str, tensors: &[NamedTensor<'_>]) -> Result<()> {
+pub fn write(path: impl AsRef<Path>, key: &str, value: &str, tensors: &[NamedTensor<'_>]) -> Result<()> {
+    let path = path.as_ref();
     let views = tensors
         .iter()
         .map(|(name, shape, values)| {

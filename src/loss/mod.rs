@@ -284,7 +284,7 @@ impl Loss {
 
     /// Whether it is known of targets alone that some cannot be.
     pub(crate) fn has_bounded_targets(self) -> bool {
-        self.refuses(f64::INFINITY).is_some()
+        self.is_sparse() || self.refuses(f64::INFINITY).is_some()
     }
 
     /// What targets must be, where that is known, and whether this one is not. A NaN is left to the loss, which becomes one.
@@ -333,18 +333,21 @@ impl Loss {
         }
     }
 
+    /// What a target that names a class must be, where this one does not.
+    pub(crate) fn refuses_class(self, columns: usize, target: f64) -> Option<String> {
+        let is_class = target >= 0.0 && target < columns as f64 && target.fract() == 0.0;
+        (self.is_sparse() && !is_class).then(|| format!("a class, a whole number below the {columns} of the output"))
+    }
+
     /// Classes must be whole numbers below the columns.
     pub(crate) fn check_classes<E: Scalar>(self, columns: usize, targets: &[E]) -> Result<()> {
         if !self.is_sparse() {
             return Ok(());
         }
-        let is_class = |t: f64| t >= 0.0 && t < columns as f64 && t.fract() == 0.0;
-        match targets.iter().position(|t| !is_class(t.wide())) {
+        let refused = |(i, t): (usize, &E)| self.refuses_class(columns, t.wide()).map(|expected| (i, *t, expected));
+        match targets.iter().enumerate().find_map(refused) {
             None => Ok(()),
-            Some(i) => {
-                let expected = format!("a class, a whole number below the {columns} of the output");
-                Err(Error::option(format!("target {i} of the batch"), expected, targets[i]))
-            }
+            Some((i, target, expected)) => Err(Error::option(format!("target {i} of the batch"), expected, target)),
         }
     }
 

@@ -92,6 +92,17 @@ pub trait CustomLoss: Send + Sync {
         Ok(output.to_vec())
     }
 
+    /// Checks the targets of a sample against the shape of its output, `[.., columns]`: before anything is trained, so that the error can
+    /// say which sample of the data it is. Every target will do by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] naming the target, to which the sample is added.
+    fn check_targets(&self, targets: &[f64], output: &[usize]) -> Result<()> {
+        let _ = (targets, output);
+        Ok(())
+    }
+
     /// The loss.
     ///
     /// # Errors
@@ -266,6 +277,11 @@ impl LossFunction {
         }
     }
 
+    /// Checks the targets of a sample, where its loss is a custom one.
+    pub(crate) fn check_targets(&self, targets: &[f64], output: &[usize]) -> Result<()> {
+        self.custom().map_or(Ok(()), |loss| loss.check_targets(targets, output))
+    }
+
     /// The loss of a batch: the mean over its units, each times its weight, and the gradient by all predictions, set.
     pub(crate) fn of_batch(&self, batch: &Batch<'_>, mut gradient: Option<&mut [f64]>) -> Result<f64> {
         let Batch { samples, rows, columns, targets, predictions, weights, mask } = *batch;
@@ -330,12 +346,7 @@ impl LossFunction {
 /// Says where in the batch an option is wrong.
 fn in_batch(error: Error, loss: &dyn CustomLoss, unit: usize) -> Error {
     let name = if loss.unit() == LossUnit::Sample { "sample" } else { "row" };
-    match error {
-        Error::InvalidOption { option, expected, got } => {
-            Error::InvalidOption { option: format!("{option} of {name} {unit} of the batch"), expected, got }
-        }
-        other => other,
-    }
+    error.of_option(&format!(" of {name} {unit} of the batch"))
 }
 
 /// The numbers of a batch.

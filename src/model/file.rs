@@ -103,7 +103,8 @@ impl Sequential {
     ///
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is no such model; [`Error::NonFinite`] for weights that are
     /// NaN or infinite; [`Error::Unsupported`] for a model with several inputs or outputs; all are listed at [`Model::load`].
-    pub fn load(device: Device, path: &Path) -> Result<Self> {
+    pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Sequential::from_model(Model::load(device, path)?)
     }
 }
@@ -114,7 +115,8 @@ impl Model {
     /// # Errors
     ///
     /// [`Error::Io`] where the file cannot be written; [`Error::Unsupported`] for a layer that is none of this crate's.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         save(self, None, path)
     }
 
@@ -127,7 +129,8 @@ impl Model {
     /// for weights that are NaN or infinite; [`Error::Shape`], [`Error::ZeroSize`], [`Error::SizeOverflow`], [`Error::InvalidOption`] and
     /// [`Error::Presence`] for layers that cannot be or lead nowhere; [`Error::Unsupported`] where the device cannot do it or memory
     /// is short, [`Error::Driver`] where the GPU's driver fails.
-    pub fn load(device: Device, path: &Path) -> Result<Self> {
+    pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         load(device, path).map(|(model, _)| model)
     }
 
@@ -151,7 +154,8 @@ impl Model {
     /// # Errors
     ///
     /// As [`load`](Self::load); [`Error::Presence`] naming a loss that is not among these.
-    pub fn load_with_losses(device: Device, path: &Path, losses: &[LossFunction]) -> Result<Self> {
+    pub fn load_with_losses(device: Device, path: impl AsRef<Path>, losses: &[LossFunction]) -> Result<Self> {
+        let path = path.as_ref();
         read_model(device, path, losses).map(|(model, ..)| model)
     }
 }
@@ -163,7 +167,8 @@ impl Model {
     /// # Errors
     ///
     /// [`Error::Io`] where the file cannot be written.
-    pub fn save_weights(&self, path: &Path) -> Result<()> {
+    pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         let weights: Vec<_> = self.weights().collect();
         let tensors: Vec<NamedTensor<'_>> =
             weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
@@ -178,7 +183,8 @@ impl Model {
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where its tensors are not those that the layers need, naming the first
     /// that differs; [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::Unsupported`] where memory is short,
     /// [`Error::Driver`] where the GPU's driver fails. The weights then are as they were.
-    pub fn load_weights(&mut self, path: &Path) -> Result<()> {
+    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         let file = TensorFile::read(path)?;
         let expected = check_weights(self, &file, path)?;
         let others = file.names().filter(|name| !name.starts_with("optimizer.")).count();

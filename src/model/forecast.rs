@@ -653,7 +653,8 @@ impl Forecaster {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         file::save(&self.model, Some(&Purpose::Forecast(self.config.clone())), path)
     }
 
@@ -663,7 +664,8 @@ impl Forecaster {
     ///
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is no model that forecasts a series; [`Error::Unsupported`]
     /// for several inputs or outputs; [`Error::NonFinite`] for weights that are NaN or infinite; all are listed at [`Model::load`].
-    pub fn load(device: Device, path: &Path) -> Result<Self> {
+    pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let (model, task) = file::load(device, path)?;
         match task {
             Some(Purpose::Forecast(config)) => Self::from_parts(model, config, path),

@@ -628,7 +628,7 @@ impl Model {
                     ));
                 }
                 for (output, y) in self.outputs.iter().zip(&y) {
-                    check_targets(&tensor, &output.loss, y)?;
+                    check_targets(&tensor, output, y)?;
                 }
                 y
             }
@@ -801,21 +801,40 @@ pub(super) fn copy_tensor(
     convert(name, array.shape(), TensorRef::of(&values), to)
 }
 
-/// Whether a loss takes such targets, where that is known without computing it.
-fn check_targets(tensor: &str, loss: &LossFunction, y: &AnyArray<'_>) -> Result<()> {
-    fn first<E: Scalar>(loss: crate::loss::Loss, values: &[E]) -> Option<(usize, f64, &'static str)> {
-        values.iter().enumerate().find_map(|(i, v)| loss.refuses(v.wide()).map(|expected| (i, v.wide(), expected)))
+/// Whether a loss takes such targets, where that is known without computing it: before training, which says which sample of all it is.
+fn check_targets(tensor: &str, output: &Output, y: &AnyArray<'_>) -> Result<()> {
+    fn first<E: Scalar>(loss: crate::loss::Loss, columns: usize, values: &[E]) -> Option<(usize, f64, String)> {
+        let refused = |v: f64| loss.refuses(v).map(str::to_owned).or_else(|| loss.refuses_class(columns, v));
+        values.iter().enumerate().find_map(|(i, v)| refused(v.wide()).map(|expected| (i, v.wide(), expected)))
     }
-    let Some(loss) = loss.built_in().filter(|loss| loss.has_bounded_targets()) else { return Ok(()) };
-    let values = y.values();
+    fn own<E: Scalar>(loss: &LossFunction, shape: &[usize], in_sample: usize, values: &[E]) -> Result<()> {
+        let mut sample = Vec::new();
+        for (i, values) in values.chunks_exact(in_sample).enumerate() {
+            sample.clear();
+            sample.extend(values.iter().map(|v| v.wide()));
+            loss.check_targets(&sample, shape).map_err(|error| error.of_option(&format!(" of sample {i}")))?;
+        }
+        Ok(())
+    }
+    let (loss, values) = (&output.loss, y.values());
+    let in_sample = (values.len() / y.shape().first().copied().unwrap_or(1).max(1)).max(1);
+    let Some(built_in) = loss.built_in() else {
+        let shape = output.value.shape();
+        let checked = match values.dtype() {
+            DType::F64 => own::<f64>(loss, shape, in_sample, values.host()?),
+            _ => own::<f32>(loss, shape, in_sample, values.host()?),
+        };
+        return checked.map_err(|error| error.of_option(&format!(" of {tensor} (targets of {})", loss.name())));
+    };
+    if !built_in.has_bounded_targets() {
+        return Ok(());
+    }
     let bad = match values.dtype() {
-        DType::F64 => first::<f64>(loss, values.host()?),
-        _ => first::<f32>(loss, values.host()?),
+        DType::F64 => first::<f64>(built_in, output.columns(), values.host()?),
+        _ => first::<f32>(built_in, output.columns(), values.host()?),
     };
     let Some((i, value, expected)) = bad else { return Ok(()) };
-    let samples = y.shape().first().copied().unwrap_or(1).max(1);
-    let option = format!("{tensor}, sample {} (targets of {})", i / (values.len() / samples).max(1), loss.name());
-    Err(Error::option(option, expected, value))
+    Err(Error::option(format!("{tensor}, sample {} (targets of {})", i / in_sample, built_in.name()), expected, value))
 }
 
 /// A shape with the samples in front.

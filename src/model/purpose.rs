@@ -38,7 +38,8 @@ impl Trained {
     /// [`Error::NonFinite`](crate::Error::NonFinite) for weights that are NaN or infinite;
     /// [`Error::Unsupported`](crate::Error::Unsupported) where the device cannot do it or memory is short; all are listed at
     /// [`Model::load`].
-    pub fn load(device: Device, path: &Path) -> Result<Self> {
+    pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let (model, task) = file::load(device, path)?;
         Ok(match task {
             Some(Purpose::Forecast(config)) => Trained::Forecaster(Forecaster::from_parts(model, config, path)?),

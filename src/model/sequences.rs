@@ -377,7 +377,8 @@ impl SequenceModel {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         file::save(&self.model, Some(&Purpose::Sequences(self.config.clone())), path)
     }
 
@@ -387,7 +388,8 @@ impl SequenceModel {
     ///
     /// [`Error::Io`] where the file cannot be read; [`Error::Format`] where it is no model of sequences; [`Error::Unsupported`] for several
     /// inputs or outputs; [`Error::NonFinite`] for weights that are NaN or infinite; all are listed at [`Model::load`].
-    pub fn load(device: Device, path: &Path) -> Result<Self> {
+    pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         match file::load(device, path)? {
             (model, Some(Purpose::Sequences(config))) => Self::from_parts(model, config, path),
             (_, Some(Purpose::Forecast(_))) => {

@@ -276,7 +276,8 @@ impl Case {
     /// [`Error::Io`]; [`Error::Format`] where it is not a safetensors file or its `case` cannot be understood (the message
     /// names the key or tensor); [`Error::Shape`], [`Error::Presence`], [`Error::SequenceLength`], [`Error::InvalidOption`]
     /// where the parts do not fit each other; [`Error::Unsupported`] for an activation that this crate has not.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         // Reading a device or a pipe might never end.
         let metadata =
             std::fs::metadata(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;

@@ -101,7 +101,8 @@ impl Panels {
     ///
     /// [`Error::Io`] where the file cannot be written; [`Error::ZeroSize`], [`Error::Shape`], [`Error::NonFinite`] and
     /// [`Error::InvalidOption`] for a picture that cannot be drawn, listed at [`svg`](Self::svg).
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         files::write_atomic(path, self.svg()?.as_bytes())
     }
 }

@@ -16,7 +16,7 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Inputs, or outputs, of a case.
 fn arrays(case: &str, kind: &str) -> Vec<ArrayD<f32>> {
-    let file = TensorFile::read(&fixture(&format!("{case}.safetensors"))).expect("a case");
+    let file = TensorFile::read(fixture(&format!("{case}.safetensors"))).expect("a case");
     let read = |name: String| {
         let (shape, values) = file.floats::<f32>(&name).expect("floats");
         ArrayD::from_shape_vec(IxDyn(&shape), values).expect("a shape")
@@ -44,7 +44,7 @@ fn assert_close(case: &str, got: &[ArrayD<f32>]) {
 }
 
 fn read(case: &str) -> Imported {
-    keras::read(Device::cpu(), &fixture(&format!("{case}.keras"))).expect("a Keras model")
+    keras::read(Device::cpu(), fixture(&format!("{case}.keras"))).expect("a Keras model")
 }
 
 const KERAS: [&str; 9] = [
@@ -144,7 +144,7 @@ fn weights_alone_go_into_the_same_layers() {
         let mut model = read(case).model;
         let zeros = vec![0f32; model.count_params()];
         model.set_flat_weights(&zeros).expect("zeros");
-        keras::read_weights(&mut model, &fixture(&format!("{case}.keras"))).expect("weights");
+        keras::read_weights(&mut model, fixture(&format!("{case}.keras"))).expect("weights");
         assert_close(case, &outputs(&mut model, case));
     }
     // Of layers without names of their own, by the order of the layers.
@@ -199,7 +199,7 @@ fn written_models_are_read_again() {
     // What Keras has not is named.
     let mut model = Sequential::new(Device::cpu(), &[4, 3], 1).expect("a model");
     model.add(Slstm::new(3)).expect("a layer");
-    let error = keras::write(&model, &folder.join("none.keras")).expect_err("Keras has no such layer");
+    let error = keras::write(&model, folder.join("none.keras")).expect_err("Keras has no such layer");
     assert!(matches!(&error, Error::Unsupported { what, .. } if what.contains("slstm")), "{error}");
     assert!(!folder.join("none.keras").exists());
 }
@@ -252,7 +252,7 @@ fn state_dict(case: &str) -> PathBuf {
 #[test]
 fn state_dicts_give_what_they_gave_in_pytorch() {
     let load = |mut model: Model, case: &str, map: &[(&str, &str)]| {
-        model.load_torch(&state_dict(case), map).expect("weights");
+        model.load_torch(state_dict(case), map).expect("weights");
         assert_close(case, &outputs(&mut model, case));
         model
     };
@@ -285,7 +285,7 @@ fn state_dicts_give_what_they_gave_in_pytorch() {
     ] {
         model.save_torch(&path, map).expect("saved");
         let (ours, theirs) =
-            (TensorFile::read(&path).expect("ours"), TensorFile::read(&state_dict(case)).expect("theirs"));
+            (TensorFile::read(&path).expect("ours"), TensorFile::read(state_dict(case)).expect("theirs"));
         let names = |file: &TensorFile| {
             file.names().filter(|name| !name.ends_with("num_batches_tracked")).map(str::to_owned).collect::<Vec<_>>()
         };
@@ -310,7 +310,7 @@ fn state_dicts_give_what_they_gave_in_pytorch() {
     let names = |file: &TensorFile| file.names().filter(|name| !name.ends_with("tracked")).count();
     assert_eq!(
         names(&TensorFile::read(&path).expect("ours")),
-        names(&TensorFile::read(&state_dict("torch_convolved")).expect("theirs"))
+        names(&TensorFile::read(state_dict("torch_convolved")).expect("theirs"))
     );
     load_back(convolved(true), &path, &apart);
     load_back(convolved(false), &path, &folded);
@@ -355,7 +355,7 @@ fn files_are_read_by_their_names() {
 fn state_dicts_that_do_not_fit_say_what_would() {
     let text = |mut model: Model, case: &str, map: &[(&str, &str)]| {
         let before = model.flat_weights::<f32>().expect("weights");
-        let text = model.load_torch(&state_dict(case), map).expect_err("it does not fit").to_string();
+        let text = model.load_torch(state_dict(case), map).expect_err("it does not fit").to_string();
         assert_eq!(before, model.flat_weights::<f32>().expect("weights"), "the model has changed");
         text
     };

@@ -2,7 +2,7 @@
 
 use fused_rnn::loss::{Ctc, CtcStrategy, CustomLoss, LossFunction, LossUnit, Observation, ctc_decode};
 use fused_rnn::model::{FitOptions, Graph, Model, Sequential};
-use fused_rnn::nn::{Dense, Embedding, Flatten, Loss, Lstm, Masking, Random, Reshape};
+use fused_rnn::nn::{Dense, Embedding, Flatten, GlobalAveragePooling1D, Loss, Lstm, Masking, Random, Reshape};
 use fused_rnn::optim::{Adam, Sgd};
 use fused_rnn::{DType, Device, Error, Result};
 use ndarray::{Array2, Array3, array};
@@ -453,6 +453,78 @@ fn the_mask_is_the_length_of_the_input() -> Result<()> {
     x.slice_mut(ndarray::s![1, 2.., ..]).fill(-9.0);
     let error = model.evaluate(&x, &array![[1.0f32, 2.0], [3.0, 3.0]]).unwrap_err().to_string();
     assert!(error.contains("sample 1") && error.contains("at most 2 labels"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn targets_that_a_loss_refuses_are_named_by_their_sample_of_all() -> Result<()> {
+    fn refused(loss: impl Into<LossFunction>, y: &Array2<f32>) -> Result<String> {
+        let mut model = Sequential::new(Device::cpu(), &[6, 3], 1)?;
+        model.add(Dense::new(4))?;
+        let loss = loss.into();
+        if loss.unit() == LossUnit::Row {
+            model.add(GlobalAveragePooling1D {})?.add(Dense::new(4))?;
+        }
+        model.compile(Adam::default(), loss)?;
+        let x = Array3::<f32>::zeros((y.nrows(), 6, 3));
+        let before = model.flat_weights::<f32>()?;
+        let options = FitOptions { batch_size: 4, ..FitOptions::default() };
+        let error = match y.ncols() {
+            1 => model.fit(&x, &y.column(0).to_owned(), options).unwrap_err(),
+            _ => model.fit(&x, y, options).unwrap_err(),
+        };
+        assert_eq!(model.flat_weights::<f32>()?, before, "nothing is trained");
+        Ok(error.to_string())
+    }
+    let with = |columns: usize, row: usize, column: usize, value: f32| {
+        let mut y = Array2::<f32>::zeros((20, columns));
+        y[[row, column]] = value;
+        y
+    };
+    for bad in [4.0, -1.0, 0.5, f32::NAN] {
+        let message = refused(Loss::SparseCategoricalCrossentropy { from_logits: true }, &with(1, 17, 0, bad))?;
+        assert!(message.contains("y, sample 17") && message.contains("below the 4"), "{message}");
+    }
+    for (y, words) in [
+        (with(7, 13, 0, 9.0), ["label 0", "a whole number below 4"]),
+        (with(7, 13, 1, 2.0), ["label 1", "padding"]),
+        (
+            {
+                let mut y = with(7, 13, 0, 1.0);
+                y.row_mut(13).fill(1.0);
+                y
+            },
+            ["labels", "at most 6 labels"],
+        ),
+    ] {
+        let message = refused(Ctc::new(0, 7)?, &y)?;
+        assert!(message.contains("of sample 13 of y") && words.iter().all(|w| message.contains(w)), "{message}");
+    }
+    struct Positive;
+    impl CustomLoss for Positive {
+        fn name(&self) -> &str {
+            "positive"
+        }
+        fn check_targets(&self, targets: &[f64], output: &[usize]) -> Result<()> {
+            assert_eq!(output, [4]);
+            match targets.iter().find(|t| **t < 0.0) {
+                None => Ok(()),
+                Some(t) => Err(Error::InvalidOption {
+                    option: "target".to_owned(),
+                    expected: "a positive number".to_owned(),
+                    got: t.to_string(),
+                }),
+            }
+        }
+        fn value(&self, _: &Observation<'_>) -> Result<f64> {
+            Ok(0.0)
+        }
+        fn gradient(&self, _: &Observation<'_>, _: &mut [f64]) -> Result<f64> {
+            Ok(0.0)
+        }
+    }
+    let message = refused(LossFunction::own(Positive), &with(4, 11, 2, -1.0))?;
+    assert!(message.contains("target of sample 11 of y (targets of positive)"), "{message}");
     Ok(())
 }
 

@@ -41,7 +41,7 @@ fn double() -> Device {
 /// The recorded inputs or outputs of a file.
 fn recorded(file: &Path, prefix: &str) -> Vec<ArrayD<f64>> {
     let stem = file.file_stem().unwrap().to_string_lossy().replace("_dynamo", "");
-    let all = arrays::read(&file.with_file_name(format!("{stem}.npz"))).unwrap();
+    let all = arrays::read(file.with_file_name(format!("{stem}.npz"))).unwrap();
     (0..).map_while(|i| all.get(&format!("{prefix}{i}")).cloned()).collect()
 }
 

@@ -364,7 +364,7 @@ fn vowels(part: &str) -> PathBuf {
 
 #[test]
 fn scaling_is_of_the_steps_that_are_there() {
-    let set = read_ts(&vowels("TRAIN"), MissingValues::Error).unwrap();
+    let set = read_ts(vowels("TRAIN"), MissingValues::Error).unwrap();
     let config = SequenceConfig::fitted(&set, 29).unwrap();
     let views: Vec<_> = set.sequences.iter().map(|sequence| sequence.view()).collect();
     let scaled = config.scaler.transform(concatenate(Axis(0), &views).unwrap().view()).unwrap();

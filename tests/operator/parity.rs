@@ -317,7 +317,7 @@ fn wrong_dtypes_and_metadata_are_errors() {
 fn a_device_gives_what_its_backend_gives() {
     for name in ["torch_lstm", "keras_gru", "onnx_rnn"] {
         let file = fixtures().into_iter().find(|file| file.file_name().unwrap().to_string_lossy().starts_with(name));
-        let case = Case::read(&file.unwrap()).unwrap();
+        let case = Case::read(file.unwrap()).unwrap();
         let device = Device::cpu();
         assert_eq!(case.run_on(&device, None).unwrap(), case.run(&CpuBackend::<f32>::new(), None).unwrap(), "{name}");
         let wide = device.with_dtype(DType::F64).unwrap();
@@ -407,7 +407,7 @@ fn damaged_files_never_panic() {
 
 #[test]
 fn tolerances_must_be_usable() {
-    let case = Case::read(&fixture("torch_gru")).unwrap();
+    let case = Case::read(fixture("torch_gru")).unwrap();
     let backend = ReferenceBackend::<f64>::new();
     for tolerance in [f64::NAN, f64::INFINITY, -1e-9] {
         let error = case.run(&backend, Some(tolerance)).unwrap_err();

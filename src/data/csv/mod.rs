@@ -76,7 +76,8 @@ pub enum ColumnsChoice {
 /// # Errors
 ///
 /// [`Error::Io`], or [`Error::Data`] as [`CsvTable::parse`] and [`CsvTable::series`].
-pub fn read_series(path: &Path, choice: &ColumnChoice) -> Result<Series> {
+pub fn read_series(path: impl AsRef<Path>, choice: &ColumnChoice) -> Result<Series> {
+    let path = path.as_ref();
     CsvTable::read(path, &CsvOptions::default())?.series(choice)
 }
 
@@ -95,7 +96,8 @@ pub fn parse_series(bytes: &[u8], source_name: &str, choice: &ColumnChoice) -> R
 /// # Errors
 ///
 /// [`Error::Io`], or [`Error::Data`] as [`CsvTable::parse`] and [`CsvTable::columns`].
-pub fn read_columns(path: &Path, choice: &ColumnsChoice) -> Result<Vec<Series>> {
+pub fn read_columns(path: impl AsRef<Path>, choice: &ColumnsChoice) -> Result<Vec<Series>> {
+    let path = path.as_ref();
     CsvTable::read(path, &CsvOptions::default())?.columns(choice)
 }
 
@@ -113,7 +115,8 @@ pub fn parse_columns(bytes: &[u8], source_name: &str, choice: &ColumnsChoice) ->
 /// # Errors
 ///
 /// [`Error::Io`], or [`Error::Data`] as [`CsvTable::parse`].
-pub fn column_names(path: &Path) -> Result<Vec<String>> {
+pub fn column_names(path: impl AsRef<Path>) -> Result<Vec<String>> {
+    let path = path.as_ref();
     Ok(CsvTable::read(path, &CsvOptions::default())?.names)
 }
 

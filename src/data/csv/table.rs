@@ -31,7 +31,8 @@ impl CsvTable {
     /// # Errors
     ///
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
-    pub fn read(path: &Path, options: &CsvOptions) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>, options: &CsvOptions) -> Result<Self> {
+        let path = path.as_ref();
         Self::parse(&files::read_any(path)?, &path.display().to_string(), options)
     }
 

@@ -78,7 +78,8 @@ fn in_file(path: &Path, error: Error) -> Error {
 /// [`Error::Io`]; [`Error::Format`] where the file is no such archive, or its arrays are not those that its layers need;
 /// [`Error::Unsupported`] naming the layer and the option for what this crate has not, for inputs with axes of any length
 /// ([`read_with_steps`] says how long), for files of Keras 2; [`Error::NonFinite`] for weights that are NaN or infinite.
-pub fn read(device: Device, path: &Path) -> Result<Imported> {
+pub fn read(device: Device, path: impl AsRef<Path>) -> Result<Imported> {
+    let path = path.as_ref();
     read_parts(device, path, None, Lengths::Fixed)
 }
 
@@ -87,7 +88,8 @@ pub fn read(device: Device, path: &Path) -> Result<Imported> {
 /// # Errors
 ///
 /// As [`read`].
-pub fn read_with_steps(device: Device, path: &Path, steps: usize) -> Result<Imported> {
+pub fn read_with_steps(device: Device, path: impl AsRef<Path>, steps: usize) -> Result<Imported> {
+    let path = path.as_ref();
     read_parts(device, path, None, Lengths::Steps(steps))
 }
 
@@ -97,7 +99,8 @@ pub fn read_with_steps(device: Device, path: &Path, steps: usize) -> Result<Impo
 /// # Errors
 ///
 /// As [`read`].
-pub fn read_with_shapes(device: Device, path: &Path, shapes: &[Vec<usize>]) -> Result<Imported> {
+pub fn read_with_shapes(device: Device, path: impl AsRef<Path>, shapes: &[Vec<usize>]) -> Result<Imported> {
+    let path = path.as_ref();
     read_parts(device, path, None, Lengths::Of(shapes))
 }
 
@@ -117,7 +120,12 @@ pub(super) enum Lengths<'a> {
 /// # Errors
 ///
 /// As [`read`], for both files.
-pub fn read_with_weights(device: Device, architecture: &Path, weights: &Path) -> Result<Imported> {
+pub fn read_with_weights(
+    device: Device,
+    architecture: impl AsRef<Path>,
+    weights: impl AsRef<Path>,
+) -> Result<Imported> {
+    let (architecture, weights) = (architecture.as_ref(), weights.as_ref());
     read_parts(device, architecture, Some(weights), Lengths::Fixed)
 }
 
@@ -224,7 +232,8 @@ fn arrays(
 ///
 /// [`Error::Io`]; [`Error::Format`] where the file has not the arrays that the layers need, and no others; [`Error::Unsupported`] for
 /// layers that Keras has not; [`Error::NonFinite`] for weights that are NaN or infinite. The model then stays as it was.
-pub fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
+pub fn read_weights(model: &mut Model, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
     let mut bytes = files::read(path)?;
     if !variables::is_hdf5(&bytes) && path.extension().is_some_and(|extension| extension == "keras") {
         bytes = Archive::parse(&bytes, path)?.weights;
@@ -281,7 +290,8 @@ pub fn read_weights(model: &mut Model, path: &Path) -> Result<()> {
 /// # Errors
 ///
 /// [`Error::Io`]; [`Error::Unsupported`] naming the layer for what Keras has not.
-pub fn write(model: &Model, path: &Path) -> Result<()> {
+pub fn write(model: &Model, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
     files::write_atomic(path, &to_bytes(model, path)?)
 }
 
@@ -302,7 +312,8 @@ pub fn to_bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 ///
 /// [`Error::Io`]; [`Error::Unsupported`] for layers that Keras has not.
-pub fn write_weights(model: &Model, path: &Path) -> Result<()> {
+pub fn write_weights(model: &Model, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
     let plan = Plan::of(model)?;
     files::write_atomic(path, &write::weights(model, &plan, path)?)
 }

@@ -60,7 +60,8 @@ pub(super) struct Exporter {
 ///
 /// [`Error::Unsupported`] for a layer, or an option of one, that has no form in ONNX, which is named, and for models beyond the format's 2 GB;
 /// [`Error::Io`] where the file cannot be written.
-pub fn write(model: &Model, path: &Path) -> Result<()> {
+pub fn write(model: &Model, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
     files::write_atomic(path, &bytes(model, path)?)
 }
 

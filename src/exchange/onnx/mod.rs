@@ -104,7 +104,8 @@ impl ImportOptions {
 /// [`Error::Io`]; [`Error::Format`] where it is no ONNX file, or a node or a tensor in it is wrong, which is named; [`Error::Unsupported`]
 /// for a node that this crate has nothing for, or that would mix samples; [`Error::InvalidOption`] for an option that names nothing in the
 /// file; [`Error::NonFinite`] for weights beyond the range of the device's type.
-pub fn read(device: Device, path: &Path, options: &ImportOptions) -> Result<Imported> {
+pub fn read(device: Device, path: impl AsRef<Path>, options: &ImportOptions) -> Result<Imported> {
+    let path = path.as_ref();
     import(device, &OnnxFile::read(path)?, options).map(|(imported, _)| imported)
 }
 
@@ -211,7 +212,8 @@ impl Model {
     /// # Errors
     ///
     /// As [`read`].
-    pub fn from_onnx(device: Device, path: &Path) -> Result<Self> {
+    pub fn from_onnx(device: Device, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         read(device, path, &ImportOptions::default()).map(|imported| imported.model)
     }
 }
@@ -222,7 +224,8 @@ impl crate::model::Graph {
     /// # Errors
     ///
     /// As [`read`].
-    pub fn from_onnx(device: Device, path: &Path) -> Result<Model> {
+    pub fn from_onnx(device: Device, path: impl AsRef<Path>) -> Result<Model> {
+        let path = path.as_ref();
         Model::from_onnx(device, path)
     }
 }

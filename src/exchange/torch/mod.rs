@@ -49,7 +49,8 @@ fn format_error(path: &Path, problem: impl Into<String>) -> Error {
 /// # Errors
 ///
 /// As [`load`].
-pub fn read(model: &mut Model, path: &Path) -> Result<()> {
+pub fn read(model: &mut Model, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
     let file = parametrized::read(path)?;
     let slots = Slot::all(model)?;
     let modules = Module::all(&file, Slot::have_attention(&slots));
@@ -64,7 +65,13 @@ pub fn read(model: &mut Model, path: &Path) -> Result<()> {
 /// # Errors
 ///
 /// As [`read`], and those of [`onnx::read`](crate::exchange::onnx::read).
-pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &ImportOptions) -> Result<Imported> {
+pub fn read_with_onnx(
+    device: Device,
+    onnx: impl AsRef<Path>,
+    path: impl AsRef<Path>,
+    options: &ImportOptions,
+) -> Result<Imported> {
+    let (onnx, path) = (onnx.as_ref(), path.as_ref());
     let file = parametrized::read(path)?;
     let mut tensors = HashMap::new();
     for name in file.names().filter(|name| !name.ends_with("num_batches_tracked")) {
@@ -135,7 +142,8 @@ pub fn read_with_onnx(device: Device, onnx: &Path, path: &Path, options: &Import
 /// [`Error::Io`]; [`Error::Format`] where the file is none, where shapes do not fit, or where a module or a layer is left over: it names
 /// them and the map that would fit; [`Error::InvalidOption`] for a name that no layer has; [`Error::NonFinite`] for weights that are NaN
 /// or infinite; [`Error::Unsupported`] for a layer that is none of this crate's. The model then stays as it was.
-pub fn load(model: &mut Model, path: &Path, map: &[(&str, &str)]) -> Result<()> {
+pub fn load(model: &mut Model, path: impl AsRef<Path>, map: &[(&str, &str)]) -> Result<()> {
+    let path = path.as_ref();
     let file = parametrized::read(path)?;
     let slots = Slot::all(model)?;
     let modules = Module::all(&file, Slot::have_attention(&slots));
@@ -148,7 +156,8 @@ pub fn load(model: &mut Model, path: &Path, map: &[(&str, &str)]) -> Result<()> 
 /// # Errors
 ///
 /// As [`load`].
-pub fn map(model: &Model, path: &Path) -> Result<Vec<(String, String)>> {
+pub fn map(model: &Model, path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
+    let path = path.as_ref();
     let file = parametrized::read(path)?;
     let slots = Slot::all(model)?;
     let modules = Module::all(&file, Slot::have_attention(&slots));
@@ -268,7 +277,8 @@ fn fold(
 ///
 /// [`Error::Io`]; [`Error::InvalidOption`] for a layer that the model has not, is named twice or not at all;
 /// [`Error::Unsupported`] naming the layer for what PyTorch's modules have not.
-pub fn save(model: &Model, path: &Path, map: &[(&str, &str)]) -> Result<()> {
+pub fn save(model: &Model, path: impl AsRef<Path>, map: &[(&str, &str)]) -> Result<()> {
+    let path = path.as_ref();
     let slots = Slot::all(model)?;
     let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
     let mut levels: HashMap<&str, usize> = HashMap::new();
@@ -457,7 +467,8 @@ impl Model {
     /// # Errors
     ///
     /// As [`torch::load`](crate::exchange::torch::load).
-    pub fn load_torch(&mut self, path: &Path, map: &[(&str, &str)]) -> Result<()> {
+    pub fn load_torch(&mut self, path: impl AsRef<Path>, map: &[(&str, &str)]) -> Result<()> {
+        let path = path.as_ref();
         if map.is_empty() { read(self, path) } else { load(self, path, map) }
     }
 
@@ -466,7 +477,8 @@ impl Model {
     /// # Errors
     ///
     /// As [`torch::save`](crate::exchange::torch::save).
-    pub fn save_torch(&self, path: &Path, map: &[(&str, &str)]) -> Result<()> {
+    pub fn save_torch(&self, path: impl AsRef<Path>, map: &[(&str, &str)]) -> Result<()> {
+        let path = path.as_ref();
         save(self, path, map)
     }
 }

@@ -17,10 +17,11 @@ pub struct CtcDecoded {
     pub log_probability: f64,
 }
 
-/// How [`ctc_decode`] finds labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How [`ctc_decode`] finds labels; greedily by default, as in Keras.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CtcStrategy {
     /// The most likely class of each step; equal ones in a row are one label.
+    #[default]
     Greedy,
     /// Prefix beam search ([Graves and Jaitly 2014](https://proceedings.mlr.press/v32/graves14.html)): the most likely beginnings are kept
     /// at each step.
@@ -40,7 +41,7 @@ pub enum CtcStrategy {
 /// use fused_rnn::loss::ctc::{CtcStrategy, ctc_decode};
 /// use ndarray::array;
 /// let logits = array![[[0.0f32, 5.0, 0.0], [0.0, 5.0, 0.0], [5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]];
-/// let decoded = ctc_decode(logits.view(), &[5], 0, CtcStrategy::Greedy)?;
+/// let decoded = ctc_decode(logits.view(), &[5], 0, CtcStrategy::default())?;
 /// assert_eq!(decoded[0][0].labels, [1, 1, 2]);
 /// # Ok::<(), fused_rnn::Error>(())
 /// ```

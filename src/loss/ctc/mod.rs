@@ -101,14 +101,10 @@ impl Ctc {
         let mut losses = Vec::with_capacity(batch);
         for (sample, ((logits, labels), length)) in logits.outer_iter().zip(labels).zip(input_lengths).enumerate() {
             let values: Vec<f64> = logits.iter().take(length * classes).map(|v| v.wide()).collect();
-            self.check_labels(labels, classes)?;
+            self.check_labels(labels, classes).map_err(|error| error.of_option(&format!(" of sample {sample}")))?;
             let mut slopes = vec![0.0; values.len()];
-            let value = one(&values, classes, labels, self.blank, Some(&mut slopes)).map_err(|error| match error {
-                Error::InvalidOption { option, expected, got } => {
-                    Error::InvalidOption { option: format!("{option} of sample {sample}"), expected, got }
-                }
-                other => other,
-            })?;
+            let value = one(&values, classes, labels, self.blank, Some(&mut slopes))
+                .map_err(|error| error.of_option(&format!(" of sample {sample}")))?;
             losses.push(value);
             gradient(sample, &slopes);
         }
@@ -191,6 +187,12 @@ impl CustomLoss for Ctc {
         }
     }
 
+    /// That there are steps enough for the labels too; those that a mask leaves are counted when the loss is computed.
+    fn check_targets(&self, targets: &[f64], output: &[usize]) -> Result<()> {
+        let &[steps, classes] = output else { return Ok(()) };
+        check_steps(steps, &self.labels_of(targets, classes)?)
+    }
+
     fn value(&self, of: &Observation<'_>) -> Result<f64> {
         self.of(of, None)
     }
@@ -209,6 +211,16 @@ fn check_lengths(batch: usize, steps: usize, lengths: &[usize]) -> Result<()> {
         None => Ok(()),
         Some(index) => Err(Error::SequenceLength { index, got: lengths[index] as u64, seq_len: steps }),
     }
+}
+
+/// Equal labels in a row have a blank between them, which takes a step too.
+fn check_steps(steps: usize, labels: &[usize]) -> Result<()> {
+    let repeats = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    if labels.len() + repeats > steps {
+        let expected = format!("at most {steps} labels and blanks between equal ones, as many as steps of input");
+        return Err(Error::option("labels", expected, labels.len() + repeats));
+    }
+    Ok(())
 }
 
 /// The logarithm of a sum of exponentials.
@@ -236,11 +248,7 @@ fn log_probabilities(logits: &[f64], classes: usize) -> Vec<f64> {
 /// step t, and `b[t][s]` of all that go on from there, `exp(a + b)` over the total is the part of the ways through it.
 fn one(logits: &[f64], classes: usize, labels: &[usize], blank: usize, gradient: Option<&mut [f64]>) -> Result<f64> {
     let steps = logits.len() / classes;
-    let repeats = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    if labels.len() + repeats > steps {
-        let expected = format!("at most {steps} labels and blanks between equal ones, as many as steps of input");
-        return Err(Error::option("labels", expected, labels.len() + repeats));
-    }
+    check_steps(steps, labels)?;
     let states = 2 * labels.len() + 1;
     let class = |state: usize| if state.is_multiple_of(2) { blank } else { labels[state / 2] };
     // Whether a state may be reached from the one before the last blank.
