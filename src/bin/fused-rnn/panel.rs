@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use fused_rnn::data::{ColumnChoice, CsvOptions, CsvTable, Gaps, Series};
+use fused_rnn::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, Series};
 use fused_rnn::forecast::{Baseline, Measures, Transform};
 use fused_rnn::model::{ForecastConfig, Forecaster};
 use fused_rnn::{Error, Result};
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::ArrayView2;
 
 use crate::baselines::Comparison;
 use crate::output::plain;
 use crate::pictures::compare;
 use crate::reading::ReadingArgs;
-use crate::rows::{Rows, say_notes};
+use crate::rows::{Rows, known_in_file, references};
 
 /// Most series of a file.
 const MOST: usize = 10_000;
@@ -23,11 +23,33 @@ pub struct OneSeries {
     pub rows: Rows,
 }
 
-/// Reads the series of a file in the order in which they begin. Without a column it is the last one of numbers.
-pub fn read(path: &Path, key: &str, column: Option<&str>, gaps: Gaps, options: &CsvOptions) -> Result<Vec<OneSeries>> {
+/// Reads the series of a file in the order in which they begin, and columns whose future is `known` beside each. Without a column it is the
+/// last one of numbers.
+pub fn read(
+    path: &Path,
+    key: &str,
+    column: Option<&str>,
+    known: &[String],
+    gaps: Gaps,
+    options: &CsvOptions,
+) -> Result<Vec<OneSeries>> {
     let table = CsvTable::read(path, options)?;
-    let choice = column.map_or(ColumnChoice::LastNumeric, |column| ColumnChoice::Named(column.to_owned()));
-    let series = table.panel(key, &choice)?;
+    let known = references(&table, known)?;
+    let column = match column {
+        Some(column) => column.to_owned(),
+        None => {
+            let key = table.column_reference(&ColumnChoice::Named(key.to_owned()))?;
+            let mut numeric = table.column_references(&ColumnsChoice::AllNumeric)?;
+            numeric.retain(|column| *column != key && !known.contains(column));
+            let problem = "no column but that of --panel and those of --known holds mostly numbers; name the one to forecast with --column";
+            let none =
+                || Error::Data { source_name: path.display().to_string(), line: None, problem: problem.to_owned() };
+            numeric.pop().ok_or_else(none)?
+        }
+    };
+    let choice = ColumnsChoice::Named([std::slice::from_ref(&column), &known].concat());
+    let chosen = table.column_references(&choice)?;
+    let series = table.panel_columns(key, &choice)?;
     if series.len() > MOST {
         let problem = format!(
             "column {} names {} series, more than {MOST}; is it the one that names them?",
@@ -36,22 +58,9 @@ pub fn read(path: &Path, key: &str, column: Option<&str>, gaps: Gaps, options: &
         );
         return Err(Error::Data { source_name: path.display().to_string(), line: None, problem });
     }
-    let one = |(key, mut series): (String, Series)| -> Result<OneSeries> {
-        let complete = gaps.close(&series)?;
-        say_notes(&table, std::slice::from_ref(&series));
-        let column = series.name.clone();
-        series.name = format!("{column} of {key}");
-        let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
-        let rows = Rows {
-            series,
-            column,
-            complete,
-            others: Vec::new(),
-            known: Vec::new(),
-            values,
-            future: (Array2::zeros((0, 0)), Vec::new()),
-            reading: table.options().clone(),
-        };
+    let one = |(key, columns): (String, Vec<Series>)| -> Result<OneSeries> {
+        let mut rows = Rows::of_columns(&table, columns, chosen.clone(), known.clone(), gaps)?;
+        rows.series.name = format!("{} of {key}", rows.series.name);
         Ok(OneSeries { key, rows })
     };
     series.into_iter().map(one).collect()
@@ -65,8 +74,8 @@ pub fn of_model(
     reading: &ReadingArgs,
 ) -> Result<Option<Vec<OneSeries>>> {
     let Some(panel) = &config.panel else { return Ok(None) };
-    let options = reading.options_or(&config.reading)?;
-    read(path, &panel.column, Some(&config.column), gaps.unwrap_or(config.gaps), &options).map(Some)
+    let (options, gaps) = (reading.options_or(&config.reading)?, gaps.unwrap_or(config.gaps));
+    read(path, &panel.column, Some(&config.column), &known_in_file(config), gaps, &options).map(Some)
 }
 
 /// Lets a model take the scale of a series: that of its training, or for a new one that of what is known of it.
@@ -106,7 +115,8 @@ impl PanelComparison {
         for one in panel {
             let from = start(one).max(forecaster.config().context());
             scale(forecaster, &one.key, &one.rows.complete.values[..from.min(one.rows.complete.values.len())])?;
-            let backtest = forecaster.backtest(&one.rows.values, from..one.rows.values.nrows())?;
+            let values = one.rows.for_model(forecaster.config())?;
+            let backtest = forecaster.backtest(&values, from..values.nrows())?;
             let config = forecaster.config();
             let comparison = compare(name, &one.rows, &backtest, config, season, from)?;
             if let Some(correction) = &config.correction {

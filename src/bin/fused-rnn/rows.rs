@@ -54,7 +54,6 @@ impl Rows {
     }
 
     fn of(table: &CsvTable, column: &ColumnChoice, others: &[String], known: &[String], gaps: Gaps) -> Result<Self> {
-        let reading = table.options().clone();
         let known = references(table, known)?;
         let names = match column {
             ColumnChoice::Named(name) if !others.is_empty() || !known.is_empty() => {
@@ -80,18 +79,33 @@ impl Rows {
                 say_notes(table, std::slice::from_ref(&series));
                 let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
                 let future = (Array2::zeros((0, 0)), Vec::new());
-                let column = table.column_reference(column)?;
+                let (column, reading) = (table.column_reference(column)?, table.options().clone());
                 return Ok(Rows { series, column, complete, others: Vec::new(), known, values, future, reading });
             }
         };
         let choice = ColumnsChoice::Named(names);
-        let mut references = table.column_references(&choice)?;
-        let mut columns = table.columns(&choice)?;
-        let future = if known.is_empty() {
-            (Array2::zeros((0, 0)), Vec::new())
-        } else {
-            let count = known.len();
-            take_future(&mut columns, count)?
+        let (references, columns) = (table.column_references(&choice)?, table.columns(&choice)?);
+        Self::of_columns(table, columns, references, known, gaps)
+    }
+
+    /// Of columns that were read, the one to forecast first, then others, then those whose future is `known`; `references` choose them again.
+    pub fn of_columns(
+        table: &CsvTable,
+        mut columns: Vec<Series>,
+        mut references: Vec<String>,
+        known: Vec<String>,
+        gaps: Gaps,
+    ) -> Result<Self> {
+        let first_known = columns.len().saturating_sub(known.len());
+        for (column, name) in columns.iter_mut().skip(first_known).zip(&known) {
+            // Nothing is written for a day without a holiday.
+            if table.is_category(name)? {
+                column.values.iter_mut().for_each(|value| *value = value.or(Some(0.0)));
+            }
+        }
+        let future = match known.len() {
+            0 => (Array2::zeros((0, 0)), Vec::new()),
+            count => take_future(&mut columns, count)?,
         };
         let closed = gaps.close_columns(&columns)?;
         say_notes(table, &columns);
@@ -100,6 +114,7 @@ impl Rows {
             Complete { values: closed.values.column(0).to_vec(), labels: closed.labels, filled: closed.filled };
         let column = references.remove(0);
         references.truncate(references.len() - known.len());
+        let reading = table.options().clone();
         Ok(Rows { series, column, complete, others: references, known, values: closed.values, future, reading })
     }
 
@@ -147,11 +162,7 @@ impl Rows {
         reading: &ReadingArgs,
     ) -> Result<Self> {
         let others: Vec<String> = config.inputs.iter().map(|input| input.column.clone()).collect();
-        let of_file = |known: &Known| match known {
-            Known::Column(name) => Some(name.clone()),
-            Known::Calendar(_) => None,
-        };
-        let known: Vec<String> = config.known.iter().filter_map(|known| of_file(&known.source)).collect();
+        let known = known_in_file(config);
         if let Some(column) = column.as_ref().filter(|_| !others.is_empty() || !known.is_empty()) {
             return Err(Error::InvalidOption {
                 option: "column".to_owned(),
@@ -198,8 +209,17 @@ impl Rows {
     }
 }
 
+/// The columns of a file whose future a model knows.
+pub fn known_in_file(config: &ForecastConfig) -> Vec<String> {
+    let of_file = |known: &Known| match known {
+        Known::Column(name) => Some(name.clone()),
+        Known::Calendar(_) => None,
+    };
+    config.known.iter().filter_map(|known| of_file(&known.source)).collect()
+}
+
 /// The columns that names choose, each by a name that stands once; of a column of text its categories.
-fn references(table: &CsvTable, names: &[String]) -> Result<Vec<String>> {
+pub fn references(table: &CsvTable, names: &[String]) -> Result<Vec<String>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }

@@ -299,6 +299,15 @@ impl CsvTable {
         Ok(self.references(&self.several(choice, None)?))
     }
 
+    /// Whether a name stands for a category of a column of text, as `weather=rain`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] for a column that is not there.
+    pub fn is_category(&self, name: &str) -> Result<bool> {
+        Ok(matches!(self.source(name)?, Source::Category(..)))
+    }
+
     /// Reads one column of a panel, several series one under another or row by row: the series of each key, a cell of the column `key`, in
     /// the order of their first rows.
     ///

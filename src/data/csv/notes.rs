@@ -32,10 +32,13 @@ pub(super) fn times(table: &CsvTable, series: &Series) -> Option<String> {
     let count = if found.holes.len() == 1 { "one place".to_owned() } else { format!("{} places", found.holes.len()) };
     let label = |i: usize| series.labels.get(i).map(|label| short(label)).unwrap_or_default();
     let line = |i: usize| series.lines.get(i).copied().unwrap_or(0);
+    let missing = match total {
+        1 => format!("one of the {} is", found.unit),
+        _ => format!("{total} {} are", found.unit),
+    };
     Some(format!(
-        "column {name}: {total} {} are missing at {count}, the first between {} (line {}) and {} (line {}); the rows on either side are \
+        "column {name}: {missing} missing at {count}, the first between {} (line {}) and {} (line {}); the rows on either side are \
          taken as neighbours. To close them, add the rows with empty cells, and use --gaps interpolate or forward-fill",
-        found.unit,
         label(*first),
         line(*first),
         label(first + 1),

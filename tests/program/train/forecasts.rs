@@ -234,6 +234,66 @@ fn shops(folder: &TempDir, shops: &[(&str, f64, usize)]) -> PathBuf {
 }
 
 #[test]
+fn known_columns_of_text_and_of_panels() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let model = out.join("model.safetensors");
+    // Days of shops of other sizes; nothing is written where there is no promotion. The last seven have no sales yet.
+    let text = |shops: &[(&str, f64)], known: &str| {
+        let mut text = "shop,day,promotion,sold\n".to_owned();
+        for (shop, size) in shops {
+            for t in 0..127 {
+                let promotion = ["", [known, "poster"][t % 2]][promoted_in(t)];
+                let sold = size * (5.0 + 2.0 * promoted_in(t) as f64 + (t * 7919 % 101) as f64 / 1000.0);
+                let sold = if t < 120 { format!("{sold:.4}") } else { String::new() };
+                text += &format!("{shop},2000-{:02}-{:02},{promotion},{sold}\n", 1 + t / 28, 1 + t % 28);
+            }
+        }
+        text
+    };
+    let shops = [("north", 1.0), ("south", 100.0)];
+    let options = ["--units", "3", "--epochs", "3", "--horizon", "7", "--season", "1"];
+    let options = [&options[..], &["--panel", "shop", "--known", "promotion"]].concat();
+    let data = csv(&folder, text(&shops, "flyer").as_bytes());
+    let output = train(&data, &out, &[&options[..], &["--calendar", "off"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(
+        said.contains("2 series of column sold, with promotion=flyer, promotion=poster known ahead, 240 values"),
+        "{said}"
+    );
+    let whole = &said[said.find(", 7 steps ahead").unwrap()..];
+    assert!(rmse(whole, "LSTM(3)") < 0.5 * rmse(whole, "ridge on lags"), "{said}");
+    assert!(with_model("evaluate", &[&model, &data], &[]).status.success());
+    assert!(with_model("predict", &[&model, &data], &[]).status.success());
+    let rows = std::fs::read_to_string(out.join("prediction.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 15, "{rows}");
+    for (i, row) in rows.lines().skip(1).enumerate() {
+        let (t, size) = (120 + i % 7, shops[i / 7].1);
+        let value: f64 = row.split(',').nth(2).unwrap().parse().unwrap();
+        let truth = 5.05 + 2.0 * promoted_in(t) as f64;
+        assert!((value / size - truth).abs() < 0.4, "{row}: {truth}");
+    }
+    // Without the days to come, with a promotion that the model does not know, and with the calendar too.
+    let new = csv(&folder, text(&shops, "flyer").replacen("flyer", "fair", 1).as_bytes());
+    assert_error(&with_model("predict", &[&model, &new], &[]), &["fair", "promotion"]);
+    let ended = text(&shops, "flyer").lines().filter(|row| !row.ends_with(',')).collect::<Vec<_>>().join("\n");
+    let ended = csv(&folder, ended.as_bytes());
+    assert_error(&with_model("predict", &[&model, &ended], &[]), &["0 rows after the last value", "promotion=flyer"]);
+    let data = csv(&folder, text(&shops, "flyer").as_bytes());
+    let calendar = train(&data, &out, &[&options[..], &["--calendar", "on"]].concat());
+    assert!(calendar.status.success(), "{}", stderr(&calendar));
+    assert!(stdout(&calendar).contains("with promotion=flyer, promotion=poster, Tuesday"), "{}", stdout(&calendar));
+    assert!(with_model("predict", &[&model, &data], &[]).status.success());
+    // Of one series just so.
+    let data = csv(&folder, text(&shops[..1], "flyer").replace("north,", "").replace("shop,", "").as_bytes());
+    let alone: Vec<&str> = options.iter().copied().filter(|option| !["--panel", "shop"].contains(option)).collect();
+    let output = train(&data, &out, &alone);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(with_model("predict", &[&model, &data], &[]).status.success());
+}
+
+#[test]
 fn one_model_of_several_series() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

@@ -4,14 +4,15 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use fused_rnn::data::{Scaler, TimeAxis, TimeSplit, has_trend};
-use fused_rnn::model::{ForecastConfig, Forecaster, Panel, PanelSeries, SeenSeries};
+use fused_rnn::model::{ForecastConfig, Forecaster, Known, KnownColumn, Panel, PanelSeries, SeenSeries};
 use fused_rnn::{Error, Result};
-use ndarray::{Array2, Array3, Axis, concatenate};
+use ndarray::{Array2, Array3, Axis, concatenate, s};
 
 use super::options::{Args, Choice, Learn, Outputs, WINDOW};
 use super::run::{ending, finish, loss_plot, settle};
 use super::series::{LONGEST_SEASON, Samples, fit_members, name};
 use crate::baselines::season;
+use crate::calendar;
 use crate::interrupt;
 use crate::output::{listed, note, print};
 use crate::panel::{OneSeries, PanelComparison, read, scale};
@@ -28,18 +29,16 @@ pub fn train(args: Args) -> Result<ExitCode> {
         &[
             ("columns", args.columns.is_some()),
             ("target", args.target.is_some()),
-            ("known", !args.known.is_empty()),
-            ("calendar", Choice::told(args.calendar) == Some(true)),
             ("learn", !matches!(args.learn, None | Some(Learn::Auto | Learn::Correction))),
         ],
-        "of several series of a file one column is read, --column, and what a reference leaves over of it learned",
+        "of several series of a file one column is read, --column, besides those of --known, and what a reference leaves over of it learned",
     )?;
     let Some(key) = args.panel.clone() else { return Err(Error::ZeroSize { name: "panel" }) };
     let gaps = args.gaps.unwrap_or_default();
-    let series = read(&args.data, &key, args.column.as_deref(), gaps, &args.reading.options()?)?;
+    let series = read(&args.data, &key, args.column.as_deref(), &args.known, gaps, &args.reading.options()?)?;
     let prepared = prepare(&args, series)?;
     let outputs = Outputs::prepare(&args, "forecast.svg")?;
-    let Prepared { panel, config, season, validation, transforms, reference, left_out } = prepared;
+    let Prepared { panel, values, config, season, validation, transforms, reference, left_out } = prepared;
     if !left_out.is_empty() {
         note(&format!("{} series are too short, and left out: {}", left_out.len(), listed(&left_out)));
     }
@@ -59,13 +58,13 @@ pub fn train(args: Args) -> Result<ExitCode> {
     let validates = validation > 0;
     let samples = |forecaster: &mut Forecaster| {
         let mut parts = [Vec::new(), Vec::new()];
-        for one in &panel {
+        for (one, values) in panel.iter().zip(&values) {
             scale(forecaster, &one.key, &[])?;
             let end = end_of(&args, one)?;
             for (part, range) in parts.iter_mut().zip([0..end - validation, end - validation..end]) {
                 // A series that is just long enough to be forecast has nothing to learn from.
                 if range.end >= forecaster.config().context().max(range.start) + forecaster.config().horizon {
-                    part.push(forecaster.samples(&one.rows.values, range)?);
+                    part.push(forecaster.samples(values, range)?);
                 }
             }
         }
@@ -95,9 +94,10 @@ pub fn train(args: Args) -> Result<ExitCode> {
         let name = name(&args);
         let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start)?;
         print(&comparison.table("test error", args.quiet)?)?;
-        if let Some((first, of_first)) = panel.first().and_then(|one| Some((one, comparison.of_series(&one.key)?))) {
+        let shown = panel.first().and_then(|one| Some((one, values.first()?, comparison.of_series(&one.key)?)));
+        if let Some((first, values, of_first)) = shown {
             scale(&mut forecaster, &first.key, &[])?;
-            let backtest = forecaster.backtest(&first.rows.values, starts[0]..first.rows.values.nrows())?;
+            let backtest = forecaster.backtest(values, starts[0]..values.nrows())?;
             forecast_plot(&name, "the part held back", &first.rows, &backtest, of_first, forecaster.config())?
                 .save(&outputs.test)?;
             written.push(&outputs.test);
@@ -109,6 +109,8 @@ pub fn train(args: Args) -> Result<ExitCode> {
 /// How the series of a panel are learned.
 struct Prepared {
     panel: Vec<OneSeries>,
+    /// All columns that the model reads of each of them: those of the file, then those of the calendar.
+    values: Vec<Array2<f64>>,
     config: ForecastConfig,
     season: usize,
     /// Values of each series to validate on.
@@ -200,14 +202,57 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
         reading: first.rows.reading.clone(),
         correction: None,
     };
-    let mut seen = Vec::new();
-    for one in &kept {
-        seen.push(SeenSeries { values: one.rows.values.view(), end: end_of(args, one)? });
+    for (i, name) in first.rows.known.iter().enumerate() {
+        let mut learned = Vec::new();
+        for one in &kept {
+            learned.extend(one.rows.values.slice(s![..end_of(args, one)? - validation, 1 + i]));
+        }
+        let scaler = Scaler::standard(&learned)?;
+        config.known.push(KnownColumn { source: Known::Column(name.clone()), scaler });
     }
-    let chosen = config.choose_correction(&seen, validation, season, Choice::told(args.log))?;
-    drop(seen);
-    let (transforms, reference) = (chosen.transforms, chosen.fitted_to_all);
-    Ok(Prepared { panel: kept, config, season, validation, transforms, reference, left_out })
+    let mut best: Option<Prepared> = None;
+    let mut least = f64::INFINITY;
+    let of_calendar = features(args, &kept, season)?;
+    let with_calendar = ForecastConfig { known: [&config.known[..], &of_calendar].concat(), ..config.clone() };
+    let without = (Choice::told(args.calendar) != Some(true)).then_some(config);
+    for mut config in without.into_iter().chain((!of_calendar.is_empty()).then_some(with_calendar)) {
+        let values = kept.iter().map(|one| one.rows.for_model(&config)).collect::<Result<Vec<_>>>()?;
+        let mut seen = Vec::new();
+        for (one, values) in kept.iter().zip(&values) {
+            seen.push(SeenSeries { values: values.view(), end: end_of(args, one)? });
+        }
+        let chosen = config.choose_correction(&seen, validation, season, Choice::told(args.log))?;
+        if best.is_none() || chosen.error < least {
+            least = chosen.error;
+            let (transforms, reference) = (chosen.transforms, chosen.fitted_to_all);
+            let (panel, left_out) = (Vec::new(), Vec::new());
+            best = Some(Prepared { panel, values, config, season, validation, transforms, reference, left_out });
+        }
+    }
+    let prepared = best.ok_or(Error::ZeroSize { name: "number of series" })?;
+    Ok(Prepared { panel: kept, left_out, ..prepared })
+}
+
+/// The features of the calendar that say something of these series: those of the longest, where there are dates of days beside all.
+fn features(args: &Args, panel: &[OneSeries], season: usize) -> Result<Vec<KnownColumn>> {
+    let told = Choice::told(args.calendar);
+    let axes: Vec<TimeAxis> = panel.iter().map(|one| TimeAxis::new(&one.rows.complete.labels)).collect();
+    let longest = panel.iter().zip(&axes).max_by_key(|(one, _)| one.rows.values.nrows());
+    let have_days = axes.iter().all(|axis| axis.day(0).is_some());
+    let found = match longest.filter(|_| told != Some(false) && have_days) {
+        Some((one, axis)) => calendar::features(axis, season, end_of(args, one)?),
+        None => Vec::new(),
+    };
+    if told == Some(true) && found.is_empty() {
+        return Err(Error::Unsupported {
+            what: "--calendar on".to_owned(),
+            why: format!(
+                "{} has no dates of days over a week or two years for each series, or the season of {season} says as much",
+                args.data.display()
+            ),
+        });
+    }
+    Ok(found)
 }
 
 /// Samples of all series as one.
@@ -233,8 +278,10 @@ fn describe(panel: &[OneSeries], config: &ForecastConfig, season: usize, validat
         let logs = if correction.transform.floor.is_some() { ", of logarithms" } else { "" };
         format!("{}{logs}", correction.reference.described())
     });
+    let known: Vec<&str> = config.known.iter().map(|known| known.source.name()).collect();
+    let known = if known.is_empty() { String::new() } else { format!(", with {} known ahead", known.join(", ")) };
     format!(
-        "{} series of column {}, {values} values: {}\n\
+        "{} series of column {}{known}, {values} values: {}\n\
          {of_season}; {validation} values of each to validate; forecasts {} at once from windows of {}\n\
          learns what is left over by {learned}\n\n",
         panel.len(),
