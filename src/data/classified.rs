@@ -92,7 +92,7 @@ impl ClassifiedRows {
     /// or one that is among `columns`; naming the line, for a row without a class.
     pub fn of(table: &CsvTable, columns: &ColumnsChoice, target: &str, gaps: Gaps) -> Result<Self> {
         let at = table.find(&ColumnChoice::Named(target.to_owned()))?;
-        let name = &table.names()[at];
+        let name = table.column_name(at);
         // None is a class like any other.
         let has_none = |row: &usize| table.is_missing(table.cell(*row, at)) && table.cell(*row, at) != "None";
         if let Some(row) = (0..table.len()).find(has_none) {
@@ -139,7 +139,7 @@ impl ClassifiedRows {
         if let Some(target) = target.filter(|target| columns.contains(target)) {
             let problem = format!(
                 "column {} is that of the classes, which the model is to say; it cannot be read too",
-                table.names()[target]
+                table.column_name(target)
             );
             return Err(table.fail(None, problem));
         }
@@ -147,7 +147,7 @@ impl ClassifiedRows {
         let taken = table.take((0..table.len()).collect(), &chosen, true)?;
         let series = table.series_of(&sources, &taken)?;
         let complete = gaps.close_columns(&series)?;
-        let kept: Vec<usize> = complete.rows.iter().map(|row| taken.rows[*row]).collect();
+        let kept: Vec<usize> = complete.rows.iter().filter_map(|row| taken.rows.get(*row).copied()).collect();
         let rows = ClassifiedRows {
             source_name: table.source_name().to_owned(),
             columns: table.references(&sources),
@@ -200,18 +200,26 @@ impl ClassifiedRows {
                 format!("rows {} to {}", rows.start, rows.end),
             ));
         }
+        for (what, expected, got) in [
+            ("columns", format!("{features}, as the values have columns"), self.columns.len()),
+            ("lines", format!("{len}, as the values have rows"), self.lines.len()),
+            ("classes", format!("{len}, as the values have rows, or none"), self.classes.len()),
+        ] {
+            let is_none = what == "classes" && got == 0;
+            if got != (if what == "columns" { features } else { len }) && !is_none {
+                return Err(Error::shape(what, expected, got.to_string()));
+            }
+        }
         let fail = |row: usize, problem: String| Error::Data {
             source_name: self.source_name.clone(),
-            line: Some(self.lines[row]),
+            line: self.lines.get(row).copied(),
             problem,
         };
         for row in rows.clone() {
-            for (column, value) in self.values.row(row).iter().enumerate() {
+            for (column, value) in self.columns.iter().zip(self.values.row(row)) {
                 if !(*value as f32).is_finite() {
-                    let problem = format!(
-                        "column {}: {value:e} is too large for single precision; rescale the column",
-                        self.columns[column]
-                    );
+                    let problem =
+                        format!("column {column}: {value:e} is too large for single precision; rescale the column");
                     return Err(fail(row, problem));
                 }
             }
@@ -225,7 +233,7 @@ impl ClassifiedRows {
         sequences.try_reserve_exact(count).map_err(|_| overflow())?;
         for first in rows.start..rows.start + count {
             let mut values = Vec::new();
-            values.try_reserve_exact(window * features).map_err(|_| overflow())?;
+            values.try_reserve_exact(window.saturating_mul(features)).map_err(|_| overflow())?;
             values.extend(self.values.slice(s![first..first + window, ..]).iter().map(|value| *value as f32));
             let sequence = Array2::from_shape_vec((window, features), values)
                 .map_err(|error| Error::shape("window", "a buffer of its length", error.to_string()))?;
@@ -233,7 +241,7 @@ impl ClassifiedRows {
         }
         let places: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
         let place = |row: usize| {
-            let class = self.classes[row].as_str();
+            let class = self.classes.get(row).map_or("", String::as_str);
             places.get(class).copied().ok_or_else(|| {
                 let known: Vec<_> = names.iter().take(20).map(|name| shown(name)).collect();
                 let more = if known.len() < names.len() { ", …" } else { "" };
@@ -291,6 +299,17 @@ mod tests {
             assert!(matches!(rows.windows(range, window, &names), Err(Error::Shape { .. })));
         }
         assert!(matches!(rows.windows(0..2, 0, &names), Err(Error::ZeroSize { .. })));
+        // The fields are anyone's.
+        for broken in [
+            ClassifiedRows { lines: vec![1], ..rows.clone() },
+            ClassifiedRows { columns: Vec::new(), ..rows.clone() },
+            ClassifiedRows { classes: vec!["b".to_owned()], ..rows.clone() },
+        ] {
+            assert!(matches!(broken.windows(0..4, 2, &names), Err(Error::Shape { .. })), "{broken:?}");
+        }
+        let backwards = std::ops::Range { start: 3, end: 1 };
+        assert!(rows.windows(backwards.clone(), 1, &names).is_err() && rows.class_names(backwards).is_empty());
+        assert!(rows.windows(0..usize::MAX, usize::MAX, &names).is_err());
     }
 
     #[test]

@@ -50,12 +50,10 @@ impl Sampler {
         }
         let scores: Vec<f64> = scores.iter().map(|score| score.wide()).collect();
         check_scores(&scores)?;
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        // Of equal scores the first comes first.
-        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        let mut order = by_score(&scores);
         order.truncate(self.top_k.unwrap_or(usize::MAX));
-        let most = scores[order[0]];
-        let mut weights: Vec<f64> = order.iter().map(|i| ((scores[*i] - most) / self.temperature).exp()).collect();
+        let most = order.first().map_or(0.0, |(_, most)| *most);
+        let mut weights: Vec<f64> = order.iter().map(|(_, score)| ((score - most) / self.temperature).exp()).collect();
         if let Some(top_p) = self.top_p {
             let enough = top_p * weights.iter().sum::<f64>();
             let mut sum = 0.0;
@@ -66,15 +64,24 @@ impl Sampler {
             weights.truncate(kept.map_or(weights.len(), |last| last + 1));
         }
         let mut left = random.uniform() * weights.iter().sum::<f64>();
-        for (weight, token) in weights.iter().zip(&order) {
+        let mut last = Err(Error::ZeroSize { name: "number of scores" });
+        for (weight, (token, _)) in weights.iter().zip(&order) {
+            last = Ok(*token);
             left -= weight;
             if left < 0.0 {
-                return Ok(*token);
+                return last;
             }
         }
         // Rounding may leave a little.
-        Ok(order[weights.len() - 1])
+        last
     }
+}
+
+/// Tokens and their scores, the highest first; of equal scores the first comes first.
+fn by_score(scores: &[f64]) -> Vec<(usize, f64)> {
+    let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    order
 }
 
 fn check_scores(scores: &[f64]) -> Result<()> {
@@ -85,7 +92,7 @@ fn check_scores(scores: &[f64]) -> Result<()> {
         None => Ok(()),
         Some(i) => Err(Error::NonFinite {
             tensor: "scores".to_owned(),
-            got: scores[i],
+            got: scores.get(i).copied().unwrap_or(f64::NAN),
             position: format!("token {i}"),
             help: "no token follows from it; lower the learning rate, clip gradients, or check the data".to_owned(),
         }),
@@ -154,15 +161,13 @@ pub fn beam_decode<S: Clone>(
             };
             let (scores, state) = step(&state, token)?;
             check_scores(&scores)?;
-            let mut order: Vec<usize> = (0..scores.len()).collect();
-            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-            for token in order.into_iter().take(width) {
+            for (token, score) in by_score(&scores).into_iter().take(width) {
                 let mut tokens = path.decoded.tokens.clone();
                 let open = if token == end { None } else { Some((state.clone(), token)) };
                 if open.is_some() {
                     tokens.push(token);
                 }
-                let log_probability = path.decoded.log_probability + scores[token];
+                let log_probability = path.decoded.log_probability + score;
                 next.push(Path { decoded: Decoded { tokens, log_probability }, open });
             }
         }

@@ -22,13 +22,13 @@ pub fn one_hot<E: Scalar>(classes: &[usize], num_classes: Option<usize>) -> Resu
     if count == 0 {
         return Err(Error::ZeroSize { name: "num_classes" });
     }
-    if let Some(sample) = classes.iter().position(|class| *class >= count) {
+    if let Some((sample, class)) = classes.iter().enumerate().find(|(_, class)| **class >= count) {
         let expected = format!("a class below num_classes {count}");
-        return Err(Error::option(format!("classes[{sample}]"), expected, classes[sample]));
+        return Err(Error::option(format!("classes[{sample}]"), expected, class));
     }
     let mut rows = filled("one_hot", [classes.len(), count, 1], E::zero())?;
     for (row, class) in rows.chunks_exact_mut(count).zip(classes) {
-        row[*class] = E::one();
+        row.iter_mut().skip(*class).take(1).for_each(|place| *place = E::one());
     }
     shaped(Array2::from_shape_vec((classes.len(), count), rows))
 }
@@ -110,7 +110,7 @@ pub fn pad_sequences<T: Copy>(sequences: &[impl AsRef<[T]>], padding: &Padding<T
     for (row, sequence) in padded.chunks_exact_mut(length).zip(sequences) {
         let sequence = sequence.as_ref();
         let (from, to, kept) = padding.place(sequence.len(), length);
-        row[to..to + kept].copy_from_slice(&sequence[from..from + kept]);
+        row.iter_mut().skip(to).zip(sequence.iter().skip(from).take(kept)).for_each(|(to, from)| *to = *from);
         lengths.push(kept);
     }
     Ok((shaped(Array2::from_shape_vec((sequences.len(), length), padded))?, lengths))

@@ -93,7 +93,10 @@ impl Gaps {
             let first = column.values.iter().position(Option::is_some).unwrap_or(rows);
             closed.push(self.fill(&column.values, first));
         }
-        let kept: Vec<usize> = (0..rows).filter(|&row| closed.iter().all(|column| column[row].is_some())).collect();
+        let value =
+            |column: usize, row: usize| closed.get(column).and_then(|column| column.get(row).copied().flatten());
+        let kept: Vec<usize> =
+            (0..rows).filter(|&row| (0..columns.len()).all(|column| value(column, row).is_some())).collect();
         if kept.is_empty() {
             let problem = format!("no row has a value in each of the {} columns; choose other columns", columns.len());
             return Err(Error::Data { source_name: leading.source_name.clone(), line: None, problem });
@@ -101,9 +104,9 @@ impl Gaps {
         Ok(CompleteColumns {
             names: columns.iter().map(|column| column.name.clone()).collect(),
             values: Array2::from_shape_fn((kept.len(), columns.len()), |(row, column)| {
-                closed[column][kept[row]].unwrap_or_default()
+                kept.get(row).and_then(|row| value(column, *row)).unwrap_or_default()
             }),
-            labels: kept.iter().map(|&row| leading.labels[row].clone()).collect(),
+            labels: kept.iter().map(|&row| leading.labels.get(row).cloned().unwrap_or_default()).collect(),
             rows: kept,
             filled,
         })
@@ -111,7 +114,7 @@ impl Gaps {
 
     /// The values with the gaps closed; `None` is a row to leave out. The first value is at `first`.
     fn fill(self, values: &[Option<f64>], first: usize) -> Vec<Option<f64>> {
-        let known = |i: usize| values[i].unwrap_or_default();
+        let known = |i: usize| values.get(i).copied().flatten().unwrap_or_default();
         let mut last = first;
         let mut next = first;
         let close = |(i, value): (usize, &Option<f64>)| {
@@ -126,7 +129,8 @@ impl Gaps {
                 Gaps::Interpolate => {
                     // Looked for once a gap, so that a long one takes no longer than its length.
                     if next < i {
-                        next = values[i..].iter().position(Option::is_some).map_or(values.len(), |ahead| i + ahead);
+                        let ahead = values.iter().skip(i).position(Option::is_some);
+                        next = ahead.map_or(values.len(), |ahead| i + ahead);
                     }
                     if next == values.len() {
                         return Some(known(last));
@@ -209,6 +213,18 @@ mod tests {
         assert_eq!(close(Gaps::ForwardFill).unwrap(), (vec![1.0, 1.0, 1.0, 4.0, 4.0], "12345".to_owned()));
         let message = close(Gaps::Error).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("4 values of 6 are missing"), "{message}");
+    }
+
+    /// The fields of a series are anyone's.
+    #[test]
+    fn labels_may_be_missing() {
+        let whole = series(&[Some(1.0), None, Some(3.0)]);
+        let bare = Series { labels: vec!["a".to_owned()], lines: Vec::new(), ..whole.clone() };
+        for gaps in Gaps::ALL {
+            let (_, _) = (gaps.close(&bare), gaps.close_columns(&[bare.clone(), whole.clone()]));
+        }
+        let closed = Gaps::Interpolate.close_columns(&[bare, whole]).unwrap();
+        assert_eq!(closed.labels, ["a", "", ""]);
     }
 
     #[test]

@@ -230,8 +230,11 @@ impl ColumnScaler {
                 format!("{} columns", matrix.ncols()),
             ));
         }
-        let scaled = |(row, column): (usize, usize)| E::of(f(&self.columns[column], matrix[[row, column]].wide()));
-        Ok(Array2::from_shape_fn(matrix.dim(), scaled))
+        let mut scaled = Array2::zeros(matrix.dim());
+        for ((mut to, from), scaler) in scaled.columns_mut().into_iter().zip(matrix.columns()).zip(&self.columns) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = E::of(f(scaler, from.wide())));
+        }
+        Ok(scaled)
     }
 }
 
@@ -257,11 +260,11 @@ fn check(values: &[f64]) -> Result<()> {
     if values.is_empty() {
         return Err(Error::ZeroSize { name: "number of values to fit a scaler to" });
     }
-    match values.iter().position(|v| !v.is_finite()) {
+    match values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some(i) => Err(Error::NonFinite {
+        Some((i, got)) => Err(Error::NonFinite {
             tensor: "values".to_owned(),
-            got: values[i],
+            got: *got,
             position: format!("position {i}"),
             help: "close gaps first; where differences of values overflow, rescale the data".to_owned(),
         }),

@@ -69,18 +69,18 @@ pub fn stratified_train_test_split(classes: &[usize], test_fraction: f64, seed: 
     // Largest remainders, in whole numbers.
     let share = |members: &Vec<usize>| members.len() as u128 * test as u128;
     let mut counts: Vec<usize> = by_class.values().map(|members| (share(members) / samples as u128) as usize).collect();
-    let mut by_remainder: Vec<usize> = (0..counts.len()).collect();
-    let remainders: Vec<u128> = by_class.values().map(|members| share(members) % samples as u128).collect();
-    by_remainder.sort_by_key(|class| std::cmp::Reverse(remainders[*class]));
     let left = test - counts.iter().sum::<usize>();
-    by_remainder.iter().take(left).for_each(|class| counts[*class] += 1);
+    let remainders = by_class.values().map(|members| share(members) % samples as u128);
+    let mut by_remainder: Vec<(u128, &mut usize)> = remainders.zip(&mut counts).collect();
+    by_remainder.sort_by_key(|(remainder, _)| std::cmp::Reverse(*remainder));
+    by_remainder.into_iter().take(left).for_each(|(_, count)| *count += 1);
 
     let mut random = Random::new(seed, SPLIT_STREAM);
     let mut split = RandomSplit { train: Vec::with_capacity(samples - test), test: Vec::with_capacity(test) };
     for (mut members, count) in by_class.into_values().zip(counts) {
         random.shuffle(&mut members);
-        split.train.extend_from_slice(&members[count..]);
-        split.test.extend_from_slice(&members[..count]);
+        split.train.extend(members.iter().skip(count));
+        split.test.extend(members.iter().take(count));
     }
     random.shuffle(&mut split.train);
     random.shuffle(&mut split.test);

@@ -132,7 +132,8 @@ impl<'a, E: Scalar> TimeseriesDataset<'a, E> {
         if let Some(number) = numbers.iter().find(|number| **number >= len) {
             return Err(Error::option("window", format!("a number below {len}"), number));
         }
-        let begin = |n: usize| self.start + numbers[n] * self.sequence_stride;
+        // Below the number of rows, as the numbers are below `len`.
+        let begin = |n: usize| self.start + numbers.get(n).map_or(0, |number| number * self.sequence_stride);
         let (steps, features) = (self.sequence_length, self.data.ncols());
         // Refused here where memory is short.
         let mut x = filled("windows", [numbers.len(), steps, features], E::zero())?;
@@ -144,7 +145,7 @@ impl<'a, E: Scalar> TimeseriesDataset<'a, E> {
             .map_err(|e| Error::shape("windows", "a buffer of their size", e.to_string()))?;
         let columns = self.targets.map_or(0, |targets| targets.ncols());
         let y = Array2::from_shape_fn((numbers.len(), columns), |(n, column)| {
-            self.targets.map_or(E::zero(), |targets| targets[[begin(n), column]])
+            self.targets.and_then(|targets| targets.get([begin(n), column]).copied()).unwrap_or(E::zero())
         });
         Ok((x, y))
     }

@@ -261,7 +261,7 @@ fn read_row(text: &str, header: &Header, missing: MissingValues, set: &mut TimeS
         }
     }
 
-    let steps = parts[0].split(',').count();
+    let steps = parts.first().map_or(0, |part| part.split(',').count());
     match (header.series_length, header.equal_length, set.sequences.first()) {
         (Some(length), Some(true) | None, _) if steps != length => {
             return Err(format!("expected {length} steps, as @seriesLength says, got {steps}"));
@@ -276,7 +276,7 @@ fn read_row(text: &str, header: &Header, missing: MissingValues, set: &mut TimeS
     }
     // The array is no larger than the text of its line.
     let mut sequence = Array2::zeros((steps, dimensions));
-    for (dimension, part) in parts.iter().enumerate() {
+    for ((dimension, part), mut of_dimension) in parts.iter().enumerate().zip(sequence.columns_mut()) {
         let place = |step: usize| format!("dimension {}, step {}", dimension + 1, step + 1);
         let length = part.split(',').count();
         if length != steps {
@@ -285,8 +285,8 @@ fn read_row(text: &str, header: &Header, missing: MissingValues, set: &mut TimeS
                 dimension + 1
             ));
         }
-        for (step, value) in part.split(',').map(str::trim).enumerate() {
-            sequence[[step, dimension]] = if value == "?" || value.eq_ignore_ascii_case("nan") {
+        for ((step, value), to) in part.split(',').map(str::trim).enumerate().zip(&mut of_dimension) {
+            *to = if value == "?" || value.eq_ignore_ascii_case("nan") {
                 if header.missing == Some(false) && value == "?" {
                     return Err(format!("{}: a value is missing, but the tag is @missing false", place(step)));
                 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
 
+use crate::data::encode::filled;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 
@@ -28,13 +29,20 @@ pub fn windows<E: Scalar>(series: &[E], window: usize, horizon: usize) -> Result
         ));
     }
     let count = series.len() - needed + 1;
-    let mut x = Array3::from_elem((count, window, 1), E::zero());
-    let mut y = Array2::from_elem((count, horizon), E::zero());
+    let mut x = zeros([count, window, 1])?;
+    let mut y = zeros([count, horizon, 1])?.index_axis_move(Axis(2), 0);
     for (n, run) in series.windows(needed).enumerate() {
-        x.slice_mut(s![n, .., 0]).iter_mut().zip(&run[..window]).for_each(|(to, from)| *to = *from);
-        y.row_mut(n).iter_mut().zip(&run[window..]).for_each(|(to, from)| *to = *from);
+        x.slice_mut(s![n, .., 0]).iter_mut().zip(run).for_each(|(to, from)| *to = *from);
+        y.row_mut(n).iter_mut().zip(run.iter().skip(window)).for_each(|(to, from)| *to = *from);
     }
     Ok((x, y))
+}
+
+/// An array of zeros, or an error where there is no such memory: windows overlap, so that they may be far larger than their series.
+fn zeros<E: Scalar>(shape: [usize; 3]) -> Result<Array3<E>> {
+    let values = filled("windows", shape, E::zero())?;
+    Array3::from_shape_vec(shape, values)
+        .map_err(|error| Error::shape("windows", "a buffer of their size", error.to_string()))
 }
 
 /// The `create_dataset` of a well-known
@@ -78,9 +86,12 @@ fn steps_and_next<E: Scalar>(
             format!("{} values", series.len()),
         ));
     }
-    let runs = || series[..series.len() - unused].windows(steps + 1);
-    let x = Array2::from_shape_fn((series.len() - unused - steps, steps), |(n, step)| series[n + step]);
-    Ok((x, runs().map(|run| run[steps]).collect()))
+    let count = series.len() - unused - steps;
+    let mut x = zeros([count, steps, 1])?.index_axis_move(Axis(2), 0);
+    for (mut row, run) in x.rows_mut().into_iter().zip(series.windows(steps)) {
+        row.iter_mut().zip(run).for_each(|(to, from)| *to = *from);
+    }
+    Ok((x, series.iter().skip(steps).take(count).copied().collect()))
 }
 
 /// Which values [`split_sequences`] makes targets of.
@@ -175,10 +186,13 @@ pub fn split_sequences_multi_step<E: Scalar>(
     let count = len - needed + 1;
     let first_target = columns - target_columns;
     let inputs = if ahead == 0 { first_target } else { columns };
-    let x = Array3::from_shape_fn((count, n_steps, inputs), |(n, step, column)| matrix[[n + step, column]]);
-    let y = Array3::from_shape_fn((count, n_steps_out, target_columns), |(n, step, target)| {
-        matrix[[n + first_step + step, first_target + target]]
-    });
+    let mut x = zeros([count, n_steps, inputs])?;
+    let mut y = zeros([count, n_steps_out, target_columns])?;
+    for n in 0..count {
+        x.index_axis_mut(Axis(0), n).assign(&matrix.slice(s![n..n + n_steps, ..inputs]));
+        let first = n + first_step;
+        y.index_axis_mut(Axis(0), n).assign(&matrix.slice(s![first..first + n_steps_out, first_target..]));
+    }
     Ok((x, y))
 }
 
@@ -214,7 +228,7 @@ impl TimeSplit {
         }
         let part = |fraction: f64| (len as f64 * fraction).round() as usize;
         let (validation, test) = (part(validation_fraction), part(test_fraction));
-        let train = len.saturating_sub(validation + test);
+        let train = len.saturating_sub(validation.saturating_add(test));
         if train == 0 {
             return Err(Error::option(
                 "validation_fraction, test_fraction",
@@ -239,8 +253,7 @@ pub fn has_trend(values: &[f64]) -> bool {
         sum += value;
         of_sums += sum * sum;
     }
-    let covariance =
-        |lag: usize| about.iter().zip(&about[lag.min(about.len())..]).map(|(a, b)| a * b).sum::<f64>() / count;
+    let covariance = |lag: usize| about.iter().zip(about.iter().skip(lag)).map(|(a, b)| a * b).sum::<f64>() / count;
     let lags = (3.0 * count.sqrt() / 13.0) as usize;
     let weighted = |lag: usize| 2.0 * (1.0 - lag as f64 / (lags + 1) as f64) * covariance(lag);
     let variance = covariance(0) + (1..=lags).map(weighted).sum::<f64>();
@@ -287,6 +300,23 @@ mod tests {
         assert!(matches!(windows(&[1.0f64; 10], 0, 1), Err(Error::ZeroSize { name: "window" })));
         assert!(matches!(windows(&[1.0f64; 10], 1, 0), Err(Error::ZeroSize { name: "horizon" })));
         assert!(windows(&[1.0f64; 10], usize::MAX, usize::MAX).is_err());
+    }
+
+    /// Windows overlap: those of half a series are a quarter of its square.
+    #[test]
+    fn windows_beyond_memory() {
+        let series = vec![0.0f32; 1 << 24];
+        let half = series.len() / 2;
+        assert!(matches!(windows(&series, half, 1), Err(Error::SizeOverflow { .. })));
+        assert!(matches!(windows(&series, 1, half), Err(Error::SizeOverflow { .. })));
+        assert!(matches!(split_sequence(&series, half), Err(Error::SizeOverflow { .. })));
+        assert!(matches!(create_dataset(&series, half), Err(Error::SizeOverflow { .. })));
+        let columns = ArrayView2::from_shape((series.len() / 2, 2), &series).unwrap();
+        for (steps, out) in [(half / 2, 1), (1, half / 2)] {
+            let after = SequenceTargets::After { columns: 2 };
+            let refused = split_sequences_multi_step(columns, steps, out, after);
+            assert!(matches!(refused, Err(Error::SizeOverflow { .. })), "{steps} {out}");
+        }
     }
 
     /// What the tutorials' Python gives for these series.
@@ -339,9 +369,14 @@ mod tests {
         let split = TimeSplit::new(100, 0.1, 0.2).unwrap();
         assert_eq!((split.train, split.validation, split.test), (0..70, 70..80, 80..100));
         assert_eq!(TimeSplit::new(3, 0.0, 0.0).unwrap().train, 0..3);
-        for (len, validation, test) in
-            [(100, 0.5, 0.5), (100, -0.1, 0.2), (100, 0.1, f64::NAN), (0, 0.1, 0.1), (5, 0.9, 0.9)]
-        {
+        for (len, validation, test) in [
+            (100, 0.5, 0.5),
+            (100, -0.1, 0.2),
+            (100, 0.1, f64::NAN),
+            (0, 0.1, 0.1),
+            (5, 0.9, 0.9),
+            (usize::MAX, 0.6, 0.6),
+        ] {
             assert!(TimeSplit::new(len, validation, test).is_err(), "{len} {validation} {test}");
         }
     }

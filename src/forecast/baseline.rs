@@ -36,9 +36,7 @@ impl Baseline {
     ///
     /// [`Error::Shape`] without a past; [`Error::InvalidOption`] for more than ten million values.
     pub fn forecast(self, past: &[f64], season: usize, horizon: usize) -> Result<Vec<f64>> {
-        if horizon > MOST_STEPS {
-            return Err(Error::option("horizon", format!("at most {MOST_STEPS}"), horizon));
-        }
+        check_horizon(horizon)?;
         let [first, .., last] = past else {
             return match past {
                 [only] => Ok(vec![*only; horizon]),
@@ -48,11 +46,18 @@ impl Baseline {
         let step = (last - first) / (past.len() - 1) as f64;
         let at = |ahead: usize| match self {
             Baseline::Naive => *last,
-            Baseline::SeasonalNaive => past[past.len() - before(ahead, season, past.len())],
+            Baseline::SeasonalNaive => {
+                past.iter().nth_back(before(ahead, season, past.len()) - 1).map_or(*last, |v| *v)
+            }
             Baseline::Drift => last + step * (ahead + 1) as f64,
         };
         Ok((0..horizon).map(at).collect())
     }
+}
+
+/// Refuses a horizon that no one means.
+pub(crate) fn check_horizon(horizon: usize) -> Result<()> {
+    if horizon <= MOST_STEPS { Ok(()) } else { Err(Error::option("horizon", format!("at most {MOST_STEPS}"), horizon)) }
 }
 
 /// How far before the first value to be forecast the value lies that is whole seasons before step `ahead`, counted from 0.

@@ -58,7 +58,9 @@ impl Intervals {
                 let mut least = 0.0f64;
                 let width = |sizes: &Vec<f64>| {
                     let rank = ((sizes.len() + 1) as f64 * level).ceil() as usize;
-                    least = least.max(sizes[rank.clamp(1, sizes.len()) - 1]);
+                    // Of at least one error, as there are errors at all.
+                    let width = sizes.get(rank.saturating_sub(1)).or(sizes.last());
+                    least = width.map_or(least, |width| least.max(*width));
                     least
                 };
                 sorted.iter().map(width).collect()
@@ -95,7 +97,7 @@ impl Intervals {
         let Some(widths) = self.widths.get(level) else { return f64::NAN };
         match (widths.get(ahead), widths.last()) {
             (Some(width), _) => *width,
-            (None, Some(last)) => last * ((ahead + 1) as f64 / widths.len() as f64).sqrt(),
+            (None, Some(last)) => last * ((ahead as f64 + 1.0) / widths.len() as f64).sqrt(),
             (None, None) => f64::NAN,
         }
     }
@@ -114,10 +116,9 @@ impl Intervals {
             return Err(Error::ZeroSize { name: "number of values to compare" });
         }
         let within = |level: usize| {
-            let held = |((row, ahead), t): &((usize, usize), &f64)| {
-                (**t - forecast[[*row, *ahead]]).abs() <= self.width(level, *ahead)
-            };
-            truth.indexed_iter().filter(held).count() as f64 / truth.len() as f64
+            let held =
+                |(((_, ahead), t), f): &(((usize, usize), &f64), &f64)| (**t - **f).abs() <= self.width(level, *ahead);
+            truth.indexed_iter().zip(forecast.iter()).filter(held).count() as f64 / truth.len() as f64
         };
         Ok((0..self.levels.len()).map(within).collect())
     }
@@ -127,7 +128,7 @@ fn check_levels(levels: &[f64]) -> Result<()> {
     if let Some(level) = levels.iter().find(|level| !(**level > 0.0 && **level < 1.0)) {
         return Err(Error::option("level of an interval", "a number between 0 and 1, as in 0.8", level));
     }
-    if levels.windows(2).any(|pair| pair[0] >= pair[1]) {
+    if levels.array_windows().any(|[a, b]| a >= b) {
         return Err(Error::option("levels of intervals", "growing numbers", format!("{levels:?}")));
     }
     Ok(())
@@ -149,6 +150,7 @@ mod tests {
         assert_eq!(intervals.levels, [0.5, 0.95]);
         assert_eq!(intervals.widths, [[5.0, 15.0], [9.0, 19.0]]);
         assert_eq!(intervals.width(0, 7), 30.0, "four times as far, twice as wide");
+        assert!(intervals.width(0, usize::MAX).is_finite() && intervals.width(usize::MAX, 0).is_nan());
         intervals.validate(2).unwrap();
         assert!(intervals.validate(3).is_err());
         let coverage = intervals.coverage(errors.view(), Array2::zeros((9, 2)).view()).unwrap();

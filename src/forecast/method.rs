@@ -3,9 +3,18 @@
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use crate::forecast::baseline::before;
+use crate::data::encode::filled;
+use crate::error::{Error, Result};
+use crate::forecast::baseline::{before, check_horizon};
 use crate::forecast::ridge::Ridge;
 use crate::forecast::smoothing::Smoothing;
+
+/// Forecasts to be filled in, or an error where there is no such memory.
+pub(super) fn zeros(origins: usize, horizon: usize) -> Result<Array2<f64>> {
+    let buffer = filled("forecasts", [origins, horizon, 1], 0.0)?;
+    Array2::from_shape_vec((origins, horizon), buffer)
+        .map_err(|error| Error::shape("forecasts", "a buffer of their length", error.to_string()))
+}
 
 /// A simple forecast.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,16 +39,38 @@ impl Method {
     }
 
     /// The `horizon` values from each of the growing `origins` on: `[origins, horizon]`.
-    pub(super) fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize], horizon: usize) -> Array2<f64> {
-        match self {
-            Method::Season(season) => Array2::from_shape_fn((origins.len(), horizon), |(row, ahead)| {
-                let back = before(ahead, *season, origins[row]);
-                let at = origins[row].checked_sub(back).unwrap_or(usize::MAX);
-                rows.get([at, 0]).copied().unwrap_or(f64::NAN)
-            }),
-            Method::Smoothing(smoothing) => smoothing.forecasts(rows.column(0), origins, horizon),
-            Method::Ridge(ridge) => ridge.forecasts(rows, origins),
+    pub(super) fn forecasts(
+        &self,
+        rows: ArrayView2<'_, f64>,
+        origins: &[usize],
+        horizon: usize,
+    ) -> Result<Array2<f64>> {
+        check_horizon(horizon)?;
+        if let (Method::Smoothing(smoothing), true) = (self, rows.ncols() > 0) {
+            return smoothing.forecasts(rows.column(0), origins, horizon);
         }
+        let mut forecasts = zeros(origins.len(), horizon)?;
+        forecasts.fill(f64::NAN);
+        for (origin, mut forecasts) in origins.iter().zip(forecasts.outer_iter_mut()) {
+            match self {
+                Method::Season(season) => {
+                    for (ahead, forecast) in forecasts.iter_mut().enumerate() {
+                        let at = origin.checked_sub(before(ahead, *season, *origin)).unwrap_or(usize::MAX);
+                        *forecast = rows.get([at, 0]).copied().unwrap_or(f64::NAN);
+                    }
+                }
+                // Of a column that is not there.
+                Method::Smoothing(_) => {}
+                Method::Ridge(ridge) => {
+                    ridge.forecast(rows, *origin, |ahead, value| {
+                        if let Some(forecast) = forecasts.get_mut(ahead) {
+                            *forecast = value;
+                        }
+                    });
+                }
+            }
+        }
+        Ok(forecasts)
     }
 
     /// Its name in sentences.

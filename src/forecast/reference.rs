@@ -4,7 +4,8 @@ use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::forecast::method::Method;
+use crate::forecast::baseline::check_horizon;
+use crate::forecast::method::{Method, zeros};
 use crate::forecast::ridge::{Anchor, RidgeShape, RidgeSums};
 use crate::forecast::smoothing::Smoothing;
 use crate::forecast::weights::combination;
@@ -90,13 +91,19 @@ impl Reference {
     }
 
     /// The `horizon` values from each of the growing `origins` on, from the values before it: `[origins, horizon]`. Known columns reach
-    /// `horizon` values further. NaN for an origin before [`context`](Self::context), and where rows or columns are not there.
-    pub fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize], horizon: usize) -> Array2<f64> {
-        let mut sum = Array2::zeros((origins.len(), horizon));
+    /// `horizon` values further. NaN for an origin before [`context`](Self::context), where rows or columns are not there, and for steps
+    /// beyond those that a linear member was fitted to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a horizon of more than ten million values; [`Error::SizeOverflow`] where memory is short.
+    pub fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize], horizon: usize) -> Result<Array2<f64>> {
+        check_horizon(horizon)?;
+        let mut sum = zeros(origins.len(), horizon)?;
         for Member { weight, method } in &self.members {
-            sum.scaled_add(*weight, &method.forecasts(rows, origins, horizon));
+            sum.scaled_add(*weight, &method.forecasts(rows, origins, horizon)?);
         }
-        sum
+        Ok(sum)
     }
 
     /// Its members in a sentence, the heaviest first.
@@ -104,7 +111,7 @@ impl Reference {
         let mut members: Vec<&Member> = self.members.iter().collect();
         members.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         let parts: Vec<String> = members.iter().map(|m| format!("{:.2} {}", m.weight, m.method.name())).collect();
-        match &members[..] {
+        match members.as_slice() {
             [only] => only.method.name(),
             _ => parts.join(" + "),
         }
@@ -117,7 +124,8 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where a series has fewer columns than the options say; [`Error::ZeroSize`] for a horizon of zero;
+    /// [`Error::Shape`] where a series has fewer columns than the options say; [`Error::ZeroSize`] for a horizon or a longer season of
+    /// zero; [`Error::InvalidOption`] for a horizon of more than ten million values;
     /// [`Error::NonFinite`] where the values are too large to compute with.
     pub fn choose(
         series: &[ReferenceSeries<'_>],
@@ -131,6 +139,10 @@ impl Reference {
         if options.horizon == 0 {
             return Err(Error::ZeroSize { name: "horizon" });
         }
+        if options.longer == Some(0) {
+            return Err(Error::ZeroSize { name: "longer season" });
+        }
+        check_horizon(options.horizon)?;
         let series: Vec<ReferenceSeries<'_>> =
             series.iter().map(|of| ReferenceSeries { end: of.end.min(of.rows.nrows()), ..*of }).collect();
         let series = &series[..];
@@ -172,8 +184,9 @@ impl Reference {
             let members = fitted.into_iter().map(|m| Member { weight: m.weight / sum, ..m }).collect::<Vec<_>>();
             if members.is_empty() { naive.clone() } else { Reference { members } }
         };
-        let training = &blocks[0].ends;
-        Ok(Chosen { of_training: fit(&|i| training[i]), of_all: fit(&|i| series[i].end), error })
+        let training = |i: usize| blocks.first().map_or(0, |block| block.end(i));
+        let all = |i: usize| series.get(i).map_or(0, |series| series.end);
+        Ok(Chosen { of_training: fit(&training), of_all: fit(&all), error })
     }
 
     pub(crate) fn validate(&self, horizon: usize, inputs: usize, known: usize) -> Result<()> {
@@ -247,6 +260,11 @@ struct Block {
 }
 
 impl Block {
+    /// Where what may be learned of a series ends.
+    fn end(&self, series: usize) -> usize {
+        self.ends.get(series).copied().unwrap_or(0)
+    }
+
     /// The last first.
     fn of(series: &[ReferenceSeries<'_>], options: ReferenceOptions) -> Vec<Block> {
         let length = options.validation.max(options.horizon);
@@ -333,7 +351,7 @@ impl Candidate {
     ) {
         let Kind::Ridge(shape) = self.kind else {
             let methods: Result<Vec<Method>> =
-                blocks.iter().map(|block| self.fit(series, &|i| block.ends[i], options)).collect();
+                blocks.iter().map(|block| self.fit(series, &|i| block.end(i), options)).collect();
             if let Ok(methods) = methods {
                 self.take(&methods, series, blocks, options);
             }
@@ -341,7 +359,7 @@ impl Candidate {
         };
         let rows: Vec<_> = series.iter().map(|s| s.rows).collect();
         let sums: Result<Vec<RidgeSums>> =
-            blocks.iter().map(|block| RidgeSums::of(shape, &rows, |i| block.ends[i], options.horizon)).collect();
+            blocks.iter().map(|block| RidgeSums::of(shape, &rows, |i| block.end(i), options.horizon)).collect();
         let Ok(sums) = sums else { return };
         let mut best = f64::INFINITY;
         let mut of_best = None;
@@ -374,9 +392,14 @@ impl Candidate {
                     (self.errors, self.forecasts) = (Vec::new(), Vec::new());
                     return;
                 }
-                let forecasts = method.forecasts(s.rows, origins, options.horizon);
-                let truth = |(row, ahead): (usize, usize)| s.rows[[origins[row] + ahead, 0]];
-                self.errors.extend(forecasts.indexed_iter().map(|(place, forecast)| forecast - truth(place)));
+                let Ok(forecasts) = method.forecasts(s.rows, origins, options.horizon) else {
+                    (self.errors, self.forecasts) = (Vec::new(), Vec::new());
+                    return;
+                };
+                for (origin, forecasts) in origins.iter().zip(forecasts.outer_iter()) {
+                    let truth = s.rows.column(0).into_iter().skip(*origin);
+                    self.errors.extend(forecasts.iter().zip(truth).map(|(forecast, truth)| forecast - truth));
+                }
                 of_block.push(forecasts);
             }
             self.forecasts.push(of_block);
@@ -400,12 +423,13 @@ fn combined_error(
     for (number, block) in blocks.iter().enumerate() {
         for (i, (s, origins)) in series.iter().zip(&block.origins).enumerate() {
             for (row, origin) in origins.iter().enumerate() {
-                for ahead in 0..options.horizon {
+                for (ahead, truth) in s.rows.column(0).iter().skip(*origin).take(options.horizon).enumerate() {
                     let of = |candidate: &Candidate| {
-                        candidate.forecasts.get(number).and_then(|b| b.get(i)).map_or(f64::NAN, |f| f[[row, ahead]])
+                        let forecasts = candidate.forecasts.get(number).and_then(|block| block.get(i));
+                        forecasts.and_then(|f| f.get([row, ahead]).copied()).unwrap_or(f64::NAN)
                     };
                     let forecast: f64 = candidates.iter().zip(weights).map(|(c, weight)| weight * of(c)).sum();
-                    sum += measure(i, forecast, s.rows[[origin + ahead, 0]]);
+                    sum += measure(i, forecast, *truth);
                     count += 1;
                 }
             }
@@ -432,7 +456,13 @@ mod tests {
         let rows = Array2::from_shape_vec((80, 1), values).unwrap();
         let series = [ReferenceSeries { rows: rows.view(), end: 80 }];
         let chosen = Reference::choose(&series, options(4, 4), squared).unwrap();
-        let ahead = chosen.of_all.forecasts(rows.view(), &[80], 4);
+        let ahead = chosen.of_all.forecasts(rows.view(), &[80], 4).unwrap();
+        // More steps than its linear members know.
+        let further = chosen.of_all.forecasts(rows.view(), &[80], 6).unwrap();
+        assert!(further.slice(ndarray::s![.., 4..]).iter().all(|value| value.is_nan()), "{further}");
+        assert!(chosen.of_all.forecasts(rows.view(), &[], usize::MAX).is_err());
+        let none = chosen.of_all.forecasts(rows.slice(ndarray::s![.., ..0]), &[80], 4).unwrap();
+        assert!(none.iter().all(|value| value.is_nan()), "{none}");
         for step in 0..4 {
             assert!((ahead[[0, step]] - rows[[step, 0]]).abs() < 0.05, "{ahead} {}", chosen.of_all.described());
         }
@@ -480,6 +510,13 @@ mod tests {
                 assert!(Reference::choose(&series, ReferenceOptions { inputs: 1, ..of }, squared).is_err());
             }
         }
-        assert!(Reference::naive(3).forecasts(rows.view(), &[0, 50], 2).iter().all(|value| value.is_nan()));
+        assert!(Reference::naive(3).forecasts(rows.view(), &[0, 50], 2).unwrap().iter().all(|value| value.is_nan()));
+        let series = [ReferenceSeries { rows: rows.view(), end: 40 }];
+        let of = |of: ReferenceOptions| Reference::choose(&series, of, squared);
+        assert!(of(ReferenceOptions { longer: Some(0), ..options(5, 3) }).is_err());
+        assert!(of(ReferenceOptions { longer: Some(usize::MAX), ..options(5, 3) }).is_ok());
+        assert!(of(ReferenceOptions { horizon: usize::MAX, ..options(5, 3) }).is_err());
+        assert!(of(ReferenceOptions { lags: Some(usize::MAX), ..options(5, 3) }).is_ok());
+        assert!(of(ReferenceOptions { lags: Some(0), ..options(5, 3) }).is_ok());
     }
 }

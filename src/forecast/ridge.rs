@@ -1,8 +1,13 @@
 //! Linear forecasts of every step ahead from the last values: [`Ridge`].
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of sums with a row for each feature and a matrix for each group, made here"
+)]
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use serde::{Deserialize, Serialize};
 
+use crate::data::encode::filled;
 use crate::error::{Error, Result};
 use crate::forecast::baseline::before;
 
@@ -163,13 +168,17 @@ impl RidgeSums {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where a series has fewer columns, or none is long enough for a forecast.
+    /// [`Error::Shape`] where a series has fewer columns, or none is long enough for a forecast; [`Error::ZeroSize`] for a season of zero;
+    /// [`Error::SizeOverflow`] where memory is short.
     pub fn of(
         shape: RidgeShape,
         series: &[ArrayView2<'_, f64>],
         end: impl Fn(usize) -> usize,
         horizon: usize,
     ) -> Result<Self> {
+        if shape.season == 0 {
+            return Err(Error::ZeroSize { name: "season" });
+        }
         let columns = shape.columns();
         if let Some(rows) = series.iter().find(|rows| rows.ncols() < columns) {
             return Err(Error::shape("series", format!("[rows, {columns}]"), format!("{:?}", rows.shape())));
@@ -185,6 +194,8 @@ impl RidgeSums {
         }
         let width = 1 + shape.shared() + shape.known;
         let groups = if shape.known == 0 { 1 } else { horizon };
+        // Refused here where memory is short.
+        drop(filled("normal equations of linear forecasts", [groups, width, width], 0.0)?);
         let mut sums = RidgeSums {
             shape,
             horizon,
@@ -296,30 +307,48 @@ impl Ridge {
     }
 
     /// The values from each of the `origins` on, from those before it, and from the known columns at the steps themselves:
-    /// `[origins, horizon]`. NaN where an origin is before [`RidgeShape::context`] or rows are not there, or columns.
+    /// `[origins, horizon]`. NaN where an origin is before [`RidgeShape::context`] or rows are not there, or columns, and where the
+    /// coefficients are not those of its sizes.
     pub fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize]) -> Array2<f64> {
-        let shape = self.shape();
-        let horizon = self.coefficients.len();
-        let mut forecasts = Array2::zeros((origins.len(), horizon));
-        let mut features = vec![0.0; shape.shared()];
-        for (row, origin) in origins.iter().enumerate() {
-            let reaches = origin.saturating_add(if self.known > 0 { horizon } else { 0 });
-            if *origin < shape.context() || reaches > rows.nrows() || rows.ncols() < shape.columns() {
-                forecasts.row_mut(row).fill(f64::NAN);
-                continue;
-            }
-            shape.features(rows, *origin, &mut features);
-            for ahead in 0..horizon {
-                let of = &self.coefficients[ahead];
-                let mut value = shape.anchor_at(rows, *origin, ahead) + of[0];
-                value += features.iter().zip(&of[1..]).map(|(f, c)| f * c).sum::<f64>();
-                for known in 0..self.known {
-                    value += rows[[origin + ahead, 1 + self.inputs + known]] * of[1 + features.len() + known];
+        let mut forecasts = Array2::from_elem((origins.len(), self.coefficients.len()), f64::NAN);
+        for (origin, mut forecasts) in origins.iter().zip(forecasts.outer_iter_mut()) {
+            self.forecast(rows, *origin, |ahead, value| {
+                if let Some(forecast) = forecasts.get_mut(ahead) {
+                    *forecast = value;
                 }
-                forecasts[[row, ahead]] = value;
-            }
+            });
         }
         forecasts
+    }
+
+    /// The values from an origin on, none where they cannot be.
+    pub(super) fn forecast(&self, rows: ArrayView2<'_, f64>, origin: usize, mut to: impl FnMut(usize, f64)) {
+        let (shape, horizon) = (self.shape(), self.coefficients.len());
+        let reaches = origin.saturating_add(if self.known > 0 { horizon } else { 0 });
+        let (shared, context) = (shape.shared(), shape.context());
+        let width = shared.saturating_add(self.known).saturating_add(1);
+        if origin < context
+            || origin > rows.nrows()
+            || reaches > rows.nrows()
+            || rows.ncols() < shape.columns()
+            || self.season == 0
+            || self.coefficients.is_empty()
+            || self.coefficients.iter().any(|of| of.len() != width)
+        {
+            return;
+        }
+        let mut features = vec![0.0; shared];
+        shape.features(rows, origin, &mut features);
+        for (ahead, of) in self.coefficients.iter().enumerate() {
+            let Some((constant, of)) = of.split_first() else { continue };
+            let (of_features, of_known) = of.split_at(shared);
+            let mut value = shape.anchor_at(rows, origin, ahead) + constant;
+            value += features.iter().zip(of_features).map(|(f, c)| f * c).sum::<f64>();
+            for (known, coefficient) in of_known.iter().enumerate() {
+                value += rows[[origin + ahead, 1 + self.inputs + known]] * coefficient;
+            }
+            to(ahead, value);
+        }
     }
 
     pub(crate) fn validate(&self, horizon: usize) -> Result<()> {
@@ -449,7 +478,21 @@ mod tests {
         assert!(
             RidgeSums::of(shape(Anchor::Mean), &[huge.view()], |_| 40, 2).and_then(|sums| sums.solve(0.1)).is_err()
         );
-        let bad = Ridge { coefficients: vec![vec![0.0; 3]], ..ridge };
+        let bad = Ridge { coefficients: vec![vec![0.0; 3]], ..ridge.clone() };
         assert!(bad.validate(2).is_err());
+        for bad in [
+            bad,
+            Ridge { season: 0, anchor: Anchor::SeasonalMean, ..ridge.clone() },
+            Ridge { lags: usize::MAX, ..ridge.clone() },
+            Ridge { lags: usize::MAX, coefficients: Vec::new(), ..ridge.clone() },
+            Ridge { inputs: usize::MAX, input_lags: usize::MAX, known: usize::MAX, ..ridge },
+        ] {
+            let ahead = bad.forecasts(rows.view(), &[0, 40, 41, usize::MAX]);
+            assert!(ahead.iter().all(|value| value.is_nan()), "{bad:?}");
+        }
+        let season = RidgeShape { season: 0, ..shape(Anchor::SeasonalMean) };
+        assert!(matches!(RidgeSums::of(season, &[rows.view()], |_| 40, 2), Err(Error::ZeroSize { .. })));
+        let lags = RidgeShape { lags: usize::MAX, ..shape(Anchor::Last) };
+        assert!(RidgeSums::of(lags, &[rows.view()], |_| 40, 2).is_err());
     }
 }

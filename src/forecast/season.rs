@@ -1,4 +1,8 @@
 //! How many values a season has: [`detect_season`], from the data, and [`seasonal_strength`], how much of it a season explains.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "lags and halves of a season are bounded by the number of values before they are used"
+)]
 
 /// Least part of the variance about the trend that a season must explain.
 const LEAST_STRENGTH: f64 = 0.15;

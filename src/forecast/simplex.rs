@@ -1,4 +1,5 @@
 //! Minima without derivatives, for a handful of parameters.
+#![expect(clippy::indexing_slicing, reason = "of corners, one more than the start has axes, and of their axes")]
 
 /// The place and value of a minimum near `start`: Nelder and Mead's downhill simplex
 /// ([1965](https://doi.org/10.1093/comjnl/7.4.308)), whose first edges are `size` long, with at most about `most` values of `f`.

@@ -1,9 +1,15 @@
 //! Exponential smoothing with a damped trend and a season: [`Smoothing`].
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of seasons cut to that many values, places taken modulo the season, and arrays of four numbers"
+)]
 
 use ndarray::{Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::forecast::baseline::check_horizon;
+use crate::forecast::method::zeros;
 use crate::forecast::simplex::minimize;
 
 /// Additive exponential smoothing with a damped trend, and a season where there is one ([Holt-Winters](https://otexts.com/fpp3/holt-winters.html)).
@@ -81,24 +87,26 @@ impl Smoothing {
     }
 
     /// The `horizon` values from each of the `origins` on, which grow, from all values before it: `[origins, horizon]`.
-    pub fn forecasts(&self, values: ArrayView1<'_, f64>, origins: &[usize], horizon: usize) -> Array2<f64> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a horizon of more than ten million values; [`Error::SizeOverflow`] where memory is short.
+    pub fn forecasts(&self, values: ArrayView1<'_, f64>, origins: &[usize], horizon: usize) -> Result<Array2<f64>> {
+        check_horizon(horizon)?;
         let known = origins.last().map_or(0, |last| *last).min(values.len());
         let values: Vec<f64> = values.iter().take(known).copied().collect();
         // What the state begins with may be of values before the first origin alone.
         let before = origins.first().map_or(0, |first| *first).min(known);
-        let mut state = State::new(&values[..before], self.season);
-        let mut forecasts = Array2::zeros((origins.len(), horizon));
-        let mut next = 0;
-        for (row, origin) in origins.iter().enumerate() {
-            while next < (*origin).min(known) {
-                state.advance(self, values[next]);
-                next += 1;
+        let mut state = State::new(values.get(..before).unwrap_or_default(), self.season);
+        let mut forecasts = zeros(origins.len(), horizon)?;
+        let mut next = values.iter().enumerate().peekable();
+        for (origin, mut forecasts) in origins.iter().zip(forecasts.outer_iter_mut()) {
+            while let Some((_, value)) = next.next_if(|(at, _)| at < origin) {
+                state.advance(self, *value);
             }
-            for ahead in 0..horizon {
-                forecasts[[row, ahead]] = state.ahead(self, ahead);
-            }
+            forecasts.iter_mut().enumerate().for_each(|(ahead, forecast)| *forecast = state.ahead(self, ahead));
         }
-        forecasts
+        Ok(forecasts)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -160,7 +168,8 @@ impl State {
 
     fn ahead(&self, of: &Smoothing, ahead: usize) -> f64 {
         let damped = if of.damping < 1.0 {
-            of.damping * (1.0 - of.damping.powi(ahead as i32 + 1)) / (1.0 - of.damping)
+            let steps = i32::try_from(ahead).unwrap_or(i32::MAX).saturating_add(1);
+            of.damping * (1.0 - of.damping.powi(steps)) / (1.0 - of.damping)
         } else {
             (ahead + 1) as f64
         };
@@ -178,14 +187,14 @@ mod tests {
         let values: Vec<f64> = (0..60).map(value).collect();
         let values = ArrayView1::from(&values);
         let smoothing = Smoothing::fit(&[values], 4).unwrap();
-        let ahead = smoothing.forecasts(values, &[40, 60], 4);
+        let ahead = smoothing.forecasts(values, &[40, 60], 4).unwrap();
         for (row, origin) in [40, 60].into_iter().enumerate() {
             for step in 0..4 {
                 assert!((ahead[[row, step]] - value(origin + step)).abs() < 0.05, "{ahead}");
             }
         }
         // An origin is forecast from what lies before it: what comes later changes nothing.
-        let early = smoothing.forecasts(values.slice(ndarray::s![..40]), &[40], 4);
+        let early = smoothing.forecasts(values.slice(ndarray::s![..40]), &[40], 4).unwrap();
         assert_eq!(early.row(0), ahead.row(0));
     }
 
@@ -194,6 +203,12 @@ mod tests {
         assert!(Smoothing::fit(&[ArrayView1::from(&[1.0, 2.0])], 4).is_err());
         let smoothing = Smoothing::fit(&[ArrayView1::from(&[1.0, 2.0, 1.5, 2.5, 2.0, 3.0])], 1).unwrap();
         assert!(smoothing.validate().is_ok());
-        assert!(smoothing.forecasts(ArrayView1::from(&[1.0]), &[1], 2).iter().all(|v| v.is_finite()));
+        let one = [1.0];
+        assert!(smoothing.forecasts(ArrayView1::from(&one), &[1], 2).unwrap().iter().all(|v| v.is_finite()));
+        for season in [0, usize::MAX] {
+            let smoothing = Smoothing { season, ..smoothing.clone() };
+            assert!(smoothing.forecasts(ArrayView1::from(&one), &[0, usize::MAX, 1], 2).is_ok(), "{season}");
+            assert!(smoothing.forecasts(ArrayView1::from(&one), &[], usize::MAX).is_err(), "{season}");
+        }
     }
 }

@@ -1,4 +1,5 @@
 //! The weights of forecasts that are combined, from their errors.
+#![expect(clippy::indexing_slicing, reason = "of a square matrix of the errors' number")]
 
 /// How far the weights are drawn towards those that only the members' own errors would give.
 const SHRINKAGE: f64 = 0.3;

@@ -78,6 +78,7 @@ fn gate_source(descriptor: &RnnDescriptor) -> Result<Vec<usize>> {
 /// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that Keras has not (a projection, peepholes, heads);
 /// [`Error::Shape`] and [`Error::Presence`] naming the tensor as `layer 0 direction 1 kernel`; [`Error::ZeroSize`], [`Error::SizeOverflow`]
 /// and [`Error::InvalidOption`] for sizes and options that no operator has.
+#[expect(clippy::indexing_slicing, reason = "`check_len` compares every tensor with the sizes that the loops run over")]
 pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>]) -> Result<Vec<E>> {
     let source = gate_source(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
@@ -144,6 +145,7 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, layers: &[KerasWeights<E>])
 /// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that Keras has not (a projection, peepholes, heads);
 /// [`Error::Shape`] for a buffer of the wrong length; [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for sizes
 /// and options that no operator has.
+#[expect(clippy::indexing_slicing, reason = "the layout checks the weights; what is written is allocated here")]
 pub fn export<E: Scalar>(descriptor: &RnnDescriptor, weights: &[E]) -> Result<Vec<KerasWeights<E>>> {
     let source = gate_source(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;

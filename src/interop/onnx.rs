@@ -81,6 +81,7 @@ fn move_blocks(positions: &[usize], block: usize, mut copy: impl FnMut(usize, us
 /// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that ONNX has not (several layers, a projection, a single
 /// bias); [`Error::Shape`] and [`Error::Presence`] naming the tensor; [`Error::ZeroSize`], [`Error::SizeOverflow`] and
 /// [`Error::InvalidOption`] for sizes and options that no operator has.
+#[expect(clippy::indexing_slicing, reason = "`check_len` compares every tensor with the sizes that the loops run over")]
 pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> Result<Vec<E>> {
     let (gates, peepholes) = sources(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;
@@ -131,6 +132,7 @@ pub fn import<E: Scalar>(descriptor: &RnnDescriptor, node: &OnnxWeights<E>) -> R
 /// [`Error::Unsupported`] and [`Error::InvalidOption`] for cells and options that ONNX has not (several layers, a projection, a single
 /// bias); [`Error::Shape`] for a buffer of the wrong length; [`Error::ZeroSize`], [`Error::SizeOverflow`] and [`Error::InvalidOption`] for
 /// sizes and options that no operator has.
+#[expect(clippy::indexing_slicing, reason = "the layout checks the weights; what is written is allocated here")]
 pub fn export<E: Scalar>(descriptor: &RnnDescriptor, weights: &[E]) -> Result<OnnxWeights<E>> {
     let (gates, peepholes) = sources(descriptor)?;
     let layout = WeightLayout::new(descriptor)?;

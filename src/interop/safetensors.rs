@@ -1,4 +1,5 @@
 //! The [safetensors](https://github.com/huggingface/safetensors) file format: reading what others wrote, writing ours.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

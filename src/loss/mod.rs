@@ -362,7 +362,7 @@ impl Loss {
         targets: &[E],
         predictions: &[E],
         weights: &[E],
-        mut gradient: Option<&mut [E]>,
+        gradient: Option<&mut [E]>,
     ) -> Result<f64> {
         let count = self.check_lengths(columns, targets.len(), predictions.len())?;
         check_len("weights", &[count], weights.len())?;
@@ -372,13 +372,12 @@ impl Loss {
         }
         let (rows, width) = (count as f64, self.target_columns(columns));
         let mut sum = 0.0;
-        for (row, weight) in weights.iter().enumerate() {
-            let (t, p) = (&targets[row * width..][..width], &predictions[row * columns..][..columns]);
+        let mut gradients = gradient.map(|gradient| gradient.chunks_mut(columns));
+        for ((weight, t), p) in weights.iter().zip(targets.chunks(width)).zip(predictions.chunks(columns)) {
             sum += weight.wide()
-                * match gradient.as_deref_mut() {
+                * match gradients.as_mut().and_then(Iterator::next) {
                     None => self.value_of(columns, t, p),
-                    Some(gradient) => {
-                        let slopes = &mut gradient[row * columns..][..columns];
+                    Some(slopes) => {
                         let value = self.gradient_of(columns, t, p, slopes);
                         let factor = E::of(weight.wide() / rows);
                         slopes.iter_mut().for_each(|slope| *slope *= factor);
@@ -416,7 +415,11 @@ impl Loss {
             let mut sum = 0.0;
             let targets = targets.chunks(self.target_columns(columns));
             for ((t, p), g) in targets.zip(predictions.chunks(columns)).zip(gradient.chunks_mut(columns)) {
-                sum += row::row(self, t, p, |c, slope| g[c] = E::of(slope / rows));
+                sum += row::row(self, t, p, |c, slope| {
+                    if let Some(to) = g.get_mut(c) {
+                        *to = E::of(slope / rows);
+                    }
+                });
             }
             return sum / rows;
         }

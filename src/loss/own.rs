@@ -259,11 +259,11 @@ impl LossFunction {
             (LossFunction::BuiltIn(loss), _) => {
                 loss.check_columns(output.last().copied().unwrap_or(1))?;
                 let columns = usize::from(loss.has_one_target_a_row());
-                Ok(output[..output.len().saturating_sub(columns)].to_vec())
+                Ok(output.iter().take(output.len().saturating_sub(columns)).copied().collect())
             }
             (_, Some(loss)) => {
                 let shape = loss.target_shape(output)?;
-                let rows: usize = output[..output.len().saturating_sub(1)].iter().product();
+                let rows: usize = output.iter().rev().skip(1).fold(1, |rows, n| rows.saturating_mul(*n));
                 let size = shape.iter().try_fold(1usize, |size, n| size.checked_mul(*n));
                 match size {
                     Some(size) if loss.unit() == LossUnit::Sample || size.is_multiple_of(rows.max(1)) => Ok(shape),
@@ -314,24 +314,30 @@ impl LossFunction {
             check_len("gradient", &[predictions.len()], gradient.len())?;
             gradient.fill(0.0);
         }
+        // Rows have none of their own.
+        let mask = mask.filter(|_| loss.unit() == LossUnit::Sample);
+        if let Some(mask) = mask {
+            check_len("mask", &[samples, rows], mask.len())?;
+        }
+        let part = |len: usize, unit: usize| unit * len..(unit + 1) * len;
+        let mut slopes_of = gradient.as_mut().map(|gradient| gradient.chunks_mut(in_unit));
         let mut valid = Vec::new();
         let mut sum = 0.0;
-        for unit in 0..units {
-            let weight = weights.map_or(1.0, |weights| weights[unit]);
-            if let Some(mask) = mask {
+        for (unit, predictions) in predictions.chunks(in_unit).enumerate() {
+            let weight = weights.and_then(|weights| weights.get(unit)).copied().unwrap_or(1.0);
+            if let Some(mask) = mask.and_then(|mask| mask.get(part(rows, unit))) {
                 valid.clear();
-                valid.extend(mask[unit * rows..][..rows].iter().map(|valid| *valid != 0.0));
+                valid.extend(mask.iter().map(|valid| *valid != 0.0));
             }
             let of = Observation {
-                targets: &targets[unit * in_target..][..in_target],
-                predictions: &predictions[unit * in_unit..][..in_unit],
+                targets: targets.get(part(in_target, unit)).unwrap_or_default(),
+                predictions,
                 columns,
-                mask: mask.map(|_| &valid[..]),
+                mask: mask.map(|_| valid.as_slice()),
             };
-            let value = match &mut gradient {
+            let value = match slopes_of.as_mut().and_then(Iterator::next) {
                 None => loss.value(&of),
-                Some(gradient) => {
-                    let slopes = &mut gradient[unit * in_unit..][..in_unit];
+                Some(slopes) => {
                     let value = loss.gradient(&of, slopes);
                     slopes.iter_mut().for_each(|slope| *slope *= weight / units as f64);
                     value

@@ -39,12 +39,12 @@ impl Quantiles {
         if levels.len() > MOST {
             return Err(Error::option("quantiles", format!("at most {MOST}"), levels.len()));
         }
-        if let Some(i) = levels.iter().position(|level| !(*level > 0.0 && *level < 1.0)) {
-            return Err(Error::option(format!("quantiles[{i}]"), "a number above 0 and below 1", levels[i]));
+        if let Some((i, level)) = levels.iter().enumerate().find(|(_, level)| !(**level > 0.0 && **level < 1.0)) {
+            return Err(Error::option(format!("quantiles[{i}]"), "a number above 0 and below 1", level));
         }
-        if let Some(i) = levels.windows(2).position(|pair| pair[0] >= pair[1]) {
-            let expected = format!("a number above {}, the one before it", levels[i]);
-            return Err(Error::option(format!("quantiles[{}]", i + 1), expected, levels[i + 1]));
+        if let Some((i, [before, level])) = levels.array_windows().enumerate().find(|(_, [a, b])| a >= b) {
+            let expected = format!("a number above {before}, the one before it");
+            return Err(Error::option(format!("quantiles[{}]", i + 1), expected, level));
         }
         let mut all = [0.0; MOST];
         all.iter_mut().zip(levels).for_each(|(to, from)| *to = *from);

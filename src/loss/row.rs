@@ -8,20 +8,19 @@ use crate::dtype::Scalar;
 /// The loss of a row; its derivatives by the predictions go to `slope`, each once.
 pub(super) fn row<E: Scalar>(loss: Loss, targets: &[E], predictions: &[E], mut slope: impl FnMut(usize, f64)) -> f64 {
     let pairs = || targets.iter().zip(predictions).map(|(t, p)| (t.wide(), p.wide()));
+    let target = |c: usize| targets.get(c).map_or(f64::NAN, |t| t.wide());
     match loss {
-        Loss::CategoricalCrossentropy { from_logits } => {
-            categorical(from_logits, |c| targets[c].wide(), predictions, slope)
-        }
+        Loss::CategoricalCrossentropy { from_logits } => categorical(from_logits, target, predictions, slope),
         Loss::SparseCategoricalCrossentropy { from_logits } => {
-            let class = targets[0].wide();
+            let class = target(0);
             categorical(from_logits, |c| f64::from(class == c as f64), predictions, slope)
         }
         Loss::SmoothedCategoricalCrossentropy { from_logits, label_smoothing } => {
             let each = label_smoothing / predictions.len() as f64;
-            categorical(from_logits, |c| targets[c].wide() * (1.0 - label_smoothing) + each, predictions, slope)
+            categorical(from_logits, |c| target(c) * (1.0 - label_smoothing) + each, predictions, slope)
         }
         Loss::CategoricalFocalCrossentropy { from_logits, alpha, gamma } => {
-            let term = |c: usize, q: f64| categorical_focal(alpha, gamma, targets[c].wide(), q);
+            let term = |c: usize, q: f64| categorical_focal(alpha, gamma, target(c), q);
             by_parts(from_logits, predictions, term, slope)
         }
         Loss::KlDivergence => {
@@ -65,7 +64,7 @@ pub(super) fn row<E: Scalar>(loss: Loss, targets: &[E], predictions: &[E], mut s
             if value <= 0.0 { 0.0 } else { value }
         }
         Loss::Quantile { quantiles } => {
-            let (t, count) = (targets[0].wide(), predictions.len() as f64);
+            let (t, count) = (target(0), predictions.len() as f64);
             let mut value = 0.0;
             for (c, (level, p)) in quantiles.levels().iter().zip(predictions).enumerate() {
                 let (of_element, of_slope) = pinball(*level, t, p.wide());

@@ -32,10 +32,11 @@ pub(super) fn count(
         let expected = "a probability, 0 to 1; of logits, set from_logits";
         return Err(Error::option(format!("prediction for auc at {}", position()), expected, prediction));
     }
-    let last = buckets.len() - 1;
+    let last = buckets.len().saturating_sub(1);
     let above = (prediction * last as f64).ceil() as usize;
-    let bucket = &mut buckets[above.saturating_sub(1).min(last)];
-    *(if is_one { &mut bucket.ones } else { &mut bucket.zeros }) += weight;
+    if let Some(bucket) = buckets.get_mut(above.saturating_sub(1).min(last)) {
+        *(if is_one { &mut bucket.ones } else { &mut bucket.zeros }) += weight;
+    }
     Ok(())
 }
 
@@ -53,23 +54,20 @@ pub(super) fn area(buckets: &[Bucket], curve: Curve) -> f64 {
         sum = Bucket { ones: sum.ones + bucket.ones, zeros: sum.zeros + bucket.zeros };
         *above = sum;
     }
-    let increments = above.windows(2).map(|pair| {
-        let (low, high) = (pair[0], pair[1]);
-        match curve {
-            Curve::Roc => {
-                let width = quotient(low.zeros, sum.zeros) - quotient(high.zeros, sum.zeros);
-                width * (quotient(low.ones, sum.ones) + quotient(high.ones, sum.ones)) / 2.0
-            }
-            // Between two thresholds the counts are on a line, which precision is not
-            // (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874).
-            Curve::PrecisionRecall => {
-                let (all_low, all_high) = (low.ones + low.zeros, high.ones + high.zeros);
-                let hits = low.ones - high.ones;
-                let slope = quotient(hits, (all_low - all_high).max(0.0));
-                let intercept = high.ones - slope * all_high;
-                let ratio = if all_low > 0.0 && all_high > 0.0 { all_low / all_high } else { 1.0 };
-                quotient(slope * (hits + intercept * ratio.ln()), sum.ones)
-            }
+    let increments = above.array_windows().map(|[low, high]| match curve {
+        Curve::Roc => {
+            let width = quotient(low.zeros, sum.zeros) - quotient(high.zeros, sum.zeros);
+            width * (quotient(low.ones, sum.ones) + quotient(high.ones, sum.ones)) / 2.0
+        }
+        // Between two thresholds the counts are on a line, which precision is not
+        // (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874).
+        Curve::PrecisionRecall => {
+            let (all_low, all_high) = (low.ones + low.zeros, high.ones + high.zeros);
+            let hits = low.ones - high.ones;
+            let slope = quotient(hits, (all_low - all_high).max(0.0));
+            let intercept = high.ones - slope * all_high;
+            let ratio = if all_low > 0.0 && all_high > 0.0 { all_low / all_high } else { 1.0 };
+            quotient(slope * (hits + intercept * ratio.ln()), sum.ones)
         }
     });
     increments.sum()

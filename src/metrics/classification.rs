@@ -158,10 +158,10 @@ fn nan(tensor: &str, position: String) -> Error {
 }
 
 fn check_classes(name: &str, classes: &[usize], count: usize) -> Result<()> {
-    match classes.iter().position(|class| *class >= count) {
+    match classes.iter().enumerate().find(|(_, class)| **class >= count) {
         None => Ok(()),
-        Some(sample) => {
-            Err(Error::option(format!("{name}[{sample}]"), format!("a class below {count}"), classes[sample]))
+        Some((sample, class)) => {
+            Err(Error::option(format!("{name}[{sample}]"), format!("a class below {count}"), class))
         }
     }
 }
@@ -314,8 +314,11 @@ impl ConfusionMatrix {
         let buffer = filled("confusion matrix", [classes, classes, 1], 0.0)?;
         let mut counts = Array2::from_shape_vec((classes, classes), buffer)
             .map_err(|error| Error::shape("confusion matrix", "a buffer of its length", error.to_string()))?;
-        for (sample, (t, p)) in truth.iter().zip(prediction).enumerate() {
-            counts[[*t, *p]] += weights.map_or(1.0, |weights| weights[sample]);
+        for (sample, place) in truth.iter().zip(prediction).enumerate() {
+            let weight = weights.map_or(Some(&1.0), |weights| weights.get(sample));
+            if let (Some(count), Some(weight)) = (counts.get_mut([*place.0, *place.1]), weight) {
+                *count += weight;
+            }
         }
         Ok(ConfusionMatrix { counts, weighted: weights.is_some() })
     }
@@ -331,12 +334,11 @@ impl ConfusionMatrix {
     }
 
     fn tallies(&self) -> Vec<Tally> {
-        let tally = |class| Tally {
-            hits: self.counts[[class, class]],
-            predicted: self.counts.column(class).sum(),
-            support: self.counts.row(class).sum(),
+        let sums = self.counts.columns().into_iter().zip(self.counts.rows());
+        let tally = |(hits, (column, row)): (&f64, (ndarray::ArrayView1<'_, f64>, ndarray::ArrayView1<'_, f64>))| {
+            Tally { hits: *hits, predicted: column.sum(), support: row.sum() }
         };
-        (0..self.counts.nrows()).map(tally).collect()
+        self.counts.diag().iter().zip(sums).map(tally).collect()
     }
 
     /// The scores of each class, as scikit-learn's
@@ -371,7 +373,8 @@ impl ConfusionMatrix {
             }
         };
         let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
-        let width = longest.max("weighted avg".len()).max(digits);
+        // No format is wider; a longer name is not padded.
+        let width = longest.max("weighted avg".len()).max(digits).min(usize::from(u16::MAX));
         let number = |value: f64| {
             let text = if value.is_nan() { "nan".to_owned() } else { format!("{value:.digits$}") };
             format!(" {text:>9}")
@@ -403,9 +406,9 @@ pub(super) fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<()> 
     if weights.len() != rows {
         return Err(Error::shape("weights", format!("{rows}, one a sample"), format!("{}", weights.len())));
     }
-    match weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+    match weights.iter().enumerate().find(|(_, weight)| !(weight.is_finite() && **weight >= 0.0)) {
         None => Ok(()),
-        Some(row) => Err(Error::option(format!("weights[{row}]"), "a finite number, at least zero", weights[row])),
+        Some((row, weight)) => Err(Error::option(format!("weights[{row}]"), "a finite number, at least zero", weight)),
     }
 }
 
@@ -431,12 +434,12 @@ pub fn roc_auc<E: Scalar>(truth: &[bool], scores: &[E]) -> Result<f64> {
             return Err(Error::ZeroSize { name });
         }
     }
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|a, b| scores[*a].wide().total_cmp(&scores[*b].wide()));
+    let mut order: Vec<(f64, bool)> = scores.iter().map(|score| score.wide()).zip(truth.iter().copied()).collect();
+    order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     // Pairs, in halves: whole numbers, so that nothing is rounded.
     let (mut below, mut halves) = (0u128, 0u128);
-    for tied in order.chunk_by(|a, b| scores[*a] == scores[*b]) {
-        let positive = tied.iter().filter(|sample| truth[**sample]).count() as u128;
+    for tied in order.chunk_by(|(a, _), (b, _)| a == b) {
+        let positive = tied.iter().filter(|(_, truth)| *truth).count() as u128;
         let negative = tied.len() as u128 - positive;
         halves += positive * (2 * below + negative);
         below += negative;
@@ -462,6 +465,15 @@ mod tests {
         let p = array![[0.1, 0.6, 0.3], [0.05, 0.95, 0.0]];
         assert_eq!(sparse_categorical_accuracy(&[2, 1], p.view()).unwrap(), 0.5);
         assert_eq!(sparse_top_k_categorical_accuracy(&[2, 1], p.view(), 3).unwrap(), 1.0);
+    }
+
+    /// A format that is told to be wider than 65,535 letters panics.
+    #[test]
+    fn a_report_of_a_long_name() {
+        let matrix = ConfusionMatrix::new(&[0, 1], &[0, 1], 2).unwrap();
+        let long = "é".repeat(70_000);
+        let report = matrix.report(Some(&[&long, "b"]), 100, ZeroDivision::Zero).unwrap();
+        assert!(report.contains(&long) && report.lines().count() == 8, "{}", report.len());
     }
 
     #[test]

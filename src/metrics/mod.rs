@@ -96,17 +96,16 @@ pub fn r2<E: Scalar, D: Dimension>(truth: ArrayView<'_, E, D>, prediction: Array
     if rows < 2 {
         return Err(Error::shape("truth", "at least two values in a column", format!("{rows}")));
     }
-    let mut means = vec![0.0; columns];
-    for (i, t) in truth.iter().enumerate() {
-        means[i % columns] += t.wide() / rows as f64;
-    }
-    let mut sums = vec![(0.0, 0.0); columns];
-    for (i, (t, p)) in truth.iter().zip(prediction.iter()).enumerate() {
-        let (of_residuals, of_squares) = &mut sums[i % columns];
-        *of_residuals += (t.wide() - p.wide()).powi(2);
-        *of_squares += (t.wide() - means[i % columns]).powi(2);
-    }
-    Ok(sums.iter().map(|(residuals, squares)| determination(*residuals, *squares)).sum::<f64>() / columns as f64)
+    let pairs: Vec<(f64, f64)> = truth.iter().zip(prediction.iter()).map(|(t, p)| (t.wide(), p.wide())).collect();
+    let of_column = |column: usize| {
+        let pairs = || pairs.iter().skip(column).step_by(columns);
+        let mean = pairs().map(|(t, _)| t / rows as f64).sum::<f64>();
+        let (residuals, squares) = pairs().fold((0.0, 0.0), |(residuals, squares): (f64, f64), (t, p)| {
+            (residuals + (t - p).powi(2), squares + (t - mean).powi(2))
+        });
+        determination(residuals, squares)
+    };
+    Ok((0..columns).map(of_column).sum::<f64>() / columns as f64)
 }
 
 /// One column's coefficient of determination.

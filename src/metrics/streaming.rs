@@ -435,15 +435,15 @@ impl MetricAccumulator {
             _ => {}
         }
         let width = if sparse { 1 } else { columns };
-        for (row, predictions) in predictions.chunks_exact(columns).enumerate() {
-            let weight = weights.as_ref().map_or(1.0, |weights| weights[row]);
+        for (row, (predictions, targets)) in predictions.chunks_exact(columns).zip(targets.chunks(width)).enumerate() {
+            let weight = weights.as_ref().and_then(|weights| weights.get(row)).copied().unwrap_or(1.0);
             if weight == 0.0 {
                 if let Sums::Determination { rows, .. } = &mut sums {
                     *rows += 1;
                 }
                 continue;
             }
-            let row = Row { index: row, targets: &targets[row * width..][..width], predictions, sparse };
+            let row = Row { index: row, targets, predictions, sparse };
             match &mut sums {
                 Sums::Mean { sum, weights } => {
                     *sum += weight * row.value(self.metric)?;
@@ -496,30 +496,26 @@ impl MetricAccumulator {
             }
             Sums::Tallies(tallies) => {
                 tallies.resize(tallies.len().max(theirs.len() / 3), Tally::default());
-                for (tally, theirs) in tallies.iter_mut().zip(theirs.chunks_exact(3)) {
-                    tally.hits += theirs[0];
-                    tally.predicted += theirs[1];
-                    tally.support += theirs[2];
+                for (tally, [hits, predicted, support]) in tallies.iter_mut().zip(theirs.as_chunks().0) {
+                    tally.hits += hits;
+                    tally.predicted += predicted;
+                    tally.support += support;
                 }
             }
             Sums::Buckets { any, buckets } => {
                 *any = true;
-                for (bucket, theirs) in buckets.iter_mut().zip(theirs.chunks_exact(2)) {
-                    bucket.ones += theirs[0];
-                    bucket.zeros += theirs[1];
+                for (bucket, [ones, zeros]) in buckets.iter_mut().zip(theirs.as_chunks().0) {
+                    bucket.ones += ones;
+                    bucket.zeros += zeros;
                 }
             }
             Sums::Determination { rows, columns } => {
                 let Some((their_rows, theirs)) = theirs.split_first() else { return };
                 *rows += *their_rows as usize;
                 columns.resize(columns.len().max(theirs.len() / 4), Spread::default());
-                for (spread, theirs) in columns.iter_mut().zip(theirs.chunks_exact(4)) {
-                    spread.merge(Spread {
-                        weights: theirs[0],
-                        mean: theirs[1],
-                        squares: theirs[2],
-                        residuals: theirs[3],
-                    });
+                for (spread, theirs) in columns.iter_mut().zip(theirs.as_chunks().0) {
+                    let [weights, mean, squares, residuals] = *theirs;
+                    spread.merge(Spread { weights, mean, squares, residuals });
                 }
             }
         }
@@ -574,7 +570,7 @@ struct Row<'a, E> {
 impl<E: Scalar> Row<'_, E> {
     /// The class that a sparse target names.
     fn class(&self) -> Result<usize> {
-        let target = self.targets[0].wide();
+        let target = self.targets.first().map_or(f64::NAN, |target| target.wide());
         let columns = self.predictions.len();
         if target.fract() == 0.0 && (0.0..columns as f64).contains(&target) {
             return Ok(target as usize);
@@ -593,7 +589,7 @@ impl<E: Scalar> Row<'_, E> {
 
     fn is_above(&self, column: usize, threshold: f64) -> Result<bool> {
         let position = || format!("row {}, column {column} (from 0)", self.index);
-        above(self.predictions[column].wide(), threshold, position)
+        above(self.predictions.get(column).map_or(f64::NAN, |p| p.wide()), threshold, position)
     }
 
     /// The mean of `f(target, prediction)`.
@@ -639,7 +635,7 @@ impl<E: Scalar> Row<'_, E> {
     fn truth(&self, metric: Metric, class: Option<usize>, column: usize) -> Result<bool> {
         match class {
             Some(class) => Ok(class == column),
-            None => match self.targets[column].wide() {
+            None => match self.targets.get(column).map_or(f64::NAN, |target| target.wide()) {
                 0.0 => Ok(false),
                 1.0 => Ok(true),
                 other => {
@@ -680,7 +676,7 @@ impl<E: Scalar> Row<'_, E> {
                 None => largest == Some(column),
             };
             let place = if tallies.len() == 1 { 0 } else { column };
-            let tally = &mut tallies[place];
+            let Some(tally) = tallies.get_mut(place) else { continue };
             tally.hits += if is_true && is_predicted { weight } else { 0.0 };
             tally.predicted += if is_predicted { weight } else { 0.0 };
             tally.support += if is_true { weight } else { 0.0 };

@@ -31,7 +31,8 @@ pub struct Correction {
 impl Correction {
     /// The value of a step ahead.
     pub(super) fn value(&self, reference: f64, output: f32, ahead: usize) -> f64 {
-        self.transform.inverse(reference + self.share * self.scales[ahead] * f64::from(output))
+        let scale = self.scales.get(ahead).copied().unwrap_or(f64::NAN);
+        self.transform.inverse(reference + self.share * scale * f64::from(output))
     }
 
     /// For each level of the intervals, its lower and its upper bound around a forecast of step `ahead`, counted from 0.
@@ -196,8 +197,9 @@ impl ForecastConfig {
                 .zip(&transforms)
                 .map(|(of, transform)| self.reference_rows(transform, of.values))
                 .collect();
-            let measure = |i: usize, forecast: f64, truth: f64| {
-                (transforms[i].inverse(forecast) - transforms[i].inverse(truth)).powi(2) / variances[i]
+            let measure = |i: usize, forecast: f64, truth: f64| match (transforms.get(i), variances.get(i)) {
+                (Some(of), Some(variance)) => (of.inverse(forecast) - of.inverse(truth)).powi(2) / variance,
+                _ => f64::NAN,
             };
             let parts: Vec<ReferenceSeries<'_>> = rows
                 .iter()
@@ -213,41 +215,57 @@ impl ForecastConfig {
         let (transforms, rows, chosen) = best.ok_or_else(none)?;
         let transform = *transforms.first().ok_or_else(none)?;
         let reference = if validation == 0 { chosen.of_all.clone() } else { chosen.of_training };
-        let scales = self.left_over(&reference, &rows, &seen, validation);
+        let scales = self.left_over(&reference, &rows, &seen, validation)?;
         self.correction = Some(Correction { season, transform, reference, scales, share: 1.0, intervals: None });
         Ok(ChosenCorrection { fitted_to_all: chosen.of_all, transforms, error: chosen.error })
     }
 
     /// The root of the mean square of what the reference leaves over in the training parts, for each step ahead: of magnitude one to the
     /// network.
-    fn left_over(&self, reference: &Reference, rows: &[Array2<f64>], seen: &[Vec<f64>], validation: usize) -> Vec<f64> {
+    fn left_over(
+        &self,
+        reference: &Reference,
+        rows: &[Array2<f64>],
+        seen: &[Vec<f64>],
+        validation: usize,
+    ) -> Result<Vec<f64>> {
         let mut sums = vec![(0.0, 0.0); self.horizon];
         for (rows, seen) in rows.iter().zip(seen) {
             let (first, last) =
                 (reference.context(), seen.len().saturating_sub(validation.saturating_add(self.horizon)));
             let origins: Vec<usize> = (first..=last).collect();
-            let forecasts = reference.forecasts(rows.view(), &origins, self.horizon);
-            for ((row, ahead), forecast) in forecasts.indexed_iter() {
-                let left = rows[[origins[row] + ahead, 0]] - forecast;
-                sums[ahead] = (sums[ahead].0 + left * left, sums[ahead].1 + 1.0);
+            let forecasts = reference.forecasts(rows.view(), &origins, self.horizon)?;
+            for (origin, forecasts) in origins.iter().zip(forecasts.outer_iter()) {
+                let truth = rows.column(0).into_iter().skip(*origin);
+                for ((forecast, truth), (squares, count)) in forecasts.iter().zip(truth).zip(&mut sums) {
+                    let left = truth - forecast;
+                    (*squares, *count) = (*squares + left * left, *count + 1.0);
+                }
             }
         }
         let root = |(sum, count): (f64, f64)| {
             let mean: f64 = sum / count;
             if mean > 0.0 && mean.is_finite() { mean.sqrt() } else { 1.0 }
         };
-        sums.into_iter().map(root).collect()
+        Ok(sums.into_iter().map(root).collect())
     }
 
     /// What a reference reads: the transformed column, the scaled inputs and known columns.
     fn reference_rows(&self, transform: &Transform, values: ArrayView2<'_, f64>) -> Array2<f64> {
         let inputs = self.scaled_inputs(values);
         let of_inputs = 1 + self.inputs.len();
-        Array2::from_shape_fn((values.nrows(), of_inputs + self.known.len()), |(row, column)| match column {
-            0 => transform.apply(values[[row, 0]]),
-            _ if column < of_inputs => inputs[[row, column - 1]],
-            _ => self.known[column - of_inputs].scaler.transform(values[[row, column]]),
-        })
+        let mut rows = Array2::zeros((values.nrows(), of_inputs + self.known.len()));
+        for ((mut to, from), column) in rows.columns_mut().into_iter().zip(values.columns()).zip(0usize..) {
+            match (column, self.known.get(column.saturating_sub(of_inputs))) {
+                (0, _) => to.iter_mut().zip(from).for_each(|(to, from)| *to = transform.apply(*from)),
+                _ if column < of_inputs => to.assign(&inputs.column(column - 1)),
+                (_, Some(known)) => {
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = known.scaler.transform(*from));
+                }
+                (_, None) => to.fill(f64::NAN),
+            }
+        }
+        rows
     }
 
     /// The reference's forecasts of a run of origins.
@@ -256,7 +274,7 @@ impl ForecastConfig {
         correction: &Correction,
         values: ArrayView2<'_, f64>,
         origins: Range<usize>,
-    ) -> Array2<f64> {
+    ) -> Result<Array2<f64>> {
         let rows = self.reference_rows(&correction.transform, values);
         correction.reference.forecasts(rows.view(), &origins.collect::<Vec<_>>(), self.horizon)
     }

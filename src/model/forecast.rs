@@ -1,4 +1,8 @@
 //! A model of a series, of one column or several, with everything needed to continue it: [`Forecaster`].
+#![expect(
+    clippy::indexing_slicing,
+    reason = "rows of series that are long enough for a sample, as `samples` and `forecast_known` check, and columns as `check_columns` does"
+)]
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Device;
 use crate::data::{CsvOptions, Gaps, Scaler};
 use crate::error::{Error, Result};
-use crate::forecast::baseline::MOST_STEPS;
+use crate::forecast::baseline::check_horizon;
 use crate::forecast::{CalendarFeature, Intervals, Reference, Transform};
 use crate::model::correction::Correction;
 use crate::model::{Graph, Model, Purpose, Sequential, file};
@@ -302,7 +306,7 @@ impl ForecastConfig {
 }
 
 fn differences(values: &[f64]) -> Vec<f64> {
-    values.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    values.array_windows().map(|[a, b]| b - a).collect()
 }
 
 /// A recurrent layer and a dense one on a window of a series, which together give the values that follow it.
@@ -452,7 +456,7 @@ impl Forecaster {
         }
         let mut y = Array2::from_shape_fn((count, horizon), |(n, ahead)| scaled[[n + window + ahead, 0]]);
         if let Some(correction) = &self.config.correction {
-            let reference = self.config.reference_at(correction, values.slice(s![..end, ..]), start..start + count);
+            let reference = self.config.reference_at(correction, values.slice(s![..end, ..]), start..start + count)?;
             for ((n, ahead), to) in y.indexed_iter_mut() {
                 let truth = correction.transform.apply(values[[start + n + ahead, 0]]);
                 *to = ((truth - reference[[n, ahead]]) / correction.scales[ahead]) as f32;
@@ -482,7 +486,7 @@ impl Forecaster {
                 correction,
                 all.slice(s![..targets.end.min(all.nrows()), ..]),
                 start..start + shape.0,
-            );
+            )?;
             for (((i, ahead), to), output) in forecast.indexed_iter_mut().zip(outputs.iter()) {
                 *to = correction.value(reference[[i, ahead]], *output, ahead);
             }
@@ -536,9 +540,7 @@ impl Forecaster {
             );
             return Err(Error::option("horizon", expected, steps));
         }
-        if steps > MOST_STEPS {
-            return Err(Error::option("horizon", format!("at most {MOST_STEPS}"), steps));
-        }
+        check_horizon(steps)?;
         let (known, columns) = (self.config.known.len(), self.config.columns().len());
         let needed = self.config.future_rows(steps);
         if known > 0 && (future.ncols() != known || future.nrows() < needed) {
@@ -571,7 +573,7 @@ impl Forecaster {
             let outputs: Vec<f32> = self.model.predict(x.view())?.iter().copied().collect();
             let values = match &self.config.correction {
                 Some(correction) => {
-                    let reference = self.config.reference_at(correction, seen, known..known + 1);
+                    let reference = self.config.reference_at(correction, seen, known..known + 1)?;
                     let of = |(step, output): (usize, &f32)| correction.value(reference[[0, step]], *output, step);
                     outputs.iter().enumerate().map(of).collect()
                 }

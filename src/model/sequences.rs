@@ -161,7 +161,7 @@ impl RowsConfig {
 fn each_once(option: &str, names: &[String]) -> Result<()> {
     let mut sorted: Vec<_> = names.iter().collect();
     sorted.sort_unstable();
-    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+    match sorted.array_windows().find(|[a, b]| a == b) {
         None => Ok(()),
         Some(pair) => Err(Error::option(option, "each name once", format!("{:?} twice", pair[0]))),
     }
@@ -255,8 +255,11 @@ impl SequenceModel {
                     format!("{:?}", sequence.shape()),
                 ));
             }
-            for ((step, feature), value) in sequence.indexed_iter() {
-                let scaled = self.config.scaler.columns()[feature].transform(f64::from(*value));
+            let scalers = self.config.scaler.columns().iter().cycle();
+            for ((((step, feature), value), scaler), to) in
+                sequence.indexed_iter().zip(scalers).zip(x.index_axis_mut(Axis(0), n).iter_mut())
+            {
+                let scaled = scaler.transform(f64::from(*value));
                 // What is filled up must not be mistaken for values, nor values for it.
                 if scaled.is_nan() || scaled.abs() >= -ABSENT / 2.0 {
                     return Err(Error::NonFinite {
@@ -266,7 +269,7 @@ impl SequenceModel {
                         help: "it must be finite, and of the magnitude of what the model learned from".to_owned(),
                     });
                 }
-                x[[n, step, feature]] = scaled as f32;
+                *to = scaled as f32;
             }
         }
         Ok(x)
@@ -286,7 +289,10 @@ impl SequenceModel {
             return Err(absent("the sequences have no classes (@classLabel)"));
         }
         let class = |label: &usize| {
-            let name = &set.classes[*label];
+            let name = set.classes.get(*label).ok_or_else(|| {
+                let expected = format!("the number of one of the set's {} classes", set.classes.len());
+                Error::option("label", expected, label)
+            })?;
             names.iter().position(|known| known == name).ok_or_else(|| {
                 let shown: Vec<_> = names.iter().take(20).map(String::as_str).collect();
                 Error::option("class", format!("one that the model knows ({})", shown.join(", ")), format!("{name:?}"))

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
 use crate::nn::op::{Backward, Forward, Op};
 use crate::nn::{Scratch, one_input};
+use crate::rnn::shape::checked_len;
 
 /// Elements repeated along axes of length 1, or along axes that the input has not, until its sample shape is `shape`:
 /// [NumPy's rule](https://numpy.org/doc/stable/user/basics.broadcasting.html), which compares shapes from their ends. A mask ends here.
@@ -45,7 +46,7 @@ pub(super) fn common_shape(builder: &Builder, values: &[Value]) -> Result<Vec<us
     let mut common = vec![1; axes];
     for value in values {
         let missing = axes - value.shape().len();
-        for (common, n) in common[missing..].iter_mut().zip(value.shape()) {
+        for (common, n) in common.iter_mut().skip(missing).zip(value.shape()) {
             if *n != 1 && *common != 1 && *n != *common {
                 let shapes: Vec<_> = values.iter().map(|value| format!("{:?}", value.shape())).collect();
                 let expected = "inputs whose axes, counted from the end, are equally long or 1";
@@ -58,6 +59,7 @@ pub(super) fn common_shape(builder: &Builder, values: &[Value]) -> Result<Vec<us
 }
 
 /// `x` with this sample shape, without mask.
+#[expect(clippy::indexing_slicing, reason = "axes below that of both shapes, which are as long as each other")]
 pub(super) fn broadcast(builder: &mut Builder, x: &Value, shape: &[usize]) -> Result<Value> {
     let fits = x.shape().len() <= shape.len() && {
         let own = &shape[shape.len() - x.shape().len()..];
@@ -67,6 +69,8 @@ pub(super) fn broadcast(builder: &mut Builder, x: &Value, shape: &[usize]) -> Re
         let expected = format!("an input that can be repeated to {shape:?}");
         return Err(Error::shape(builder.name(), expected, format!("{:?}", x.shape())));
     }
+    // Refuses sizes whose product overflows.
+    checked_len(&builder.name(), &shape.iter().map(|n| ("elements", *n)).collect::<Vec<_>>())?;
     let missing = shape.len() - x.shape().len();
     let known = |axis: usize| if axis < missing { 1 } else { x.shape()[axis - missing] };
     let mut current: Vec<usize> = (0..shape.len()).map(known).collect();

@@ -802,3 +802,12 @@ fn layers_of_several_tensors() {
     let mut model = graph.model(&outputs.iter().collect::<Vec<_>>()).unwrap();
     check("tensors", &mut model, &[draw(&[3, 4, 5], 1), draw(&[3, 5], 2)]);
 }
+
+#[test]
+fn a_broadcast_beyond_counting_is_refused() {
+    for shape in [[usize::MAX, 2], [1 << 40, 1 << 40], [2, usize::MAX]] {
+        let mut model = Sequential::new(cpu(), &[1, 1], 1).unwrap();
+        let error = model.add(Broadcast::new(&shape)).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_some_and(|error| error.contains("broadcast")), "{shape:?}: {error:?}");
+    }
+}

@@ -166,6 +166,11 @@ fn classes_are_learned_saved_and_named() {
     )
     .unwrap();
     assert_eq!((swapped.labels.clone(), loaded.classes(&swapped).unwrap()), (vec![1, 0], vec![0, 1]));
+    // The fields of a set are anyone's.
+    let mut wrong = swapped.clone();
+    wrong.labels[1] = 7;
+    let error = loaded.classes(&wrong).unwrap_err().to_string();
+    assert!(error.contains("label") && error.contains("2 classes, got 7"), "{error}");
     let other = TWO_CLASSES.replace("down", "left").replace("@data", "@data\n1:2:left");
     let other = parse_ts(other.as_bytes(), "other.ts", MissingValues::Error).unwrap();
     let error = loaded.classes(&other).unwrap_err().to_string();

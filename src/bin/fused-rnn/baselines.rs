@@ -1,9 +1,15 @@
 //! Forecasts that a model is measured beside, and the table of their errors.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "origins lie inside of the series, and steps of an origin inside of the horizon that arrays are made for"
+)]
 
 use fused_rnn::Result;
 use fused_rnn::data::{Scaler, TimeAxis};
 use fused_rnn::forecast::{Anchor, Baseline, Measures, RidgeShape, RidgeSums, detect_season};
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+
+use crate::output::WIDEST;
 
 /// The name of the linear forecast in tables.
 const RIDGE: &str = "ridge on lags";
@@ -72,7 +78,7 @@ impl Comparison {
         if let Some(ridge) = ridge(&values, origins, horizon, lags, end) {
             forecasts.push((RIDGE.to_owned(), ridge));
         }
-        let scale = fused_rnn::forecast::seasonal_change(&values[..end.min(values.len())], season);
+        let scale = fused_rnn::forecast::seasonal_change(values.get(..end).unwrap_or(&values), season);
         Ok(Comparison { truth, forecasts, scale, season })
     }
 
@@ -96,13 +102,15 @@ impl Comparison {
             .iter()
             .map(|(name, forecast)| Ok((name.as_str(), measure(self.truth.view(), forecast.view(), self.scale)?)))
             .collect::<Result<_>>()?;
-        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(head.chars().count());
+        let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(head.chars().count());
+        let width = longest.min(WIDEST);
         let mut text = format!("\n{head:<width$}  {:>10}  {:>10}  {:>8}  {:>8}\n", "RMSE", "MAE", "sMAPE", "MASE");
         for (name, of) in &rows {
             let mase = of.mase.map_or("-".to_owned(), |mase| format!("{mase:.4}"));
             text += &format!("{name:<width$}  {:>10.4}  {:>10.4}  {:>8.2}  {mase:>8}\n", of.rmse, of.mae, of.smape);
         }
-        let (model, naive) = (rows[0].1.rmse, rows.get(1).map_or(f64::NAN, |row| row.1.rmse));
+        let rmse = |row: usize| rows.get(row).map_or(f64::NAN, |row| row.1.rmse);
+        let (model, naive) = (rmse(0), rmse(1));
         let gain = 100.0 * (1.0 - model / naive);
         text += &if naive == 0.0 {
             "The naive forecast makes no error: the test part is constant.\n".to_owned()

@@ -1,5 +1,7 @@
 //! How far numbers are from the truth, as a table.
 
+use crate::output::WIDEST;
+
 /// How far numbers of the test part are from the truth, in their unit.
 pub struct Errors {
     pub rmse: f64,
@@ -11,7 +13,7 @@ pub struct Errors {
 impl Errors {
     pub fn table(&self, head: &str, name: &str, naive: &str) -> String {
         let rows = [(name, self.rmse, self.mae), (naive, self.naive_rmse, self.naive_mae)];
-        let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0).max(head.len());
+        let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0).max(head.len()).min(WIDEST);
         let mut text = format!("\n{head:<width$}  {:>10}  {:>10}\n", "RMSE", "MAE");
         for (name, rmse, mae) in rows {
             text += &format!("{name:<width$}  {rmse:>10.4}  {mae:>10.4}\n");

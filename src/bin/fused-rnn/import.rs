@@ -9,7 +9,7 @@ use fused_rnn::exchange::{self, Imported, arrays};
 use fused_rnn::{Device, Error, Result};
 use ndarray::ArrayD;
 
-use crate::output::{one_line, print};
+use crate::output::{WIDEST, one_line, print};
 
 /// Reads models of other programs and saves them as models of this one, or checks them against recorded results.
 ///
@@ -187,7 +187,7 @@ fn check(args: &Args, options: &ImportOptions) -> Result<ExitCode> {
         .iter()
         .map(|file| file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()))
         .collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(WIDEST);
     let mut failed = 0;
     for (file, name) in args.files.iter().zip(&names) {
         let worst = check_file(file, args, options);
@@ -259,7 +259,8 @@ fn check_file(file: &Path, args: &Args, options: &ImportOptions) -> Result<Worst
 
 /// Arrays whose names begin so, in the order of the numbers that follow.
 fn numbered<'a>(arrays: &'a BTreeMap<String, ArrayD<f64>>, prefix: &str) -> Vec<(&'a String, &'a ArrayD<f64>)> {
+    let number = |name: &str| name.strip_prefix(prefix)?.parse::<usize>().ok();
     let mut found: Vec<_> = arrays.iter().filter(|(name, _)| name.starts_with(prefix)).collect();
-    found.sort_by_key(|(name, _)| name[prefix.len()..].parse::<usize>().unwrap_or(usize::MAX));
+    found.sort_by_key(|(name, _)| number(name).unwrap_or(usize::MAX));
     found
 }

@@ -15,6 +15,9 @@ pub fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
+/// Most letters that a column of a table is padded to; a format that is told more than 65,535 panics.
+pub const WIDEST: usize = 200;
+
 /// Writes `text` to standard output. A reader that has gone, as in `| head`, is no error.
 pub fn print(text: &str) -> Result<()> {
     if SILENT.load(Ordering::Relaxed) {

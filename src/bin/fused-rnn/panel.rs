@@ -9,7 +9,7 @@ use fused_rnn::{Error, Result};
 use ndarray::ArrayView2;
 
 use crate::baselines::Comparison;
-use crate::output::plain;
+use crate::output::{WIDEST, plain};
 use crate::pictures::compare;
 use crate::reading::ReadingArgs;
 use crate::rows::{Rows, known_in_file, references};
@@ -114,7 +114,8 @@ impl PanelComparison {
         let mut of = PanelComparison { name: name.to_owned(), season, horizon, series: Vec::new(), held: Vec::new() };
         for one in panel {
             let from = start(one).max(forecaster.config().context());
-            scale(forecaster, &one.key, &one.rows.complete.values[..from.min(one.rows.complete.values.len())])?;
+            let known = &one.rows.complete.values;
+            scale(forecaster, &one.key, known.get(..from).unwrap_or(known))?;
             let values = one.rows.for_model(forecaster.config())?;
             let backtest = forecaster.backtest(&values, from..values.nrows())?;
             let config = forecaster.config();
@@ -152,7 +153,7 @@ impl PanelComparison {
             rows.push((plain(key), model.rmse, model.mae, beside.rmse, beside.mae));
         }
         if !quiet {
-            let width = rows.iter().map(|row| row.0.chars().count()).max().unwrap_or(0).max("series".len());
+            let width = rows.iter().map(|row| row.0.chars().count()).max().unwrap_or(0).clamp("series".len(), WIDEST);
             text += &format!(
                 "\n{:<width$}  {:>12}  {:>12}  {:>14}  {:>14}\n",
                 "series", "RMSE", "MAE", "naive's RMSE", "naive's MAE"
@@ -183,7 +184,8 @@ impl PanelComparison {
     ) -> Result<String> {
         let names: Vec<&String> =
             self.series.first().map_or(Vec::new(), |(_, c)| c.forecasts.iter().map(|f| &f.0).collect());
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(head.chars().count());
+        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(head.chars().count());
+        let width = longest.min(WIDEST);
         let mut text = format!("\n{head:<width$}  {:>10}  {:>10}   (means)\n", "MASE", "sMAPE");
         for name in names {
             let (mut mase, mut smape, mut count, mut scaled) = (0.0, 0.0, 0, 0);

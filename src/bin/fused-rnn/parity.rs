@@ -9,7 +9,7 @@ use serde::Serialize;
 use fused_rnn::parity::{Case, Report, check_tolerance};
 use fused_rnn::{DType, Device, Error, Result};
 
-use crate::output::{one_line, print};
+use crate::output::{WIDEST, one_line, print};
 
 /// Runs recurrent operators that PyTorch, Keras, ONNX or ONNX Runtime ran before, and compares every result.
 ///
@@ -162,7 +162,7 @@ fn options(args: &Args) -> Result<fused_rnn::backend::cuda::CudaOptions> {
 /// Checks every file, prints as it goes, and returns how many failed.
 fn check_files(args: &Args, device: &Device) -> Result<usize> {
     let names: Vec<String> = args.files.iter().map(|file| name_of(file)).collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(WIDEST);
     let mut failed = 0;
     for (file, name) in args.files.iter().zip(&names) {
         let report = Case::read(file).and_then(|case| case.run_on(device, args.tolerance));

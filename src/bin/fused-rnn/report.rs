@@ -10,7 +10,7 @@ use fused_rnn::{Result, metrics};
 use ndarray::{Array2, ArrayView1};
 
 use crate::errors::Errors;
-use crate::output::plain;
+use crate::output::{WIDEST, plain};
 
 /// How good a model is on sequences whose classes or numbers are known.
 pub enum Report {
@@ -71,7 +71,7 @@ impl Report {
             Report::Classes { matrix, names, of } => {
                 let average = matrix.average(Average::Macro, ZeroDivision::Zero);
                 let head = format!("{part}, {} {of}", matrix.counts().sum());
-                let width = head.len().max(name.len());
+                let width = head.len().max(name.len()).min(WIDEST);
                 let mut text = format!(
                     "\n{head:<width$}  {:>9}  {:>9}  {:>9}  {:>9}\n{name:<width$}  {:>9.4}  {:>9.4}  {:>9.4}  {:>9.4}\n",
                     "accuracy",

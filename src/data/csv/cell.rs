@@ -155,7 +155,7 @@ pub(crate) fn evidence(text: &str) -> Evidence {
     }
     let is_group = |mark: char| {
         let groups: Vec<&str> = text.split(mark).collect();
-        are_groups(&groups) && !(groups[0].starts_with('0'))
+        are_groups(&groups) && !text.starts_with('0')
     };
     match (text.matches(',').count(), text.matches('.').count()) {
         (1, 0) if is_group(',') => Evidence::EitherComma,

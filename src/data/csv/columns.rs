@@ -105,8 +105,8 @@ impl CsvTable {
 
     fn name(&self, source: &Source) -> String {
         match source {
-            Source::Column(column) => self.names[*column].clone(),
-            Source::Category(column, text) => format!("{}={text}", self.names[*column]),
+            Source::Column(column) => self.column_name(*column).to_owned(),
+            Source::Category(column, text) => format!("{}={text}", self.column_name(*column)),
         }
     }
 
@@ -117,8 +117,8 @@ impl CsvTable {
             *counts.entry(name).or_default() += 1;
         }
         let column = |column: usize| {
-            let name = &self.names[column];
-            if counts.get(name.as_str()) == Some(&1) { name.clone() } else { (column + 1).to_string() }
+            let name = self.column_name(column);
+            if counts.get(name) == Some(&1) { name.to_owned() } else { (column + 1).to_string() }
         };
         let reference = |source: &Source| match source {
             Source::Column(at) => column(*at),
@@ -139,7 +139,7 @@ impl CsvTable {
     /// The numbers of a source in some rows.
     pub(crate) fn values(&self, source: &Source, rows: &[usize]) -> Result<Vec<Option<f64>>> {
         let column = source.column();
-        let name = &self.names[column];
+        let name = self.column_name(column);
         let value = |row: usize| {
             let text = self.cell(row, column);
             if let Source::Category(_, category) = source {
@@ -194,7 +194,7 @@ impl CsvTable {
                 !texts.contains(text) && !self.is_missing(text)
             };
             if let Some(row) = rows.iter().find(is_new) {
-                let name = &self.names[*column];
+                let name = self.column_name(*column);
                 let mut listed: Vec<_> = texts.iter().map(|text| short(text)).collect();
                 listed.sort_unstable();
                 let text = self.cell(*row, *column);
@@ -346,7 +346,7 @@ impl CsvTable {
             if self.is_missing(text) {
                 let problem = format!(
                     "column {}: the row has no key ({text:?}), so that it belongs to no series",
-                    self.names[key]
+                    self.column_name(key)
                 );
                 return Err(self.fail(Some(self.line(row)), problem));
             }

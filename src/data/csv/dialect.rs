@@ -44,7 +44,7 @@ pub(super) fn read<'a>(bytes: &'a [u8], options: &CsvOptions) -> Result<Text<'a>
     let mut named = None;
     // Excel's first line.
     let first = text.lines().next().unwrap_or("");
-    let after = first.get(..4).filter(|word| word.eq_ignore_ascii_case("sep=")).map(|_| &first[4..]);
+    let after = first.split_at_checked(4).filter(|(word, _)| word.eq_ignore_ascii_case("sep=")).map(|(_, rest)| rest);
     if let Some(delimiter) = after.and_then(|rest| {
         Some(rest.trim_end_matches('\r').chars().next().unwrap_or('\t')).filter(|_| rest.chars().count() <= 1)
     }) {
@@ -61,14 +61,15 @@ pub(super) fn read<'a>(bytes: &'a [u8], options: &CsvOptions) -> Result<Text<'a>
                 ),
             ));
         }
-        None => find_delimiter(&text[start..]),
+        None => find_delimiter(text.get(start..).unwrap_or_default()),
     };
-    let text = match joined(&text[start..], delimiter) {
-        Some(rest) => Cow::Owned(format!("{}{rest}", &text[..start])),
+    let text = match joined(text.get(start..).unwrap_or_default(), delimiter) {
+        Some(rest) => Cow::Owned(format!("{}{rest}", text.get(..start).unwrap_or_default())),
         None => text,
     };
-    if let Some(line) = open_quote(&text[start..], delimiter).filter(|_| !is_single) {
-        let before = text[..start].matches('\n').count() as u64;
+    let (before, body) = text.split_at_checked(start).unwrap_or_default();
+    if let Some(line) = open_quote(body, delimiter).filter(|_| !is_single) {
+        let before = before.matches('\n').count() as u64;
         return Err((Some(before + line), "a cell begins with a quote that is not closed".to_owned()));
     }
     Ok(Text { text, start, delimiter, encoding, is_single })
@@ -121,12 +122,12 @@ fn decode<'a>(bytes: &'a [u8], options: &CsvOptions) -> Result<(Cow<'a, str>, Op
         })?),
     };
     let (encoding, bytes) = match (Encoding::for_bom(bytes), chosen) {
-        (Some((encoding, length)), _) => (encoding, &bytes[length..]),
+        (Some((encoding, length)), _) => (encoding, bytes.get(length..).unwrap_or_default()),
         (None, Some(encoding)) => (encoding, bytes),
         (None, None) => (unmarked(bytes), bytes),
     };
     let (text, had_errors) = encoding.decode_without_bom_handling(bytes);
-    let line_of = |at: usize| Some(1 + text[..at].bytes().filter(|b| *b == b'\n').count() as u64);
+    let line_of = |at: usize| Some(1 + text.bytes().take(at).filter(|b| *b == b'\n').count() as u64);
     let is_control = |c: char| c == '\0' || ('\u{80}'..='\u{9f}').contains(&c);
     let broken = if had_errors { text.find(char::REPLACEMENT_CHARACTER) } else { None };
     if let Some(at) = broken.or_else(|| text.find(is_control)) {
@@ -152,10 +153,11 @@ fn unmarked(bytes: &[u8]) -> &'static Encoding {
 
 /// Whether of each pair of bytes one is zero and the other is not, as in UTF-16 without letters beyond those of Latin.
 fn simple_utf16(bytes: &[u8], zero: usize) -> bool {
-    let sample = &bytes[..bytes.len().min(2000)];
-    let pairs = sample.chunks_exact(2);
-    sample.len() >= 4
-        && pairs.clone().filter(|pair| pair[zero] == 0 && pair[1 - zero] != 0).count() * 10 >= pairs.len() * 9
+    let (pairs, _) = bytes.get(..2000).unwrap_or(bytes).as_chunks();
+    let is_simple = |[first, second]: &&[u8; 2]| {
+        if zero == 0 { (*first, *second != 0) == (0, true) } else { (*second, *first != 0) == (0, true) }
+    };
+    pairs.len() >= 2 && pairs.iter().filter(is_simple).count() * 10 >= pairs.len() * 9
 }
 
 /// The text without the spaces between a delimiter and a quote, `a, "b"`, which are no part of a cell; `None` where there are none.
@@ -170,13 +172,13 @@ fn joined(text: &str, delimiter: char) -> Option<String> {
     let mut changed = false;
     let mut quoted = false;
     let mut at_start = true;
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
         if at_start && c == ' ' {
-            let after = rest.trim_start_matches(' ');
+            let after = rest.as_str().trim_start_matches(' ');
             if after.starts_with('"') {
                 changed = true;
-                rest = after;
+                rest = after.chars();
                 continue;
             }
         }
@@ -186,7 +188,6 @@ fn joined(text: &str, delimiter: char) -> Option<String> {
         }
         at_start = !quoted && (c == delimiter || c == '\n' || c == '\r');
         out.push(c);
-        rest = &rest[c.len_utf8()..];
     }
     changed.then_some(out)
 }
@@ -220,12 +221,10 @@ pub(super) fn is_typed(text: &str) -> bool {
 /// The delimiter that divides the rows into equally many cells, most of which mean something; and whether there is none, though its
 /// character stands in the rows.
 fn find_delimiter(text: &str) -> (char, bool) {
-    let mut end = text.len().min(SAMPLE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let sample = &text[..end];
-    let sample = if end < text.len() { sample.rfind('\n').map_or(sample, |at| &sample[..=at]) } else { sample };
+    // Whole lines, where there are several.
+    let (sample, rest) = text.split_at_checked(text.floor_char_boundary(SAMPLE)).unwrap_or((text, ""));
+    let whole = sample.rfind('\n').and_then(|at| sample.get(..=at)).filter(|_| !rest.is_empty());
+    let sample = whole.unwrap_or(sample);
     let mut best = (',', 0.0);
     let mut is_single = false;
     for delimiter in DELIMITERS.into_iter().filter(|delimiter| sample.contains(*delimiter)) {
@@ -233,11 +232,9 @@ fn find_delimiter(text: &str) -> (char, bool) {
         let rows: Vec<::csv::StringRecord> = reader.records().take(SAMPLE_ROWS).flatten().collect();
         let mut widths: Vec<usize> = rows.iter().map(::csv::StringRecord::len).collect();
         widths.sort_unstable();
-        let Some(widest) = widths.chunk_by(|a, b| a == b).max_by_key(|run| (run.len(), run[0])) else { continue };
-        let width = widest[0];
-        if width < 2 {
-            continue;
-        }
+        // Of widths that are equally frequent the largest, which is the last.
+        let Some(widest) = widths.chunk_by(|a, b| a == b).max_by_key(|run| run.len()) else { continue };
+        let Some(width) = widest.first().copied().filter(|width| *width >= 2) else { continue };
         let (mut typed, mut cells) = (0, 0);
         for row in rows.iter().filter(|row| row.len() == width) {
             cells += row.len();

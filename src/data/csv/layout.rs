@@ -42,38 +42,40 @@ pub(super) fn find(records: &[StringRecord]) -> Result<Layout, Uneven> {
         _ if comments == records.len() => 0,
         _ => comments,
     };
-    let first = comments + records[comments..].iter().position(is_full).unwrap_or(0);
+    let first = records.iter().skip(comments).position(is_full).map_or(comments, |at| comments + at);
     let last = records.iter().rposition(|record| is_full(record) && !is_comment(record)).unwrap_or(0).max(first);
     let mut layout =
         Layout { titles: first, footers: records.len() - 1 - last, width, lacks_first: false, lacks_last: false };
     let uneven = |row: usize| Uneven { row, width };
     // A header of one cell less than the rows stands right above them.
     if first > comments {
-        let header = &records[first - 1];
-        if header.len() >= 2
-            && header.len() + 1 == width
-            && header.iter().all(|cell| !cell.is_empty() && !is_typed(cell))
-        {
+        let is_header = |header: &StringRecord| {
+            header.len() >= 2
+                && header.len() + 1 == width
+                && header.iter().all(|cell| !cell.is_empty() && !is_typed(cell))
+        };
+        if records.get(first - 1).is_some_and(is_header) {
+            let mut rows = records.iter().take(last + 1).skip(first);
             layout.titles -= 1;
-            layout.lacks_last =
-                records[first..=last].iter().all(|record| record.get(width - 1).is_none_or(str::is_empty));
+            layout.lacks_last = rows.all(|record| record.get(width - 1).is_none_or(str::is_empty));
             layout.lacks_first = !layout.lacks_last;
         }
     }
-    if let Some(row) =
-        (comments..layout.titles).find(|row| records[*row].len() > width || *row >= comments + MOST_LINES)
-    {
+    let titles = records.iter().enumerate().take(layout.titles).skip(comments);
+    if let Some((row, _)) = titles.into_iter().find(|(row, r)| r.len() > width || *row >= comments + MOST_LINES) {
         return Err(uneven(row));
     }
     let start = layout.titles + usize::from(layout.lacks_first || layout.lacks_last);
-    if let Some(row) = (start..=last).find(|row| !is_full(&records[*row])) {
+    let mut rows = records.iter().enumerate().take(last + 1).skip(start);
+    if let Some((row, _)) = rows.find(|(_, record)| !is_full(record)) {
         return Err(uneven(row));
     }
     // What is cut off in the middle of a row is no footer.
     let is_footer = |record: &StringRecord| {
         is_comment(record) || record.len() < width && record.get(0).is_some_and(|cell| !is_typed(cell))
     };
-    if let Some(row) = (last + 1..records.len()).find(|row| !is_footer(&records[*row]) || row - last > MOST_LINES) {
+    let mut footers = records.iter().enumerate().skip(last + 1);
+    if let Some((row, _)) = footers.find(|(row, record)| !is_footer(record) || row - last > MOST_LINES) {
         return Err(uneven(row));
     }
     if width > 1 && !layout.lacks_first && !layout.lacks_last {
@@ -91,11 +93,12 @@ fn pad(records: &[StringRecord], layout: &mut Layout) {
     let is_empty = |record: &StringRecord| used(record) == 0;
     let mut first = layout.titles;
     let end = records.len() - layout.footers;
-    while first + 2 < end && first < MOST_LINES && (is_alone(&records[first]) || is_empty(&records[first])) {
+    let is_title = |record: &StringRecord| is_alone(record) || is_empty(record);
+    while first + 2 < end && first < MOST_LINES && records.get(first).is_some_and(is_title) {
         first += 1;
     }
     // Only where what follows looks like the table.
-    if first > layout.titles && used(&records[first]) >= 2 {
+    if first > layout.titles && records.get(first).is_some_and(|record| used(record) >= 2) {
         layout.titles = first;
     }
     let mut footers = layout.footers;
@@ -114,11 +117,11 @@ fn pad(records: &[StringRecord], layout: &mut Layout) {
 fn usual_width(records: &[StringRecord]) -> usize {
     let mut counts: Vec<(usize, usize)> = Vec::new();
     for record in records {
-        match counts.iter().position(|(width, _)| *width == record.len()) {
-            Some(at) => counts[at].1 += 1,
+        if let Some((_, count)) = counts.iter_mut().find(|(width, _)| *width == record.len()) {
+            *count += 1;
+        } else if counts.len() < 1000 {
             // A file of rows of ever new lengths is refused whatever the width is.
-            None if counts.len() < 1000 => counts.push((record.len(), 1)),
-            None => {}
+            counts.push((record.len(), 1));
         }
     }
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
@@ -128,7 +131,7 @@ fn usual_width(records: &[StringRecord]) -> usize {
 /// Whether the first row holds the columns' names: what is in it is not what is below it.
 pub(super) fn has_header(rows: &[StringRecord], cells: &Cells) -> bool {
     let Some((first, below)) = rows.split_first() else { return false };
-    let below = &below[..below.len().min(SAMPLE_ROWS)];
+    let below = below.get(..SAMPLE_ROWS).unwrap_or(below);
     let kind = |column: usize| {
         let (mut typed, mut missing) = (0, 0);
         let is_date = |text: &str| !matches!(read_dates(&[text], None), Reading::Other);
@@ -172,8 +175,8 @@ pub(super) fn has_header(rows: &[StringRecord], cells: &Cells) -> bool {
         }
     }
     // A year in each column: 1990, 1991, 1992, with other numbers below.
-    let step = years.windows(2).map(|pair| pair[1].1 - pair[0].1).collect::<Vec<_>>();
-    let even = step.first().is_some_and(|first| *first > 0.0) && step.windows(2).all(|pair| pair[0] == pair[1]);
+    let step = years.array_windows().map(|[a, b]| b.1 - a.1).collect::<Vec<_>>();
+    let even = step.first().is_some_and(|first| *first > 0.0) && step.array_windows().all(|[a, b]| a == b);
     let is_year = |text: Option<&str>| matches!(text.map(|text| cells.read(text)), Some(Cell::Number(v)) if v.fract() == 0.0 && (1500.0..2200.0).contains(&v));
     let goes_on = |column: usize| below.iter().all(|row| is_year(row.get(column)));
     let other = years.iter().filter(|(column, _)| !goes_on(*column)).count();

@@ -65,7 +65,7 @@ fn unread(table: &CsvTable, series: &Series, name: &str) -> Option<String> {
         return None; // As asked for.
     }
     let taken = "the rows are taken as they stand, and counted";
-    let repeated = series.labels.windows(2).position(|pair| pair[0] == pair[1] && !pair[0].is_empty());
+    let repeated = series.labels.array_windows().position(|[a, b]| a == b && !a.is_empty());
     let is_number = |text: &str| text.parse::<f64>().is_ok();
     if series.labels.iter().all(|text| is_number(text)) {
         let (text, at) = repeated.and_then(|at| Some((series.labels.get(at)?, at)))?;

@@ -21,13 +21,14 @@ pub(super) fn take(table: &CsvTable, rows: Vec<usize>, chosen: &[usize], may_be_
         }
     }
     // The hour of a date can be read as well as the date; a date alone cannot.
-    let is_free = times.columns.iter().any(|column| !is_chosen[*column]);
+    let chosen = |column: &usize| is_chosen.get(*column).copied().unwrap_or(false);
+    let is_free = times.columns.iter().any(|column| !chosen(column));
     if is_free && !matches!(times.found, Found::Nothing) {
         return by_dates(table, rows, &is_chosen, may_be_panel);
     }
     // A column by which rows were chosen says the same in all of them.
-    let is_same = |column: usize| table.options.only.iter().any(|(name, _)| table.names[column] == *name);
-    let free = || (0..is_chosen.len()).filter(|column| !is_chosen[*column]);
+    let is_same = |column: usize| table.options.only.iter().any(|(name, _)| table.column_name(column) == name);
+    let free = || (0..is_chosen.len()).filter(|column| !chosen(column));
     let told = times.columns.first().copied().filter(|_| is_free);
     let column = told.or_else(|| free().find(|column| !is_same(*column))).or_else(|| free().next());
     if !is_kept(table)
@@ -67,14 +68,13 @@ fn sort<T: PartialOrd + Copy>(
     let compare = |a: &usize, b: &usize| time(*a).partial_cmp(&time(*b)).unwrap_or(std::cmp::Ordering::Equal);
     let mut sorted = rows.clone();
     sorted.sort_by(compare);
-    let fault = |pair: &[usize], is_twice| Fault { at: pair[1], before: pair[0], is_twice };
-    let twice =
-        sorted.windows(2).find(|pair| !may_repeat && time(pair[0]) == time(pair[1])).map(|pair| fault(pair, true));
+    let fault = |[before, at]: &[usize; 2], is_twice| Fault { at: *at, before: *before, is_twice };
+    let twice = sorted.array_windows().find(|[a, b]| !may_repeat && time(*a) == time(*b)).map(|pair| fault(pair, true));
     if table.options.order == RowOrder::Sort {
         *rows = sorted;
         return twice;
     }
-    twice.or_else(|| rows.windows(2).find(|pair| time(pair[0]) > time(pair[1])).map(|pair| fault(pair, false)))
+    twice.or_else(|| rows.array_windows().find(|[a, b]| time(*a) > time(*b)).map(|pair| fault(pair, false)))
 }
 
 fn by_dates(table: &CsvTable, mut rows: Vec<usize>, is_chosen: &[bool], may_be_panel: bool) -> Result<Taken> {
@@ -142,7 +142,7 @@ fn refusal<'a, T: PartialOrd>(
              as they stand with --sort=no",
             table.line(fault.before)
         )
-    } else if rows.windows(2).all(|pair| time(pair[0]) > time(pair[1])) {
+    } else if rows.array_windows().all(|[a, b]| time(*a) > time(*b)) {
         let end = |row: Option<&usize>| {
             row.map_or_else(String::new, |row| format!("{} (line {})", short(label(*row)), table.line(*row)))
         };
@@ -159,7 +159,7 @@ fn refusal<'a, T: PartialOrd>(
 
 /// Labels that are no dates: numbers, which may be years or count something, or anything.
 fn by_numbers(table: &CsvTable, mut rows: Vec<usize>, column: usize, is_told: bool) -> Result<Taken> {
-    let name = &table.names[column];
+    let name = table.column_name(column);
     let cell = |row: usize| table.cell(row, column);
     let number = |row: &usize| match table.cells.read(cell(*row)) {
         Cell::Number(value) => Ok(value),
@@ -172,7 +172,7 @@ fn by_numbers(table: &CsvTable, mut rows: Vec<usize>, column: usize, is_told: bo
             let time = |row: usize| number(&row).unwrap_or(0.0);
             // Numbers that happen to stand beside others count nothing; but all that fall are times.
             let counts = is_told || must_sort || is_count(table, column);
-            let falls = rows.len() > 2 && rows.windows(2).all(|pair| time(pair[0]) > time(pair[1]));
+            let falls = rows.len() > 2 && rows.array_windows().all(|[a, b]| time(*a) > time(*b));
             // A year may have several rows, of its seasons.
             let may_repeat = !is_told && !must_sort;
             let fault = if counts || falls { sort(table, &mut rows, may_repeat, time) } else { None };
@@ -191,12 +191,12 @@ fn by_numbers(table: &CsvTable, mut rows: Vec<usize>, column: usize, is_told: bo
         _ => {}
     }
     let labels = rows.iter().map(|row| cell(*row).to_owned()).collect();
-    Ok(Taken { rows, labels, label_name: Some(name.clone()) })
+    Ok(Taken { rows, labels, label_name: Some(name.to_owned()) })
 }
 
 /// Whether the numbers of a column are meant to grow: by its name, or as the unnamed first column, pandas's index.
 fn is_count(table: &CsvTable, column: usize) -> bool {
-    let is_unnamed = |column: usize| table.names[column] == format!("column {}", column + 1);
+    let is_unnamed = |column: usize| table.column_name(column) == format!("column {}", column + 1);
     is_named(table, column, &["year", "yr", "date", "time", "timestamp", "index"])
         || column == 0 && is_unnamed(0) && (1..table.names.len()).any(|other| !is_unnamed(other))
 }
@@ -211,5 +211,5 @@ pub(super) fn only_counts(table: &CsvTable, column: usize) -> bool {
         return false;
     }
     let numbers: Option<Vec<f64>> = (0..table.len()).map(whole).collect();
-    numbers.is_some_and(|numbers| numbers.windows(2).all(|pair| pair[0] < pair[1]))
+    numbers.is_some_and(|numbers| numbers.array_windows().all(|[a, b]| a < b))
 }

@@ -19,10 +19,10 @@ pub(super) fn of_times(
 ) -> Option<String> {
     let mut all: Vec<i64> = rows.iter().map(|row| time(*row)).collect();
     all.sort_unstable();
-    if all.windows(2).all(|pair| pair[0] < pair[1]) {
+    if all.array_windows().all(|[a, b]| a < b) {
         return None;
     }
-    let is_free = |column: &usize| !is_chosen[*column] && !table.times.columns.contains(column);
+    let is_free = |column: &usize| !is_in(is_chosen, *column) && !table.times.columns.contains(column);
     let (numeric, text): (Vec<usize>, Vec<usize>) =
         (0..table.names.len()).filter(is_free).partition(|column| table.is_numeric(*column));
     let candidates: Vec<usize> = text.into_iter().chain(numeric).collect();
@@ -49,7 +49,7 @@ pub(super) fn of_times(
         };
         let some: Vec<usize> =
             candidates.iter().filter(|column| few(&[**column])).filter(is_name).take(MOST_PAIRED).copied().collect();
-        let pairs = some.iter().enumerate().flat_map(|(i, a)| some[i + 1..].iter().map(move |b| vec![*a, *b]));
+        let pairs = some.iter().enumerate().flat_map(|(i, a)| some.iter().skip(i + 1).map(move |b| vec![*a, *b]));
         pairs.into_iter().find(|keys| few(keys) && each_once(keys))
     })?;
     Some(problem(table, rows, &keys))
@@ -57,7 +57,7 @@ pub(super) fn of_times(
 
 /// Whole numbers that begin again with each series: years, or counters as 1, 2, 3.
 pub(super) fn of_counters(table: &CsvTable, rows: &[usize], is_chosen: &[bool]) -> Option<String> {
-    let free = || (0..table.names.len()).filter(|column| !is_chosen[*column]);
+    let free = || (0..table.names.len()).filter(|column| !is_in(is_chosen, *column));
     let whole = |column: usize| {
         let texts: Vec<&str> = rows.iter().map(|row| table.cell(*row, column)).collect();
         numbers(&texts)
@@ -69,11 +69,13 @@ pub(super) fn of_counters(table: &CsvTable, rows: &[usize], is_chosen: &[bool]) 
         let times: HashMap<usize, i64> = rows.iter().copied().zip(of_rows).collect();
         let time = |row: usize| times.get(&row).copied().unwrap_or(0);
         // The seasons of the years are numbers, or months by name.
-        let mut without = is_chosen.to_vec();
-        without[years] = true;
-        for column in free().filter(|column| *column != years) {
-            without[column] = table.is_numeric(column) || is_of_calendar(table, rows, column);
-        }
+        let is_without = |column: usize| {
+            is_in(is_chosen, column)
+                || column == years
+                || table.is_numeric(column)
+                || is_of_calendar(table, rows, column)
+        };
+        let without: Vec<bool> = (0..table.names.len()).map(is_without).collect();
         if let Some(problem) = of_times(table, rows, &without, &time) {
             return Some(problem);
         }
@@ -82,12 +84,12 @@ pub(super) fn of_counters(table: &CsvTable, rows: &[usize], is_chosen: &[bool]) 
     for counter in free() {
         let Some(counts) = whole(counter) else { continue };
         let blocks: Vec<&[i64]> = counts.chunk_by(|a, b| a < b).collect();
-        let step = |block: &[i64]| block.windows(2).map(|pair| pair[1] - pair[0]).next();
+        let step = |block: &[i64]| block.array_windows().map(|[a, b]| b - a).next();
         let (Some(first), true) = (blocks.first(), blocks.len() > 1) else { continue };
         let is_block = |block: &&[i64]| {
             block.len() > 2
                 && block.first() == first.first()
-                && block.windows(2).all(|pair| Some(pair[1] - pair[0]) == step(first))
+                && block.array_windows().all(|[a, b]| Some(b - a) == step(first))
         };
         if !blocks.iter().all(is_block) {
             continue;
@@ -106,7 +108,7 @@ pub(super) fn of_counters(table: &CsvTable, rows: &[usize], is_chosen: &[bool]) 
                 let texts: Vec<&str> =
                     rows.iter().skip(start).take(block.len()).map(|row| table.cell(*row, *column)).collect();
                 start += block.len();
-                texts.windows(2).all(|pair| pair[0] == pair[1]) && texts.first().is_some_and(|text| seen.insert(*text))
+                texts.array_windows().all(|[a, b]| a == b) && texts.first().is_some_and(|text| seen.insert(*text))
             })
         };
         if let Some(key) = free().filter(|column| *column != counter).find(is_key) {
@@ -126,6 +128,11 @@ fn is_of_calendar(table: &CsvTable, rows: &[usize], column: usize) -> bool {
     all(&|text| format!("2000-{text}")) || all(&|text| format!("{text}, 2000-01-01"))
 }
 
+/// Whether a column is one of those that are marked.
+fn is_in(marked: &[bool], column: usize) -> bool {
+    marked.get(column).copied().unwrap_or(false)
+}
+
 fn cells<'a>(table: &'a CsvTable, row: usize, columns: &[usize]) -> Vec<&'a str> {
     columns.iter().map(|column| table.cell(row, *column)).collect()
 }
@@ -139,7 +146,7 @@ fn problem(table: &CsvTable, rows: &[usize], keys: &[usize]) -> String {
             shown.push(series);
         }
     }
-    let names: Vec<&str> = keys.iter().map(|key| table.names[*key].as_str()).collect();
+    let names: Vec<&str> = keys.iter().map(|key| table.column_name(*key)).collect();
     let verb = if keys.len() == 1 { "column" } else { "columns" };
     let listed: Vec<String> =
         shown.iter().map(|series| series.iter().map(|text| short(text)).collect::<Vec<_>>().join(" and ")).collect();

@@ -49,7 +49,7 @@ impl CsvTable {
             dialect::read(bytes, options).map_err(|(line, problem)| fail(line, problem))?;
         let mut lines = Lines { bytes: text.as_bytes(), byte: 0, line: 1 };
         let mut line_of = |record: &::csv::StringRecord| record.position().map_or(0, |p| lines.of(start, p));
-        let body = &text[start..];
+        let body = text.get(start..).unwrap_or_default();
         let mut records = Vec::new();
         let mut places = Vec::new();
         if is_single {
@@ -73,7 +73,7 @@ impl CsvTable {
             return Err(fail(None, "the file has no rows; expected a column of numbers".to_owned()));
         }
         let found = layout::find(&records).map_err(|uneven| {
-            let len = records[uneven.row].len();
+            let len = records.get(uneven.row).map_or(0, ::csv::StringRecord::len);
             let problem = format!(
                 "the row has {len} cells, but most rows have {}, divided by {delimiter:?}; each row needs the same number of cells. If the \
                  cells are divided by another character, name it with --delimiter",
@@ -86,8 +86,8 @@ impl CsvTable {
             Some(decimal) => (decimal, false),
             None if is_single => (DecimalMark::Comma, false),
             None => {
-                let table = &records[found.titles..records.len() - found.footers];
-                dialect::find_decimal(table.iter().flat_map(::csv::StringRecord::iter), delimiter)
+                let table = records.iter().take(records.len() - found.footers).skip(found.titles);
+                dialect::find_decimal(table.flat_map(::csv::StringRecord::iter), delimiter)
             }
         };
         remarks.extend(encoding.map(|name| format!("not in UTF-8; read as {name}")));
@@ -110,7 +110,7 @@ impl CsvTable {
             let shown: Vec<_> = rows
                 .clone()
                 .take(3)
-                .filter_map(|row| Some(format!("{} ({:?})", places.get(row)?, short(records[row].get(0)?))))
+                .filter_map(|row| Some(format!("{} ({:?})", places.get(row)?, short(records.get(row)?.get(0)?))))
                 .collect();
             let (line, more) =
                 (if rows.len() == 1 { "line" } else { "lines" }, if rows.len() > 3 { ", …" } else { "" });
@@ -127,10 +127,13 @@ impl CsvTable {
         places.truncate(end);
         records.drain(..found.titles);
         places.drain(..found.titles);
+        let cell_of = |record: Option<&::csv::StringRecord>, column: usize| {
+            record.and_then(|record| record.get(column)).unwrap_or("").to_owned()
+        };
         if found.lacks_first {
-            if let Some((row, column)) = split_numbers(&records[1..]).filter(|_| delimiter == ',') {
-                let cell = |column: usize| records[row + 1].get(column).unwrap_or("");
-                let (whole, decimals) = (cell(column - 1), cell(column));
+            let below = records.get(1..).unwrap_or_default();
+            if let Some((row, column)) = split_numbers(below).filter(|_| delimiter == ',') {
+                let (whole, decimals) = (cell_of(below.get(row), column - 1), cell_of(below.get(row), column));
                 let problem = format!(
                     "the row has a cell more than the header, and {whole},{decimals} looks like a number with a decimal comma that was taken \
                      for a delimiter; write such numbers with quotes or with points, or divide the cells by another character"
@@ -139,13 +142,14 @@ impl CsvTable {
             }
             remarks.push(format!(
                 "line {} is read as the names of all columns but the first, for it has a cell less than the rows",
-                places[0]
+                places.first().unwrap_or(&1)
             ));
-            let header = std::iter::once("").chain(records[0].iter()).collect();
-            records[0] = header;
+            if let Some(header) = records.first_mut() {
+                *header = std::iter::once("").chain(header.iter()).collect();
+            }
         }
-        if found.lacks_last {
-            records[0].push_field("");
+        if let Some(header) = records.first_mut().filter(|_| found.lacks_last) {
+            header.push_field("");
         }
 
         let cells = Cells::new(Some(decimal), &options.missing);
@@ -157,7 +161,7 @@ impl CsvTable {
             && options.delimiter.is_none()
             && let Some((row, column)) = split_numbers(&records).filter(|(_, column)| are_decimals(&records, *column))
         {
-            let cell = |column: usize| records[row].get(column).unwrap_or("");
+            let cell = |column: usize| cell_of(records.get(row), column);
             let problem = format!(
                 "{},{} looks like a number with a decimal comma that was taken for a delimiter; write such numbers with quotes or with \
                  points, or divide the cells by another character; where they are two columns, use --delimiter ','",
@@ -166,26 +170,23 @@ impl CsvTable {
             );
             return Err(fail(places.get(row).copied(), problem));
         }
-        let unnamed = |i: usize| format!("column {}", i + 1);
-        let names: Vec<String> = (0..found.width)
-            .map(|i| {
-                records[0]
-                    .get(i)
-                    .filter(|name| has_header && !name.is_empty())
-                    .map_or_else(|| unnamed(i), str::to_owned)
-            })
-            .collect();
-        if has_header {
-            let has_numbers = records[0].iter().any(|text| matches!(cells.read(text), Cell::Number(_)));
+        let header = records.first().filter(|_| has_header);
+        let name = |i: usize| match header.and_then(|header| header.get(i)) {
+            Some(name) if !name.is_empty() => name.to_owned(),
+            _ => format!("column {}", i + 1),
+        };
+        let names: Vec<String> = (0..found.width).map(name).collect();
+        if let Some(header) = header {
+            let has_numbers = header.iter().any(|text| matches!(cells.read(text), Cell::Number(_)));
             if has_numbers && options.header.is_none() {
                 remarks.push(format!(
                     "line {} is read as the columns' names ({}); if it is data, use --header no",
-                    places[0],
+                    places.first().unwrap_or(&1),
                     short(&names.join(", "))
                 ));
             }
-            records.remove(0);
-            places.remove(0);
+            records.drain(..1);
+            places.drain(..1);
         }
         // A row of nothing but empty cells says nothing, as a blank line.
         if found.width > 1 {
@@ -228,8 +229,8 @@ impl CsvTable {
     fn keep_only(&mut self, only: &[(String, String)]) -> Result<()> {
         for (name, value) in only {
             let column = self.find(&ColumnChoice::Named(name.clone()))?;
-            let kept: Vec<usize> = (0..self.rows.len()).filter(|row| self.cell(*row, column) == value).collect();
-            if kept.is_empty() {
+            let kept: Vec<bool> = (0..self.rows.len()).map(|row| self.cell(row, column) == value).collect();
+            if !kept.contains(&true) {
                 let there: BTreeSet<&str> =
                     (0..self.rows.len()).map(|row| self.cell(row, column)).take(10_000).collect();
                 let shown: Vec<String> = there.iter().take(10).map(|text| short(text)).collect();
@@ -241,8 +242,10 @@ impl CsvTable {
                 );
                 return Err(self.fail(None, problem));
             }
-            self.rows = kept.iter().map(|row| self.rows[*row].clone()).collect();
-            self.lines = kept.iter().map(|row| self.lines[*row]).collect();
+            let mut keep = kept.iter();
+            self.rows.retain(|_| *keep.next().unwrap_or(&false));
+            let mut keep = kept.iter();
+            self.lines.retain(|_| *keep.next().unwrap_or(&false));
         }
         Ok(())
     }
@@ -250,6 +253,11 @@ impl CsvTable {
     /// The columns' names: `column 2` where the file names none.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// A column's name; empty where there is no such column.
+    pub(crate) fn column_name(&self, column: usize) -> &str {
+        self.names.get(column).map_or("", String::as_str)
     }
 
     /// The options that read a new file of the same kind in the same way, though it may be too short to find them out from.
@@ -315,7 +323,7 @@ impl CsvTable {
                 match (numeric().find(|column| !order::only_counts(self, *column)), numeric().next()) {
                     (Some(column), _) => Ok(column),
                     (None, Some(count)) => {
-                        let name = &names[count];
+                        let name = self.column_name(count);
                         let problem = format!(
                             "no column but {name}, which counts the rows, holds mostly numbers{}",
                             self.text_beside(count)
@@ -326,7 +334,7 @@ impl CsvTable {
                 }
             }
             ColumnChoice::Named(name) => {
-                let mut same_name = (0..names.len()).filter(|&column| names[column] == *name);
+                let mut same_name = (0..names.len()).filter(|&column| self.column_name(column) == name);
                 match (same_name.next(), same_name.next(), name.parse::<usize>()) {
                     (Some(column), None, _) => Ok(column),
                     (Some(a), Some(b), _) => Err(self.fail(
@@ -346,7 +354,7 @@ impl CsvTable {
         let columns = (0..self.names.len()).rev().filter(|column| *column != other);
         let found = columns.filter_map(|column| {
             let (row, text) = cells(column).find(|(_, text)| !self.is_missing(text))?;
-            Some(format!(" (line {}, column {}: {:?})", self.line(row), self.names[column], short(text)))
+            Some(format!(" (line {}, column {}: {:?})", self.line(row), self.column_name(column), short(text)))
         });
         found.take(1).collect()
     }

@@ -45,7 +45,8 @@ impl Times {
                 Reading::Broken(row) => Found::Broken(row),
             };
             let labels = texts.into_iter().map(str::to_owned).collect();
-            let times = Times { columns: vec![column], name: table.names[column].clone(), labels, found };
+            let name = table.column_name(column).to_owned();
+            let times = Times { columns: vec![column], name, labels, found };
             return times.with_clock(table, column).unwrap_or(times);
         }
         if let Some(times) = Self::of_parts(table, told) {
@@ -53,7 +54,8 @@ impl Times {
         }
         told.map_or_else(Times::default, |column| {
             let labels = (0..table.len()).map(|row| table.cell(row, column).to_owned()).collect();
-            Times { columns: vec![column], name: table.names[column].clone(), labels, found: Found::Nothing }
+            let name = table.column_name(column).to_owned();
+            Times { columns: vec![column], name, labels, found: Found::Nothing }
         })
     }
 
@@ -78,7 +80,7 @@ impl Times {
                 Reading::Ambiguous => Found::Ambiguous,
                 Reading::Broken(_) | Reading::Other => return None,
             };
-            let name = format!("{} {}", table.names[date], table.names[column]);
+            let name = format!("{} {}", table.column_name(date), table.column_name(column));
             Some(Times { columns: vec![date, column], name, labels, found })
         };
         clocks.chain(hours).filter(|(column, _)| *column != date && *column < table.names.len()).find_map(joined)
@@ -147,7 +149,7 @@ impl Times {
         let labels: Vec<String> = (0..table.len()).map(label).collect::<Option<_>>()?;
         let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
         let Reading::Dates(dates) = read_dates(&texts, None) else { return None };
-        let name = columns.iter().map(|column| table.names[*column].as_str()).collect::<Vec<_>>().join("-");
+        let name = columns.iter().map(|column| table.column_name(*column)).collect::<Vec<_>>().join("-");
         Some(Times { columns, name, labels, found: Found::Dates(dates) })
     }
 

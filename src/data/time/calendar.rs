@@ -1,7 +1,7 @@
 //! Times as microseconds since 1970-01-01, and the calendar's names. The calendar itself is jiff's.
 
 use jiff::SignedDuration;
-use jiff::civil::{Date, DateTime};
+use jiff::civil::{Date, DateTime, Weekday};
 
 pub(super) const MONTHS: [&str; 12] = [
     "January",
@@ -40,11 +40,26 @@ pub(super) fn months_of(time: i64) -> i64 {
     i64::from(date.year()) * 12 + i64::from(date.month()) - 1
 }
 
+/// The first three letters of the name of a month or a day.
+pub(super) fn abbreviated(name: &str) -> &str {
+    name.get(..3).unwrap_or(name)
+}
+
+/// The name of a month, by its number from 1.
+pub(super) fn month_name(number: i8) -> &'static str {
+    usize::try_from(number).ok().and_then(|number| MONTHS.get(number.checked_sub(1)?).copied()).unwrap_or("")
+}
+
+/// The name of a day of the week.
+pub(super) fn weekday_name(day: Weekday) -> &'static str {
+    usize::try_from(day.to_monday_zero_offset()).ok().and_then(|at| WEEKDAYS.get(at).copied()).unwrap_or("")
+}
+
 /// The number of a month by its name: three letters or all of them, or Sept.
 pub(crate) fn month(text: &str) -> Option<i8> {
     let is = |name: &str| {
         text.eq_ignore_ascii_case(name)
-            || text.eq_ignore_ascii_case(&name[..3])
+            || text.eq_ignore_ascii_case(abbreviated(name))
             || (name.starts_with("Sep") && text.eq_ignore_ascii_case("sept"))
     };
     MONTHS.iter().position(|name| is(name)).and_then(|at| i8::try_from(at + 1).ok())
@@ -52,7 +67,7 @@ pub(crate) fn month(text: &str) -> Option<i8> {
 
 /// Whether a text is the name of a day of the week, or the beginning of one as it is abbreviated.
 pub(super) fn is_weekday(text: &str) -> bool {
-    WEEKDAYS.iter().any(|name| text.eq_ignore_ascii_case(name) || text.eq_ignore_ascii_case(&name[..3]))
+    WEEKDAYS.iter().any(|name| text.eq_ignore_ascii_case(name) || text.eq_ignore_ascii_case(abbreviated(name)))
         || ["Tues", "Thur", "Thurs"].iter().any(|short| text.eq_ignore_ascii_case(short))
 }
 

@@ -5,7 +5,9 @@
 use jiff::civil::{Date, ISOWeekDate, Weekday};
 use serde::{Deserialize, Serialize};
 
-use super::calendar::{DAY, MONTHS, SECOND, WEEKDAYS, date_of, is_weekday, month, months_of, time_of};
+use super::calendar::{
+    DAY, SECOND, abbreviated, date_of, is_weekday, month, month_name, months_of, time_of, weekday_name,
+};
 use super::label::candidates;
 
 /// Which number comes first in dates such as `03/04/2020`.
@@ -152,7 +154,7 @@ pub(crate) fn read_dates(labels: &[&str], order: Option<DateOrder>) -> Reading {
 /// Whether all neighbours are equally far from each other, in days or in months.
 fn is_regular(times: &[i64]) -> bool {
     let same = |step: &dyn Fn(i64) -> i64| {
-        let mut steps = times.windows(2).map(|pair| step(pair[1]) - step(pair[0]));
+        let mut steps = times.array_windows().map(|[a, b]| step(*b) - step(*a));
         let first = steps.next();
         first.is_some_and(|first| first != 0) && steps.all(|step| Some(step) == first)
     };
@@ -160,8 +162,7 @@ fn is_regular(times: &[i64]) -> bool {
         return false;
     }
     let of_month = |time: &i64| date_of(*time).day();
-    same(&|time| time)
-        || (same(&months_of) && times.iter().map(of_month).collect::<Vec<_>>().windows(2).all(|d| d[0] == d[1]))
+    same(&|time| time) || (same(&months_of) && times.array_windows().all(|[a, b]| of_month(a) == of_month(b)))
 }
 
 /// Takes digits off the front.
@@ -232,13 +233,14 @@ impl Form {
         }
         self.places = longest;
         let last = labels.last().map_or("", |label| label);
-        if let (Some(at), Some(stamp)) = (self.has_offset().then(|| last.rfind(['+', '-'])).flatten(), stamps.last()) {
-            self.offset = (stamp.offset, last[at..].to_owned());
+        let offset = last.rfind(['+', '-']).filter(|_| self.has_offset()).and_then(|at| last.get(at..));
+        if let (Some(text), Some(stamp)) = (offset, stamps.last()) {
+            self.offset = (stamp.offset, text.to_owned());
         }
         let varies = stamps.iter().any(|stamp| stamp.offset != self.offset.0);
         // Days, weeks or months begin at the same hour of the place's clock, in summer and in winter; what has several hours a day is even
         // on one clock.
-        let is_daily = times.windows(2).all(|pair| pair[0] != pair[1] && (pair[1] - pair[0]) % DAY == 0);
+        let is_daily = times.array_windows().all(|[a, b]| a != b && (b - a) % DAY == 0);
         let place = self.offset.0;
         if varies && !is_daily {
             times = stamps.iter().map(|stamp| stamp.local - stamp.offset + place).collect();
@@ -250,7 +252,7 @@ impl Form {
     fn is_plausible(&self, labels: &[&str], times: &[i64]) -> bool {
         let fields: Vec<Field> = self.fields().collect();
         let within = |years: std::ops::Range<i64>| times.iter().all(|time| years.contains(&(months_of(*time) / 12)));
-        let grows = |times: &[i64]| times.windows(2).all(|pair| pair[0] < pair[1]);
+        let grows = |times: &[i64]| times.array_windows().all(|[a, b]| a < b);
         let reversed = || times.iter().rev().copied().collect::<Vec<_>>();
         let follows = || is_regular(times) || times.len() >= 8 && (grows(times) || grows(&reversed()));
         match fields[..] {
@@ -258,7 +260,7 @@ impl Form {
             [Field::Year, Field::Month] if self.is_number() => {
                 // A month may be missing here and there.
                 let months: Vec<i64> = times.iter().map(|time| months_of(*time)).collect();
-                let next = months.windows(2).filter(|pair| pair[1] - pair[0] == 1).count();
+                let next = months.array_windows().filter(|[a, b]| b - a == 1).count();
                 within(1500..2200)
                     && (is_regular(times) || times.len() >= 8 && grows(times) && next * 4 >= 3 * (times.len() - 1))
             }
@@ -268,7 +270,7 @@ impl Form {
             // 1959:1 is a month, unless there are none but the first four of several years.
             [Field::Year, Field::Quarter] if !self.names_quarter() => {
                 let years: Vec<i64> = times.iter().map(|time| months_of(*time) / 12).collect();
-                years.windows(2).any(|pair| pair[0] == pair[1])
+                years.array_windows().any(|[a, b]| a == b)
                     && years.first() != years.last()
                     && (times.len() >= 8 || is_regular(times))
             }
@@ -327,13 +329,11 @@ impl Form {
                 }
                 Field::DecimalYear => {
                     year = Some(digits(&mut rest, 4, 4)?);
-                    let decimals = match rest.strip_prefix('.') {
-                        None => "",
-                        Some(after) => {
-                            rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
-                            &after[..after.len() - rest.len()]
-                        }
-                    };
+                    let mut decimals = "";
+                    if let Some(after) = rest.strip_prefix('.') {
+                        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+                        decimals = after.strip_suffix(rest).unwrap_or("");
+                    }
                     let twelfths = 12.0 * format!("0.{decimals}0").parse::<f64>().ok()?;
                     // Two decimals are enough.
                     let whole = twelfths.round();
@@ -353,8 +353,7 @@ impl Form {
                     let number = month(name)?;
                     month_number = i64::from(number);
                     // May is as long as its abbreviation, and Sept is one.
-                    let whole = MONTHS[usize::try_from(number - 1).unwrap_or(0).min(11)];
-                    *other |= name.len() > 3 && name.eq_ignore_ascii_case(whole);
+                    *other |= name.len() > 3 && name.eq_ignore_ascii_case(month_name(number));
                 }
                 Field::Day => day = number(&mut rest)?,
                 Field::Quarter => month_number = digits(&mut rest, 1, 1).filter(|q| (1..=4).contains(q))? * 3 - 2,
@@ -376,12 +375,11 @@ impl Form {
                     half.eq_ignore_ascii_case("am").then_some(()).or(half.eq_ignore_ascii_case("pm").then_some(()))?;
                 }
                 Field::Offset => {
-                    let sign = match rest.as_bytes().first()? {
-                        b'+' => 1,
-                        b'-' => -1,
-                        _ => return None,
+                    let (sign, after) = match (rest.strip_prefix('+'), rest.strip_prefix('-')) {
+                        (Some(after), _) => (1, after),
+                        (None, after) => (-1, after?),
                     };
-                    rest = &rest[1..];
+                    rest = after;
                     let hours = digits(&mut rest, 2, 2).filter(|hours| *hours < 24)?;
                     rest = rest.strip_prefix(':').unwrap_or(rest);
                     let minutes = if rest.is_empty() { 0 } else { digits(&mut rest, 2, 2).filter(|m| *m < 60)? };
@@ -426,11 +424,8 @@ impl Form {
                     let is_short = !full && text.contains('.');
                     if is_short { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
                 }
-                Field::MonthName => self.name(MONTHS[usize::try_from(date.month() - 1).unwrap_or(0).min(11)], full),
-                Field::Weekday => {
-                    let day = date.weekday().to_monday_zero_offset();
-                    self.name(WEEKDAYS[usize::try_from(day).unwrap_or(0).min(6)], full)
-                }
+                Field::MonthName => self.name(month_name(date.month()), full),
+                Field::Weekday => self.name(weekday_name(date.weekday()), full),
                 Field::Day => number(i64::from(date.day())),
                 Field::Quarter => ((date.month() + 2) / 3).to_string(),
                 Field::Week => number(i64::from(week.week())),
@@ -438,7 +433,7 @@ impl Form {
                 Field::HourOfHalf => number((hour + 11) % 12 + 1),
                 Field::Minute => format!("{minute:02}"),
                 Field::Second => format!("{second:02}"),
-                Field::Fraction => format!("{:06}", of_day % SECOND)[..self.places.clamp(1, 6)].to_owned(),
+                Field::Fraction => format!("{:06}", of_day % SECOND).chars().take(self.places.max(1)).collect(),
                 Field::Half => (if hour < 12 { "AM" } else { "PM" }).to_owned(),
                 Field::Offset => self.offset.1.clone(),
             };
@@ -448,7 +443,7 @@ impl Form {
 
     /// A name in the letters of the first label's.
     fn name(&self, name: &str, full: bool) -> String {
-        let name = if full { name } else { &name[..3] };
+        let name = if full { name } else { abbreviated(name) };
         match (self.is_upper, self.is_lower) {
             (true, _) => name.to_uppercase(),
             (_, true) => name.to_lowercase(),

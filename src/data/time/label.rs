@@ -37,7 +37,7 @@ pub(super) fn candidates(label: &str) -> Vec<Form> {
         return Vec::new();
     }
     let tokens = tokens(label);
-    let begins = |k: &usize| matches!(&tokens[*k..], [Token::Digits(h), Token::Others(":"), Token::Digits(m), ..] if h.len() <= 2 && m.len() == 2);
+    let begins = |k: &usize| matches!(tokens.get(*k..), Some([Token::Digits(h), Token::Others(":"), Token::Digits(m), ..]) if h.len() <= 2 && m.len() == 2);
     let start = (1..tokens.len()).find(begins);
     let (date, time) = tokens.split_at(start.unwrap_or(tokens.len()));
     let Some(time) = clock(time) else { return Vec::new() };
@@ -179,7 +179,9 @@ fn clock(tokens: &[Token<'_>]) -> Option<Vec<Piece>> {
     let [Token::Digits(_), Token::Others(_), Token::Digits(_), rest @ ..] = tokens else {
         return tokens.is_empty().then(Vec::new);
     };
-    let mut pieces = vec![field(Field::Hour), literal(":"), field(Field::Minute)];
+    // The hour comes in front once it is known whether it is one of twelve.
+    let mut hour = Field::Hour;
+    let mut pieces = vec![literal(":"), field(Field::Minute)];
     let mut rest = rest;
     if let [Token::Others(":"), Token::Digits(_), after @ ..] = rest {
         pieces.extend([literal(":"), field(Field::Second)]);
@@ -196,7 +198,7 @@ fn clock(tokens: &[Token<'_>]) -> Option<Vec<Piece>> {
     if let [Token::Letters(half), after @ ..] = after
         && ["am", "pm"].iter().any(|known| half.eq_ignore_ascii_case(known))
     {
-        pieces[0] = field(Field::HourOfHalf);
+        hour = Field::HourOfHalf;
         pieces.extend(space.then(|| literal(" ")));
         pieces.push(field(Field::Half));
         rest = after;
@@ -213,5 +215,5 @@ fn clock(tokens: &[Token<'_>]) -> Option<Vec<Piece>> {
         }
         _ => return None,
     }
-    Some(pieces)
+    Some([field(hour)].into_iter().chain(pieces).collect())
 }

@@ -58,14 +58,14 @@ impl TimeAxis {
     /// Reads the labels of a series.
     pub fn new(labels: &[String]) -> Self {
         let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
-        let growing = |times: &[i64]| times.windows(2).all(|pair| pair[0] < pair[1]);
+        let growing = |times: &[i64]| times.array_windows().all(|[a, b]| a < b);
         if let Reading::Dates(Dates { form, times }) = read_dates(&texts, None)
             && growing(&times)
         {
             return TimeAxis { unit: Unit::Date { step: Step::of(&times), form }, times };
         }
         if let Some(times) = numbers(&texts).filter(|times| growing(times)) {
-            let steps = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let steps = times.array_windows().map(|[a, b]| b - a).collect();
             return TimeAxis { unit: Unit::Number { step: most_frequent(steps).map_or(1, |(step, _)| step) }, times };
         }
         TimeAxis { unit: Unit::Index, times: (0..labels.len() as i64).collect() }
@@ -123,7 +123,7 @@ impl TimeAxis {
             Unit::Number { .. } => "numbers",
             Unit::Date { step, .. } => step.unit(),
         };
-        let steps: Vec<Option<i64>> = self.times.windows(2).map(|pair| between(pair[0], pair[1])).collect();
+        let steps: Vec<Option<i64>> = self.times.array_windows().map(|[a, b]| between(*a, *b)).collect();
         let single = steps.iter().filter(|step| **step == Some(1)).count();
         let missing = |(i, step): (usize, &Option<i64>)| {
             let count = u64::try_from(step.unwrap_or(1) - 1).unwrap_or(0);

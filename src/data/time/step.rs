@@ -63,7 +63,7 @@ impl MonthDay {
         let nth = (dates.len() > 3 && !is_even).then_some(nth);
         let follows = |on: &MonthDay| dates.iter().all(|date| on.of(*date) == *date);
         rules.into_iter().chain(nth).find(follows).or_else(|| {
-            let is_regular = dates.len() > 3 && steps.windows(2).all(|pair| pair[0] == pair[1]);
+            let is_regular = dates.len() > 3 && steps.array_windows().all(|[a, b]| a == b);
             let days = dates.iter().map(|date| i64::from(date.day())).collect();
             let (day, _) = most_frequent(days).filter(|_| is_regular && !is_even)?;
             Some(MonthDay::Number(i8::try_from(day).unwrap_or(31)))
@@ -87,13 +87,13 @@ pub(super) fn most_frequent(mut steps: Vec<i64>) -> Option<(i64, usize)> {
     steps.sort_unstable();
     steps
         .chunk_by(|a, b| a == b)
-        .max_by_key(|run| (run.len(), std::cmp::Reverse(run[0])))
-        .map(|run| (run[0], run.len()))
+        .filter_map(|run| Some((*run.first()?, run.len())))
+        .max_by_key(|(step, count)| (*count, std::cmp::Reverse(*step)))
 }
 
 fn differences(of: impl Iterator<Item = i64>) -> Vec<i64> {
     let of: Vec<i64> = of.collect();
-    of.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    of.array_windows().map(|[a, b]| b - a).collect()
 }
 
 impl Step {
@@ -115,8 +115,8 @@ impl Step {
                 return Step::Months { count, on, clock };
             }
         }
-        let over_weekend = |pair: &[Date]| pair[0].weekday() == Weekday::Friday && pair[1].weekday() == Weekday::Monday;
-        if even == DAY && !dates.iter().any(|date| is_weekend(*date)) && dates.windows(2).any(over_weekend) {
+        let over_weekend = |[a, b]: &[Date; 2]| a.weekday() == Weekday::Friday && b.weekday() == Weekday::Monday;
+        if even == DAY && !dates.iter().any(|date| is_weekend(*date)) && dates.array_windows().any(over_weekend) {
             return Step::Weekdays;
         }
         Step::Even(even)

@@ -104,7 +104,7 @@ fn group(o: &mut Options<'_>, known: &Known) -> Result<Program> {
     }
     let shape = known.first(o, "groups")?.to_vec();
     let features = shape.last().copied().unwrap_or(1);
-    let steps: usize = shape.iter().rev().skip(1).product();
+    let steps = shape.iter().rev().skip(1).fold(1usize, |steps, n| steps.saturating_mul(*n));
     // Keras's -1 is a group for each feature.
     let groups = match o.take("groups").and_then(serde_json::Value::as_i64) {
         None | Some(-1) => features,
@@ -118,7 +118,7 @@ fn group(o: &mut Options<'_>, known: &Known) -> Result<Program> {
     let mut program = Program::new();
     let y = program.reshape(Input::Call(0), &[steps, groups, features / groups]);
     let y = program.add(Permute::new(&[2, 1, 3]), &[y]);
-    let y = program.reshape(y, &[groups, steps * (features / groups)]);
+    let y = program.reshape(y, &[groups, steps.saturating_mul(features / groups)]);
     let y = program.add(LayerNormalization { epsilon, center: false, scale: false }, &[y]);
     let y = program.reshape(y, &[groups, steps, features / groups]);
     let y = program.add(Permute::new(&[2, 1, 3]), &[y]);

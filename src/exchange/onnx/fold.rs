@@ -353,8 +353,9 @@ impl Constant {
                 let got = format!("{:?} beside {:?}", part.shape, first.shape);
                 return Err(node.wrong(format!("inputs that differ in other axes than {axis}: {got}")));
             }
-            shape[axis] += part.shape[axis];
+            shape[axis] = shape[axis].saturating_add(part.shape[axis]);
         }
+        size(&shape).ok_or_else(|| node.wrong("more elements than can be counted"))?;
         let kind = match parts.iter().map(|part| part.kind()).collect::<Vec<_>>() {
             kinds if kinds.contains(&Kind::Float) => Kind::Float,
             kinds if kinds.contains(&Kind::Int) => Kind::Int,

@@ -28,13 +28,13 @@ enum Part {
 
 impl Part {
     /// How many arrays it has there and here.
-    fn counts(&self) -> [usize; 2] {
+    fn counts(&self) -> (usize, usize) {
         match self {
-            Part::Recurrent { bias: Bias::None, .. } => [2, 2],
-            Part::Recurrent { bias: Bias::Single, summed: true, .. } => [3, 4],
-            Part::Recurrent { bias: Bias::Single, .. } => [3, 3],
-            Part::Recurrent { bias: Bias::Double, .. } => [3, 4],
-            _ => [1, 1],
+            Part::Recurrent { bias: Bias::None, .. } => (2, 2),
+            Part::Recurrent { bias: Bias::Single, summed: true, .. } => (3, 4),
+            Part::Recurrent { bias: Bias::Single, .. } => (3, 3),
+            Part::Recurrent { bias: Bias::Double, .. } => (3, 4),
+            _ => (1, 1),
         }
     }
 }
@@ -132,16 +132,13 @@ fn scale_and_shift(scale: bool, center: bool) -> Vec<Part> {
     both.into_iter().filter(|(present, _)| *present).map(|(_, part)| part).collect()
 }
 
-fn check_count(parts: &[Part], side: usize, got: usize) -> Result<()> {
-    let expected: usize = parts.iter().map(|part| part.counts()[side]).sum();
+fn check_count(expected: usize, got: usize) -> Result<()> {
     if expected == got { Ok(()) } else { Err(Error::shape("weights", format!("{expected} arrays"), got.to_string())) }
 }
 
-fn check_axes<E>(name: &str, array: &ArrayD<E>, axes: &str, count: usize) -> Result<()> {
-    if array.ndim() == count {
-        return Ok(());
-    }
-    Err(Error::shape(name, format!("an array {axes}"), format!("{:?}", array.shape())))
+fn sizes<E, const N: usize>(name: &str, array: &ArrayD<E>, axes: &str) -> Result<[usize; N]> {
+    let got = array.shape();
+    got.try_into().map_err(|_| Error::shape(name, format!("an array {axes}"), format!("{got:?}")))
 }
 
 fn reshaped<E: Scalar>(name: &str, array: &ArrayD<E>, shape: &[usize]) -> Result<ArrayD<E>> {
@@ -182,47 +179,46 @@ fn descriptor(cell: CellKind, features: usize, units: usize, bias: Bias) -> RnnD
 /// [`Error::InvalidOption`] for layers and options that Keras has not.
 pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Result<Vec<ArrayD<E>>> {
     let parts = parts(layer)?;
-    check_count(&parts, 0, weights.len())?;
+    check_count(parts.iter().map(|part| part.counts().0).sum(), weights.len())?;
     let (mut converted, mut rest) = (Vec::new(), weights);
     for part in &parts {
-        let (arrays, others) = rest.split_at(part.counts()[0]);
+        let (arrays, others) = rest.split_at_checked(part.counts().0).unwrap_or_default();
         rest = others;
-        let array = &arrays[0];
+        let Some(array) = arrays.first() else { return Err(Error::ZeroSize { name: "number of arrays" }) };
         match *part {
             Part::Same => converted.push(array.as_standard_layout().into_owned()),
             Part::Transposed(name) => {
-                check_axes(name, array, "[features, units]", 2)?;
+                let [_, _] = sizes(name, array, "[features, units]")?;
                 converted.push(transposed(array));
             }
             Part::ToHeads { name, heads } => {
-                check_axes(name, array, "[features, heads, width]", 3)?;
-                check_heads(name, heads, array.shape()[1])?;
-                let (features, width) = (array.shape()[0], array.shape()[2]);
-                converted.push(transposed(&reshaped(name, array, &[features, heads * width])?));
+                let [features, of_kernel, width] = sizes(name, array, "[features, heads, width]")?;
+                check_heads(name, heads, of_kernel)?;
+                converted.push(transposed(&reshaped(name, array, &[features, heads.saturating_mul(width)])?));
             }
             Part::OfHeads { name, heads } => {
-                check_axes(name, array, "[heads, width]", 2)?;
-                check_heads(name, heads, array.shape()[0])?;
+                let [of_bias, _] = sizes(name, array, "[heads, width]")?;
+                check_heads(name, heads, of_bias)?;
                 converted.push(reshaped(name, array, &[array.len()])?);
             }
             Part::FromHeads { name, heads } => {
-                check_axes(name, array, "[heads, width, features]", 3)?;
-                check_heads(name, heads, array.shape()[0])?;
-                let (width, features) = (array.shape()[1], array.shape()[2]);
-                converted.push(transposed(&reshaped(name, array, &[heads * width, features])?));
+                let [of_kernel, width, features] = sizes(name, array, "[heads, width, features]")?;
+                check_heads(name, heads, of_kernel)?;
+                converted.push(transposed(&reshaped(name, array, &[heads.saturating_mul(width), features])?));
             }
             Part::Recurrent { cell, units, bias, summed } => {
-                check_axes("kernel", array, "[features, gates * units]", 2)?;
-                let descriptor = descriptor(cell, array.shape()[0], units, bias);
+                let [features, _] = sizes("kernel", array, "[features, gates * units]")?;
+                let descriptor = descriptor(cell, features, units, bias);
                 let values = |array: &ArrayD<E>| array.iter().copied().collect::<Vec<E>>();
                 let keras = KerasWeights {
                     kernel: values(array),
-                    recurrent_kernel: values(&arrays[1]),
+                    recurrent_kernel: arrays.get(1).map(values).unwrap_or_default(),
                     bias: arrays.get(2).map(values),
                 };
                 let flat = import(&descriptor, &[keras])?;
                 for entry in WeightLayout::new(&descriptor)?.entries() {
-                    let values = ArrayD::from_shape_vec(IxDyn(&entry.shape), flat[entry.range.clone()].to_vec());
+                    let values = flat.get(entry.range.clone()).unwrap_or_default().to_vec();
+                    let values = ArrayD::from_shape_vec(IxDyn(&entry.shape), values);
                     converted.push(values.map_err(|e| Error::shape(&entry.name, "its own", e.to_string()))?);
                 }
                 if summed {
@@ -243,12 +239,12 @@ pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
 /// layers and options that Keras has not.
 pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Result<Vec<ArrayD<E>>> {
     let parts = parts(layer)?;
-    check_count(&parts, 1, weights.len())?;
+    check_count(parts.iter().map(|part| part.counts().1).sum(), weights.len())?;
     let (mut converted, mut rest) = (Vec::new(), weights);
     for part in &parts {
-        let (arrays, others) = rest.split_at(part.counts()[1]);
+        let (arrays, others) = rest.split_at_checked(part.counts().1).unwrap_or_default();
         rest = others;
-        let array = &arrays[0];
+        let Some(array) = arrays.first() else { return Err(Error::ZeroSize { name: "number of arrays" }) };
         // Width of a head.
         let width = |name: &str, heads: usize, units: usize| match units.checked_rem(heads) {
             Some(0) => Ok(units / heads),
@@ -257,12 +253,11 @@ pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
         match *part {
             Part::Same => converted.push(array.as_standard_layout().into_owned()),
             Part::Transposed(name) => {
-                check_axes(name, array, "[units, features]", 2)?;
+                let [_, _] = sizes(name, array, "[units, features]")?;
                 converted.push(transposed(array));
             }
             Part::ToHeads { name, heads } => {
-                check_axes(name, array, "[heads * width, features]", 2)?;
-                let (units, features) = (array.shape()[0], array.shape()[1]);
+                let [units, features] = sizes(name, array, "[heads * width, features]")?;
                 let shape = [features, heads, width(name, heads, units)?];
                 converted.push(reshaped(name, &transposed(array), &shape)?);
             }
@@ -271,14 +266,15 @@ pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
                 converted.push(reshaped(name, array, &shape)?);
             }
             Part::FromHeads { name, heads } => {
-                check_axes(name, array, "[features, heads * width]", 2)?;
-                let (features, units) = (array.shape()[0], array.shape()[1]);
+                let [features, units] = sizes(name, array, "[features, heads * width]")?;
                 let shape = [heads, width(name, heads, units)?, features];
                 converted.push(reshaped(name, &transposed(array), &shape)?);
             }
             Part::Recurrent { cell, units, bias, summed } => {
-                check_axes("weight_ih", array, "[gates * units, features]", 2)?;
-                let features = array.shape()[1];
+                let [_, features] = sizes("weight_ih", array, "[gates * units, features]")?;
+                let descriptor = descriptor(cell, features, units, bias);
+                // Refuses sizes whose product overflows.
+                WeightLayout::new(&descriptor)?;
                 let mut flat: Vec<E> = arrays.iter().flat_map(|array| array.iter().copied()).collect();
                 if summed {
                     let second = flat.split_off(flat.len().saturating_sub(cell.gates() * units));
@@ -286,7 +282,7 @@ pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
                     flat.iter_mut().skip(first).zip(second).for_each(|(sum, second)| *sum += second);
                 }
                 let rows = cell.gates() * units;
-                for keras in export(&descriptor(cell, features, units, bias), &flat)? {
+                for keras in export(&descriptor, &flat)? {
                     let kernel = ArrayD::from_shape_vec(IxDyn(&[features, rows]), keras.kernel);
                     let recurrent = ArrayD::from_shape_vec(IxDyn(&[units, rows]), keras.recurrent_kernel);
                     let shape: &[usize] = if bias == Bias::Double { &[2, rows] } else { &[rows] };
@@ -299,4 +295,27 @@ pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
         }
     }
     Ok(converted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Gru, Lstm, MultiHeadAttention, RecurrentOptions};
+
+    #[test]
+    fn sizes_that_overflow_are_refused() {
+        let arrays: Vec<ArrayD<f32>> = vec![ArrayD::zeros(IxDyn(&[2, 3])); 4];
+        let double_bias = RecurrentOptions { double_bias: true, ..RecurrentOptions::default() };
+        for units in [usize::MAX, usize::MAX / 4 + 1] {
+            let mut lstm = Lstm::new(units);
+            lstm.options = double_bias.clone();
+            for layer in [LayerConfig::from(lstm), Gru::new(units).into()] {
+                assert!(export_layer(&layer, &arrays).is_err(), "{layer:?}");
+                assert!(import_layer(&layer, &arrays[..3]).is_err(), "{layer:?}");
+            }
+        }
+        let heads: LayerConfig = MultiHeadAttention::new(usize::MAX, 3).into();
+        let arrays: Vec<ArrayD<f32>> = vec![ArrayD::zeros(IxDyn(&[0, 0, 2])); 8];
+        assert!(import_layer(&heads, &arrays).is_err() && export_layer(&heads, &arrays).is_err());
+    }
 }

@@ -82,7 +82,8 @@ pub fn ctc_decode<E: Scalar>(
         if let Some(i) = bad.or_else(|| Some(classes * values.chunks(classes).position(is_nothing)?)) {
             let position = format!("sample {sample}, step {}, class {}", i / classes, i % classes);
             let help = "lower the learning rate, clip gradients, or check the data".to_owned();
-            return Err(Error::NonFinite { tensor: "logits".to_owned(), got: values[i], position, help });
+            let got = values.get(i).copied().unwrap_or(f64::NAN);
+            return Err(Error::NonFinite { tensor: "logits".to_owned(), got, position, help });
         }
         let log = log_probabilities(&values, classes);
         all.push(match strategy {
@@ -96,8 +97,10 @@ pub fn ctc_decode<E: Scalar>(
 fn greedy(log: &[f64], classes: usize, blank: usize) -> CtcDecoded {
     let (mut labels, mut log_probability, mut last) = (Vec::new(), 0.0, blank);
     for row in log.chunks_exact(classes) {
-        let best = (0..classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-        log_probability += row[best];
+        let first = (0, f64::NEG_INFINITY);
+        let (best, of_best) =
+            row.iter().copied().enumerate().fold(first, |best, other| if other.1 > best.1 { other } else { best });
+        log_probability += of_best;
         if best != blank && best != last {
             labels.push(best);
         }
@@ -121,6 +124,7 @@ impl Beginning {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "rows have so many classes, and blank and labels are classes, as checked")]
 fn beam(log: &[f64], classes: usize, blank: usize, width: usize, top_paths: usize) -> Vec<CtcDecoded> {
     let mut kept = vec![(Vec::new(), Beginning { blank: 0.0, ..NOTHING })];
     for row in log.chunks_exact(classes) {

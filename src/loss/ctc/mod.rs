@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::loss::{CustomLoss, LossUnit, Observation};
+use crate::rnn::shape::check_len;
 
 /// The loss of connectionist temporal classification ([Graves et al. 2006](https://doi.org/10.1145/1143844.1143891)): minus the logarithm of
 /// the probability of a sequence of labels, which is the sum over all ways in which its labels, in order, may take the steps of the
@@ -115,11 +116,11 @@ impl Ctc {
         if self.blank >= classes {
             return Err(Error::option("blank", format!("a class below {classes}"), self.blank));
         }
-        match labels.iter().position(|label| *label >= classes || *label == self.blank) {
+        match labels.iter().enumerate().find(|(_, label)| **label >= classes || **label == self.blank) {
             None => Ok(()),
-            Some(i) => {
+            Some((i, label)) => {
                 let expected = format!("a class below {classes} other than the blank, {}", self.blank);
-                Err(Error::option(format!("labels[{i}]"), expected, labels[i]))
+                Err(Error::option(format!("labels[{i}]"), expected, label))
             }
         }
     }
@@ -148,6 +149,16 @@ impl Ctc {
     fn of(&self, of: &Observation<'_>, gradient: Option<&mut [f64]>) -> Result<f64> {
         if self.blank >= of.columns {
             return Err(Error::option("blank", format!("a class below {}", of.columns), self.blank));
+        }
+        if !of.predictions.len().is_multiple_of(of.columns) {
+            let expected = format!("rows of {} columns", of.columns);
+            return Err(Error::shape("predictions", expected, format!("{} elements", of.predictions.len())));
+        }
+        if let Some(gradient) = &gradient {
+            check_len("gradient", &[of.predictions.len()], gradient.len())?;
+        }
+        if let Some(mask) = of.mask {
+            check_len("mask", &[of.predictions.len() / of.columns], mask.len())?;
         }
         let labels = self.labels_of(of.targets, of.columns)?;
         match of.mask {
@@ -207,15 +218,15 @@ fn check_lengths(batch: usize, steps: usize, lengths: &[usize]) -> Result<()> {
     if lengths.len() != batch {
         return Err(Error::shape("input_lengths", format!("{batch}, one a sample"), lengths.len().to_string()));
     }
-    match lengths.iter().position(|length| *length == 0 || *length > steps) {
+    match lengths.iter().enumerate().find(|(_, length)| **length == 0 || **length > steps) {
         None => Ok(()),
-        Some(index) => Err(Error::SequenceLength { index, got: lengths[index] as u64, seq_len: steps }),
+        Some((index, length)) => Err(Error::SequenceLength { index, got: *length as u64, seq_len: steps }),
     }
 }
 
 /// Equal labels in a row have a blank between them, which takes a step too.
 fn check_steps(steps: usize, labels: &[usize]) -> Result<()> {
-    let repeats = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    let repeats = labels.array_windows().filter(|[a, b]| a == b).count();
     if labels.len() + repeats > steps {
         let expected = format!("at most {steps} labels and blanks between equal ones, as many as steps of input");
         return Err(Error::option("labels", expected, labels.len() + repeats));
@@ -246,6 +257,10 @@ fn log_probabilities(logits: &[f64], classes: usize) -> Vec<f64> {
 ///
 /// States are blank, label, blank, label, …, blank. With `a[t][s]` the logarithm of the probability of all ways that are in state s at
 /// step t, and `b[t][s]` of all that go on from there, `exp(a + b)` over the total is the part of the ways through it.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "logits are whole rows of classes, the gradient as long, blank and labels classes: `of` and `run` check it"
+)]
 fn one(logits: &[f64], classes: usize, labels: &[usize], blank: usize, gradient: Option<&mut [f64]>) -> Result<f64> {
     let steps = logits.len() / classes;
     check_steps(steps, labels)?;
@@ -331,5 +346,31 @@ impl Ctc {
             self.labels_of(&values, classes)
         };
         targets.rows().into_iter().map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_of_one_length_is_refused() {
+        let ctc = Ctc::new(0, 2).unwrap();
+        let (targets, predictions) = ([1.0, 2.0], [0.1; 12]);
+        let of = Observation { targets: &targets, predictions: &predictions, columns: 3, mask: None };
+        let mut gradient = [0.0; 12];
+        assert!(CustomLoss::gradient(&ctc, &of, &mut gradient).is_ok());
+        assert!(matches!(CustomLoss::gradient(&ctc, &of, &mut gradient[..11]), Err(Error::Shape { .. })));
+        assert!(matches!(CustomLoss::gradient(&ctc, &of, &mut []), Err(Error::Shape { .. })));
+        let uneven = Observation { columns: 5, ..of };
+        assert!(matches!(CustomLoss::value(&ctc, &uneven), Err(Error::Shape { .. })));
+        let masked = Observation { mask: Some(&[true; 3]), ..of };
+        assert!(matches!(CustomLoss::value(&ctc, &masked), Err(Error::Shape { .. })));
+        for columns in [0, usize::MAX] {
+            assert!(CustomLoss::value(&ctc, &Observation { columns, ..of }).is_err(), "{columns}");
+        }
+        for bad in [f64::NAN, f64::INFINITY, 1.5, 3.0] {
+            assert!(CustomLoss::value(&ctc, &Observation { targets: &[bad], ..of }).is_err(), "{bad}");
+        }
     }
 }
