@@ -1,4 +1,5 @@
 //! Files are written whole or not at all.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
 use std::fs::File;
 use std::io::Write;

@@ -69,6 +69,25 @@
 //! | `ptx` | the kernels' PTX, interpreted, for tests |
 //!
 //! An embedder of the operator writes `default-features = false, features = ["operator", "cuda"]`, or leaves `cuda` out.
+// What could panic says why it cannot: docs/development.md, "No panic". Tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::exit,
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::missing_panics_doc,
+        clippy::panic,
+        clippy::panic_in_result_fn,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_in_result,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod backend;
 pub mod cell;

@@ -4,7 +4,10 @@
 //! What is above the operator (layers, models, optimizers) holds these; [`Operations`](super::Operations) computes with them. A
 //! tensor is flat: shapes are the caller's. It stands either in the host's memory, as a slice that anyone may look at
 //! ([`TensorRef::host`]), or in a device's, as an address that only that device can follow.
-
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a tensor's bytes are allocated for its length, and `check_range` compares every range with it"
+)]
 #![cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "without a device there is only the host's memory"))]
 
 use std::any::Any;

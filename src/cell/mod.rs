@@ -12,6 +12,10 @@
 //! input is gates ([`RnnDescriptor::heads`], [`RnnDescriptor::input`]);
 //! `a_i` the gate's pre-activation; `gate`, `state` and `output` the [`Activations`]; `*` between vectors is elementwise. `dv` is
 //! the gradient of the loss with respect to `v`.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of the slices of a step, which the oracle cuts to the sizes of the descriptor, and of tables by gates and states"
+)]
 
 pub mod activation;
 pub mod spec;

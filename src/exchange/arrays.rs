@@ -1,5 +1,6 @@
 //! NumPy's [`.npz`](https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html) files: arrays of recorded inputs and outputs,
 //! [`read`].
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -43,7 +44,9 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>>
         let name = file.name().map_err(|e| format_error(path, e.to_string()))?.into_owned();
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
         let mut content = Vec::new();
-        file.take(left + 1).read_to_end(&mut content).map_err(|e| format_error(path, format!("{name}: {e}")))?;
+        file.take(left.saturating_add(1))
+            .read_to_end(&mut content)
+            .map_err(|e| format_error(path, format!("{name}: {e}")))?;
         left = left.checked_sub(content.len() as u64).ok_or_else(|| {
             let most = format!("{MOST_DEFLATED} times the file and {} MiB", MOST_BESIDE >> 20);
             format_error(path, format!("{name}: with it the arrays are larger than {most}; save them with numpy.savez"))

@@ -75,9 +75,9 @@ impl Port {
             .collect();
         let moved = whole.permuted_axes(IxDyn(&order));
         let mut shape = vec![samples];
-        shape.extend(&self.shape[..self.batch_axis]);
+        shape.extend(self.shape.iter().take(self.batch_axis));
         shape.extend([before, after].iter().filter(|n| **n != 1));
-        shape.extend(&self.shape[self.batch_axis..]);
+        shape.extend(self.shape.iter().skip(self.batch_axis));
         if shape.len() == 1 {
             shape.push(1);
         }
@@ -97,9 +97,9 @@ impl Port {
             return Err(wrong());
         }
         let mut whole = vec![samples];
-        whole.extend(&self.shape[..self.batch_axis]);
+        whole.extend(self.shape.iter().take(self.batch_axis));
         whole.extend([before, after]);
-        whole.extend(&self.shape[self.batch_axis..]);
+        whole.extend(self.shape.iter().skip(self.batch_axis));
         let values: Vec<E> = array.iter().copied().collect();
         let whole = ArrayD::from_shape_vec(IxDyn(&whole), values).map_err(|_| wrong())?;
         let mut order: Vec<usize> = (1..whole.ndim()).collect();

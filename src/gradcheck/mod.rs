@@ -28,6 +28,10 @@
 //! error of less than 1.2 times the roughness. As long as that is above [`SMOOTH`] of the tensor's scale, `h` is divided by eight,
 //! from 2^-9 down to 2^-21. If it is still above then, the whole problem is drawn again, which the report counts; if that does not
 //! help either, the report counts the elements and does not pass.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of buffers and gradients made here for one problem, and of quotients as many as are compared"
+)]
 
 #[cfg(feature = "model")]
 mod model;

@@ -409,7 +409,13 @@ pub(super) fn check_arrays<'a>(
 fn class_of(target: &[f64]) -> usize {
     match target {
         [class] => class.max(0.0) as usize,
-        _ => (0..target.len()).fold(0, |best, i| if target[i] > target[best] { i } else { best }),
+        [first, others @ ..] => {
+            let larger = |best: (usize, f64), other: (usize, &f64)| {
+                if *other.1 > best.1 { (other.0 + 1, *other.1) } else { best }
+            };
+            others.iter().enumerate().fold((0, *first), larger).0
+        }
+        [] => 0,
     }
 }
 

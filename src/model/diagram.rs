@@ -1,4 +1,8 @@
 //! A model as a picture of boxes and arrows: Keras's `plot_model`.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of nodes, rows and places by their own numbers, which the layout has given out"
+)]
 
 use std::collections::HashMap;
 use std::fmt::Write;

@@ -174,7 +174,9 @@ impl<'d, 'b> Feed<'d, 'b> {
             Feed::Arrays(feed) => {
                 let first = (batch.checked_sub(1)?).checked_mul(feed.batch_size)?;
                 let mut range = first..first.saturating_add(feed.batch_size).min(feed.data.samples);
-                let sample = |at: usize| feed.order.as_ref().map_or(at, |order| order.numbers[at] as usize);
+                let sample = |at: usize| {
+                    feed.order.as_ref().map_or(at, |order| order.numbers.get(at).map_or(at, |n| *n as usize))
+                };
                 let bad = range.find_map(|at| Some(sample(at)).filter(|sample| feed.data.is_bad(*sample)))?;
                 Some(format!("sample {bad} of the data has a NaN or infinite value"))
             }
@@ -208,12 +210,13 @@ impl ArrayFeed<'_> {
         for (input, from) in topology.inputs.iter().zip(&self.placed.x) {
             copy(input.value.size(), from.view(), network.value_mut(&input.value, len)?)?;
         }
-        for (index, output) in outputs.iter_mut().enumerate() {
+        let mut weights = self.placed.weights.iter();
+        for (output, y) in outputs.iter_mut().zip(&self.placed.y) {
             let (width, rows) = (output.target_size()?, output.weight_rows());
-            copy(width, self.placed.y[index].view(), output.targets.get_mut(len * width)?)?;
-            if weighted {
+            copy(width, y.view(), output.targets.get_mut(len * width)?)?;
+            if let Some(weights) = weights.next() {
                 output.sample_weights.grow(device, "weights of rows", len * rows)?;
-                copy(rows, self.placed.weights[index].view(), output.sample_weights.get_mut(len * rows)?)?;
+                copy(rows, weights.view(), output.sample_weights.get_mut(len * rows)?)?;
             }
         }
         Ok(weighted)

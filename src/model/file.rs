@@ -300,7 +300,7 @@ fn read_model(
     };
     for number in 0..states {
         let name = format!("optimizer.{number}");
-        if file.shape(&name) != Some(&[model.count_params()][..]) {
+        if file.shape(&name) != Some([model.count_params()].as_slice()) {
             return Err(format_error(path, format!("{name}: expected shape [{}]", model.count_params())));
         }
         expected += 1;
@@ -342,10 +342,10 @@ fn read(file: &TensorFile, name: &str, path: &Path, to: TensorMut<'_>) -> Result
     fn read_as<E: Scalar>(file: &TensorFile, name: &str, path: &Path, to: &mut [E]) -> Result<()> {
         let (shape, values) = file.floats::<E>(name)?;
         check_len(name, &shape, to.len())?;
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        if let Some((i, got)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
             return Err(Error::NonFinite {
                 tensor: name.to_owned(),
-                got: values[i].wide(),
+                got: got.wide(),
                 position: format!("element {i} in {}", path.display()),
                 help: "train the model anew".to_owned(),
             });

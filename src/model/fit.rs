@@ -422,7 +422,7 @@ impl Model {
             let samples = x.first().map_or(0, |x| x.shape().first().copied().unwrap_or(0));
             let options = FitOptions { batch_size: samples.max(1), shuffle: false, ..FitOptions::default() };
             let history = self.train(Source::Arrays(x, y), options)?;
-            return Ok(history.loss[0]);
+            return Ok(history.loss.first().copied().unwrap_or(f64::NAN));
         }
         // The same on the host without what `fit` needs for many batches. A loss or gradient that is not finite is known before any weight
         // changes, so that no copy of them is needed to go back to; statistics change in the forward pass.

@@ -194,6 +194,11 @@ impl Topology {
         Ok(GraphTensor { source: Source::Input(self.inputs.len() - 1), value })
     }
 
+    /// Whether training changes a layer's weights, by its number.
+    fn set_trainable(&mut self, layer: usize, trainable: bool) {
+        self.layers.iter_mut().skip(layer).take(1).for_each(|layer| layer.trainable = trainable);
+    }
+
     /// A new layer, with Keras's name for it if it is given none.
     pub fn layer(&mut self, builder: &mut Builder, layer: Arc<dyn Layer>, name: Option<&str>) -> Result<usize> {
         let name = match name {
@@ -233,7 +238,8 @@ impl Topology {
                 return Err(self.with_steps(error));
             }
         };
-        let read = |mask: &Value| builder.nodes[before..].iter().any(|node| node.inputs.contains(&Some(mask.storage)));
+        let read =
+            |mask: &Value| builder.nodes.iter().skip(before).any(|node| node.inputs.contains(&Some(mask.storage)));
         let ends_mask = outputs.iter().all(|output| output.mask().is_none())
             && values.iter().filter_map(Value::mask).any(|mask| !read(mask));
         let call = self.calls.len();
@@ -273,7 +279,7 @@ impl Topology {
         }
         for NamedLayer { name, layer, trainable } in layers {
             let index = topology.layer(&mut builder, layer, Some(&name))?;
-            topology.layers[index].trainable = trainable;
+            topology.set_trainable(index, trainable);
         }
         for call in &self.calls {
             let inputs = call.inputs.iter().filter_map(|source| topology.tensor(*source)).collect::<Vec<_>>();
@@ -348,7 +354,10 @@ impl Topology {
     pub fn name_of(&self, source: Source) -> &str {
         match source {
             Source::Input(index) => self.inputs.get(index).map_or("", |input| &input.name),
-            Source::Call(call, _) => self.calls.get(call).map_or("", |call| &self.layers[call.layer].name),
+            Source::Call(call, _) => {
+                let layer = self.calls.get(call).and_then(|call| self.layers.get(call.layer));
+                layer.map_or("", |layer| &layer.name)
+            }
         }
     }
 
@@ -584,7 +593,7 @@ impl Graph {
         }
         for named in &config.layers {
             let index = topology.layer(&mut builder, Arc::new(named.layer.clone()), Some(&named.name))?;
-            topology.layers[index].trainable = named.trainable;
+            topology.set_trainable(index, named.trainable);
         }
         for (index, call) in config.calls.iter().enumerate() {
             let name = |call: &CallConfig| config.layers.get(call.layer).map_or("?", |l| l.name.as_str());
@@ -627,7 +636,7 @@ pub(super) fn check_connected(topology: &Topology, outputs: &[Source]) -> Result
             return Err(Error::option("outputs", "tensors of the model", format!("{source:?}")));
         }
         if let Source::Call(call, _) = source {
-            open.extend(&topology.calls[call].inputs);
+            open.extend(topology.calls.get(call).into_iter().flat_map(|call| &call.inputs));
         }
     }
     let nowhere = |what: &str, name: &str| Error::Presence {
@@ -642,7 +651,7 @@ pub(super) fn check_connected(topology: &Topology, outputs: &[Source]) -> Result
     let mut leads: Vec<bool> = vec![false; topology.layers.len()];
     for (index, call) in topology.calls.iter().enumerate() {
         if (0..call.outputs.len()).any(|output| used.contains(&Source::Call(index, output))) {
-            leads[call.layer] = true;
+            leads.iter_mut().skip(call.layer).take(1).for_each(|leads| *leads = true);
         }
     }
     match topology.layers.iter().zip(leads).find(|(_, leads)| !leads) {

@@ -69,8 +69,8 @@ impl Model {
             };
             if !fits(array.shape(), &input.axes) {
                 let axes = shown(&input.axes);
-                let expected =
-                    format!("[samples, {} (samples, then the model's input shape, None for any length)", &axes[1..]);
+                let axes = axes.strip_prefix('[').unwrap_or(&axes);
+                let expected = format!("[samples, {axes} (samples, then the model's input shape, None for any length)");
                 return Err(Error::shape(tensor(), expected, format!("{:?}", array.shape())));
             }
             // The first axis behind the samples.

@@ -144,7 +144,8 @@ impl Model {
             Ok(mut outputs) if outputs.len() == 1 => Ok(outputs.remove(0)),
             Ok(outputs) => {
                 let got = format!("{} outputs; use a graph", outputs.len());
-                Err(Error::shape(&self.topology.layers[index].name, "one output, since it stands in a stack", got))
+                let name = self.topology.layers.get(index).map_or("layer", |layer| &layer.name);
+                Err(Error::shape(name, "one output, since it stands in a stack", got))
             }
             Err(error) => Err(error),
         };
@@ -554,7 +555,7 @@ impl Model {
         let factor = A::Elem::of(1.0 / self.scale());
         let mut gradients = Vec::new();
         for (shape, input) in shapes.iter().zip(&self.topology.inputs) {
-            let gradient = self.network.gradient(&input.value, shape[0])?;
+            let gradient = self.network.gradient(&input.value, shape.first().copied().unwrap_or(0))?;
             let mut gradient: Vec<A::Elem> = read_as(&self.device, "gradient", shape, gradient)?;
             gradient.iter_mut().for_each(|g| *g *= factor);
             gradients.push(

@@ -57,7 +57,7 @@ impl Model {
             .collect();
         let inputs = nodes.len();
         for call in &self.topology.calls {
-            let layer = &self.topology.layers[call.layer];
+            let Some(layer) = self.topology.layers.get(call.layer) else { continue };
             nodes.push(DiagramNode {
                 name: layer.name.clone(),
                 class_name: layer.layer.class_name().to_owned(),
@@ -87,7 +87,8 @@ impl Model {
     /// A table of layers, output shapes and numbers of weights, as Keras prints it, and at which layers masks end unused.
     pub fn summary(&self) -> String {
         let params = |layer: usize| -> usize {
-            self.network.builder.layers[layer].parameters.iter().map(|p| p.range.len()).sum()
+            let layer = self.network.builder.layers.get(layer);
+            layer.map_or(0, |layer| layer.parameters.iter().map(|p| p.range.len()).sum())
         };
         let rows: Vec<[String; 3]> = self
             .topology
@@ -106,12 +107,10 @@ impl Model {
             })
             .collect();
         let header = ["Layer (type)", "Output Shape", "Param #"];
-        let minimum = [31, 22, 13];
-        let width = |column: usize| {
-            let longest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            longest.max(minimum[column])
-        };
-        let widths = [width(0), width(1), width(2)];
+        let mut widths = [31, 22, 13];
+        for row in &rows {
+            widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.chars().count().max(*width));
+        }
         let rule = |left: &str, line: &str, middle: &str, right: &str| {
             let parts = widths.map(|w| line.repeat(w + 2));
             format!("{left}{}{right}\n", parts.join(middle))

@@ -1,5 +1,6 @@
 //! Attention: [`Attention`] (dot product), [`AdditiveAttention`], [`MultiHeadAttention`]. Steps that a mask says are absent are not looked
 //! at; a query that may look at none gets zeros.
+#![expect(clippy::indexing_slicing, reason = "inputs have two axes, as `parts` checks")]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,8 @@
 //! From layers to operations: [`Builder`], and the [`Value`]s that stand between them.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "layers and storages by the numbers that this builder gave out; heads are blocks of their matrix"
+)]
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -1,4 +1,5 @@
 //! What weights are brought back to after every step of training, as an option of a layer: [`Constraint`].
+#![expect(clippy::indexing_slicing, reason = "groups are counted along the shape's own axes, a factor each")]
 
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +101,8 @@ impl Constraint {
             return Err(Error::option(option, expected, format!("{self:?}")));
         }
         let axes = self.axes().unwrap_or(&[0]);
-        let twice = axes.iter().enumerate().any(|(i, axis)| axes[..i].contains(axis));
+        let mut seen = std::collections::BTreeSet::new();
+        let twice = axes.iter().any(|axis| !seen.insert(axis));
         if axes.is_empty() || twice || axes.iter().any(|axis| *axis >= count) {
             let expected = format!("some of the axes 0 to {}, each once", count.saturating_sub(1));
             return Err(Error::option(option, expected, format!("{axes:?}")));

@@ -1,4 +1,5 @@
 //! Products of two tensors along an axis of each: [`Dot`].
+#![expect(clippy::indexing_slicing, reason = "axes that `axis_of` has found below the rank")]
 
 use serde::{Deserialize, Serialize};
 

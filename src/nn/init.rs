@@ -1,5 +1,9 @@
 //! Random numbers for the initializers of weights, drawn from Philox so that a seed gives the same weights everywhere; the two that
 //! layers start with unless told otherwise. The choice of an initializer is [`Initializer`](crate::nn::Initializer).
+#![expect(
+    clippy::indexing_slicing,
+    reason = "rows and columns whose product is the length, as `orthogonal` checks; words of a block of four"
+)]
 
 use crate::error::{Error, Result};
 use crate::rnn::dropout::philox4x32;

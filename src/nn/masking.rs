@@ -78,7 +78,7 @@ pub(super) fn row_mask<'a>(builder: &Builder, x: &'a Value) -> Result<Option<&'a
 
 /// The error of a mask that says nothing about the rows of a tensor of this shape.
 pub(crate) fn unfit(name: &str, mask: &Value, shape: &[usize]) -> Error {
-    let rows = &shape[..shape.len().saturating_sub(1)];
+    let rows = shape.split_last().map_or(shape, |(_, rows)| rows);
     Error::shape(
         format!("mask of the input of {name}"),
         format!(

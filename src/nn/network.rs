@@ -1,4 +1,5 @@
 //! The operations of a model with the tensors between them, run forwards and backwards: [`Network`].
+#![expect(clippy::indexing_slicing, reason = "of values and gradients by the numbers that the builder has given out")]
 
 use std::array::from_fn;
 use std::ops::Range;

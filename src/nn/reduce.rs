@@ -1,4 +1,5 @@
 //! Sums, means and extremes along axes: [`Reduce`].
+#![expect(clippy::indexing_slicing, reason = "axes rise from 1 to the rank at most, which `build` checks")]
 
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +47,7 @@ impl Reduce {
 
     pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
         let x = one_input(builder, inputs)?;
-        let rising = self.axes.windows(2).all(|pair| pair[0] < pair[1]);
+        let rising = self.axes.array_windows().all(|[a, b]| a < b);
         let known = |axis: &usize| (1..=x.shape().len()).contains(axis);
         if self.axes.is_empty() || !rising || !self.axes.iter().all(known) {
             let expected = format!("some of the axes 1 to {} in rising order", x.shape().len());

@@ -1,4 +1,8 @@
 //! Layers that move elements: [`Reshape`], [`Flatten`], [`Permute`], [`RepeatVector`].
+#![expect(
+    clippy::indexing_slicing,
+    reason = "axes of the shape at hand: `Permute` refuses others, and the rest are below its length"
+)]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,5 @@
 //! Parts of an axis: [`Slice`].
+#![expect(clippy::indexing_slicing, reason = "the axis is one of the input, which `build` checks")]
 
 use serde::{Deserialize, Serialize};
 

@@ -192,7 +192,7 @@ impl Schedule {
                         values.len().to_string(),
                     ));
                 }
-                if boundaries.windows(2).any(|pair| pair[0] >= pair[1]) {
+                if boundaries.array_windows().any(|[a, b]| a >= b) {
                     return Err(Error::option("boundaries", "steps that rise", format!("{boundaries:?}")));
                 }
                 values.iter().try_for_each(|value| super::check_at_least_zero("values", *value))

@@ -31,10 +31,11 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>) -> Result<Pro
 
 /// The value of a key that has one of a few; the first is the default.
 fn choice<T: Copy>(fields: &mut Fields, key: &'static str, values: &[(&str, T)]) -> Result<T> {
-    let Some(text) = fields.text(key)? else { return Ok(values[0].1) };
-    match values.iter().find(|(name, _)| *name == text) {
+    let text = fields.text(key)?;
+    match values.iter().find(|(name, _)| text.as_ref().is_none_or(|text| *name == text.as_str())) {
         Some((_, value)) => Ok(*value),
         None => {
+            let text = text.unwrap_or_default();
             let names: Vec<_> = values.iter().map(|(name, _)| *name).collect();
             Err(fields.error(key, &format!("one of {}", names.join(", ")), format!("{text:?}")))
         }

@@ -173,8 +173,8 @@ fn brief(value: &Value) -> String {
         Value::Object(_) => "an object".to_owned(),
         other => {
             let text = other.to_string();
-            match text.char_indices().nth(60) {
-                Some((end, _)) => format!("{}…", &text[..end]),
+            match text.char_indices().nth(60).and_then(|(end, _)| text.get(..end)) {
+                Some(beginning) => format!("{beginning}…"),
                 None => text,
             }
         }

@@ -209,7 +209,7 @@ impl Layer {
                 let mut side = Vec::with_capacity(batch * seq_len * hidden);
                 for row in 0..batch * seq_len {
                     let start = (self.row(row, seq_len) * directions + direction) * hidden;
-                    side.extend_from_slice(&outputs.y[start..start + hidden]);
+                    side.extend(outputs.y.iter().skip(start).take(hidden));
                 }
                 side
             };
@@ -243,7 +243,10 @@ impl Layer {
         match merge {
             Merge::Concat => {
                 let half = |side: usize| {
-                    dy.chunks_exact(2 * hidden).flat_map(|row| &row[side * hidden..][..hidden]).copied().collect()
+                    dy.chunks_exact(2 * hidden)
+                        .flat_map(|row| row.iter().skip(side * hidden).take(hidden))
+                        .copied()
+                        .collect()
                 };
                 vec![half(0), half(1)]
             }
@@ -273,7 +276,7 @@ impl Layer {
             for (direction, side) in sides.iter().enumerate() {
                 for (row, values) in side.chunks_exact(hidden).enumerate() {
                     let start = (self.row(row, problem.shape.seq_len) * directions + direction) * hidden;
-                    native_dy[start..start + hidden].copy_from_slice(values);
+                    native_dy.iter_mut().skip(start).zip(values).for_each(|(to, from)| *to = *from);
                 }
             }
             native.dy = Some(native_dy);
@@ -296,10 +299,10 @@ impl Layer {
     ) -> Result<Named<Vec<f64>>> {
         let y = self.merge(problem.descriptor.hidden_size, &self.sides(problem, outputs));
         let mut results = Named::from([("y".to_owned(), y)]);
-        let mut states = [("hn", Some(outputs.hn.clone())), ("cn", outputs.cn.clone()), ("dh0", None), ("dc0", None)];
+        let dh0 = gradients.map(|gradients| gradients.dh0.clone());
+        let dc0 = gradients.and_then(|gradients| gradients.dc0.clone());
+        let mut states = [("hn", Some(outputs.hn.clone())), ("cn", outputs.cn.clone()), ("dh0", dh0), ("dc0", dc0)];
         if let Some(gradients) = gradients {
-            states[2].1 = Some(gradients.dh0.clone());
-            states[3].1 = gradients.dc0.clone();
             results.insert("dx".to_owned(), gradients.dx.clone());
             let mut sides = keras::export(&problem.descriptor, &gradients.dweights)?;
             self.swap_sides(&mut sides);

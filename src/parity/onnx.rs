@@ -40,7 +40,7 @@ pub(super) fn read(fields: &mut Fields, tensors: &mut Tensors<'_>, runtime: bool
     let shape = RnnShape { seq_len, batch };
     let hidden_size = match attrs.size("hidden_size")? {
         Some(size) => size,
-        None => tensors.shape("in.R", 3)?[2],
+        None => tensors.shape("in.R", 3)?.last().copied().unwrap_or(0),
     };
 
     let mut descriptor = RnnDescriptor::new(cell, input_size, hidden_size);
@@ -171,7 +171,7 @@ fn swap_axes(values: &[f64], first: usize, second: usize, width: usize) -> Vec<f
     for s in 0..second {
         for f in 0..first {
             let start = (f * second + s) * width;
-            swapped.extend_from_slice(&values[start..start + width]);
+            swapped.extend(values.iter().skip(start).take(width));
         }
     }
     swapped

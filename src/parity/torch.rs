@@ -125,7 +125,8 @@ pub(super) fn results(
         results.insert("dh0".to_owned(), gradients.dh0.clone());
         results.extend(gradients.dc0.clone().map(|dc0| ("dc0".to_owned(), dc0)));
         for entry in WeightLayout::new(&problem.descriptor)?.entries() {
-            results.insert(format!("dw.{}", entry.name), gradients.dweights[entry.range.clone()].to_vec());
+            let values = gradients.dweights.get(entry.range.clone()).unwrap_or_default();
+            results.insert(format!("dw.{}", entry.name), values.to_vec());
         }
     }
     Ok(results)

@@ -173,8 +173,8 @@ fn dashed(points: &[(f64, f64)], on: f64, off: f64) -> Vec<Vec<(f64, f64)>> {
     let mut pieces = Vec::new();
     let (mut is_on, mut left) = (true, on);
     let mut piece: Vec<_> = points.first().copied().into_iter().collect();
-    for pair in points.windows(2) {
-        let (mut from, to) = (pair[0], pair[1]);
+    for [from, to] in points.array_windows() {
+        let (mut from, to) = (*from, *to);
         loop {
             let rest = (to.0 - from.0).hypot(to.1 - from.1);
             if rest <= left {

@@ -1,4 +1,5 @@
 //! Matrices as colours.
+#![expect(clippy::indexing_slicing, reason = "rows and columns of the matrix that is drawn, and of texts of its shape")]
 
 use std::path::Path;
 
@@ -185,7 +186,7 @@ impl HeatMap {
         let Some((low, high)) = found else {
             return Err(Error::NonFinite {
                 tensor: "values".to_owned(),
-                got: self.values[[0, 0]],
+                got: self.values.first().copied().unwrap_or(f64::NAN),
                 position: "[0, 0], and no value of the matrix is finite".to_owned(),
                 help: "there is nothing to draw".to_owned(),
             });
@@ -209,7 +210,7 @@ impl HeatMap {
         let is_explained = !self.missing_label.is_empty() && self.values.iter().any(|value| !value.is_finite());
         let missing = if is_explained { format!("grey: {}", self.missing_label) } else { String::new() };
         let words: Vec<&str> =
-            [&self.subtitle, &missing].into_iter().map(|text| &text[..]).filter(|text| !text.is_empty()).collect();
+            [&self.subtitle, &missing].into_iter().map(|text| text.as_str()).filter(|text| !text.is_empty()).collect();
         let top = frame.top + heading(canvas, frame, (&self.title, title_size), &words.join("; "))? + 6.0;
 
         let numbers = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
@@ -294,7 +295,9 @@ impl HeatMap {
                 let (right, bottom) =
                     (inner.right().min(exact.right() + 0.5), inner.bottom().min(exact.bottom() + 0.5));
                 let wider = Frame { width: right - exact.left, height: bottom - exact.top, ..exact };
-                canvas.fill(wider, run[0], 1.0)?;
+                if let Some(shade) = run.first() {
+                    canvas.fill(wider, *shade, 1.0)?;
+                }
                 from += run.len();
             }
         }
@@ -377,11 +380,13 @@ impl Colour {
 
 /// The colour at a share of the way along the colours.
 fn blend(colours: &[Colour], share: f64) -> Colour {
-    let place = share.clamp(0.0, 1.0) * (colours.len() - 1) as f64;
-    let from = (place.floor() as usize).min(colours.len() - 2);
+    let steps = colours.len().saturating_sub(1);
+    let place = share.clamp(0.0, 1.0) * steps as f64;
+    let from = (place.floor() as usize).min(steps.saturating_sub(1));
     let part = place - from as f64;
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
-    let (a, b) = (colours[from], colours[from + 1]);
+    let mut around = colours.iter().skip(from);
+    let (Some(a), Some(b)) = (around.next(), around.next()) else { return Colour::WHITE };
     Colour::new(mix(a.red, b.red), mix(a.green, b.green), mix(a.blue, b.blue))
 }
 
@@ -395,7 +400,7 @@ fn numbers_of(labels: &[String]) -> Option<Vec<u32>> {
 fn shown(labels: &[String], cells: f64) -> impl Iterator<Item = (usize, &String)> {
     let least = cells.ceil().max(1.0) as usize;
     let numbers =
-        numbers_of(labels).filter(|numbers| numbers.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1])));
+        numbers_of(labels).filter(|numbers| numbers.array_windows().all(|[a, b]| a.checked_add(1) == Some(*b)));
     let round = (0..4).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
     let every = round.into_iter().find(|n| numbers.is_some() && *n >= least).unwrap_or(least);
     let first = numbers.and_then(|numbers| numbers.first().map(|first| *first as usize)).unwrap_or(0);
@@ -432,13 +437,13 @@ pub fn confusion_matrix(
     }
     let mut shares = Array2::from_elem(counts.raw_dim(), f64::NAN);
     let mut texts = Array2::from_elem(counts.raw_dim(), [String::new(), String::new()]);
-    for (row, numbers) in counts.rows().into_iter().enumerate() {
+    for ((numbers, mut shares), mut texts) in counts.rows().into_iter().zip(shares.rows_mut()).zip(texts.rows_mut()) {
         let sum: f64 = numbers.iter().map(|n| *n as f64).sum();
-        for (column, number) in numbers.iter().enumerate() {
+        for ((number, to), text) in numbers.iter().zip(&mut shares).zip(&mut texts) {
             let share = *number as f64 / sum;
-            shares[[row, column]] = share;
+            *to = share;
             let percent = if share.is_finite() { format!("{} %", percent(share)) } else { "–".to_owned() };
-            texts[[row, column]] = [number.to_string(), percent];
+            *text = [number.to_string(), percent];
         }
     }
     let right: f64 = counts.diag().iter().map(|n| *n as f64).sum();

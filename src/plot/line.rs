@@ -1,4 +1,5 @@
 //! Curves over a common axis.
+#![expect(clippy::indexing_slicing, reason = "curves by their own number; colours modulo their number")]
 
 use std::path::Path;
 
@@ -396,17 +397,18 @@ impl LinePlot {
     /// Where the words of the marks stand: above the curves, so that they cover none, and in several rows where they would overlap.
     fn mark_words(&self, left: f64, width: f64, x: &Axis) -> Vec<MarkWord> {
         let mut ends: Vec<f64> = Vec::new();
-        let mut words: Vec<_> = (0..self.marks.len()).map(|i| (left + x.share(self.marks[i].0) * width, i)).collect();
+        let mut words: Vec<_> =
+            self.marks.iter().map(|(at, text)| (left + x.share(*at) * width, text.as_str())).collect();
         words.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let place = |(across, i): (f64, usize)| {
-            let text = shortened(&self.marks[i].1, TICK.size, width * 0.45);
+        let place = |(across, text): (f64, &str)| {
+            let text = shortened(text, TICK.size, width * 0.45);
             let length = text_width(&text, TICK.size);
             let begin = (across - length * 0.5).clamp(left, (left + width - length).max(left));
             // What does not fit into the rows stands in the last one, over another.
             let free = ends.iter().position(|end| *end + 10.0 <= begin);
             let row = free.unwrap_or(ends.len()).min(MARK_ROWS - 1);
             ends.resize(ends.len().max(row + 1), 0.0);
-            ends[row] = begin + length;
+            ends.iter_mut().skip(row).take(1).for_each(|end| *end = begin + length);
             MarkWord { text, across, middle: begin + length * 0.5, row }
         };
         words.into_iter().map(place).collect()
@@ -491,18 +493,18 @@ fn draw_curve(
 /// does not make a long file. Only where the points go from left to right.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let column = |point: &(f64, f64)| (point.0 * 4.0).floor();
-    if points.len() < 2000 || points.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+    if points.len() < 2000 || points.array_windows().any(|[a, b]| b.0 < a.0) {
         return points;
     }
     let mut kept = Vec::new();
     for group in points.chunk_by(|a, b| column(a) == column(b)) {
-        let by_height = |a: &usize, b: &usize| group[*a].1.total_cmp(&group[*b].1);
-        let indices = || 0..group.len();
-        let (low, high) = (indices().min_by(by_height).unwrap_or(0), indices().max_by(by_height).unwrap_or(0));
-        let mut chosen = vec![0, low, high, group.len() - 1];
-        chosen.sort_unstable();
-        chosen.dedup();
-        kept.extend(chosen.into_iter().map(|i| group[i]));
+        let places = || group.iter().enumerate();
+        let low = places().min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
+        let high = places().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
+        let mut chosen: Vec<_> = [places().next(), low, high, places().next_back()].into_iter().flatten().collect();
+        chosen.sort_by_key(|(place, _)| *place);
+        chosen.dedup_by_key(|(place, _)| *place);
+        kept.extend(chosen.into_iter().map(|(_, point)| *point));
     }
     kept
 }

@@ -72,13 +72,11 @@ impl Panels {
     /// [`Error::NonFinite`] and [`Error::InvalidOption`] for a panel that cannot be drawn, listed at [`LinePlot::svg`] and
     /// [`HeatMap::svg`].
     pub fn svg(&self) -> Result<String> {
-        if self.panels.is_empty() {
-            return Err(Error::ZeroSize { name: "number of panels" });
-        }
+        let Some(first) = self.panels.first() else { return Err(Error::ZeroSize { name: "number of panels" }) };
         let columns = self.panels.len().min(2);
         let rows = self.panels.len().div_ceil(columns);
         let height = u32::try_from(rows - 1).unwrap_or(u32::MAX).saturating_mul(350).saturating_add(DEFAULT_SIZE.1);
-        let title = match (&self.title, &self.panels[0]) {
+        let title = match (&self.title, first) {
             (title, _) if !title.is_empty() => title.as_str(),
             (_, Panel::Line(plot)) => plot.title(),
             (_, Panel::Heat(map)) => map.title(),

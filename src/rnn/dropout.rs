@@ -2,6 +2,7 @@
 //!
 //! The generator is Philox4x32-10 ([Salmon et al. 2011](https://doi.org/10.1145/2063384.2063405)), keyed by the call's
 //! seed and counted by (feature / 4, batch, step, layer): a mask depends neither on layout, threads nor backend.
+#![expect(clippy::indexing_slicing, reason = "of arrays of four words and four blocks")]
 
 use crate::dtype::Scalar;
 

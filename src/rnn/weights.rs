@@ -155,7 +155,7 @@ impl WeightLayout {
     /// [`Error::Shape`] where the buffer is not [`len`](Self::len) elements long.
     pub fn tensors<'a, E>(&'a self, flat: &'a [E]) -> Result<impl Iterator<Item = (&'a WeightEntry, &'a [E])>> {
         self.check("weights", flat.len())?;
-        Ok(self.entries.iter().map(|entry| (entry, &flat[entry.range.clone()])))
+        Ok(self.entries.iter().map(|entry| (entry, flat.get(entry.range.clone()).unwrap_or_default())))
     }
 
     /// Copies tensors that stand apart, as a framework keeps them, into the flat buffer; they are given in the order of
@@ -168,7 +168,8 @@ impl WeightLayout {
         self.check("weights", flat.len())?;
         self.check_tensors(tensors.iter().map(|tensor| tensor.len()))?;
         for (entry, tensor) in self.entries.iter().zip(tensors) {
-            flat[entry.range.clone()].copy_from_slice(tensor);
+            let to = flat.iter_mut().skip(entry.range.start);
+            to.zip(*tensor).for_each(|(to, from)| *to = *from);
         }
         Ok(())
     }
@@ -183,7 +184,7 @@ impl WeightLayout {
         self.check("weights", flat.len())?;
         self.check_tensors(tensors.iter().map(|tensor| tensor.len()))?;
         for (entry, tensor) in self.entries.iter().zip(tensors) {
-            tensor.copy_from_slice(&flat[entry.range.clone()]);
+            tensor.iter_mut().zip(flat.iter().skip(entry.range.start)).for_each(|(to, from)| *to = *from);
         }
         Ok(())
     }
@@ -204,9 +205,10 @@ impl WeightLayout {
     }
 
     fn of_layer(&self, layer: usize, direction: usize) -> &[WeightEntry] {
-        let per_direction = self.entries.len() / (self.entries[self.entries.len() - 1].layer + 1) / self.num_directions;
+        let layers = self.entries.last().map_or(1, |last| last.layer + 1);
+        let per_direction = self.entries.len() / layers / self.num_directions;
         let start = (layer * self.num_directions + direction) * per_direction;
-        &self.entries[start..start + per_direction]
+        self.entries.get(start..start + per_direction).unwrap_or_default()
     }
 
     /// Where the weights of one layer and direction begin in the flat buffer; none for a tensor that the operator has not.
@@ -223,7 +225,7 @@ impl WeightLayout {
     pub(crate) fn view<'a, E: Scalar>(&self, flat: &'a [E], layer: usize, direction: usize) -> LayerWeights<&'a [E]> {
         let mut view = LayerWeights::default();
         for entry in self.of_layer(layer, direction) {
-            *view.slot(entry.kind) = &flat[entry.range.clone()];
+            *view.slot(entry.kind) = flat.get(entry.range.clone()).unwrap_or_default();
         }
         view
     }

@@ -7,6 +7,10 @@
 //! Every operation gives the same bits on every instruction set with fused multiply-add: lanes never mix, nothing is
 //! approximated, and the order of operations is the kernel's. Only x86 processors without FMA (before 2013) round twice in
 //! [`Simd::mul_add`].
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of arrays as long as a vector, by its lanes; loads and stores check the lengths of their slices"
+)]
 #![allow(unsafe_code)]
 
 pub(crate) mod amx;

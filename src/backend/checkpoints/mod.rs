@@ -35,6 +35,10 @@
 //!
 //! `passes` is the passes, over what a backend must give them, `segment::SegmentBackend`; `host` is that of backends on slices, and
 //! `cuda::recurrent::segments` the GPU's.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "tensors are checked against the shape as in every call; segments are parts of it"
+)]
 
 mod host;
 mod passes;

@@ -39,6 +39,10 @@
 //! and an infinite input or state makes what it is multiplied to NaN; `FUSED_RNN_INSTRUCTION_SET=avx512` switches it off. States and gradients of states below 2^-90, in `f64` 2^-986, are zero. Threads start with the first problem that is worth
 //! them; a small one runs on the calling thread. Finished sequences take part in no product. Beside what the thread pool needs to hand
 //! over work, nothing is allocated.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "every call checks the lengths of its tensors and its workspace against the plan's sizes, which all indices are below"
+)]
 
 pub(crate) mod activation;
 mod backward;

@@ -201,6 +201,7 @@ const MANY_ROWS: usize = 512;
 const RUNS: usize = 3;
 
 /// The rows of each run in a tensor with `n` columns, or none where it has none.
+#[expect(clippy::expect_used, reason = "runs are of gates' rows of their own, none of which belongs to two")]
 fn rows_of<E>(
     tensor: &mut [E],
     n: usize,

@@ -18,6 +18,10 @@
 //!
 //! Lengths on a device cannot be checked before a call. One beyond `seq_len` counts as `seq_len`; a sequence of length zero leaves
 //! its state as it was. Through [`Staged`] both are errors, as on every backend.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "of tables by kernels, cells and registers, of the interpreter's own memory after its bounds, and of plans' own lists"
+)]
 
 mod backend;
 mod call;

@@ -3,6 +3,7 @@
 //!
 //! Its methods are those of [`Operations`](super::Operations), on slices whose lengths have been checked. Each has a
 //! default, the plain loops of [`plain`]: they are the oracle, and a faster backend replaces those for which it has something better.
+#![expect(clippy::indexing_slicing, reason = "each operation checks the lengths of its tensors before its loops")]
 
 mod operations;
 pub(crate) mod plain;

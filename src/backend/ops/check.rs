@@ -109,7 +109,8 @@ pub(crate) fn strided(shape: [usize; 4], from: (Strides, usize), to: (Strides, u
     }
     inside("from", shape, from.0, from.1)?;
     inside("to", shape, to.0, to.1)?;
-    let mut axes = [0, 1, 2, 3].map(|axis| (to.0.strides[axis].unsigned_abs(), shape[axis]));
+    let mut place = shape.iter();
+    let mut axes = to.0.strides.map(|stride| (stride.unsigned_abs(), *place.next().unwrap_or(&1)));
     axes.sort_unstable();
     let mut span = 1usize;
     for (stride, n) in axes.into_iter().filter(|(_, n)| *n > 1) {

@@ -1,4 +1,5 @@
 //! What calls report, and where it stands in a status: losses, values that are not finite, indices outside their table.
+#![expect(clippy::indexing_slicing, reason = "places of an array of STATUS_LEN numbers, constants below it")]
 
 use crate::backend::tensor::TensorMut;
 

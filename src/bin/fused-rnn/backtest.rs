@@ -1,4 +1,8 @@
 //! `fused-rnn backtest`: forecasts of a series from several of its values on, each by a model that is trained anew on what lies before.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "origins lie inside of the series, and steps of an origin inside of the horizon that arrays are made for"
+)]
 
 use std::process::ExitCode;
 

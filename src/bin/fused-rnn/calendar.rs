@@ -47,8 +47,12 @@ fn columns(known: &[KnownColumn], axis: &TimeAxis, start: usize, rows: usize) ->
             why: "beside the values stand no dates of days; train without them, with --calendar off".to_owned(),
         });
     }
-    let days: Vec<f64> = (start..start + rows).map(|i| axis.day(i).unwrap_or(0.0)).collect();
-    Ok(Array2::from_shape_fn((rows, features.len()), |(row, i)| features[i].value(days[row])))
+    let mut values = Array2::zeros((rows, features.len()));
+    for (mut row, i) in values.outer_iter_mut().zip(start..) {
+        let day = axis.day(i).unwrap_or(0.0);
+        row.iter_mut().zip(&features).for_each(|(value, feature)| *value = feature.value(day));
+    }
+    Ok(values)
 }
 
 /// Rows from row `start` on with the columns of the features among `known` after their own.

@@ -78,7 +78,7 @@ fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     let config = forecaster.config();
     let season = match &config.correction {
         Some(correction) => correction.season,
-        None => season(&axis, &rows.complete.values[..backtest.start], len).0,
+        None => season(&axis, rows.complete.values.get(..backtest.start).unwrap_or_default(), len).0,
     };
     let comparison = compare("model", &rows, &backtest, config, season, backtest.start)?;
     print(&comparison.table(&format!("error, {} forecasts", backtest.truth.nrows()))?)?;

@@ -1,4 +1,23 @@
 //! The `fused-rnn` program: one file a subcommand. Exit codes: 0 success, 1 the answer is no (a case failed), 2 an error.
+// What could panic says why it cannot: docs/development.md, "No panic". Tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::exit,
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::missing_panics_doc,
+        clippy::panic,
+        clippy::panic_in_result_fn,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_in_result,
+        clippy::unwrap_used
+    )
+)]
 
 mod backtest;
 mod baselines;

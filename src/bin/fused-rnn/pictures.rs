@@ -1,4 +1,8 @@
 //! Pictures of forecasts that several subcommands draw.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "the last origin of a backtest lies inside of its series, and steps inside of its horizon"
+)]
 
 use fused_rnn::Result;
 use fused_rnn::data::{Series, TimeAxis};

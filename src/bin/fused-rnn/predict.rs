@@ -125,7 +125,7 @@ fn say(mut model: SequenceModel, args: Args) -> Result<ExitCode> {
             let header: Vec<&str> = ["sequence", "class"].into_iter().chain(names.iter().map(String::as_str)).collect();
             let classes = argmax_rows(probabilities.view())?;
             let rows = classes.iter().zip(probabilities.rows()).enumerate().map(|(i, (class, row))| {
-                let said = [(i + 1).to_string(), names[*class].clone()];
+                let said = [(i + 1).to_string(), names.get(*class).cloned().unwrap_or_default()];
                 said.into_iter().chain(row.iter().map(f32::to_string)).collect()
             });
             write_csv(&out, &header, rows)?;
@@ -173,15 +173,17 @@ fn say_rows(mut model: SequenceModel, config: &RowsConfig, args: Args) -> Result
         ["line"].into_iter().chain(label).chain(["class"]).chain(names.iter().map(String::as_str)).collect();
     let classes = argmax_rows(probabilities.view())?;
     let said = classes.iter().zip(probabilities.rows()).zip(window - 1..).map(|((class, probabilities), row)| {
-        let place = [rows.lines[row].to_string()].into_iter().chain(label.map(|_| rows.labels[row].clone()));
-        place.chain([names[*class].clone()]).chain(probabilities.iter().map(f32::to_string)).collect()
+        let line = rows.lines.get(row).map_or(String::new(), u64::to_string);
+        let label = label.map(|_| rows.labels.get(row).cloned().unwrap_or_default());
+        let class = names.get(*class).cloned().unwrap_or_default();
+        [line].into_iter().chain(label).chain([class]).chain(probabilities.iter().map(f32::to_string)).collect()
     });
     write_csv(&out, &header, said)?;
     print(&format!(
         "wrote {}: the class of {} rows, each from the window of {window} that ends in it, from line {} on\n",
         out.display(),
         classes.len(),
-        rows.lines[window - 1]
+        rows.lines.get(window - 1).unwrap_or(&0)
     ))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -303,9 +305,9 @@ impl Continued {
         let tail = values.len().min((4 * horizon).max(2 * config.window));
         let start = values.len() - tail;
         let point = |(i, value): (usize, &f64)| (axis.position(i), *value);
-        let last = (values.len() - 1, &values[values.len() - 1]);
-        let known = (start..).zip(&values[start..]).map(point);
-        let forecast = std::iter::once(last).chain((values.len()..).zip(ahead)).map(point);
+        let last = values.iter().enumerate().next_back();
+        let known = values.iter().enumerate().skip(start).map(point);
+        let forecast = last.into_iter().chain((values.len()..).zip(ahead)).map(point);
         let file = file_name(series);
         let mut picture = LinePlot::new(format!("{file}: forecast of {}", plain(&series.name)))
             .subtitle(format!("{horizon} values after the end of {file}{}", shaded(config)))
@@ -313,8 +315,10 @@ impl Continued {
             .x_dates(axis.is_date())
             .y_label(series.name.clone());
         for level in (0..bounds.first().map_or(0, Vec::len)).rev() {
-            let points =
-                bounds.iter().enumerate().map(|(i, of)| (axis.position(values.len() + i), of[level].0, of[level].1));
+            let points = bounds
+                .iter()
+                .enumerate()
+                .filter_map(|(i, of)| of.get(level).map(|of| (axis.position(values.len() + i), of.0, of.1)));
             picture = picture.band(points, Colour::VERMILLION);
         }
         picture = picture.curve(Curve::new("known", known).colour(Colour::GREY));

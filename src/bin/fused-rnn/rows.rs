@@ -234,9 +234,9 @@ fn take_future(columns: &mut [Series], known: usize) -> Result<(Array2<f64>, Vec
     let from = columns.len().saturating_sub(known);
     let rows = columns.first().map_or(0, |target| target.values.len()) - last;
     let mut future = Array2::zeros((rows, known));
-    for (column, of) in columns[from..].iter().enumerate() {
-        for row in 0..rows {
-            let Some(value) = of.values[last + row] else {
+    for (mut future, of) in future.columns_mut().into_iter().zip(columns.iter().skip(from)) {
+        for (row, to) in future.iter_mut().enumerate() {
+            let Some(value) = of.values.get(last + row).copied().flatten() else {
                 return Err(Error::Data {
                     source_name: of.source_name.clone(),
                     line: of.lines.get(last + row).copied(),
@@ -247,10 +247,10 @@ fn take_future(columns: &mut [Series], known: usize) -> Result<(Array2<f64>, Vec
                     ),
                 });
             };
-            future[[row, column]] = value;
+            *to = value;
         }
     }
-    let labels = columns.first().map_or(Vec::new(), |target| target.labels[last..].to_vec());
+    let labels = columns.first().map_or(Vec::new(), |target| target.labels.iter().skip(last).cloned().collect());
     for column in columns {
         column.values.truncate(last);
         column.labels.truncate(last);

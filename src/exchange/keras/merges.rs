@@ -66,7 +66,7 @@ pub(super) fn translate(class: &str, o: &mut Options<'_>, known: &Known) -> Resu
         let y = y.ok_or_else(|| o.unsupported("axis", "inputs that differ in this axis alone"))?;
         return Ok(program.giving(&[y]).masks(Masks::Refused("inputs side by side along another axis than the last")));
     }
-    let same = known.shapes.windows(2).all(|pair| pair[0] == pair[1]);
+    let same = known.shapes.array_windows().all(|[a, b]| a == b);
     let layer: Option<LayerConfig> = match class {
         "Add" => Some(Add::new().into()),
         "Subtract" => Some(Subtract::new().into()),

@@ -422,8 +422,8 @@ impl Operation<'_> {
         let (a, b) = from.split_once(',')?;
         let letters = |text: &str| -> Option<Vec<char>> {
             let letters: Vec<char> = text.chars().collect();
-            let fine = letters.iter().enumerate().all(|(i, c)| c.is_ascii_alphabetic() && !letters[..i].contains(c));
-            fine.then_some(letters)
+            let mut seen = std::collections::HashSet::new();
+            letters.iter().all(|c| c.is_ascii_alphabetic() && seen.insert(*c)).then_some(letters)
         };
         let (a, b, to) = (letters(a)?, letters(b)?, letters(to)?);
         let ((batch, a), (other, b), (last, to)) = (a.split_first()?, b.split_first()?, to.split_first()?);

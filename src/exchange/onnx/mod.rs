@@ -15,6 +15,10 @@
 //! | `shapes`, `parts`, `elements` | operators that move elements, take parts, compute with elements |
 //! | `layers`, `windows`, `einsum`, `recurrent` | products and normalisations; convolutions and pools; Einstein's sums; recurrences |
 //! | `export`, `write_layers` | the way back: [`write()`] |
+#![expect(
+    clippy::indexing_slicing,
+    reason = "axes come from `Node::axis`, which refuses those that a tensor has not; numbers of elements from shapes whose product is counted first"
+)]
 
 mod constant;
 mod einsum;

@@ -102,7 +102,7 @@ pub fn read_with_onnx(
             LayerConfig::Weight(_) => {
                 let of_a_mask = |v: &f64| *v == 0.0 || *v == 1.0 || v.abs() >= f64::from(f32::MAX);
                 let harmless =
-                    |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]) || values.iter().all(of_a_mask);
+                    |values: &[f64]| values.array_windows().all(|[a, b]| a == b) || values.iter().all(of_a_mask);
                 if weights.iter().all(|(_, values)| harmless(values)) {
                     continue;
                 }

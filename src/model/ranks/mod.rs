@@ -87,7 +87,11 @@ pub(super) fn gather_lists(ranks: &dyn Ranks, own: &[f64]) -> Result<Vec<Vec<f64
     let mut padded = own.to_vec();
     padded.resize(longest.max(1), 0.0);
     let all = gather_f64(ranks, &padded)?;
-    Ok(all.chunks_exact(padded.len()).zip(lens).map(|(list, len)| list[..len as usize].to_vec()).collect())
+    Ok(all
+        .chunks_exact(padded.len())
+        .zip(lens)
+        .map(|(list, len)| list.iter().take(len as usize).copied().collect())
+        .collect())
 }
 
 /// This rank's result, if all ranks have one: an error of any of them is an error of all, so that none waits for one that has gone.
@@ -127,9 +131,11 @@ pub(super) fn check_same(ranks: &dyn Ranks, own: &[(&str, u64)]) -> Result<()> {
     let halves: Vec<f64> = own.iter().flat_map(|(_, n)| [(n >> 32) as f64, (n & 0xffff_ffff) as f64]).collect();
     let all = gather_f64(ranks, &halves)?;
     for (rank, theirs) in all.chunks_exact(halves.len()).enumerate() {
-        for ((what, _), (mine, theirs)) in own.iter().zip(halves.chunks_exact(2).zip(theirs.chunks_exact(2))) {
+        for ((what, _), (mine, theirs)) in
+            own.iter().zip(halves.as_chunks::<2>().0.iter().zip(theirs.as_chunks::<2>().0))
+        {
             if mine != theirs {
-                let number = |halves: &[f64]| ((halves[0] as u64) << 32) | halves[1] as u64;
+                let number = |[high, low]: &[f64; 2]| ((*high as u64) << 32) | *low as u64;
                 return Err(Error::option(
                     format!("{what} on rank {}", ranks.rank()),
                     format!(
@@ -176,7 +182,8 @@ fn average_of<E: Scalar + bytemuck::Pod>(
         ranks.gather(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut all))?;
         for (at, sum) in own.iter_mut().enumerate() {
             let parts = shares.iter().enumerate().filter(|(_, share)| **share != 0.0);
-            *sum = E::of(parts.map(|(rank, share)| share * all[rank * range.len() + at].wide()).sum());
+            let of = |rank: usize| all.get(rank * range.len() + at).map_or(f64::NAN, |part| part.wide());
+            *sum = E::of(parts.map(|(rank, share)| share * of(rank)).sum());
         }
         device.upload(&own, part.reborrow())?;
     }

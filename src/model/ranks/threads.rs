@@ -49,13 +49,16 @@ pub fn thread_ranks(count: usize) -> Result<Vec<ThreadRanks>> {
         _ => return Err(Error::option("ranks", "at most 1024", count)),
     }
     let mut ranks: Vec<_> = (0..count).map(|rank| ThreadRanks { rank, to: Vec::new(), from: Vec::new() }).collect();
-    for sender in 0..count {
-        for receiver in 0..count {
-            let (to, from) = channel();
-            ranks[sender].to.push(to);
-            ranks[receiver].from.push(from);
+    // Those to whom each sends, in the order of the ranks.
+    let mut to: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+    for receiver in &mut ranks {
+        for to in &mut to {
+            let (sender, from) = channel();
+            to.push(sender);
+            receiver.from.push(from);
         }
     }
+    ranks.iter_mut().zip(to).for_each(|(rank, to)| rank.to = to);
     Ok(ranks)
 }
 

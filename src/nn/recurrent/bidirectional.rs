@@ -100,7 +100,7 @@ impl Bidirectional {
             MergeMode::Mul => Multiply::new().build(builder, &pair)?,
             MergeMode::Ave => {
                 let sum = Add::new().build(builder, &pair)?;
-                vec![scaled(builder, &sum[0], 0.5)?]
+                sum.iter().map(|sum| scaled(builder, sum, 0.5)).collect::<Result<_>>()?
             }
         };
         // As in Keras, whose wrapper sets zero_output_for_mask. Both directions are zero there, and so is what is made of them.

@@ -1,4 +1,5 @@
 //! Recurrent layers a step at a time: the trait [`Cell`], and the layer [`Rnn`] over one.
+#![expect(clippy::indexing_slicing, reason = "there is an input, as `sequence_shape` checks")]
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;

@@ -10,6 +10,10 @@
 //! | `regularized`, `normalized` | cells with recurrent dropout and zoneout, and with layer normalisation |
 //! | `operator` | [`RecurrentOperator`]: options that Keras has not |
 //! | [`bidirectional`] | [`Bidirectional`] |
+#![expect(
+    clippy::indexing_slicing,
+    reason = "there is an input, as `sequence_shape` checks; entries of kernels have two axes"
+)]
 
 pub mod bidirectional;
 pub mod cell;

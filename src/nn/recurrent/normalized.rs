@@ -1,4 +1,8 @@
 //! Layer-normalised cells.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "gates of arrays as long as the most gates; steps by the number that they are kept under"
+)]
 
 use std::array::from_fn;
 use std::ops::Range;

@@ -1,4 +1,8 @@
 //! The operator with options that Keras's layers have not: [`RecurrentOperator`].
+#![expect(
+    clippy::indexing_slicing,
+    reason = "there is an input, as `sequence_shape` checks; states are as many for each of at most two directions"
+)]
 
 use serde::{Deserialize, Serialize};
 

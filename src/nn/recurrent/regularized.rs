@@ -1,4 +1,8 @@
 //! Dropout that is the same at every step, recurrent dropout, and zoneout.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "plans by the number that `planned` gives out; parts and steps by those of the cell"
+)]
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
 //! All steps of a layer by the fused operator.
+#![expect(clippy::indexing_slicing, reason = "plans by the number that `planned` gives out")]
 
 use crate::backend::device::{OnDevice, Plan};
 use crate::backend::ops::MaskOrder;

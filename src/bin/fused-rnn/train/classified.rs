@@ -85,8 +85,8 @@ pub fn train(args: Args) -> Result<ExitCode> {
             "column {}: the windows of the training part, lines {} to {}, end in {count}; choose another --target, or other rows; numbers \
              are forecast with --task regression",
             rows.target,
-            rows.lines[0],
-            rows.lines[split.train.end - 1],
+            line_of(&rows, 0),
+            line_of(&rows, split.train.end - 1),
         )));
     }
     check_known(&rows, &split, window, &names)?;
@@ -118,22 +118,28 @@ fn last_rows(part: &Range<usize>, window: usize) -> Range<usize> {
     (part.start + window.saturating_sub(1)).min(part.end)..part.end
 }
 
+/// The line of the file that a row stands in.
+fn line_of(rows: &ClassifiedRows, row: usize) -> u64 {
+    rows.lines.get(row).copied().unwrap_or(0)
+}
+
 /// Refuses classes that come only after what is learned from.
 fn check_known(rows: &ClassifiedRows, split: &TimeSplit, window: usize, names: &[String]) -> Result<()> {
-    for (name, part) in &parts(split)[1..] {
-        let mut unknown = last_rows(part, window).filter(|row| !names.contains(&rows.classes[*row]));
+    for (name, part) in parts(split).iter().skip(1) {
+        let class = |row: usize| rows.classes.get(row).map_or("", String::as_str);
+        let mut unknown = last_rows(part, window).filter(|row| !names.iter().any(|name| name == class(*row)));
         if let Some(row) = unknown.next() {
             return Err(Error::Data {
                 source_name: rows.source_name.clone(),
-                line: Some(rows.lines[row]),
+                line: Some(line_of(rows, row)),
                 problem: format!(
                     "column {}: the class {:?} is in the {name} part, but no window of the training part (lines {} to {}) ends in it, so \
                      that it is not learned; use smaller --test-fraction and --validation-fraction so that it is, or leave its rows out \
                      of the file",
                     rows.target,
-                    plain(&rows.classes[row]),
-                    rows.lines[0],
-                    rows.lines[split.train.end - 1],
+                    plain(class(row)),
+                    line_of(rows, 0),
+                    line_of(rows, split.train.end - 1),
                 ),
             });
         }

@@ -89,15 +89,16 @@ pub fn train(args: Args) -> Result<ExitCode> {
     let mut written = vec![&outputs.model, &outputs.loss];
     let starts = panel.iter().map(|one| end_of(&args, one)).collect::<Result<Vec<_>>>()?;
     if args.test_fraction > 0.0 {
-        let start =
-            |one: &OneSeries| panel.iter().position(|other| other.key == one.key).map_or(0, |place| starts[place]);
+        let start = |one: &OneSeries| {
+            panel.iter().zip(&starts).find(|(other, _)| other.key == one.key).map_or(0, |(_, start)| *start)
+        };
         let name = name(&args);
         let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start)?;
         print(&comparison.table("test error", args.quiet)?)?;
         let shown = panel.first().and_then(|one| Some((one, values.first()?, comparison.of_series(&one.key)?)));
         if let Some((first, values, of_first)) = shown {
             scale(&mut forecaster, &first.key, &[])?;
-            let backtest = forecaster.backtest(values, starts[0]..values.nrows())?;
+            let backtest = forecaster.backtest(values, start(first)..values.nrows())?;
             forecast_plot(&name, "the part held back", &first.rows, &backtest, of_first, forecaster.config())?
                 .save(&outputs.test)?;
             written.push(&outputs.test);
@@ -136,7 +137,8 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
     for one in &panel {
         let end = end_of(args, one)?;
         let axis = TimeAxis::new(&one.rows.complete.labels);
-        seasons.push(season(&axis, &one.rows.complete.values[..end], one.rows.values.nrows()));
+        let seen = one.rows.complete.values.get(..end).unwrap_or(&one.rows.complete.values);
+        seasons.push(season(&axis, seen, one.rows.values.nrows()));
     }
     seasons.sort_unstable();
     let most = seasons.chunk_by(|a, b| a == b).max_by_key(|run| run.len()).and_then(|run| run.first().copied());
@@ -187,7 +189,8 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
     };
     let mut trends = 0;
     for one in &kept {
-        trends += usize::from(has_trend(&one.rows.complete.values[..end_of(args, one)? - validation]));
+        let end = end_of(args, one)?.saturating_sub(validation);
+        trends += usize::from(one.rows.complete.values.get(..end).is_some_and(has_trend));
     }
     let mut config = ForecastConfig {
         column: first.rows.column.clone(),

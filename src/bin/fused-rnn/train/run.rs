@@ -24,7 +24,7 @@ pub fn fit<'a>(
     progress: &'a mut Progress,
 ) -> Result<History> {
     let ranks = args.ranks.as_deref();
-    let most = x.shape()[0] / ranks.map_or(1, |ranks| ranks.count());
+    let most = x.shape().first().map_or(0, |samples| samples / ranks.map_or(1, |ranks| ranks.count()));
     let batch_size = args.batch_size.unwrap_or(32.min(most.max(1)));
     model.fit(
         x,

@@ -69,7 +69,7 @@ fn check_task(args: &Args, set: &TimeSeriesSet) -> Result<()> {
 /// Some of a set's sequences.
 fn select(set: &TimeSeriesSet, indices: &[usize]) -> TimeSeriesSet {
     fn picked<T: Clone>(of: &[T], indices: &[usize]) -> Vec<T> {
-        if of.is_empty() { Vec::new() } else { indices.iter().map(|i| of[*i].clone()).collect() }
+        if of.is_empty() { Vec::new() } else { indices.iter().filter_map(|i| of.get(*i).cloned()).collect() }
     }
     TimeSeriesSet {
         name: set.name.clone(),

@@ -384,8 +384,8 @@ pub fn type_bytes(name: &str) -> Option<usize> {
 fn parse_number(word: &str) -> Option<u64> {
     let float = |digits: &str| u64::from_str_radix(digits, 16).ok();
     match word.get(..2) {
-        Some("0f" | "0F") => float(&word[2..]),
-        Some("0d" | "0D") => float(&word[2..]),
+        Some("0f" | "0F") => float(word.get(2..).unwrap_or_default()),
+        Some("0d" | "0D") => float(word.get(2..).unwrap_or_default()),
         _ => parse_integer(word),
     }
 }
