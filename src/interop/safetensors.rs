@@ -119,6 +119,11 @@ impl TensorFile {
         self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
+    /// A tensor's bytes.
+    pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.tensors.get(name).map(|tensor| tensor.bytes.as_slice())
+    }
+
     /// Whether a tensor is stored with less than double precision.
     pub fn is_single_precision(&self, name: &str) -> bool {
         self.tensors.get(name).is_some_and(|t| t.dtype != Dtype::F64)

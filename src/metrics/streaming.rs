@@ -521,6 +521,58 @@ impl MetricAccumulator {
         }
     }
 
+    /// Takes the sums of another accumulator of the same metric, by its [numbers](Self::numbers), bit for bit; whether they are such.
+    #[must_use]
+    pub(crate) fn restore(&mut self, numbers: &[f64]) -> bool {
+        self.reset();
+        let Some((&columns, theirs)) = numbers.split_first() else { return false };
+        if columns == 0.0 {
+            return true;
+        }
+        self.columns = Some(columns as usize);
+        match &mut self.sums {
+            Sums::Mean { sum, weights } => match theirs {
+                [their_sum, their_weights] => (*sum, *weights) = (*their_sum, *their_weights),
+                _ => return false,
+            },
+            Sums::Tallies(tallies) => {
+                let (triples, rest) = theirs.as_chunks::<3>();
+                let tally = |[hits, predicted, support]: &[f64; 3]| Tally {
+                    hits: *hits,
+                    predicted: *predicted,
+                    support: *support,
+                };
+                *tallies = triples.iter().map(tally).collect();
+                return rest.is_empty();
+            }
+            Sums::Buckets { any, buckets } => {
+                let (pairs, rest) = theirs.as_chunks::<2>();
+                if pairs.len() != buckets.len() || !rest.is_empty() {
+                    return false;
+                }
+                // A row counts something.
+                *any = theirs.iter().any(|sum| *sum != 0.0);
+                for (bucket, [ones, zeros]) in buckets.iter_mut().zip(pairs) {
+                    (bucket.ones, bucket.zeros) = (*ones, *zeros);
+                }
+            }
+            Sums::Determination { rows, columns } => {
+                let Some((their_rows, theirs)) = theirs.split_first() else { return false };
+                let (quadruples, rest) = theirs.as_chunks::<4>();
+                let spread = |[weights, mean, squares, residuals]: &[f64; 4]| Spread {
+                    weights: *weights,
+                    mean: *mean,
+                    squares: *squares,
+                    residuals: *residuals,
+                };
+                *rows = *their_rows as usize;
+                *columns = quadruples.iter().map(spread).collect();
+                return rest.is_empty();
+            }
+        }
+        true
+    }
+
     /// The metric of all batches; NaN before the first.
     pub fn result(&self) -> f64 {
         match (&self.sums, self.metric) {

@@ -169,6 +169,34 @@ pub trait Callback {
     fn on_epoch_end(&mut self, _state: &EpochEnd, _training: &mut dyn Training) -> Result<ControlFlow<()>> {
         Ok(ControlFlow::Continue(()))
     }
+
+    /// What it must remember for training to go on from a [checkpoint](crate::model::BackupAndRestore), in a form of its own; none.
+    fn state(&self) -> Option<String> {
+        None
+    }
+
+    /// Takes what [`state`](Self::state) told when the checkpoint was written, before training goes on.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with it, such as [`Error::InvalidOption`]; training does not go on then.
+    fn set_state(&mut self, _state: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Instead of [`on_epoch_begin`](Self::on_epoch_begin), where training goes on in the middle of an epoch, after so many of its batches.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends training.
+    fn on_epoch_resume(&mut self, _state: &EpochBegin, _batches_done: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Refuses a state that is none of a callback's own.
+fn foreign_state(callback: &str, state: &str) -> Error {
+    Error::option(format!("state of {callback}"), "what it told when the checkpoint was written", format!("{state:?}"))
 }
 
 /// Writes the model after every epoch, or only after the best so far: Keras's
@@ -338,6 +366,21 @@ impl Callback for ReduceLearningRate {
         }
         Ok(ControlFlow::Continue(()))
     }
+
+    fn state(&self) -> Option<String> {
+        // By its bits, for it may be infinite.
+        Some(format!("{} {} {}", self.best_score.to_bits(), self.waited, self.cooling))
+    }
+
+    fn set_state(&mut self, state: &str) -> Result<()> {
+        let numbers: Vec<u64> = state.split(' ').filter_map(|number| number.parse().ok()).collect();
+        let [best_score, waited, cooling] = numbers[..] else {
+            return Err(foreign_state("ReduceLearningRate", state));
+        };
+        let count = |number: u64| usize::try_from(number).map_err(|_| foreign_state("ReduceLearningRate", state));
+        (self.best_score, self.waited, self.cooling) = (f64::from_bits(best_score), count(waited)?, count(cooling)?);
+        Ok(())
+    }
 }
 
 /// Writes the loss, the metrics and the rate of the last step of every epoch to a CSV file: Keras's [`CSVLogger`](https://keras.io/api/callbacks/csv_logger/). The file
@@ -376,5 +419,14 @@ impl Callback for CsvLog {
         let _ = writeln!(self.text, "{},{}", state.epoch, values.join(","));
         files::write_atomic(&self.path, self.text.as_bytes())?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn state(&self) -> Option<String> {
+        Some(self.text.clone())
+    }
+
+    fn set_state(&mut self, state: &str) -> Result<()> {
+        state.clone_into(&mut self.text);
+        Ok(())
     }
 }

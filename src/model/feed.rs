@@ -8,6 +8,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::arrays::{Data, Part, PlacedData, row_weights};
+use crate::model::backup::too_few;
 use crate::model::batch::{Batch, BatchIterator, Batches};
 use crate::nn::Random;
 
@@ -30,6 +31,7 @@ pub(super) struct ArrayFeed<'d> {
     /// The order in which samples are picked; without one it is that of the arrays.
     order: Option<Order>,
     batch_size: usize,
+    epoch: usize,
     /// The batch at hand.
     batch: Range<usize>,
 }
@@ -61,7 +63,7 @@ impl<'d, 'b> Feed<'d, 'b> {
     /// Samples in the order in which they are there.
     pub fn of(device: &Device, prefix: &str, data: Part<'d>, batch_size: usize) -> Result<Self> {
         let placed = data.place(device, prefix)?;
-        Ok(Feed::Arrays(ArrayFeed { data, placed, order: None, batch_size, batch: 0..0 }))
+        Ok(Feed::Arrays(ArrayFeed { data, placed, order: None, batch_size, epoch: 0, batch: 0..0 }))
     }
 
     /// Samples to train on, in another order each epoch where they are `shuffled`.
@@ -76,7 +78,7 @@ impl<'d, 'b> Feed<'d, 'b> {
             shuffled,
         };
         device.upload(&order.numbers, order.placed.view_mut())?;
-        Ok(Feed::Arrays(ArrayFeed { data, placed, order: Some(order), batch_size, batch: 0..0 }))
+        Ok(Feed::Arrays(ArrayFeed { data, placed, order: Some(order), batch_size, epoch: 0, batch: 0..0 }))
     }
 
     /// What an iterator gives; `what` names it in errors, `"validation "` or nothing.
@@ -96,7 +98,7 @@ impl<'d, 'b> Feed<'d, 'b> {
     /// Begins a pass: that of an epoch, counted from 1.
     pub fn begin(&mut self, epoch: usize) -> Result<()> {
         match self {
-            Feed::Arrays(feed) => feed.batch = 0..0,
+            Feed::Arrays(feed) => (feed.epoch, feed.batch) = (epoch, 0..0),
             Feed::Batches(feed) => {
                 (feed.epoch, feed.number, feed.data) = (epoch, 0, None);
                 // The one before it goes first, so that what it holds, such as a file, is free.
@@ -132,6 +134,36 @@ impl<'d, 'b> Feed<'d, 'b> {
             Feed::Arrays(feed) => feed.data.samples.div_ceil(feed.batch_size),
             Feed::Batches(feed) => feed.count,
         }
+    }
+
+    /// Takes over how many batches a pass has from an earlier one, where that is found out by counting.
+    pub fn expect(&mut self, batches: usize) {
+        if let Feed::Batches(feed) = self {
+            feed.count = batches;
+        }
+    }
+
+    /// Leaves out the first batches of a pass, which has begun.
+    pub fn skip(&mut self, batches: usize, samples: usize) -> Result<()> {
+        match self {
+            Feed::Arrays(feed) => {
+                let done = batches.checked_mul(feed.batch_size).map(|done| done.min(feed.data.samples));
+                if done != Some(samples) {
+                    return Err(too_few("samples", feed.epoch, samples));
+                }
+                feed.batch = samples..samples;
+            }
+            Feed::Batches(feed) => {
+                for _ in 0..batches {
+                    match feed.pass.as_mut().and_then(Iterator::next) {
+                        Some(batch) => drop(batch?),
+                        None => return Err(too_few("batches", feed.epoch, batches)),
+                    }
+                }
+                feed.number = batches;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the sizes of batches are known only as they come.

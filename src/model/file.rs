@@ -56,14 +56,14 @@ struct TrainingState {
 /// A loss: its name and constants, or of one of the user's own the name.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum SavedLoss {
+pub(super) enum SavedLoss {
     BuiltIn(Loss),
     Ctc { ctc: Ctc },
     Own { own: String },
 }
 
 impl SavedLoss {
-    fn new(loss: &LossFunction) -> Self {
+    pub(super) fn new(loss: &LossFunction) -> Self {
         match loss {
             LossFunction::BuiltIn(loss) => SavedLoss::BuiltIn(*loss),
             LossFunction::Ctc(loss) => SavedLoss::Ctc { ctc: *loss },

@@ -10,10 +10,12 @@ use crate::error::{Error, Result};
 use crate::metrics::MetricAccumulator;
 use crate::model::Model;
 use crate::model::arrays::{AnyArray, Arrays, Data, any, row_weights, rows};
+use crate::model::backup::{Backup, BackupAndRestore, Begun, Settings, Taken};
 use crate::model::batch::{Batch, Batches};
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training, check_delta};
 use crate::model::evaluate::{check_whole_batches, mean_loss, results};
 use crate::model::feed::{Feed, SHUFFLE_STREAM};
+use crate::model::fingerprint::Fingerprint;
 use crate::model::history::{History, Outcome};
 use crate::model::monitor::Monitor;
 use crate::model::output::Status;
@@ -60,6 +62,8 @@ pub struct FitOptions<'a> {
     pub loss_every: usize,
     /// Told about progress, in this order; may stop training, change its rate, and save the model; none.
     pub callbacks: Vec<&'a mut dyn Callback>,
+    /// Checkpoints, from the last of which training goes on where an earlier one did not end; none.
+    pub backup: Option<BackupAndRestore>,
     /// The processes that train the same model [together](crate::model::ranks), and which of them this is; this one alone.
     pub ranks: Option<&'a dyn Ranks>,
 }
@@ -96,6 +100,7 @@ impl Default for FitOptions<'_> {
             clip: None,
             loss_every: 32,
             callbacks: Vec::new(),
+            backup: None,
             ranks: None,
         }
     }
@@ -125,6 +130,16 @@ impl FitOptions<'_> {
                 "one of validation_data, validation_batches and validation_split",
                 "more than one of them",
             ));
+        }
+        if let Some(backup) = &self.backup {
+            backup.check()?;
+            if self.ranks.is_some_and(|ranks| ranks.count() > 1) {
+                return Err(Error::unsupported(
+                    "backup of a training on several ranks",
+                    "each has states and masks of its own, and all checkpoints would have to be of the same step; train on one, or save the \
+                     model after epochs with Checkpoint on the first",
+                ));
+            }
         }
         if self.validation_data.is_none() && !self.validation_sample_weight.is_empty() {
             let problem = "there is no validation_data that they could be of; validation_split keeps the samples' sample_weight, and batches \
@@ -193,7 +208,9 @@ impl Model {
     ///
     /// [`Error::Shape`] where an array does not fit the model, [`Error::ZeroSize`], [`Error::InvalidOption`] for a split that leaves
     /// nothing, for samples that are no whole number of batches where layers are stateful, and for constants that the optimizer cannot
-    /// have, [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`; what a callback returns; [`Error::Unsupported`] where the device cannot do it or memory is short,
+    /// have, [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`; what a callback returns; of a [backup](FitOptions::backup)
+    /// [`Error::Io`] for a checkpoint that cannot be written, [`Error::Format`] for one that is damaged, [`Error::InvalidOption`] naming what is not
+    /// as when it was written; [`Error::Unsupported`] where the device cannot do it or memory is short,
     /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails. [`Error::Diverged`] where a loss or a gradient is NaN or infinite:
     /// the model then has the weights of its best epoch, or those it had before if no epoch was completed, the optimizer starts anew, and
     /// stateful layers are reset.
@@ -270,6 +287,13 @@ impl Model {
         if let Source::Batches(_) = source {
             options.check_for_batches()?;
         }
+        let mut settings = match &options.backup {
+            Some(backup) => {
+                self.check_backup()?;
+                Some(Settings::of(self, &options, backup)?)
+            }
+            None => None,
+        };
         // What the feeds borrow from.
         let (data, weights_held_back, given);
         let (mut training, mut validation, mut samples) = (None, None, 0);
@@ -283,6 +307,9 @@ impl Model {
                 (false, true) => Some(row_weights("", &self.outputs, &checked, sample_weight, &[], self.dtype())?),
                 _ => None,
             };
+            if let Some(settings) = &mut settings {
+                settings.add_data("", &checked);
+            }
             data = checked;
             let train = if options.validation_split == 0.0 {
                 data.part(0..data.samples)?
@@ -303,6 +330,9 @@ impl Model {
             let mut checked = self.check_data("validation ", x, Some(y))?;
             let weights = &options.validation_sample_weight;
             checked.weights = row_weights("validation ", &self.outputs, &checked, weights, &[], self.dtype())?;
+            if let Some(settings) = &mut settings {
+                settings.add_data("validation ", &checked);
+            }
             given = checked;
             validation = Some(given.part(0..given.samples)?);
         }
@@ -361,6 +391,12 @@ impl Model {
             },
             metrics: accumulators,
             epochs: options.epochs,
+            epoch_number: self.epochs_trained,
+            backup: options
+                .backup
+                .take()
+                .zip(settings)
+                .map(|(backup, settings)| Backup::new(backup, settings, self.optimizer.learning_rate())),
             clip: options.clip,
             loss_every: options.loss_every,
             early_stopping: options.early_stopping,
@@ -372,8 +408,8 @@ impl Model {
         if let Some(ranks) = ranks {
             *has_met = true;
             ranks::agree(ranks, Ok(()))?;
-            let weights = ranks::fingerprint(self.network.parameters.host().bytes().unwrap_or_default());
-            let frozen = ranks::fingerprint(self.network.frozen.host().bytes().unwrap_or_default());
+            let weights = Fingerprint::of(self.network.parameters.host().bytes().unwrap_or_default()).get();
+            let frozen = Fingerprint::of(self.network.frozen.host().bytes().unwrap_or_default()).get();
             let own = [
                 ("weights", weights),
                 ("frozen weights", frozen),
@@ -384,7 +420,11 @@ impl Model {
             ];
             ranks::check_same(ranks, &own)?;
         }
-        let trained = self.train_epochs(&mut run);
+        let trained = match self.take_up(&mut run)? {
+            Taken::End => Ok(()),
+            Taken::Nothing => self.train_epochs(&mut run, None).and_then(|()| self.end_backup(&mut run)),
+            Taken::Epochs(begun) => self.train_epochs(&mut run, begun).and_then(|()| self.end_backup(&mut run)),
+        };
         if let Err(Error::Diverged { .. }) = trained {
             self.restore(&run)?;
             self.forget();
@@ -473,17 +513,31 @@ impl Model {
         self.device.copy(run.best_statistics.view(), self.network.statistics.get_mut())
     }
 
-    fn train_epochs(&mut self, run: &mut Run<'_, '_, '_>) -> Result<()> {
-        for epoch in 1..=run.epochs {
-            let begun = run.feed.begin(epoch).and_then(|()| {
+    /// After training has ended: its checkpoint goes, or holds the end.
+    fn end_backup(&mut self, run: &mut Run<'_, '_, '_>) -> Result<()> {
+        match &run.backup {
+            Some(_) if run.history.outcome == Outcome::Interrupted => Ok(()),
+            Some(backup) if backup.is_deleted_at_the_end() => backup.remove(),
+            Some(_) => self.back_up(run, None, true),
+            None => Ok(()),
+        }
+    }
+
+    /// The epochs after those of the history, the first of which may have `begun` before.
+    fn train_epochs(&mut self, run: &mut Run<'_, '_, '_>, mut begun: Option<Begun>) -> Result<()> {
+        for epoch in run.history.loss.len() + 1..=run.epochs {
+            let begins = run.feed.begin(epoch).and_then(|()| {
                 let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.feed.batches() };
-                run.callbacks.iter_mut().try_for_each(|callback| callback.on_epoch_begin(&begin, self))
+                run.callbacks.iter_mut().try_for_each(|callback| match &begun {
+                    None => callback.on_epoch_begin(&begin, self),
+                    Some(begun) => callback.on_epoch_resume(&begin, begun.batches),
+                })
             });
-            ranks::agree_if(run.ranks, begun)?;
+            ranks::agree_if(run.ranks, begins)?;
             if let Some(ranks) = run.ranks {
                 ranks::check_same(ranks, &[("learning rate", Training::learning_rate(self).to_bits())])?;
             }
-            let Some((loss, batches)) = self.train_epoch(run, epoch)? else {
+            let Some((loss, batches)) = self.train_epoch(run, epoch, begun.take())? else {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             };
@@ -549,7 +603,7 @@ impl Model {
             }
             if stop {
                 run.history.outcome = Outcome::Interrupted;
-                return Ok(());
+                return self.back_up(run, None, false);
             }
             // What is NaN from the first epoch on has no best one, and counts as no improvement; as in Keras the first epoch never ends
             // training.
@@ -558,18 +612,32 @@ impl Model {
                 run.history.outcome = Outcome::EarlyStopped;
                 return Ok(());
             }
+            if epoch < run.epochs && run.backup.as_ref().is_some_and(|backup| backup.is_due_after_epoch(epoch)) {
+                self.back_up(run, None, false)?;
+            }
         }
         Ok(())
     }
 
-    /// One pass over the data; the mean loss and the number of batches, or `None` where a callback stopped it.
-    fn train_epoch(&mut self, run: &mut Run<'_, '_, '_>, epoch: usize) -> Result<Option<(f64, usize)>> {
+    /// One pass over the data, or the rest of one that had `begun`; the mean loss and the number of batches, or `None` where a callback stopped
+    /// it.
+    fn train_epoch(
+        &mut self,
+        run: &mut Run<'_, '_, '_>,
+        epoch: usize,
+        begun: Option<Begun>,
+    ) -> Result<Option<(f64, usize)>> {
+        run.epoch_number = self.epochs_trained;
         run.feed.shuffle(&self.device, self.seed, self.epochs_trained)?;
         self.epochs_trained = (self.epochs_trained + 1) % SHUFFLE_STREAM;
         self.status.clear(&self.device)?;
         run.metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
         let batches = run.feed.batches();
         let (mut batch, mut looked, mut seen, mut loss) = (0, 0, 0usize, 0.0);
+        if let Some(begun) = begun {
+            self.go_on(run, &begun)?;
+            (batch, looked, seen, loss) = (begun.batches, begun.looked, begun.samples, begun.loss.0);
+        }
         while let Some(size) = self.next_batch(run)? {
             batch += 1;
             self.train_batch(run, epoch, batch, size)?;
@@ -584,6 +652,12 @@ impl Model {
             }
             if let Some(ranks) = run.ranks {
                 stop = ranks::sum(ranks, f64::from(stop))? != 0.0;
+            }
+            if run.backup.as_mut().is_some_and(|backup| backup.is_due_after_batch() || stop) {
+                // What has diverged is no state to go on from, and a device has not told yet.
+                self.look(run, epoch)?;
+                let begun = self.begun(&run.metrics, (batch, seen), (looked, loss))?;
+                self.back_up(run, Some(begun), false)?;
             }
             if stop {
                 return Ok(None);
@@ -757,23 +831,26 @@ enum Source<'a> {
 }
 
 /// The state of training in one call of `fit`.
-struct Run<'d, 'b, 'o> {
-    feed: Feed<'d, 'b>,
+pub(super) struct Run<'d, 'b, 'o> {
+    pub feed: Feed<'d, 'b>,
     validation: Option<Feed<'d, 'o>>,
     /// The gradient's sum of squares.
     norm: Tensor,
     /// Whether gradients of a scaled loss are finite.
     overflow: Option<Status>,
-    best: Tensor,
-    best_statistics: Tensor,
-    best_score: f64,
+    pub best: Tensor,
+    pub best_statistics: Tensor,
+    pub best_score: f64,
     monitor: Monitor,
-    history: History,
-    epochs: usize,
+    pub history: History,
+    pub epochs: usize,
+    /// The epoch at hand as the model counts them, over all calls.
+    pub epoch_number: u32,
+    pub backup: Option<Backup>,
     clip: Option<Clip>,
     loss_every: usize,
     early_stopping: Option<EarlyStopping>,
-    callbacks: Vec<&'o mut dyn Callback>,
-    metrics: Vec<Vec<MetricAccumulator>>,
+    pub callbacks: Vec<&'o mut dyn Callback>,
+    pub metrics: Vec<Vec<MetricAccumulator>>,
     ranks: Option<&'o dyn Ranks>,
 }

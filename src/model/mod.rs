@@ -18,6 +18,7 @@
 //! ```
 
 mod arrays;
+pub mod backup;
 mod batch;
 pub mod callbacks;
 pub mod correction;
@@ -25,6 +26,7 @@ pub mod diagram;
 mod evaluate;
 mod feed;
 pub(crate) mod file;
+mod fingerprint;
 pub mod fit;
 pub mod forecast;
 pub mod graph;
@@ -47,6 +49,7 @@ mod summary;
 mod trainable;
 
 pub use arrays::{AnyArray, Arrays};
+pub use backup::{BackupAndRestore, SaveFrequency};
 pub use batch::{Batch, Batches};
 pub use callbacks::{
     BatchEnd, Callback, Checkpoint, CsvLog, EarlyStopping, EpochBegin, EpochEnd, LearningRateSchedule,

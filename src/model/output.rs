@@ -29,9 +29,19 @@ impl Status {
 
     /// Waits for all work given so far, and tells.
     pub fn read(&self, device: &Device) -> Result<Report> {
+        Ok(Report::new(&self.numbers(device)?))
+    }
+
+    /// The numbers themselves, for [`set`](Self::set).
+    pub fn numbers(&self, device: &Device) -> Result<[f64; STATUS_LEN]> {
         let mut numbers = [0.0; STATUS_LEN];
         device.download(self.tensor.view(), &mut numbers)?;
-        Ok(Report::new(&numbers))
+        Ok(numbers)
+    }
+
+    /// Takes the numbers of another.
+    pub fn set(&mut self, device: &Device, numbers: &[f64; STATUS_LEN]) -> Result<()> {
+        device.upload(numbers, self.tensor.view_mut())
     }
 
     /// Everything zero.

@@ -261,6 +261,12 @@ impl<W: Write> Callback for ProgressBar<W> {
         Ok(())
     }
 
+    fn on_epoch_resume(&mut self, state: &EpochBegin, batches_done: usize) -> Result<()> {
+        self.epoch_begin(state.epoch, state.epochs, state.batches);
+        self.batch = batches_done;
+        Ok(())
+    }
+
     fn on_batch_end(&mut self, state: &BatchEnd<'_>) -> ControlFlow<()> {
         self.batch = state.batch;
         // Metrics cost something to compute: only those that may be shown are.

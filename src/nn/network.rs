@@ -98,6 +98,9 @@ impl Place {
     }
 }
 
+/// Rows of a batch, and the tensors that a stateful operation carries after it.
+pub(crate) type CarriedStates<'t> = (usize, Vec<TensorRef<'t>>);
+
 /// Tensors between operations, for one batch, each by the number of its storage.
 struct Tensors {
     values: Vec<Scratch>,
@@ -154,6 +157,38 @@ impl Network {
     /// Forgets the states that layers carry from batch to batch.
     pub fn reset_states(&mut self) {
         self.builder.nodes.iter_mut().for_each(|node| node.op.reset_states());
+    }
+
+    /// What each stateful operation carries, in their order: rows and tensors; none before its first batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for an operation that cannot tell.
+    pub fn carried_states(&self) -> Result<Vec<Option<CarriedStates<'_>>>> {
+        let stateful = self.builder.nodes.iter().filter(|node| node.op.is_stateful());
+        let carried = stateful.map(|node| match node.op.carried_states() {
+            Some(states) => Ok(node.op.carried_batch().map(|rows| (rows, states))),
+            None => Err(Error::unsupported(
+                "a checkpoint of a layer of your own that carries states",
+                "its operation does not tell them; give it Op::carried_states and Op::carry_states",
+            )),
+        });
+        carried.collect()
+    }
+
+    /// Gives the stateful operations what [`carried_states`](Self::carried_states) told, in the host's memory.
+    pub fn carry_states(&mut self, device: &Device, carried: &[Option<CarriedStates<'_>>]) -> Result<()> {
+        let mut stateful: Vec<_> = self.builder.nodes.iter_mut().filter(|node| node.op.is_stateful()).collect();
+        if stateful.len() != carried.len() {
+            let expected = format!("{} of them", stateful.len());
+            return Err(Error::shape("operations that carry states", expected, carried.len().to_string()));
+        }
+        for (node, carried) in stateful.iter_mut().zip(carried) {
+            if let Some((rows, states)) = carried {
+                node.op.carry_states(device, *rows, states)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the operations' passes, and says whether they have ended as they should.

@@ -163,6 +163,22 @@ pub trait Op: Send {
     /// Goes on from the state of the same operation for sequences of another length, which [`take_states`](Self::take_states) gave.
     fn give_states(&mut self, _states: States) {}
 
+    /// The state that it carries as tensors, for a checkpoint of training ([`BackupAndRestore`](crate::model::BackupAndRestore)): an empty list
+    /// where it carries none yet. `None` says that the operation cannot tell; a stateful one is then refused where checkpoints are asked for.
+    fn carried_states(&self) -> Option<Vec<TensorRef<'_>>> {
+        None
+    }
+
+    /// Goes on from the state of `rows` rows that [`carried_states`](Self::carried_states) has told, in the host's memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] for tensors that are not its own; [`Error::Unsupported`] where it cannot, or memory is short, [`Error::Driver`] where the
+    /// GPU's driver fails.
+    fn carry_states(&mut self, _device: &Device, _rows: usize, _states: &[TensorRef<'_>]) -> Result<()> {
+        Err(Error::unsupported("an operation of your own that goes on from a checkpoint", "give it Op::carry_states"))
+    }
+
     /// Waits for the passes given so far, and says whether they have ended as they should.
     ///
     /// # Errors

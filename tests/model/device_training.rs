@@ -15,7 +15,9 @@ use fused_rnn::backend::cuda::device::{self, DevicePtr, Launch, Properties};
 use fused_rnn::backend::cuda::emulated::{Emulated, EmulatedKernel, EmulatedStream, Schedule};
 use fused_rnn::data::windows;
 use fused_rnn::loss::{Ctc, LossFunction};
-use fused_rnn::model::{BatchEnd, Callback, Clip, EarlyStopping, FitOptions, History, Sequential};
+use fused_rnn::model::{
+    BackupAndRestore, BatchEnd, Callback, Clip, EarlyStopping, FitOptions, History, Outcome, Sequential,
+};
 use fused_rnn::nn::{
     ActivationFunction, ActivationLayer, BatchNormalization, Constraint, Conv1D, Conv1DTranspose, Cropping1D, Dense,
     GaussianDropout, GaussianNoise, GlobalAveragePooling1D, Gru, LayerConfig, Loss, Lstm, Masking, Normalization,
@@ -467,6 +469,31 @@ fn an_interrupted_model_is_its_best() {
     let history = model.fit(x.view(), y.view(), options).unwrap();
     let best = history.best_epoch.unwrap();
     assert_eq!(model.evaluate(x.view(), y.view()).unwrap(), history.val_loss[best - 1]);
+}
+
+/// Stopped in the middle of an epoch, between two looks at the loss.
+#[test]
+fn a_training_goes_on_from_its_checkpoint() {
+    let layers: [LayerConfig; 2] = [Lstm::new(4).stateful(true).into(), Dense::new(1).into()];
+    let (x, y) = data::<f32>(46);
+    let train = |backup: Option<BackupAndRestore>, stop: usize| {
+        let mut model = build(emulated(DType::F32, 0, false), &layers);
+        let mut callback = StopAt(stop);
+        let options = FitOptions {
+            epochs: 4,
+            batch_size: 8,
+            loss_every: 3,
+            backup,
+            callbacks: vec![&mut callback],
+            ..FitOptions::default()
+        };
+        let history = model.fit(x.view(), y.view(), options).unwrap();
+        (weights(&model), history)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let backup = || Some(BackupAndRestore::new(folder.path().join("checkpoint.safetensors")));
+    assert_eq!(train(backup(), 2).1.outcome, Outcome::Interrupted);
+    assert_eq!(train(backup(), usize::MAX), train(None, usize::MAX));
 }
 
 #[test]

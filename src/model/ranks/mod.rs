@@ -208,11 +208,6 @@ fn on_device(ranks: &dyn Ranks, device: &Device, shares: &[f64], mut tensor: Ten
     Ok(true)
 }
 
-/// What identifies a tensor's values.
-pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Init, Value};
 use crate::nn::masking::row_mask;
 use crate::nn::op::{Backward, Forward, Op, States};
-use crate::nn::recurrent::{Carried, RecurrentOptions};
+use crate::nn::recurrent::{Carried, RecurrentOptions, wrong_states};
 use crate::nn::shape::{Columns, copy_columns, reversed};
 use crate::nn::{Layer, LayerConfig, Scratch};
 
@@ -583,6 +583,17 @@ impl Op for Steps {
     fn give_states(&mut self, states: States) {
         if let Ok(states) = states.downcast::<Carried>() {
             self.carried = *states;
+        }
+    }
+
+    fn carried_states(&self) -> Option<Vec<TensorRef<'_>>> {
+        Some(self.carried.view().into_iter().collect())
+    }
+
+    fn carry_states(&mut self, device: &Device, rows: usize, states: &[TensorRef<'_>]) -> Result<()> {
+        match states {
+            [state] => self.carried.set(device, &self.name, rows, self.state, *state),
+            _ => Err(wrong_states(&self.name, 1, states.len())),
         }
     }
 }

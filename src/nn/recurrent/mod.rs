@@ -35,7 +35,7 @@ pub use usual::*;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Device;
+use crate::backend::{Device, TensorRef};
 use crate::cell::{Activations, CellKind};
 use crate::error::{Error, Result};
 use crate::interop::keras::bias_of;
@@ -680,15 +680,40 @@ fn initial_states(
     Ok(given.to_vec())
 }
 
+/// Refuses another number of carried tensors than a layer has.
+pub(super) fn wrong_states(layer: &str, expected: usize, got: usize) -> Error {
+    Error::shape(layer, format!("{expected} tensors of states"), got.to_string())
+}
+
 /// A tensor that is kept from batch to batch, zeros before the first.
 pub(super) struct Carried {
     pub tensor: Scratch,
     pub batch: Option<usize>,
+    /// Elements of a sample.
+    width: usize,
 }
 
 impl Carried {
     pub fn new() -> Self {
-        Carried { tensor: Scratch::new(), batch: None }
+        Carried { tensor: Scratch::new(), batch: None, width: 0 }
+    }
+
+    /// What is kept, if anything.
+    pub fn view(&self) -> Option<TensorRef<'_>> {
+        self.tensor.get(self.batch? * self.width).ok()
+    }
+
+    /// Keeps these values, in the host's memory, of a batch of this size.
+    pub fn set(&mut self, device: &Device, layer: &str, batch: usize, width: usize, from: TensorRef<'_>) -> Result<()> {
+        let len = batch.saturating_mul(width);
+        if from.len() != len || batch == 0 {
+            let expected = format!("states of {batch} samples with {width} elements each");
+            return Err(Error::shape(layer, expected, format!("{} elements", from.len())));
+        }
+        self.tensor.grow(device, "states", len)?;
+        device.upload_tensor(from, self.tensor.get_mut(len)?)?;
+        (self.batch, self.width) = (Some(batch), width);
+        Ok(())
     }
 
     /// Makes it ready for a batch of this size, `width` elements a sample.
@@ -703,7 +728,7 @@ impl Carried {
             None => {
                 self.tensor.grow(device, "states", batch * width)?;
                 device.fill(self.tensor.get_mut(batch * width)?, 0.0)?;
-                self.batch = Some(batch);
+                (self.batch, self.width) = (Some(batch), width);
                 Ok(())
             }
         }

@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::Scratch;
 use crate::nn::op::{Backward, Forward, Op, States};
-use crate::nn::recurrent::{Carried, RecurrentOptions};
+use crate::nn::recurrent::{Carried, RecurrentOptions, wrong_states};
 use crate::rnn::{Direction, RnnDescriptor, RnnShape};
 
 /// Plans kept: batches of training and validation with their smaller last ones, for training and for inference.
@@ -356,6 +356,22 @@ impl Op for Sequence {
         if let Ok(states) = states.downcast::<[Carried; 2]>() {
             [self.carried_h, self.carried_c] = *states;
         }
+    }
+
+    fn carried_states(&self) -> Option<Vec<TensorRef<'_>>> {
+        Some([&self.carried_h, &self.carried_c].into_iter().filter_map(Carried::view).collect())
+    }
+
+    fn carry_states(&mut self, device: &Device, rows: usize, states: &[TensorRef<'_>]) -> Result<()> {
+        let (count, widths) = (1 + usize::from(self.has_c()), self.state_sizes());
+        if states.len() != count {
+            return Err(wrong_states(&self.name, count, states.len()));
+        }
+        let carried = [&mut self.carried_h, &mut self.carried_c];
+        for ((carried, width), from) in carried.into_iter().zip(widths).zip(states) {
+            carried.set(device, &self.name, rows, width, *from)?;
+        }
+        Ok(())
     }
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
