@@ -10,6 +10,8 @@
 mod position;
 mod run;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};

@@ -70,12 +70,12 @@ pub(in crate::model) struct Begun {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedHistory {
-    loss: Vec<Bits>,
-    val_loss: Vec<Bits>,
-    metrics: Vec<(String, Vec<Bits>)>,
-    learning_rate: Vec<Bits>,
-    best_epoch: Option<usize>,
-    outcome: Outcome,
+    pub loss: Vec<Bits>,
+    pub val_loss: Vec<Bits>,
+    pub metrics: Vec<(String, Vec<Bits>)>,
+    pub learning_rate: Vec<Bits>,
+    pub best_epoch: Option<usize>,
+    pub outcome: Outcome,
 }
 
 impl SavedHistory {

@@ -19,6 +19,9 @@ pub(in crate::model) enum Taken {
     End,
 }
 
+/// Steps and batches that no training reaches, and from which many more can be counted.
+const MOST_STEPS: u64 = 1 << 62;
+
 /// The names of the tensors that a model keeps, beside the optimizer's and the carried ones.
 const TENSORS: [&str; 4] = ["weights", "statistics", "best.weights", "best.statistics"];
 
@@ -121,11 +124,14 @@ impl Model {
                 continue;
             };
             let names = (0..count).map(|part| carried_name(number, part));
-            let tensors = names.map(|name| {
-                let len = file.shape(&name).and_then(|shape| shape.first().copied()).unwrap_or(0);
-                read(&name, len)
+            let tensors = names.map(|name| match file.shape(&name) {
+                Some([len]) => read(&name, *len),
+                _ => Err(damaged(&path, format!("no tensor {name} of one axis"))),
             });
             carried.push(Some((rows, tensors.collect::<Result<Vec<_>>>()?)));
+        }
+        if saved.steps.max(saved.batches) > MOST_STEPS {
+            return Err(damaged(&path, format!("more than {MOST_STEPS} steps")));
         }
         if let Some(scale) = &saved.loss_scale {
             scale.validate().map_err(|e| damaged(&path, e.to_string()))?;
