@@ -12,7 +12,7 @@ use fused_rnn::{Error, Result};
 use ndarray::{Array2, s};
 
 use crate::baselines::Comparison;
-use crate::data_file::holds_sequences;
+use crate::data_file::{holds_sequences, say_pipe};
 use crate::interrupt;
 use crate::output::{note, print};
 use crate::progress::Progress;
@@ -39,6 +39,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let Args { train: args, origins, step } = args;
+    say_pipe(&args.data);
     if holds_sequences(&args.data) || args.task == Some(train::options::TaskKind::Classification) {
         return Err(Error::Unsupported {
             what: format!("a backtest of {}", args.data.display()),
@@ -50,6 +51,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         &[
             ("out", args.out.is_some()),
             ("mpi", args.mpi),
+            ("resume", args.resume),
+            ("checkpoint-every", args.checkpoint_every != train::options::CHECKPOINT_EVERY),
             ("test", args.test.is_some()),
             ("panel", args.panel.is_some()),
             ("length", args.length.is_some()),

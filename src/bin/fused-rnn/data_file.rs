@@ -5,12 +5,29 @@ use std::path::Path;
 use fused_rnn::data::{MissingValues, TimeSeriesSet, read_ts};
 use fused_rnn::{Error, Result};
 
+use crate::output::remark;
+
 /// What a model of rows with classes is for.
 pub const ROWS: &str = "rows of a CSV file, not sequences";
 
 /// Whether a file's name says that it holds sequences.
 pub fn holds_sequences(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ts"))
+}
+
+/// Says what is waited for, where a path is a named pipe: reading it goes on until a program has written to it and closed it. What a shell makes of
+/// `<(…)` has its program.
+pub fn say_pipe(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+            remark(&format!(
+                "{} is a pipe: waiting for the program that writes to it, and for its end",
+                path.display()
+            ));
+        }
+    }
 }
 
 /// Reads a file of sequences in which no value is missing.

@@ -9,7 +9,7 @@ use fused_rnn::{Error, Result, files};
 
 use crate::baselines::season;
 use crate::classified;
-use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, wrong_data};
+use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
 use crate::device::DeviceKind;
 use crate::output::{listed, print};
 use crate::panel::{self, OneSeries, PanelComparison};
@@ -49,6 +49,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    say_pipe(&args.data);
     if let Some(plot) = &args.plot {
         files::check_writable(plot)?;
     }

@@ -35,15 +35,26 @@ pub fn listen() {
     #[cfg(not(unix))]
     let signals = SIGNALS.iter();
     for signal in signals {
-        let again = Arc::new(AtomicBool::new(false));
-        // In this order: the first signal finds the flag unset, and sets it.
-        let registered = register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&again))
-            .and_then(|_| register(*signal, again))
-            .and_then(|_| register_usize(*signal, Arc::clone(received()), usize::try_from(*signal).unwrap_or(0)));
-        if let Err(error) = registered {
+        if let Err(error) = heed(*signal) {
             note(&format!("signal {signal} ends the program without keeping the model: {error}"));
         }
     }
+}
+
+/// Takes a signal for a wish to stop.
+fn heed(signal: i32) -> std::io::Result<()> {
+    let again = Arc::new(AtomicBool::new(false));
+    // In this order: the first signal finds the flag unset, and sets it.
+    register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
+    register(signal, again)?;
+    register_usize(signal, Arc::clone(received()), usize::try_from(signal).unwrap_or(0)).map(drop)
+}
+
+/// A file that grows beyond the limit of the shell (`ulimit -f`) is an error of its writing, as a full disk is, and does not end the program.
+pub fn outlive_file_limits() {
+    // Any handler does; without one the error would not be reached.
+    #[cfg(unix)]
+    let _ = register(consts::SIGXFSZ, Arc::default());
 }
 
 /// Whether one has come.
@@ -71,4 +82,16 @@ fn is_hangup_ignored() -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask >> (consts::SIGHUP - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the system has no handler for a signal, that is an error to be said, and no panic.
+    #[test]
+    fn what_cannot_be_heeded_is_said() {
+        assert!(heed(1000).is_err());
+        assert!(!is_asked());
+    }
 }

@@ -53,7 +53,7 @@ mod train;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Recurrent operators (RNN, LSTM, GRU): check them, train with them, forecast with them.
 #[derive(Parser)]
@@ -94,8 +94,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Train(args) => train::run(*args),
+    interrupt::outlive_file_limits();
+    let given = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    let outcome = match cli.command {
+        Command::Train(mut args) => {
+            args.settings = given.subcommand_matches("train").map(train::settings).unwrap_or_default();
+            train::run(*args)
+        }
         Command::Predict(args) => predict::run(*args),
         Command::Evaluate(args) => evaluate::run(*args),
         Command::Backtest(args) => backtest::run(*args),

@@ -13,7 +13,7 @@ use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
 use crate::classified;
-use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, wrong_data};
+use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
 use crate::device::DeviceKind;
 use crate::output::{listed, plain, print};
 use crate::panel;
@@ -60,6 +60,7 @@ pub struct Args {
 const MOST: usize = 1_000_000;
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    say_pipe(&args.data);
     if let Some(horizon) = args.horizon.filter(|horizon| !(1..=MOST).contains(horizon)) {
         return Err(Error::InvalidOption {
             option: "horizon".to_owned(),

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 
+use fused_rnn::Error;
 use fused_rnn::model::{BatchEnd, Callback, EpochEnd, Training};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,8 +21,20 @@ enum Display {
 /// Shows training on standard error, collects its losses, and stops it where a signal asks for it.
 pub struct Progress {
     display: Display,
+    /// Whether the bar is as long as all batches.
+    has_length: bool,
     /// All epochs that were completed.
-    pub epochs: Vec<EpochEnd>,
+    pub epochs: Vec<Epoch>,
+}
+
+/// What is kept of an epoch.
+pub struct Epoch {
+    /// Counted from 1.
+    pub epoch: usize,
+    pub loss: f64,
+    pub val_loss: Option<f64>,
+    /// Whether it is the best so far.
+    pub best: bool,
 }
 
 impl Progress {
@@ -39,16 +52,16 @@ impl Progress {
         } else {
             Display::Lines(epochs.div_ceil(20))
         };
-        Progress { display, epochs: Vec::new() }
+        Progress { display, has_length: false, epochs: Vec::new() }
     }
 
     /// For a training that is not shown.
     pub fn silent() -> Self {
-        Progress { display: Display::Silent, epochs: Vec::new() }
+        Progress { display: Display::Silent, has_length: false, epochs: Vec::new() }
     }
 
     /// The last epoch that was the best so far.
-    pub fn best(&self) -> Option<&EpochEnd> {
+    pub fn best(&self) -> Option<&Epoch> {
         self.epochs.iter().rev().find(|e| e.best)
     }
 
@@ -73,10 +86,14 @@ fn line(state: &EpochEnd) -> String {
 impl Callback for Progress {
     fn on_batch_end(&mut self, state: &BatchEnd) -> ControlFlow<()> {
         if let Display::Bar(bar) = &self.display {
-            if state.epoch == 1 && state.batch == 1 {
+            if !self.has_length {
+                // It may begin in the middle, where an earlier training is gone on with.
+                self.has_length = true;
                 bar.set_length(bar.length().unwrap_or(0).saturating_mul(state.batches as u64));
+                bar.set_position((state.epoch - 1).saturating_mul(state.batches).saturating_add(state.batch) as u64);
+            } else {
+                bar.inc(1);
             }
-            bar.inc(1);
             if state.epoch == 1 && state.batch % 16 == 1 {
                 bar.set_message(format!("epoch 1  loss {:.5}", state.loss));
             }
@@ -85,7 +102,8 @@ impl Callback for Progress {
     }
 
     fn on_epoch_end(&mut self, state: &EpochEnd, _: &mut dyn Training) -> fused_rnn::Result<ControlFlow<()>> {
-        self.epochs.push(state.clone());
+        let EpochEnd { epoch, loss, val_loss, best, .. } = *state;
+        self.epochs.push(Epoch { epoch, loss, val_loss, best });
         match &self.display {
             Display::Silent => {}
             Display::Lines(every) => {
@@ -96,5 +114,26 @@ impl Callback for Progress {
             Display::Bar(bar) => bar.set_message(line(state)),
         }
         Ok(Self::flow())
+    }
+
+    fn state(&self) -> Option<String> {
+        // Numbers by their bits.
+        let epochs = self.epochs.iter().map(|e| (e.epoch, e.loss.to_bits(), e.val_loss.map(f64::to_bits), e.best));
+        serde_json::to_string(&epochs.collect::<Vec<_>>()).ok()
+    }
+
+    fn set_state(&mut self, state: &str) -> fused_rnn::Result<()> {
+        let epochs: Vec<(usize, u64, Option<u64>, bool)> = serde_json::from_str(state).map_err(Error::other)?;
+        let epoch = |(epoch, loss, val_loss, best): (usize, u64, Option<u64>, bool)| Epoch {
+            epoch,
+            loss: f64::from_bits(loss),
+            val_loss: val_loss.map(f64::from_bits),
+            best,
+        };
+        self.epochs = epochs.into_iter().map(epoch).collect();
+        if !matches!(self.display, Display::Silent) {
+            note(&format!("goes on after epoch {}", self.epochs.len()));
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use fused_rnn::data::TimeSplit;
 use fused_rnn::forecast::Measures;
 use fused_rnn::{Error, Result};
 
-use crate::data_file::holds_sequences;
+use crate::data_file::{holds_sequences, say_pipe};
 use crate::interrupt;
 use crate::output::{note, print};
 use crate::progress::Progress;
@@ -43,6 +43,7 @@ struct Tried {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let Args { train: mut args, mut windows, try_units, try_layers } = args;
+    say_pipe(&args.data);
     if holds_sequences(&args.data) || args.task == Some(train::options::TaskKind::Classification) {
         return Err(Error::Unsupported {
             what: format!("a search on {}", args.data.display()),
@@ -54,6 +55,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
             ("out", args.out.is_some()),
             ("window", args.window.is_some()),
             ("mpi", args.mpi),
+            ("resume", args.resume),
+            ("checkpoint-every", args.checkpoint_every != train::options::CHECKPOINT_EVERY),
             ("test", args.test.is_some()),
             ("panel", args.panel.is_some()),
             ("length", args.length.is_some()),

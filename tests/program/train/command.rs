@@ -68,3 +68,15 @@ pub fn interrupt(child: &std::process::Child) {
 pub fn signal(child: &std::process::Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
+
+/// Whether these tests, and what they start, never see a signal: a hangup under `nohup`, Ctrl-C in the background of a script. Says so.
+#[cfg(unix)]
+pub fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim).unwrap_or("0");
+    let is_ignored = u64::from_str_radix(ignored, 16).unwrap() >> (signal - 1) & 1 == 1 || !cfg!(target_os = "linux");
+    if is_ignored {
+        println!("SKIPPED: what signal {signal} does, for here it is ignored");
+    }
+    is_ignored
+}

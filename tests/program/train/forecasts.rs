@@ -220,7 +220,7 @@ fn the_calendar_is_read_where_it_helps() {
 }
 
 /// Sales of shops, one below the other, each of its own size.
-fn shops(folder: &TempDir, shops: &[(&str, f64, usize)]) -> PathBuf {
+pub fn shops(folder: &TempDir, shops: &[(&str, f64, usize)]) -> PathBuf {
     let season = [1.0, 0.9, 1.1, 1.05, 1.0, 1.2, 1.4, 1.35, 1.1, 0.95, 0.85, 1.0];
     let mut text = "shop,month,sales\n".to_owned();
     for (name, size, count) in shops {

@@ -7,6 +7,8 @@
 //! | `sequences` | classes and numbers of sequences in a `.ts` file |
 //! | `rows` | classes of rows of a CSV file |
 //! | `csv` | how CSV files are read |
+//! | `faults` | pipes, full disks, folders and outputs that cannot be written |
+//! | `resume` | trainings that were killed or stopped, and go on |
 //! | `signals` | signals, and two trainings in one folder |
 //! | `devices` | other devices, mixed precision |
 //! | `command` | the program's commands, and what they print |
@@ -14,7 +16,11 @@
 mod command;
 mod csv;
 mod devices;
+#[cfg(unix)]
+mod faults;
 mod forecasts;
+#[cfg(unix)]
+mod resume;
 mod rows;
 mod sequences;
 mod series;

@@ -11,7 +11,7 @@ use super::command::{assert_error, csv, stderr, stdout, train, with_model};
 use super::sequences::{classes, ramps};
 
 /// Rows of two waves whose frequency goes by the row's class, three classes in any order of 20 to 40 rows each. Every row has a day of its own.
-fn waves(rows: usize) -> Vec<(String, &'static str)> {
+pub fn waves(rows: usize) -> Vec<(String, &'static str)> {
     let (mut phase, mut run, mut left) = (0.0f64, 0, 0);
     let row = |t: usize| {
         if left == 0 {
@@ -31,7 +31,7 @@ fn waves(rows: usize) -> Vec<(String, &'static str)> {
 }
 
 /// The same as a file.
-fn wave_text(rows: &[(String, &str)]) -> String {
+pub fn wave_text(rows: &[(String, &str)]) -> String {
     let lines: String = rows.iter().map(|(numbers, class)| format!("{numbers},{class}\n")).collect();
     format!("day,a,b,state\n{lines}")
 }

@@ -7,8 +7,10 @@
 //! | rows of a CSV file with a column of classes | says the class of a row | `classified`, then `sequence_model` |
 //! | a `.ts` file of sequences | says the class or number of a sequence | `sequences`, then `sequence_model` |
 //!
-//! All are trained by `run`, with the `options` of the command line, alone or as one of several `ranks`.
+//! All are trained by `run`, with the `options` of the command line, alone or as one of several `ranks`; `checkpoints` are what `--resume` goes
+//! on from.
 
+mod checkpoints;
 mod classified;
 pub mod options;
 mod panel;
@@ -22,16 +24,18 @@ use std::process::ExitCode;
 
 use fused_rnn::Result;
 
+pub use checkpoints::settings;
 pub use options::Args;
 use options::TaskKind;
 
-use crate::data_file::holds_sequences;
+use crate::data_file::{holds_sequences, say_pipe};
 
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.mpi { ranks::train(args, train) } else { train(args) }
 }
 
 fn train(args: Args) -> Result<ExitCode> {
+    say_pipe(&args.data);
     if holds_sequences(&args.data) {
         return sequences::train(args);
     }

@@ -8,12 +8,16 @@ use fused_rnn::files::{self, FolderLock};
 use fused_rnn::model::Ranks;
 use fused_rnn::{Error, Result};
 
+use super::checkpoints::Checkpoints;
 use crate::device::{DeviceKind, Precision};
 use crate::network::Network;
 use crate::reading::ReadingArgs;
 
 /// Rows of a window where nothing else is asked for.
 pub const WINDOW: usize = 36;
+
+/// Seconds from one checkpoint to the next where nothing else is asked for.
+pub const CHECKPOINT_EVERY: f64 = 60.0;
 
 /// What the model reads and forecasts.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -59,7 +63,7 @@ pub enum TaskKind {
 /// from the last ones, and writes model.safetensors, loss.svg and forecast.svg. With --task classification it learns from a CSV file to
 /// say the class of a row from the window of rows that ends in it; from a .ts file of sequences, the class or the number of a whole
 /// sequence; and writes confusion.svg. The same data, options and seed give the same model file. Ctrl-C stops training and keeps the best
-/// model so far (exit code 130).
+/// model so far (exit code 130); --resume goes on.
 #[derive(clap::Args)]
 pub struct Args {
     /// CSV file, however it is written (docs/csv.md); or .ts file of sequences, each with its class or number.
@@ -162,6 +166,19 @@ pub struct Args {
     /// The processes that train together.
     #[arg(skip)]
     pub ranks: Option<Rc<dyn Ranks>>,
+    /// Go on with the training that did not come to its end in the folder of the results, whatever ended it: a signal, kill -9, a loss of power. The
+    /// results have the bits of those without an interruption. Options and data must be the same. Where there is none, training begins.
+    #[arg(long)]
+    pub resume: bool,
+    /// Seconds after which a training saves where it stands, for --resume; 0 for only where a signal stops it.
+    #[arg(long, default_value_t = CHECKPOINT_EVERY, value_name = "SECONDS")]
+    pub checkpoint_every: f64,
+    /// What --resume compares of the options.
+    #[arg(skip)]
+    pub settings: Vec<(String, String)>,
+    /// Where this training saves how it stands.
+    #[arg(skip)]
+    pub checkpoints: Option<Checkpoints>,
     /// Print only the test error.
     #[arg(short, long)]
     pub quiet: bool,

@@ -8,9 +8,10 @@ use fused_rnn::model::{ForecastConfig, Forecaster, Known, KnownColumn, Panel, Pa
 use fused_rnn::{Error, Result};
 use ndarray::{Array2, Array3, Axis, concatenate, s};
 
+use super::checkpoints::Checkpoints;
 use super::options::{Args, Choice, Learn, Outputs, WINDOW};
-use super::run::{ending, finish, loss_plot, settle};
-use super::series::{LONGEST_SEASON, Samples, fit_members, name};
+use super::run::{ending, finish, loss_plot, report, settle};
+use super::series::{LONGEST_SEASON, Samples, fit_members, name, numbers};
 use crate::baselines::season;
 use crate::calendar;
 use crate::interrupt;
@@ -53,6 +54,8 @@ pub fn train(args: Args) -> Result<ExitCode> {
         }),
         ..config
     };
+    let data = numbers(&config, values.iter())?;
+    let args = Args { checkpoints: Checkpoints::prepare(&args, &outputs, &data)?, ..args };
     let mut progress = Progress::new(args.epochs, args.quiet);
     let started = Instant::now();
     let validates = validation > 0;
@@ -79,32 +82,34 @@ pub fn train(args: Args) -> Result<ExitCode> {
         print(&format!("{}\n", forecaster.model().summary()))
     };
     let (mut forecaster, trained) = fit_members(&args, &config, Some(&reference), &mut progress, samples, described)?;
-    let Some(outcome) = settle(trained, &progress, &outputs.model, || forecaster.save(&outputs.model))? else {
+    let Some(outcome) = settle(trained, &progress, &args, &outputs.model, || forecaster.save(&outputs.model))? else {
         return Ok(interrupt::exit_code());
     };
-    loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
-    if !args.quiet {
-        print(&format!("{}\n", ending(&outcome, &progress, started)))?;
-    }
-    let mut written = vec![&outputs.model, &outputs.loss];
-    let starts = panel.iter().map(|one| end_of(&args, one)).collect::<Result<Vec<_>>>()?;
-    if args.test_fraction > 0.0 {
-        let start = |one: &OneSeries| {
-            panel.iter().zip(&starts).find(|(other, _)| other.key == one.key).map_or(0, |(_, start)| *start)
-        };
-        let name = name(&args);
-        let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start)?;
-        print(&comparison.table("test error", args.quiet)?)?;
-        let shown = panel.first().and_then(|one| Some((one, values.first()?, comparison.of_series(&one.key)?)));
-        if let Some((first, values, of_first)) = shown {
-            scale(&mut forecaster, &first.key, &[])?;
-            let backtest = forecaster.backtest(values, start(first)..values.nrows())?;
-            forecast_plot(&name, "the part held back", &first.rows, &backtest, of_first, forecaster.config())?
-                .save(&outputs.test)?;
-            written.push(&outputs.test);
+    report(&outputs, || {
+        loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
+        if !args.quiet {
+            print(&format!("{}\n", ending(&outcome, &progress, started)))?;
         }
-    }
-    finish(&args, &written, &outcome, &outputs)
+        let mut written = vec![&outputs.model, &outputs.loss];
+        let starts = panel.iter().map(|one| end_of(&args, one)).collect::<Result<Vec<_>>>()?;
+        if args.test_fraction > 0.0 {
+            let start = |one: &OneSeries| {
+                panel.iter().zip(&starts).find(|(other, _)| other.key == one.key).map_or(0, |(_, start)| *start)
+            };
+            let name = name(&args);
+            let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start)?;
+            print(&comparison.table("test error", args.quiet)?)?;
+            let shown = panel.first().and_then(|one| Some((one, values.first()?, comparison.of_series(&one.key)?)));
+            if let Some((first, values, of_first)) = shown {
+                scale(&mut forecaster, &first.key, &[])?;
+                let backtest = forecaster.backtest(values, start(first)..values.nrows())?;
+                forecast_plot(&name, "the part held back", &first.rows, &backtest, of_first, forecaster.config())?
+                    .save(&outputs.test)?;
+                written.push(&outputs.test);
+            }
+        }
+        finish(&args, &written, &outcome, &outputs)
+    })
 }
 
 /// How the series of a panel are learned.

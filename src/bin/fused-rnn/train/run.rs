@@ -9,12 +9,13 @@ use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result};
 use ndarray::ArrayViewD;
 
+use super::checkpoints::Checkpoints;
 use super::options::{Args, Outputs};
 use crate::interrupt;
 use crate::output::{note, plain, print};
-use crate::progress::Progress;
+use crate::progress::{Epoch, Progress};
 
-/// Trains, and shows how it goes.
+/// Trains, and shows how it goes. `member` is the number of its seed, from 0.
 pub fn fit<'a>(
     model: &mut Sequential,
     args: &Args,
@@ -22,6 +23,7 @@ pub fn fit<'a>(
     y: ArrayViewD<'a, f32>,
     validation: Option<(ArrayViewD<'a, f32>, ArrayViewD<'a, f32>)>,
     progress: &'a mut Progress,
+    member: usize,
 ) -> Result<History> {
     let ranks = args.ranks.as_deref();
     let most = x.shape().first().map_or(0, |samples| samples / ranks.map_or(1, |ranks| ranks.count()));
@@ -35,6 +37,7 @@ pub fn fit<'a>(
             validation_data: validation.map(|(x, y)| (vec![x.into()], vec![y.into()])),
             early_stopping: Some(EarlyStopping { patience: args.patience, min_delta: 0.0, restore_best_weights: true }),
             callbacks: vec![progress],
+            backup: args.checkpoints.as_ref().map(|checkpoints| checkpoints.of(member)).transpose()?,
             ranks,
             ..FitOptions::default()
         },
@@ -45,29 +48,51 @@ pub fn fit<'a>(
 pub fn settle(
     trained: Result<History>,
     progress: &Progress,
+    args: &Args,
     path: &Path,
     save: impl FnOnce() -> Result<()>,
 ) -> Result<Option<Outcome>> {
+    let save = || {
+        save().inspect_err(|_| {
+            if args.checkpoints.as_ref().is_some_and(Checkpoints::exist) {
+                note("training is not lost: when the model can be written, --resume goes on from the last checkpoint");
+            }
+        })
+    };
     progress.finish();
+    // What has diverged would do so again.
+    let forget = || args.checkpoints.as_ref().map_or(Ok(()), Checkpoints::remove);
     let outcome = match (trained, progress.best()) {
         (Err(error @ Error::Diverged { .. }), Some(best)) => {
             save()?;
+            forget()?;
             note(&format!("the model of the best epoch, {}, is kept in {}", best.epoch, path.display()));
             return Err(error);
         }
         (Err(error @ Error::Diverged { .. }), None) => {
+            forget()?;
             note("no epoch was completed: no model is saved");
             return Err(error);
         }
         (Err(error), _) => return Err(error),
         (Ok(history), None) if history.outcome == Outcome::Interrupted => {
-            note("interrupted before the first epoch was completed: no model is saved");
+            note(&format!("interrupted before the first epoch was completed: no model is saved{}", way_on(args)));
             return Ok(None);
         }
         (Ok(history), _) => history.outcome,
     };
     save()?;
     Ok(Some(outcome))
+}
+
+/// How an interrupted training goes on, behind a sentence that says that it was.
+fn way_on(args: &Args) -> &'static str {
+    if args.checkpoints.is_some() { "; --resume goes on with training" } else { "" }
+}
+
+/// The report on a model that has been saved: where it fails, as for a full disk, the model is not lost.
+pub fn report<T>(outputs: &Outputs, write: impl FnOnce() -> Result<T>) -> Result<T> {
+    write().inspect_err(|_| note(&format!("the trained model is kept in {}", outputs.model.display())))
 }
 
 /// Says what was written, and where training was interrupted.
@@ -81,8 +106,12 @@ pub fn finish(args: &Args, written: &[&PathBuf], outcome: &Outcome, outputs: &Ou
         }
     }
     if *outcome == Outcome::Interrupted {
-        note(&format!("interrupted: the best model so far is kept in {}", outputs.model.display()));
+        let kept = outputs.model.display();
+        note(&format!("interrupted: the best model so far is kept in {kept}{}", way_on(args)));
         return Ok(interrupt::exit_code());
+    }
+    if let Some(checkpoints) = &args.checkpoints {
+        checkpoints.remove()?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +133,7 @@ pub fn ending(outcome: &Outcome, progress: &Progress, started: Instant) -> Strin
 
 /// The losses over the epochs; `loss` is what it is called, `of` what it is of.
 pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> LinePlot {
-    let curve = |name, colour, loss: fn(&fused_rnn::model::EpochEnd) -> Option<f64>| {
+    let curve = |name, colour, loss: fn(&Epoch) -> Option<f64>| {
         let points: Vec<_> = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
         (!points.is_empty()).then(|| Curve::new(name, points).colour(colour))
     };

@@ -9,8 +9,9 @@ use fused_rnn::model::{SequenceConfig, SequenceModel, SequenceTarget};
 use fused_rnn::optim::Adam;
 use fused_rnn::{Error, Result};
 
+use super::checkpoints::Checkpoints;
 use super::options::{Args, Outputs};
-use super::run::{ending, finish, fit, loss_plot, settle};
+use super::run::{ending, finish, fit, loss_plot, report, settle};
 use crate::data_file::in_file;
 use crate::interrupt;
 use crate::output::{note, print};
@@ -29,10 +30,25 @@ pub struct SequenceTraining {
     pub description: String,
 }
 
+/// Everything that the results of a training depend on, as bytes: how sequences are learned, and their values.
+fn numbers(config: &SequenceConfig, sets: [Option<&TimeSeriesSet>; 3]) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(config).map_err(Error::other)?;
+    for set in sets.into_iter().flatten() {
+        let lengths = set.sequences.iter().map(|sequence| sequence.nrows());
+        bytes.extend(lengths.chain(set.labels.iter().copied()).flat_map(|number| number.to_le_bytes()));
+        let values = set.sequences.iter().flatten().chain(&set.targets);
+        bytes.extend(values.flat_map(|value| value.to_le_bytes()));
+        set.classes.iter().for_each(|class| bytes.extend(class.as_bytes()));
+    }
+    Ok(bytes)
+}
+
 impl SequenceTraining {
     /// Trains, reports, and writes the results.
     pub fn run(self) -> Result<ExitCode> {
         let SequenceTraining { args, train, validation, test, config, outputs, description } = self;
+        let data = numbers(&config, [Some(&train), validation.as_ref(), test.as_ref()])?;
+        let args = Args { checkpoints: Checkpoints::prepare(&args, &outputs, &data)?, ..args };
         let device = args.device.open_in(args.precision)?;
         let optimizer = Adam::new(args.learning_rate)?;
         let mut model = SequenceModel::new(device, config, args.network.layers()?, args.seed)?;
@@ -58,32 +74,34 @@ impl SequenceTraining {
         let mut progress = Progress::new(args.epochs, args.quiet);
         let started = Instant::now();
         let validation = validation.as_ref().map(|(x, y)| (x.view().into_dyn(), y.view()));
-        let trained = fit(model.model(), &args, x.view().into_dyn(), y.view(), validation, &mut progress);
-        let Some(outcome) = settle(trained, &progress, &outputs.model, || model.save(&outputs.model))? else {
+        let trained = fit(model.model(), &args, x.view().into_dyn(), y.view(), validation, &mut progress, 0);
+        let Some(outcome) = settle(trained, &progress, &args, &outputs.model, || model.save(&outputs.model))? else {
             return Ok(interrupt::exit_code());
         };
-        let (loss, of) = match model.config().target {
-            SequenceTarget::Classes(_) => ("cross-entropy", ""),
-            SequenceTarget::Number(_) => ("mean squared error", " of scaled numbers"),
-        };
-        loss_plot(&args, loss, of, &progress).save(&outputs.loss)?;
-        if !args.quiet {
-            print(&format!("{}\n", ending(&outcome, &progress, started)))?;
-        }
-        let mut written = vec![&outputs.model, &outputs.loss];
-        if let Some(test) = &test {
-            let (report, name) = (Report::of(&mut model, test)?, args.network.name());
-            print(&report.text("test", &name, args.quiet)?)?;
-            if train.classes.len() > MOST_IN_PICTURE {
-                note(&format!(
-                    "no confusion matrix is drawn: {} classes are too many to be told apart",
-                    train.classes.len()
-                ));
-            } else {
-                report.save_picture(&name, args.test.as_ref().unwrap_or(&args.data), &outputs.test)?;
-                written.push(&outputs.test);
+        report(&outputs, || {
+            let (loss, of) = match model.config().target {
+                SequenceTarget::Classes(_) => ("cross-entropy", ""),
+                SequenceTarget::Number(_) => ("mean squared error", " of scaled numbers"),
+            };
+            loss_plot(&args, loss, of, &progress).save(&outputs.loss)?;
+            if !args.quiet {
+                print(&format!("{}\n", ending(&outcome, &progress, started)))?;
             }
-        }
-        finish(&args, &written, &outcome, &outputs)
+            let mut written = vec![&outputs.model, &outputs.loss];
+            if let Some(test) = &test {
+                let (report, name) = (Report::of(&mut model, test)?, args.network.name());
+                print(&report.text("test", &name, args.quiet)?)?;
+                if train.classes.len() > MOST_IN_PICTURE {
+                    note(&format!(
+                        "no confusion matrix is drawn: {} classes are too many to be told apart",
+                        train.classes.len()
+                    ));
+                } else {
+                    report.save_picture(&name, args.test.as_ref().unwrap_or(&args.data), &outputs.test)?;
+                    written.push(&outputs.test);
+                }
+            }
+            finish(&args, &written, &outcome, &outputs)
+        })
     }
 }

@@ -12,8 +12,9 @@ use fused_rnn::optim::Adam;
 use fused_rnn::{Error, Result};
 use ndarray::{Array2, Array3, s};
 
+use super::checkpoints::Checkpoints;
 use super::options::{Args, Choice, Learn, Outputs, WINDOW};
-use super::run::{ending, finish, fit, loss_plot, settle};
+use super::run::{ending, finish, fit, loss_plot, report, settle};
 use crate::baselines::season;
 use crate::calendar;
 use crate::interrupt;
@@ -40,7 +41,16 @@ pub fn train(args: Args) -> Result<ExitCode> {
     let split = TimeSplit::new(rows.values.nrows(), args.validation_fraction, args.test_fraction)?;
     let prepared = prepare(&args, &rows, split)?;
     let outputs = Outputs::prepare(&args, "forecast.svg")?;
+    let data = numbers(&prepared.config, [&prepared.values].into_iter())?;
+    let args = Args { checkpoints: Checkpoints::prepare(&args, &outputs, &data)?, ..args };
     SeriesTraining { rows, prepared, outputs, args }.run()
+}
+
+/// Everything that the results of a training depend on, as bytes: how series are learned, and their values.
+pub fn numbers<'v>(config: &ForecastConfig, values: impl Iterator<Item = &'v Array2<f64>>) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(config).map_err(Error::other)?;
+    values.for_each(|values| bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())));
+    Ok(bytes)
 }
 
 /// Reads the columns that the options name.
@@ -59,7 +69,7 @@ pub fn read(args: &Args) -> Result<Rows> {
 pub const LONGEST_SEASON: usize = 60;
 
 /// Most seeds: each is a training.
-const MOST_SEEDS: usize = 100;
+pub const MOST_SEEDS: usize = 100;
 
 /// How a series is learned.
 pub struct Prepared {
@@ -224,22 +234,23 @@ pub fn fit_members(
     // From here on there is something to keep.
     interrupt::listen();
     described(&mut first)?;
-    let train = |forecaster: &mut Forecaster, progress: &mut Progress| {
+    let train = |forecaster: &mut Forecaster, progress: &mut Progress, member: usize| {
         let validation = validation.as_ref().map(|(x, y)| (x.view().into_dyn(), y.view().into_dyn()));
-        fit(forecaster.model(), args, x.view().into_dyn(), y.view().into_dyn(), validation, progress)
+        fit(forecaster.model(), args, x.view().into_dyn(), y.view().into_dyn(), validation, progress, member)
     };
-    let mut trained = train(&mut first, progress);
+    let mut trained = train(&mut first, progress, 0);
     let scale = first.config().correction.as_ref().map(|correction| correction.transform);
     let mut members = vec![first];
-    for seed in (1..args.seeds as u64).map(|more| args.seed.wrapping_add(more)) {
+    for number in 1..args.seeds {
         if !trained.as_ref().is_ok_and(|history| history.outcome != Outcome::Interrupted) {
             break;
         }
+        let seed = args.seed.wrapping_add(number as u64);
         let (mut member, mut silent) = (start(seed)?, Progress::silent());
         if let Some(scale) = scale {
             member.scale_by(scale);
         }
-        match train(&mut member, &mut silent) {
+        match train(&mut member, &mut silent, number) {
             // What was cut short is left out: the others are as good without it.
             Ok(history) if history.outcome == Outcome::Interrupted => trained = Ok(history),
             Ok(_) => members.push(member),
@@ -267,32 +278,35 @@ impl SeriesTraining {
             print(&describe(&rows, &prepared, &args))?;
             print(&format!("{}\n", forecaster.model().summary()))
         })?;
-        let Some(outcome) = settle(trained, &progress, &outputs.model, || forecaster.save(&outputs.model))? else {
+        let Some(outcome) = settle(trained, &progress, &args, &outputs.model, || forecaster.save(&outputs.model))?
+        else {
             return Ok(interrupt::exit_code());
         };
-        loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
-        if !args.quiet {
-            print(&format!("{}\n", ending(&outcome, &progress, started)))?;
-            if let Some(correction) = &forecaster.config().correction {
-                let part = 100.0 * correction.share;
-                print(&format!(
-                    "{part:.0} % of the network's correction is taken, the part that does best on the validation part\n"
-                ))?;
+        report(&outputs, || {
+            loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
+            if !args.quiet {
+                print(&format!("{}\n", ending(&outcome, &progress, started)))?;
+                if let Some(correction) = &forecaster.config().correction {
+                    let part = 100.0 * correction.share;
+                    print(&format!(
+                        "{part:.0} % of the network's correction is taken, the part that does best on the validation part\n"
+                    ))?;
+                }
             }
-        }
-        let mut written = vec![&outputs.model, &outputs.loss];
-        let test = &prepared.split.test;
-        if !test.is_empty() {
-            let backtest = forecaster.backtest(&prepared.values, test.clone())?;
-            let name = name(&args);
-            let comparison = compare(&name, &rows, &backtest, forecaster.config(), prepared.season, test.start)?;
-            print(&comparison.table(&format!("test error, {} forecasts", backtest.truth.nrows()))?)?;
-            print(&coverage(forecaster.config(), &backtest)?)?;
-            forecast_plot(&name, "the part held back", &rows, &backtest, &comparison, forecaster.config())?
-                .save(&outputs.test)?;
-            written.push(&outputs.test);
-        }
-        finish(&args, &written, &outcome, &outputs)
+            let mut written = vec![&outputs.model, &outputs.loss];
+            let test = &prepared.split.test;
+            if !test.is_empty() {
+                let backtest = forecaster.backtest(&prepared.values, test.clone())?;
+                let name = name(&args);
+                let comparison = compare(&name, &rows, &backtest, forecaster.config(), prepared.season, test.start)?;
+                print(&comparison.table(&format!("test error, {} forecasts", backtest.truth.nrows()))?)?;
+                print(&coverage(forecaster.config(), &backtest)?)?;
+                forecast_plot(&name, "the part held back", &rows, &backtest, &comparison, forecaster.config())?
+                    .save(&outputs.test)?;
+                written.push(&outputs.test);
+            }
+            finish(&args, &written, &outcome, &outputs)
+        })
     }
 }
 
