@@ -173,7 +173,7 @@ fn fit_batches(
     let options = FitOptions { epochs: 5, callbacks: vec![&mut log, interruption], backup, ..FitOptions::default() };
     let batches = |epoch: usize| {
         let (x, y) = (x.clone(), y.clone());
-        let numbers = (0..6).filter(move |number| (number + epoch) % 6 != 0);
+        let numbers = (0..6).filter(move |number| !(number + epoch).is_multiple_of(6));
         Ok(numbers.map(move |number| {
             let samples = number * 4..(number + 1) * 4;
             let steps = if number % 2 == 0 { 5 } else { 3 };
@@ -191,7 +191,7 @@ const CASES: [Case; 3] = [
 
 /// Everything that a training leaves: files, and the history.
 fn left(case: &Case, model: &Model, history: &History, folder: &Path) -> Vec<(String, Vec<u8>)> {
-    model.save(&folder.join("model.safetensors")).unwrap();
+    model.save(folder.join("model.safetensors")).unwrap();
     let mut all = vec![(format!("history of {}", case.name), format!("{history:?}").into_bytes())];
     for name in ["model.safetensors", "log.csv", "best.safetensors"] {
         all.push((name.to_owned(), std::fs::read(folder.join(name)).unwrap_or_default()));
