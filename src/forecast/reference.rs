@@ -120,7 +120,8 @@ impl Reference {
     /// Fits simple forecasts and weighs them by their errors on rolling origins: blocks of the length of the validation part, at the end of
     /// what may be seen, each forecast by methods that were fitted to what lies before the block. Of each kind of linear forecast the
     /// penalty with the least error is taken. `measure(i, scaled forecast, scaled truth)` is the error of series `i` in the end, as for
-    /// series that are scaled in different ways. Where the series are too short for all of it, it is [`naive`](Self::naive).
+    /// series that are scaled in different ways. Of several series errors count relative to those of the better of naive and seasonal naive, so that
+    /// one of noise does not decide for the others. Where the series are too short for all of it, it is [`naive`](Self::naive).
     ///
     /// # Errors
     ///
@@ -157,20 +158,22 @@ impl Reference {
         if options.season > 1 {
             candidates.push(Candidate { kind: Kind::Smoothing(1), ..Candidate::default() });
         }
+        let naive_errors = NaiveErrors::of(&mut candidates, series, &blocks, options, &measure);
+        let measure = |i: usize, forecast: f64, truth: f64| measure(i, forecast, truth) / naive_errors.measured(i);
         let shortest = blocks.iter().map(|block| block.ends.iter().copied().max().unwrap_or(0)).min().unwrap_or(0);
         for shape in shapes(options, shortest) {
             candidates.push(Candidate { kind: Kind::Ridge(shape), ..Candidate::default() });
         }
         // Errors of each candidate on all blocks, in one order.
-        for candidate in &mut candidates {
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.errors.is_empty()) {
             candidate.measure(series, &blocks, options, &measure);
         }
         candidates.retain(|candidate| !candidate.errors.is_empty());
         if candidates.is_empty() {
             return Ok(Chosen { of_training: naive.clone(), of_all: naive, error: f64::INFINITY });
         }
-        let errors: Vec<&[f64]> = candidates.iter().map(|candidate| &candidate.errors[..]).collect();
-        let weights = combination(&errors);
+        let errors: Vec<Vec<f64>> = candidates.iter().map(|candidate| naive_errors.relative(candidate)).collect();
+        let weights = combination(&errors.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let error = combined_error(&candidates, &weights, series, &blocks, options, &measure);
         let fit = |ends: &dyn Fn(usize) -> usize| {
             let members = candidates.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
@@ -214,6 +217,10 @@ impl Reference {
 
 /// Lags of the linear forecasts of many.
 const MANY_LAGS: usize = 100;
+/// Most values of a column beside the one to forecast that a linear forecast reads.
+const INPUT_LAGS: usize = 12;
+/// Most values of all those columns together: what is solved grows with the cube of them. Where there are more columns, the network alone reads them.
+const MOST_INPUT_VALUES: usize = 240;
 
 /// The linear forecasts that are tried where the shortest part to learn from has so many values.
 fn shapes(options: ReferenceOptions, shortest: usize) -> Vec<RidgeShape> {
@@ -232,7 +239,7 @@ fn shapes(options: ReferenceOptions, shortest: usize) -> Vec<RidgeShape> {
         season,
         lags,
         inputs: options.inputs,
-        input_lags: lags.min(12),
+        input_lags: lags.min(INPUT_LAGS).min(MOST_INPUT_VALUES / options.inputs.max(1)),
         known: options.known,
     };
     let mut shapes: Vec<RidgeShape> = Anchor::ALL
@@ -410,6 +417,87 @@ impl Candidate {
     }
 }
 
+/// How large the errors of the better of naive and seasonal naive are for each of several series, in the mean of squares; 1 for a single series.
+struct NaiveErrors(Vec<NaiveError>);
+
+struct NaiveError {
+    /// On the common scale.
+    scaled: f64,
+    /// As they are measured in the end.
+    measured: f64,
+}
+
+/// The least of these errors, as a part of the largest: a series that repeats itself exactly has none.
+const LEAST_NAIVE_ERROR: f64 = 1e-4;
+
+impl NaiveErrors {
+    /// Measures the candidates, which are of fixed seasons among others, too.
+    fn of(
+        candidates: &mut [Candidate],
+        series: &[ReferenceSeries<'_>],
+        blocks: &[Block],
+        options: ReferenceOptions,
+        measure: &impl Fn(usize, f64, f64) -> f64,
+    ) -> Self {
+        let mut of = NaiveErrors(Vec::new());
+        if series.len() < 2 {
+            return of;
+        }
+        of.0.extend(series.iter().map(|_| NaiveError { scaled: f64::INFINITY, measured: f64::INFINITY }));
+        for candidate in candidates.iter_mut().filter(|candidate| matches!(candidate.kind, Kind::Season(_))) {
+            candidate.measure(series, blocks, options, measure);
+            for (i, (one, to)) in series.iter().zip(&mut of.0).enumerate() {
+                let (mut scaled, mut measured, mut count) = (0.0, 0.0, 0usize);
+                for (forecasts, block) in candidate.forecasts.iter().zip(blocks) {
+                    let (Some(forecasts), Some(origins)) = (forecasts.get(i), block.origins.get(i)) else { continue };
+                    for (origin, forecasts) in origins.iter().zip(forecasts.outer_iter()) {
+                        let truth = one.rows.column(0).into_iter().skip(*origin);
+                        for (forecast, truth) in forecasts.iter().zip(truth) {
+                            scaled += (forecast - truth).powi(2);
+                            measured += measure(i, *forecast, *truth);
+                            count += 1;
+                        }
+                    }
+                }
+                if count > 0 {
+                    to.scaled = to.scaled.min(scaled / count as f64);
+                    to.measured = to.measured.min(measured / count as f64);
+                }
+            }
+        }
+        let is_error = |value: f64| value.is_finite() && value > 0.0;
+        let largest = |part: fn(&NaiveError) -> f64| of.0.iter().map(part).filter(|v| is_error(*v)).fold(0.0, f64::max);
+        let (scaled, measured) = (largest(|error| error.scaled), largest(|error| error.measured));
+        let bounded = |value: f64, largest: f64| match value.is_finite() && largest > 0.0 {
+            true => value.max(LEAST_NAIVE_ERROR * largest),
+            false => 1.0,
+        };
+        for error in &mut of.0 {
+            *error = NaiveError { scaled: bounded(error.scaled, scaled), measured: bounded(error.measured, measured) };
+        }
+        of
+    }
+
+    fn measured(&self, series: usize) -> f64 {
+        self.0.get(series).map_or(1.0, |error| error.measured)
+    }
+
+    /// The errors of a candidate, in units of those of each series.
+    fn relative(&self, candidate: &Candidate) -> Vec<f64> {
+        let mut errors = candidate.errors.clone();
+        if self.0.is_empty() {
+            return errors;
+        }
+        let mut rest = &mut errors[..];
+        for (forecasts, error) in candidate.forecasts.iter().flat_map(|block| block.iter().zip(&self.0)) {
+            let (of_series, after) = rest.split_at_mut(forecasts.len().min(rest.len()));
+            of_series.iter_mut().for_each(|value| *value /= error.scaled.sqrt());
+            rest = after;
+        }
+        errors
+    }
+}
+
 /// The error of the weighted candidates.
 fn combined_error(
     candidates: &[Candidate],
@@ -470,6 +558,39 @@ mod tests {
         chosen.of_all.validate(4, 0, 0).unwrap();
         let text = serde_json::to_string(&chosen.of_all).unwrap();
         assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), chosen.of_all);
+    }
+
+    /// One series of noise among several that a season and a trend explain: they are forecast as without it.
+    #[test]
+    fn noise_does_not_decide_for_others() {
+        let noise = |t: usize| (t as u32).wrapping_mul(2_654_435_761).wrapping_add(12_345) as f64 / 2f64.powi(31) - 1.0;
+        let regular = |phase: f64| {
+            Array2::from_shape_fn((96, 1), |(t, _)| {
+                (t as f64 * std::f64::consts::TAU / 12.0 + phase).sin() + 0.01 * noise(t)
+            })
+        };
+        let all = [regular(0.0), regular(1.0), Array2::from_shape_fn((96, 1), |(t, _)| 1.7 * noise(t * t))];
+        let of = |count: usize| {
+            let series: Vec<_> =
+                all[..count].iter().map(|rows| ReferenceSeries { rows: rows.view(), end: 84 }).collect();
+            let chosen = Reference::choose(&series, options(12, 12), squared).unwrap().of_all;
+            let ahead = chosen.forecasts(all[0].view(), &[84], 12).unwrap();
+            let truth = all[0].column(0);
+            ahead.row(0).iter().zip(truth.iter().skip(84)).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / 12.0
+        };
+        let (without, with) = (of(2), of(3));
+        assert!(without < 3e-3 && with < 4.0 * without, "{without} {with}");
+    }
+
+    /// Many columns beside it, of which a linear forecast reads few values or none.
+    #[test]
+    fn many_columns_are_no_more_work() {
+        let rows = Array2::from_shape_fn((80, 2001), |(t, c)| (t as f64 * (0.1 + c as f64 * 1e-3)).sin());
+        let options = ReferenceOptions { inputs: 2000, ..options(1, 2) };
+        let chosen = Reference::choose(&[ReferenceSeries { rows: rows.view(), end: 70 }], options, squared).unwrap();
+        chosen.of_all.validate(2, 2000, 0).unwrap();
+        assert!(shapes(options, 70).iter().all(|shape| shape.input_lags == 0));
+        assert!(shapes(ReferenceOptions { inputs: 20, ..options }, 200).iter().all(|shape| shape.input_lags == 12));
     }
 
     #[test]
