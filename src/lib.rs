@@ -106,6 +106,7 @@ pub mod gradcheck;
 pub mod interop;
 #[cfg(feature = "model")]
 pub mod loss;
+mod memory;
 #[cfg(feature = "model")]
 pub mod metrics;
 #[cfg(feature = "model")]

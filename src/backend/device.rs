@@ -21,6 +21,7 @@ use super::{
 };
 use crate::dtype::{DType, Element, Stored};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape};
 
@@ -181,12 +182,7 @@ impl Device {
     /// [`Error::Shape`] where the types differ; [`Error::Unsupported`] for a tensor of another device, or where memory is short;
     /// [`Error::Driver`] where the GPU's driver fails, or reports a fault of earlier work.
     pub fn read<T: Stored>(&self, from: TensorRef<'_>) -> Result<Vec<T>> {
-        let mut values = Vec::new();
-        values.try_reserve_exact(from.len()).map_err(|_| {
-            let what = format!("a copy of {} elements", from.len());
-            Error::unsupported(what, "there is not enough memory; use smaller sizes")
-        })?;
-        values.resize(from.len(), T::zeroed());
+        let mut values = memory::filled("a copy", from.len(), T::zeroed())?;
         self.download(from, &mut values)?;
         Ok(values)
     }

@@ -5,7 +5,8 @@ use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
 };
 use crate::dtype::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::memory;
 use crate::rnn::shape::check_len;
 use crate::rnn::{RnnDescriptor, RnnShape, WeightLayout};
 
@@ -65,12 +66,7 @@ pub struct InputGradients<E> {
 
 /// Buffers start with this, so that an element a backend forgets to write is seen.
 fn unwritten<E: Element>(len: usize) -> Result<Vec<E>> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(len).map_err(|_| {
-        Error::unsupported(format!("a buffer of {len} elements"), "there is not enough memory; use smaller sizes")
-    })?;
-    buffer.resize(len, E::of(f64::NAN));
-    Ok(buffer)
+    memory::filled("a buffer", len, E::of(f64::NAN))
 }
 
 /// Checks what everything else is proportional to, before anything is allocated for sizes that the data do not bear out.

@@ -20,6 +20,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::dtype::{DType, Stored};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// A line of the host's memory: tensors there begin at a multiple of 64 bytes.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -64,12 +65,7 @@ impl Tensor {
     pub fn on_host(what: &str, dtype: DType, len: usize) -> Result<Self> {
         let bytes = byte_count(what, dtype, len)?;
         let lines = bytes.div_ceil(size_of::<Line>());
-        let mut memory: Vec<Line> = Vec::new();
-        memory.try_reserve_exact(lines).map_err(|_| {
-            Error::unsupported(format!("{what} of {len} elements"), "there is not enough memory; use smaller sizes")
-        })?;
-        memory.resize(lines, Line::zeroed());
-        Ok(Tensor { dtype, len, memory: Memory::Host(memory) })
+        Ok(Tensor { dtype, len, memory: Memory::Host(memory::filled(what, lines, Line::zeroed())?) })
     }
 
     /// Memory of a device. `allocation` gives it back when dropped.

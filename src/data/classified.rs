@@ -10,6 +10,7 @@ use crate::data::csv::Source;
 use crate::data::ts::shown;
 use crate::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, TimeSeriesSet};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Columns of numbers without gaps, and the class of each row.
 ///
@@ -229,11 +230,9 @@ impl ClassifiedRows {
             tensor: "windows".to_owned(),
             expression: format!("{count} windows * {window} rows * {features} columns"),
         };
-        let mut sequences = Vec::new();
-        sequences.try_reserve_exact(count).map_err(|_| overflow())?;
+        let mut sequences = memory::room("windows", count).map_err(|_| overflow())?;
         for first in rows.start..rows.start + count {
-            let mut values = Vec::new();
-            values.try_reserve_exact(window.saturating_mul(features)).map_err(|_| overflow())?;
+            let mut values = memory::room("a window", window.saturating_mul(features)).map_err(|_| overflow())?;
             values.extend(self.values.slice(s![first..first + window, ..]).iter().map(|value| *value as f32));
             let sequence = Array2::from_shape_vec((window, features), values)
                 .map_err(|error| Error::shape("window", "a buffer of its length", error.to_string()))?;

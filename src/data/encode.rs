@@ -4,6 +4,7 @@ use ndarray::{Array2, Array3, ArrayView2, s};
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// A row for each class, 1 at the class and 0 elsewhere: `[classes.len(), num_classes]`, Keras's
 /// [`to_categorical`](https://keras.io/api/utils/python_utils/#to_categorical-function). Without a number of classes, it is one more than
@@ -157,10 +158,7 @@ pub(crate) fn filled<T: Clone>(tensor: &str, shape: [usize; 3], value: T) -> Res
         Error::SizeOverflow { tensor: tensor.to_owned(), expression: sizes.join(" * ") }
     };
     let len = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)).ok_or_else(overflow)?;
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| overflow())?;
-    values.resize(len, value);
-    Ok(values)
+    memory::filled(tensor, len, value).map_err(|_| overflow())
 }
 
 /// An array made of a buffer of its length.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Series;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// What to do about missing values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,9 +104,9 @@ impl Gaps {
         }
         Ok(CompleteColumns {
             names: columns.iter().map(|column| column.name.clone()).collect(),
-            values: Array2::from_shape_fn((kept.len(), columns.len()), |(row, column)| {
+            values: memory::array_from("values of columns", (kept.len(), columns.len()), |(row, column)| {
                 kept.get(row).and_then(|row| value(column, *row)).unwrap_or_default()
-            }),
+            })?,
             labels: kept.iter().map(|&row| leading.labels.get(row).cloned().unwrap_or_default()).collect(),
             rows: kept,
             filled,

@@ -5,6 +5,7 @@ use ndarray::{Array2, Array3, ArrayView2};
 use crate::data::encode::filled;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::nn::Random;
 
 /// Windows of rows `[len, features]`, of which no more than a batch is copied at a time: Keras's
@@ -144,9 +145,9 @@ impl<'a, E: Scalar> TimeseriesDataset<'a, E> {
         let x = Array3::from_shape_vec((numbers.len(), steps, features), x)
             .map_err(|e| Error::shape("windows", "a buffer of their size", e.to_string()))?;
         let columns = self.targets.map_or(0, |targets| targets.ncols());
-        let y = Array2::from_shape_fn((numbers.len(), columns), |(n, column)| {
+        let y = memory::array_from("targets of windows", (numbers.len(), columns), |(n, column)| {
             self.targets.and_then(|targets| targets.get([begin(n), column]).copied()).unwrap_or(E::zero())
-        });
+        })?;
         Ok((x, y))
     }
 
@@ -172,10 +173,7 @@ impl<'a, E: Scalar> TimeseriesDataset<'a, E> {
         let len = self.len()?;
         let mut order = Vec::new();
         if let Some(seed) = self.shuffle {
-            order.try_reserve_exact(len).map_err(|_| {
-                Error::unsupported(format!("an order of {len} windows"), "there is not enough memory; do not shuffle")
-            })?;
-            order.extend(0..len);
+            order = memory::collected("an order of windows", 0..len)?;
             Random::new(seed, pass).shuffle(&mut order);
         }
         Ok(TimeseriesBatches { dataset: self, order, next: 0, len, batch_size })

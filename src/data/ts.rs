@@ -22,6 +22,7 @@ use ndarray::{Array2, Array3};
 use crate::data::encode::{Padding, pad_feature_sequences};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::memory;
 
 /// What to do about values that are missing (`?` or `NaN`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub fn read_ts(path: impl AsRef<Path>, missing: MissingValues) -> Result<TimeSer
 /// number or missing where that is refused, a class that the tag does not name. [`Error::Unsupported`] for a file with time stamps.
 pub fn parse_ts(bytes: &[u8], source_name: &str, missing: MissingValues) -> Result<TimeSeriesSet> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // Four bytes for a value, which has a character and what divides it from the next.
+    memory::check(&format!("{source_name}: the series"), bytes.len().saturating_mul(4))?;
     let source = Source { name: source_name };
     let mut header = Header::default();
     let mut set: Option<TimeSeriesSet> = None;

@@ -11,6 +11,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::memory;
 
 /// What arrays may become as often as large as the file, and beside that: a bound of what a hostile one may make of memory.
 const MOST_DEFLATED: u64 = 32;
@@ -34,7 +35,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, ArrayD<f64>>> {
 ///
 /// # Errors
 ///
-/// [`Error::Format`].
+/// [`Error::Format`]; [`Error::Unsupported`] where memory is short.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format_error(path, e.to_string()))?;
     let mut arrays = BTreeMap::new();
@@ -51,6 +52,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>>
             let most = format!("{MOST_DEFLATED} times the file and {} MiB", MOST_BESIDE >> 20);
             format_error(path, format!("{name}: with it the arrays are larger than {most}; save them with numpy.savez"))
         })?;
+        memory::check(&format!("{}: {name}", path.display()), content.len().saturating_mul(8))?;
         if let Some(array) = array(&content).map_err(|problem| format_error(path, format!("{name}: {problem}")))? {
             match arrays.entry(name) {
                 Entry::Vacant(place) => drop(place.insert(array)),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::encode::filled;
 use crate::error::{Error, Result};
 use crate::forecast::baseline::before;
+use crate::memory;
 
 /// What a linear forecast is a change of. A stronger penalty draws the forecast towards it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,8 +201,10 @@ impl RidgeSums {
             shape,
             horizon,
             count: 0.0,
-            products: vec![Array2::zeros((width, width)); groups],
-            targets: Array2::zeros((width, horizon)),
+            products: (0..groups)
+                .map(|_| memory::array_of("sums of products", (width, width), 0.0))
+                .collect::<Result<_>>()?,
+            targets: memory::array_of("sums of products", (width, horizon), 0.0)?,
         };
         for (i, rows) in series.iter().enumerate() {
             let end = end(i).min(rows.nrows());
@@ -212,8 +215,8 @@ impl RidgeSums {
             const PIECE: usize = 512;
             for start in (0..count).step_by(PIECE) {
                 let piece = start..(start + PIECE).min(count);
-                let mut x = Array2::zeros((piece.len(), width));
-                let mut y = Array2::zeros((piece.len(), horizon));
+                let mut x = memory::array_of("features", (piece.len(), width), 0.0)?;
+                let mut y = memory::array_of("values ahead", (piece.len(), horizon), 0.0)?;
                 for (row, n) in piece.enumerate() {
                     let origin = first + n;
                     let mut features = vec![0.0; shape.shared()];
@@ -255,7 +258,7 @@ impl RidgeSums {
         let mut coefficients = vec![vec![0.0; width]; self.horizon];
         for (group, products) in self.products.iter().enumerate() {
             let of_mean = |a: usize, b: usize| products[[0, a]] * products[[0, b]] / self.count;
-            let mut matrix = Array2::zeros((width - 1, width - 1));
+            let mut matrix = memory::array_of("products", (width - 1, width - 1), 0.0)?;
             for ((a, b), to) in matrix.indexed_iter_mut() {
                 *to = (products[[a + 1, b + 1]] - of_mean(a + 1, b + 1)) / self.count;
             }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::forecast::baseline::check_horizon;
 use crate::forecast::method::zeros;
 use crate::forecast::simplex::minimize;
+use crate::memory;
 
 /// Additive exponential smoothing with a damped trend, and a season where there is one ([Holt-Winters](https://otexts.com/fpp3/holt-winters.html)).
 /// Of logarithms it is the multiplicative one.
@@ -94,7 +95,7 @@ impl Smoothing {
     pub fn forecasts(&self, values: ArrayView1<'_, f64>, origins: &[usize], horizon: usize) -> Result<Array2<f64>> {
         check_horizon(horizon)?;
         let known = origins.last().map_or(0, |last| *last).min(values.len());
-        let values: Vec<f64> = values.iter().take(known).copied().collect();
+        let values = memory::collected("the series", values.iter().take(known).copied())?;
         // What the state begins with may be of values before the first origin alone.
         let before = origins.first().map_or(0, |first| *first).min(known);
         let mut state = State::new(values.get(..before).unwrap_or_default(), self.season);

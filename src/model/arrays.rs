@@ -12,6 +12,7 @@ use crate::backend::device::{Placed, copy_on_host};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::dtype::{DType, Scalar, Stored};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::output::Output;
 use crate::rnn::shape::check_len;
 
@@ -209,18 +210,8 @@ fn indices(mut i: usize, shape: &[usize]) -> Vec<usize> {
 /// [`Error::NonFinite`] for a finite element that is beyond the range of `E`; [`Error::Unsupported`] where memory is short;
 /// [`Error::Driver`] where the GPU's driver fails, or reports a fault of earlier work.
 pub(super) fn read_as<E: Scalar>(device: &Device, name: &str, shape: &[usize], from: TensorRef<'_>) -> Result<Vec<E>> {
-    let mut values = zeros(name, from.len())?;
+    let mut values = memory::filled(name, from.len(), E::zero())?;
     download(device, name, shape, from, TensorMut::of(&mut values))?;
-    Ok(values)
-}
-
-/// Zeros in the host's memory.
-pub(super) fn zeros<E: Scalar>(name: &str, len: usize) -> Result<Vec<E>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| {
-        Error::unsupported(format!("{name} of {len} elements"), "there is not enough memory; use smaller sizes")
-    })?;
-    values.resize(len, E::zero());
     Ok(values)
 }
 
@@ -245,7 +236,7 @@ pub(super) fn download(
 
 /// Values of the host in `f64`, which holds those of both types.
 fn wide(values: TensorRef<'_>) -> Result<Vec<f64>> {
-    let mut wide = zeros("values", values.len())?;
+    let mut wide = memory::filled("values", values.len(), 0.0)?;
     convert("values", &[values.len()], values, TensorMut::of(&mut wide))?;
     Ok(wide)
 }
@@ -451,7 +442,7 @@ pub(super) fn row_weights(
     let mut all = Vec::new();
     for (index, (output, y)) in outputs.iter().zip(&data.y).enumerate() {
         let rows = output.weight_rows();
-        let mut weights = zeros::<f64>("weights of rows", data.samples * rows)?;
+        let mut weights = memory::filled("weights of rows", data.samples * rows, 0.0)?;
         weights.fill(1.0);
         if let Some(given) = sample_weight.get(index).or(sample_weight.first()) {
             let tensor = format!("{prefix}sample_weight");

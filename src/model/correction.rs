@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::forecast::{Chosen, Intervals, Reference, ReferenceOptions, ReferenceSeries, Transform, longer_season};
+use crate::memory;
 use crate::model::forecast::{Backtest, ForecastConfig};
 
 /// A forecast that a network corrects, and by how much: `reference + share * scales * output`, on the scale of the transform.
@@ -196,7 +197,7 @@ impl ForecastConfig {
                 .iter()
                 .zip(&transforms)
                 .map(|(of, transform)| self.reference_rows(transform, of.values))
-                .collect();
+                .collect::<Result<_>>()?;
             let measure = |i: usize, forecast: f64, truth: f64| match (transforms.get(i), variances.get(i)) {
                 (Some(of), Some(variance)) => (of.inverse(forecast) - of.inverse(truth)).powi(2) / variance,
                 _ => f64::NAN,
@@ -251,10 +252,10 @@ impl ForecastConfig {
     }
 
     /// What a reference reads: the transformed column, the scaled inputs and known columns.
-    fn reference_rows(&self, transform: &Transform, values: ArrayView2<'_, f64>) -> Array2<f64> {
-        let inputs = self.scaled_inputs(values);
+    fn reference_rows(&self, transform: &Transform, values: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
+        let inputs = self.scaled_inputs(values)?;
         let of_inputs = 1 + self.inputs.len();
-        let mut rows = Array2::zeros((values.nrows(), of_inputs + self.known.len()));
+        let mut rows = memory::array_of("scaled values", (values.nrows(), of_inputs + self.known.len()), 0.0)?;
         for ((mut to, from), column) in rows.columns_mut().into_iter().zip(values.columns()).zip(0usize..) {
             match (column, self.known.get(column.saturating_sub(of_inputs))) {
                 (0, _) => to.iter_mut().zip(from).for_each(|(to, from)| *to = transform.apply(*from)),
@@ -265,7 +266,7 @@ impl ForecastConfig {
                 (_, None) => to.fill(f64::NAN),
             }
         }
-        rows
+        Ok(rows)
     }
 
     /// The reference's forecasts of a run of origins.
@@ -275,7 +276,7 @@ impl ForecastConfig {
         values: ArrayView2<'_, f64>,
         origins: Range<usize>,
     ) -> Result<Array2<f64>> {
-        let rows = self.reference_rows(&correction.transform, values);
-        correction.reference.forecasts(rows.view(), &origins.collect::<Vec<_>>(), self.horizon)
+        let rows = self.reference_rows(&correction.transform, values)?;
+        correction.reference.forecasts(rows.view(), &memory::collected("origins", origins)?, self.horizon)
     }
 }

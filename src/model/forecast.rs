@@ -15,6 +15,7 @@ use crate::data::{CsvOptions, Gaps, Scaler};
 use crate::error::{Error, Result};
 use crate::forecast::baseline::check_horizon;
 use crate::forecast::{CalendarFeature, Intervals, Reference, Transform};
+use crate::memory;
 use crate::model::correction::Correction;
 use crate::model::{Graph, Model, Purpose, Sequential, file};
 use crate::nn::{Average, Dense, LayerConfig};
@@ -255,12 +256,12 @@ impl ForecastConfig {
 
     /// What the model reads, `[rows, columns]`: the scaled values, or their scaled differences; of known columns those a horizon later, at
     /// most the last. Where it reads any differences, that is one row less.
-    fn scaled(&self, values: ArrayView2<'_, f64>) -> Array2<f32> {
+    fn scaled(&self, values: ArrayView2<'_, f64>) -> Result<Array2<f32>> {
         let first = self.rows_before();
         let rows = values.nrows().saturating_sub(first);
         let of_inputs = 1 + self.inputs.len();
-        let inputs = self.scaled_inputs(values);
-        Array2::from_shape_fn((rows, of_inputs + self.known.len()), |(row, column)| {
+        let inputs = self.scaled_inputs(values)?;
+        memory::array_from("scaled values", (rows, of_inputs + self.known.len()), |(row, column)| {
             let at = row + first;
             let value = match column {
                 0 => match &self.correction {
@@ -279,8 +280,8 @@ impl ForecastConfig {
     }
 
     /// The inputs' scaled values or differences, `[rows, inputs]`; the first difference is zero.
-    pub(super) fn scaled_inputs(&self, values: ArrayView2<'_, f64>) -> Array2<f64> {
-        Array2::from_shape_fn((values.nrows(), self.inputs.len()), |(row, input)| {
+    pub(super) fn scaled_inputs(&self, values: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
+        memory::array_from("scaled inputs", (values.nrows(), self.inputs.len()), |(row, input)| {
             let (of, column) = (&self.inputs[input], 1 + input);
             match (of.difference, row) {
                 (true, 0) => 0.0,
@@ -448,13 +449,14 @@ impl Forecaster {
         }
         let ForecastConfig { window, horizon, .. } = self.config;
         let first = start - window - self.config.rows_before();
-        let scaled = self.config.scaled(values.slice(s![first..end, ..]));
+        let scaled = self.config.scaled(values.slice(s![first..end, ..]))?;
         let count = scaled.nrows() - window - horizon + 1;
-        let mut x = Array3::zeros((count, window, scaled.ncols()));
+        let mut x = memory::array_of("windows", (count, window, scaled.ncols()), 0.0)?;
         for (n, mut to) in x.outer_iter_mut().enumerate() {
             self.config.window_at(scaled.slice(s![n..n + window, ..]), &mut to);
         }
-        let mut y = Array2::from_shape_fn((count, horizon), |(n, ahead)| scaled[[n + window + ahead, 0]]);
+        let mut y =
+            memory::array_from("values after windows", (count, horizon), |(n, ahead)| scaled[[n + window + ahead, 0]])?;
         if let Some(correction) = &self.config.correction {
             let reference = self.config.reference_at(correction, values.slice(s![..end, ..]), start..start + count)?;
             for ((n, ahead), to) in y.indexed_iter_mut() {
@@ -478,9 +480,9 @@ impl Forecaster {
         let outputs = self.model.predict(x.view())?;
         let start = targets.start.max(self.config.context());
         let shape = (x.shape()[0], self.config.horizon);
-        let truth = Array2::from_shape_fn(shape, |(i, ahead)| values[start + i + ahead]);
-        let naive = Array2::from_shape_fn(shape, |(i, _)| values[start + i - 1]);
-        let mut forecast = Array2::zeros(shape);
+        let truth = memory::array_from("values that came", shape, |(i, ahead)| values[start + i + ahead])?;
+        let naive = memory::array_from("last values", shape, |(i, _)| values[start + i - 1])?;
+        let mut forecast = memory::array_of("forecasts", shape, 0.0)?;
         if let Some(correction) = &self.config.correction {
             let reference = self.config.reference_at(
                 correction,
@@ -553,7 +555,7 @@ impl Forecaster {
         }
         // The history that is read, and room for what follows.
         let past = history.nrows();
-        let mut rows = Array2::zeros((past + needed, columns));
+        let mut rows = memory::array_of("the series", (past.saturating_add(needed), columns), 0.0)?;
         rows.slice_mut(s![..past, ..]).assign(&history);
         if known > 0 {
             rows.slice_mut(s![past.., columns - known..]).assign(&future.slice(s![..needed, ..]));
@@ -566,8 +568,8 @@ impl Forecaster {
             let seen = rows.slice(s![first..from + horizon, ..]);
             let known = from - first;
             let window = known - self.config.window - self.config.rows_before();
-            let scaled = self.config.scaled(seen.slice(s![window.., ..]));
-            let mut x = Array3::zeros((1, self.config.window, scaled.ncols()));
+            let scaled = self.config.scaled(seen.slice(s![window.., ..]))?;
+            let mut x = memory::array_of("a window", (1, self.config.window, scaled.ncols()), 0.0)?;
             let window = scaled.slice(s![..self.config.window, ..]);
             self.config.window_at(window, &mut x.index_axis_mut(Axis(0), 0));
             let outputs: Vec<f32> = self.model.predict(x.view())?.iter().copied().collect();

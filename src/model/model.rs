@@ -10,7 +10,8 @@ use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::loss::LossFunction;
-use crate::model::arrays::{AnyArray, Arrays, Data, Part, any, check_arrays, convert, download, read_as, zeros};
+use crate::memory;
+use crate::model::arrays::{AnyArray, Arrays, Data, Part, any, check_arrays, convert, download, read_as};
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
 use crate::model::host_loss::{self, HostLoss};
 use crate::model::lengths::{Programs, check_any_length};
@@ -491,7 +492,11 @@ impl Model {
         let data = self.check_data("", any(x), None)?;
         let mut outputs = Vec::new();
         for output in &self.outputs {
-            outputs.push(zeros::<A::Elem>("output", data.samples * output.value.size())?);
+            outputs.push(memory::filled::<A::Elem>(
+                "output",
+                data.samples * output.value.size(),
+                num_traits::Zero::zero(),
+            )?);
         }
         self.predict_to(&data, outputs.iter_mut().map(|values| TensorMut::of(values)).collect())?;
         let array = |(output, values): (&Output, Vec<A::Elem>)| {

@@ -6,9 +6,9 @@ use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView2, Axis, Ix2, s};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
-use crate::data::encode::filled;
 use crate::data::{ColumnScaler, CsvOptions, Gaps, Scaler, TimeSeriesSet};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::metrics::argmax_rows;
 use crate::model::{Model, Purpose, Sequential, file};
 use crate::nn::{ActivationFunction, Dense, LayerConfig, Loss, Masking};
@@ -243,9 +243,7 @@ impl SequenceModel {
         if sequences.is_empty() {
             return Err(Error::ZeroSize { name: "number of sequences" });
         }
-        let shape = [sequences.len(), steps, features];
-        let mut x = Array3::from_shape_vec(shape, filled("sequences", shape, ABSENT as f32)?)
-            .map_err(|e| Error::shape("sequences", "a buffer of their length", e.to_string()))?;
+        let mut x = memory::array_of("sequences", (sequences.len(), steps, features), ABSENT as f32)?;
         for (n, sequence) in sequences.iter().enumerate() {
             let (len, columns) = sequence.dim();
             if columns != features || !(1..=steps).contains(&len) {

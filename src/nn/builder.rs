@@ -11,6 +11,7 @@ use crate::backend::device::no_model_in;
 use crate::backend::{Device, Tensor, TensorMut};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
 use crate::nn::{Constraint, Initializer, Random, Regularizer, init};
 use crate::rnn::shape::checked_len;
@@ -84,7 +85,7 @@ impl Init {
                     return Err(Error::shape("weights of heads", "[gates, heads, n, n]", format!("{shape:?}")));
                 };
                 let block = rows * columns;
-                let mut matrix = init::zeros("orthogonal weights of a head", gates * block)?;
+                let mut matrix = memory::filled("orthogonal weights of a head", gates * block, 0.0)?;
                 for head in 0..heads {
                     init::orthogonal(&mut matrix, gates * rows, columns, random)?;
                     for gate in 0..gates {

@@ -6,6 +6,7 @@
 )]
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::rnn::dropout::philox4x32;
 
 /// A stream of random numbers: [Philox4x32](crate::rnn::dropout::philox4x32) keyed by a seed. Streams of one seed are independent.
@@ -82,7 +83,7 @@ pub fn orthogonal(weights: &mut [f64], rows: usize, columns: usize, random: &mut
         return Err(Error::shape("orthogonal weights", expected, format!("{} elements", weights.len())));
     }
     let (count, len) = (rows.min(columns), rows.max(columns));
-    let mut vectors = zeros("orthogonal weights", weights.len())?;
+    let mut vectors = memory::filled("orthogonal weights", weights.len(), 0.0)?;
     for i in 0..count {
         let (before, rest) = vectors.split_at_mut(i * len);
         let vector = &mut rest[..len];
@@ -110,19 +111,6 @@ pub fn orthogonal(weights: &mut [f64], rows: usize, columns: usize, random: &mut
         *weight = vectors[if rows >= columns { column * len + row } else { row * len + column }];
     }
     Ok(())
-}
-
-/// Zeros on the host, or the error that says that there is no room for them.
-pub(super) fn zeros(what: &str, len: usize) -> Result<Vec<f64>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| {
-        Error::unsupported(
-            format!("{what} of {len} elements"),
-            "memory is short; use smaller sizes, or another initializer",
-        )
-    })?;
-    values.resize(len, 0.0);
-    Ok(values)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -15,6 +15,7 @@ use crate::backend::ForwardMode;
 use crate::backend::cpu::{CpuBackend, CpuElement};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::rnn::{CandidateTerm, Dropout, LayerWeights};
 use crate::simd::Isa;
 
@@ -276,14 +277,7 @@ impl<E: CpuElement> CpuBackend<E> {
         let len = first + place_of((layers, 0), directions, sizes);
         // Operands begin at a cache line, wherever the buffer does.
         let words = (len * size_of::<E>() + LINE).div_ceil(size_of::<f64>());
-        let mut storage: Vec<f64> = Vec::new();
-        storage.try_reserve_exact(words).map_err(|_| {
-            Error::unsupported(
-                format!("{words} words of packed weights"),
-                "there is not enough memory; pack them in every call",
-            )
-        })?;
-        storage.resize(words, 0.0);
+        let mut storage: Vec<f64> = memory::filled("packed weights", words, 0.0)?;
         let buffer: &mut [E] = bytemuck::cast_slice_mut(&mut storage);
         let skip = buffer.as_ptr().align_offset(LINE);
         let (copy, operands) = buffer[skip..].split_at_mut(first);

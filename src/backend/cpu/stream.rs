@@ -3,6 +3,7 @@
 use super::{CpuBackend, CpuElement, CpuPlan};
 use crate::backend::{ForwardArgs, ForwardMode, RecurrentBackend};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::rnn::{Direction, RnnDescriptor, RnnShape};
 
 /// An operator that is given its input as it arrives, one step or a few at a time: it keeps the states, and its weights are packed once.
@@ -50,14 +51,7 @@ impl<E: CpuElement> Stream<E> {
         }
         let plan = backend.plan(descriptor, shape, ForwardMode::Inference)?;
         let plan = backend.with_weights(&plan, weights)?;
-        let zeros = |what: &str, len: usize| {
-            let mut zeros = Vec::new();
-            zeros.try_reserve_exact(len).map_err(|_| {
-                Error::unsupported(format!("{what} of {len} elements"), "there is not enough memory; use smaller sizes")
-            })?;
-            zeros.resize(len, E::of(0.0));
-            Ok::<_, Error>(zeros)
-        };
+        let zeros = |what: &str, len: usize| memory::filled(what, len, E::of(0.0));
         let tensors = plan.tensors();
         let h = tensors.h.iter().product();
         let c = if descriptor.cell.has_cell_state() { tensors.c.iter().product() } else { 0 };

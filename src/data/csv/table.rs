@@ -10,6 +10,7 @@ use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout, order};
 use crate::data::time::DateOrder;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::memory;
 
 /// The cells of a CSV file, read as told or as found out.
 #[derive(Clone, Debug)]
@@ -41,10 +42,15 @@ impl CsvTable {
     /// # Errors
     ///
     /// [`Error::Data`], naming the line where there is one: bytes that are no text in the encoding, a quote that is not closed, rows of
-    /// different lengths but for lines of a title and of a footer, a file without rows, no row with the cells of [`CsvOptions::only`], options that fit no file.
+    /// different lengths but for lines of a title and of a footer, a file without rows, no row with the cells of [`CsvOptions::only`], options that fit no file;
+    /// [`Error::Unsupported`] where memory is short.
     pub fn parse(bytes: &[u8], source_name: &str, options: &CsvOptions) -> Result<Self> {
         let fail =
             |line: Option<u64>, problem: String| Error::Data { source_name: source_name.to_owned(), line, problem };
+        // The cells, the places of each row's, labels, and the text in UTF-8.
+        let line_ends = bytes.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
+        let room = bytes.len().saturating_mul(4).saturating_add(line_ends.saturating_mul(300));
+        memory::check(&format!("{source_name}: the table"), room)?;
         let Text { text, start, delimiter, encoding, is_single } =
             dialect::read(bytes, options).map_err(|(line, problem)| fail(line, problem))?;
         let mut lines = Lines { bytes: text.as_bytes(), byte: 0, line: 1 };

@@ -9,6 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::{format_error, unreadable};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Whether these are the bytes of an HDF5 file.
 pub(super) fn is_hdf5(bytes: &[u8]) -> bool {
@@ -44,6 +45,8 @@ impl Variables {
             return Err(format_error(path, "the weights are no HDF5 file"));
         }
         let size = bytes.len();
+        // Arrays become doubles, and weights of layers.
+        memory::check(&format!("{}: the weights", path.display()), size.saturating_mul(8))?;
         let mut found = Variables { path: path.to_owned(), variables: BTreeMap::new(), names: BTreeMap::new() };
         guarded(path, || {
             let file = File::from_bytes(bytes).map_err(|e| format_error(path, unreadable("HDF5", e)))?;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::exchange::onnx::Shaped;
 use crate::exchange::onnx::constant::{Constant, Count, Elements, size};
 use crate::files;
+use crate::memory;
 
 /// Graphs within graphs, at most: parsing them takes the stack.
 const MOST_NESTED: usize = 24;
@@ -44,6 +45,8 @@ impl OnnxFile {
 
     /// Reads a file's bytes; tensors outside of it are looked for beside `path`.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        // Constants become doubles, and weights of layers.
+        memory::check(&format!("{}: the model", path.display()), bytes.len().saturating_mul(8))?;
         check_bounds(bytes).map_err(|problem| format_error(path, problem))?;
         let model = ModelProto::parse_buf(bytes).map_err(|e| format_error(path, e.to_string()))?;
         let graph = model.graph.ok_or_else(|| format_error(path, "it has no graph"))?;

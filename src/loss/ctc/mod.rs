@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::loss::{CustomLoss, LossUnit, Observation};
+use crate::memory;
 use crate::rnn::shape::check_len;
 
 /// The loss of connectionist temporal classification ([Graves et al. 2006](https://doi.org/10.1145/1143844.1143891)): minus the logarithm of
@@ -326,12 +327,7 @@ fn one(logits: &[f64], classes: usize, labels: &[usize], blank: usize, gradient:
 
 /// Logarithms of zero.
 fn filled(len: usize) -> Result<Vec<f64>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| {
-        Error::unsupported(format!("CTC loss of {len} states"), "there is not enough memory; use shorter sequences")
-    })?;
-    values.resize(len, f64::NEG_INFINITY);
-    Ok(values)
+    memory::filled("states of CTC", len, f64::NEG_INFINITY)
 }
 
 impl Ctc {

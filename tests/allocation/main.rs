@@ -1,6 +1,9 @@
-//! A training step allocates nothing once the first batches have been seen; a long sequence needs little workspace.
+//! A training step allocates nothing once the first batches have been seen; a long sequence needs little workspace; where memory is short,
+//! there is an error (`failures`).
 
 #![allow(unsafe_code, reason = "an allocator has unsafe methods; this one hands on to the system's")]
+
+mod failures;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -22,16 +25,39 @@ thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
     /// Bytes of the largest allocation.
     static LARGEST: Cell<usize> = const { Cell::new(0) };
+    /// How many large allocations there are until one fails; 0 where none shall.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+    /// Larger allocations fail.
+    static MOST: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// The system's allocator, which counts what this thread asks of it.
+/// What a large allocation is: bytes.
+const LARGE: usize = 64 << 10;
+
+/// Whether this allocation fails.
+fn fails(size: usize) -> bool {
+    if size > MOST.with(Cell::get) {
+        return true;
+    }
+    size >= LARGE
+        && LEFT.with(|left| {
+            let before = left.get();
+            left.set(before.saturating_sub(1));
+            before == 1
+        })
+}
+
+/// The system's allocator, which counts what this thread asks of it, and fails where it is told to.
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call goes to the system's allocator as it came, or fails, which null says.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
         LARGEST.with(|largest| largest.set(largest.get().max(layout.size())));
+        if fails(layout.size()) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: the caller's promise about the layout is the same.
         unsafe { System.alloc(layout) }
     }
