@@ -137,14 +137,23 @@ impl FolderLock {
 ///
 /// [`Error::Io`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_by(path, |file| file.write_all(bytes))
+}
+
+/// The same of what a function writes, large parts at a time.
+pub(crate) fn write_atomic_by(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let replaced = target(path)?;
     let real = followed(path)?;
     let mut file = temporary_beside(&real)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write", path))?;
+    write(file.as_file_mut()).and_then(|()| file.as_file().sync_all()).map_err(io("write", path))?;
     if let Some(replaced) = replaced {
         file.as_file().set_permissions(replaced.permissions()).map_err(io("set permissions of", path))?;
     }
-    file.persist(&real).map_err(|e| io("replace", path)(e.error))?;
+    // By the standard library's call, which can be made to fail, as a test does; the temporary file is removed then.
+    let temporary = file.into_temp_path();
+    std::fs::rename(&temporary, &real).map_err(io("replace", path))?;
+    // Nothing is to be removed any more.
+    let _ = temporary.keep();
     // The name is in the folder, which is a file of its own. Some file systems cannot do it; the file is there all the same.
     #[cfg(unix)]
     let _ = File::open(folder_of(&real)).and_then(|folder| folder.sync_all());

@@ -3,22 +3,26 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::backend::TensorRef;
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::memory;
 
 /// A tensor as it stands in a file.
 #[derive(Clone, Debug)]
-pub struct FileTensor {
+struct FileTensor {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    /// Where its bytes are in those of the file.
+    place: Range<usize>,
 }
 
 /// A safetensors file, read whole.
@@ -27,6 +31,7 @@ pub struct TensorFile {
     path: PathBuf,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, FileTensor>,
+    bytes: Vec<u8>,
 }
 
 /// The format's own limit.
@@ -44,15 +49,19 @@ impl TensorFile {
     /// [`Error::Io`], or [`Error::Format`] where the header is oversized, not JSON, or does not describe the bytes that follow.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::parse(&files::read(path)?, path)
+        Self::of(files::read(path)?, path)
     }
 
     /// Reads a file's bytes; `path` is for messages.
     ///
     /// # Errors
     ///
-    /// [`Error::Format`].
+    /// [`Error::Format`]; [`Error::Unsupported`] where memory is short.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        Self::of(memory::copied("bytes of the file", bytes)?, path)
+    }
+
+    fn of(bytes: Vec<u8>, path: &Path) -> Result<Self> {
         // Not by way of `SafeTensors::deserialize`: 0.8.0 adds offsets from the file without a check for overflow.
         let invalid = |problem: String| format_error(path, problem);
         let (length, rest) =
@@ -75,23 +84,26 @@ impl TensorFile {
             return Err(invalid(format!("its header describes {expected} bytes of tensors, but {got} follow")));
         }
         let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let first = bytes.len().saturating_sub(data.len());
         let mut tensors = BTreeMap::new();
         for (name, info) in header.tensors() {
             let (start, end) = info.data_offsets;
-            let bytes =
-                data.get(start..end).ok_or_else(|| invalid(format!("{name}: its bytes lie outside the file")))?;
-            let tensor = FileTensor { dtype: info.dtype, shape: info.shape.clone(), bytes: bytes.to_vec() };
-            tensors.insert(name, tensor);
+            if data.get(start..end).is_none() {
+                return Err(invalid(format!("{name}: its bytes lie outside the file")));
+            }
+            let place = first.saturating_add(start)..first.saturating_add(end);
+            tensors.insert(name, FileTensor { dtype: info.dtype, shape: info.shape.clone(), place });
         }
-        Ok(TensorFile { path: path.to_owned(), metadata, tensors })
+        Ok(TensorFile { path: path.to_owned(), metadata, tensors, bytes })
     }
 
     /// Puts one tensor of doubles in the place of others.
     #[cfg(feature = "exchange")]
     pub(crate) fn replace(&mut self, others: &[&str], name: String, shape: Vec<usize>, values: &[f64]) {
         others.iter().for_each(|other| drop(self.tensors.remove(*other)));
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.tensors.insert(name, FileTensor { dtype: Dtype::F64, shape, bytes });
+        let start = self.bytes.len();
+        self.bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self.tensors.insert(name, FileTensor { dtype: Dtype::F64, shape, place: start..self.bytes.len() });
     }
 
     /// The file's path.
@@ -121,7 +133,7 @@ impl TensorFile {
 
     /// A tensor's bytes.
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
-        self.tensors.get(name).map(|tensor| tensor.bytes.as_slice())
+        self.tensors.get(name).and_then(|tensor| self.bytes.get(tensor.place.clone()))
     }
 
     /// Whether a tensor is stored with less than double precision.
@@ -129,29 +141,33 @@ impl TensorFile {
         self.tensors.get(name).is_some_and(|t| t.dtype != Dtype::F64)
     }
 
-    fn tensor(&self, name: &str) -> Result<&FileTensor> {
-        self.tensors.get(name).ok_or_else(|| {
+    /// A tensor, and its bytes.
+    fn tensor(&self, name: &str) -> Result<(&FileTensor, &[u8])> {
+        let tensor = self.tensors.get(name).ok_or_else(|| {
             let names: Vec<_> = self.names().take(12).collect();
             format_error(&self.path, format!("no tensor {name}; the file has {}", names.join(", ")))
-        })
+        })?;
+        Ok((tensor, self.bytes.get(tensor.place.clone()).unwrap_or_default()))
     }
 
     /// Shape and values of a floating-point tensor (f64, f32, f16, bf16), converted to `E`.
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] where it is absent or of another type.
+    /// [`Error::Format`] where it is absent or of another type; [`Error::Unsupported`] where memory is short.
     pub fn floats<E: Scalar>(&self, name: &str) -> Result<(Vec<usize>, Vec<E>)> {
-        let tensor = self.tensor(name)?;
-        let bytes = &tensor.bytes;
-        fn read<E, T: bytemuck::AnyBitPattern>(bytes: &[u8], convert: impl Fn(T) -> E) -> Vec<E> {
-            bytes.chunks_exact(size_of::<T>()).map(|b| convert(bytemuck::pod_read_unaligned(b))).collect()
+        let (tensor, bytes) = self.tensor(name)?;
+        fn read<E, T: bytemuck::AnyBitPattern>(name: &str, bytes: &[u8], convert: impl Fn(T) -> E) -> Result<Vec<E>> {
+            memory::collected(
+                name,
+                bytes.chunks_exact(size_of::<T>()).map(|b| convert(bytemuck::pod_read_unaligned(b))),
+            )
         }
         let values = match tensor.dtype {
-            Dtype::F64 => read(bytes, |v: f64| E::of(v)),
-            Dtype::F32 => read(bytes, |v: f32| E::of(v.into())),
-            Dtype::F16 => read(bytes, |v: half::f16| E::of(v.into())),
-            Dtype::BF16 => read(bytes, |v: half::bf16| E::of(v.into())),
+            Dtype::F64 => read(name, bytes, |v: f64| E::of(v))?,
+            Dtype::F32 => read(name, bytes, |v: f32| E::of(v.into()))?,
+            Dtype::F16 => read(name, bytes, |v: half::f16| E::of(v.into()))?,
+            Dtype::BF16 => read(name, bytes, |v: half::bf16| E::of(v.into()))?,
             other => {
                 return Err(format_error(&self.path, format!("{name}: expected f64, f32, f16 or bf16, got {other:?}")));
             }
@@ -163,13 +179,14 @@ impl TensorFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] where it is absent or of another type.
+    /// [`Error::Format`] where it is absent or of another type; [`Error::Unsupported`] where memory is short.
     pub fn integers(&self, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
-        let tensor = self.tensor(name)?;
+        let (tensor, bytes) = self.tensor(name)?;
         let values = match tensor.dtype {
-            Dtype::I64 => tensor.bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<i64>).collect(),
+            Dtype::I64 => memory::collected(name, bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<i64>))?,
             Dtype::I32 => {
-                tensor.bytes.chunks_exact(4).map(|b| i64::from(bytemuck::pod_read_unaligned::<i32>(b))).collect()
+                let wide = |b| i64::from(bytemuck::pod_read_unaligned::<i32>(b));
+                memory::collected(name, bytes.chunks_exact(4).map(wide))?
             }
             other => return Err(format_error(&self.path, format!("{name}: expected i64 or i32, got {other:?}"))),
         };
@@ -211,25 +228,45 @@ pub type NamedTensor<'a> = (&'a str, Vec<usize>, TensorRef<'a>);
 ///
 /// # Errors
 ///
-/// [`Error::Io`]; [`Error::Shape`] where a shape and its values disagree; [`Error::Unsupported`] for a device's tensor.
+/// [`Error::Io`]; [`Error::Shape`] where a shape and its values disagree; [`Error::Unsupported`] for a device's tensor; [`Error::Format`]
+/// for two tensors of one name.
 pub fn write(path: impl AsRef<Path>, key: &str, value: &str, tensors: &[NamedTensor<'_>]) -> Result<()> {
     let path = path.as_ref();
-    let views = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            crate::rnn::shape::check_len(name, shape, values.len())?;
-            let bytes = values.bytes().ok_or_else(|| {
-                Error::unsupported(format!("writing {name}, a device's tensor, to a file"), "download it first")
-            })?;
-            let view = TensorView::new(file_dtype(values.dtype()), shape.clone(), bytes)
-                .map_err(|e| format_error(path, e.to_string()))?;
-            Ok((*name, view))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut parts = Vec::new();
+    for (name, shape, values) in tensors {
+        crate::rnn::shape::check_len(name, shape, values.len())?;
+        let bytes = values.bytes().ok_or_else(|| {
+            Error::unsupported(format!("writing {name}, a device's tensor, to a file"), "download it first")
+        })?;
+        parts.push((*name, file_dtype(values.dtype()), shape, bytes));
+    }
+    let mut names = HashSet::new();
+    if let Some((name, ..)) = parts.iter().find(|(name, ..)| !names.insert(*name)) {
+        return Err(format_error(path, format!("two tensors are called {name}")));
+    }
+    // The library's own order: wide elements first, so that all are aligned, then by name. Its `serialize` makes a copy of the whole.
+    parts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let mut end = 0usize;
+    let infos = parts.iter().map(|(name, dtype, shape, bytes)| {
+        let start = end;
+        end = start.saturating_add(bytes.len());
+        ((*name).to_owned(), TensorInfo { dtype: *dtype, shape: (*shape).clone(), data_offsets: (start, end) })
+    });
     // One entry only: the library keeps metadata in a hash map, whose order would differ from run to run.
     let metadata = std::iter::once((key.to_owned(), value.to_owned())).collect();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| format_error(path, e.to_string()))?;
-    files::write_atomic(path, &bytes)
+    let problem = |e: &dyn fmt::Display| format_error(path, e.to_string());
+    let header = Metadata::new(Some(metadata), infos.collect()).map_err(|e| problem(&e))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| problem(&e))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() > MAX_HEADER_BYTES {
+        let most = format!("names and description need {} bytes; the format allows {MAX_HEADER_BYTES}", header.len());
+        return Err(format_error(path, most));
+    }
+    files::write_atomic_by(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        parts.iter().try_for_each(|(.., bytes)| file.write_all(bytes))
+    })
 }
 
 /// What the format calls an element type.
