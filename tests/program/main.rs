@@ -9,6 +9,8 @@ mod common;
 mod bench;
 #[cfg(feature = "emulated")]
 mod examples_devices;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod faults;
 mod g2p;
 #[cfg(feature = "cli")]
 mod gradcheck;
