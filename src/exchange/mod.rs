@@ -86,6 +86,17 @@ impl Imported {
                 if read.inputs.len() != own.inputs.len() || read.outputs.len() != own.outputs.len() {
                     return Err(wrong("another number of ports than of inputs and outputs".to_owned()));
                 }
+                // Axes of any length are of models of this crate's own, whose ports are plain.
+                let is_open = model.input_axes().chain(model.output_axes()).map(|axes| axes.contains(&None));
+                let of_model = own.inputs.iter().chain(&own.outputs);
+                let ports = read.inputs.iter().chain(&read.outputs).zip(of_model).zip(is_open);
+                for ((port, own), is_open) in ports {
+                    if !(port.fits(own) || is_open && port.is_plain()) {
+                        let problem =
+                            format!("its port {}: {port:?} is none of the model's shape {:?}", port.name, own.shape);
+                        return Err(wrong(problem));
+                    }
+                }
                 read
             }
         };

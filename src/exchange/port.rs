@@ -41,6 +41,16 @@ impl Port {
         self.batch_axis == 0 && is_alone(&self.within)
     }
 
+    /// Whether its arrays have as many elements as those of another, and can be turned into them: what a file says may be anything.
+    pub(super) fn fits(&self, own: &Port) -> bool {
+        let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        let elements = product(&self.within).zip(product(&self.shape)).and_then(|(a, b)| a.checked_mul(b));
+        self.batch_axis <= self.shape.len()
+            && !self.within.contains(&0)
+            && elements.is_some()
+            && elements == product(&own.shape)
+    }
+
     fn wrong(&self, got: &[usize]) -> Error {
         let mut axes: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
         let held: usize = self.within.iter().product();
@@ -146,5 +156,22 @@ mod tests {
         let inside = port.taken_in(&array.view()).unwrap();
         assert_eq!(inside.shape(), [2, 1]);
         assert_eq!(port.given_out(&inside.view()).unwrap(), array);
+    }
+
+    #[test]
+    fn what_a_file_says_of_a_port_fits_or_is_refused() {
+        let own = Port::new("x", 0, &[3, 4]);
+        for (batch_axis, shape, within, fits) in [
+            (2, vec![4, 3], [1, 1], true),
+            (0, vec![4], [3, 1], true),
+            (3, vec![3, 4], [1, 1], false),
+            (0, vec![3, 5], [1, 1], false),
+            (0, vec![3, 4], [0, 1], false),
+            (0, vec![12], [1 << 63, 2], false),
+            (0, vec![usize::MAX, 2], [1, 1], false),
+        ] {
+            let port = Port { within, ..Port::new("x", batch_axis, &shape) };
+            assert_eq!(port.fits(&own), fits, "{port:?}");
+        }
     }
 }

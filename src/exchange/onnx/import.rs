@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rten_onnx::onnx::{GraphProto, TensorProto};
 
 use crate::backend::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exchange::onnx::constant::{Constant, Count, Elements, Kind, size};
 use crate::exchange::onnx::fold::depends;
 use crate::exchange::onnx::proto::{Node, OnnxFile, format_error};
@@ -470,6 +470,14 @@ impl<'f> Importer<'f> {
         let mut model = Model::from_config(device, &config, 0)?;
         let known: HashSet<String> = model.weights().map(|(name, ..)| name).collect();
         for (name, values) in self.weights.iter().filter(|(name, _)| known.contains(name)) {
+            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+                return Err(Error::NonFinite {
+                    tensor: name.clone(),
+                    got: values.get(place).copied().unwrap_or(f64::NAN),
+                    position: format!("element {place}, of the weights in {}", self.file.path.display()),
+                    help: "export the model with finite weights".to_owned(),
+                });
+            }
             model.set_weight(name, values).map_err(|e| format_error(&self.file.path, e.to_string()))?;
         }
         Ok((model, inputs, self.given_layers))

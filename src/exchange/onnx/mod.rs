@@ -107,7 +107,7 @@ impl ImportOptions {
 ///
 /// [`Error::Io`]; [`Error::Format`] where it is no ONNX file, or a node or a tensor in it is wrong, which is named; [`Error::Unsupported`]
 /// for a node that this crate has nothing for, or that would mix samples; [`Error::InvalidOption`] for an option that names nothing in the
-/// file; [`Error::NonFinite`] for weights beyond the range of the device's type.
+/// file; [`Error::NonFinite`] for weights that are NaN or infinite.
 pub fn read(device: Device, path: impl AsRef<Path>, options: &ImportOptions) -> Result<Imported> {
     let path = path.as_ref();
     import(device, &OnnxFile::read(path)?, options).map(|(imported, _)| imported)
