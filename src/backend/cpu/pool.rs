@@ -143,6 +143,7 @@ mod tests {
 
     /// Time loops that meet after each step (B = 1), sequences, and products over all steps: the bits of the backend's own threads.
     #[test]
+    #[cfg_attr(miri, ignore = "its products take an hour there")]
     fn results_are_those_of_own_threads() {
         for (batch, hidden) in [(1, 256), (32, 64)] {
             let mut descriptor = RnnDescriptor::lstm(16, hidden);
