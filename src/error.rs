@@ -8,6 +8,8 @@
 use std::fmt::{self, Display, Write};
 use std::path::PathBuf;
 
+use crate::figures::shortest;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -122,7 +124,7 @@ pub enum Error {
         plan: u64,
     },
     /// A value that must be finite is NaN or infinite.
-    #[error("{}: {got} at {}; {}", OneLine(.tensor), OneLine(.position), OneLine(.help))]
+    #[error("{}: {} at {}; {}", OneLine(.tensor), shortest(*.got), OneLine(.position), OneLine(.help))]
     NonFinite {
         /// The tensor, column or quantity.
         tensor: String,
@@ -209,7 +211,11 @@ impl Error {
 
     /// An option that cannot have this value.
     pub(crate) fn option(option: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
-        Error::InvalidOption { option: option.into(), expected: expected.into(), got: got.to_string() }
+        let got = got.to_string();
+        // A number of hundreds of digits.
+        let number = if got.len() > 20 { got.parse().ok().filter(|number: &f64| number.is_finite()) } else { None };
+        let got = number.map(shortest).filter(|short| short.len() < got.len()).unwrap_or(got);
+        Error::InvalidOption { option: option.into(), expected: expected.into(), got }
     }
 
     /// The error of an option with what says which one it is after its name; others as they are.
@@ -230,7 +236,7 @@ impl Error {
 }
 
 /// Text with names from outside, fit for one line of a terminal: line breaks, control characters (escape sequences begin with one) and what
-/// turns the direction of writing round are shown as Rust writes them, `\n`, `\u{1b}`.
+/// turns the direction of writing round are shown as Rust writes them, `\n`, `\u{1b}`. Of a long text the first 2000 bytes are shown.
 ///
 /// ```
 /// use fused_rnn::error::OneLine;
@@ -242,23 +248,42 @@ pub struct OneLine<T>(pub T);
 
 impl<T: Display> Display for OneLine<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping(f), "{}", self.0)
+        write!(Escaping { to: f, left: LONGEST }, "{}", self.0)
     }
 }
 
+/// Bytes of a name or a list that are shown, at most.
+const LONGEST: usize = 2000;
+
 /// Writes on what it is given, escaped.
-struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
+struct Escaping<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
+    /// Bytes that are still shown; all others are an ellipsis.
+    left: usize,
+}
 
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() <= self.left {
+            self.left -= text.len();
+            return self.escape(text);
+        }
+        let (left, ellipsis) = (std::mem::take(&mut self.left), if self.left > 0 { "…" } else { "" });
+        self.escape(text.get(..text.floor_char_boundary(left)).unwrap_or_default())?;
+        self.to.write_str(ellipsis)
+    }
+}
+
+impl Escaping<'_, '_> {
+    fn escape(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some((at, odd)) = rest.char_indices().find(|(_, c)| acts_on_a_terminal(*c)) {
             let (plain, from) = rest.split_at(at);
-            self.0.write_str(plain)?;
-            write!(self.0, "{}", odd.escape_default())?;
+            self.to.write_str(plain)?;
+            write!(self.to, "{}", odd.escape_default())?;
             rest = from.strip_prefix(odd).unwrap_or_default();
         }
-        self.0.write_str(rest)
+        self.to.write_str(rest)
     }
 }
 
@@ -297,5 +322,24 @@ mod tests {
             assert!(text.contains(shown) && !text.contains(acts_on_a_terminal), "{text:?}");
         }
         assert_eq!(OneLine("größe 尺").to_string(), "größe 尺");
+        // A letter of two bytes is not cut.
+        let long = OneLine(format!("a{}", "ö".repeat(50_000))).to_string();
+        assert_eq!(long, format!("a{}…", "ö".repeat(999)));
+        assert_eq!(OneLine("x".repeat(2000)).to_string(), "x".repeat(2000));
+    }
+
+    #[test]
+    fn numbers_have_digits_that_mean_something() {
+        let text = |got: f64| Error::option("rate", "a number from 0 to 1", got).to_string();
+        assert_eq!(text(-1e300), "option rate: expected a number from 0 to 1, got -1e300");
+        assert_eq!(text(1e-300), "option rate: expected a number from 0 to 1, got 1e-300");
+        assert_eq!(text(2.5), "option rate: expected a number from 0 to 1, got 2.5");
+        let size = Error::option("threads", "1..=65535", usize::MAX).to_string();
+        assert_eq!(size, "option threads: expected 1..=65535, got 18446744073709551615");
+        let (tensor, position, help) = ("x".to_owned(), "row 0".to_owned(), "scale it".to_owned());
+        assert_eq!(
+            Error::NonFinite { tensor, got: -1e300, position, help }.to_string(),
+            "x: -1e300 at row 0; scale it"
+        );
     }
 }

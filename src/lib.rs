@@ -18,6 +18,7 @@
 //! | `parity` | a backend against recorded results of PyTorch, Keras, ONNX and ONNX Runtime |
 //! | [`gradcheck`] | gradients against finite differences |
 //! | [`Error`] | all errors, one enum |
+//! | [`figures`] | numbers as text |
 //!
 //! The equations are written once in the oracle and once in each fast backend, on purpose: if all ran the same text, comparing
 //! them could not find a wrong equation. Everything else (gates and their order, states, saved values, layouts) is in one place.
@@ -97,6 +98,7 @@ pub mod dtype;
 pub mod error;
 #[cfg(feature = "exchange")]
 pub mod exchange;
+pub mod figures;
 #[cfg(feature = "model")]
 pub mod files;
 #[cfg(feature = "model")]

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::figures::shortest;
 use crate::files;
 use crate::metrics::MetricAccumulator;
 
@@ -415,7 +416,7 @@ impl Callback for CsvLog {
             let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
             let _ = writeln!(self.text, "epoch,{}", names.join(","));
         }
-        let values: Vec<_> = columns.iter().map(|(_, value)| value.to_string()).collect();
+        let values: Vec<_> = columns.iter().map(|(_, value)| shortest(*value)).collect();
         let _ = writeln!(self.text, "{},{}", state.epoch, values.join(","));
         files::write_atomic(&self.path, self.text.as_bytes())?;
         Ok(ControlFlow::Continue(()))
