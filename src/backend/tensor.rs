@@ -31,6 +31,8 @@ struct Line([u64; 8]);
 pub struct Tensor {
     dtype: DType,
     len: usize,
+    /// Elements that its memory has room for, at least `len`.
+    room: usize,
     memory: Memory,
 }
 
@@ -65,7 +67,7 @@ impl Tensor {
     pub fn on_host(what: &str, dtype: DType, len: usize) -> Result<Self> {
         let bytes = byte_count(what, dtype, len)?;
         let lines = bytes.div_ceil(size_of::<Line>());
-        Ok(Tensor { dtype, len, memory: Memory::Host(memory::filled(what, lines, Line::zeroed())?) })
+        Ok(Tensor { dtype, len, room: len, memory: Memory::Host(memory::filled(what, lines, Line::zeroed())?) })
     }
 
     /// Memory of a device. `allocation` gives it back when dropped.
@@ -76,7 +78,7 @@ impl Tensor {
         len: usize,
         allocation: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Tensor { dtype, len, memory: Memory::Device { device, address, _allocation: allocation } }
+        Tensor { dtype, len, room: len, memory: Memory::Device { device, address, _allocation: allocation } }
     }
 
     /// Elements.
@@ -89,6 +91,15 @@ impl Tensor {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Makes it the first `len` elements of its memory, where that has room for them; else leaves it, and says so.
+    pub(crate) fn set_len(&mut self, len: usize) -> bool {
+        let fits = len <= self.room;
+        if fits {
+            self.len = len;
+        }
+        fits
     }
 
     /// The type of its elements.

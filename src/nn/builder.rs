@@ -8,10 +8,11 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::backend::device::no_model_in;
-use crate::backend::{Device, Tensor, TensorMut};
-use crate::dtype::{DType, Element};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
+use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::nn::network::Place;
 use crate::nn::op::{MOST_INPUTS, MOST_OUTPUTS, Op};
 use crate::nn::{Constraint, Initializer, Random, Regularizer, init};
 use crate::rnn::shape::checked_len;
@@ -34,6 +35,8 @@ pub struct Parameter {
     pub(crate) regularizer: Option<Regularizer>,
     /// What it is brought back to after every step.
     pub(crate) constraint: Option<Constraint>,
+    /// Whether its elements are variances, of which a root is taken.
+    pub(crate) is_variance: bool,
 }
 
 /// Where a weight tensor starts.
@@ -113,6 +116,27 @@ fn fill_ones(weights: &mut [f64], range: &Range<usize>) {
 }
 
 impl Parameter {
+    /// Refuses elements in the host's memory that it cannot have; `layer` is whose it is.
+    pub(crate) fn check(&self, layer: &str, values: TensorRef<'_>) -> Result<()> {
+        fn first<E: Scalar>(values: &[E]) -> Option<(usize, f64)> {
+            values.iter().map(|value| value.wide()).enumerate().find(|(_, value)| *value < 0.0)
+        }
+        if !self.is_variance {
+            return Ok(());
+        }
+        let negative = match values.dtype() {
+            DType::F64 => first::<f64>(values.host()?),
+            _ => first::<f32>(values.host()?),
+        };
+        match negative {
+            None => Ok(()),
+            Some((element, value)) => {
+                let option = format!("{layer}.{}, element {element}", self.name);
+                Err(Error::option(option, "a variance, not below zero", value))
+            }
+        }
+    }
+
     /// Draws its elements, which stand in the host's memory: in `f64`, then rounded, so that a seed gives the same numbers in every type.
     pub(crate) fn initialize(&self, weights: TensorMut<'_>, random: &mut Random) -> Result<()> {
         match weights.dtype() {
@@ -174,6 +198,9 @@ pub(crate) struct StorageInfo {
     /// Whether it has no gradient even where those of inputs are wanted: a mask.
     pub constant: bool,
 }
+
+/// Layers within layers, at most: a file is read to a depth of 128, of which each takes two.
+const MOST_SCOPES: usize = 32;
 
 /// An operation in its place.
 pub(crate) struct Node {
@@ -267,8 +294,12 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// What `build` returns.
+    /// What `build` returns; [`Error::Unsupported`] for a part within more than 32 others, which no file could hold.
     pub fn scope<R>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        if self.scopes.len() >= MOST_SCOPES {
+            let what = format!("a layer in more than {MOST_SCOPES} others, one within the other, as {}", self.name());
+            return Err(Error::unsupported(what, "put them one above the other instead"));
+        }
         self.scopes.push(name.to_owned());
         let built = build(self);
         self.scopes.pop();
@@ -338,7 +369,18 @@ impl Builder {
             init,
             regularizer: None,
             constraint: None,
+            is_variance: false,
         });
+        Ok(range)
+    }
+
+    /// A [`statistic`](Self::statistic) whose elements are variances, and start at 1.
+    pub(super) fn variance(&mut self, name: &str, shape: &[usize]) -> Result<Range<usize>> {
+        let range = self.statistic(name, shape, Init::Constant(1.0))?;
+        let is_it = |parameter: &&mut Parameter| Place::of(parameter) == Place::Statistic && parameter.range == range;
+        if let Some(parameter) = self.layers[self.layer].parameters.iter_mut().find(is_it) {
+            parameter.is_variance = true;
+        }
         Ok(range)
     }
 

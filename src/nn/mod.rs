@@ -24,6 +24,7 @@ pub mod initializer;
 pub mod lambda;
 pub mod masking;
 pub mod merge;
+mod mirrored;
 pub(crate) mod network;
 pub mod noise;
 pub mod normalization;

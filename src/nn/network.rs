@@ -5,73 +5,12 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use crate::backend::device::copy_on_host;
-use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
+use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 use crate::nn::builder::{Builder, Value};
+use crate::nn::mirrored::Mirrored;
 use crate::nn::op::{Backward, Forward, Inputs, MOST_INPUTS, Outputs};
 use crate::nn::{Parameter, Random, Scratch};
-
-/// A tensor where the device computes, with a copy on the host where that cannot read it.
-pub(crate) struct Mirrored {
-    tensor: Tensor,
-    /// Rises with every change.
-    version: u64,
-    /// What [`host`](Self::host) shows; only where that is not the tensor itself.
-    copy: Option<Tensor>,
-}
-
-impl Mirrored {
-    /// `len` zeros; `what` names it in errors.
-    pub fn new(device: &Device, what: &str, len: usize) -> Result<Self> {
-        let tensor = device.allocate(what, len)?;
-        let copy = match tensor.is_on_host() {
-            true => None,
-            false => Some(Tensor::on_host(what, tensor.dtype(), len)?),
-        };
-        Ok(Mirrored { tensor, version: 0, copy })
-    }
-
-    /// Elements.
-    pub fn len(&self) -> usize {
-        self.tensor.len()
-    }
-
-    /// The values as of the last refresh, in the host's memory; on the host the tensor itself.
-    pub fn host(&self) -> TensorRef<'_> {
-        self.copy.as_ref().unwrap_or(&self.tensor).view()
-    }
-
-    /// The tensor.
-    pub fn get(&self) -> TensorRef<'_> {
-        self.tensor.view()
-    }
-
-    /// The tensor, to be changed; a refresh must follow before the host's copy is used.
-    pub fn get_mut(&mut self) -> TensorMut<'_> {
-        self.version += 1;
-        self.tensor.view_mut()
-    }
-
-    /// Brings the host's copy up to date.
-    pub fn refresh(&mut self, device: &Device) -> Result<()> {
-        match &mut self.copy {
-            Some(copy) => device.download_tensor(self.tensor.view(), copy.view_mut()),
-            None => Ok(()),
-        }
-    }
-
-    /// Changes the host's copy, as of the last refresh, and then the tensor to it.
-    pub fn change(&mut self, device: &Device, write: impl FnOnce(TensorMut<'_>) -> Result<()>) -> Result<()> {
-        self.version += 1;
-        match &mut self.copy {
-            Some(copy) => {
-                write(copy.view_mut())?;
-                device.upload_tensor(copy.view(), self.tensor.view_mut())
-            }
-            None => write(self.tensor.view_mut()),
-        }
-    }
-}
 
 /// Where a weight tensor lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +65,12 @@ pub(crate) struct Network {
     differentiated: Vec<Range<usize>>,
     /// Samples that there was room made for last.
     samples: usize,
+    /// Layers that have their weights.
+    drawn: usize,
 }
+
+/// Layers up to which weights move for every further one: few enough to be worth no spare room.
+const FEW_LAYERS: usize = 32;
 
 impl Network {
     pub fn new(device: &Device, builder: Builder) -> Result<Self> {
@@ -141,6 +85,7 @@ impl Network {
             parts: from_fn(|_| Scratch::new()),
             differentiated: Vec::new(),
             samples: 0,
+            drawn: 0,
         })
     }
 
@@ -203,7 +148,11 @@ impl Network {
 
     /// The tensor in which a weight lies.
     pub fn place(&self, parameter: &Parameter) -> &Mirrored {
-        match Place::of(parameter) {
+        self.place_at(Place::of(parameter))
+    }
+
+    fn place_at(&self, place: Place) -> &Mirrored {
+        match place {
             Place::Trained => &self.parameters,
             Place::Statistic => &self.statistics,
             Place::Frozen => &self.frozen,
@@ -219,78 +168,107 @@ impl Network {
         }
     }
 
-    /// Gives layers built since the last call their weights, drawn from the stream of their number; those of earlier ones stay.
+    /// Gives layers built since the last call their weights, drawn from the stream of their number; those of earlier ones stay. All of them,
+    /// or none.
     pub fn initialize(&mut self, device: &Device, seed: u64) -> Result<()> {
-        let filled = Place::ALL.map(|place| {
-            let known = self.place_mut(place).len();
-            self.filled(device, place, |old, layer, parameter, random, to| match parameter.range.start < known {
-                true => copy_on_host(old.part(parameter.range.clone())?, to),
-                false => {
-                    let random = random.get_or_insert_with(|| Random::new(seed, layer as u32));
-                    parameter.initialize(to, random)
+        let before = Place::ALL.map(|place| self.place_at(place).len());
+        let drawn = self.draw(device, seed, before);
+        match drawn {
+            Ok(()) => self.drawn = self.builder.layers.len(),
+            Err(_) => Place::ALL.into_iter().zip(before).for_each(|(place, len)| self.place_mut(place).truncate(len)),
+        }
+        drawn
+    }
+
+    fn draw(&mut self, device: &Device, seed: u64, before: [usize; 3]) -> Result<()> {
+        // Layers that come one by one would else copy the weights of all below, each of them.
+        let spare = |len: usize| if self.builder.layers.len() > FEW_LAYERS { len / 4 } else { 0 };
+        let wanted = Place::ALL.map(|place| (place, self.wanted(place).1, spare(self.wanted(place).1)));
+        for (place, len, spare) in wanted {
+            let what = self.wanted(place).0;
+            self.place_mut(place).extend(device, what, len, spare)?;
+        }
+        let Network { builder, parameters, statistics, frozen, drawn, .. } = self;
+        let places = [(Place::Trained, parameters), (Place::Statistic, statistics), (Place::Frozen, frozen)];
+        for ((place, tensor), start) in places.into_iter().zip(before) {
+            tensor.change_from(device, start, |mut values| {
+                for (index, layer) in builder.layers.iter().enumerate().skip(*drawn) {
+                    let mut random = Random::new(seed, index as u32);
+                    for parameter in layer.parameters.iter().filter(|parameter| Place::of(parameter) == place) {
+                        // A layer built earlier may have tensors there; they stand before.
+                        let range = parameter.range.start.checked_sub(start).ok_or_else(not_allocated)?;
+                        let to = values.reborrow().part(range..range + parameter.range.len())?;
+                        parameter.initialize(to, &mut random)?;
+                    }
                 }
-            })
-        });
-        // All or none.
-        let [parameters, statistics, frozen] = filled;
-        (self.parameters, self.statistics, self.frozen) = (parameters?, statistics?, frozen?);
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 
-    /// Takes all weights from `read`, which is given the names of layer and tensor.
+    /// Takes all weights from `read`, which is given the names of layer and tensor; refuses those that a layer cannot have.
     pub fn read(
         &mut self,
         device: &Device,
         read: impl Fn(&str, &Parameter, TensorMut<'_>) -> Result<()>,
     ) -> Result<()> {
         let name = |layer: usize| self.builder.layers.get(layer).map_or("", |layer| layer.name.as_str());
-        let filled = Place::ALL
-            .map(|place| self.filled(device, place, |_, layer, parameter, _, to| read(name(layer), parameter, to)));
+        let filled = Place::ALL.map(|place| {
+            self.filled(device, place, |layer, parameter, mut to| {
+                read(name(layer), parameter, to.reborrow())?;
+                parameter.check(name(layer), to.view())
+            })
+        });
         // All or none.
         let [parameters, statistics, frozen] = filled;
-        (self.parameters, self.statistics, self.frozen) = (parameters?, statistics?, frozen?);
+        let all = [parameters?, statistics?, frozen?];
+        Place::ALL.into_iter().zip(all).for_each(|(place, new)| self.place_mut(place).replace(new));
+        self.drawn = self.builder.layers.len();
         Ok(())
     }
 
     /// Takes the weights of a network of the same layers, some of which lie in other places there.
     pub fn adopt(&mut self, device: &Device, from: &Network) -> Result<()> {
         for place in Place::ALL {
-            let filled = self.filled(device, place, |_, layer, parameter, _, to| {
+            let filled = self.filled(device, place, |layer, parameter, to| {
                 let same = |other: &&Parameter| other.name == parameter.name;
                 let known = from.builder.layers.get(layer).and_then(|layer| layer.parameters.iter().find(same));
                 let known = known.ok_or_else(not_allocated)?;
                 copy_on_host(from.place(known).host().part(known.range.clone())?, to)
             })?;
-            *self.place_mut(place) = filled;
+            self.place_mut(place).replace(filled);
         }
+        self.drawn = self.builder.layers.len();
         Ok(())
     }
 
-    /// New weights of a place: `fill` is given what was there, the layer's number, the tensor, room for random numbers of the layer, and where
-    /// its elements go.
+    /// What the weights of a place are called, and how many there are to be.
+    fn wanted(&self, place: Place) -> (&'static str, usize) {
+        match place {
+            Place::Trained => ("weights", self.builder.parameters),
+            Place::Statistic => ("statistics", self.builder.statistics),
+            Place::Frozen => ("frozen weights", self.builder.frozen),
+        }
+    }
+
+    /// New weights of a place: `fill` is given the layer's number, the tensor, and where its elements go.
     fn filled(
         &self,
         device: &Device,
         place: Place,
-        fill: impl Fn(TensorRef<'_>, usize, &Parameter, &mut Option<Random>, TensorMut<'_>) -> Result<()>,
+        fill: impl Fn(usize, &Parameter, TensorMut<'_>) -> Result<()>,
     ) -> Result<Mirrored> {
-        let (what, len, old) = match place {
-            Place::Trained => ("weights", self.builder.parameters, &self.parameters),
-            Place::Statistic => ("statistics", self.builder.statistics, &self.statistics),
-            Place::Frozen => ("frozen weights", self.builder.frozen, &self.frozen),
-        };
+        let (what, len) = self.wanted(place);
         let mut new = Mirrored::new(device, what, len)?;
         new.change(device, |mut values| {
             for (index, layer) in self.builder.layers.iter().enumerate() {
-                let mut random = None;
                 for parameter in layer.parameters.iter().filter(|parameter| Place::of(parameter) == place) {
-                    let to = values.reborrow().part(parameter.range.clone())?;
-                    fill(old.host(), index, parameter, &mut random, to)?;
+                    fill(index, parameter, values.reborrow().part(parameter.range.clone())?)?;
                 }
             }
             Ok(())
         })?;
-        new.version += old.version;
         Ok(new)
     }
 
@@ -362,7 +340,7 @@ impl Network {
             }
             let pass = Forward {
                 parameters: weights.get().part(node.parameters.clone())?,
-                version: weights.version,
+                version: weights.version(),
                 statistics: statistics.get_mut().part(node.statistics.clone())?,
                 inputs,
                 outputs,

@@ -221,7 +221,7 @@ impl BatchNormalization {
         let columns = width(builder, x)?;
         let weights = scale_and_shift(builder, columns, self.scale, self.center)?;
         let mean = builder.statistic("moving_mean", &[columns], Init::Constant(0.0))?;
-        let variance = builder.statistic("moving_variance", &[columns], Init::Constant(1.0))?;
+        let variance = builder.variance("moving_variance", &[columns])?;
         let op = BatchNorm {
             columns,
             rows: x.size() / columns,

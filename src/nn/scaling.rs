@@ -65,7 +65,7 @@ impl Normalization {
         };
         let columns = if self.by_feature { features } else { 1 };
         let mean = builder.statistic("mean", &[columns], Init::Constant(0.0))?;
-        let variance = builder.statistic("variance", &[columns], Init::Constant(1.0))?;
+        let variance = builder.variance("variance", &[columns])?;
         let op = Standardize { columns, kept: Scratch::new() };
         let y = builder.op(op, &[Some(x)], &[x.shape()], 0..0, mean.start..variance.end)?.remove(0);
         Ok(vec![y.with_mask(x.mask())])
