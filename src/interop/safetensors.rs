@@ -73,6 +73,9 @@ impl TensorFile {
             .and_then(|length| rest.split_at_checked(length))
             .ok_or_else(|| {
                 let most = rest.len().min(MAX_HEADER_BYTES);
+                if length.to_le_bytes().iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+                    return invalid("it begins as text does".to_owned());
+                }
                 invalid(format!("its header claims {length} bytes, but at most {most} are possible"))
             })?;
         let problem = |e: serde_json::Error| invalid(format!("invalid header: {e}"));

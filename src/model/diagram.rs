@@ -39,8 +39,10 @@ const BETWEEN: f64 = 34.0;
 /// Width of what an arrow takes that passes a row of boxes.
 const PASSAGE: f64 = 10.0;
 const EDGE: f64 = 16.0;
+/// Most layers: a picture of more is megabytes, and nothing to look at.
+const MOST_NODES: usize = 1000;
 /// Most places of all rows together, arrows that pass a row counted too.
-const MOST_PLACES: usize = 50_000;
+const MOST_PLACES: usize = 20_000;
 /// How often the rows are put in order; more changes little.
 const SWEEPS: usize = 24;
 
@@ -70,10 +72,15 @@ const SWEEPS: usize = 24;
 /// # Errors
 ///
 /// [`Error::ZeroSize`] without nodes; [`Error::InvalidOption`] where an input is no node, or layers read one another in a circle;
-/// [`Error::Unsupported`] for a model too large to be drawn.
+/// [`Error::Unsupported`] for more than 1000 nodes, or so many arrows past others that no picture shows them.
 pub fn diagram(nodes: &[DiagramNode]) -> Result<String> {
     if nodes.is_empty() {
         return Err(Error::ZeroSize { name: "number of nodes" });
+    }
+    if nodes.len() > MOST_NODES {
+        let why =
+            format!("at most {MOST_NODES} are drawn; draw a part of them, or print Model::summary, which lists all");
+        return Err(Error::unsupported(format!("a diagram of {} layers and inputs", nodes.len()), why));
     }
     for (i, node) in nodes.iter().enumerate() {
         if let Some(input) = node.inputs.iter().find(|input| **input >= nodes.len()) {

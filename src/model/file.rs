@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Device, Tensor, TensorMut};
+use crate::backend::{Device, Tensor, TensorMut, TensorRef};
 use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
 use crate::interop::safetensors::{self, NamedTensor, TensorFile};
 use crate::loss::{Ctc, Loss, LossFunction};
+use crate::model::feed::SHUFFLE_STREAM;
 use crate::model::graph::check_connected;
 use crate::model::{Graph, GraphConfig, LossScale, Model, Purpose, Sequential};
 use crate::optim::{OptimizerConfig, Schedule};
@@ -51,6 +52,26 @@ struct TrainingState {
     schedule: Option<Schedule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     loss_scale: Option<LossScale>,
+}
+
+/// Steps and batches, at most: more than any training has done, and numbers that an f64 holds exactly.
+const MOST_STEPS: u64 = 1 << 53;
+
+impl TrainingState {
+    /// Refuses numbers of steps from which training cannot go on.
+    fn check_counts(&self, path: &Path) -> Result<()> {
+        let most_epochs = u64::from(SHUFFLE_STREAM) - 1;
+        let epochs = u64::from(self.epochs);
+        for (name, count, most) in
+            [("steps", self.steps, MOST_STEPS), ("batches", self.batches, MOST_STEPS), ("epochs", epochs, most_epochs)]
+        {
+            if count > most {
+                let problem = format!("training.{name}: expected at most {most}, got {count}");
+                return Err(format_error(path, problem));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A loss: its name and constants, or of one of the user's own the name.
@@ -96,6 +117,16 @@ pub(super) fn format_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Format { path: path.to_owned(), format: "model", problem: problem.into() }
 }
 
+/// An error of weights that layers cannot have, as one of the file.
+fn in_file(path: &Path, error: Error) -> Error {
+    match error {
+        Error::InvalidOption { option, expected, got } => {
+            format_error(path, format!("{option}: expected {expected}, got {got}"))
+        }
+        other => other,
+    }
+}
+
 impl Sequential {
     /// Reads a stack of layers, see [`Model::load`].
     ///
@@ -114,7 +145,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the file cannot be written; [`Error::Unsupported`] for a layer that is none of this crate's.
+    /// [`Error::Io`] where the file cannot be written; [`Error::Unsupported`] for a layer that is none of this crate's;
+    /// [`Error::NonFinite`] naming a weight that is NaN or infinite, [`Error::Presence`] for a model without layers: neither could be loaded.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         save(self, None, path)
@@ -125,8 +157,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Format`] where the file is no such model, or its tensors are not those its layers need; [`Error::NonFinite`]
-    /// for weights that are NaN or infinite; [`Error::Shape`], [`Error::ZeroSize`], [`Error::SizeOverflow`], [`Error::InvalidOption`] and
+    /// [`Error::Io`]; [`Error::Format`] where the file is no such model, its tensors are not those its layers need, a variance is below zero, or
+    /// training has done more steps than can be; [`Error::NonFinite`] for weights that are NaN or infinite; [`Error::Shape`], [`Error::ZeroSize`], [`Error::SizeOverflow`], [`Error::InvalidOption`] and
     /// [`Error::Presence`] for layers that cannot be or lead nowhere; [`Error::Unsupported`] where the device cannot do it or memory
     /// is short, [`Error::Driver`] where the GPU's driver fails.
     pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
@@ -166,10 +198,11 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the file cannot be written.
+    /// [`Error::Io`] where the file cannot be written; [`Error::NonFinite`] naming a weight that is NaN or infinite.
     pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let weights: Vec<_> = self.weights().collect();
+        weights.iter().try_for_each(|(name, _, values)| check(name, *values, f64::is_finite))?;
         let tensors: Vec<NamedTensor<'_>> =
             weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
         safetensors::write(path, WEIGHTS_KEY, "1", &tensors)
@@ -191,7 +224,7 @@ impl Model {
         if others > expected {
             return Err(format_error(path, format!("{others} tensors, but the model's layers have {expected}")));
         }
-        self.read_weights(|name, to| read(&file, name, path, to))
+        self.read_weights(|name, to| read(&file, name, path, to)).map_err(|e| in_file(path, e))
     }
 }
 
@@ -221,7 +254,36 @@ pub(crate) fn save_with_ports(model: &Model, ports: serde_json::Value, path: &Pa
     write(model, None, Some(ports), path)
 }
 
+/// Refuses elements that no file is read with, before one is written.
+fn check(name: &str, values: TensorRef<'_>, holds: fn(f64) -> bool) -> Result<()> {
+    fn first<E: Scalar>(values: &[E], holds: fn(f64) -> bool) -> Option<(usize, f64)> {
+        values.iter().map(|value| value.wide()).enumerate().find(|(_, value)| !holds(*value))
+    }
+    let bad = match values.dtype() {
+        DType::F64 => first::<f64>(values.host()?, holds),
+        _ => first::<f32>(values.host()?, holds),
+    };
+    match bad {
+        None => Ok(()),
+        Some((i, got)) => Err(Error::NonFinite {
+            tensor: name.to_owned(),
+            got,
+            position: format!("element {i}"),
+            help: "a model with it says nothing; set finite weights before it is saved".to_owned(),
+        }),
+    }
+}
+
+/// Whether an element of the optimizer's memory can be: a sum of squares may have become infinite, and its weight then moves no more.
+fn is_memory(value: f64) -> bool {
+    !value.is_nan()
+}
+
 fn write(model: &Model, purpose: Option<&Purpose>, ports: Option<serde_json::Value>, path: &Path) -> Result<()> {
+    if model.outputs.is_empty() {
+        let problem = "the model has none; add them before it is saved";
+        return Err(Error::Presence { tensor: "layers".to_owned(), problem: problem.to_owned() });
+    }
     let training = TrainingState {
         optimizer: model.optimizer.config(),
         losses: model.outputs.iter().map(|output| (SavedLoss::new(&output.loss), output.loss_weight)).collect(),
@@ -241,13 +303,16 @@ fn write(model: &Model, purpose: Option<&Purpose>, ports: Option<serde_json::Val
     };
     let description = serde_json::to_string(&description).map_err(|e| format_error(path, e.to_string()))?;
     let weights: Vec<_> = model.weights().collect();
+    weights.iter().try_for_each(|(name, _, values)| check(name, *values, f64::is_finite))?;
     let mut tensors: Vec<NamedTensor<'_>> =
         weights.iter().map(|(name, shape, values)| (name.as_str(), shape.to_vec(), *values)).collect();
     let mut states = Vec::new();
     for (number, state) in model.states.iter().enumerate().filter(|_| model.steps > 0 && model.count_params() > 0) {
         let mut values = Tensor::on_host("optimizer's memory", state.dtype(), state.len())?;
         model.device.download_tensor(state.view(), values.view_mut())?;
-        states.push((format!("optimizer.{number}"), values));
+        let name = format!("optimizer.{number}");
+        check(&name, values.view(), is_memory)?;
+        states.push((name, values));
     }
     tensors.extend(states.iter().map(|(name, values)| (name.as_str(), vec![values.len()], values.view())));
     safetensors::write(path, KEY, &description, &tensors)
@@ -308,18 +373,19 @@ fn read_model(
     if most != expected {
         return Err(format_error(path, format!("{most} tensors, but its layers have {expected}")));
     }
-    model.read_weights(|name, to| read(&file, name, path, to))?;
+    model.read_weights(|name, to| read(&file, name, path, to)).map_err(|e| in_file(path, e))?;
     if let Some(training) = training {
+        training.check_counts(path)?;
         if training.losses.len() != model.outputs.len() {
             return Err(format_error(path, "another number of losses than outputs"));
         }
         let losses = training.losses.into_iter().map(|(loss, weight)| Ok((loss.build(own, path)?, weight)));
         let losses: Vec<_> = losses.collect::<Result<_>>()?;
-        model.losses(&losses).map_err(|e| format_error(path, e.to_string()))?;
+        model.set_losses(losses).map_err(|e| format_error(path, e.to_string()))?;
         model.optimizer = training.optimizer.build().map_err(|e| format_error(path, e.to_string()))?;
         for number in 0..states {
             let mut values = Tensor::on_host("optimizer's memory", model.dtype(), model.count_params())?;
-            read(&file, &format!("optimizer.{number}"), path, values.view_mut())?;
+            read_if(&file, &format!("optimizer.{number}"), path, values.view_mut(), is_memory)?;
             let mut state = model.device.allocate("optimizer's memory", values.len())?;
             model.device.upload_tensor(values.view(), state.view_mut())?;
             model.states.push(state);
@@ -339,10 +405,20 @@ fn read_model(
 
 /// A tensor of the file, every element finite.
 fn read(file: &TensorFile, name: &str, path: &Path, to: TensorMut<'_>) -> Result<()> {
-    fn read_as<E: Scalar>(file: &TensorFile, name: &str, path: &Path, to: &mut [E]) -> Result<()> {
+    read_if(file, name, path, to, f64::is_finite)
+}
+
+fn read_if(file: &TensorFile, name: &str, path: &Path, to: TensorMut<'_>, holds: fn(f64) -> bool) -> Result<()> {
+    fn read_as<E: Scalar>(
+        file: &TensorFile,
+        name: &str,
+        path: &Path,
+        to: &mut [E],
+        holds: fn(f64) -> bool,
+    ) -> Result<()> {
         let (shape, values) = file.floats::<E>(name)?;
         check_len(name, &shape, to.len())?;
-        if let Some((i, got)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+        if let Some((i, got)) = values.iter().enumerate().find(|(_, v)| !holds(v.wide())) {
             return Err(Error::NonFinite {
                 tensor: name.to_owned(),
                 got: got.wide(),
@@ -354,7 +430,7 @@ fn read(file: &TensorFile, name: &str, path: &Path, to: TensorMut<'_>) -> Result
         Ok(())
     }
     match to.dtype() {
-        DType::F64 => read_as::<f64>(file, name, path, to.host()?),
-        _ => read_as::<f32>(file, name, path, to.host()?),
+        DType::F64 => read_as::<f64>(file, name, path, to.host()?, holds),
+        _ => read_as::<f32>(file, name, path, to.host()?, holds),
     }
 }

@@ -211,7 +211,8 @@ impl Model {
     /// have, [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`; what a callback returns; of a [backup](FitOptions::backup)
     /// [`Error::Io`] for a checkpoint that cannot be written, [`Error::Format`] for one that is damaged, [`Error::InvalidOption`] naming what is not
     /// as when it was written; [`Error::Unsupported`] where the device cannot do it or memory is short,
-    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails. [`Error::Diverged`] where a loss or a gradient is NaN or infinite:
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails. [`Error::Diverged`] where a loss, a gradient or, after an epoch, a weight is NaN or
+    /// infinite:
     /// the model then has the weights of its best epoch, or those it had before if no epoch was completed, the optimizer starts anew, and
     /// stateful layers are reset.
     pub fn fit<'a, 'b>(&mut self, x: impl Arrays<'a>, y: impl Arrays<'b>, options: FitOptions<'_>) -> Result<History> {
@@ -271,7 +272,7 @@ impl Model {
             // The others wait for this one, and learn that it does not come.
             let _ = ranks::agree(ranks, Err::<(), _>(Error::ZeroSize { name: "epochs" }));
         }
-        trained
+        trained.map_err(|error| self.explained(error))
     }
 
     /// The same on one of several processes, if there are some. `has_met` says whether they have begun to exchange what they have.
@@ -377,6 +378,7 @@ impl Model {
             validation,
             norm: device.allocate_as("norm", DType::F64, 1)?,
             overflow: self.loss_scale.map(|_| Status::new(device)).transpose()?,
+            finite: Status::new(device)?,
             best,
             best_statistics,
             best_score: f64::NEG_INFINITY,
@@ -477,7 +479,7 @@ impl Model {
             self.forget();
             self.network.reset_states();
         }
-        loss
+        loss.map_err(|error| self.explained(error))
     }
 
     /// One step on all samples, where the host computes and there is room for them; the loss before it.
@@ -537,7 +539,9 @@ impl Model {
             if let Some(ranks) = run.ranks {
                 ranks::check_same(ranks, &[("learning rate", Training::learning_rate(self).to_bits())])?;
             }
-            let Some((loss, batches)) = self.train_epoch(run, epoch, begun.take())? else {
+            let trained = self.train_epoch(run, epoch, begun.take())?;
+            self.check_weights(run, epoch, trained.map_or(0, |(_, batches)| batches))?;
+            let Some((loss, batches)) = trained else {
                 run.history.outcome = Outcome::Interrupted;
                 return Ok(());
             };
@@ -668,6 +672,19 @@ impl Model {
             loss = self.mean_so_far(run, epoch, seen)?;
         }
         Ok(Some((loss, batch)))
+    }
+
+    /// Refuses weights that the last step has made infinite, which no further loss would tell of.
+    fn check_weights(&mut self, run: &mut Run<'_, '_, '_>, epoch: usize, batch: usize) -> Result<()> {
+        let Model { device, network, .. } = self;
+        run.finite.clear(device)?;
+        for weights in [network.parameters.get(), network.statistics.get()] {
+            device.check_finite(weights, 1, run.finite.get_mut())?;
+        }
+        match run.finite.read(device)?.bad_gradient {
+            None => Ok(()),
+            Some(_) => Err(Error::Diverged { epoch, batch, what: "a weight is NaN or infinite".to_owned() }),
+        }
     }
 
     /// Goes on to the next batch, of which all ranks have the same; its samples.
@@ -836,6 +853,8 @@ pub(super) struct Run<'d, 'b, 'o> {
     validation: Option<Feed<'d, 'o>>,
     /// The gradient's sum of squares.
     norm: Tensor,
+    /// Whether weights are finite.
+    finite: Status,
     /// Whether gradients of a scaled loss are finite.
     overflow: Option<Status>,
     pub best: Tensor,

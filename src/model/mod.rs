@@ -34,7 +34,8 @@ pub mod history;
 mod host_loss;
 mod input_shape;
 mod lengths;
-pub mod loss_scale;
+pub mod loss_advice;
+mod loss_scale;
 #[allow(clippy::module_inception)]
 pub mod model;
 mod monitor;

@@ -15,10 +15,11 @@ use crate::model::arrays::{AnyArray, Arrays, Data, Part, any, check_arrays, conv
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
 use crate::model::host_loss::{self, HostLoss};
 use crate::model::lengths::{Programs, check_any_length};
+use crate::model::loss_advice::check_classes;
 use crate::model::loss_scale::LossScale;
 use crate::model::output::{Output, Status};
 use crate::model::penalties::Penalties;
-use crate::nn::network::{Mirrored, Network, Place};
+use crate::nn::network::{Network, Place};
 use crate::nn::{Builder, Layer, Parameter, Scratch};
 use crate::optim::{Adam, Optimizer, Schedule};
 use crate::rnn::dropout::philox4x32;
@@ -188,7 +189,8 @@ impl Model {
     /// # Errors
     ///
     /// [`Error::InvalidOption`] for constants that the optimizer or the loss cannot have, such as Huber's loss with a `delta` of -1;
-    /// [`Error::Shape`] for an output that the loss cannot be of; [`Error::Presence`] for a model without layers. The model then is as it was.
+    /// [`Error::Shape`] for an output that the loss cannot be of, or can learn nothing of, as a categorical cross-entropy of one column;
+    /// [`Error::Presence`] for a model without layers. The model then is as it was.
     pub fn compile(&mut self, optimizer: impl Optimizer + 'static, loss: impl Into<LossFunction>) -> Result<&mut Self> {
         let loss = loss.into();
         if self.outputs.is_empty() {
@@ -199,6 +201,7 @@ impl Model {
         }
         optimizer.validate()?;
         self.check_losses(std::iter::repeat_n(&loss, self.outputs.len()))?;
+        self.check_classes(std::iter::repeat_n(&loss, self.outputs.len()))?;
         for output in &mut self.outputs {
             output.set_loss(loss.clone(), 1.0)?;
         }
@@ -206,6 +209,11 @@ impl Model {
         self.schedule = None;
         self.forget();
         Ok(self)
+    }
+
+    fn check_classes<'l>(&self, losses: impl Iterator<Item = &'l LossFunction>) -> Result<()> {
+        let mut outputs = self.outputs.iter().zip(losses);
+        outputs.try_for_each(|(output, loss)| check_classes(self.topology.name_of(output.source), output, loss))
     }
 
     /// Whether all outputs can have these losses.
@@ -224,6 +232,13 @@ impl Model {
     /// [`Error::Shape`] for another number of losses than outputs, or for an output that its loss cannot be of; [`Error::InvalidOption`] for
     /// constants that a loss cannot have, and for a weight that is not finite. The model then is as it was.
     pub fn losses<L: Clone + Into<LossFunction>>(&mut self, losses: &[(L, f64)]) -> Result<&mut Self> {
+        let losses: Vec<(LossFunction, f64)> = losses.iter().map(|(loss, w)| (loss.clone().into(), *w)).collect();
+        self.check_classes(losses.iter().map(|(loss, _)| loss))?;
+        self.set_losses(losses)
+    }
+
+    /// The same of a file, which may be of a version that took any loss for any output.
+    pub(super) fn set_losses(&mut self, losses: Vec<(LossFunction, f64)>) -> Result<&mut Self> {
         if losses.len() != self.outputs.len() {
             return Err(Error::shape(
                 "losses",
@@ -234,7 +249,6 @@ impl Model {
         if let Some((_, weight)) = losses.iter().find(|(_, weight)| !weight.is_finite()) {
             return Err(Error::option("weight of a loss", "a finite number", weight));
         }
-        let losses: Vec<(LossFunction, f64)> = losses.iter().map(|(loss, w)| (loss.clone().into(), *w)).collect();
         self.check_losses(losses.iter().map(|(loss, _)| loss))?;
         for (output, (loss, weight)) in self.outputs.iter_mut().zip(losses) {
             output.set_loss(loss, weight)?;
@@ -306,14 +320,10 @@ impl Model {
     pub fn weights(&self) -> impl Iterator<Item = (String, &[usize], TensorRef<'_>)> {
         self.network.tensors().map(|(layer, parameter)| {
             // The range is the builder's own; it lies in the tensor as soon as that is there.
-            let values = self.mirrored(parameter).host();
+            let values = self.network.place(parameter).host();
             let values = values.part(parameter.range.clone()).unwrap_or(values);
             (format!("{layer}.{}", parameter.name), parameter.shape.as_slice(), values)
         })
-    }
-
-    fn mirrored(&self, parameter: &Parameter) -> &Mirrored {
-        self.network.place(parameter)
     }
 
     /// The elements of one weight tensor, named as [`weights`](Self::weights) does, row-major.
@@ -324,7 +334,7 @@ impl Model {
     /// that is asked for.
     pub fn weight<E: Scalar>(&self, name: &str) -> Result<Vec<E>> {
         let parameter = self.parameter(name)?;
-        let values = self.mirrored(parameter).host().part(parameter.range.clone())?;
+        let values = self.network.place(parameter).host().part(parameter.range.clone())?;
         read_as(&self.device, name, &parameter.shape, values)
     }
 
@@ -369,12 +379,14 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] where the model has no such tensor, [`Error::Shape`] where it has another number of elements;
-    /// [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`.
+    /// [`Error::InvalidOption`] where the model has no such tensor, or for a variance below zero; [`Error::Shape`] where it has another number
+    /// of elements; [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`. The tensor then is as it was.
     pub fn set_weight<E: Scalar>(&mut self, name: &str, values: &[E]) -> Result<()> {
         let parameter = self.parameter(name)?.clone();
         let Parameter { range, shape, .. } = &parameter;
         check_len(name, shape, values.len())?;
+        let layer = name.strip_suffix(&parameter.name).and_then(|layer| layer.strip_suffix('.')).unwrap_or(name);
+        parameter.check(layer, TensorRef::of(values))?;
         let tensors = self.network.place_mut(Place::of(&parameter));
         // Passes may have changed statistics since.
         tensors.refresh(&self.device)?;
@@ -391,7 +403,7 @@ impl Model {
         let config = self.layer_config(layer)?;
         let mut arrays = Vec::new();
         for (_, parameter) in self.network.tensors().filter(|(name, _)| *name == layer) {
-            let values = self.mirrored(parameter).host().part(parameter.range.clone())?;
+            let values = self.network.place(parameter).host().part(parameter.range.clone())?;
             let values = read_as(&self.device, &parameter.name, &parameter.shape, values)?;
             let array = ArrayD::from_shape_vec(IxDyn(&parameter.shape), values);
             arrays.push(array.map_err(|e| Error::shape(&parameter.name, "its own shape", e.to_string()))?);
@@ -403,8 +415,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] where the model has no such layer; [`Error::Unsupported`] where Keras has none; [`Error::Shape`] where the
-    /// arrays are not those of such a layer; [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`.
+    /// [`Error::InvalidOption`] where the model has no such layer, or for a variance below zero; [`Error::Unsupported`] where Keras has none;
+    /// [`Error::Shape`] where the arrays are not those of such a layer; [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`.
     pub fn set_keras_weights<E: Scalar>(&mut self, layer: &str, weights: &[ArrayD<E>]) -> Result<()> {
         let arrays = crate::interop::keras::import_layer(&self.layer_config(layer)?, weights)?;
         let tensors = self.network.tensors().filter(|(name, _)| *name == layer);

@@ -278,7 +278,7 @@ impl SequenceModel {
     /// # Errors
     ///
     /// [`Error::Presence`] where the model says no classes or the set has none; [`Error::InvalidOption`] for a class in the set that the
-    /// model does not know.
+    /// model does not know, or a label that is no class of the set.
     pub fn classes(&self, set: &TimeSeriesSet) -> Result<Vec<usize>> {
         let SequenceTarget::Classes(names) = &self.config.target else {
             return Err(absent("the model says numbers, not classes"));

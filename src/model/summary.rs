@@ -1,8 +1,9 @@
 //! Keras's summary table.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
-use crate::error::Result;
+use crate::error::{OneLine, Result};
 use crate::model::Model;
 use crate::model::diagram::{DiagramNode, diagram};
 use crate::model::graph::Source;
@@ -38,7 +39,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for a model too large to be drawn.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a model of more than 1000 layers and inputs, or otherwise too large to be drawn.
     pub fn diagram(&self) -> Result<String> {
         let shape = |axes: &[Option<usize>]| -> Vec<Option<usize>> {
             std::iter::once(None).chain(axes.iter().copied()).collect()
@@ -79,9 +80,10 @@ impl Model {
     /// Names of the layers at which a mask ends without being used, so that those above take every step for one that is there: where Keras
     /// warns of a layer that "does not support masking and will therefore destroy the mask information".
     pub fn ended_masks(&self) -> Vec<&str> {
-        let ending = |layer: usize| self.topology.calls.iter().any(|call| call.layer == layer && call.ends_mask);
+        let calls = self.topology.calls.iter().filter(|call| call.ends_mask);
+        let ends: HashSet<usize> = calls.map(|call| call.layer).collect();
         let layers = self.topology.layers.iter().enumerate();
-        layers.filter(|(index, _)| ending(*index)).map(|(_, named)| named.name.as_str()).collect()
+        layers.filter(|(index, _)| ends.contains(index)).map(|(_, named)| named.name.as_str()).collect()
     }
 
     /// A table of layers, output shapes and numbers of weights, as Keras prints it, and at which layers masks end unused.
@@ -90,20 +92,27 @@ impl Model {
             let layer = self.network.builder.layers.get(layer);
             layer.map_or(0, |layer| layer.parameters.iter().map(|p| p.range.len()).sum())
         };
+        // A shared layer stands once, with the shape of its first use.
+        let mut first_use = HashMap::new();
+        for call in &self.topology.calls {
+            first_use.entry(call.layer).or_insert(&call.axes);
+        }
         let rows: Vec<[String; 3]> = self
             .topology
             .layers
             .iter()
             .enumerate()
             .map(|(index, named)| {
-                // A shared layer stands once, with the shape of its first use.
-                let call = self.topology.calls.iter().find(|call| call.layer == index);
-                let outputs = call.map_or(&[][..], |call| &call.axes);
+                let outputs = first_use.get(&index).map_or(&[][..], |axes| axes);
                 let shown = |axis: &Option<usize>| axis.map_or(", None".to_owned(), |n| format!(", {n}"));
                 let shapes = outputs.iter().map(|axes| format!("(None{})", axes.iter().map(shown).collect::<String>()));
                 let shapes: Vec<_> = shapes.collect();
                 let shapes = if let [one] = &shapes[..] { one.clone() } else { format!("[{}]", shapes.join(", ")) };
-                [format!("{} ({})", named.name, named.layer.class_name()), shapes, grouped(params(index))]
+                [
+                    format!("{} ({})", OneLine(&named.name), OneLine(named.layer.class_name())),
+                    shapes,
+                    grouped(params(index)),
+                ]
             })
             .collect();
         let header = ["Layer (type)", "Output Shape", "Param #"];
@@ -142,7 +151,7 @@ impl Model {
         let _ = writeln!(text, " Non-trainable params: {}", size(other));
         let ended = self.ended_masks();
         if !ended.is_empty() {
-            let _ = writeln!(text, " Masks end at: {}", ended.join(", "));
+            let _ = writeln!(text, " Masks end at: {}", OneLine(ended.join(", ")));
         }
         text
     }

@@ -33,6 +33,7 @@ mod models;
 mod onnx;
 #[cfg(feature = "plot")]
 mod plot;
+mod robustness;
 mod saved;
 mod sequences;
 mod training;
