@@ -45,12 +45,16 @@ impl Scaler {
     /// `low` is not below `high`, or either is not finite.
     pub fn min_max_to(values: &[f64], low: f64, high: f64) -> Result<Self> {
         if !(low.is_finite() && high.is_finite() && low < high) {
-            return Err(Error::option("range", "a finite number and a larger one", format!("{low} and {high}")));
+            return Err(Error::option("range", "a finite number and a larger one", format!("{low:e} and {high:e}")));
         }
         check(values)?;
         let (min, max) = range(values);
         let spread = if max == min { 1.0 } else { max - min };
         let scale = spread / (high - low);
+        if !scale.is_normal() && spread.is_finite() {
+            let expected = format!("a range to which numbers {spread:e} apart can be scaled");
+            return Err(Error::option("range", expected, format!("{low:e} to {high:e}")));
+        }
         Self::new(min - low * scale, scale)
     }
 

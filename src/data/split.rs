@@ -32,10 +32,17 @@ pub struct RandomSplit {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidOption`] for a fraction that is not above 0 and below 1, or that leaves no sample to train on.
+/// [`Error::InvalidOption`] for a fraction that is not above 0 and below 1, or that leaves no sample to train on;
+/// [`Error::Unsupported`] where memory is short.
 pub fn train_test_split(samples: usize, test_fraction: f64, seed: u64) -> Result<RandomSplit> {
     let test = test_count(samples, test_fraction)?;
-    let mut order: Vec<usize> = (0..samples).collect();
+    let mut order: Vec<usize> = Vec::new();
+    // Twice, for the two parts.
+    if order.try_reserve_exact(samples).is_err() || Vec::<usize>::new().try_reserve_exact(samples - test).is_err() {
+        let why = "there is not enough memory for their numbers; split fewer";
+        return Err(Error::unsupported(format!("a split of {samples} samples"), why));
+    }
+    order.extend(0..samples);
     Random::new(seed, SPLIT_STREAM).shuffle(&mut order);
     let train = order.split_off(test);
     Ok(RandomSplit { train, test: order })

@@ -50,6 +50,9 @@ impl Anchor {
     }
 }
 
+/// Numbers that a regression reads, at most. Seconds for the many that are tried on a series.
+const MOST_FEATURES: usize = 600;
+
 /// Seasons whose mean course [`Anchor::SeasonalMean`] takes.
 const SEASONS: usize = 5;
 
@@ -170,7 +173,7 @@ impl RidgeSums {
     /// # Errors
     ///
     /// [`Error::Shape`] where a series has fewer columns, or none is long enough for a forecast; [`Error::ZeroSize`] for a season of zero;
-    /// [`Error::SizeOverflow`] where memory is short.
+    /// [`Error::Unsupported`] for more than 600 numbers of which each is made; [`Error::SizeOverflow`] where memory is short.
     pub fn of(
         shape: RidgeShape,
         series: &[ArrayView2<'_, f64>],
@@ -193,7 +196,13 @@ impl RidgeSums {
                 "fewer",
             ));
         }
-        let width = 1 + shape.shared() + shape.known;
+        let width = shape.shared().saturating_add(shape.known).saturating_add(1);
+        if width > MOST_FEATURES {
+            return Err(Error::unsupported(
+                format!("a linear forecast of {width} numbers"),
+                format!("at most {MOST_FEATURES}, since its time grows with their cube; take fewer columns or lags"),
+            ));
+        }
         let groups = if shape.known == 0 { 1 } else { horizon };
         // Refused here where memory is short.
         drop(filled("normal equations of linear forecasts", [groups, width, width], 0.0)?);

@@ -334,6 +334,15 @@ pub struct MetricAccumulator {
     sums: Sums,
 }
 
+/// So many elements, each its default.
+fn extend<T: Clone + Default>(of: &mut Vec<T>, columns: usize) -> Result<()> {
+    if of.try_reserve_exact(columns.saturating_sub(of.len())).is_err() {
+        return Err(Error::unsupported(format!("a metric of {columns} columns"), "there is not enough memory"));
+    }
+    of.resize(columns, T::default());
+    Ok(())
+}
+
 impl MetricAccumulator {
     /// A metric of nothing yet.
     ///
@@ -427,10 +436,10 @@ impl MetricAccumulator {
         match &mut sums {
             Sums::Tallies(tallies) if tallies.is_empty() => {
                 let count = if matches!(self.metric, Metric::F1Score { .. }) { columns } else { 1 };
-                tallies.resize(count, Tally::default());
+                extend(tallies, count)?;
             }
             Sums::Determination { columns: spreads, .. } if spreads.is_empty() => {
-                spreads.resize(columns, Spread::default());
+                extend(spreads, columns)?;
             }
             _ => {}
         }

@@ -132,7 +132,8 @@ impl Conv1DTranspose {
             }
             (Padding::Causal, _) => return None,
         };
-        isize::try_from(count.checked_add(spanned)?).ok()?;
+        // Places of elements are computed from it, be they cut off.
+        isize::try_from(count.checked_add(spanned)?.checked_mul(self.filters.max(1))?).ok()?;
         Some((count, before)).filter(|(count, _)| *count > 0)
     }
 
@@ -168,7 +169,8 @@ impl Conv1DTranspose {
             features: self.filters,
             groups: 1,
             size: self.kernel_size,
-            strides: self.strides,
+            // One window has no next one, however far away.
+            strides: if steps == 1 { 1 } else { self.strides },
             dilation: self.dilation_rate,
             before,
             count: steps,

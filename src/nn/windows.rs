@@ -80,7 +80,9 @@ impl Windows {
             }
         };
         let padded = steps.checked_add(before).and_then(|n| n.checked_add(after)).ok_or_else(overflow)?;
-        if reach > padded || isize::try_from(padded).is_err() {
+        // Places of elements are computed from it, be they padding.
+        padded.checked_mul(features.max(1)).and_then(|n| isize::try_from(n).ok()).ok_or_else(overflow)?;
+        if reach > padded {
             let expected = match dilation {
                 1 => format!("at least {option} {size} steps"),
                 _ => format!("at least {reach} steps, the reach of {option} {size} with dilation_rate {dilation}"),
@@ -88,6 +90,8 @@ impl Windows {
             return Err(Error::shape(layer, expected, format!("{padded} steps")));
         }
         let count = (padded - reach) / strides + 1;
+        // One window has no next one, however far away.
+        let strides = if count == 1 { 1 } else { strides };
         Ok(Windows { steps, features, groups: 1, size, strides, dilation, before, count })
     }
 

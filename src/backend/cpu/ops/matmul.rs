@@ -80,7 +80,8 @@ impl Products {
     fn block<E: CpuElement>(&self) -> usize {
         let width = 2 * self.isa.lanes::<E>();
         let packed = if self.has_few_rows() { PACKED_FOR_FEW } else { PACKED };
-        (packed / self.product.k.max(1) / width * width).clamp(width, self.product.n.next_multiple_of(width).max(width))
+        let most = self.product.n.checked_next_multiple_of(width).unwrap_or(usize::MAX).max(width);
+        (packed / self.product.k.max(1) / width * width).clamp(width, most)
     }
 
     /// Scratch of one thread within a product, beside the packed operand.
@@ -128,8 +129,8 @@ impl Products {
         grad: WeightGrad,
         scratch: &mut [E],
     ) -> Result<()> {
-        let MatMul { count, m, n, k, .. } = self.product;
-        if count * m * n == 0 {
+        let k = self.product.k;
+        if c.is_empty() {
             return Ok(());
         }
         if k == 0 {

@@ -7,6 +7,10 @@ use crate::dtype::Scalar;
 /// See [`Operations::matmul`](crate::backend::Operations::matmul).
 pub(crate) fn matmul<E: Scalar>(product: MatMul, alpha: f64, a: &[E], b: &[E], c: &mut [E], grad: WeightGrad) {
     let MatMul { count, orientation, m, n, k } = product;
+    if c.is_empty() {
+        // A size may be any beside one of zero.
+        return;
+    }
     let alpha = E::of(alpha);
     // Elements from one row, column or term to the next.
     let (a_row, a_term) = if orientation == Orientation::Tn { (1, m) } else { (k, 1) };
@@ -32,7 +36,7 @@ pub(crate) fn sum_axis<E: Scalar>(sizes: [usize; 3], alpha: f64, x: &[E], y: &mu
     if grad == WeightGrad::Set {
         y.fill(E::zero());
     }
-    if count * inner == 0 {
+    if x.is_empty() {
         return;
     }
     // A sum of neighbours is finished before it meets what is there; but the gradient of a bias, be it one unit's, goes row by row to
@@ -57,6 +61,10 @@ pub(crate) fn max_axis<E: Scalar>(sizes: [usize; 3], x: &[E], mask: Option<&[E]>
     let [outer, count, inner] = sizes;
     y.fill(E::zero());
     position.fill(NO_ROW);
+    if y.is_empty() {
+        // A size may be any beside one of zero.
+        return;
+    }
     for o in 0..outer {
         for c in (0..count).filter(|c| mask.is_none_or(|mask| mask[o * count + c] != E::zero())) {
             for i in 0..inner {
