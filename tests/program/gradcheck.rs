@@ -32,14 +32,14 @@ fn says_what_it_found() {
 fn refuses_what_cannot_be() {
     for (flags, message) in [
         ("--cell gru --peepholes", "peepholes"),
-        ("--hidden-size 0", "hidden_size"),
+        ("--hidden-size 0", "option --hidden-size: expected 1 or more"),
         ("--hidden-size 18446744073709551615", "overflow"),
         ("--layers 18446744073709551615", "overflow"),
         ("--hidden-size 100000", "sizes"),
         ("--lengths 5,3", "lengths"),
         ("--lengths 5,3,0", "lengths[2]"),
         ("--lengths 5,,3", "not a length"),
-        ("--gate-clip nan", "gate_clip"),
+        ("--gate-clip nan", "--gate-clip"),
         ("--dropout 1.5", "dropout"),
         ("--gate-activation tanh:1", "at most 0 constants"),
         ("--direction sideways", "possible values"),

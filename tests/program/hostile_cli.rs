@@ -254,6 +254,30 @@ fn damaged_data_is_refused_or_used() {
     }
 }
 
+/// Windows of a series are larger than it, and linear forecasts of thousands of columns take longer than anyone waits.
+#[test]
+fn work_is_bounded_by_the_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, out) =
+        (folder.path().join("data.csv").display().to_string(), folder.path().join("out").display().to_string());
+    std::fs::write(&file, (0..60_000).map(|i| format!("{}\n", i % 100)).collect::<String>()).expect("written");
+    if cfg!(target_os = "linux") {
+        let args =
+            ["train", &file, "--window", "15000", "--units", "2", "--epochs", "1", "--learn", "values", "--out", &out];
+        answered("windows that no memory holds", &program(&args), &[2]);
+    }
+    let columns = 1500;
+    let row = |i: usize| (0..columns).map(|j| (i * j % 7).to_string()).collect::<Vec<_>>().join(",") + "\n";
+    let header = (0..columns).map(|j| format!("c{j}")).collect::<Vec<_>>().join(",") + "\n";
+    std::fs::write(&file, header + &(0..40).map(row).collect::<String>()).expect("written");
+    let args =
+        ["train", &file, "--target", "c5", "--window", "2", "--units", "1", "--epochs", "1", "--quiet", "--out", &out];
+    let begun = std::time::Instant::now();
+    answered("many columns", &program(&args), &[0]);
+    // With the cube of the columns it would be an hour.
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
 #[test]
 fn absurd_numbers_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -94,11 +94,11 @@ fn models_come_in_and_go_out() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     // What cannot be is said.
     for (args, expected) in [
-        (vec!["import", &*file("streaming.onnx"), "--dim", "steps"], "option dim: expected NAME=NUMBER"),
+        (vec!["import", &*file("streaming.onnx"), "--dim", "steps"], "option --dim: expected NAME=NUMBER"),
         (vec!["import", &*file("model.bin")], "model.bin is not supported"),
         (
             vec!["import", &*file("streaming.onnx"), &*file("translator.onnx"), "--out", &*file("one.safetensors")],
-            "option out",
+            "option --out",
         ),
         (
             vec!["export", &*file("streaming.model.safetensors"), &*file("again.txt")],

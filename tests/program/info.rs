@@ -34,5 +34,5 @@ fn refuses_what_is_no_memory() {
     }
     let output = info("--memory 1GiB --hidden-size 0");
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && text.contains("hidden_size"), "{text}");
+    assert!(output.status.code() == Some(2) && text.contains("--hidden-size"), "{text}");
 }

@@ -21,6 +21,8 @@ mod import;
 #[cfg(feature = "cli")]
 mod info;
 #[cfg(feature = "cli")]
+mod mistyped;
+#[cfg(feature = "cli")]
 mod parity;
 #[cfg(feature = "cli")]
 mod train;

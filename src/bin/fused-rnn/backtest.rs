@@ -12,7 +12,7 @@ use fused_rnn::{Error, Result};
 use ndarray::{Array2, s};
 
 use crate::baselines::Comparison;
-use crate::data_file::{holds_sequences, say_pipe};
+use crate::data_file::{holds_sequences, refuse_model, say_pipe};
 use crate::interrupt;
 use crate::output::{note, print};
 use crate::progress::Progress;
@@ -40,6 +40,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let Args { train: args, origins, step } = args;
     say_pipe(&args.data);
+    refuse_model(&args.data)?;
     if holds_sequences(&args.data) || args.task == Some(train::options::TaskKind::Classification) {
         return Err(Error::Unsupported {
             what: format!("a backtest of {}", args.data.display()),

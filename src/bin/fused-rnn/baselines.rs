@@ -6,6 +6,7 @@
 
 use fused_rnn::Result;
 use fused_rnn::data::{Scaler, TimeAxis};
+use fused_rnn::figures::rounded;
 use fused_rnn::forecast::{Anchor, Baseline, Measures, RidgeShape, RidgeSums, detect_season};
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
@@ -106,8 +107,9 @@ impl Comparison {
         let width = longest.min(WIDEST);
         let mut text = format!("\n{head:<width$}  {:>10}  {:>10}  {:>8}  {:>8}\n", "RMSE", "MAE", "sMAPE", "MASE");
         for (name, of) in &rows {
-            let mase = of.mase.map_or("-".to_owned(), |mase| format!("{mase:.4}"));
-            text += &format!("{name:<width$}  {:>10.4}  {:>10.4}  {:>8.2}  {mase:>8}\n", of.rmse, of.mae, of.smape);
+            let mase = of.mase.map_or("-".to_owned(), |mase| rounded(mase, 4));
+            let (rmse, mae) = (rounded(of.rmse, 4), rounded(of.mae, 4));
+            text += &format!("{name:<width$}  {rmse:>10}  {mae:>10}  {:>8}  {mase:>8}\n", rounded(of.smape, 2));
         }
         let rmse = |row: usize| rows.get(row).map_or(f64::NAN, |row| row.1.rmse);
         let (model, naive) = (rmse(0), rmse(1));
@@ -117,7 +119,7 @@ impl Comparison {
         } else if gain > 0.0 {
             format!("The model's RMSE is {gain:.1} % below the naive one.\n")
         } else if gain.is_finite() {
-            format!("The model does not beat the naive forecast: its RMSE is {:.1} % above.\n", gain.abs())
+            format!("The model does not beat the naive forecast: its RMSE is {} % above.\n", rounded(gain.abs(), 1))
         } else {
             "The values are too large to compare the errors.\n".to_owned()
         };

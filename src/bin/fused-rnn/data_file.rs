@@ -1,5 +1,7 @@
 //! Files of data by their kind, and the errors of a file that a model is not for.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use fused_rnn::data::{MissingValues, TimeSeriesSet, read_ts};
@@ -28,6 +30,39 @@ pub fn say_pipe(path: &Path) {
             ));
         }
     }
+}
+
+/// Whether a file is a model, of which the length of a header and a brace come first. What may be no file, such as a pipe, is not looked at.
+fn is_model(path: &Path) -> bool {
+    let mut start = [0; 9];
+    let is_read = path.metadata().is_ok_and(|data| data.is_file())
+        && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok();
+    let [length @ .., first] = start;
+    is_read && first == b'{' && u64::from_le_bytes(length) < 1 << 32
+}
+
+/// Refuses a model where data are to be.
+pub fn refuse_model(data: &Path) -> Result<()> {
+    if !is_model(data) {
+        return Ok(());
+    }
+    Err(Error::Format {
+        path: data.to_owned(),
+        format: "CSV or .ts",
+        problem: "it is a model; data are wanted here. To use a model: fused-rnn predict MODEL DATA".to_owned(),
+    })
+}
+
+/// Refuses a model and data in the wrong order, and two models.
+pub fn check_order(model: &Path, data: &Path) -> Result<()> {
+    if is_model(data) && !is_model(model) {
+        return Err(Error::InvalidOption {
+            option: "order of the files".to_owned(),
+            expected: "the model first, then the data".to_owned(),
+            got: format!("{}, then the model {}", model.display(), data.display()),
+        });
+    }
+    refuse_model(data)
 }
 
 /// Reads a file of sequences in which no value is missing.

@@ -9,7 +9,7 @@ use fused_rnn::{Error, Result, files};
 
 use crate::baselines::season;
 use crate::classified;
-use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
+use crate::data_file::{ROWS, check_order, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
 use crate::device::DeviceKind;
 use crate::output::{listed, print};
 use crate::panel::{self, OneSeries, PanelComparison};
@@ -53,6 +53,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if let Some(plot) = &args.plot {
         files::check_writable(plot)?;
     }
+    check_order(&args.model, &args.data)?;
     match Trained::load(args.device.open()?, &args.model)? {
         Trained::Forecaster(forecaster) => of_series(forecaster, args),
         Trained::Sequences(model) => of_sequences(model, args),

@@ -35,6 +35,7 @@ mod import;
 mod info;
 mod interrupt;
 mod longest;
+mod mistyped;
 mod network;
 mod output;
 mod panel;
@@ -54,6 +55,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use mistyped::CommandLine;
 
 /// Recurrent operators (RNN, LSTM, GRU): check them, train with them, forecast with them.
 #[derive(Parser)]
@@ -95,7 +97,10 @@ enum Command {
 
 fn main() -> ExitCode {
     interrupt::outlive_file_limits();
-    let given = Cli::command().get_matches();
+    // Not `std::env::args`, which panics where an argument is no Unicode.
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let line = CommandLine::new(&Cli::command(), arguments);
+    let given = Cli::command().try_get_matches().unwrap_or_else(|error| line.with_suggestion(error).exit());
     let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {
         Command::Train(mut args) => {
@@ -116,6 +121,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(*args),
     };
     outcome.unwrap_or_else(|error| {
+        let error = line.as_typed(error);
         // Not `eprintln!`, which panics where standard error is closed.
         let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::from(2)

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fused_rnn::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, Series};
+use fused_rnn::figures::rounded;
 use fused_rnn::forecast::{Baseline, Measures, Transform};
 use fused_rnn::model::{ForecastConfig, Forecaster};
 use fused_rnn::{Error, Result};
@@ -159,7 +160,8 @@ impl PanelComparison {
                 "series", "RMSE", "MAE", "naive's RMSE", "naive's MAE"
             );
             for (key, rmse, mae, beside, beside_mae) in &rows {
-                text += &format!("{key:<width$}  {rmse:>12.4}  {mae:>12.4}  {beside:>14.4}  {beside_mae:>14.4}\n");
+                let [rmse, mae, beside, beside_mae] = [rmse, mae, beside, beside_mae].map(|of| rounded(*of, 4));
+                text += &format!("{key:<width$}  {rmse:>12}  {mae:>12}  {beside:>14}  {beside_mae:>14}\n");
             }
         }
         text +=
@@ -199,8 +201,8 @@ impl PanelComparison {
                     (mase, scaled) = (mase + of, scaled + 1);
                 }
             }
-            let mase = if scaled == 0 { "-".to_owned() } else { format!("{:.4}", mase / f64::from(scaled)) };
-            text += &format!("{name:<width$}  {mase:>10}  {:>10.2}\n", smape / f64::from(count.max(1)));
+            let mase = if scaled == 0 { "-".to_owned() } else { rounded(mase / f64::from(scaled), 4) };
+            text += &format!("{name:<width$}  {mase:>10}  {:>10}\n", rounded(smape / f64::from(count.max(1)), 2));
         }
         Ok(text)
     }

@@ -6,6 +6,7 @@
 
 use fused_rnn::Result;
 use fused_rnn::data::{Series, TimeAxis};
+use fused_rnn::figures::rounded;
 use fused_rnn::forecast::{Baseline, Measures};
 use fused_rnn::model::{Backtest, ForecastConfig};
 use fused_rnn::plot::{Colour, Curve, LinePlot};
@@ -61,12 +62,13 @@ pub fn forecast_plot(
         of.map(|of| Measures::of(comparison.truth.view(), of.view(), None).map(|measures| measures.rmse)).transpose()
     };
     let reference = if comparison.season > 1 && horizon > 1 { Baseline::SeasonalNaive } else { Baseline::Naive };
-    let beside = rmse(reference.name())?.map_or(String::new(), |of| format!(" ({} {of:.4})", reference.name()));
+    let beside =
+        rmse(reference.name())?.map_or(String::new(), |of| format!(" ({} {})", reference.name(), rounded(of, 4)));
     let model = rmse(name)?.unwrap_or(f64::NAN);
     let steps = if horizon == 1 { "one step ahead".to_owned() } else { format!("{horizon} steps ahead") };
     let last = backtest.truth.nrows().saturating_sub(1);
     let plot = LinePlot::new(format!("{}: forecast and truth of {}", file_name(series), plain(&series.name)))
-        .subtitle(format!("{name}, {steps}, on {part}: RMSE {model:.4}{beside}{}", shaded(config)))
+        .subtitle(format!("{name}, {steps}, on {part}: RMSE {}{beside}{}", rounded(model, 4), shaded(config)))
         .x_label(x_label(series, &axis))
         .x_dates(axis.is_date())
         .y_label(series.name.clone());

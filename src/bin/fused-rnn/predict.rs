@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fused_rnn::data::{Gaps, TimeAxis};
+use fused_rnn::figures::shortest;
 use fused_rnn::forecast::Baseline;
 use fused_rnn::metrics::argmax_rows;
 use fused_rnn::model::{
@@ -13,7 +14,7 @@ use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result, files};
 
 use crate::classified;
-use crate::data_file::{ROWS, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
+use crate::data_file::{ROWS, check_order, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
 use crate::device::DeviceKind;
 use crate::output::{listed, plain, print};
 use crate::panel;
@@ -68,6 +69,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             got: horizon.to_string(),
         });
     }
+    check_order(&args.model, &args.data)?;
     match Trained::load(args.device.open()?, &args.model)? {
         Trained::Forecaster(forecaster) => forecast(forecaster, args),
         Trained::Sequences(model) => say(model, args),
@@ -127,12 +129,12 @@ fn say(mut model: SequenceModel, args: Args) -> Result<ExitCode> {
             let classes = argmax_rows(probabilities.view())?;
             let rows = classes.iter().zip(probabilities.rows()).enumerate().map(|(i, (class, row))| {
                 let said = [(i + 1).to_string(), names.get(*class).cloned().unwrap_or_default()];
-                said.into_iter().chain(row.iter().map(f32::to_string)).collect()
+                said.into_iter().chain(row.iter().map(|p| shortest(*p))).collect()
             });
             write_csv(&out, &header, rows)?;
         }
         (SequencePredictions::Numbers(numbers), _) => {
-            let rows = numbers.iter().enumerate().map(|(i, number)| vec![(i + 1).to_string(), number.to_string()]);
+            let rows = numbers.iter().enumerate().map(|(i, number)| vec![(i + 1).to_string(), shortest(*number)]);
             write_csv(&out, &["sequence", "number"], rows)?;
         }
         (SequencePredictions::Classes(_), SequenceTarget::Number(_)) => return Err(no_task(&args.model)),
@@ -177,7 +179,7 @@ fn say_rows(mut model: SequenceModel, config: &RowsConfig, args: Args) -> Result
         let line = rows.lines.get(row).map_or(String::new(), u64::to_string);
         let label = label.map(|_| rows.labels.get(row).cloned().unwrap_or_default());
         let class = names.get(*class).cloned().unwrap_or_default();
-        [line].into_iter().chain(label).chain([class]).chain(probabilities.iter().map(f32::to_string)).collect()
+        [line].into_iter().chain(label).chain([class]).chain(probabilities.iter().map(|p| shortest(*p))).collect()
     });
     write_csv(&out, &header, said)?;
     print(&format!(
@@ -294,8 +296,8 @@ impl Continued {
         let known = self.rows.complete.values.len();
         self.ahead.iter().zip(&self.bounds).enumerate().map(move |(i, (value, bounds))| {
             let step = if self.axis.is_labelled() { self.axis.label(known + i) } else { (i + 1).to_string() };
-            let sides = bounds.iter().flat_map(|(lower, upper)| [lower.to_string(), upper.to_string()]);
-            [step, value.to_string()].into_iter().chain(sides).collect()
+            let sides = bounds.iter().flat_map(|(lower, upper)| [shortest(*lower), shortest(*upper)]);
+            [step, shortest(*value)].into_iter().chain(sides).collect()
         })
     }
 

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::ops::ControlFlow;
 
 use fused_rnn::Error;
+use fused_rnn::figures::rounded;
 use fused_rnn::model::{BatchEnd, Callback, EpochEnd, Training};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -78,9 +79,10 @@ impl Progress {
 }
 
 fn line(state: &EpochEnd) -> String {
-    let val_loss = state.val_loss.map(|l| format!("  val_loss {l:.5}")).unwrap_or_default();
-    let metrics: String = state.metrics.iter().map(|(name, value)| format!("  {name} {value:.4}")).collect();
-    format!("epoch {}/{}  loss {:.5}{val_loss}{metrics}", state.epoch, state.epochs, state.loss)
+    let val_loss = state.val_loss.map(|l| format!("  val_loss {}", rounded(l, 5))).unwrap_or_default();
+    let metrics: String =
+        state.metrics.iter().map(|(name, value)| format!("  {name} {}", rounded(*value, 4))).collect();
+    format!("epoch {}/{}  loss {}{val_loss}{metrics}", state.epoch, state.epochs, rounded(state.loss, 5))
 }
 
 impl Callback for Progress {
@@ -95,7 +97,7 @@ impl Callback for Progress {
                 bar.inc(1);
             }
             if state.epoch == 1 && state.batch % 16 == 1 {
-                bar.set_message(format!("epoch 1  loss {:.5}", state.loss));
+                bar.set_message(format!("epoch 1  loss {}", rounded(state.loss, 5)));
             }
         }
         Self::flow()

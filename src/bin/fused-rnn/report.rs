@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fused_rnn::data::TimeSeriesSet;
+use fused_rnn::figures::rounded;
 use fused_rnn::metrics::{Average, ConfusionMatrix, ZeroDivision};
 use fused_rnn::model::{SequenceModel, SequencePredictions, SequenceTarget};
 use fused_rnn::plot::{self, Colour, Curve, LinePlot};
@@ -64,7 +65,7 @@ impl Report {
             Report::Numbers { errors, r2, truth, .. } => {
                 let mut text = errors.table(&format!("{part} error, {} sequences", truth.len()), name, MEAN);
                 if let Some(r2) = r2 {
-                    text += &format!("coefficient of determination R2 {r2:.4}\n");
+                    text += &format!("coefficient of determination R2 {}\n", rounded(*r2, 4));
                 }
                 Ok(text)
             }
@@ -124,10 +125,10 @@ impl Report {
                     .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(*v), most.max(*v)));
                 LinePlot::new(format!("{file}: prediction and truth"))
                     .subtitle(format!(
-                        "{name}, {} sequences: RMSE {:.4}, MAE {:.4}",
+                        "{name}, {} sequences: RMSE {}, MAE {}",
                         truth.len(),
-                        errors.rmse,
-                        errors.mae
+                        rounded(errors.rmse, 4),
+                        rounded(errors.mae, 4)
                     ))
                     .x_label("truth")
                     .y_label("prediction")

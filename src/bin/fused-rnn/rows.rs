@@ -40,6 +40,24 @@ pub fn say_notes(table: &CsvTable, series: &[Series]) {
     }
 }
 
+/// The largest value, of whose squares a double holds sums: variances, errors and linear forecasts are made of them.
+const LARGEST: f64 = 1e150;
+
+/// Refuses values that training could only end at, with a message about its learning rate.
+fn check_magnitude(columns: &[Series]) -> Result<()> {
+    for column in columns {
+        let values = column.values.iter().zip(&column.lines).filter_map(|(value, line)| Some((value.as_ref()?, *line)));
+        if let Some((value, line)) = values.into_iter().find(|(value, _)| value.abs() > LARGEST) {
+            let problem = format!(
+                "column {}: {value:e} is beyond {LARGEST:e}, and its square beyond what a double holds; write the column in a larger unit",
+                plain(&column.name)
+            );
+            return Err(Error::Data { source_name: column.source_name.clone(), line: Some(line), problem });
+        }
+    }
+    Ok(())
+}
+
 impl Rows {
     /// Reads the column to forecast, others beside it, and those whose future is known, and says what is to be known of them.
     pub fn read(
@@ -75,6 +93,7 @@ impl Rows {
             }
             _ => {
                 let series = table.series(column)?;
+                check_magnitude(std::slice::from_ref(&series))?;
                 let complete = gaps.close(&series)?;
                 say_notes(table, std::slice::from_ref(&series));
                 let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
@@ -107,6 +126,7 @@ impl Rows {
             0 => (Array2::zeros((0, 0)), Vec::new()),
             count => take_future(&mut columns, count)?,
         };
+        check_magnitude(&columns)?;
         let closed = gaps.close_columns(&columns)?;
         say_notes(table, &columns);
         let series = columns.remove(0);

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use fused_rnn::data::TimeSplit;
+use fused_rnn::figures::rounded;
 use fused_rnn::forecast::Measures;
 use fused_rnn::{Error, Result};
 
-use crate::data_file::{holds_sequences, say_pipe};
+use crate::data_file::{holds_sequences, refuse_model, say_pipe};
 use crate::interrupt;
 use crate::output::{note, print};
 use crate::progress::Progress;
@@ -44,6 +45,7 @@ struct Tried {
 pub fn run(args: Args) -> Result<ExitCode> {
     let Args { train: mut args, mut windows, try_units, try_layers } = args;
     say_pipe(&args.data);
+    refuse_model(&args.data)?;
     if holds_sequences(&args.data) || args.task == Some(train::options::TaskKind::Classification) {
         return Err(Error::Unsupported {
             what: format!("a search on {}", args.data.display()),
@@ -113,9 +115,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if !args.quiet {
             let total = combinations.len();
             note(&format!(
-                "{} of {total}: window {window}, {units} units, {layers} layers: RMSE {:.4}",
+                "{} of {total}: window {window}, {units} units, {layers} layers: RMSE {}",
                 number + 1,
-                of.rmse
+                rounded(of.rmse, 4)
             ));
         }
         tried.push(Tried { window, units, layers, of });
@@ -125,7 +127,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut text =
         format!("\n{head}\n{:>8}  {:>8}  {:>8}  {:>12}  {:>12}\n", "window", "units", "layers", "RMSE", "MAE");
     for Tried { window, units, layers, of } in &tried {
-        text += &format!("{window:>8}  {units:>8}  {layers:>8}  {:>12.4}  {:>12.4}\n", of.rmse, of.mae);
+        let (rmse, mae) = (rounded(of.rmse, 4), rounded(of.mae, 4));
+        text += &format!("{window:>8}  {units:>8}  {layers:>8}  {rmse:>12}  {mae:>12}\n");
     }
     if let Some(best) = tried.first() {
         text += &format!(

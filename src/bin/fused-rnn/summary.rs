@@ -35,7 +35,7 @@ fn forecast(config: &ForecastConfig) -> String {
     let mut text = format!(
         "Forecasts {} of column {} from windows of {} {}; gaps: {}.",
         values(config.horizon, "next value"),
-        config.column,
+        plain(&config.column),
         config.window,
         of(config.difference && config.correction.is_none()),
         config.gaps,
@@ -50,13 +50,13 @@ fn forecast(config: &ForecastConfig) -> String {
     }
     if let Some(panel) = &config.panel {
         let keys: Vec<String> = panel.series.iter().map(|series| series.key.clone()).collect();
-        text += &format!("\nIs for the series that column {} names: {}.", panel.column, listed(&keys));
+        text += &format!("\nIs for the series that column {} names: {}.", plain(&panel.column), listed(&keys));
     }
     for known in &config.known {
-        text += &format!("\nReads {} a horizon ahead.", known.source.name());
+        text += &format!("\nReads {} a horizon ahead.", plain(known.source.name()));
     }
     for input in &config.inputs {
-        text += &format!("\nReads {} of column {} beside them.", of(input.difference), input.column);
+        text += &format!("\nReads {} of column {} beside them.", of(input.difference), plain(&input.column));
     }
     text
 }

@@ -57,7 +57,7 @@ fn a_season_is_found_and_its_horizon_forecast_at_once() {
         "{told}"
     );
     for (more, parts) in
-        [(&["--season", "0"][..], &["season is 0"][..]), (&["--intervals", "1.5"], &["level of an interval", "1.5"])]
+        [(&["--season", "0"][..], &["--season", "1 or more"][..]), (&["--intervals", "1.5"], &["--intervals", "1.5"])]
     {
         assert_error(&train(&data, &out, &[&short[..], more].concat()), parts);
     }
@@ -331,7 +331,7 @@ fn one_model_of_several_series() {
         (&["--columns", "sales"][..], &["--columns", "one column"][..]),
         (&["--window", "500"], &["too few rows", "none of 2 series", "window 500"]),
         (&["--panel", "store"], &["store", "shop, month, sales"]),
-        (&["--horizon", "0"], &["horizon is 0"]),
+        (&["--horizon", "0"], &["--horizon", "1 or more"]),
     ] {
         let options = if more[0] == "--panel" { &options[..4] } else { &options[..] };
         assert_error(&train(&data, &out, &[options, more].concat()), parts);

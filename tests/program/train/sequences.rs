@@ -151,10 +151,10 @@ fn sequences_that_cannot_be_used() {
         (&good, "", &["--learn", "values"], &["--learn", "CSV"]),
         (&good, "", &["--columns", "a"], &["--columns", "CSV"]),
         (&good, "", &["--length", "4"], &["data.ts", "1 to 4 steps"]),
-        (&good, "", &["--length", "0"], &["length is 0"]),
-        (&good, "", &["--test-fraction", "0.05"], &["test_fraction", "each class"]),
+        (&good, "", &["--length", "0"], &["--length", "1 or more"]),
+        (&good, "", &["--test-fraction", "0.05"], &["--test-fraction", "each class"]),
         (&good, "", &["--test-fraction", "0.6", "--validation-fraction", "0.4"], &["fractions that leave"]),
-        (&good, "", &["--validation-fraction", "nan"], &["validation_fraction", "NaN"]),
+        (&good, "", &["--validation-fraction", "nan"], &["--validation-fraction", "NaN"]),
         (&good, &good.replace("up down", "up down left"), &["--test", &other_path], &[]),
         (
             &good,

@@ -146,15 +146,15 @@ fn options_that_cannot_be() {
         (&["--units", "0"][..], "0"),
         (&["--units", &huge], "hidden_size"),
         (&["--units", "1152921504606846976"], "hidden_size"),
-        (&["--window", "0"], "window is 0"),
+        (&["--window", "0"], "--window: expected 1 or more"),
         (&["--window", &huge], "too few rows"),
-        (&["--horizon", "0"], "horizon is 0"),
+        (&["--horizon", "0"], "--horizon: expected 1 or more"),
         (&["--horizon", &huge], "too few rows"),
-        (&["--epochs", "0"], "epochs is 0"),
-        (&["--batch-size", "0"], "batch_size is 0"),
-        (&["--learning-rate", "NaN"], "learning_rate"),
-        (&["--learning-rate=-1"], "learning_rate"),
-        (&["--test-fraction", "1"], "test_fraction"),
+        (&["--epochs", "0"], "--epochs: expected 1 or more"),
+        (&["--batch-size", "0"], "--batch-size: expected 1 or more"),
+        (&["--learning-rate", "NaN"], "--learning-rate"),
+        (&["--learning-rate=-1"], "--learning-rate"),
+        (&["--test-fraction", "1"], "--test-fraction"),
         (&["--test-fraction", "0.5", "--validation-fraction", "0.5"], "test_fraction"),
         (&["--cell", "cnn"], "one of rnn, lstm, gru, slstm, mgu"),
         (&["--gaps", "ignore"], "forward-fill"),
@@ -341,7 +341,7 @@ fn evaluate_repeats_the_error_of_training() {
     let svg = std::fs::read_to_string(folder.path().join("model.svg")).unwrap();
     assert!(svg.contains("bidirectional_1") && svg.contains("(None, 6, 8)"), "{svg}");
 
-    assert_error(&with_model("evaluate", &[&model, &data], &["--test-fraction", "1.5"]), &["test_fraction", "1.5"]);
+    assert_error(&with_model("evaluate", &[&model, &data], &["--test-fraction", "1.5"]), &["--test-fraction", "1.5"]);
     assert_error(&with_model("evaluate", &[&data, &data], &[]), &["not a usable"]);
     assert_error(&with_model("summary", &[&data], &[]), &["not a usable"]);
     assert_error(&with_model("plot", &[&data], &[]), &["not a usable"]);
@@ -424,9 +424,9 @@ fn several_columns_forecast_one() {
         (&["--length", "3"], &["--length", ".ts"]),
         (&["--layers", "0"], &["layers", "got 0"]),
         (&["--layers", "18446744073709551615"], &["layers", "1 to 100"]),
-        (&["--dropout", "1"], &["rate", "got 1"]),
-        (&["--dropout", "nan"], &["rate", "NaN"]),
-        (&["--dropout=-0.5"], &["rate", "-0.5"]),
+        (&["--dropout", "1"], &["--dropout", "got 1"]),
+        (&["--dropout", "nan"], &["--dropout", "NaN"]),
+        (&["--dropout=-0.5"], &["--dropout", "-0.5"]),
     ] {
         let output = train(&data, &out, &[&one[..], more].concat());
         assert_error(&output, parts);

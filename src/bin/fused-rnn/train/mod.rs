@@ -28,7 +28,7 @@ pub use checkpoints::settings;
 pub use options::Args;
 use options::TaskKind;
 
-use crate::data_file::{holds_sequences, say_pipe};
+use crate::data_file::{holds_sequences, refuse_model, say_pipe};
 
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.mpi { ranks::train(args, train) } else { train(args) }
@@ -36,6 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn train(args: Args) -> Result<ExitCode> {
     say_pipe(&args.data);
+    refuse_model(&args.data)?;
     if holds_sequences(&args.data) {
         return sequences::train(args);
     }

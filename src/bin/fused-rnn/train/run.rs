@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use fused_rnn::figures::rounded;
 use fused_rnn::model::{EarlyStopping, FitOptions, History, Outcome, Sequential};
 use fused_rnn::plot::{Colour, Curve, LinePlot};
 use fused_rnn::{Error, Result};
@@ -125,8 +126,8 @@ pub fn ending(outcome: &Outcome, progress: &Progress, started: Instant) -> Strin
         Outcome::Interrupted => "interrupted",
     };
     let best = progress.best().map_or(String::new(), |best| {
-        let val_loss = best.val_loss.map(|l| format!(", val_loss {l:.5}")).unwrap_or_default();
-        format!("; best epoch {} (loss {:.5}{val_loss})", best.epoch, best.loss)
+        let val_loss = best.val_loss.map(|l| format!(", val_loss {}", rounded(l, 5))).unwrap_or_default();
+        format!("; best epoch {} (loss {}{val_loss})", best.epoch, rounded(best.loss, 5))
     });
     format!("trained {epochs} epochs in {:.1} s ({why}){best}", started.elapsed().as_secs_f64())
 }
