@@ -161,21 +161,6 @@ pub(crate) fn filled<T: Clone>(tensor: &str, shape: [usize; 3], value: T) -> Res
     memory::filled(tensor, len, value).map_err(|_| overflow())
 }
 
-/// A matrix of that shape, or an error where there is no such memory.
-pub(crate) fn matrix<T: Clone>(tensor: &str, shape: (usize, usize), value: T) -> Result<Array2<T>> {
-    shaped(Array2::from_shape_vec(shape, filled(tensor, [shape.0, shape.1, 1], value)?))
-}
-
-/// The same of three axes.
-pub(crate) fn matrices<T: Clone>(tensor: &str, shape: (usize, usize, usize), value: T) -> Result<Array3<T>> {
-    shaped(Array3::from_shape_vec(shape, filled(tensor, shape.into(), value)?))
-}
-
-/// An array made of a buffer of its length.
-fn shaped<A>(array: std::result::Result<A, ndarray::ShapeError>) -> Result<A> {
-    array.map_err(|error| Error::shape("array", "a buffer of its length", error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::array;

@@ -11,7 +11,6 @@ use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
-use crate::data::encode::{matrices, matrix};
 use crate::data::{CsvOptions, Gaps, Scaler};
 use crate::error::{Error, Result};
 use crate::forecast::baseline::check_horizon;
