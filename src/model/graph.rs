@@ -30,7 +30,7 @@ pub enum Source {
 pub struct InputConfig {
     /// Its name.
     pub name: String,
-    /// Its shape without the batch; `None` first for any number of steps.
+    /// Its shape without the batch; `None` in one axis for any number of steps.
     pub shape: Vec<Option<usize>>,
 }
 
@@ -423,12 +423,12 @@ impl Graph {
         Graph { device, builder: builder(), topology: Topology::new(), seed }
     }
 
-    /// An input for samples of this shape; `None` first stands for [any number of steps](InputShape), for each input by itself.
+    /// An input for samples of this shape; `None` stands for [any number of steps](InputShape), for each input by itself.
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::InvalidOption`] for a name that another input has, and for `None` behind the
-    /// first axis.
+    /// [`Error::ZeroSize`], [`Error::SizeOverflow`]; [`Error::InvalidOption`] for a name that another input has, and for `None` in several
+    /// axes.
     pub fn input(&mut self, name: &str, shape: impl InputShape) -> Result<GraphTensor> {
         self.topology.input(&mut self.builder, name, &shape.axes(), ANY_STEPS)
     }
@@ -459,6 +459,22 @@ impl Graph {
     pub fn own_layer(&mut self, layer: impl Layer + 'static, name: Option<&str>) -> Result<LayerId> {
         let index = self.topology.layer(&mut self.builder, Arc::new(layer), name)?;
         Ok(LayerId { network: self.builder.network(), index })
+    }
+
+    /// Name of a layer.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn layer_name(&self, layer: LayerId) -> &str {
+        self.topology.layers.get(layer.index).map_or("", |named| &named.name)
+    }
+
+    /// Says of a layer that has no use yet whether training will change its weights.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn set_trainable(&mut self, layer: LayerId, trainable: bool) {
+        if let Some(named) =
+            self.topology.layers.get_mut(layer.index).filter(|_| layer.network == self.builder.network())
+        {
+            named.trainable = trainable;
+        }
     }
 
     /// Uses a layer that has one output. Another use has the same weights.
@@ -569,6 +585,36 @@ impl Graph {
         let mut model = Model::from_parts(self.device, self.builder, self.topology, &outputs, self.seed)?;
         model.read_weights(|name, to| super::model::copy_tensor(&tensors, name, to))?;
         Ok(model)
+    }
+
+    /// What a configuration describes, and the tensors that are its outputs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::from_config`].
+    #[cfg(feature = "exchange")]
+    pub(crate) fn of_config(device: Device, config: &GraphConfig) -> Result<(Self, Vec<GraphTensor>)> {
+        let (builder, topology) = Graph::from_config(config)?;
+        let tensor = |source: &Source| {
+            topology
+                .tensor(*source)
+                .ok_or_else(|| Error::option("outputs", "tensors of the model", format!("{source:?}")))
+        };
+        let outputs = config.outputs.iter().map(tensor).collect::<Result<_>>()?;
+        Ok((Graph { device, builder, topology, seed: 0 }, outputs))
+    }
+
+    /// Sample shapes of the outputs of every use of a layer.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn call_shapes(&self) -> Vec<Vec<Vec<usize>>> {
+        let of_call = |call: &LayerCall| call.outputs.iter().map(|value| value.shape().to_vec()).collect();
+        self.topology.calls.iter().map(of_call).collect()
+    }
+
+    /// Sample shape of a tensor.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn shape_of(&self, source: Source) -> Vec<usize> {
+        self.topology.tensor(source).map(|tensor| tensor.shape().to_vec()).unwrap_or_default()
     }
 
     /// What has been put together so far, with these outputs, whether or not all of it leads to them.

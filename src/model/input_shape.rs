@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// The shape of a model's input without the samples: lengths, or, as Keras's `Input((None, 12))`, `None` first for any number of steps.
+/// The shape of a model's input without the samples: lengths, or, as Keras's `Input((None, 12))`, `None` for any number of steps, in one axis.
 ///
 /// ```
 /// use fused_rnn::Device;
@@ -70,8 +70,8 @@ pub(super) fn check_axes(input: &str, axes: &[Option<usize>]) -> Result<()> {
     if axes.contains(&Some(0)) || axes.is_empty() {
         return Err(Error::ZeroSize { name: "input_shape" });
     }
-    if axes.iter().skip(1).any(Option::is_none) {
-        let expected = "lengths of all axes behind the first; only that of the steps may be any (None)";
+    if axes.iter().filter(|axis| axis.is_none()).count() > 1 {
+        let expected = "lengths of all axes but one, that of the steps, which may be any (None)";
         return Err(Error::option(format!("shape of {input}"), expected, shown(axes)));
     }
     Ok(())

@@ -73,8 +73,9 @@ impl Model {
                 let expected = format!("[samples, {axes} (samples, then the model's input shape, None for any length)");
                 return Err(Error::shape(tensor(), expected, format!("{:?}", array.shape())));
             }
-            // The first axis behind the samples.
-            match array.shape().get(1) {
+            // Behind the samples.
+            let at = input.axes.iter().position(Option::is_none).map_or(1, |axis| axis + 1);
+            match array.shape().get(at) {
                 Some(0) | None => {
                     return Err(Error::shape(tensor(), "at least one step", format!("{:?}", array.shape())));
                 }
@@ -155,16 +156,38 @@ impl Model {
     }
 }
 
+/// How a model is trained, for files of other programs.
+#[cfg(feature = "exchange")]
+pub(crate) struct Training<'a> {
+    pub optimizer: crate::optim::OptimizerConfig,
+    pub schedule: Option<&'a crate::optim::Schedule>,
+    /// Of each output, and what it counts.
+    pub losses: Vec<(&'a crate::loss::LossFunction, f64)>,
+    pub metrics: &'a [crate::metrics::Metric],
+    pub weighted_metrics: &'a [crate::metrics::Metric],
+}
+
 /// What writers of other programs' files ask.
 #[cfg(feature = "exchange")]
 impl Model {
+    /// How it is trained.
+    pub(crate) fn training(&self) -> Training<'_> {
+        Training {
+            optimizer: self.optimizer.config(),
+            schedule: self.schedule.as_ref(),
+            losses: self.outputs.iter().map(|output| (&output.loss, output.loss_weight)).collect(),
+            metrics: &self.metrics,
+            weighted_metrics: &self.weighted_metrics,
+        }
+    }
+
     /// Whether an input may have any number of steps.
     pub(crate) fn has_any_length(&self) -> bool {
         self.topology.has_any_length()
     }
 
-    /// Two numbers of steps, to compare what is written for them.
-    pub(crate) fn open_steps(&self) -> [usize; 2] {
+    /// Two numbers of steps, to compare what is read or written for them.
+    pub(crate) fn open_steps() -> [usize; 2] {
         [ANY_STEPS, OTHER_STEPS]
     }
 

@@ -42,7 +42,7 @@ impl Sequential {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] for an axis of zero or no axes; [`Error::InvalidOption`] for `None` behind the first axis; [`Error::SizeOverflow`] where the number of elements overflows;
+    /// [`Error::ZeroSize`] for an axis of zero or no axes; [`Error::InvalidOption`] for `None` in several axes; [`Error::SizeOverflow`] where the number of elements overflows;
     /// [`Error::Unsupported`] where a kernel cannot be had, or the device's element type is none that models have.
     pub fn new(device: Device, input_shape: impl InputShape, seed: u64) -> Result<Self> {
         let (mut builder, mut topology) = (builder(), Topology::new());

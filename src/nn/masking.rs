@@ -153,6 +153,32 @@ impl SequenceMask {
     }
 }
 
+/// The first input with the mask of the second, which has as many steps; without one where that has none: what becomes of a mask that a layer
+/// in between has not read. Keras hands on masks beside recurrent layers that are given initial states, say, and do not see them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskLike {}
+
+impl MaskLike {
+    /// The layer.
+    pub fn new() -> Self {
+        MaskLike {}
+    }
+
+    pub(super) fn build(&self, builder: &mut Builder, inputs: &[Value]) -> Result<Vec<Value>> {
+        let [x, like] = inputs else {
+            return Err(Error::shape(builder.name(), "two inputs", inputs.len().to_string()));
+        };
+        if let Some(mask) = like.mask()
+            && mask.shape().first() != x.shape().first()
+        {
+            let expected = format!("as many steps as the mask, {:?}", mask.shape());
+            return Err(Error::shape(builder.name(), expected, format!("{:?}", x.shape())));
+        }
+        Ok(vec![x.clone().with_mask(like.mask())])
+    }
+}
+
 /// 1 for steps before a number, else 0.
 struct FirstSteps {
     steps: usize,

@@ -61,7 +61,7 @@ pub use function::{Combination, Function};
 pub use init::Random;
 pub use initializer::Initializer;
 pub use lambda::Lambda;
-pub use masking::{Masking, SequenceMask};
+pub use masking::{MaskLike, Masking, SequenceMask};
 pub use merge::{Add, Average, Concatenate, Maximum, Multiply, Subtract};
 pub use noise::{GaussianDropout, GaussianNoise, SpatialDropout1D};
 pub use normalization::{BatchNormalization, LayerNormalization};
@@ -244,6 +244,7 @@ macro_rules! table {
                 GlobalAveragePooling1D, "GlobalAveragePooling1D", "global_average_pooling1d";
                 GlobalMaxPooling1D, "GlobalMaxPooling1D", "global_max_pooling1d";
                 LayerNormalization, "LayerNormalization", "layer_normalization";
+                MaskLike, "MaskLike", "mask_like";
                 Masking, "Masking", "masking";
                 MatMul, "MatMul", "mat_mul";
                 MaxPooling1D, "MaxPooling1D", "max_pooling1d";

@@ -25,6 +25,18 @@ pub enum Part {
         /// How many.
         count: usize,
     },
+    /// Python's `x[start:stop:step]`, whatever the length of the axis: places below zero count from its end, `None` is the end where the part
+    /// begins or stops by itself.
+    Range {
+        /// The first one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<isize>,
+        /// The one that is no longer in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stop: Option<isize>,
+        /// From one to the next; not 0.
+        step: isize,
+    },
     /// `count` elements of this value.
     Filled {
         /// The value.
@@ -35,10 +47,27 @@ pub enum Part {
 }
 
 impl Part {
-    fn count(self) -> usize {
+    /// How many elements it has, where that is said.
+    pub(crate) fn count(self) -> usize {
         match self {
             Part::Steps { count, .. } | Part::Filled { count, .. } => count,
+            Part::Range { .. } => 0,
         }
+    }
+
+    /// The same with numbers of elements, for an axis of this length; `None` for a step of 0, and for lengths beyond all memory.
+    pub(crate) fn resolved(self, len: usize) -> Option<Part> {
+        let Part::Range { start, stop, step } = self else { return Some(self) };
+        let n = isize::try_from(len).ok()?;
+        // Where elements are: from 0 to n going up, from n - 1 to -1 going down.
+        let (low, high) = if step > 0 { (0, n) } else { (-1, n - 1) };
+        let place = |at: isize| if at < 0 { at.saturating_add(n) } else { at }.clamp(low, high);
+        let (first, last) = if step > 0 { (low, high) } else { (high, low) };
+        let (first, last) = (start.map_or(first, place), stop.map_or(last, place));
+        let span = if step > 0 { last.checked_sub(first)? } else { first.checked_sub(last)? };
+        let count = usize::try_from(span).unwrap_or(0);
+        let count = count.checked_next_multiple_of(step.unsigned_abs())?.checked_div(step.unsigned_abs())?;
+        Some(Part::Steps { start: usize::try_from(first).unwrap_or(0), step, count })
     }
 
     /// Whether the input's axis, `len` long, has its elements.
@@ -89,7 +118,13 @@ impl Slice {
             let expected = format!("one of the axes 1 to {}", x.shape().len());
             return Err(Error::option(format!("axis of {}", builder.name()), expected, self.axis));
         };
-        if let Some(part) = self.parts.iter().find(|part| !part.fits(from)) {
+        let resolved = |part: &Part| {
+            part.resolved(from).ok_or_else(|| {
+                Error::option(format!("parts of {}", builder.name()), "a step other than 0", format!("{part:?}"))
+            })
+        };
+        let parts = self.parts.iter().map(resolved).collect::<Result<Vec<_>>>()?;
+        if let Some(part) = parts.iter().find(|part| !part.fits(from)) {
             let expected = format!("different elements of an axis of {from}");
             return Err(Error::option(format!("parts of {}", builder.name()), expected, format!("{part:?}")));
         }
@@ -100,7 +135,7 @@ impl Slice {
             let option = format!("parts of {}", builder.name());
             return Err(Error::option(option, "finite values", format!("{part:?}")));
         }
-        let to = self.parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.count()));
+        let to = parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.count()));
         let to = checked_len("axis", &[("elements", to.unwrap_or(usize::MAX))])?;
         let mut shape = x.shape().to_vec();
         shape[axis] = to;
@@ -109,7 +144,7 @@ impl Slice {
             from,
             to,
             inner: shape[axis + 1..].iter().product(),
-            parts: self.parts.clone(),
+            parts,
             value: Scratch::new(),
         };
         Ok(vec![builder.op1(op, &[x], &shape, 0..0)?])
@@ -148,6 +183,8 @@ impl SliceOp {
                     (Strides { offset: start * self.inner, strides }, None)
                 }
                 Part::Filled { value, .. } => (Strides { offset: 0, strides: [0; 4] }, Some(value)),
+                // Of no elements: they are counted when the layer is built.
+                Part::Range { .. } => continue,
             };
             copy(&mut self.value, [1, rows, count, self.inner], from, to, value)?;
             at += count;
@@ -179,5 +216,33 @@ impl Op for SliceOp {
             None => device.strided_copy(shape, dy, to, dx.reborrow(), from, WeightGrad::Add),
             Some(_) => Ok(()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_pythons() {
+        let range = |start, stop, step| Part::Range { start, stop, step };
+        let places = |part: Part, len: usize| match part.resolved(len) {
+            Some(Part::Steps { start, step, count }) => {
+                (0..count).map(|i| start.wrapping_add_signed(step * i as isize)).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(places(range(Some(-1), None, 1), 5), [4]);
+        assert_eq!(places(range(None, None, -1), 3), [2, 1, 0]);
+        assert_eq!(places(range(Some(1), Some(-1), 1), 5), [1, 2, 3]);
+        assert_eq!(places(range(None, None, 2), 5), [0, 2, 4]);
+        assert_eq!(places(range(Some(-2), None, -2), 5), [3, 1]);
+        assert_eq!(places(range(None, Some(0), -1), 3), [2, 1]);
+        assert_eq!(places(range(Some(-9), Some(9), 3), 5), [0, 3]);
+        assert_eq!(places(range(Some(3), Some(1), 1), 5), [0usize; 0]);
+        assert_eq!(places(range(None, Some(-5), 1), 3), [0usize; 0]);
+        assert_eq!(range(None, None, 0).resolved(4), None);
+        assert_eq!(places(range(None, None, isize::MIN), 4), [3]);
+        assert_eq!(places(range(Some(isize::MIN), Some(isize::MAX), isize::MAX), 4), [0]);
     }
 }

@@ -282,9 +282,9 @@ fn files_keep_that_a_length_is_open() {
     assert!(model.input_axes().eq([&[Some(6), Some(3)][..]]));
     assert_eq!(model.predict(&x(3, 6)).unwrap(), loaded.predict(&x(3, 6)).unwrap());
     assert!(matches!(model.predict(&x(3, 7)), Err(Error::Shape { .. })));
-    // Only the steps may be open in a file.
+    // Only one axis may be open in a file.
     let mut config = loaded.config().unwrap();
-    config.inputs[0].shape = vec![Some(3), None];
+    config.inputs[0].shape = vec![None, None];
     let error = Model::from_config(cpu(), &config, 1).err().unwrap();
     assert!(matches!(&error, Error::InvalidOption { option, .. } if option == "shape of input_layer"), "{error}");
 }
@@ -336,9 +336,13 @@ fn layers_that_need_a_length_are_refused_by_name() {
     let error = graph.model(&[&y]).err().unwrap();
     assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == "wide"), "{error}");
 
-    for axes in [vec![Some(4), None], vec![None, None]] {
-        let error = Sequential::new(cpu(), &axes, 1).err().unwrap();
-        assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+    let error = Sequential::new(cpu(), &[None::<usize>, None], 1).err().unwrap();
+    assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+    // The steps may stand last, as in a signal of channels.
+    let mut model = Sequential::new(cpu(), &[Some(3), None], 1).unwrap();
+    model.add(Permute::new(&[2, 1])).unwrap().add(Lstm::new(4)).unwrap();
+    for steps in [5, 8] {
+        assert_eq!(model.predict(&Array3::<f32>::zeros((2, 3, steps))).unwrap().shape(), [2, 4]);
     }
     assert!(matches!(Sequential::new(cpu(), &[None, Some(0)], 1), Err(Error::ZeroSize { .. })));
 }
