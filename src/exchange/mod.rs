@@ -13,6 +13,7 @@
 pub mod arrays;
 pub mod keras;
 pub mod onnx;
+mod open;
 mod port;
 pub mod torch;
 
@@ -40,6 +41,9 @@ pub struct Imported {
     pub outputs: Vec<Port>,
     /// Inputs of the file that no output depends on; the model has not got them.
     pub unused: Vec<String>,
+    /// What the file says of training that the model does not keep, in words: an optimizer or a regularizer that this crate has not, say.
+    /// Outputs do not depend on it.
+    pub left_out: Vec<String>,
 }
 
 impl Imported {
@@ -67,12 +71,12 @@ impl Imported {
     pub fn load(device: Device, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (model, ports) = crate::model::file::load_with_ports(device, path)?;
-        let plain = |names: Vec<String>, shapes: Vec<Vec<usize>>| -> Vec<Port> {
+        let plain = |names: Vec<String>, shapes: Vec<Vec<Option<usize>>>| -> Vec<Port> {
             names.iter().zip(&shapes).map(|(name, shape)| Port::new(name, 0, shape)).collect()
         };
         let (shapes, outputs) = (
-            model.input_shapes().map(<[usize]>::to_vec).collect(),
-            model.output_shapes().map(<[usize]>::to_vec).collect(),
+            model.input_axes().map(<[Option<usize>]>::to_vec).collect(),
+            model.output_axes().map(<[Option<usize>]>::to_vec).collect(),
         );
         let own = Ports {
             inputs: plain(model.config()?.inputs.into_iter().map(|input| input.name).collect(), shapes),
@@ -86,12 +90,9 @@ impl Imported {
                 if read.inputs.len() != own.inputs.len() || read.outputs.len() != own.outputs.len() {
                     return Err(wrong("another number of ports than of inputs and outputs".to_owned()));
                 }
-                // Axes of any length are of models of this crate's own, whose ports are plain.
-                let is_open = model.input_axes().chain(model.output_axes()).map(|axes| axes.contains(&None));
                 let of_model = own.inputs.iter().chain(&own.outputs);
-                let ports = read.inputs.iter().chain(&read.outputs).zip(of_model).zip(is_open);
-                for ((port, own), is_open) in ports {
-                    if !(port.fits(own) || is_open && port.is_plain()) {
+                for (port, own) in read.inputs.iter().chain(&read.outputs).zip(of_model) {
+                    if !port.may_be(own) {
                         let problem =
                             format!("its port {}: {port:?} is none of the model's shape {:?}", port.name, own.shape);
                         return Err(wrong(problem));
@@ -100,7 +101,7 @@ impl Imported {
                 read
             }
         };
-        Ok(Imported { model, inputs: ports.inputs, outputs: ports.outputs, unused: Vec::new() })
+        Ok(Imported { model, inputs: ports.inputs, outputs: ports.outputs, unused: Vec::new(), left_out: Vec::new() })
     }
 
     /// All outputs for inputs as the other program has them, in the order of [`inputs`](Self::inputs), each as it is there.
@@ -115,20 +116,10 @@ impl Imported {
             let expected = format!("{} arrays ({})", names.len(), names.join(", "));
             return Err(Error::shape("inputs", expected, format!("{} arrays", arrays.len())));
         }
-        // Only a model of this crate's own has axes of any length; the ports of those are plain.
-        let ports = self.inputs.iter().zip(self.model.input_axes()).zip(arrays);
-        let taken = ports.map(|((port, axes), array)| match axes.contains(&None) {
-            true => Ok(array.to_owned()),
-            false => port.taken_in(array),
-        });
+        let taken = self.inputs.iter().zip(arrays).map(|(port, array)| port.taken_in(array));
         let taken = taken.collect::<Result<Vec<_>>>()?;
         let outputs = self.model.predict_all(taken.iter().map(|array| array.view()).collect::<Vec<_>>())?;
-        let ports = self.outputs.iter().zip(self.model.output_axes()).zip(outputs);
-        let given = ports.map(|((port, axes), array)| match axes.contains(&None) {
-            true => Ok(array),
-            false => port.given_out(&array.view()),
-        });
-        given.collect()
+        self.outputs.iter().zip(outputs).map(|(port, array)| port.given_out(&array.view())).collect()
     }
 }
 
@@ -167,14 +158,14 @@ pub fn read_with(
     let whole = name.ends_with(".onnx") || name.ends_with(".keras");
     match architecture {
         None if name.ends_with(".onnx") => onnx::read(device, path, options),
-        None if name.ends_with(".keras") => keras::read_with_shapes(device, path, &options.shapes),
+        None if name.ends_with(".keras") => keras_model(device, path, None, options),
         Some(architecture) if whole => {
             let got = format!("{} beside {}", architecture.display(), path.display());
             Err(Error::option("model", "none for an ONNX or Keras file, which says what it is", got))
         }
         Some(architecture) if name.ends_with(".weights.h5") => {
             if is(architecture, "keras") {
-                return keras::read_parts(device, architecture, Some(path), keras::Lengths::Of(&options.shapes));
+                return keras_model(device, architecture, Some(path), options);
             }
             let mut imported = layers(device, architecture, options)?;
             keras::read_weights(&mut imported.model, path)?;
@@ -197,6 +188,16 @@ pub fn read_with(
             format!("reading {}", path.display()),
             "its name ends in none that is known here: .onnx, .keras, .weights.h5, .safetensors",
         )),
+    }
+}
+
+/// A model of Keras: for any length, or where that cannot be, for those of arrays.
+fn keras_model(device: Device, path: &Path, weights: Option<&Path>, options: &ImportOptions) -> Result<Imported> {
+    match keras::read_parts(device.clone(), path, weights, keras::Lengths::Any) {
+        Err(Error::Unsupported { .. } | Error::Format { .. }) if !options.shapes.is_empty() => {
+            keras::read_parts(device, path, weights, keras::Lengths::Of(&options.shapes))
+        }
+        other => other,
     }
 }
 

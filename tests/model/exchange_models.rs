@@ -30,6 +30,10 @@ fn outputs(model: &mut Model, case: &str) -> Vec<ArrayD<f32>> {
     model.predict_all(inputs.iter().map(|x| x.view()).collect::<Vec<_>>()).expect("outputs")
 }
 
+fn views(arrays: &[ArrayD<f32>]) -> Vec<ndarray::ArrayViewD<'_, f32>> {
+    arrays.iter().map(|array| array.view()).collect()
+}
+
 #[track_caller]
 fn assert_close(case: &str, got: &[ArrayD<f32>]) {
     let expected = arrays(case, "out");
@@ -47,7 +51,7 @@ fn read(case: &str) -> Imported {
     keras::read(Device::cpu(), fixture(&format!("{case}.keras"))).expect("a Keras model")
 }
 
-const KERAS: [&str; 9] = [
+const KERAS: [&str; 13] = [
     "keras_sequential",
     "keras_masked",
     "keras_encoder_decoder",
@@ -57,6 +61,10 @@ const KERAS: [&str; 9] = [
     "keras_normalized",
     "keras_directions",
     "keras_operations",
+    "keras_training",
+    "keras_handed_on",
+    "keras_sums",
+    "keras_any_length",
 ];
 
 #[test]
@@ -95,12 +103,85 @@ fn keras_models_are_saved_and_trained() {
     }
 }
 
+/// The losses of steps on the arrays of `keras_training`.
+fn losses(model: &mut Model) -> Vec<f64> {
+    let (x, y) = (arrays("keras_training", "in"), arrays("keras_training", "y"));
+    (0..4).map(|_| model.train_on_batch(views(&x), views(&y)).expect("a step")).collect()
+}
+
+/// Optimizer, learning rates, losses, regularizers, constraints and frozen layers: steps have the losses that they have in Keras.
+#[test]
+fn training_goes_on_as_in_keras() {
+    let recorded = TensorFile::read(&fixture("keras_training.safetensors")).expect("a case");
+    let (_, expected) = recorded.floats::<f64>("loss").expect("losses");
+    let mut imported = read("keras_training");
+    assert_eq!(imported.left_out, [""; 0]);
+    assert!(
+        !imported.model.is_trainable("frozen").expect("a layer")
+            && imported.model.is_trainable("gru").expect("a layer")
+    );
+    let bytes = keras::to_bytes(&imported.model, Path::new("training.keras")).expect("written");
+    let mut again = keras::parse(Device::cpu(), &bytes, Path::new("training.keras")).expect("read again");
+    assert_eq!(again.left_out, [""; 0]);
+    let frozen = imported.model.weight::<f32>("frozen.weight").expect("weights");
+    for model in [&mut imported.model, &mut again.model] {
+        let losses = losses(model);
+        for (loss, expected) in losses.iter().zip(&expected) {
+            assert!((loss - expected).abs() < 2e-5 * expected, "{losses:?} and {expected}");
+        }
+    }
+    assert_eq!(frozen, imported.model.weight::<f32>("frozen.weight").expect("weights"));
+}
+
+/// What a model here does not keep of its training is told.
+#[test]
+fn what_is_left_out_of_training_is_told() {
+    let left_out = read("keras_left_out").left_out;
+    let starts = [
+        "layer gru (GRU): bias_constraint {",
+        "layer dense (Dense): kernel_regularizer {",
+        "optimizer {",
+        "loss {",
+        "metrics [",
+    ];
+    assert_eq!(left_out.len(), starts.len(), "{left_out:?}");
+    assert!(left_out.iter().zip(starts).all(|(text, start)| text.starts_with(start)), "{left_out:?}");
+}
+
+/// A model of any number of steps, with parts counted from the end of its sequences, takes other lengths, and so does what is saved of it.
+#[test]
+fn keras_models_stay_of_any_length() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut imported = read("keras_any_length");
+    let path = folder.path().join("model.safetensors");
+    imported.save(&path).expect("saved");
+    let mut loaded = Imported::load(Device::cpu(), &path).expect("loaded");
+    for imported in [&mut imported, &mut loaded] {
+        assert_eq!(imported.inputs[0].shape, [None, Some(4)]);
+        assert_close(
+            "keras_any_length",
+            &imported.predict(&views(&arrays("keras_any_length", "in"))).expect("outputs"),
+        );
+        let outputs = imported.predict(&[ArrayD::<f32>::zeros(IxDyn(&[3, 12, 4])).view()]).expect("outputs");
+        let steps = [1, 2, 3, 4, 5].map(|output: usize| outputs[output].shape()[1]);
+        assert_eq!(steps, [12, 11, 10, 6, 3]);
+    }
+    // One of a fixed length is none of this kind.
+    let fixed = keras::read_with_steps(Device::cpu(), &fixture("keras_any_length.keras"), 7).expect("a model");
+    assert_eq!(fixed.inputs[0].shape, [Some(7), Some(4)]);
+}
+
 /// Arrays say how long axes are that the file leaves open, each input's its own; and one number for each sample has no axis.
 #[test]
 fn keras_ports_are_as_they_are_there() {
     let path = fixture("keras_open.keras");
-    let text = keras::read(Device::cpu(), &path).err().expect("open axes").to_string();
-    assert!(text.contains("axes of any length") && text.contains("--steps"), "{text}");
+    // Without, they stay open: each call may have others.
+    let mut imported = read("keras_open");
+    assert_eq!(imported.inputs[0].shape, [None, Some(4)]);
+    assert_eq!(imported.outputs[0].shape, [None, Some(2)]);
+    assert_close("keras_open", &imported.predict(&views(&arrays("keras_open", "in"))).expect("outputs"));
+    let longer = [ArrayD::<f32>::zeros(IxDyn(&[1, 9, 4])), ArrayD::zeros(IxDyn(&[1, 2, 3]))];
+    assert_eq!(imported.predict(&views(&longer)).expect("outputs")[0].shape(), [1, 2, 2]);
     let inputs = arrays("keras_open", "in");
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|x| x.shape().to_vec()).collect();
     let mut imported = keras::read_with_shapes(Device::cpu(), &path, &shapes).expect("a model");
@@ -182,6 +263,8 @@ fn written_models_are_read_again() {
         "keras_attention",
         "keras_windows",
         "keras_normalized",
+        "keras_training",
+        "keras_handed_on",
     ] {
         let model = read(case).model;
         let path = folder.join(format!("{case}.keras"));

@@ -90,6 +90,35 @@ fn imported_models_go_back() {
     }
 }
 
+/// Axes with names stay of any length, wherever they stand: the recorded arrays have other lengths than the exporter saw.
+#[test]
+fn models_stay_of_any_length() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["gru", "last", "attentive"] {
+        let file = self::folder().join("open_axes").join(format!("{name}.onnx"));
+        let mut imported = onnx::read(double(), &file, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(imported.inputs.iter().all(|port| port.shape.contains(&None)), "{name}: {:?}", imported.inputs);
+        let (inputs, expected) = (recorded(&file, "in_"), recorded(&file, "out_"));
+        assert_close(name, &imported.predict(&views(&inputs)).unwrap(), &expected, 1e-5);
+        let saved = folder.path().join("model.safetensors");
+        imported.save(&saved).unwrap();
+        let mut loaded = Imported::load(double(), &saved).unwrap();
+        assert_eq!((&loaded.inputs, &loaded.outputs), (&imported.inputs, &imported.outputs));
+        assert_close(name, &loaded.predict(&views(&inputs)).unwrap(), &expected, 1e-5);
+        // And back.
+        let taken: Vec<_> =
+            imported.inputs.iter().zip(&inputs).map(|(port, array)| port.taken_in(&array.view()).unwrap()).collect();
+        let bytes = onnx::bytes(&imported.model, &file).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut again = onnx::parse(double(), &bytes, &file, &ImportOptions::default()).unwrap();
+        assert!(again.inputs.iter().all(|port| port.shape.contains(&None)), "{name}: {:?}", again.inputs);
+        let expected = imported.model.predict_all(views(&taken)).unwrap();
+        assert_close(name, &again.predict(&views(&taken)).unwrap(), &expected, 1e-6);
+        // They train, at any length.
+        let y: Vec<ArrayD<f64>> = expected.iter().map(|y| y.mapv(|_| 0.0)).collect();
+        imported.model.train_on_batch(views(&taken), views(&y)).unwrap();
+    }
+}
+
 fn draw(shape: &[usize], stream: u32) -> ArrayD<f64> {
     let mut random = Random::new(11, stream);
     let values = (0..shape.iter().product()).map(|_| random.normal()).collect();
@@ -394,12 +423,23 @@ fn refusals_name_the_node_and_the_way_out() {
     // An axis without a length.
     let open = || ValueInfoProto { ..input("x", &[None, Some(0), Some(4)]) };
     let relu = || vec![node("Relu", &["x"], "y")];
-    let text = refused(&file(graph(vec![open()], relu(), vec![])), &plain);
+    let imported =
+        onnx::parse(Device::cpu(), &file(graph(vec![open()], relu(), vec![])), Path::new("x"), &plain).unwrap();
+    assert_eq!((&imported.inputs[0].shape, &imported.outputs[0].shape), (&vec![None, Some(4)], &vec![None, Some(4)]));
+    let five = || vec![node("Add", &["x", "five"], "y")];
+    let table = || TensorProto {
+        name: Some("five".to_owned()),
+        dims: vec![5, 1],
+        data_type: Some(DataType::FLOAT),
+        float_data: vec![1.0; 5],
+        ..TensorProto::default()
+    };
+    let text = refused(&file(graph(vec![open()], five(), vec![table()])), &plain);
     assert!(text.contains("--dim x.1=LENGTH"), "{text}");
     let dims = ImportOptions::default().dim("x.1", 6);
     let imported =
         onnx::parse(Device::cpu(), &file(graph(vec![open()], relu(), vec![])), Path::new("x"), &dims).unwrap();
-    assert_eq!(imported.inputs[0].shape, [6, 4]);
+    assert_eq!(imported.inputs[0].shape, [Some(6), Some(4)]);
     // A number that chooses between branches.
     let branch =
         |op: &str| GraphProto { node: vec![node(op, &["x"], "b")], output: vec![output("b")], ..GraphProto::default() };
@@ -447,10 +487,10 @@ fn arrays_say_the_lengths_of_named_axes() {
     let read = |shapes: &[Vec<usize>]| {
         onnx::parse(Device::cpu(), &bytes, Path::new("x.onnx"), &ImportOptions::default().shapes(shapes))
     };
-    let imported = read(&[vec![7, 3, 4], vec![3, 4]]).unwrap();
-    assert_eq!((imported.inputs[0].batch_axis, &imported.inputs[0].shape[..]), (1, &[7, 4][..]));
-    let text = read(&[]).err().unwrap().to_string();
-    assert!(text.contains("--dim time=LENGTH"), "{text}");
+    for shapes in [&[][..], &[vec![7, 3, 4], vec![3, 4]]] {
+        let imported = read(shapes).unwrap();
+        assert_eq!((imported.inputs[0].batch_axis, &imported.inputs[0].shape[..]), (1, &[None, Some(4)][..]));
+    }
 }
 
 #[test]

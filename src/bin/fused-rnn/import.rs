@@ -107,10 +107,14 @@ fn read(file: &Path, model: Option<&Path>, args: &Args, options: &ImportOptions)
 }
 
 fn left_out(imported: &Imported) -> String {
-    match imported.unused.len() {
-        0 => String::new(),
-        _ => format!("; without inputs that nothing depends on: {}", imported.unused.join(", ")),
+    let mut text = String::new();
+    if !imported.unused.is_empty() {
+        text += &format!("; without inputs that nothing depends on: {}", imported.unused.join(", "));
     }
+    if !imported.left_out.is_empty() {
+        text += &format!("; of its training is left out: {}", imported.left_out.join("; "));
+    }
+    text
 }
 
 /// `NAME=NUMBER` as its two halves.

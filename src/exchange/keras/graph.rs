@@ -13,10 +13,10 @@ use super::program::{Arrays, Input, Masks, Piece, Program};
 use super::{Lengths, format_error, in_file};
 use crate::backend::Device;
 use crate::error::{Error, Result};
-use crate::exchange::Port;
+use crate::exchange::{Port, open};
 use crate::model::graph::Source;
 use crate::model::{Graph, GraphTensor, LayerId};
-use crate::nn::Reshape;
+use crate::nn::{MaskLike, Reshape};
 
 /// A model read from a configuration, without weights yet.
 pub(super) struct Architecture {
@@ -27,10 +27,57 @@ pub(super) struct Architecture {
     pub arrays: BTreeMap<String, Arrays>,
     /// Groups of layers that lead to no output.
     pub unused: Vec<String>,
+    /// What of the training of layers is not kept; and how the model was compiled.
+    pub training: (Vec<String>, Option<Value>),
 }
 
-/// Reads the configuration of a model.
+/// Reads the configuration of a model, whose axes of any length stay so unless `lengths` are given.
 pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<'_>) -> Result<Architecture> {
+    let Lengths::Any = lengths else { return read_at(device, config, path, lengths) };
+    let mut axes = Vec::new();
+    let [steps, others] = open::probes();
+    let one = read_counting(device.clone(), config, path, Lengths::Steps(steps), &mut axes)?;
+    if !axes.iter().flatten().any(Option::is_none) {
+        return Ok(one);
+    }
+    let probe = |read: &Architecture| {
+        let tensors: Vec<&GraphTensor> = read.outputs.iter().map(|(_, tensor)| tensor).collect();
+        read.graph.config(&tensors).and_then(open::Probe::new).map_err(|e| in_file(path, e))
+    };
+    let at = |steps: usize| read_at(Device::cpu(), config, path, Lengths::Steps(steps));
+    let other = at(others)?;
+    // What is refused for few steps may need more of them.
+    let mut few = Vec::new();
+    for steps in open::FEW_STEPS {
+        if let Ok(read) = at(steps) {
+            few.push((steps, probe(&read)?));
+        }
+    }
+    let combined = open::combine([&probe(&one)?, &probe(&other)?], &few, &axes);
+    let config = combined.map_err(|depends| depends.error(path.display(), "--steps, or keras::read_with_steps"))?;
+    let (graph, tensors) = Graph::of_config(device, &config).map_err(|e| in_file(path, e))?;
+    let port = |(a, b): (&Port, &Port)| {
+        let axes: Vec<Option<usize>> = a.shape.iter().zip(&b.shape).map(|(a, b)| (*a).filter(|_| a == b)).collect();
+        Port::new(&a.name, 0, &axes)
+    };
+    let inputs = one.inputs.iter().zip(&other.inputs).map(port).collect();
+    let ports = one.outputs.iter().zip(&other.outputs).map(|((a, _), (b, _))| port((a, b)));
+    Ok(Architecture { inputs, outputs: ports.zip(tensors).collect(), graph, ..one })
+}
+
+/// The same where axes of any length have these.
+fn read_at(device: Device, config: &[u8], path: &Path, lengths: Lengths<'_>) -> Result<Architecture> {
+    read_counting(device, config, path, lengths, &mut Vec::new())
+}
+
+/// The same, with the axes that the inputs have in the file.
+fn read_counting(
+    device: Device,
+    config: &[u8],
+    path: &Path,
+    lengths: Lengths<'_>,
+    axes: &mut Vec<Vec<Option<usize>>>,
+) -> Result<Architecture> {
     let value: Value =
         serde_json::from_slice(config).map_err(|e| format_error(path, format!("its configuration: {e}")))?;
     let Some((class, map)) = super::options::object(&value) else {
@@ -62,6 +109,9 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<
         };
         let steps = if let Lengths::Steps(steps) = lengths { Some(steps) } else { None };
         let (name, shape) = reader.input_shape(&model, *input, steps, of_array)?;
+        if let Some(Item::Input { shape, .. }) = model.items.get(*input) {
+            axes.push(shape.clone());
+        }
         tensors.push(reader.graph.input(name, &shape).map_err(|e| in_file(path, e))?);
         inputs.push(Port::new(name, 0, &shape));
     }
@@ -72,12 +122,13 @@ pub(super) fn read(device: Device, config: &[u8], path: &Path, lengths: Lengths<
     for (output, tensor) in model.outputs.iter().zip(made) {
         let tensor = tensor.ok_or_else(|| format_error(path, format!("output {} is not computed", output.port)))?;
         let shape = if reader.numbers.contains(&tensor.source()) { &[] } else { tensor.shape() };
-        outputs.push((Port::new(&output.port, 0, shape), tensor));
+        outputs.push((Port::new(&output.port, 0, &shape.to_vec()), tensor));
     }
     let mut unused = Vec::new();
     declared.unused(&mut unused);
     let Reader { graph, arrays, .. } = reader;
-    Ok(Architecture { graph, inputs, outputs, arrays, unused })
+    let training = (super::training::left_out(&value), value.get("compile_config").cloned());
+    Ok(Architecture { graph, inputs, outputs, arrays, unused, training })
 }
 
 /// Layers of a model as far as they are there; made by their first use.
@@ -208,7 +259,7 @@ impl Reader<'_> {
             n.or(steps).or_else(|| of_array?.get(axis + 1).copied()).ok_or_else(|| {
                 Error::unsupported(
                     format!("{}: input {name} with axes of any length", self.path.display()),
-                    "what its layers are is read for one length; say it with --steps, or keras::read_with_steps",
+                    "the shapes given are of arrays with other axes",
                 )
             })
         };
@@ -259,7 +310,8 @@ impl Reader<'_> {
                         let options = Options::new(self.path, name, class, config);
                         let shapes = call.tensors.iter().map(|tensor| tensor.shape().to_vec()).collect();
                         let program = translate(class, options, &call.options, &Known::of(shapes, *rank))?;
-                        *made = Some(self.declare(name, group, program)?);
+                        let trainable = config.get("trainable").and_then(Value::as_bool).unwrap_or(true);
+                        *made = Some(self.declare(name, group, program, trainable)?);
                     } else {
                         // What a call says of attention is the layer's own here.
                         self.check_same_call(model, node)?;
@@ -318,11 +370,12 @@ impl Reader<'_> {
     }
 
     /// Adds the layers that a layer of Keras is made of.
-    fn declare(&mut self, name: &str, group: &str, program: Program) -> Result<Made> {
+    fn declare(&mut self, name: &str, group: &str, program: Program, trainable: bool) -> Result<Made> {
         let mut layers = Vec::new();
         for (number, Piece { layer, arrays, inputs }) in program.pieces.into_iter().enumerate() {
             let name = if number > 0 { format!("{name}/{number}") } else { name.to_owned() };
             let id = self.graph.named_layer(&name, layer).map_err(|e| in_file(self.path, e))?;
+            self.graph.set_trainable(id, trainable);
             layers.push((id, inputs));
             if !arrays.is_empty() {
                 self.arrays.insert(name, arrays.below(group));
@@ -384,7 +437,7 @@ impl Reader<'_> {
                     "what Keras puts out for absent steps then is not what this crate does; leave one of them away",
                 ));
             }
-            Masks::Refused(_) => call.states,
+            Masks::Refused(_) => call.states && !call.explicit_mask,
         };
         if ignored && let Some(first) = tensors.first_mut() {
             *first = self.unmasked(first.clone())?;
@@ -402,7 +455,18 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        self.run(&made.layers, made.outputs.as_deref(), &tensors)
+        let mut outputs = self.run(&made.layers, made.outputs.as_deref(), &tensors)?;
+        // What Keras's layer has not looked at goes on beside its sequences all the same.
+        let unread = masked && tensors.first().is_some_and(|tensor| !tensor.is_masked());
+        if let (true, Masks::IgnoredWithStates | Masks::Refused(_), Some(input)) =
+            (unread, made.masks, call.tensors.first())
+        {
+            for output in outputs.iter_mut().take(returned_sequences(class, config)) {
+                let like = MaskLike::new();
+                *output = self.graph.add(like, &[output, input]).map_err(|e| in_file(self.path, e))?;
+            }
+        }
+        Ok(outputs)
     }
 
     /// The same tensor without its mask.
@@ -481,14 +545,18 @@ impl Reader<'_> {
         // Keras's operations know nothing of masks.
         let tensors = tensors.into_iter().map(|tensor| self.unmasked(tensor)).collect::<Result<Vec<_>>>()?;
         let mut layers = Vec::new();
-        for (number, Piece { layer, inputs, .. }) in program.pieces.into_iter().enumerate() {
+        for (number, Piece { layer, inputs, arrays }) in program.pieces.into_iter().enumerate() {
             // Used in several models' uses, it is there several times.
             let own = if number == 0 { name.to_owned() } else { format!("{name}/{number}") };
             let layer = match self.operations.insert(own.clone()) {
                 true => self.graph.named_layer(&own, layer),
                 false => self.graph.layer(layer),
             };
-            layers.push((layer.map_err(|e| in_file(self.path, e))?, inputs));
+            let layer = layer.map_err(|e| in_file(self.path, e))?;
+            if !arrays.is_empty() {
+                self.arrays.insert(self.graph.layer_name(layer).to_owned(), arrays);
+            }
+            layers.push((layer, inputs));
         }
         let outputs = self.run(&layers, program.outputs.as_deref(), &tensors)?;
         if program.numbers {
@@ -503,6 +571,17 @@ impl Reader<'_> {
             }
         }
         Ok(results)
+    }
+}
+
+/// How many outputs of a recurrent layer are sequences, with a mask where its input has one.
+fn returned_sequences(class: &str, config: &Map<String, Value>) -> usize {
+    let inner = config.get("layer").and_then(super::options::object).map(|(_, config)| config);
+    let of_layer = if class == "Bidirectional" { inner.unwrap_or(config) } else { config };
+    match of_layer.get("return_sequences").and_then(Value::as_bool) {
+        Some(true) if class == "Bidirectional" && config.get("merge_mode").is_some_and(Value::is_null) => 2,
+        Some(true) => 1,
+        _ => 0,
     }
 }
 

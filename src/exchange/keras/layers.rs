@@ -5,9 +5,9 @@
 use serde_json::{Map, Value};
 
 use super::options::Options;
-use super::program::{Arrays, Input, Layout, Masks, Piece, Program};
+use super::program::{Arrays, Input, Layout, Masks, Program};
 use super::recurrent::{bidirectional, recurrent};
-use super::{merges, normalizations};
+use super::{merges, normalizations, training};
 use crate::error::{Error, Result};
 use crate::nn::*;
 
@@ -54,10 +54,15 @@ pub(super) fn translate(
     let translated = match class {
         "SimpleRNN" | "LSTM" | "GRU" | "RNN" => recurrent(class, &mut o)?,
         "Bidirectional" => bidirectional(&mut o, known)?,
-        "TimeDistributed" => time_distributed(&mut o, known)?,
+        "TimeDistributed" => super::distributed::translate_wrapper(&mut o, known)?,
         "Dense" => {
-            let layer = Dense::new(o.size("units")?).use_bias(o.flag("use_bias", true)?);
             let (activation, behind) = o.any_activation("activation")?;
+            let layer = Dense {
+                kernel: training::weights(&mut o, class, "kernel_regularizer", "kernel_constraint"),
+                bias: training::weights(&mut o, class, "bias_regularizer", "bias_constraint"),
+                activity_regularizer: training::activity(&mut o).filter(|_| behind.is_empty()),
+                ..Dense::new(o.size("units")?).use_bias(o.flag("use_bias", true)?)
+            };
             behind.into_iter().fold(P::one(layer.activation(activation), &[""]), P::then)
         }
         "Conv1D" => {
@@ -70,6 +75,9 @@ pub(super) fn translate(
                 groups: o.optional_size("groups")?.unwrap_or(1),
                 activation,
                 use_bias: o.flag("use_bias", true)?,
+                kernel: training::weights(&mut o, class, "kernel_regularizer", "kernel_constraint"),
+                bias: training::weights(&mut o, class, "bias_regularizer", "bias_constraint"),
+                activity_regularizer: training::activity(&mut o).filter(|_| behind.is_empty()),
                 ..Conv1D::new(o.size("filters")?, o.size("kernel_size")?)
             };
             behind.into_iter().fold(P::one(layer, &[""]), P::then)
@@ -88,6 +96,7 @@ pub(super) fn translate(
             };
             behind.into_iter().fold(P::one(layer, &[""]), P::then)
         }
+        "EinsumDense" => super::einsum::translate(&mut o, known)?,
         "DepthwiseConv1D" | "SeparableConv1D" => depthwise(class, &mut o, known)?,
         "ZeroPadding1D" => {
             o.only("data_format", "channels_last", only_here)?;
@@ -103,7 +112,8 @@ pub(super) fn translate(
             let axes = o.axes("shared_axes")?.unwrap_or_default();
             let axes: Option<Vec<usize>> = axes.iter().map(|axis| usize::try_from(*axis).ok()).collect();
             let axes = axes.ok_or_else(|| o.invalid("shared_axes", "axes from 1 on"))?;
-            P::one(PRelu::new().shared_axes(&axes), &[""])
+            let alpha = training::weights(&mut o, class, "alpha_regularizer", "alpha_constraint");
+            P::one(PRelu { alpha, ..PRelu::new().shared_axes(&axes) }, &[""])
         }
         "Dot" => {
             let axes = o.axes("axes")?.ok_or_else(|| o.invalid("axes", "an axis, or one for each input"))?;
@@ -165,7 +175,11 @@ pub(super) fn translate(
         },
         "Softmax" => softmax(&mut o, known)?,
         "Embedding" => {
-            let layer = Embedding::new(o.size("input_dim")?, o.size("output_dim")?);
+            let layer = Embedding {
+                embeddings: training::weights(&mut o, class, "embeddings_regularizer", "embeddings_constraint"),
+                activity_regularizer: training::activity(&mut o),
+                ..Embedding::new(o.size("input_dim")?, o.size("output_dim")?)
+            };
             for key in ["input_length", "sparse"] {
                 o.take(key);
             }
@@ -350,65 +364,4 @@ fn softmax(o: &mut Options<'_>, known: &Known) -> Result<Program> {
             Ok(program.giving(&[y]).masks(Masks::Refused("a softmax over several axes")))
         }
     }
-}
-
-/// A layer for every step, or a stack of layers for every step.
-fn time_distributed(o: &mut Options<'_>, known: &Known) -> Result<Program> {
-    let (class, config) = o.object("layer")?;
-    // The first layer's input is a step of that of the wrapper.
-    let first = match known.shapes.first().map(Vec::as_slice) {
-        Some([_, rest @ ..]) if !rest.is_empty() => Known::of(vec![rest.to_vec()], None),
-        _ => Known::default(),
-    };
-    let whole =
-        |o: &Options<'_>| o.unsupported("layer", "a layer of one input and one output, or a Sequential of such");
-    let wrapped =
-        |o: &Options<'_>, class: &str, config: &Map<String, Value>, at: &str, known: &Known| -> Result<Vec<Piece>> {
-            let name = config.get("name").and_then(Value::as_str).unwrap_or("in it");
-            let inner = Options::new(o.path(), name, class, config);
-            let Program { pieces, outputs, .. } = translate(class, inner, &Map::new(), known)?;
-            let last = pieces.len().checked_sub(1);
-            let straight = |(number, piece): (usize, &Piece)| match (piece.inputs.as_deref(), number.checked_sub(1)) {
-                (None, _) | (Some([Input::Call(0)]), None) => true,
-                (Some([Input::Piece(below, 0)]), Some(before)) => *below == before,
-                _ => false,
-            };
-            let ends = match (outputs.as_deref(), last) {
-                (None, _) => true,
-                (Some([Input::Piece(piece, 0)]), Some(last)) => *piece == last,
-                _ => false,
-            };
-            if !ends || !pieces.iter().enumerate().all(straight) {
-                return Err(whole(o));
-            }
-            let wrap = |piece: Piece| Piece {
-                layer: TimeDistributed::new(piece.layer).into(),
-                arrays: piece.arrays.below(at),
-                inputs: None,
-            };
-            Ok(pieces.into_iter().map(wrap).collect())
-        };
-    let mut program = Program::new();
-    match class {
-        "Sequential" => {
-            let layers = config.get("layers").and_then(Value::as_array).ok_or_else(|| o.invalid("layer", "layers"))?;
-            let mut counters = super::names::Counters::default();
-            for value in layers {
-                let (class, config) = super::options::object(value)
-                    .ok_or_else(|| o.invalid("layer", "layers with class_name and config"))?;
-                if class == "InputLayer" {
-                    continue;
-                }
-                let known = match program.pieces.is_empty() {
-                    true => first.clone(),
-                    false => Known::of(super::nodes::built_shape(value).into_iter().collect(), None),
-                };
-                let at = format!("layer/layers/{}", counters.next(class));
-                program.pieces.extend(wrapped(o, class, config, &at, &known)?);
-            }
-        }
-        "Functional" | "Model" => return Err(whole(o)),
-        _ => program.pieces = wrapped(o, class, config, "layer", &first)?,
-    }
-    Ok(program)
 }

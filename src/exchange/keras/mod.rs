@@ -2,23 +2,28 @@
 //!
 //! A `.keras` file is a zip of `config.json`, which says what the layers are and how they are connected, and of `model.weights.h5`, HDF5
 //! with their arrays. Sequential and functional models are read, with layers used several times, several inputs and outputs, states, masks,
-//! and models inside of models, which become one graph. What changes training alone (initializers, regularizers, the optimizer) is left
-//! out; what changes outputs and is not here is an error that names the layer and the option.
+//! and models inside of models, which become one graph. How it is trained is read too: frozen layers, regularizers, constraints, optimizer,
+//! losses, metrics. What of that this crate has not is listed in [`Imported::left_out`]; what changes outputs and is not here is an error that
+//! names the layer and the option.
 //!
 //! | file | what |
 //! |---|---|
 //! | this | reading and writing |
 //! | `archive`, `variables` | the zip, and the HDF5 file in it |
 //! | `options`, `program` | options of layers; what one becomes here: layers, and where their arrays stand |
-//! | `layers`, `recurrent`, `merges`, `normalizations` | Keras's layers in this crate's words |
+//! | `layers`, `recurrent`, `distributed`, `merges`, `normalizations`, `einsum` | Keras's layers in this crate's words |
 //! | `nodes`, `graph`, `operations` | the structure of a configuration; the graph that it becomes; operations that are no layers |
 //! | `names`, `plan` | Keras's names and its order of layers; a model here in that order |
+//! | `training`, `compile` | regularizers and constraints; optimizer, losses and metrics |
 //! | `write` | configuration and weights of a model here |
 //!
 //! Memory is bounded by the size of the file: no array is larger than the file that it stands in, no member of the archive more than 32
 //! times the archive, and no weights are allocated before all arrays have been compared with what the layers need.
 
 mod archive;
+mod compile;
+mod distributed;
+mod einsum;
 mod graph;
 mod layers;
 mod merges;
@@ -30,6 +35,7 @@ mod options;
 mod plan;
 mod program;
 mod recurrent;
+mod training;
 mod variables;
 mod write;
 
@@ -70,17 +76,17 @@ fn in_file(path: &Path, error: Error) -> Error {
     }
 }
 
-/// Reads a `.keras` file: layers and weights. The model can be trained on, by what [`Model::compile`] says; how Keras has trained it is left
-/// out.
+/// Reads a `.keras` file: layers and weights. Inputs of any number of steps (`Input((None, 4))`) [stay so](crate::model::InputShape). The model is compiled as it was in Keras; the optimizer starts anew. What this crate has not
+/// for training is listed in [`Imported::left_out`].
 ///
 /// # Errors
 ///
 /// [`Error::Io`]; [`Error::Format`] where the file is no such archive, or its arrays are not those that its layers need;
-/// [`Error::Unsupported`] naming the layer and the option for what this crate has not, for inputs with axes of any length
-/// ([`read_with_steps`] says how long), for files of Keras 2; [`Error::NonFinite`] for weights that are NaN or infinite.
+/// [`Error::Unsupported`] naming the layer and the option for what this crate has not, for layers that would be other ones for each
+/// length of an input with an axis of any ([`read_with_steps`] says how long), for files of Keras 2; [`Error::NonFinite`] for weights that are NaN or infinite.
 pub fn read(device: Device, path: impl AsRef<Path>) -> Result<Imported> {
     let path = path.as_ref();
-    read_parts(device, path, None, Lengths::Fixed)
+    read_parts(device, path, None, Lengths::Any)
 }
 
 /// The same for a model whose inputs have axes of any length (null in the file): they are `steps` long.
@@ -94,7 +100,7 @@ pub fn read_with_steps(device: Device, path: impl AsRef<Path>, steps: usize) -> 
 }
 
 /// The same for a model whose inputs have axes of any length: they are as long as those of arrays of these shapes, one for each input in the
-/// model's order, with the samples first. Without shapes, as [`read`].
+/// model's order, with the samples first.
 ///
 /// # Errors
 ///
@@ -107,8 +113,8 @@ pub fn read_with_shapes(device: Device, path: impl AsRef<Path>, shapes: &[Vec<us
 /// How long axes are whose length a file leaves open.
 #[derive(Clone, Copy)]
 pub(super) enum Lengths<'a> {
-    /// There must be none.
-    Fixed,
+    /// They stay open.
+    Any,
     /// All this long.
     Steps(usize),
     /// As those of arrays of these shapes, one for each input, the samples first.
@@ -126,7 +132,7 @@ pub fn read_with_weights(
     weights: impl AsRef<Path>,
 ) -> Result<Imported> {
     let (architecture, weights) = (architecture.as_ref(), weights.as_ref());
-    read_parts(device, architecture, Some(weights), Lengths::Fixed)
+    read_parts(device, architecture, Some(weights), Lengths::Any)
 }
 
 pub(super) fn read_parts(
@@ -150,7 +156,7 @@ pub(super) fn read_parts(
 /// As [`read`].
 pub fn parse(device: Device, bytes: &[u8], path: &Path) -> Result<Imported> {
     let archive = Archive::parse(bytes, path)?;
-    build(device, &archive.config, path, archive.weights, path, Lengths::Fixed)
+    build(device, &archive.config, path, archive.weights, path, Lengths::Any)
 }
 
 fn build(
@@ -161,7 +167,8 @@ fn build(
     weights_path: &Path,
     lengths: Lengths<'_>,
 ) -> Result<Imported> {
-    let Architecture { graph, inputs, outputs, arrays: places, unused } = graph::read(device, config, path, lengths)?;
+    let Architecture { graph, inputs, outputs, arrays: places, unused, training } =
+        graph::read(device, config, path, lengths)?;
     let variables = Variables::parse(weights, weights_path)?;
     let used: BTreeSet<String> = places.values().flat_map(Arrays::groups).cloned().collect();
     variables.check_all_used(&used, &unused)?;
@@ -169,9 +176,12 @@ fn build(
     let model = graph.model_with(&tensors, |name, layer| {
         arrays(&variables, places.get(name).unwrap_or(&Arrays::Groups(Vec::new())), name, layer, weights_path)
     });
-    let model = model.map_err(|e| in_file(path, e))?;
+    let mut model = model.map_err(|e| in_file(path, e))?;
+    let names: Vec<&str> = outputs.iter().map(|(port, _)| port.name.as_str()).collect();
+    let (mut left_out, compiled) = training;
+    compile::apply(&mut model, compiled.as_ref(), &names, &mut left_out);
     let outputs = outputs.into_iter().map(|(port, _)| port).collect();
-    Ok(Imported { model, inputs, outputs, unused: Vec::new() })
+    Ok(Imported { model, inputs, outputs, unused: Vec::new(), left_out })
 }
 
 /// The arrays of a layer as it has them here.
@@ -188,9 +198,22 @@ fn arrays(
         Arrays::Given(given) => return Ok(given.clone()),
         Arrays::Part { group, first, count, layout } => {
             for number in *first..first.saturating_add(*count) {
-                let array = variables.array(group, number)?;
+                let mut array = variables.array(group, number)?;
+                if let Layout::Matrix { order, .. } = layout
+                    && number == *first
+                {
+                    if array.ndim() != order.len() {
+                        let problem =
+                            format!("layer {name}: a kernel of shape {:?} for {} axes", array.shape(), order.len());
+                        return Err(format_error(path, problem));
+                    }
+                    array = array.permuted_axes(IxDyn(order)).as_standard_layout().into_owned();
+                }
                 let shape = match (layout, array.shape()) {
-                    (Layout::Flat, _) => vec![array.len()],
+                    (Layout::Matrix { columns, .. }, _) if number == *first => {
+                        vec![array.len().checked_div(*columns).unwrap_or(0), *columns]
+                    }
+                    (Layout::Flat | Layout::Matrix { .. }, _) => vec![array.len()],
                     (Layout::Depthwise, &[steps, features, times]) => vec![steps, 1, features.saturating_mul(times)],
                     (_, shape) => shape.to_vec(),
                 };

@@ -1,11 +1,12 @@
 //! Operations of Keras that are no layers, `x + y`, `x[:, -1]` or `keras.ops.relu(x)`, as layers of this crate.
 
+use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value};
 
 use super::merges::{axis_of, joined};
 use super::nodes::{Arg, Node};
-use super::options::{activation_of_name, object};
-use super::program::{Input, Program};
+use super::options::{activation_of_name, log_sigmoid, object};
+use super::program::{Arrays, Input, Program};
 use crate::nn::*;
 
 /// What an operation does with tensors of these sample shapes; `None` where nothing here does it.
@@ -32,6 +33,11 @@ pub(super) fn program(
         "Maximum" => Some(Combination::Maximum),
         "Minimum" => Some(Combination::Minimum),
         "Power" => Some(Combination::Power),
+        "Greater" => Some(Combination::Greater),
+        "GreaterEqual" => Some(Combination::GreaterOrEqual),
+        "Less" => Some(Combination::Less),
+        "LessEqual" => Some(Combination::LessOrEqual),
+        "Equal" => Some(Combination::Equal),
         _ => None,
     };
     // Empty arguments at the end are left out.
@@ -47,10 +53,9 @@ pub(super) fn program(
             let [a, b] = shapes else { return None };
             (a.len() == b.len()).then(|| Program::one(Pairwise::new(how), &[]))
         }
-        (Some(how), [Arg::Tensor(_), Arg::Plain(value)]) => {
-            with_number(how, value.as_f64()?, false).map(Program::chain)
-        }
-        (Some(how), [Arg::Plain(value), Arg::Tensor(_)]) => with_number(how, value.as_f64()?, true).map(Program::chain),
+        (Some(how), [Arg::Tensor(_), Arg::Plain(value)]) => operation.with_constant(how, value, false),
+        (Some(how), [Arg::Plain(value), Arg::Tensor(_)]) => operation.with_constant(how, value, true),
+        (None, [condition @ Arg::Tensor(_), a, b]) if class == "Where" && plain => operation.choice([condition, a, b]),
         (None, [Arg::List(_)]) if plain => return operation.of_several(),
         (None, [Arg::Tensor(_), Arg::Tensor(_)]) if plain => return operation.of_two(),
         (None, [Arg::Tensor(_), Arg::Plain(index)]) if class == "Take" && plain => return operation.take(index),
@@ -112,6 +117,65 @@ impl Operation<'_> {
         (!axes.is_empty()).then_some(axes)
     }
 
+    /// A combination with a number or a tensor of the file, which stands first where `first` is set.
+    fn with_constant(&self, how: Combination, value: &Value, first: bool) -> Option<Program> {
+        if let (Some(number), false) = (value.as_f64(), how.is_step()) {
+            return with_number(how, number, first).map(Program::chain);
+        }
+        let mut p = Program::new();
+        let constant = self.constant(&mut p, value, Input::Call(0))?;
+        let inputs = if first { [constant, Input::Call(0)] } else { [Input::Call(0), constant] };
+        let y = p.add(Pairwise::new(how), &inputs);
+        Some(p.giving(&[y]))
+    }
+
+    /// Elements of one tensor or another, by a third.
+    fn choice(&self, arguments: [&Arg<'_>; 3]) -> Option<Program> {
+        let mut p = Program::new();
+        let mut tensors = (0..).map(Input::Call);
+        let mut ranks = self.shapes.iter().map(|shape| shape.len());
+        let rank = ranks.next()?;
+        if ranks.any(|other| other != rank) {
+            return None;
+        }
+        let mut inputs = Vec::new();
+        for argument in arguments {
+            inputs.push(match argument {
+                Arg::Tensor(_) => tensors.next()?,
+                Arg::Plain(value) => self.constant(&mut p, value, Input::Call(0))?,
+                Arg::List(_) => return None,
+            });
+        }
+        let y = p.add(Where::new(), &inputs);
+        Some(p.giving(&[y]))
+    }
+
+    /// A number, or a tensor that the file holds, as a weight that training leaves as it is.
+    fn constant(&self, p: &mut Program, value: &Value, carrier: Input) -> Option<Input> {
+        let array = match (value.as_f64(), object(value)) {
+            (Some(number), _) => ArrayD::from_elem(IxDyn(&[1]), number),
+            (None, Some(("__tensor__" | "__numpy__", config))) => array_of(config.get("value")?)?,
+            _ => return None,
+        };
+        // By NumPy's rule, from the last axis on; the samples must be alike.
+        let rank = self.shapes.iter().map(|shape| shape.len()).min()?;
+        let mut shape = array.shape().to_vec();
+        if shape.len() == rank + 1 {
+            let samples = shape.remove(0);
+            if samples != 1 {
+                return None;
+            }
+        }
+        if shape.is_empty() {
+            shape.push(1);
+        }
+        if shape.len() > rank.max(1) || array.iter().any(|value| !value.is_finite()) {
+            return None;
+        }
+        let array = array.into_shape_with_order(IxDyn(&shape)).ok()?;
+        Some(p.add_with(Weight::new(&shape).trainable(false), &[carrier], Arrays::Given(vec![array])))
+    }
+
     /// A function of every element.
     fn of_elements(&self) -> Option<Vec<LayerConfig>> {
         let function = |function: Function| Some(vec![Elementwise::new(function).into()]);
@@ -143,6 +207,15 @@ impl Operation<'_> {
             "Cos" => function(Function::Cos),
             "Erf" => function(Function::Erf),
             "Sign" => function(Function::Sign),
+            "LogSigmoid" => Some(log_sigmoid()),
+            "Cast" => {
+                let dtype = self.option("dtype")?.as_str()?;
+                match dtype.starts_with("float") || dtype.starts_with("bfloat") {
+                    true => named("linear"),
+                    false if dtype.starts_with("int") => function(Function::Truncate),
+                    false => None,
+                }
+            }
             "Floor" => function(Function::Floor),
             "Ceil" => function(Function::Ceiling),
             "Round" if self.number("decimals", 0.0)? == 0.0 => function(Function::Round),
@@ -295,6 +368,7 @@ impl Operation<'_> {
                 y
             }
             "Split" => return self.split(p),
+            "Unstack" => return self.unstack(p),
             _ => return None,
         };
         // Nothing to do is a layer too, so that there is an output.
@@ -372,6 +446,25 @@ impl Operation<'_> {
             let count = end.checked_sub(start).filter(|n| *n > 0 && end <= count)?;
             outputs.push(p.add(Slice::new(at + 1, start, count), &[Input::Call(0)]));
             start = end;
+        }
+        Some(p.giving(&outputs))
+    }
+
+    /// Elements of an axis, each by itself; the axis is none then.
+    fn unstack(&self, mut p: Program) -> Option<Program> {
+        let at = self.axis("axis", 0)?;
+        let shape = self.shape()?;
+        let count = *shape.get(at)?;
+        let said = self.option("num").map_or(Some(count), |n| usize::try_from(n.as_u64()?).ok())?;
+        let mut kept = shape.to_vec();
+        kept.remove(at);
+        if said != count || count > 4096 || kept.is_empty() {
+            return None;
+        }
+        let mut outputs = Vec::new();
+        for place in 0..count {
+            let y = p.add(Slice::new(at + 1, place, 1), &[Input::Call(0)]);
+            outputs.push(p.reshape(y, &kept));
         }
         Some(p.giving(&outputs))
     }
@@ -472,6 +565,29 @@ impl Operation<'_> {
         }
         Some(p.giving(&[y]))
     }
+}
+
+/// Numbers in lists of lists, all of one shape.
+fn array_of(value: &Value) -> Option<ArrayD<f64>> {
+    fn fill(value: &Value, shape: &[usize], values: &mut Vec<f64>) -> Option<()> {
+        match (value, shape) {
+            (Value::Array(list), [n, rest @ ..]) if list.len() == *n => {
+                return list.iter().try_for_each(|value| fill(value, rest, values));
+            }
+            (Value::Bool(truth), []) => values.push(f64::from(u8::from(*truth))),
+            (value, []) => values.push(value.as_f64()?),
+            _ => return None,
+        }
+        Some(())
+    }
+    let (mut shape, mut first) = (Vec::new(), value);
+    while let Value::Array(list) = first {
+        shape.push(list.len());
+        first = list.first()?;
+    }
+    let mut values = Vec::new();
+    fill(value, &shape, &mut values)?;
+    ArrayD::from_shape_vec(IxDyn(&shape), values).ok()
 }
 
 /// An operation with a number, which stands first where `first` is set.

@@ -142,6 +142,9 @@ impl<'a> Options<'a> {
             Some(value) => value.get("config").and_then(Value::as_str),
             None => None,
         };
+        if name == Some("log_sigmoid") {
+            return Ok((ActivationFunction::Linear, log_sigmoid()));
+        }
         match name.and_then(activation_of_name) {
             Some(LayerConfig::ActivationLayer(layer)) => Ok((layer.activation, Vec::new())),
             Some(other) => Ok((ActivationFunction::Linear, vec![other])),
@@ -241,6 +244,12 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("celu", Function::Celu { alpha: 1.0 }),
     ("hard_tanh", Function::Clip { low: -1.0, high: 1.0 }),
 ];
+
+/// `ln(1 / (1 + exp(-x)))`, which is `-softplus(-x)`.
+pub(super) fn log_sigmoid() -> Vec<LayerConfig> {
+    let negated = || LayerConfig::from(Elementwise::new(Function::Affine { alpha: -1.0, beta: 0.0 }));
+    vec![negated(), ActivationLayer::new(ActivationFunction::Softplus).into(), negated()]
+}
 
 /// The layer of an activation function by Keras's name of it.
 pub(super) fn activation_of_name(name: &str) -> Option<LayerConfig> {

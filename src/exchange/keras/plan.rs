@@ -1,6 +1,6 @@
 //! A model of this crate as Keras keeps it: the order of its layers, and where the arrays of each stand in a file of weights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::{Counters, Use, model_order};
 use crate::error::Result;
@@ -24,6 +24,49 @@ pub(super) struct Plan {
     pub places: Vec<Place>,
     /// Keras's names of the inputs.
     pub inputs: Vec<String>,
+    /// Calls that are given a mask which Keras's layer does not read, and hands on.
+    pub unread_masks: BTreeSet<usize>,
+}
+
+/// A configuration in which masks go past layers as in Keras, by themselves, and not by layers: a [`Reshape`](crate::nn::Reshape) that ends the mask, a
+/// recurrent layer, and a [`MaskLike`](crate::nn::MaskLike) are the recurrent layer alone. And the calls of which that is so.
+fn with_unread_masks(mut config: GraphConfig) -> (GraphConfig, BTreeSet<usize>) {
+    let (mut unread, mut alias) = (BTreeSet::new(), BTreeMap::new());
+    let layer_of = |config: &GraphConfig, call: usize| {
+        let call = config.calls.get(call)?;
+        Some((config.layers.get(call.layer)?.layer.clone(), call.inputs.clone()))
+    };
+    for index in 0..config.calls.len() {
+        let Some((LayerConfig::MaskLike(_), inputs)) = layer_of(&config, index) else { continue };
+        let [Source::Call(call, output), like] = inputs[..] else { continue };
+        let Some((layer, given)) = layer_of(&config, call) else { continue };
+        let recurrent = layer.as_recurrent().is_some() || matches!(layer, LayerConfig::Bidirectional(_));
+        let ended = match given.first() {
+            Some(Source::Call(below, 0)) => {
+                matches!(layer_of(&config, *below), Some((LayerConfig::Reshape(_), from)) if from == [like])
+            }
+            _ => false,
+        };
+        let again = unread.contains(&call) && given.first() == Some(&like);
+        if !recurrent || given.len() < 2 || !(ended || again) {
+            continue;
+        }
+        if let Some(first) = config.calls.get_mut(call).and_then(|call| call.inputs.first_mut()) {
+            *first = like;
+            unread.insert(call);
+            alias.insert((index, 0), Source::Call(call, output));
+        }
+    }
+    let replace = |source: &mut Source| {
+        if let Source::Call(call, output) = *source
+            && let Some(other) = alias.get(&(call, output))
+        {
+            *source = *other;
+        }
+    };
+    config.calls.iter_mut().flat_map(|call| &mut call.inputs).for_each(replace);
+    config.outputs.iter_mut().for_each(replace);
+    (config, unread)
 }
 
 /// Names that Keras gives to operations of masks.
@@ -44,7 +87,7 @@ const OF_MASKS: &[&str] = &[
 
 impl Plan {
     pub fn of(model: &Model) -> Result<Self> {
-        let config = model.config()?;
+        let (config, unread_masks) = with_unread_masks(model.config()?);
         let mut taken = BTreeSet::new();
         let masks = config.layers.iter().any(|named| match &named.layer {
             LayerConfig::Embedding(l) => l.mask_zero,
@@ -88,7 +131,7 @@ impl Plan {
                 places.push(Place { layer, name: name.clone(), group });
             }
         }
-        Ok(Plan { config, places, inputs })
+        Ok(Plan { config, places, inputs, unread_masks })
     }
 
     /// Keras's name of a layer.

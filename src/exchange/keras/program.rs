@@ -25,7 +25,7 @@ pub(super) enum Arrays {
 }
 
 /// How Keras has an array that this crate has in another shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// The same.
     Same,
@@ -33,6 +33,14 @@ pub(super) enum Layout {
     Flat,
     /// `[steps, features, multiplier]`, here `[steps, 1, features * multiplier]`.
     Depthwise,
+    /// Several axes, of which the first array has another order here, and all in front of the last `columns` elements are one; other arrays
+    /// have one axis.
+    Matrix {
+        /// Which axis there is each one here.
+        order: Vec<usize>,
+        /// Elements of the last axis here.
+        columns: usize,
+    },
 }
 
 impl Arrays {

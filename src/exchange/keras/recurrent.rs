@@ -31,7 +31,7 @@ fn cell(class: &str, o: &mut Options<'_>, options: RecurrentOptions) -> Result<L
     let options = RecurrentOptions {
         dropout: o.number("dropout", 0.0)?,
         recurrent_dropout: o.number("recurrent_dropout", 0.0)?,
-        ..options
+        ..super::training::recurrent(o, class, options)
     };
     let (units, use_bias) = (o.size("units")?, o.flag("use_bias", true)?);
     let activation = o.activation("activation", ActivationFunction::Tanh)?;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Plan, below, class_of, groups_of};
 use super::variables::Tree;
+use super::{compile, training};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::graph::Source;
@@ -61,8 +62,17 @@ pub(super) fn config(model: &Model, plan: &Plan, path: &Path) -> Result<Vec<u8>>
         };
         let mut config = layer_config(&named.layer, &refused)?;
         config.insert("name".to_owned(), json!(place.name));
+        // Some of Keras's layers without weights do not take the word.
+        if !named.trainable && model.has_weights(&named.name) {
+            config.insert("trainable".to_owned(), json!(false));
+            // In Keras that of a layer is that of those inside.
+            for key in ["layer", "backward_layer"] {
+                let inside = config.get_mut(key).and_then(|inside| inside.get_mut("config")?.as_object_mut());
+                inside.map(|inside| inside.insert("trainable".to_owned(), json!(false)));
+            }
+        }
         let mut nodes = Vec::new();
-        for call in plan.config.calls.iter().filter(|call| call.layer == place.layer) {
+        for (number, call) in plan.config.calls.iter().enumerate().filter(|(_, call)| call.layer == place.layer) {
             let (mut arguments, mut keywords) = (Vec::new(), Map::new());
             let tensors: Vec<Value> = call.inputs.iter().map(tensor).collect();
             let first = call.inputs.first();
@@ -85,7 +95,7 @@ pub(super) fn config(model: &Model, plan: &Plan, path: &Path) -> Result<Vec<u8>>
                 (_, Some(layer)) => {
                     let options = layer.options();
                     let bidirectional = matches!(named.layer, LayerConfig::Bidirectional(_));
-                    if let Some(first) = first {
+                    if let Some(first) = first.filter(|_| !plan.unread_masks.contains(&number)) {
                         if tensors.len() > 1 {
                             refuse_masks(first, &named.name, "initial states")?;
                         }
@@ -125,6 +135,11 @@ pub(super) fn config(model: &Model, plan: &Plan, path: &Path) -> Result<Vec<u8>>
         Err(several) => Value::Array(several),
     };
     let inputs = ends((0..plan.inputs.len()).map(|input| history(&Source::Input(input))).collect());
+    let name = |source: &Source| match source {
+        Source::Input(input) => plan.inputs.get(*input).cloned().unwrap_or_default(),
+        Source::Call(call, _) => plan.config.calls.get(*call).map_or("", |call| plan.name_of(call.layer)).to_owned(),
+    };
+    let output_names: Vec<String> = plan.config.outputs.iter().map(name).collect();
     let outputs = ends(plan.config.outputs.iter().map(history).collect());
     let value = json!({
         "module": "keras.src.models.functional",
@@ -132,6 +147,7 @@ pub(super) fn config(model: &Model, plan: &Plan, path: &Path) -> Result<Vec<u8>>
         "config": {"name": "functional", "trainable": true, "layers": layers, "input_layers": inputs, "output_layers": outputs},
         "registered_name": "Functional",
         "build_config": {"input_shape": null},
+        "compile_config": compile::config(model, &output_names),
     });
     Ok(value.to_string().into_bytes())
 }
@@ -153,6 +169,12 @@ fn with_batch(shape: &[Option<usize>]) -> Value {
 
 /// What Keras says of a layer, but for its name. `refused` makes an error of what it cannot say.
 fn layer_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<Map<String, Value>> {
+    let mut config = plain_config(layer, refused)?;
+    training::describe(layer, &mut config);
+    Ok(config)
+}
+
+fn plain_config(layer: &LayerConfig, refused: &dyn Fn(&str) -> Error) -> Result<Map<String, Value>> {
     let value = match layer {
         LayerConfig::Dense(l) => {
             json!({"units": l.units, "activation": function(l.activation, refused)?, "use_bias": l.use_bias})
@@ -294,6 +316,7 @@ fn recurrent(mut config: Value, options: &RecurrentOptions, refused: &dyn Fn(&st
         (options.zoneout > 0.0, "with zoneout"),
         (options.layer_norm, "with layer normalisation"),
         (options.heads > 1, "with heads"),
+        (options.stateful, "that is stateful, for which Keras wants a number of samples that this model has not,"),
     ] {
         if used {
             return Err(refused(option));

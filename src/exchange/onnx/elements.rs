@@ -346,13 +346,27 @@ impl<'f> Importer<'f> {
             return Ok(Data { tensor, ..data.clone() });
         }
         let axis = node.axis(node.int("axis").unwrap_or(-1), rank)?;
+        self.softmax_along(node, data, axis, function)
+    }
+
+    /// The softmax along an axis.
+    pub fn softmax_along(
+        &mut self,
+        node: Node<'f>,
+        data: &Data,
+        axis: usize,
+        function: ActivationFunction,
+    ) -> Result<Data> {
         let len = fixed(node, data.axes[axis])?;
         let sample = data.sample();
         let at = data.sample_axes(axis).start;
         let (outer, inner): (usize, usize) = (sample[..at].iter().product(), sample[at + 1..].iter().product());
         if inner == 1 {
-            let shape = if outer == 1 { vec![len] } else { vec![outer, len] };
-            let tensor = self.shaped(node, &data.tensor, &shape)?;
+            // Along the last axis, whatever stands in front of it.
+            let tensor = match data.tensor.shape().last() == Some(&len) {
+                true => data.tensor.clone(),
+                false => self.shaped(node, &data.tensor, &if outer == 1 { vec![len] } else { vec![outer, len] })?,
+            };
             let tensor = self.add(node, ActivationLayer::new(function), &[&tensor])?;
             return Ok(Data { tensor, ..data.clone() });
         }

@@ -70,13 +70,18 @@ impl<'f> Importer<'f> {
             "PRelu" => self.prelu(node, &inputs)?,
             "Sum" | "Mean" => self.sums(node, &inputs)?,
             "Einsum" => self.einsum(node, &inputs)?,
-            "Trilu" => match first()? {
-                Value::Constant(constant) => {
-                    let k = self.ints(node, inputs.get(1).and_then(Option::as_ref), "k")?;
-                    Value::Constant(constant.triangle(node, k.and_then(|k| k.first().copied()).unwrap_or(0))?)
+            "Trilu" => {
+                let k = self.ints(node, inputs.get(1).and_then(Option::as_ref), "k")?;
+                let diagonal = k.and_then(|k| k.first().copied()).unwrap_or(0);
+                match first()? {
+                    Value::Constant(constant) => Value::Constant(constant.triangle(node, diagonal)?),
+                    value => {
+                        let value = self.resolved(node, value)?;
+                        self.triangle(node, value, diagonal)?
+                    }
                 }
-                _ => return Err(node.unsupported("it is computed for constants alone")),
-            },
+            }
+            "GatherND" => self.gather_first(node, &inputs)?,
             "NonZero" => match first()? {
                 Value::Constant(constant) => Value::Constant(constant.places(node)?),
                 _ => return Err(node.unsupported("how many elements it gives depends on the samples")),

@@ -71,7 +71,7 @@ pub fn write(model: &Model, path: impl AsRef<Path>) -> Result<()> {
 ///
 /// [`Error::Unsupported`] for a layer, or an option of one, that has no form in ONNX, which is named, and for models beyond the format's 2 GB.
 pub fn bytes(model: &Model, path: &Path) -> Result<Vec<u8>> {
-    let [steps, others] = model.open_steps();
+    let [steps, others] = Model::open_steps();
     let written = write_for(model, path, steps)?;
     if model.has_any_length() {
         // What depends on the number of steps would be right for one of them alone.

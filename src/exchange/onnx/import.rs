@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::exchange::onnx::constant::{Constant, Count, Elements, Kind, size};
 use crate::exchange::onnx::fold::depends;
 use crate::exchange::onnx::proto::{Node, OnnxFile, format_error};
-use crate::exchange::onnx::tensor::{Axis, Data};
+use crate::exchange::onnx::tensor::{Axis, BATCH, Data};
 use crate::model::{CallConfig, Graph, GraphConfig, GraphTensor, LayerId, Model, NamedConfig, Source};
 use crate::nn::{Elementwise, Function, LayerConfig, Reshape, Weight};
 
@@ -52,6 +52,8 @@ pub(super) struct Importer<'f> {
     elements: usize,
     /// Elements of a sample of all tensors so far.
     computed: usize,
+    /// How many these may be.
+    pub most_computed: usize,
     /// Nodes computed so far.
     pub done: usize,
     /// Inputs without a value, and why.
@@ -78,6 +80,7 @@ impl<'f> Importer<'f> {
             carrier: None,
             elements: 0,
             computed: 0,
+            most_computed: MOST_ELEMENTS,
             done: 0,
             unset: HashMap::new(),
             given: HashSet::new(),
@@ -321,9 +324,10 @@ impl<'f> Importer<'f> {
         for output in &outputs {
             let shape = output.shape();
             self.computed = size(shape).and_then(|len| self.computed.checked_add(len)).unwrap_or(usize::MAX);
-            if self.computed > MOST_ELEMENTS {
+            let most = self.most_computed;
+            if self.computed > most {
                 return Err(node.unsupported(format!(
-                    "with a tensor of shape {shape:?} for each sample, what the graph computes is more than {MOST_ELEMENTS} elements, all of which a model keeps"
+                    "with a tensor of shape {shape:?} for each sample, what the graph computes is more than {most} elements, all of which a model keeps"
                 )));
             }
         }
@@ -425,8 +429,20 @@ impl<'f> Importer<'f> {
         match value {
             Value::Data(data) => Ok(data),
             Value::Product(data, weight) => self.dense(node, &data, &weight, None),
-            Value::Constant(_) => {
-                Err(node.unsupported("a constant in the place of a tensor that depends on the samples"))
+            Value::Constant(constant) => {
+                // The same for every sample, of whom there are as many as of others: a state that starts at zero.
+                let Some(at) = constant.batch_axis else {
+                    return Err(node.unsupported("a constant in the place of a tensor that depends on the samples"));
+                };
+                let tensor = self.carrier.clone().ok_or_else(|| node.unsupported("a model without inputs"))?;
+                let one = self.of_one_sample(node, &constant, at)?;
+                let mut axes: Vec<Axis> = one.shape.iter().map(|n| Axis::Fixed(*n)).collect();
+                if let Some(axis) = axes.get_mut(at) {
+                    *axis = BATCH;
+                }
+                let data = Data { tensor, axes, kind: constant.kind() };
+                let tensor = self.weight(node, &one, &data.sample(), true)?;
+                Ok(Data { tensor, ..data })
             }
         }
     }
@@ -462,26 +478,30 @@ impl<'f> Importer<'f> {
             .transpose()
     }
 
-    /// The model, with its weights, of what leads to the outputs; the numbers of the inputs that do; and the layers all of whose weights take
-    /// the place of the file's.
-    pub fn finish(self, device: Device, outputs: &[GraphTensor]) -> Result<(Model, Vec<usize>, HashSet<String>)> {
+    /// What leads to the outputs; the numbers of the inputs that do; weights; and the layers all of whose weights take the place of the file's.
+    pub fn finish(self, outputs: &[GraphTensor]) -> Result<(GraphConfig, Vec<usize>, NamedWeights, HashSet<String>)> {
         let config = self.graph.config(&outputs.iter().collect::<Vec<_>>())?;
         let (config, inputs) = pruned(config);
-        let mut model = Model::from_config(device, &config, 0)?;
-        let known: HashSet<String> = model.weights().map(|(name, ..)| name).collect();
-        for (name, values) in self.weights.iter().filter(|(name, _)| known.contains(name)) {
-            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::NonFinite {
-                    tensor: name.clone(),
-                    got: values.get(place).copied().unwrap_or(f64::NAN),
-                    position: format!("element {place}, of the weights in {}", self.file.path.display()),
-                    help: "export the model with finite weights".to_owned(),
-                });
-            }
-            model.set_weight(name, values).map_err(|e| format_error(&self.file.path, e.to_string()))?;
-        }
-        Ok((model, inputs, self.given_layers))
+        Ok((config, inputs, self.weights, self.given_layers))
     }
+}
+
+/// The model that a configuration describes, with those of the weights that it has.
+pub(super) fn build(file: &OnnxFile, device: Device, config: &GraphConfig, weights: &NamedWeights) -> Result<Model> {
+    let mut model = Model::from_config(device, config, 0)?;
+    let known: HashSet<String> = model.weights().map(|(name, ..)| name).collect();
+    for (name, values) in weights.iter().filter(|(name, _)| known.contains(name)) {
+        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::NonFinite {
+                tensor: name.clone(),
+                got: values.get(place).copied().unwrap_or(f64::NAN),
+                position: format!("element {place}, of the weights in {}", file.path.display()),
+                help: "export the model with finite weights".to_owned(),
+            });
+        }
+        model.set_weight(name, values).map_err(|e| format_error(&file.path, e.to_string()))?;
+    }
+    Ok(model)
 }
 
 /// What of a configuration leads to its outputs, and which of its inputs.

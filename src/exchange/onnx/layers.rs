@@ -34,6 +34,7 @@ impl<'f> Importer<'f> {
             "Resize" | "Upsample" => self.resize(node, inputs)?,
             "MaxPool" | "AveragePool" => self.pool(node, inputs)?,
             "LSTM" | "GRU" | "RNN" => return self.recurrent(node, inputs),
+            "Attention" => return self.attention(node, inputs),
             _ => return Err(node.unsupported("the operator is unknown here")),
         }])
     }
@@ -331,6 +332,11 @@ impl<'f> Importer<'f> {
 
     fn layer_normalization(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
         let x = required(node, inputs, 0)?;
+        if let Value::Constant(constant) = &x
+            && constant.batch_axis.is_none()
+        {
+            return self.normalized_constant(node, constant, inputs);
+        }
         let x = self.data(node, x)?;
         let axis = node.axis(node.int("axis").unwrap_or(-1), x.axes.len())?;
         for axis in &x.axes[axis..] {
@@ -373,6 +379,34 @@ impl<'f> Importer<'f> {
         let tensor = self.shaped(node, &x.tensor, &shape)?;
         let tensor = self.call(node, id, &[&tensor])?;
         Ok(Value::Data(Data { tensor, ..x }))
+    }
+
+    /// A layer normalization of what is known: of a state before its first step, say, of a number of samples that the file fixes.
+    fn normalized_constant(&mut self, node: Node<'f>, x: &Constant, inputs: &[Option<Value>]) -> Result<Value> {
+        let axis = node.axis(node.int("axis").unwrap_or(-1), x.shape.len())?;
+        let (width, epsilon) = (x.shape[axis..].iter().product::<usize>(), node.float("epsilon").unwrap_or(1e-5));
+        let row = |index: usize, otherwise: f64| -> Result<(Vec<f64>, u64)> {
+            let Some(value) = inputs.get(index).and_then(Option::as_ref) else {
+                return Ok((vec![otherwise; width], 0));
+            };
+            let wide = value.constant().and_then(|constant| constant.broadcast(&x.shape[axis..]));
+            let wide = wide.ok_or_else(|| node.wrong("a scale or a bias of another shape"))?;
+            Ok((wide.floats().ok_or_else(|| depends(node))?, wide.lineage))
+        };
+        let ((gamma, first), (beta, second)) = (row(1, 1.0)?, row(2, 0.0)?);
+        let mut values = x.floats().ok_or_else(|| depends(node))?;
+        for row in values.chunks_mut(width.max(1)) {
+            let mean = row.iter().sum::<f64>() / width as f64;
+            let variance = row.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / width as f64;
+            for ((value, gamma), beta) in row.iter_mut().zip(&gamma).zip(&beta) {
+                *value = (*value - mean) / (variance + epsilon).sqrt() * gamma + beta;
+            }
+        }
+        let lineage = node.lineage(&[x.lineage, first, second], 0);
+        Ok(Value::Constant(Constant {
+            is_weight: true,
+            ..Constant::new(x.shape.clone(), Elements::Floats(values), lineage)
+        }))
     }
 
     fn batch_normalization(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {

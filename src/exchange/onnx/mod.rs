@@ -13,13 +13,14 @@
 //! | `import` | the graph, its values, weights and names |
 //! | `evaluate` | which function has an operator; constants and casts |
 //! | `shapes`, `parts`, `elements` | operators that move elements, take parts, compute with elements |
-//! | `layers`, `windows`, `einsum`, `recurrent` | products and normalisations; convolutions and pools; Einstein's sums; recurrences |
+//! | `layers`, `attention`, `windows`, `einsum`, `recurrent` | products and normalisations; attention; convolutions and pools; Einstein's sums; recurrences |
 //! | `export`, `write_layers` | the way back: [`write()`] |
 #![expect(
     clippy::indexing_slicing,
     reason = "axes come from `Node::axis`, which refuses those that a tensor has not; numbers of elements from shapes whose product is counted first"
 )]
 
+mod attention;
 mod constant;
 mod einsum;
 mod elements;
@@ -46,11 +47,11 @@ use rten_onnx::onnx::{DataType, TensorProto, ValueInfoProto};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::exchange::onnx::constant::{Constant, Elements, Kind};
-use crate::exchange::onnx::import::{Importer, Value};
+use crate::exchange::onnx::import::{Importer, NamedWeights, Value};
 use crate::exchange::onnx::proto::{Node, OnnxFile, format_error};
 use crate::exchange::onnx::tensor::{Axis, BATCH, Data};
-use crate::exchange::{Imported, Port};
-use crate::model::Model;
+use crate::exchange::{Imported, Port, open};
+use crate::model::{GraphConfig, Model};
 
 /// Ways to give the samples' axis that are tried, at most, where a file does not say it.
 const MOST_TRIES: usize = 256;
@@ -62,12 +63,12 @@ pub struct ImportOptions {
     /// Which axis of an input has the samples. Otherwise it is the one named `batch`, or the only one without a fixed length; where all
     /// lengths are fixed, the first one with which the graph can be computed for each sample by itself.
     pub batch_axes: Vec<(String, usize)>,
-    /// Lengths of axes that the file gives a name instead: a model of this crate has fixed ones.
+    /// Lengths of axes that the file gives a name instead. Without, they may be of any length, where the graph's layers are the same for all.
     pub dims: Vec<(String, usize)>,
     /// Inputs that always have this value, which then are none of the model's: a sampling rate that chooses between networks, say.
     pub constants: Vec<(String, f64)>,
     /// Shapes of arrays that stand for the inputs, the samples among their axes: they say the lengths of axes that have none in the file and
-    /// in `dims`. One for each input of the file, in its order; empty where there are no such arrays.
+    /// in `dims`, where the model cannot be for any length. One for each input of the file, in its order; empty where there are no such arrays.
     pub shapes: Vec<Vec<usize>>,
 }
 
@@ -242,6 +243,7 @@ enum Dim {
 }
 
 /// An input as a file has it.
+#[derive(Clone)]
 struct Input<'f> {
     name: &'f str,
     dims: Vec<Dim>,
@@ -327,8 +329,13 @@ fn means_samples(name: &str) -> bool {
     lower.contains("batch") || matches!(lower.as_str(), "n" | "b" | "bs" | "samples")
 }
 
-/// Which axes could have the samples, and the ways to choose one for each input with the number of samples that each would mean.
-fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<usize>, Option<usize>)> {
+/// Which axes could have the samples, and the ways to choose one for each input with the number of samples that each would mean. `shapes` of
+/// arrays say lengths of axes without one.
+fn assignments(
+    inputs: &mut [Input<'_>],
+    options: &ImportOptions,
+    shapes: &[Vec<usize>],
+) -> Vec<(Vec<usize>, Option<usize>)> {
     let names: Vec<String> = inputs
         .iter()
         .flat_map(|input| &input.dims)
@@ -337,8 +344,8 @@ fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<us
     let batch = names.iter().find(|name| means_samples(name)).or_else(|| names.first()).cloned();
     let given = |name: &str| options.batch_axes.iter().find(|(other, _)| other == name).map(|(_, axis)| *axis);
     // Arrays say the lengths of axes that are not the samples'.
-    let with_shapes = inputs.len() == options.shapes.len();
-    for (input, shape) in inputs.iter_mut().zip(&options.shapes).filter(|_| with_shapes) {
+    let with_shapes = inputs.len() == shapes.len();
+    for (input, shape) in inputs.iter_mut().zip(shapes).filter(|_| with_shapes) {
         if input.dims.len() != shape.len() {
             continue;
         }
@@ -404,13 +411,39 @@ fn assignments(inputs: &mut [Input<'_>], options: &ImportOptions) -> Vec<(Vec<us
 }
 
 fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Read> {
-    let (mut inputs, constants) = inputs(file, options)?;
-    let ways = assignments(&mut inputs, options);
-    // Of several errors that of the way that went furthest says most.
+    let (inputs, constants) = inputs(file, options)?;
+    let mut any = inputs.clone();
+    let ways = assignments(&mut any, options, &[]);
+    let names = without_length(&any, &ways);
+    if !names.is_empty() {
+        let tried = first_way(&ways, |axes, literal| any_length(&device, file, &any, &constants, axes, literal));
+        match tried {
+            Err(_) if !options.shapes.is_empty() => {}
+            Err(error) => return Err(with_lengths(error, &names)),
+            Ok(Some(read)) => return Ok(read),
+            Ok(None) => {}
+        }
+    }
+    let mut fixed = inputs;
+    let ways = assignments(&mut fixed, options, &options.shapes);
+    first_way(&ways, |axes, literal| {
+        let traced = trace(&device, file, &fixed, &constants, axes, literal, None)?;
+        let model = import::build(file, device.clone(), &traced.config, &traced.weights);
+        let model = model.map_err(|error| Box::new((traced.done, error)))?;
+        Ok((traced.imported(model), traced.given))
+    })?
+    .ok_or_else(|| no_samples(file))
+}
+
+/// What the first way gives that does not fail; `None` where there are none. Of several errors that of the way that went furthest says most.
+fn first_way<R>(
+    ways: &[(Vec<usize>, Option<usize>)],
+    mut attempt: impl FnMut(&[usize], Option<usize>) -> Result<R, Failed>,
+) -> Result<Option<R>> {
     let mut furthest: Option<(usize, Error)> = None;
-    for (axes, literal) in &ways {
-        match try_import(&device, file, &inputs, &constants, axes, *literal) {
-            Ok(imported) => return Ok(imported),
+    for (axes, literal) in ways {
+        match attempt(axes, *literal) {
+            Ok(read) => return Ok(Some(read)),
             Err(failed) => {
                 let (done, error) = *failed;
                 if furthest.as_ref().is_none_or(|(most, _)| done > *most) {
@@ -419,27 +452,136 @@ fn import(device: Device, file: &OnnxFile, options: &ImportOptions) -> Result<Re
             }
         }
     }
-    Err(furthest.map_or_else(
-        || {
-            format_error(
-                &file.path,
-                "its inputs have no axis of one length that could be the samples; say which it is: --batch-axis INPUT=AXIS, or ImportOptions::batch_axes",
-            )
-        },
-        |(_, error)| error,
-    ))
+    furthest.map_or(Ok(None), |(_, error)| Err(error))
 }
 
-/// The model with the samples in these axes of the inputs, or how many nodes were computed before an error.
-fn try_import<'f>(
+fn no_samples(file: &OnnxFile) -> Error {
+    format_error(
+        &file.path,
+        "its inputs have no axis of one length that could be the samples; say which it is: --batch-axis INPUT=AXIS, or ImportOptions::batch_axes",
+    )
+}
+
+/// Names of axes that have no length, and are those of the samples in no way.
+fn without_length(inputs: &[Input<'_>], ways: &[(Vec<usize>, Option<usize>)]) -> Vec<String> {
+    let mut names = Vec::new();
+    for (number, input) in inputs.iter().enumerate() {
+        for (axis, dim) in input.dims.iter().enumerate() {
+            let of_samples = ways.iter().any(|(axes, _)| axes.get(number) == Some(&axis));
+            if let Dim::Named(name) = dim
+                && !of_samples
+                && !names.contains(name)
+            {
+                names.push(name.clone());
+            }
+        }
+    }
+    names
+}
+
+/// An error of a graph whose axes have no lengths, with the way to give them some.
+fn with_lengths(error: Error, names: &[String]) -> Error {
+    let dims: Vec<String> = names.iter().map(|name| format!("--dim {name}=LENGTH")).collect();
+    let hint =
+        format!("; with a length for axes that have none it may be read: {}, or ImportOptions::dim", dims.join(" "));
+    match error {
+        Error::Unsupported { what, why } if !why.contains("--dim") => Error::unsupported(what, format!("{why}{hint}")),
+        Error::Format { path, format, problem } => Error::Format { path, format, problem: problem + &hint },
+        other => other,
+    }
+}
+
+/// How many nodes were computed before an error.
+type Failed = Box<(usize, Error)>;
+
+/// A graph that has been followed.
+struct Traced {
+    config: GraphConfig,
+    weights: NamedWeights,
+    /// Layers all of whose weights take the place of the file's.
+    given: HashSet<String>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    unused: Vec<String>,
+    done: usize,
+}
+
+impl Traced {
+    fn imported(&self, model: Model) -> Imported {
+        let Traced { inputs, outputs, unused, .. } = self;
+        let (inputs, outputs, unused) = (inputs.clone(), outputs.clone(), unused.clone());
+        Imported { model, inputs, outputs, unused, left_out: Vec::new() }
+    }
+
+    fn probe(&self) -> Result<open::Probe, Failed> {
+        open::Probe::new(self.config.clone()).map_err(|error| Box::new((self.done, error)))
+    }
+}
+
+/// The model for any number of steps.
+fn any_length<'f>(
     device: &Device,
     file: &'f OnnxFile,
     inputs: &[Input<'f>],
     constants: &[(&'f str, Constant)],
     axes: &[usize],
     literal: Option<usize>,
-) -> Result<Read, Box<(usize, Error)>> {
+) -> Result<Read, Failed> {
+    let at = |steps: usize| trace(device, file, inputs, constants, axes, literal, Some(steps));
+    let [steps, others] = open::probes();
+    let (one, other) = (at(steps)?, at(others)?);
+    // What is refused for few steps may need more of them.
+    let few: Vec<(usize, Traced)> =
+        open::FEW_STEPS.into_iter().filter_map(|steps| at(steps).ok().map(|traced| (steps, traced))).collect();
+    let depends = |depends: open::Depends| {
+        let error = depends.error(file.path.display(), "--dim NAME=LENGTH, or ImportOptions::dim");
+        Box::new((one.done, error))
+    };
+    for traced in std::iter::once(&other).chain(few.iter().map(|(_, traced)| traced)) {
+        let mut weights = one.weights.iter().zip(&traced.weights);
+        if let Some(((name, _), _)) = weights.find(|(a, b)| a != b) {
+            return Err(depends(open::Depends(format!("the weights {name}"))));
+        }
+        let mut ports = one.outputs.iter().zip(&traced.outputs);
+        if let Some((port, _)) = ports.find(|(a, b)| (a.within, a.batch_axis) != (b.within, b.batch_axis)) {
+            return Err(depends(open::Depends(format!(
+                "output {}, where samples and steps are in one axis,",
+                port.name
+            ))));
+        }
+    }
+    // An axis of any length is another one for each.
+    let port = |(a, b): (&Port, &Port)| {
+        let shape = a.shape.iter().zip(&b.shape).map(|(a, b)| (*a).filter(|_| a == b)).collect();
+        Port { shape, ..a.clone() }
+    };
+    let ports = |a: &[Port], b: &[Port]| a.iter().zip(b).map(port).collect::<Vec<_>>();
+    let (in_ports, out_ports) = (ports(&one.inputs, &other.inputs), ports(&one.outputs, &other.outputs));
+    let own: Vec<Vec<Option<usize>>> =
+        in_ports.iter().map(|port| if port.shape.is_empty() { vec![Some(1)] } else { port.shape.clone() }).collect();
+    let few = few.iter().map(|(steps, traced)| Ok((*steps, traced.probe()?))).collect::<Result<Vec<_>, Failed>>()?;
+    let config = open::combine([&one.probe()?, &other.probe()?], &few, &own).map_err(depends)?;
+    let model = import::build(file, device.clone(), &config, &one.weights);
+    let model = model.map_err(|error| Box::new((one.done, error)))?;
+    let imported = Imported { inputs: in_ports, outputs: out_ports, ..one.imported(model) };
+    Ok((imported, one.given))
+}
+
+/// Follows the graph with the samples in these axes of the inputs, and `steps` in those that have no length.
+fn trace<'f>(
+    device: &Device,
+    file: &'f OnnxFile,
+    inputs: &[Input<'f>],
+    constants: &[(&'f str, Constant)],
+    axes: &[usize],
+    literal: Option<usize>,
+    steps: Option<usize>,
+) -> Result<Traced, Failed> {
     let mut importer = Importer::new(file, device.clone(), literal);
+    if steps.is_some() {
+        // Nothing of the size of a sequence is there yet.
+        importer.most_computed = usize::MAX >> 16;
+    }
     let mut ports = Vec::new();
     for (name, constant) in constants {
         importer.define(name, Value::Constant(constant.clone()));
@@ -460,14 +602,14 @@ fn try_import<'f>(
                 _ if axis == *at => BATCH,
                 Dim::Fixed(n) => Axis::Fixed(*n),
                 Dim::Named(name) => {
-                    open = open.or(Some(name));
-                    Axis::Fixed(1)
+                    open = open.or(Some(name).filter(|_| steps.is_none()));
+                    Axis::Fixed(steps.unwrap_or(1))
                 }
             });
         }
         if let Some(name) = open {
             let why = format!(
-                "axis {name} of its input {} has no fixed length, which a model of this crate needs; give one: --dim {name}=LENGTH, or ImportOptions::dims",
+                "axis {name} of its input {} has no length; give one: --dim {name}=LENGTH, or ImportOptions::dims",
                 input.name
             );
             importer.unset.insert(input.name, why);
@@ -483,21 +625,22 @@ fn try_import<'f>(
     }
     let outputs = finish_outputs(&mut importer).map_err(|error| Box::new((importer.done, error)))?;
     let done = importer.done;
-    let finished =
-        importer.finish(device.clone(), &outputs.iter().map(|(tensor, _)| tensor.clone()).collect::<Vec<_>>());
-    let (model, kept, given) = finished.map_err(|error| Box::new((done, error)))?;
+    let finished = importer.finish(&outputs.iter().map(|(tensor, _)| tensor.clone()).collect::<Vec<_>>());
+    let (config, kept, weights, given) = finished.map_err(|error| Box::new((done, error)))?;
     let unused = ports.iter().enumerate().filter(|(index, _)| !kept.contains(index)).map(|(_, port)| port.name.clone());
     let unset = inputs
         .iter()
         .filter(|input| !ports.iter().any(|port| port.name == input.name))
         .map(|input| input.name.to_owned());
-    let imported = Imported {
-        model,
+    Ok(Traced {
+        config,
+        weights,
+        given,
+        done,
         unused: unused.chain(unset).collect(),
         inputs: kept.iter().filter_map(|index| ports.get(*index).cloned()).collect(),
         outputs: outputs.into_iter().map(|(_, port)| port).collect(),
-    };
-    Ok((imported, given))
+    })
 }
 
 /// Computes the graph: its outputs, and where they have the samples.

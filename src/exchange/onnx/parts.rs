@@ -16,10 +16,7 @@ impl<'f> Importer<'f> {
     /// Parts of a sample's elements along one axis, side by side.
     pub(super) fn parts(&mut self, node: Node<'f>, data: &Data, axis: usize, parts: &[Part]) -> Result<Data> {
         let len = fixed(node, data.axes[axis])?;
-        let count = parts.iter().map(|part| match part {
-            Part::Steps { count, .. } | Part::Filled { count, .. } => *count,
-        });
-        let count = count.fold(0usize, usize::saturating_add);
+        let count = parts.iter().map(|part| part.count()).fold(0usize, usize::saturating_add);
         let mut axes = data.axes.clone();
         axes[axis] = Axis::Fixed(count);
         if let [Part::Steps { start: 0, step, count }] = parts
@@ -263,6 +260,19 @@ impl<'f> Importer<'f> {
                 axes.splice(axis..=axis, picks.shape.iter().map(|n| Axis::Fixed(*n)));
                 Ok(Value::Data(Data { axes, ..picked }))
             }
+        }
+    }
+
+    /// A `GatherND` that picks along the first axis.
+    pub(super) fn gather_first(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Value> {
+        let (value, picks) = (required(node, inputs, 0)?, required(node, inputs, 1)?);
+        match picks {
+            Value::Constant(picks) if node.int("batch_dims").unwrap_or(0) == 0 && picks.shape.last() == Some(&1) => {
+                let mut shape = picks.shape.clone();
+                shape.pop();
+                self.gather(node, &[Some(value), Some(Value::Constant(picks.reshaped(shape)))])
+            }
+            _ => Err(node.unsupported("it picks along several axes, or by what depends on the samples")),
         }
     }
 

@@ -179,6 +179,10 @@ impl Exporter {
                 self.pool("MaxPool", x, &first.shape, layer.pool_size, strides, layer.padding)?
             }
             LayerConfig::TimeDistributed(layer) => self.every_step(x, &layer.layer, &first.shape, &shape)?,
+            LayerConfig::MaskLike(_) => {
+                let lengths = inputs.get(1).and_then(|like| like.lengths.clone());
+                return Ok(vec![Tensor { lengths, ..first.clone() }]);
+            }
             LayerConfig::SequenceMask(_) => {
                 let flat = self.ints(&[-1]);
                 let lengths = self.one("Reshape", &[names.get(1).copied().unwrap_or(x), &flat], &[]);

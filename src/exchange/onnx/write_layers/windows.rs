@@ -17,6 +17,12 @@ impl Exporter {
                     let end = if end < 0 { i64::MIN } else { end };
                     names.push(self.sliced(x, axis, start as i64, end, step));
                 }
+                Part::Range { start, stop, step } => {
+                    // Beyond both ends of any axis.
+                    let (first, last) = if step > 0 { (0, i64::MAX) } else { (i64::MAX, i64::MIN) };
+                    let place = |at: Option<isize>, end: i64| at.map_or(end, |at| at as i64);
+                    names.push(self.sliced(x, axis, place(start, first), place(stop, last), step as i64));
+                }
                 Part::Filled { value, count } => {
                     let ones = vec![1; shape.len() + 1];
                     let value = self.floats("margin", &ones, &[value]);
