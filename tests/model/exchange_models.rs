@@ -402,6 +402,21 @@ fn state_dicts_give_what_they_gave_in_pytorch() {
     assert!(text.contains("conv1d twice"), "{text}");
 }
 
+/// Each normalization is taken into its own convolution, whose name may begin as another one's.
+#[test]
+fn normalizations_go_into_their_own_layers() {
+    let mut model = Sequential::new(Device::cpu(), &[7, 3], 1).expect("a model");
+    model.add(Conv1D::new(4, 3).activation(ActivationFunction::Relu)).expect("a layer");
+    model.add(Conv1D::new(5, 2)).expect("a layer");
+    let map = [("one", "conv1d"), ("norm", "conv1d"), ("two", "conv1d_1"), ("norm_two", "conv1d_1")];
+    for map in [&map[..], &[]] {
+        let mut model =
+            Model::from_config(Device::cpu(), &model.config().expect("a configuration"), 2).expect("a model");
+        model.load_torch(&state_dict("torch_folded"), map).expect("weights");
+        assert_close("torch_folded", &outputs(&mut model, "torch_folded"));
+    }
+}
+
 /// A model with weights from a file has the outputs recorded for it.
 fn load_back(mut model: Model, path: &Path, map: &[(&str, &str)]) {
     model.load_torch(path, map).expect("weights");

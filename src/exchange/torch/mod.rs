@@ -251,16 +251,18 @@ fn fold(
         scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + EPSILON).sqrt()).collect();
     let is_kernel = matches!(slot.config, LayerConfig::Conv1D(_));
     for (name, values) in values.iter_mut() {
-        let Some(own) = name.strip_prefix(slot.layer.as_str()) else { continue };
-        if own.ends_with(".kernel") && is_kernel {
+        // Not of `conv1d_1`, where it is `conv1d`'s.
+        let own = name.strip_prefix(slot.layer.as_str()).and_then(|own| own.strip_prefix('.'));
+        let Some(own) = own else { continue };
+        if own == "kernel" && is_kernel {
             // Filters stand side by side.
             values.iter_mut().zip(factor.iter().cycle()).for_each(|(value, factor)| *value *= factor);
-        } else if own.ends_with(".weight") && own.starts_with('.') {
+        } else if own == "weight" || own.ends_with(".weight") {
             let features = values.len() / factor.len().max(1);
             for (row, factor) in values.chunks_mut(features.max(1)).zip(&factor) {
                 row.iter_mut().for_each(|value| *value *= factor);
             }
-        } else if own.ends_with(".bias") && own.starts_with('.') {
+        } else if own == "bias" || own.ends_with(".bias") {
             for (((value, factor), mean), shift) in values.iter_mut().zip(&factor).zip(&mean).zip(&shift) {
                 *value = (*value - mean) * factor + shift;
             }
