@@ -420,6 +420,16 @@ fn refusals_name_the_node_and_the_way_out() {
     let text =
         refused(&file(graph(x(), vec![node("Reshape", &["x", "shape"], "y")], vec![ints("shape", &[5, -1])])), &plain);
     assert!(text.contains("mix samples"), "{text}");
+    // Parts that are not the whole, as a file has them that was exported for another length.
+    let split = |sizes: &[i64]| {
+        let outputs = vec!["y".to_owned(), "z".to_owned()];
+        let node =
+            NodeProto { attribute: vec![int("axis", 1)], output: outputs, ..node("Split", &["x", "sizes"], "y") };
+        file(graph(x(), vec![node], vec![ints("sizes", sizes)]))
+    };
+    let text = refused(&split(&[1, 1]), &plain);
+    assert!(text.contains("the_split") && text.contains("parts of 2 elements, where axis 1 has 3"), "{text}");
+    assert!(onnx::parse(Device::cpu(), &split(&[1, 2]), Path::new("x"), &plain).is_ok());
     // An axis without a length.
     let open = || ValueInfoProto { ..input("x", &[None, Some(0), Some(4)]) };
     let relu = || vec![node("Relu", &["x"], "y")];

@@ -127,6 +127,9 @@ impl<'f> Importer<'f> {
             parts.push(self.slice_axis(node, value.clone(), axis, Count::fixed(start), Count::fixed(end), 1)?);
             start = end;
         }
+        if start != len {
+            return Err(node.wrong(format!("parts of {start} elements, where axis {axis} has {len}")));
+        }
         Ok(parts)
     }
 
