@@ -41,7 +41,7 @@ fn axes_with_names_may_be_of_any_length() {
     assert!(lines.contains("PASS") && lines.contains("1 passed, 0 failed"), "{lines}");
     let output = run(&["import", &file]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let mut imported = Imported::load(Device::cpu(), &folder.path().join("gru.model.safetensors")).unwrap();
+    let mut imported = Imported::load(Device::cpu(), folder.path().join("gru.model.safetensors")).unwrap();
     let features = imported.inputs[0].shape.iter().flatten().copied().next().unwrap();
     for steps in [3, 8] {
         let mut shape = vec![steps, features];
