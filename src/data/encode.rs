@@ -161,6 +161,11 @@ pub(crate) fn filled<T: Clone>(tensor: &str, shape: [usize; 3], value: T) -> Res
     memory::filled(tensor, len, value).map_err(|_| overflow())
 }
 
+/// An array made of a buffer of its length.
+fn shaped<A>(array: std::result::Result<A, ndarray::ShapeError>) -> Result<A> {
+    array.map_err(|error| Error::shape("array", "a buffer of its length", error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::array;

@@ -44,10 +44,10 @@ impl Port {
 
     /// Whether its arrays have as many elements as those of another, and can be turned into them: what a file says may be anything.
     pub(super) fn may_be(&self, own: &Port) -> bool {
-        let product = |sizes: &mut dyn Iterator<Item = usize>| sizes.try_fold(1usize, |product, size| product.checked_mul(size));
-        let known = |port: &Port| product(&mut port.shape.iter().flatten().copied());
+        let known =
+            |port: &Port| port.shape.iter().flatten().try_fold(1usize, |product, size| product.checked_mul(*size));
         let open = |port: &Port| port.shape.iter().filter(|axis| axis.is_none()).count();
-        let elements = product(&mut self.within.iter().copied()).zip(known(self)).and_then(|(a, b)| a.checked_mul(b));
+        let elements = known(self).and_then(|known| known.checked_mul(self.within[0])?.checked_mul(self.within[1]));
         self.batch_axis <= self.shape.len()
             && !self.within.contains(&0)
             && elements.is_some()

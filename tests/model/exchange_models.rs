@@ -112,7 +112,7 @@ fn losses(model: &mut Model) -> Vec<f64> {
 /// Optimizer, learning rates, losses, regularizers, constraints and frozen layers: steps have the losses that they have in Keras.
 #[test]
 fn training_goes_on_as_in_keras() {
-    let recorded = TensorFile::read(&fixture("keras_training.safetensors")).expect("a case");
+    let recorded = TensorFile::read(fixture("keras_training.safetensors")).expect("a case");
     let (_, expected) = recorded.floats::<f64>("loss").expect("losses");
     let mut imported = read("keras_training");
     assert_eq!(imported.left_out, [""; 0]);
@@ -167,7 +167,7 @@ fn keras_models_stay_of_any_length() {
         assert_eq!(steps, [12, 11, 10, 6, 3]);
     }
     // One of a fixed length is none of this kind.
-    let fixed = keras::read_with_steps(Device::cpu(), &fixture("keras_any_length.keras"), 7).expect("a model");
+    let fixed = keras::read_with_steps(Device::cpu(), fixture("keras_any_length.keras"), 7).expect("a model");
     assert_eq!(fixed.inputs[0].shape, [Some(7), Some(4)]);
 }
 
@@ -412,7 +412,7 @@ fn normalizations_go_into_their_own_layers() {
     for map in [&map[..], &[]] {
         let mut model =
             Model::from_config(Device::cpu(), &model.config().expect("a configuration"), 2).expect("a model");
-        model.load_torch(&state_dict("torch_folded"), map).expect("weights");
+        model.load_torch(state_dict("torch_folded"), map).expect("weights");
         assert_close("torch_folded", &outputs(&mut model, "torch_folded"));
     }
 }

@@ -35,12 +35,14 @@ pub fn keras(bytes: &[u8]) -> bool {
 
 /// Predicts on arrays as the ports say.
 pub fn predicts(imported: &mut Imported) {
-    let elements = |port: &Port| port.shape.iter().chain(&port.within).fold(1usize, |n, axis| n.saturating_mul(*axis));
+    // Axes of any length are of three.
+    let axes = |port: &Port| port.shape.iter().map(|axis| axis.unwrap_or(3)).collect::<Vec<usize>>();
+    let elements = |port: &Port| axes(port).iter().chain(&port.within).fold(1usize, |n, axis| n.saturating_mul(*axis));
     if imported.inputs.iter().map(elements).any(|n| n > 4000) || imported.model.count_params() > 100_000 {
         return;
     }
     let array = |port: &Port| {
-        let mut shape = port.shape.clone();
+        let mut shape = axes(port);
         shape.insert(port.batch_axis, 2 * port.within[0] * port.within[1]);
         ArrayD::from_elem(IxDyn(&shape), 0.5)
     };
