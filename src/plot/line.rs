@@ -8,7 +8,7 @@ use crate::files;
 use crate::plot::axis::{Axis, extent, widened};
 use crate::plot::canvas::{Anchor, Canvas, Font, Frame, render};
 use crate::plot::{Colour, DEFAULT_SIZE};
-use crate::svg::{shortened, text_width};
+use crate::svg::{legible, shortened, text_width};
 
 const TICK: Font = Font::new(11.5, Colour::SOFT);
 const LABEL: Font = Font::new(12.5, Colour::INK);
@@ -19,6 +19,8 @@ const ROW: f64 = 19.0;
 /// Rows of words of marks, and their height.
 const MARK_ROWS: usize = 3;
 const MARK_ROW: f64 = 15.0;
+/// Breadth of a band of one point.
+const BAR: f64 = 14.0;
 /// The least number above zero.
 const LEAST: f64 = f64::from_bits(1);
 
@@ -135,7 +137,7 @@ impl LinePlot {
     }
 
     /// Adds a shaded area below all curves, from `lower` to `upper` at each `(x, lower, upper)`; where areas lie on each other it is darker. A
-    /// point with a number that is NaN or infinite is left out.
+    /// point with a number that is NaN or infinite is left out; a single one is a bar.
     pub fn band(mut self, points: impl IntoIterator<Item = (f64, f64, f64)>, colour: Colour) -> Self {
         let is_finite = |(x, lower, upper): &(f64, f64, f64)| x.is_finite() && lower.is_finite() && upper.is_finite();
         self.bands.push(Band { points: points.into_iter().filter(is_finite).collect(), colour });
@@ -258,10 +260,12 @@ impl LinePlot {
         let x = if self.log_x {
             logarithmic(x_extent, x_count)
         } else {
-            let (low, high) = widened(x_extent, is_whole.then_some(0.5));
-            // A mark at an end would be hidden by the axis there.
+            // A date alone stands in the middle of a year, not of a tenth of all history.
+            let (low, high) = widened(x_extent, (is_whole || self.x_dates).then_some(0.5));
+            // At an end a mark would be hidden by the axis, and half of a bar cut.
             let slack = (high - low) * 0.015;
-            let is_marked = |end: f64| self.marks.iter().any(|(x, _)| *x == end);
+            let is_bar = |end: f64| self.bands.iter().any(|b| matches!(b.points[..], [(x, _, _)] if x == end));
+            let is_marked = |end: f64| self.marks.iter().any(|(x, _)| *x == end) || is_bar(end);
             let low = if is_marked(low) { low - slack } else { low };
             let high = if is_marked(high) { high + slack } else { high };
             let dates = self.x_dates.then(|| Axis::dates(low, high, x_count)).flatten();
@@ -314,8 +318,14 @@ impl LinePlot {
             let upper = band.points.iter().map(|(x, _, high)| place(*x, *high));
             let lower = band.points.iter().rev().map(|(x, low, _)| place(*x, *low));
             let around: Vec<_> = upper.chain(lower).collect();
-            if around.len() > 2 {
-                canvas.area(&around, band.colour, 0.2)?;
+            match around[..] {
+                // A point has no breadth: it becomes a bar.
+                [(across, upper), (_, lower)] => {
+                    let bar = Frame { left: across - BAR * 0.5, top: upper, width: BAR, height: lower - upper };
+                    canvas.fill(bar, band.colour, 0.2)?;
+                }
+                _ if around.len() > 2 => canvas.area(&around, band.colour, 0.2)?,
+                _ => {}
             }
         }
         for (i, curve) in self.curves.iter().enumerate() {
@@ -376,10 +386,13 @@ impl LinePlot {
             let height = inner.bottom() - y.share(*place) * inner.height;
             canvas.line(&[(inner.left - 3.0, height), (inner.left, height)], Colour::SOFT, 0.75)?;
         }
-        for (place, label) in &x.ticks {
+        for (place, _) in &x.ticks {
             let across = inner.left + x.share(*place) * inner.width;
             canvas.line(&[(across, inner.bottom()), (across, inner.bottom() + 5.0)], Colour::SOFT, 1.0)?;
-            canvas.text(label, (across, inner.bottom() + 16.0), TICK, Anchor::Middle)?;
+        }
+        let centred = |(place, label): &(f64, String)| (inner.left + x.share(*place) * inner.width, label.clone());
+        for (middle, label) in tick_labels(x.ticks.iter().map(centred), (frame.left + 2.0, frame.right() - 2.0)) {
+            canvas.text(&label, (middle, inner.bottom() + 16.0), TICK, Anchor::Middle)?;
         }
         for place in &x.minor {
             let across = inner.left + x.share(*place) * inner.width;
@@ -443,6 +456,40 @@ struct MarkWord {
     row: usize,
 }
 
+/// Labels of a horizontal axis and the middles of their places, moved inwards where they would reach beyond the ends, and without those that
+/// would then lie on another.
+fn tick_labels(labels: impl Iterator<Item = (f64, String)>, (low, high): (f64, f64)) -> Vec<(f64, String)> {
+    let mut kept: Vec<(f64, String)> = Vec::new();
+    let mut end = f64::NEG_INFINITY;
+    for (middle, label) in labels {
+        let half = text_width(&label, TICK.size) * 0.5;
+        let middle = middle.min(high - half).max(low + half);
+        if middle - half >= end + 2.0 {
+            end = middle + half;
+            kept.push((middle, label));
+        }
+    }
+    kept
+}
+
+/// A text in two lines where it is wider than `width` and can be broken between words.
+fn broken(text: &str, size: f64, width: f64) -> Vec<String> {
+    let (mut used, mut last_space) = (0.0, None);
+    for (place, c) in text.char_indices() {
+        if c == ' ' {
+            last_space = Some(place);
+        }
+        used += text_width(c.encode_utf8(&mut [0; 4]), size);
+        if used > width {
+            let parts = last_space.and_then(|place| text.split_at_checked(place));
+            return parts.map_or(vec![text.to_owned()], |(first, second)| {
+                vec![first.to_owned(), second.trim_start().to_owned()]
+            });
+        }
+    }
+    vec![text.to_owned()]
+}
+
 /// Title and subtitle; returns the height that they take.
 pub(super) fn heading(canvas: &Canvas<'_>, frame: Frame, title: (&str, f64), subtitle: &str) -> Result<f64> {
     let (edge, mut height) = (20.0, 10.0);
@@ -450,9 +497,12 @@ pub(super) fn heading(canvas: &Canvas<'_>, frame: Frame, title: (&str, f64), sub
         [(title.0, Font::new(title.1, Colour::INK).bold(), 1.12), (subtitle, Font::new(12.5, Colour::SOFT), 1.0)];
     for (text, font, wider) in lines.into_iter().filter(|l| !l.0.is_empty()) {
         let line = font.size * 1.6;
-        let text = shortened(text, font.size * wider, frame.width - 2.0 * edge);
-        canvas.text(&text, (frame.left + edge, frame.top + height + line * 0.5), font, Anchor::Start)?;
-        height += line;
+        let room = frame.width - 2.0 * edge;
+        for text in broken(&legible(text), font.size * wider, room) {
+            let text = shortened(&text, font.size * wider, room);
+            canvas.text(&text, (frame.left + edge, frame.top + height + line * 0.5), font, Anchor::Start)?;
+            height += line;
+        }
     }
     Ok(height + 2.0)
 }
@@ -511,7 +561,27 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::thinned;
+    use super::{broken, thinned, tick_labels};
+
+    #[test]
+    fn labels_stay_inside_and_apart() {
+        let labels = |places: &[f64]| {
+            let of = places.iter().map(|place| (*place, "2020-07-01".to_owned()));
+            tick_labels(of, (0.0, 1000.0)).into_iter().map(|label| label.0).collect::<Vec<_>>()
+        };
+        let moved = labels(&[100.0, 200.0, 995.0]);
+        assert_eq!(moved[..2], [100.0, 200.0]);
+        assert!((960.0..970.0).contains(&moved[2]), "{moved:?}");
+        assert_eq!(labels(&[900.0, 995.0]), [900.0]);
+        assert!(labels(&[2.0])[0] > 30.0);
+    }
+
+    #[test]
+    fn a_long_caption_has_two_lines() {
+        assert_eq!(broken("one two", 10.0, 1000.0), ["one two"]);
+        assert_eq!(broken("grün two three", 10.0, 60.0), ["grün two", "three"]);
+        assert_eq!(broken("onetwothree", 10.0, 30.0), ["onetwothree"]);
+    }
 
     #[test]
     fn a_long_curve_is_thinned_without_losing_its_peaks() {

@@ -355,3 +355,54 @@ fn a_picture_is_saved_whole_or_not_at_all() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), plot.svg().unwrap());
     assert!(matches!(plot.save(folder.path()).unwrap_err(), Error::Io { .. }));
 }
+
+/// Labels of dates are long, and the last one stands near the edge; a caption that is too long for a line has two.
+#[test]
+fn what_is_long_is_not_cut() {
+    let year = 1.0 / 12.0;
+    let curve = || Curve::new("sales", (0..=18).map(|month| (2019.0 + f64::from(month) * year, f64::from(month))));
+    let caption = "LSTM(50), one step ahead, on the part held back: RMSE 123456.7890 (naive (last value) 123456.7890)";
+    let caption = format!("{caption}; shaded: 80 % and 95 %; grey: no samples of the class");
+    let plot = LinePlot::new("sales").x_dates(true).curve(curve()).subtitle(&caption);
+    for width in (400..1000).step_by(37) {
+        let svg = plot.clone().size(width, 400).svg().unwrap();
+        assert_inside(&svg);
+        let document = Document::parse(&svg).unwrap();
+        let labels = document.descendants().filter(|n| {
+            n.has_tag_name(("http://www.w3.org/2000/svg", "text"))
+                && n.text().is_some_and(|t| t.trim().starts_with("20"))
+        });
+        let mut end = 0.0;
+        for label in labels {
+            // A digit of DejaVu Sans is 0.64 of the size wide; coordinates are four times as fine as pixels.
+            let half = label.text().unwrap().trim().len() as f64 * 0.6 * 11.5 * 0.5;
+            let middle: f64 = label.attribute("x").unwrap().parse::<f64>().unwrap() / 4.0;
+            assert!(middle + half <= f64::from(width) && middle - half >= end, "{width}: {middle} {half} {end}");
+            end = middle + half;
+        }
+        assert!(end > 0.0);
+    }
+    let texts = texts(&plot.svg().unwrap());
+    assert!(!texts.iter().any(|text| text.contains('…')), "{texts:?}");
+    let lines: Vec<&str> = texts.iter().map(|text| text.trim()).filter(|text| caption.contains(text)).collect();
+    assert!(lines.iter().any(|line| line.starts_with("LSTM")), "{texts:?}");
+    assert!(lines.iter().any(|line| line.ends_with("no samples of the class")), "{texts:?}");
+}
+
+/// An interval of one step is seen, and a single date stands in its year.
+#[test]
+fn a_single_step_has_its_interval_and_its_year() {
+    let date = 2020.0 + 2.0 / 365.0;
+    let plot = || LinePlot::new("").x_dates(true).curve(Curve::new("truth", [(date, 5.0)]));
+    let svg = plot().svg().unwrap();
+    assert!(has(&texts(&svg), "2020-01") && !has(&texts(&svg), "2200"), "{:?}", texts(&svg));
+    let shaded = |svg: &str| svg.matches("opacity=\"0.2\"").count();
+    assert_eq!(shaded(&svg), 0);
+    let svg = plot().band([(date, 4.0, 6.0)], Colour::GREEN).band([(date, 3.0, 7.0)], Colour::GREEN).svg().unwrap();
+    assert_eq!(shaded(&svg), 2);
+    assert!(has(&texts(&svg), "7"), "{:?}", texts(&svg));
+    assert_inside(&svg);
+    // One of no width, and one that is not finite, are nothing to be seen.
+    let svg = plot().band([(date, f64::NAN, 6.0)], Colour::GREEN).svg().unwrap();
+    assert_eq!(shaded(&svg), 0);
+}
