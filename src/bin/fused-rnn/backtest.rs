@@ -133,7 +133,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let name = train::series::name(&args);
     let comparison =
-        Comparison::of(&name, rows.values.column(0), &starts, forecast, (season, window.min(first), first))?;
+        Comparison::of(&name, rows.values.column(0), &starts, forecast, (season, first), Some(window.min(first)))?;
     print(&comparison.table(&format!("backtest, {origins} forecasts"))?)?;
     if !held.is_empty() {
         let count = (origins * horizon) as f64;

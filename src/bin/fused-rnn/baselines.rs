@@ -53,14 +53,15 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Naive, seasonal naive, drift and ridge forecasts beside a model's from the same origins, the first values of the forecasts. Ridge is
-    /// learned from the values before `end`, the last tenth of which says what penalty it has.
+    /// Naive, seasonal naive and drift forecasts beside a model's from the same origins, the first values of the forecasts, and with lags ridge
+    /// too. It is learned from the values before `end`, the last tenth of which says what penalty it has.
     pub fn of(
         name: &str,
         values: ArrayView1<'_, f64>,
         origins: &[usize],
         forecast: Array2<f64>,
-        (season, lags, end): (usize, usize, usize),
+        (season, end): (usize, usize),
+        ridge_lags: Option<usize>,
     ) -> Result<Self> {
         let horizon = forecast.ncols();
         let values: Vec<f64> = values.to_vec();
@@ -76,7 +77,7 @@ impl Comparison {
             }
             forecasts.push((baseline.name().to_owned(), of));
         }
-        if let Some(ridge) = ridge(&values, origins, horizon, lags, end) {
+        if let Some(ridge) = ridge_lags.and_then(|lags| ridge(&values, origins, horizon, lags, end)) {
             forecasts.push((RIDGE.to_owned(), ridge));
         }
         let scale = fused_rnn::forecast::seasonal_change(values.get(..end).unwrap_or(&values), season);
@@ -114,7 +115,10 @@ impl Comparison {
         let rmse = |row: usize| rows.get(row).map_or(f64::NAN, |row| row.1.rmse);
         let (model, naive) = (rmse(0), rmse(1));
         let gain = 100.0 * (1.0 - model / naive);
-        text += &if naive == 0.0 {
+        let first = self.truth.first();
+        text += &if naive == 0.0 && self.truth.iter().any(|value| Some(value) != first) {
+            "The errors are too small to compare: write the column in a smaller unit.\n".to_owned()
+        } else if naive == 0.0 {
             "The naive forecast makes no error: the test part is constant.\n".to_owned()
         } else if gain > 0.0 {
             format!("The model's RMSE is {gain:.1} % below the naive one.\n")

@@ -18,7 +18,8 @@ use crate::reading::ReadingArgs;
 use crate::report::Report;
 use crate::rows::Rows;
 
-/// Measures a model that `train` wrote: forecasts of a series beside what came, or classes or numbers of sequences, or classes of the
+/// Measures a model that `train` wrote: forecasts of a series beside what came and beside simple forecasts that learn nothing (ridge, which does,
+/// is in the table of `train`), or classes or numbers of sequences, or classes of the
 /// rows of a CSV file, beside the true ones.
 #[derive(clap::Args)]
 pub struct Args {
@@ -66,7 +67,7 @@ fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
         return Err(wrong_data(&args.model, &args.data, "a series in a CSV file, not sequences"));
     }
     if let Some(series) = panel::of_model(&args.data, forecaster.config(), args.gaps, &args.reading)? {
-        return of_panel(forecaster, &series, &args);
+        return of_panel(forecaster, series, &args);
     }
     let rows = Rows::of_model(&args.data, forecaster.config(), args.column, args.gaps, &args.reading)?;
     let len = rows.values.nrows();
@@ -82,7 +83,7 @@ fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
         Some(correction) => correction.season,
         None => season(&axis, rows.complete.values.get(..backtest.start).unwrap_or_default(), len).0,
     };
-    let comparison = compare("model", &rows, &backtest, config, season, backtest.start)?;
+    let comparison = compare("model", &rows, &backtest, config, season, None)?;
     print(&comparison.table(&format!("error, {} forecasts", backtest.truth.nrows()))?)?;
     print(&coverage(config, &backtest)?)?;
     if let Some(plot) = &args.plot {
@@ -92,7 +93,7 @@ fn of_series(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_panel(mut forecaster: Forecaster, series: &[OneSeries], args: &Args) -> Result<ExitCode> {
+fn of_panel(mut forecaster: Forecaster, series: Vec<OneSeries>, args: &Args) -> Result<ExitCode> {
     for (option, given) in [("column", args.column.is_some()), ("plot", args.plot.is_some())] {
         if given {
             return Err(Error::Unsupported {
@@ -109,8 +110,14 @@ fn of_panel(mut forecaster: Forecaster, series: &[OneSeries], args: &Args) -> Re
         let len = one.rows.values.nrows();
         args.test_fraction.map_or(0, |fraction| len - (len as f64 * fraction).round() as usize)
     };
+    let (context, horizon) = (forecaster.config().context(), forecaster.config().horizon);
+    let is_long = |one: &OneSeries| one.rows.values.nrows() >= context.max(start(one)) + horizon;
+    let option = if args.test_fraction.is_some() { " in the part that --test-fraction takes" } else { "" };
+    let needed =
+        format!("the {context} values that the model reads and, after them, the {horizon} that it forecasts{option}");
+    let series = panel::long_enough(series, &args.data, is_long, &needed)?;
     let comparison =
-        PanelComparison::of("model", &mut forecaster, series, season, start).map_err(in_file(&args.data))?;
+        PanelComparison::of("model", &mut forecaster, &series, season, start, false).map_err(in_file(&args.data))?;
     print(&comparison.table("error", args.quiet)?)?;
     Ok(ExitCode::SUCCESS)
 }

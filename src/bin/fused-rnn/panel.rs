@@ -10,7 +10,7 @@ use fused_rnn::{Error, Result};
 use ndarray::ArrayView2;
 
 use crate::baselines::Comparison;
-use crate::output::{WIDEST, plain};
+use crate::output::{WIDEST, listed, plain, remark};
 use crate::pictures::compare;
 use crate::reading::ReadingArgs;
 use crate::rows::{Rows, known_in_file, references};
@@ -79,6 +79,26 @@ pub fn of_model(
     read(path, &panel.column, Some(&config.column), &known_in_file(config), gaps, &options).map(Some)
 }
 
+/// The series that are long enough, and a note of the others: new series of a panel begin short. `needed` says what they lack.
+pub fn long_enough(
+    series: Vec<OneSeries>,
+    path: &Path,
+    is_long: impl Fn(&OneSeries) -> bool,
+    needed: &str,
+) -> Result<Vec<OneSeries>> {
+    let (kept, short): (Vec<_>, Vec<_>) = series.into_iter().partition(is_long);
+    let named: Vec<String> =
+        short.iter().map(|one| format!("{} ({} values)", plain(&one.key), one.rows.values.nrows())).collect();
+    if kept.is_empty() {
+        let problem = format!("too few rows: no series has {needed}: {}", listed(&named));
+        return Err(Error::Data { source_name: path.display().to_string(), line: None, problem });
+    }
+    if !short.is_empty() {
+        remark(&format!("left out, for it is without {needed}: {}", listed(&named)));
+    }
+    Ok(kept)
+}
+
 /// Lets a model take the scale of a series: that of its training, or for a new one that of what is known of it.
 pub fn scale(forecaster: &mut Forecaster, key: &str, known: &[f64]) -> Result<()> {
     let config = forecaster.config();
@@ -103,13 +123,14 @@ pub struct PanelComparison {
 }
 
 impl PanelComparison {
-    /// Of the values of each series from `start(series)` on.
+    /// Of the values of each series from `start(series)` on; `learned` says whether those before are what the model was trained on.
     pub fn of(
         name: &str,
         forecaster: &mut Forecaster,
         panel: &[OneSeries],
         season: usize,
         start: impl Fn(&OneSeries) -> usize,
+        learned: bool,
     ) -> Result<Self> {
         let horizon = forecaster.config().horizon;
         let mut of = PanelComparison { name: name.to_owned(), season, horizon, series: Vec::new(), held: Vec::new() };
@@ -120,7 +141,7 @@ impl PanelComparison {
             let values = one.rows.for_model(forecaster.config())?;
             let backtest = forecaster.backtest(&values, from..values.nrows())?;
             let config = forecaster.config();
-            let comparison = compare(name, &one.rows, &backtest, config, season, from)?;
+            let comparison = compare(name, &one.rows, &backtest, config, season, learned.then_some(from))?;
             if let Some(correction) = &config.correction {
                 let levels = correction.intervals.as_ref().map_or(&[][..], |intervals| &intervals.levels);
                 of.held.resize(levels.len(), (0.0, 0.0, 0));
@@ -155,13 +176,14 @@ impl PanelComparison {
         }
         if !quiet {
             let width = rows.iter().map(|row| row.0.chars().count()).max().unwrap_or(0).clamp("series".len(), WIDEST);
+            let (simple_rmse, simple_mae) = (format!("{simple} RMSE"), format!("{simple} MAE"));
             text += &format!(
-                "\n{:<width$}  {:>12}  {:>12}  {:>14}  {:>14}\n",
-                "series", "RMSE", "MAE", "naive's RMSE", "naive's MAE"
+                "\n{:<width$}  {:>12}  {:>12}  {:>20}  {:>20}\n",
+                "series", "RMSE", "MAE", simple_rmse, simple_mae
             );
             for (key, rmse, mae, beside, beside_mae) in &rows {
                 let [rmse, mae, beside, beside_mae] = [rmse, mae, beside, beside_mae].map(|of| rounded(*of, 4));
-                text += &format!("{key:<width$}  {rmse:>12}  {mae:>12}  {beside:>14}  {beside_mae:>14}\n");
+                text += &format!("{key:<width$}  {rmse:>12}  {mae:>12}  {beside:>20}  {beside_mae:>20}\n");
             }
         }
         text +=

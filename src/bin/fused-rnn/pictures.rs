@@ -16,18 +16,24 @@ use crate::baselines::Comparison;
 use crate::output::plain;
 use crate::rows::Rows;
 
-/// Simple forecasts beside a model's of what came; the part to measure begins at `end`.
+/// Fewer forecasts of one step are shown with values before them.
+const FEW: usize = 10;
+
+/// Simple forecasts beside a model's of what came. Where the model was trained on the values before `learned_end`, ridge is too; without, there
+/// is no part to fit it to.
 pub fn compare(
     name: &str,
     rows: &Rows,
     backtest: &Backtest,
     config: &ForecastConfig,
     season: usize,
-    end: usize,
+    learned_end: Option<usize>,
 ) -> Result<Comparison> {
     let origins: Vec<usize> = (backtest.start..backtest.start + backtest.truth.nrows()).collect();
     let lags = config.window.min(backtest.start.max(1));
-    Comparison::of(name, rows.values.column(0), &origins, backtest.forecast.clone(), (season, lags, end))
+    let ridge = learned_end.map(|_| lags);
+    let end = learned_end.unwrap_or(backtest.start);
+    Comparison::of(name, rows.values.column(0), &origins, backtest.forecast.clone(), (season, end), ridge)
 }
 
 /// How much of what came the intervals hold, in a line; nothing where there are none.
@@ -84,9 +90,13 @@ pub fn forecast_plot(
         let place = |i: usize| axis.position(backtest.start + i);
         let points =
             |values: &Array2<f64>| values.column(0).iter().enumerate().map(|(i, v)| (place(i), *v)).collect::<Vec<_>>();
+        // A few values say little without those before them.
+        let before = if backtest.truth.nrows() < FEW { (2 * config.window).max(FEW) } else { 0 };
+        let before = backtest.start.saturating_sub(before)..backtest.start;
+        let truth = before.map(|i| (axis.position(i), complete.values[i])).chain(points(&backtest.truth));
         let of = backtest.forecast.column(0).iter().enumerate().map(|(i, v)| (place(i), bounds(*v, 0))).collect();
         return Ok(bands(plot, of)
-            .curve(Curve::new("truth", points(&backtest.truth)).colour(Colour::GREY))
+            .curve(Curve::new("truth", truth).colour(Colour::GREY))
             .curve(Curve::new("forecast", points(&backtest.forecast)).colour(Colour::VERMILLION).width(1.5)));
     }
     let origin = backtest.start + last;
@@ -119,6 +129,11 @@ pub fn shaded(config: &ForecastConfig) -> String {
         [only] => format!("; shaded: {only}"),
         [first @ .., last] => format!("; shaded: {} and {last}", first.join(", ")),
     }
+}
+
+/// What a title says of the column that is learned; sequences have none.
+pub fn of_target(target: Option<&str>) -> String {
+    target.map_or(String::new(), |target| format!(" of {}", plain(target)))
 }
 
 /// The name of the file of a series: its folder is of no interest to whoever is shown the picture.

@@ -17,10 +17,10 @@ use crate::classified;
 use crate::data_file::{ROWS, check_order, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
 use crate::device::DeviceKind;
 use crate::output::{listed, plain, print};
-use crate::panel;
+use crate::panel::{self, OneSeries};
 use crate::pictures::{file_name, shaded, x_label};
 use crate::reading::ReadingArgs;
-use crate::rows::Rows;
+use crate::rows::{Rows, known_in_file};
 
 /// Continues a column of a CSV file with a model that `train` wrote: into a CSV file with the dates going on where there are any,
 /// and a plot. Steps beyond the model's own horizon are forecast from its earlier forecasts, unless it reads several columns. With a model
@@ -32,7 +32,7 @@ pub struct Args {
     model: PathBuf,
     /// CSV file with the series to continue, or with rows, or .ts file of sequences, with or without their classes or numbers.
     data: PathBuf,
-    /// Values to forecast [default: 12, or of a model that reads several columns as many as it forecasts at once].
+    /// Values to forecast [default: as many as the model forecasts at once, or 12 where that is one and no other column is read].
     #[arg(long, value_name = "N")]
     horizon: Option<usize>,
     /// Column by name, or by number counted from 1 [default: the one that the model was trained on].
@@ -201,7 +201,8 @@ fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
     files::check_writable(&out)?;
     files::check_writable(&plot)?;
     let config = forecaster.config().clone();
-    let is_alone = config.inputs.is_empty() && config.known.is_empty();
+    // The calendar goes on by itself.
+    let is_alone = config.inputs.is_empty() && known_in_file(&config).is_empty();
     let horizon = args.horizon.unwrap_or(if is_alone && config.horizon == 1 { 12 } else { config.horizon });
     let levels = config.correction.as_ref().and_then(|c| c.intervals.as_ref()).map_or(&[][..], |i| &i.levels);
     let of_levels = levels
@@ -216,6 +217,10 @@ fn forecast(mut forecaster: Forecaster, args: Args) -> Result<ExitCode> {
             let expected = format!("none, for the model reads the series of column {}", plain(&config.column));
             return Err(Error::InvalidOption { option: "column".to_owned(), expected, got: column });
         }
+        let needed = config.context();
+        let is_long = |one: &OneSeries| one.rows.values.nrows() >= needed;
+        let series =
+            panel::long_enough(series, &args.data, is_long, &format!("the {needed} values that the model reads"))?;
         let shown = match &args.series {
             None => 0,
             Some(key) => series.iter().position(|one| one.key == *key).ok_or_else(|| {

@@ -6,16 +6,17 @@ use fused_rnn::data::TimeSeriesSet;
 use fused_rnn::figures::rounded;
 use fused_rnn::metrics::{Average, ConfusionMatrix, ZeroDivision};
 use fused_rnn::model::{SequenceModel, SequencePredictions, SequenceTarget};
-use fused_rnn::plot::{self, Colour, Curve, LinePlot};
+use fused_rnn::plot::{self, Colour, Curve, DEFAULT_SIZE, LinePlot};
 use fused_rnn::{Result, metrics};
 use ndarray::{Array2, ArrayView1};
 
 use crate::errors::Errors;
 use crate::output::{WIDEST, plain};
+use crate::pictures::of_target;
 
 /// How good a model is on sequences whose classes or numbers are known.
 pub enum Report {
-    Classes { matrix: ConfusionMatrix, names: Vec<String>, of: &'static str },
+    Classes { matrix: ConfusionMatrix, names: Vec<String>, of: &'static str, target: Option<String> },
     Numbers { errors: Errors, r2: Option<f64>, truth: Vec<f64>, said: Vec<f64> },
 }
 
@@ -35,7 +36,8 @@ impl Report {
                 let truth = model.classes(set)?;
                 let said = model.predict_classes(&set.sequences)?;
                 let of = if model.config().rows.is_some() { "windows" } else { "sequences" };
-                Ok(Report::Classes { matrix: ConfusionMatrix::new(&truth, &said, names.len())?, names, of })
+                let target = model.config().rows.as_ref().map(|rows| rows.target.clone());
+                Ok(Report::Classes { matrix: ConfusionMatrix::new(&truth, &said, names.len())?, names, of, target })
             }
             SequenceTarget::Number(scaler) => {
                 let truth = model.numbers(set)?;
@@ -69,7 +71,7 @@ impl Report {
                 }
                 Ok(text)
             }
-            Report::Classes { matrix, names, of } => {
+            Report::Classes { matrix, names, of, .. } => {
                 let average = matrix.average(Average::Macro, ZeroDivision::Zero);
                 let head = format!("{part}, {} {of}", matrix.counts().sum());
                 let width = head.len().max(name.len()).min(WIDEST);
@@ -105,7 +107,7 @@ impl Report {
     pub fn save_picture(&self, name: &str, data: &Path, path: &Path) -> Result<()> {
         let file = plain(&data.file_name().unwrap_or(data.as_os_str()).to_string_lossy());
         match self {
-            Report::Classes { matrix, names, of } => {
+            Report::Classes { matrix, names, of, target } => {
                 let counts: Array2<u64> = matrix.counts().mapv(|count| count as u64);
                 let average = matrix.average(Average::Macro, ZeroDivision::Zero);
                 let subtitle =
@@ -114,9 +116,12 @@ impl Report {
                 // Names longer than a cell is wide need room beside the cells, and stand upright below them.
                 let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(20) as u32;
                 let room = 7 * longest.saturating_sub(6);
-                plot::confusion_matrix(format!("{file}: confusion matrix"), names, counts.view())?
+                // The size of other pictures, and of many classes what they need.
+                let (width, height) = DEFAULT_SIZE;
+                let title = format!("{file}: confusion matrix{}", of_target(target.as_deref()));
+                plot::confusion_matrix(title, names, counts.view())?
                     .subtitle(subtitle)
-                    .size(340 + 48 * side + room, 160 + 36 * side + room)
+                    .size((340 + 48 * side + room).max(width), (160 + 36 * side + room).max(height))
                     .save(path)
             }
             Report::Numbers { errors, truth, said, .. } => {
@@ -138,7 +143,6 @@ impl Report {
                             .colour(Colour::VERMILLION)
                             .dots(),
                     )
-                    .size(700, 600)
                     .save(path)
             }
         }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `forecasts` | a season at once: references, intervals, backtests, known columns, panels |
+//! | `short` | short series and single steps: what is left out, why, and what the pictures show |
 //! | `series` | forecasts of a column of a CSV file, alone or beside others |
 //! | `sequences` | classes and numbers of sequences in a `.ts` file |
 //! | `rows` | classes of rows of a CSV file |
@@ -24,5 +25,6 @@ mod resume;
 mod rows;
 mod sequences;
 mod series;
+mod short;
 #[cfg(unix)]
 mod signals;

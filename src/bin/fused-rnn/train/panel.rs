@@ -11,7 +11,7 @@ use ndarray::{Array2, Array3, Axis, concatenate, s};
 use super::checkpoints::Checkpoints;
 use super::options::{Args, Choice, Learn, Outputs, WINDOW};
 use super::run::{ending, finish, loss_plot, report, settle};
-use super::series::{LONGEST_SEASON, Samples, fit_members, name, numbers};
+use super::series::{LONGEST_SEASON, Samples, fit_members, name, numbers, say_rough, why_one};
 use crate::baselines::season;
 use crate::calendar;
 use crate::interrupt;
@@ -39,7 +39,7 @@ pub fn train(args: Args) -> Result<ExitCode> {
     let series = read(&args.data, &key, args.column.as_deref(), &args.known, gaps, &args.reading.options()?)?;
     let prepared = prepare(&args, series)?;
     let outputs = Outputs::prepare(&args, "forecast.svg")?;
-    let Prepared { panel, values, config, season, validation, transforms, reference, left_out } = prepared;
+    let Prepared { panel, values, config, season, validation, transforms, reference, left_out, why_one } = prepared;
     if !left_out.is_empty() {
         note(&format!("{} series are too short, and left out: {}", left_out.len(), listed(&left_out)));
     }
@@ -78,7 +78,7 @@ pub fn train(args: Args) -> Result<ExitCode> {
         if args.quiet {
             return Ok(());
         }
-        print(&describe(&panel, forecaster.config(), season, validation))?;
+        print(&describe(&panel, forecaster.config(), season, validation, why_one.as_deref()))?;
         print(&format!("{}\n", forecaster.model().summary()))
     };
     let (mut forecaster, trained) = fit_members(&args, &config, Some(&reference), &mut progress, samples, described)?;
@@ -86,7 +86,10 @@ pub fn train(args: Args) -> Result<ExitCode> {
         return Ok(interrupt::exit_code());
     };
     report(&outputs, || {
-        loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
+        let of_one = (validation + 1).saturating_sub(config.horizon);
+        say_rough(forecaster.config().correction.as_ref(), of_one * panel.len());
+        loss_plot(&args, Some(&forecaster.config().column), ("mean squared error", " of scaled values"), &progress)
+            .save(&outputs.loss)?;
         if !args.quiet {
             print(&format!("{}\n", ending(&outcome, &progress, started)))?;
         }
@@ -97,7 +100,7 @@ pub fn train(args: Args) -> Result<ExitCode> {
                 panel.iter().zip(&starts).find(|(other, _)| other.key == one.key).map_or(0, |(_, start)| *start)
             };
             let name = name(&args);
-            let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start)?;
+            let comparison = PanelComparison::of(&name, &mut forecaster, &panel, season, start, true)?;
             print(&comparison.table("test error", args.quiet)?)?;
             let shown = panel.first().and_then(|one| Some((one, values.first()?, comparison.of_series(&one.key)?)));
             if let Some((first, values, of_first)) = shown {
@@ -125,6 +128,8 @@ struct Prepared {
     reference: fused_rnn::forecast::Reference,
     /// Keys of series that are too short.
     left_out: Vec<String>,
+    /// Why one value is forecast at once though there is a season.
+    why_one: Option<String>,
 }
 
 /// Where the test part of a series begins.
@@ -159,8 +164,10 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
             return Err(Error::ZeroSize { name });
         }
     }
-    let usual = if is_of_calendar && season <= LONGEST_SEASON && 5 * season <= usual_length { season } else { 1 };
-    let horizon = args.horizon.unwrap_or(usual);
+    let usual = if is_of_calendar && season <= LONGEST_SEASON { season } else { 1 };
+    let fits = 5 * usual <= usual_length;
+    let horizon = args.horizon.unwrap_or(if fits { usual } else { 1 });
+    let why_one = (args.horizon.is_none() && !fits).then(|| why_one(usual, usual_length, 0));
     let validation = match args.validation_fraction {
         0.0 => 0,
         fraction => {
@@ -233,12 +240,13 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
         if best.is_none() || chosen.error < least {
             least = chosen.error;
             let (transforms, reference) = (chosen.transforms, chosen.fitted_to_all);
-            let (panel, left_out) = (Vec::new(), Vec::new());
-            best = Some(Prepared { panel, values, config, season, validation, transforms, reference, left_out });
+            let (panel, left_out, why_one) = (Vec::new(), Vec::new(), None);
+            best =
+                Some(Prepared { panel, values, config, season, validation, transforms, reference, left_out, why_one });
         }
     }
     let prepared = best.ok_or(Error::ZeroSize { name: "number of series" })?;
-    Ok(Prepared { panel: kept, left_out, ..prepared })
+    Ok(Prepared { panel: kept, left_out, why_one, ..prepared })
 }
 
 /// The features of the calendar that say something of these series: those of the longest, where there are dates of days beside all.
@@ -278,7 +286,14 @@ fn joined(parts: Vec<(Array3<f32>, Array2<f32>)>) -> Result<(Array3<f32>, Array2
     Ok((concatenate(Axis(0), &x).map_err(failed)?, concatenate(Axis(0), &y).map_err(failed)?))
 }
 
-fn describe(panel: &[OneSeries], config: &ForecastConfig, season: usize, validation: usize) -> String {
+fn describe(
+    panel: &[OneSeries],
+    config: &ForecastConfig,
+    season: usize,
+    validation: usize,
+    why_one: Option<&str>,
+) -> String {
+    let why_one = why_one.map_or(String::new(), |why| format!(" ({why})"));
     let values: usize = panel.iter().map(|one| one.rows.values.nrows()).sum();
     let keys: Vec<String> = panel.iter().map(|one| one.key.clone()).collect();
     let of_season = if season == 1 { "no season".to_owned() } else { format!("a season of {season}") };
@@ -290,7 +305,7 @@ fn describe(panel: &[OneSeries], config: &ForecastConfig, season: usize, validat
     let known = if known.is_empty() { String::new() } else { format!(", with {} known ahead", known.join(", ")) };
     format!(
         "{} series of column {}{known}, {values} values: {}\n\
-         {of_season}; {validation} values of each to validate; forecasts {} at once from windows of {}\n\
+         {of_season}; {validation} values of each to validate; forecasts {} at once from windows of {}{why_one}\n\
          learns what is left over by {learned}\n\n",
         panel.len(),
         config.column,

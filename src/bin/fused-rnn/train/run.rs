@@ -14,6 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::options::{Args, Outputs};
 use crate::interrupt;
 use crate::output::{note, plain, print};
+use crate::pictures::of_target;
 use crate::progress::{Epoch, Progress};
 
 /// Trains, and shows how it goes. `member` is the number of its seed, from 0.
@@ -132,8 +133,8 @@ pub fn ending(outcome: &Outcome, progress: &Progress, started: Instant) -> Strin
     format!("trained {epochs} epochs in {:.1} s ({why}){best}", started.elapsed().as_secs_f64())
 }
 
-/// The losses over the epochs; `loss` is what it is called, `of` what it is of.
-pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> LinePlot {
+/// The losses over the epochs of learning a target; `loss` is what it is called, `of` what it is of.
+pub fn loss_plot(args: &Args, target: Option<&str>, (loss, of): (&str, &str), progress: &Progress) -> LinePlot {
     let curve = |name, colour, loss: fn(&Epoch) -> Option<f64>| {
         let points: Vec<_> = progress.epochs.iter().filter_map(|e| Some((e.epoch as f64, loss(e)?))).collect();
         (!points.is_empty()).then(|| Curve::new(name, points).colour(colour))
@@ -141,7 +142,7 @@ pub fn loss_plot(args: &Args, loss: &str, of: &str, progress: &Progress) -> Line
     let losses = progress.epochs.iter().flat_map(|e| [Some(e.loss), e.val_loss]).flatten();
     let (least, most) = losses.fold((f64::INFINITY, 0.0f64), |(least, most), loss| (least.min(loss), most.max(loss)));
     let file = args.data.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy());
-    let mut plot = LinePlot::new(format!("{}: loss", plain(&file)))
+    let mut plot = LinePlot::new(format!("{}: loss{}", plain(&file), of_target(target)))
         .subtitle(format!("{}, {loss}{of}", args.network.described()))
         .x_label("epoch")
         .y_label(loss)

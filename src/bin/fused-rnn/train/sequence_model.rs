@@ -79,11 +79,12 @@ impl SequenceTraining {
             return Ok(interrupt::exit_code());
         };
         report(&outputs, || {
+            let target = model.config().rows.as_ref().map(|rows| rows.target.as_str());
             let (loss, of) = match model.config().target {
                 SequenceTarget::Classes(_) => ("cross-entropy", ""),
                 SequenceTarget::Number(_) => ("mean squared error", " of scaled numbers"),
             };
-            loss_plot(&args, loss, of, &progress).save(&outputs.loss)?;
+            loss_plot(&args, target, (loss, of), &progress).save(&outputs.loss)?;
             if !args.quiet {
                 print(&format!("{}\n", ending(&outcome, &progress, started)))?;
             }

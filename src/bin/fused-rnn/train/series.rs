@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use fused_rnn::data::{ColumnChoice, Scaler, Series, TimeAxis, TimeSplit, has_trend};
 use fused_rnn::forecast::Reference;
-use fused_rnn::model::{ForecastConfig, Forecaster, History, InputColumn, Known, KnownColumn, Outcome, SeenSeries};
+use fused_rnn::model::{
+    Correction, ForecastConfig, Forecaster, History, InputColumn, Known, KnownColumn, Outcome, SeenSeries,
+};
 use fused_rnn::nn::Loss;
 use fused_rnn::optim::Adam;
 use fused_rnn::{Error, Result};
@@ -18,7 +20,7 @@ use super::run::{ending, finish, fit, loss_plot, report, settle};
 use crate::baselines::season;
 use crate::calendar;
 use crate::interrupt;
-use crate::output::{listed, plain, print};
+use crate::output::{listed, plain, print, remark};
 use crate::pictures::{compare, coverage, forecast_plot};
 use crate::progress::Progress;
 use crate::rows::Rows;
@@ -81,6 +83,8 @@ pub struct Prepared {
     pub fitted_to_all: Option<Reference>,
     /// Values of a season; 1 for none.
     pub season: usize,
+    /// Why one value is forecast at once though there is a season.
+    pub why_one: Option<String>,
 }
 
 /// Chooses what is not told, on the values before the test part alone.
@@ -98,6 +102,7 @@ pub fn prepare(args: &Args, rows: &Rows, mut split: TimeSplit) -> Result<Prepare
     let usual = if corrects && is_of_calendar && season <= LONGEST_SEASON { season } else { 1 };
     let fits = |horizon: usize| 5 * horizon <= end && (split.test.is_empty() || horizon <= split.test.len());
     let horizon = args.horizon.unwrap_or(if fits(usual) { usual } else { 1 });
+    let why_one = (args.horizon.is_none() && !fits(usual)).then(|| why_one(usual, end, split.test.len()));
     // What the horizon is measured on must hold several forecasts of it.
     let validation = match split.validation.len() {
         0 => 0,
@@ -162,7 +167,7 @@ pub fn prepare(args: &Args, rows: &Rows, mut split: TimeSplit) -> Result<Prepare
             config.known = with_calendar.known;
         }
         let values = rows.for_model(&config)?;
-        return Ok(Prepared { split, config, values, fitted_to_all: None, season });
+        return Ok(Prepared { split, config, values, fitted_to_all: None, season, why_one });
     }
     let mut best: Option<Prepared> = None;
     let mut least = f64::INFINITY;
@@ -174,12 +179,48 @@ pub fn prepare(args: &Args, rows: &Rows, mut split: TimeSplit) -> Result<Prepare
         if best.is_none() || chosen.error < least {
             least = chosen.error;
             let fitted_to_all = Some(chosen.fitted_to_all);
-            best = Some(Prepared { split: split.clone(), config, values, fitted_to_all, season });
+            best = Some(Prepared {
+                split: split.clone(),
+                config,
+                values,
+                fitted_to_all,
+                season,
+                why_one: why_one.clone(),
+            });
         }
     }
     let prepared = best.ok_or(Error::ZeroSize { name: "number of values" })?;
     check_length(args, &rows.series, &prepared.config, &prepared.split)?;
     Ok(prepared)
+}
+
+/// Why a season is not forecast at once where no horizon is asked for.
+pub fn why_one(season: usize, end: usize, test: usize) -> String {
+    let before = 5 * season;
+    let test =
+        if test > 0 && test < season { format!(", and {season} in it, which has {test}") } else { String::new() };
+    format!(
+        "a whole season is forecast at once where there are {before} values before the test part, of which there are {end}{test}; \
+         --horizon {season} asks for it"
+    )
+}
+
+/// Says of intervals that they are no better than the largest of a few `errors`.
+pub fn say_rough(correction: Option<&Correction>, errors: usize) {
+    let levels = correction.and_then(|correction| correction.intervals.as_ref()).map_or(&[][..], |of| &of.levels);
+    let needed = |level: f64| (level / (1.0 - level)).ceil();
+    let rough: Vec<String> = levels
+        .iter()
+        .filter(|level| needed(**level) > errors as f64)
+        .map(|level| format!("of {} % (which need {:.0})", (1000.0 * level).round() / 10.0, needed(*level)))
+        .collect();
+    if errors > 0 && !rough.is_empty() {
+        remark(&format!(
+            "intervals {} are rough: they are as wide as the largest of {errors} errors of the validation part; a larger \
+             --validation-fraction has more",
+            rough.join(" and ")
+        ));
+    }
 }
 
 /// What a network learns from, and what it is validated on: windows, and what the network is to say of each.
@@ -283,7 +324,13 @@ impl SeriesTraining {
             return Ok(interrupt::exit_code());
         };
         report(&outputs, || {
-            loss_plot(&args, "mean squared error", " of scaled values", &progress).save(&outputs.loss)?;
+            let validation = prepared.split.validation.len();
+            say_rough(
+                forecaster.config().correction.as_ref(),
+                (validation + 1).saturating_sub(prepared.config.horizon),
+            );
+            loss_plot(&args, Some(&rows.series.name), ("mean squared error", " of scaled values"), &progress)
+                .save(&outputs.loss)?;
             if !args.quiet {
                 print(&format!("{}\n", ending(&outcome, &progress, started)))?;
                 if let Some(correction) = &forecaster.config().correction {
@@ -298,7 +345,8 @@ impl SeriesTraining {
             if !test.is_empty() {
                 let backtest = forecaster.backtest(&prepared.values, test.clone())?;
                 let name = name(&args);
-                let comparison = compare(&name, &rows, &backtest, forecaster.config(), prepared.season, test.start)?;
+                let comparison =
+                    compare(&name, &rows, &backtest, forecaster.config(), prepared.season, Some(test.start))?;
                 print(&comparison.table(&format!("test error, {} forecasts", backtest.truth.nrows()))?)?;
                 print(&coverage(forecaster.config(), &backtest)?)?;
                 forecast_plot(&name, "the part held back", &rows, &backtest, &comparison, forecaster.config())?
@@ -349,7 +397,8 @@ fn check_length(args: &Args, series: &Series, config: &ForecastConfig, split: &T
 }
 
 fn describe(rows: &Rows, prepared: &Prepared, args: &Args) -> String {
-    let Prepared { split, config, season, .. } = prepared;
+    let Prepared { split, config, season, why_one, .. } = prepared;
+    let why_one = why_one.as_ref().map_or(String::new(), |why| format!(" ({why})"));
     let Rows { series, complete, others, .. } = rows;
     let learned = match (&config.correction, args.learn.unwrap_or(Learn::Auto)) {
         (Some(correction), _) => format!(
@@ -379,7 +428,7 @@ fn describe(rows: &Rows, prepared: &Prepared, args: &Args) -> String {
     };
     format!(
         "{}: {} values of column {}{beside}{span}{gaps}\n\
-         {of_season}; {} to train on, {} to validate, {} to test; forecasts {} at once from windows of {}\n\
+         {of_season}; {} to train on, {} to validate, {} to test; forecasts {} at once from windows of {}{why_one}\n\
          learns {learned}\n\n",
         series.source_name,
         complete.values.len(),
