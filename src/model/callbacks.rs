@@ -4,10 +4,13 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use ndarray::{ArrayD, ArrayViewD};
+
 use crate::error::{Error, Result};
 use crate::figures::shortest;
 use crate::files;
 use crate::metrics::MetricAccumulator;
+use crate::model::{History, Model};
 
 /// Stops training when what is [monitored](crate::model::FitOptions::monitor), usually the validation loss, gets no better: Keras's
 /// [`EarlyStopping`](https://keras.io/api/callbacks/early_stopping/).
@@ -125,6 +128,22 @@ pub trait Training {
     ///
     /// [`Error::Io`] where the file cannot be written; [`Error::Unsupported`] for a layer that is none of this crate's.
     fn save(&mut self, path: &Path) -> Result<()>;
+
+    /// The model as it is now, to be read: its [weights](crate::model::Model::weights), its [summary](crate::model::Model::summary). On a device
+    /// its weights are fetched, which waits for the steps given so far.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`] and [`Error::KernelFault`] where the GPU fails.
+    fn model(&mut self) -> Result<&Model>;
+
+    /// What the model says now of inputs `[samples, input shape…]`, one array for each input; one array for each output. As in Keras, states that
+    /// [stateful](crate::nn::Lstm) layers carry go on with these inputs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::predict_all`](crate::model::Model::predict_all).
+    fn predict(&mut self, x: &[ArrayViewD<'_, f32>]) -> Result<Vec<ArrayD<f32>>>;
 }
 
 /// A callback: receives the progress of training, and may stop it by [`ControlFlow::Break`]. An error ends training, and [`Model::fit`](crate::model::Model::fit) with it.
@@ -147,7 +166,55 @@ pub trait Training {
 /// let mut good_enough = GoodEnough(0.01);
 /// let options = FitOptions { epochs: 100, callbacks: vec![&mut good_enough], ..FitOptions::default() };
 /// ```
+///
+/// What a model says after each epoch, as text is often shown that it makes:
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use fused_rnn::model::{Callback, EpochEnd, FitOptions, Sequential, Training};
+/// use fused_rnn::{Device, Result, nn::Dense};
+/// use ndarray::{Array2, array};
+///
+/// struct Watch {
+///     x: Array2<f32>,
+///     said: Vec<f32>,
+/// }
+///
+/// impl Callback for Watch {
+///     fn on_epoch_end(&mut self, _: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+///         let y = training.predict(&[self.x.view().into_dyn()])?;
+///         self.said.push(y[0][[0, 0]]);
+///         Ok(ControlFlow::Continue(()))
+///     }
+/// }
+///
+/// let mut model = Sequential::new(Device::cpu(), &[1], 1)?;
+/// model.add(Dense::new(1))?;
+/// let mut watch = Watch { x: array![[4.0]], said: Vec::new() };
+/// let (x, y) = (array![[0.0f32], [1.0], [2.0], [3.0]], array![[1.0f32], [3.0], [5.0], [7.0]]);
+/// model.fit(&x, &y, FitOptions { epochs: 3, callbacks: vec![&mut watch], ..FitOptions::default() })?;
+/// assert_eq!(watch.said[2], model.predict(&watch.x)?[[0, 0]]);
+/// # Ok::<(), fused_rnn::Error>(())
+/// ```
 pub trait Callback {
+    /// Before the first epoch of a training, or the first that goes on from a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends training.
+    fn on_train_begin(&mut self, _training: &mut dyn Training) -> Result<()> {
+        Ok(())
+    }
+
+    /// After a training that no error ended, also one that was stopped, when the model has the weights that it keeps.
+    ///
+    /// # Errors
+    ///
+    /// Whatever shall be the result of the training; the model stays as it is.
+    fn on_train_end(&mut self, _history: &History, _training: &mut dyn Training) -> Result<()> {
+        Ok(())
+    }
+
     /// Before each epoch.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use ndarray::{ArrayD, ArrayViewD};
+
 use crate::backend::Tensor;
 use crate::backend::ops::{LossEntry, Report};
 use crate::dtype::DType;
@@ -196,6 +198,19 @@ impl Training for Model {
     fn save(&mut self, path: &Path) -> Result<()> {
         self.refresh()?;
         Model::save(self, path)
+    }
+
+    fn model(&mut self) -> Result<&Model> {
+        self.refresh()?;
+        Ok(self)
+    }
+
+    fn predict(&mut self, x: &[ArrayViewD<'_, f32>]) -> Result<Vec<ArrayD<f32>>> {
+        // Training goes on at the lengths that it had.
+        let lengths = self.topology.lengths.clone();
+        let outputs = self.predict_all(x.iter().map(|x| x.view()).collect::<Vec<_>>());
+        self.take_lengths(&lengths)?;
+        outputs
     }
 }
 
@@ -422,7 +437,10 @@ impl Model {
             ];
             ranks::check_same(ranks, &own)?;
         }
-        let trained = match self.take_up(&mut run)? {
+        let taken = self.take_up(&mut run)?;
+        let begins = run.callbacks.iter_mut().try_for_each(|callback| callback.on_train_begin(self));
+        ranks::agree_if(run.ranks, begins)?;
+        let trained = match taken {
             Taken::End => Ok(()),
             Taken::Nothing => self.train_epochs(&mut run, None).and_then(|()| self.end_backup(&mut run)),
             Taken::Epochs(begun) => self.train_epochs(&mut run, begun).and_then(|()| self.end_backup(&mut run)),
@@ -442,6 +460,8 @@ impl Model {
             self.restore(&run)?;
         }
         self.refresh()?;
+        let ends = run.callbacks.iter_mut().try_for_each(|callback| callback.on_train_end(&run.history, self));
+        ranks::agree_if(run.ranks, ends)?;
         Ok(run.history)
     }
 

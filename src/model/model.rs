@@ -9,7 +9,7 @@ use crate::backend::ops::{LossEntry, Workspace};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
-use crate::loss::LossFunction;
+use crate::loss::{Loss, LossFunction};
 use crate::memory;
 use crate::model::arrays::{AnyArray, Arrays, Data, Part, any, check_arrays, convert, download, read_as};
 use crate::model::graph::{Graph, GraphConfig, GraphTensor, Source, Topology, check_connected};
@@ -636,7 +636,16 @@ impl Model {
                 self.outputs.iter().try_for_each(|output| output.check_mask(name(output)))?;
                 let shapes = self.outputs.iter().map(|o| Ok((name(o), o.target_shape()?)));
                 let shapes: Vec<_> = shapes.collect::<Result<_>>()?;
-                let (tensor, what) = (format!("{prefix}y"), "the shape of the model's targets");
+                // Who has never compiled the model does not know of its loss.
+                let is_default =
+                    |output: &Output| matches!(output.loss, LossFunction::BuiltIn(loss) if loss == Loss::default());
+                let what = match self.outputs.iter().all(is_default) {
+                    true => {
+                        "the shape of the model's targets by its loss, the mean squared error unless `compile` gives another"
+                    }
+                    false => "the shape of the model's targets",
+                };
+                let tensor = format!("{prefix}y");
                 let (targets, y) = check_arrays(&tensor, what, y, &shapes, self.dtype())?;
                 if samples != targets {
                     return Err(Error::shape(

@@ -367,3 +367,127 @@ fn early_stopping_on_nan_stops() {
     assert_eq!((history.outcome, history.best_epoch), (Outcome::EarlyStopped, None));
     assert_eq!(epochs.0, 3);
 }
+
+/// What a callback may ask of the model while it trains, and when it is called.
+struct Watch {
+    x: Array2<f32>,
+    said: Vec<f32>,
+    calls: Vec<String>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Watch { x: Array2::from_elem((1, 1), 4.0), said: Vec::new(), calls: Vec::new() }
+    }
+}
+
+impl Callback for Watch {
+    fn on_train_begin(&mut self, training: &mut dyn Training) -> Result<()> {
+        self.calls.push(format!("begin {}", training.model()?.weight::<f32>("dense.bias")?[0]));
+        Ok(())
+    }
+
+    fn on_epoch_end(&mut self, state: &EpochEnd, training: &mut dyn Training) -> Result<ControlFlow<()>> {
+        let said = training.predict(&[self.x.view().into_dyn()])?[0][[0, 0]];
+        let model = training.model()?;
+        let by_hand = 4.0 * model.weight::<f32>("dense.weight")?[0] + model.weight::<f32>("dense.bias")?[0];
+        assert!((said - by_hand).abs() < 1e-5, "{said}, by hand {by_hand}");
+        self.said.push(said);
+        self.calls.push(format!("epoch {}", state.epoch));
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn on_train_end(&mut self, history: &History, training: &mut dyn Training) -> Result<()> {
+        let said = training.predict(&[self.x.view().into_dyn()])?[0][[0, 0]];
+        let best = history.best_epoch.map_or(f32::NAN, |epoch| self.said[epoch - 1]);
+        self.calls.push(format!("end after {}, as the best: {}", history.loss.len(), said == best));
+        Ok(())
+    }
+}
+
+#[test]
+fn callbacks_see_the_model() {
+    let (x, y) = points(8);
+    let (x, y) = (x.mapv(|v| v as f32), y.mapv(|v| v as f32));
+    let train = |watch: Option<&mut Watch>| {
+        let mut model = line();
+        let callbacks = watch.into_iter().map(|watch| watch as &mut dyn Callback).collect();
+        let early_stopping = Some(EarlyStopping::new(10).restore_best_weights(true));
+        let options = FitOptions { epochs: 3, batch_size: 3, early_stopping, callbacks, ..FitOptions::default() };
+        model.fit(&x, &y, options).unwrap();
+        model.flat_weights::<f32>().unwrap()
+    };
+    let mut watch = Watch::new();
+    // Nothing changes by looking.
+    assert_eq!(train(Some(&mut watch)), train(None));
+    assert_eq!(watch.calls[1..4], ["epoch 1", "epoch 2", "epoch 3"]);
+    assert!(watch.calls[0].starts_with("begin "), "{:?}", watch.calls);
+    assert_eq!(watch.calls[4], "end after 3, as the best: true");
+    assert_ne!(watch.said[0], watch.said[2]);
+
+    // Inputs of another length in between, where any is taken: training goes on at its own.
+    struct Other;
+    impl Callback for Other {
+        fn on_epoch_begin(&mut self, _: &EpochBegin, training: &mut dyn Training) -> Result<()> {
+            let y = training.predict(&[Array3::<f32>::ones((2, 7, 1)).view().into_dyn()])?;
+            assert_eq!(y[0].shape(), [2, 1]);
+            assert!(matches!(training.predict(&[]), Err(Error::Shape { .. })));
+            Ok(())
+        }
+    }
+    let train = |watched: bool| {
+        let mut model = Sequential::new(cpu(), &[None, Some(1)], 1).unwrap();
+        model.add(Lstm::new(3)).unwrap().add(Dense::new(1)).unwrap();
+        let x = Array3::from_shape_fn((6, 4, 1), |(i, t, _)| (i * t) as f32 * 0.1);
+        let callbacks: Vec<&mut dyn Callback> = if watched { vec![Box::leak(Box::new(Other))] } else { Vec::new() };
+        let options = FitOptions { epochs: 2, callbacks, ..FitOptions::default() };
+        model.fit(&x, &Array2::<f32>::ones((6, 1)), options).unwrap();
+        model.flat_weights::<f32>().unwrap()
+    };
+    assert_eq!(train(true), train(false));
+}
+
+/// Who has not called `compile` has the default loss, and is told so where the targets do not fit it.
+#[test]
+fn targets_that_do_not_fit_the_default_loss() {
+    let mut model = Sequential::new(cpu(), &[2], 1).unwrap();
+    model.add(Dense::new(3).activation(ActivationFunction::Softmax)).unwrap();
+    let (x, y) = (Array2::<f32>::ones((4, 2)), Array1::<f32>::ones(4));
+    let text = model.fit(&x, &y, FitOptions::default()).unwrap_err().to_string();
+    assert!(text.contains("mean squared error") && text.contains("`compile`"), "{text}");
+    model.compile(still(), Loss::SparseCategoricalCrossentropy { from_logits: false }).unwrap();
+    let text = model.fit(&x, &Array2::<f32>::ones((4, 3)), FitOptions::default()).unwrap_err().to_string();
+    assert!(!text.contains("compile"), "{text}");
+}
+
+/// As in Keras, both parts of a split have samples.
+#[test]
+fn a_split_leaves_samples_on_both_sides() {
+    let (x, y) = points(8);
+    for fraction in [1e-17, 0.9, 0.99999, 1.0, -0.1, f64::NAN] {
+        let options = FitOptions { validation_split: fraction, ..FitOptions::default() };
+        let error = line().fit(&x, &y, options).unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidOption { option, .. } if option == "validation_split"),
+            "{fraction}: {error}"
+        );
+    }
+    let history = line().fit(&x, &y, FitOptions { validation_split: 1e-3, ..FitOptions::default() }).unwrap();
+    assert_eq!(history.val_loss.len(), 1);
+}
+
+/// Keras's scale of attention is a number without axes.
+#[test]
+fn the_scale_of_attention_is_a_number() {
+    let mut graph = Graph::new(cpu(), 1);
+    let x = graph.input("x", &[3, 2]).unwrap();
+    let y = graph.add(Attention::new().use_scale(true), &[&x, &x]).unwrap();
+    let mut model = graph.model(&[&x], &[&y]).unwrap();
+    for shape in [&[][..], &[1]] {
+        let scale = ArrayD::from_elem(IxDyn(shape), 0.25f32);
+        model.set_keras_weights("attention", &[scale]).unwrap();
+        assert_eq!(model.keras_weights::<f32>("attention").unwrap(), [ArrayD::from_elem(IxDyn(&[]), 0.25f32)]);
+    }
+    let error = model.set_keras_weights("attention", &[ArrayD::<f32>::zeros(IxDyn(&[2]))]).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+}
