@@ -51,7 +51,7 @@ fn read(case: &str) -> Imported {
     keras::read(Device::cpu(), fixture(&format!("{case}.keras"))).expect("a Keras model")
 }
 
-const KERAS: [&str; 13] = [
+const KERAS: [&str; 14] = [
     "keras_sequential",
     "keras_masked",
     "keras_encoder_decoder",
@@ -65,6 +65,7 @@ const KERAS: [&str; 13] = [
     "keras_handed_on",
     "keras_sums",
     "keras_any_length",
+    "keras_mask_tensor",
 ];
 
 #[test]

@@ -236,6 +236,7 @@ const OF_MASKS: &[&str] = &[
     "ZerosLike",
     "OnesLike",
     "Concatenate",
+    "ConvertToTensor",
     "Cast",
     "BroadcastTo",
     "Squeeze",

@@ -76,6 +76,7 @@ const OF_MASKS: &[&str] = &[
     "broadcast_to",
     "cast",
     "concatenate",
+    "convert_to_tensor",
     "expand_dims",
     "logical_and",
     "logical_or",

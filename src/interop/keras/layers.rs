@@ -14,6 +14,8 @@ use crate::rnn::{Bias, Direction, RnnDescriptor, WeightLayout};
 enum Part {
     /// Has the same layout here.
     Same,
+    /// A number `[]`, here `[1]`.
+    Number(&'static str),
     /// `[features, units]`, here `[units, features]`.
     Transposed(&'static str),
     /// `[features, heads, width]`, here `[heads * width, features]`.
@@ -96,7 +98,7 @@ fn parts(layer: &LayerConfig) -> Result<Vec<Part>> {
         }
         LayerConfig::Attention(l) => {
             if l.use_scale {
-                vec![Part::Same]
+                vec![Part::Number("scale")]
             } else {
                 Vec::new()
             }
@@ -187,6 +189,7 @@ pub fn import_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
         let Some(array) = arrays.first() else { return Err(Error::ZeroSize { name: "number of arrays" }) };
         match *part {
             Part::Same => converted.push(array.as_standard_layout().into_owned()),
+            Part::Number(name) => converted.push(reshaped(name, array, &[1])?),
             Part::Transposed(name) => {
                 let [_, _] = sizes(name, array, "[features, units]")?;
                 converted.push(transposed(array));
@@ -252,6 +255,7 @@ pub fn export_layer<E: Scalar>(layer: &LayerConfig, weights: &[ArrayD<E>]) -> Re
         };
         match *part {
             Part::Same => converted.push(array.as_standard_layout().into_owned()),
+            Part::Number(name) => converted.push(reshaped(name, array, &[])?),
             Part::Transposed(name) => {
                 let [_, _] = sizes(name, array, "[units, features]")?;
                 converted.push(transposed(array));

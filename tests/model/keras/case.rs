@@ -61,7 +61,12 @@ impl Case {
         for name in self.file.names() {
             let Some(rest) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) else { continue };
             let Some((index, path)) = rest.split_once('.') else { continue };
-            found.push((index.parse().expect("a number"), path.to_owned(), self.array(name)));
+            let mut array = self.array(name);
+            // A number in Keras; what wrote the file gave it an axis.
+            if path.ends_with("attention/scale") && array.shape() == [1] {
+                array = array.into_shape_with_order(ndarray::IxDyn(&[])).expect("one value");
+            }
+            found.push((index.parse().expect("a number"), path.to_owned(), array));
         }
         found.sort_by_key(|(index, ..)| *index);
         found.into_iter().map(|(_, path, array)| (path, array)).collect()
