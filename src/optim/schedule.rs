@@ -105,6 +105,30 @@ impl Schedule {
         Schedule::ExponentialDecay { initial_learning_rate, decay_steps, decay_rate, staircase: false }.validated()
     }
 
+    /// The same in steps: the quotient `t / decay_steps` is rounded down, Keras's `staircase=True`.
+    ///
+    /// ```
+    /// use fused_rnn::optim::Schedule;
+    /// let halved = Schedule::exponential(0.1, 1000, 0.5)?.staircase()?;
+    /// assert_eq!((halved.rate(999), halved.rate(1000)), (0.1, 0.05));
+    /// # Ok::<(), fused_rnn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a schedule that is neither an exponential nor an inverse-time decay.
+    pub fn staircase(mut self) -> Result<Self> {
+        match &mut self {
+            Schedule::ExponentialDecay { staircase, .. } | Schedule::InverseTimeDecay { staircase, .. } => {
+                *staircase = true;
+                Ok(self)
+            }
+            other => {
+                Err(Error::option("staircase", "an ExponentialDecay or an InverseTimeDecay", format!("{other:?}")))
+            }
+        }
+    }
+
     /// [`CosineDecay`](Self::CosineDecay) without a warm-up.
     ///
     /// # Errors
