@@ -318,7 +318,11 @@ impl Continued {
         let forecast = last.into_iter().chain((values.len()..).zip(ahead)).map(point);
         let file = file_name(series);
         let mut picture = LinePlot::new(format!("{file}: forecast of {}", plain(&series.name)))
-            .subtitle(format!("{horizon} values after the end of {file}{}", shaded(config)))
+            .subtitle(format!(
+                "{horizon} {} after the end of {file}{}",
+                if horizon == 1 { "value" } else { "values" },
+                shaded(config)
+            ))
             .x_label(x_label(series, axis))
             .x_dates(axis.is_date())
             .y_label(series.name.clone());

@@ -167,7 +167,7 @@ fn prepare(args: &Args, panel: Vec<OneSeries>) -> Result<Prepared> {
     let usual = if is_of_calendar && season <= LONGEST_SEASON { season } else { 1 };
     let fits = 5 * usual <= usual_length;
     let horizon = args.horizon.unwrap_or(if fits { usual } else { 1 });
-    let why_one = (args.horizon.is_none() && !fits).then(|| why_one(usual, usual_length, 0));
+    let why_one = (args.horizon.is_none() && usual > 1 && !fits).then(|| why_one(usual, usual_length, 0));
     let validation = match args.validation_fraction {
         0.0 => 0,
         fraction => {

@@ -102,7 +102,7 @@ pub fn prepare(args: &Args, rows: &Rows, mut split: TimeSplit) -> Result<Prepare
     let usual = if corrects && is_of_calendar && season <= LONGEST_SEASON { season } else { 1 };
     let fits = |horizon: usize| 5 * horizon <= end && (split.test.is_empty() || horizon <= split.test.len());
     let horizon = args.horizon.unwrap_or(if fits(usual) { usual } else { 1 });
-    let why_one = (args.horizon.is_none() && !fits(usual)).then(|| why_one(usual, end, split.test.len()));
+    let why_one = (args.horizon.is_none() && usual > 1 && !fits(usual)).then(|| why_one(usual, end, split.test.len()));
     // What the horizon is measured on must hold several forecasts of it.
     let validation = match split.validation.len() {
         0 => 0,
