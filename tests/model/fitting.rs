@@ -482,7 +482,7 @@ fn the_scale_of_attention_is_a_number() {
     let mut graph = Graph::new(cpu(), 1);
     let x = graph.input("x", &[3, 2]).unwrap();
     let y = graph.add(Attention::new().use_scale(true), &[&x, &x]).unwrap();
-    let mut model = graph.model(&[&x], &[&y]).unwrap();
+    let mut model = graph.model(&[&y]).unwrap();
     for shape in [&[][..], &[1]] {
         let scale = ArrayD::from_elem(IxDyn(shape), 0.25f32);
         model.set_keras_weights("attention", &[scale]).unwrap();
