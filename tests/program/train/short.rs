@@ -49,7 +49,7 @@ fn series_that_are_too_short_are_left_out_by_name() {
         assert!(!said.contains("north"), "{said}");
     }
     assert_eq!(lines(out.join("prediction.csv")), 7);
-    let part = with_model("evaluate", &[&model, &data], &["--test-fraction", "0.03"]);
+    let part = with_model("evaluate", &[&model, &data], &["--test-fraction", "0.02"]);
     assert_error(&part, &["no series has", "--test-fraction", "north (96 values)"]);
     assert_error(&with_model("predict", &[&model, &data], &["--series", "tiny"]), &["series", "north, south", "tiny"]);
     let tiny = of_shops(&folder, &[("tiny", 9)]);
@@ -123,7 +123,8 @@ fn pictures_of_little_say_what_they_show() {
     let row = |t: usize| format!("{t},{},{}\n", t % 7, ["a", "b"][t / 3 % 2]);
     let rows: String = std::iter::once("t,size,kind\n".to_owned()).chain((0..80).map(row)).collect();
     let data = csv(&folder, rows.as_bytes());
-    let output = train(&data, &out, &[&SHORT[..], &["--task", "classification", "--window", "4"]].concat());
+    let output =
+        train(&data, &out, &[&SHORT[..], &["--task", "classification", "--target", "kind", "--window", "4"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     let matrix = picture("confusion.svg");
     assert!(matrix.starts_with("<svg width=\"1000\" height=\"500\""), "{}", &matrix[..60]);
