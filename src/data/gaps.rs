@@ -19,8 +19,8 @@ pub enum Gaps {
     Error,
     /// Leave the rows out; the values on either side become neighbours.
     Drop,
-    /// A straight line between the values on either side; at the ends, the nearest value. Reads the value after the gap, which a
-    /// forecaster at that time would not have known.
+    /// A straight line between the values on either side; before the first value, that one. Rows after the last value are left out. Reads
+    /// the value after the gap, which a forecaster at that time would not have known.
     Interpolate,
     /// The last value before the gap; rows before the first value are left out.
     ForwardFill,
@@ -41,35 +41,46 @@ impl Gaps {
     }
 
     /// Closes the gaps of `series`: afterwards every value is there, and [`values`](Complete::values) and labels are as long as
-    /// each other.
+    /// each other. Rows after the last value are no gap, for what stands there is still to come: every policy leaves them out.
     ///
     /// # Errors
     ///
     /// [`Error::Data`] where there are gaps and the policy is [`Gaps::Error`], or where there is no value at all.
     pub fn close(self, series: &Series) -> Result<Complete> {
+        let end = series.values.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let known = series.values.get(..end).unwrap_or(&series.values);
+        let (first, filled) = self.check(series, known)?;
+        let closed = self.fill(known, first);
+        let rows =
+            closed.iter().zip(&series.labels).filter_map(|(value, label)| value.map(|value| (value, label.clone())));
+        let (values, labels) = rows.unzip();
+        Ok(Complete { values, labels, filled })
+    }
+
+    /// Where the first of some values of a series is, and how many are missing.
+    fn check(self, series: &Series, values: &[Option<f64>]) -> Result<(usize, usize)> {
         let fail = |line, problem| Error::Data { source_name: series.source_name.clone(), line, problem };
-        let Some(first) = series.values.iter().position(Option::is_some) else {
+        let Some(first) = values.iter().position(Option::is_some) else {
             return Err(fail(None, format!("column {} has no values", series.name)));
         };
-        let missing = series.values.iter().filter(|v| v.is_none()).count();
+        let missing = values.iter().filter(|v| v.is_none()).count();
         if self == Gaps::Error && missing > 0 {
-            let line = series.values.iter().zip(&series.lines).find(|(v, _)| v.is_none()).map(|(_, line)| *line);
-            let (values, are) = if missing == 1 { ("value", "is") } else { ("values", "are") };
+            let line = values.iter().zip(&series.lines).find(|(v, _)| v.is_none()).map(|(_, line)| *line);
+            let (found, are) = if missing == 1 { ("value", "is") } else { ("values", "are") };
+            let at_end = values.iter().rev().take(missing).all(Option::is_none);
+            let place = if at_end { "at the end, from here on" } else { "the first here" };
             let problem = format!(
-                "column {}: {missing} {values} of {} {are} missing, the first here; close gaps with --gaps drop, interpolate or forward-fill",
+                "column {}: {missing} {found} of {} {are} missing, {place}; close gaps with --gaps drop, interpolate or forward-fill",
                 series.name,
                 series.values.len()
             );
             return Err(fail(line, problem));
         }
-        let closed = self.fill(&series.values, first);
-        let rows =
-            closed.iter().zip(&series.labels).filter_map(|(value, label)| value.map(|value| (value, label.clone())));
-        let (values, labels) = rows.unzip();
-        Ok(Complete { values, labels, filled: missing })
+        Ok((first, missing))
     }
 
-    /// Closes the gaps of several columns of one table; a row that the policy leaves out in one column is left out in all.
+    /// Closes the gaps of several columns of one table; a row that the policy leaves out in one column is left out in all. No column's
+    /// rows come to an end of their own here: what is missing after the last value of one is a gap, which [`Gaps::Interpolate`] leaves out.
     ///
     /// # Errors
     ///
@@ -90,8 +101,8 @@ impl Gaps {
                     format!("{} values", column.values.len()),
                 ));
             }
-            filled += self.close(column)?.filled;
-            let first = column.values.iter().position(Option::is_some).unwrap_or(rows);
+            let (first, missing) = self.check(column, &column.values)?;
+            filled += missing;
             closed.push(self.fill(&column.values, first));
         }
         let value =
@@ -133,8 +144,9 @@ impl Gaps {
                         let ahead = values.iter().skip(i).position(Option::is_some);
                         next = ahead.map_or(values.len(), |ahead| i + ahead);
                     }
+                    // There is nothing to draw a line to.
                     if next == values.len() {
-                        return Some(known(last));
+                        return None;
                     }
                     let fraction = (i - last) as f64 / (next - last) as f64;
                     Some(known(last) * (1.0 - fraction) + known(next) * fraction)
@@ -210,10 +222,22 @@ mod tests {
         let with_gaps = series(&[None, Some(1.0), None, None, Some(4.0), None]);
         let close = |gaps: Gaps| gaps.close(&with_gaps).map(|c| (c.values, c.labels.join("")));
         assert_eq!(close(Gaps::Drop).unwrap(), (vec![1.0, 4.0], "14".to_owned()));
-        assert_eq!(close(Gaps::Interpolate).unwrap(), (vec![1.0, 1.0, 2.0, 3.0, 4.0, 4.0], "012345".to_owned()));
-        assert_eq!(close(Gaps::ForwardFill).unwrap(), (vec![1.0, 1.0, 1.0, 4.0, 4.0], "12345".to_owned()));
+        assert_eq!(close(Gaps::Interpolate).unwrap(), (vec![1.0, 1.0, 2.0, 3.0, 4.0], "01234".to_owned()));
+        assert_eq!(close(Gaps::ForwardFill).unwrap(), (vec![1.0, 1.0, 1.0, 4.0], "1234".to_owned()));
         let message = close(Gaps::Error).unwrap_err().to_string();
-        assert!(message.contains("line 2") && message.contains("4 values of 6 are missing"), "{message}");
+        assert!(message.contains("line 2") && message.contains("3 values of 6 are missing"), "{message}");
+    }
+
+    /// What is not there yet is no gap.
+    #[test]
+    fn rows_after_the_last_value_are_left_out() {
+        let open = series(&[Some(1.0), Some(2.0), None, None]);
+        for gaps in Gaps::ALL {
+            let closed = gaps.close(&open).unwrap();
+            assert_eq!((closed.values, closed.labels.join(""), closed.filled), (vec![1.0, 2.0], "01".to_owned(), 0));
+        }
+        let message = Gaps::Error.close_columns(&[series(&[Some(1.0); 4]), open]).unwrap_err().to_string();
+        assert!(message.contains("2 values of 4 are missing, at the end, from here on"), "{message}");
     }
 
     /// The fields of a series are anyone's.
@@ -240,7 +264,7 @@ mod tests {
         assert_eq!(filled.values, array![[1.0, 20.0], [1.0, 30.0], [3.0, 40.0], [4.0, 40.0]]);
         assert_eq!(filled.labels.join(""), "1234");
         let between = close(Gaps::Interpolate).unwrap().values;
-        assert_eq!(between, array![[1.0, 10.0], [1.0, 20.0], [2.0, 30.0], [3.0, 40.0], [4.0, 40.0]]);
+        assert_eq!(between, array![[1.0, 10.0], [1.0, 20.0], [2.0, 30.0], [3.0, 40.0]]);
         assert!(close(Gaps::Error).unwrap_err().to_string().contains("column v: 2 values of 5 are missing"));
         let apart = [series(&[Some(1.0), None]), series(&[None, Some(1.0)])];
         assert!(Gaps::Drop.close_columns(&apart).unwrap_err().to_string().contains("no row has a value in each"));

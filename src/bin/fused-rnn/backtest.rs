@@ -82,7 +82,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let args = train::Args { horizon: Some(horizon), ..args };
     let step = step.unwrap_or(horizon).max(1);
-    let Some(first) = total.checked_sub(horizon).and_then(|last| last.checked_sub((origins - 1).checked_mul(step)?))
+    let Some(first) = total
+        .checked_sub(horizon)
+        .and_then(|last| last.checked_sub((origins - 1).checked_mul(step)?))
+        .filter(|first| *first > 0)
     else {
         return Err(Error::Data {
             source_name: rows.series.source_name.clone(),
@@ -163,6 +166,8 @@ fn before(rows: &Rows, origin: usize) -> Rows {
         known: rows.known.clone(),
         future: (after, labels[origin.min(labels.len())..].to_vec()),
         values: rows.values.slice(s![..origin, ..]).to_owned(),
+        categories: rows.categories.clone(),
         reading: rows.reading.clone(),
+        notes: Vec::new(),
     }
 }

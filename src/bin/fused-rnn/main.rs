@@ -30,6 +30,7 @@ mod device;
 mod errors;
 mod evaluate;
 mod export;
+mod future;
 mod gradcheck;
 mod import;
 mod info;

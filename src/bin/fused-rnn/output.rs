@@ -63,6 +63,11 @@ pub fn plain(name: &str) -> String {
     if characters.next().is_none() { start } else { start + "…" }
 }
 
+/// So many of something: `1 step`, `2 steps`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The first of some names, and how many there are more.
 pub fn listed(names: &[String]) -> String {
     let shown: Vec<_> = names.iter().take(20).map(|name| plain(name)).collect();

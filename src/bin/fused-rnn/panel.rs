@@ -1,8 +1,9 @@
 //! A panel: several series of one column of a CSV file, one below the other, whose rows say in another column which series they are of.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use fused_rnn::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, Series};
+use fused_rnn::data::{ColumnsChoice, CsvOptions, CsvTable, Gaps, Series};
 use fused_rnn::figures::rounded;
 use fused_rnn::forecast::{Baseline, Measures, Transform};
 use fused_rnn::model::{ForecastConfig, Forecaster};
@@ -13,10 +14,13 @@ use crate::baselines::Comparison;
 use crate::output::{WIDEST, listed, plain, remark};
 use crate::pictures::compare;
 use crate::reading::ReadingArgs;
-use crate::rows::{Rows, known_in_file, references};
+use crate::rows::{Rows, default_target, known_in_file, references};
 
 /// Most series of a file.
 const MOST: usize = 10_000;
+
+/// Most notes on the series of a file, but for those of one series.
+const MOST_NOTES: usize = 10;
 
 /// A series of a panel.
 pub struct OneSeries {
@@ -35,18 +39,21 @@ pub fn read(
     options: &CsvOptions,
 ) -> Result<Vec<OneSeries>> {
     let table = CsvTable::read(path, options)?;
+    let parts: Vec<&str> = key.split(',').map(str::trim).collect();
+    let is_column = |name: &&str| table.names().iter().any(|own| own == name);
+    if let ([first, .., last], false, true) = (&parts[..], is_column(&key), parts.iter().all(is_column)) {
+        let problem = format!(
+            "--panel {}: series are named by one column; train on some of them, as with --where {first}=… --panel {last}, or add a column to \
+             the file that joins these ({})",
+            plain(key),
+            parts.join(", ")
+        );
+        return Err(Error::Data { source_name: path.display().to_string(), line: None, problem });
+    }
     let known = references(&table, known)?;
     let column = match column {
         Some(column) => column.to_owned(),
-        None => {
-            let key = table.column_reference(&ColumnChoice::Named(key.to_owned()))?;
-            let mut numeric = table.column_references(&ColumnsChoice::AllNumeric)?;
-            numeric.retain(|column| *column != key && !known.contains(column));
-            let problem = "no column but that of --panel and those of --known holds mostly numbers; name the one to forecast with --column";
-            let none =
-                || Error::Data { source_name: path.display().to_string(), line: None, problem: problem.to_owned() };
-            numeric.pop().ok_or_else(none)?
-        }
+        None => default_target(&table, Some(key), &known)?,
     };
     let choice = ColumnsChoice::Named([std::slice::from_ref(&column), &known].concat());
     let chosen = table.column_references(&choice)?;
@@ -59,12 +66,24 @@ pub fn read(
         );
         return Err(Error::Data { source_name: path.display().to_string(), line: None, problem });
     }
-    let one = |(key, columns): (String, Vec<Series>)| -> Result<OneSeries> {
-        let mut rows = Rows::of_columns(&table, columns, chosen.clone(), known.clone(), gaps)?;
-        rows.series.name = format!("{} of {key}", rows.series.name);
-        Ok(OneSeries { key, rows })
+    let one = |(of, mut columns): (String, Vec<Series>)| -> Result<OneSeries> {
+        columns.iter_mut().for_each(|column| column.name = format!("{} of {of}", column.name));
+        let rows = Rows::of_columns(&table, columns, chosen.clone(), known.clone(), gaps, Some(key))?;
+        Ok(OneSeries { key: of, rows })
     };
-    series.into_iter().map(one).collect()
+    let series = series.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+    // What is said of the file is said of each of its series.
+    let mut said: HashSet<&String> = HashSet::new();
+    for one in &series {
+        let mut new: Vec<&String> = one.rows.notes.iter().filter(|note| !said.contains(note)).collect();
+        if said.len() >= MOST_NOTES && !new.is_empty() {
+            remark(&format!("{}: there is as much to be said of other series", path.display()));
+            break;
+        }
+        new.retain(|note| said.insert(note));
+        new.iter().for_each(|note| remark(&format!("{}: {note}", path.display())));
+    }
+    Ok(series)
 }
 
 /// The series of a file for a model of a panel; `None` where the model is of one series.

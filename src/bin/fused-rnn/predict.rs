@@ -16,7 +16,7 @@ use fused_rnn::{Error, Result, files};
 use crate::classified;
 use crate::data_file::{ROWS, check_order, holds_sequences, in_file, no_task, read_sequences, say_pipe, wrong_data};
 use crate::device::DeviceKind;
-use crate::output::{listed, plain, print};
+use crate::output::{counted, listed, plain, print};
 use crate::panel::{self, OneSeries};
 use crate::pictures::{file_name, shaded, x_label};
 use crate::reading::ReadingArgs;
@@ -318,11 +318,7 @@ impl Continued {
         let forecast = last.into_iter().chain((values.len()..).zip(ahead)).map(point);
         let file = file_name(series);
         let mut picture = LinePlot::new(format!("{file}: forecast of {}", plain(&series.name)))
-            .subtitle(format!(
-                "{horizon} {} after the end of {file}{}",
-                if horizon == 1 { "value" } else { "values" },
-                shaded(config)
-            ))
+            .subtitle(format!("{} after the end of {file}{}", counted(horizon, "value"), shaded(config)))
             .x_label(x_label(series, axis))
             .x_dates(axis.is_date())
             .y_label(series.name.clone());

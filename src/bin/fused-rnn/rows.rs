@@ -6,9 +6,10 @@ use fused_rnn::data::gaps::Complete;
 use fused_rnn::data::{ColumnChoice, ColumnsChoice, CsvOptions, CsvTable, Gaps, Series, TimeAxis};
 use fused_rnn::model::{ForecastConfig, Known};
 use fused_rnn::{Error, Result};
-use ndarray::{Array2, ArrayView1, Axis, s};
+use ndarray::{Array2, s};
 
 use crate::calendar;
+use crate::future::{self, KnownCategory};
 use crate::output::{plain, remark};
 use crate::reading::ReadingArgs;
 
@@ -28,16 +29,12 @@ pub struct Rows {
     pub values: Array2<f64>,
     /// What is known of the rows after the last value of the column to forecast, `[rows, known columns]`, and what stands beside them.
     pub future: (Array2<f64>, Vec<String>),
+    /// Which of the known columns are categories of a column of text.
+    pub categories: Vec<KnownCategory>,
     /// What reads a new file in the same way.
     pub reading: CsvOptions,
-}
-
-/// Says what is to be known of columns that were read.
-pub fn say_notes(table: &CsvTable, series: &[Series]) {
-    let source = series.first().map_or("", |series| &series.source_name);
-    for note in table.notes(series) {
-        remark(&format!("{source}: {note}"));
-    }
+    /// What is to be known of all this.
+    pub notes: Vec<String>,
 }
 
 /// The largest value, of whose squares a double holds sums: variances, errors and linear forecasts are made of them.
@@ -71,6 +68,13 @@ impl Rows {
         Self::of(&CsvTable::read(path, options)?, column, others, known, gaps)
     }
 
+    /// Says what is to be known of what was read.
+    fn say_notes(&self) {
+        for note in &self.notes {
+            remark(&format!("{}: {note}", self.series.source_name));
+        }
+    }
+
     fn of(table: &CsvTable, column: &ColumnChoice, others: &[String], known: &[String], gaps: Gaps) -> Result<Self> {
         let known = references(table, known)?;
         let names = match column {
@@ -78,64 +82,73 @@ impl Rows {
                 [std::slice::from_ref(name), others, &known].concat()
             }
             ColumnChoice::LastNumeric if !known.is_empty() => {
-                let mut numeric = table.column_references(&ColumnsChoice::AllNumeric)?;
-                numeric.retain(|column| !known.contains(column));
-                let Some(target) = numeric.last() else {
-                    let problem =
-                        "no column holds mostly numbers but those of --known; name the one to forecast with --column";
-                    return Err(Error::Data {
-                        source_name: table.source_name().to_owned(),
-                        line: None,
-                        problem: problem.to_owned(),
-                    });
-                };
-                [std::slice::from_ref(target), &known].concat()
+                [std::slice::from_ref(&default_target(table, None, &known)?), &known].concat()
             }
             _ => {
-                let series = table.series(column)?;
-                check_magnitude(std::slice::from_ref(&series))?;
-                let complete = gaps.close(&series)?;
-                say_notes(table, std::slice::from_ref(&series));
-                let values = ArrayView1::from(&complete.values).insert_axis(Axis(1)).to_owned();
-                let future = (Array2::zeros((0, 0)), Vec::new());
-                let (column, reading) = (table.column_reference(column)?, table.options().clone());
-                return Ok(Rows { series, column, complete, others: Vec::new(), known, values, future, reading });
+                let (series, column) = (table.series(column)?, table.column_reference(column)?);
+                let rows = Self::of_columns(table, vec![series], vec![column], known, gaps, None)?;
+                rows.say_notes();
+                return Ok(rows);
             }
         };
         let choice = ColumnsChoice::Named(names);
         let (references, columns) = (table.column_references(&choice)?, table.columns(&choice)?);
-        Self::of_columns(table, columns, references, known, gaps)
+        let rows = Self::of_columns(table, columns, references, known, gaps, None)?;
+        rows.say_notes();
+        Ok(rows)
     }
 
     /// Of columns that were read, the one to forecast first, then others, then those whose future is `known`; `references` choose them again.
+    /// Where they are of one series of a panel, `key` is the column that names it.
     pub fn of_columns(
         table: &CsvTable,
         mut columns: Vec<Series>,
         mut references: Vec<String>,
         known: Vec<String>,
         gaps: Gaps,
+        key: Option<&str>,
     ) -> Result<Self> {
         let first_known = columns.len().saturating_sub(known.len());
-        for (column, name) in columns.iter_mut().skip(first_known).zip(&known) {
-            // Nothing is written for a day without a holiday.
-            if table.is_category(name)? {
+        let mut notes = table.notes(&columns);
+        let mut categories = Vec::new();
+        for (at, (column, name)) in columns.iter_mut().skip(first_known).zip(&known).enumerate() {
+            if let Some((of, text)) = table.category(name)? {
+                // Nothing is written for a day without a holiday.
                 column.values.iter_mut().for_each(|value| *value = value.or(Some(0.0)));
+                categories.push(KnownCategory { at, column: of, text, line: None });
             }
         }
-        let future = match known.len() {
-            0 => (Array2::zeros((0, 0)), Vec::new()),
-            count => take_future(&mut columns, count)?,
-        };
+        let future = future::take(table, &mut columns, known.len(), key)?;
         check_magnitude(&columns)?;
+        notes.extend(future.note);
+        for category in &mut categories {
+            let first = future.values.column(category.at).iter().position(|value| *value != 0.0);
+            category.line = first.and_then(|row| future.lines.get(row).copied());
+        }
+        for (column, name) in columns.iter_mut().zip(&references).take(first_known).skip(1) {
+            if let Some((of, _)) = table.category(name)? {
+                future::close_category(column, &of, gaps)?;
+            }
+        }
         let closed = gaps.close_columns(&columns)?;
-        say_notes(table, &columns);
+        notes.extend(future::closed(&columns, &closed, gaps, known.len())?);
         let series = columns.remove(0);
         let complete =
             Complete { values: closed.values.column(0).to_vec(), labels: closed.labels, filled: closed.filled };
         let column = references.remove(0);
         references.truncate(references.len() - known.len());
-        let reading = table.options().clone();
-        Ok(Rows { series, column, complete, others: references, known, values: closed.values, future, reading })
+        Ok(Rows {
+            series,
+            column,
+            complete,
+            others: references,
+            known,
+            values: closed.values,
+            future: (future.values, future.labels),
+            categories,
+            reading: table.options().clone(),
+            notes,
+        })
     }
 
     /// Reads what `--columns` and `--target` name: without the target, the last of the columns is it; without columns, all columns of
@@ -238,6 +251,20 @@ pub fn known_in_file(config: &ForecastConfig) -> Vec<String> {
     config.known.iter().filter_map(|known| of_file(&known.source)).collect()
 }
 
+/// The column to forecast where none is named, beside that of the keys of a panel; what is known beforehand is not forecast.
+pub fn default_target(table: &CsvTable, key: Option<&str>, known: &[String]) -> Result<String> {
+    let target = table.default_column(key)?;
+    if known.contains(&target) {
+        let problem = format!(
+            "column {0} is the last of numbers, which is forecast where none is named, but --known {0} says that its future is known; \
+             name the column to forecast with --column",
+            plain(&target)
+        );
+        return Err(Error::Data { source_name: table.source_name().to_owned(), line: None, problem });
+    }
+    Ok(target)
+}
+
 /// The columns that names choose, each by a name that stands once; of a column of text its categories.
 pub fn references(table: &CsvTable, names: &[String]) -> Result<Vec<String>> {
     if names.is_empty() {
@@ -245,36 +272,4 @@ pub fn references(table: &CsvTable, names: &[String]) -> Result<Vec<String>> {
     }
     let names = names.iter().map(|name| name.trim().to_owned()).collect();
     table.column_references(&ColumnsChoice::Named(names))
-}
-
-/// Takes off the rows after the last value of the first column: what is there of the last `known` columns, and the labels.
-fn take_future(columns: &mut [Series], known: usize) -> Result<(Array2<f64>, Vec<String>)> {
-    let last =
-        columns.first().map_or(0, |target| target.values.iter().rposition(Option::is_some).map_or(0, |at| at + 1));
-    let from = columns.len().saturating_sub(known);
-    let rows = columns.first().map_or(0, |target| target.values.len()) - last;
-    let mut future = Array2::zeros((rows, known));
-    for (mut future, of) in future.columns_mut().into_iter().zip(columns.iter().skip(from)) {
-        for (row, to) in future.iter_mut().enumerate() {
-            let Some(value) = of.values.get(last + row).copied().flatten() else {
-                return Err(Error::Data {
-                    source_name: of.source_name.clone(),
-                    line: of.lines.get(last + row).copied(),
-                    problem: format!(
-                        "column {}, whose future is known, has no value here, after the last value of the series; fill it in, or \
-                         leave the row out",
-                        plain(&of.name)
-                    ),
-                });
-            };
-            *to = value;
-        }
-    }
-    let labels = columns.first().map_or(Vec::new(), |target| target.labels.iter().skip(last).cloned().collect());
-    for column in columns {
-        column.values.truncate(last);
-        column.labels.truncate(last);
-        column.lines.truncate(last);
-    }
-    Ok((future, labels))
 }

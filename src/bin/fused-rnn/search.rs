@@ -9,7 +9,7 @@ use fused_rnn::{Error, Result};
 
 use crate::data_file::{holds_sequences, refuse_model, say_pipe};
 use crate::interrupt;
-use crate::output::{note, print};
+use crate::output::{counted, note, print};
 use crate::progress::Progress;
 use crate::train;
 
@@ -68,6 +68,17 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let rows = train::series::read(&args)?;
     let split = || TimeSplit::new(rows.values.nrows(), args.validation_fraction, args.test_fraction);
     let usual = train::series::prepare(&args, &rows, split()?)?;
+    if usual.split.validation.is_empty() && args.validation_fraction > 0.0 {
+        return Err(Error::Data {
+            source_name: rows.series.source_name.clone(),
+            line: None,
+            problem: format!(
+                "too few rows: of {} values --validation-fraction {} leaves none to measure on",
+                rows.values.nrows(),
+                args.validation_fraction
+            ),
+        });
+    }
     if usual.split.validation.is_empty() {
         return Err(Error::InvalidOption {
             option: "validation-fraction".to_owned(),
@@ -115,15 +126,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if !args.quiet {
             let total = combinations.len();
             note(&format!(
-                "{} of {total}: window {window}, {units} units, {layers} layers: RMSE {}",
+                "{} of {total}: window {window}, {units} units, {}: RMSE {}",
                 number + 1,
+                counted(layers, "layer"),
                 rounded(of.rmse, 4)
             ));
         }
         tried.push(Tried { window, units, layers, of });
     }
     tried.sort_by(|a, b| a.of.rmse.total_cmp(&b.of.rmse));
-    let head = format!("validation error, {} steps ahead", usual.config.horizon);
+    let head = format!("validation error, {} ahead", counted(usual.config.horizon, "step"));
     let mut text =
         format!("\n{head}\n{:>8}  {:>8}  {:>8}  {:>12}  {:>12}\n", "window", "units", "layers", "RMSE", "MAE");
     for Tried { window, units, layers, of } in &tried {

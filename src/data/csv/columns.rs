@@ -168,6 +168,9 @@ impl CsvTable {
         if number(text, other).is_some() {
             return format!("; if it is a number with a decimal {0}, use --decimal {0}", other.name());
         }
+        if let Some(help) = self.mark_help(text).filter(|_| self.is_numeric(column)) {
+            return format!("{help}; to leave the value out instead, use --missing {}", quoted(text));
+        }
         if self.is_numeric(column) {
             return missing_help(text);
         }
@@ -178,6 +181,26 @@ impl CsvTable {
             None => format!("; as categories the column has too many different texts: more than {MOST_CATEGORIES}"),
             Some(_) => "; a column of text can be read beside others, by --columns, or be the --target of --task classification".to_owned(),
         }
+    }
+
+    /// What to do about a number that has something else beside it, or other digits.
+    pub(super) fn mark_help(&self, text: &str) -> Option<String> {
+        if text.chars().any(|c| c.is_numeric() && !c.is_ascii()) {
+            return Some("; its digits are not those of ASCII: write numbers with 0 to 9".to_owned());
+        }
+        let trimmed = text.trim().trim_start_matches(['<', '>', '~', '\u{2248}', '#', '*']).trim_start();
+        let end = trimmed.rfind(|c: char| c.is_ascii_digit())? + 1;
+        let (digits, mark) = trimmed.split_at_checked(end)?;
+        let is_number = number(digits, self.cells.decimal.unwrap_or(DecimalMark::Point)).is_some();
+        let marks = [text.trim().strip_suffix(trimmed)?.trim(), mark.trim()];
+        let found: Vec<String> = marks.iter().filter(|m| !m.is_empty()).map(|m| format!("{:?}", short(m))).collect();
+        (is_number && !found.is_empty()).then(|| {
+            format!(
+                "; it is the number {} with {} beside it: remove such marks and units from the file",
+                short(digits),
+                found.join(" and ")
+            )
+        })
     }
 
     /// Refuses categories that are not among those that are asked for, where several of their column are: a model knows no others.
@@ -299,13 +322,36 @@ impl CsvTable {
         Ok(self.references(&self.several(choice, None)?))
     }
 
-    /// Whether a name stands for a category of a column of text, as `weather=rain`.
+    /// What [`ColumnChoice::LastNumeric`] chooses, by the name that chooses it again; never the column of the keys of a panel.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] where no column is left, or that of the keys is not there.
+    pub fn default_column(&self, key: Option<&str>) -> Result<String> {
+        let key = key.map(|key| self.find(&ColumnChoice::Named(key.to_owned()))).transpose()?;
+        let column = Source::Column(self.last_numeric(key)?);
+        Ok(self.references(&[column]).pop().unwrap_or_default())
+    }
+
+    /// The column of text and the category that a name stands for, as `weather=rain`; `None` for another column.
     ///
     /// # Errors
     ///
     /// [`Error::Data`] for a column that is not there.
-    pub fn is_category(&self, name: &str) -> Result<bool> {
-        Ok(matches!(self.source(name)?, Source::Category(..)))
+    pub fn category(&self, name: &str) -> Result<Option<(String, String)>> {
+        Ok(match self.source(name)? {
+            Source::Category(column, text) => Some((self.column_name(column).to_owned(), text)),
+            Source::Column(_) => None,
+        })
+    }
+
+    /// The columns, none of them of times, that have a value in every row that begins in one of these lines.
+    pub fn with_values(&self, lines: &[u64]) -> Vec<String> {
+        let rows: Vec<usize> = lines.iter().filter_map(|line| self.lines.binary_search(line).ok()).collect();
+        let is_there = |column: &usize| rows.iter().all(|row| !self.is_missing(self.cell(*row, *column)));
+        let is_other = |column: &usize| !self.times.columns.contains(column) && !order::only_counts(self, *column);
+        let columns = (0..self.names.len()).filter(|column| !rows.is_empty() && is_other(column) && is_there(column));
+        columns.map(|column| self.column_name(column).to_owned()).collect()
     }
 
     /// Reads one column of a panel, several series one under another or row by row: the series of each key, a cell of the column `key`, in
@@ -317,10 +363,7 @@ impl CsvTable {
     pub fn panel(&self, key: &str, choice: &ColumnChoice) -> Result<Vec<(String, Series)>> {
         let at = self.find(&ColumnChoice::Named(key.to_owned()))?;
         let source = match choice {
-            ColumnChoice::LastNumeric => self
-                .numeric(Some(at))
-                .pop()
-                .ok_or_else(|| self.no_numbers("no column but that of the keys holds mostly numbers"))?,
+            ColumnChoice::LastNumeric => Source::Column(self.last_numeric(Some(at))?),
             ColumnChoice::Named(name) => self.source(name)?,
         };
         let of_each = self.panel_of(at, &[source])?;
@@ -345,7 +388,7 @@ impl CsvTable {
             let text = self.cell(row, key);
             if self.is_missing(text) {
                 let problem = format!(
-                    "column {}: the row has no key ({text:?}), so that it belongs to no series",
+                    "column {}: the row has no key ({text:?}), so that it belongs to no series; write one, or leave the row out of the file",
                     self.column_name(key)
                 );
                 return Err(self.fail(Some(self.line(row)), problem));
@@ -369,6 +412,8 @@ impl CsvTable {
         let mut notes = self.remarks.clone();
         notes.extend(series.first().and_then(|series| super::notes::times(self, series)));
         notes.extend(super::notes::months(self, series));
+        notes.extend(super::notes::years(self, series));
+        notes.extend(series.first().and_then(|series| super::notes::counter(self, series)));
         notes.extend(series.iter().filter_map(super::notes::sentinel));
         notes
     }

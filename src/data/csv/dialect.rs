@@ -79,6 +79,11 @@ pub(super) fn read<'a>(bytes: &'a [u8], options: &CsvOptions) -> Result<Text<'a>
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     let page =
         |text: &[u8]| text.len() >= 5 && [&b"<!doc"[..], b"<html"].iter().any(|tag| text.eq_ignore_ascii_case(tag));
+    let marked = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let after = |first: u8| marked.strip_prefix(&[first]).map(|rest| rest.trim_ascii_start().first().copied());
+    if matches!(after(b'{'), Some(Some(b'"' | b'}'))) || matches!(after(b'['), Some(Some(b'{' | b'['))) {
+        return Some("this looks like JSON, no CSV file; write it as CSV, a row for each time");
+    }
     match bytes {
         [b'P', b'K', 3, 4, ..] => {
             Some("this is a workbook or a zip archive, no CSV file; save its sheet as CSV, or unpack it")

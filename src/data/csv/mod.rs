@@ -45,7 +45,7 @@ pub use table::CsvTable;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ColumnChoice {
     /// The last column most of whose cells are numbers, but none that only counts the rows: whole numbers that grow, under a name such as
-    /// year, date or index, beside another column.
+    /// year, date or index, or by one from row to row under one such as id, no, row or step, beside another column.
     #[default]
     LastNumeric,
     /// The column with this name; where there is none, and it is a number, the column with that number, counted from 1.

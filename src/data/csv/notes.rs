@@ -1,5 +1,7 @@
 //! What a reader of a series should know.
 
+use std::ops::RangeInclusive;
+
 use crate::data::csv::table::short;
 use crate::data::csv::{CsvTable, RowOrder};
 use crate::data::time::{may_be_date, month};
@@ -59,6 +61,49 @@ pub(super) fn months(table: &CsvTable, series: &[Series]) -> Option<String> {
     })
 }
 
+/// That a column is one of years side by side, as the World Bank writes them.
+pub(super) fn years(table: &CsvTable, series: &[Series]) -> Option<String> {
+    let [only] = series else { return None };
+    let years = years_of(&table.names)?;
+    let read = year(&only.name).filter(|read| years.contains(read))?;
+    Some(format!(
+        "the file has a column for each year ({} to {}), of which {read} alone is read; to forecast years, write a row for each",
+        years.start(),
+        years.end()
+    ))
+}
+
+/// The first and the last year, where columns are years one after another.
+pub(super) fn years_of(names: &[String]) -> Option<RangeInclusive<i32>> {
+    let years: Vec<i32> = names.iter().filter_map(|name| year(name)).collect();
+    let (first, last) = (years.first()?, years.last()?);
+    let follow = years.array_windows().all(|[a, b]| a + 1 == *b);
+    (follow && years.len() >= 3).then_some(*first..=*last)
+}
+
+/// A column's name as a year: `1960`, `1960 [YR1960]`.
+fn year(name: &str) -> Option<i32> {
+    let digits = name.trim().split_whitespace().next().filter(|digits| digits.len() == 4)?;
+    digits.parse().ok().filter(|year| (1500..2200).contains(year))
+}
+
+/// That a series does nothing but count the rows, where another column may be meant.
+pub(super) fn counter(table: &CsvTable, series: &Series) -> Option<String> {
+    let (first, count) = (series.values.first().copied().flatten()?, series.values.len());
+    let counts = series.values.iter().zip(0..).all(|(value, row)| *value == Some(first + f64::from(row)));
+    let is_other = |column: &usize| table.column_name(*column) != series.name && table.is_numeric(*column);
+    let other = (0..table.names.len()).find(is_other)?;
+    ((first == 0.0 || first == 1.0) && count >= 10 && counts).then(|| {
+        format!(
+            "column {} only counts the rows: {first}, {}, {}, …; if another column is meant, such as {}, name it with --column",
+            series.name,
+            first + 1.0,
+            first + 2.0,
+            table.column_name(other)
+        )
+    })
+}
+
 /// Labels that look like times but say none.
 fn unread(table: &CsvTable, series: &Series, name: &str) -> Option<String> {
     if table.options().order == RowOrder::Keep {
@@ -101,7 +146,13 @@ pub(super) fn sentinel(series: &Series) -> Option<String> {
         low < high && distance > 3.0 * (high - low) && known().filter(|value| value == end).count() > 2
     };
     let listed = known().find(|value| suspect(value) && far(value));
-    let value = listed.or_else(|| [lowest, highest].into_iter().find(alone))?;
+    // A whole number below zero where nothing else is: -1 among counts and prices.
+    let below = || {
+        let (low, high) = range(known().filter(|value| *value != lowest));
+        let reach = (high - low).max(high * 0.1);
+        low >= 0.0 && low <= high && lowest < 0.0 && lowest.fract() == 0.0 && lowest < low - reach
+    };
+    let value = listed.or_else(|| [lowest, highest].into_iter().find(alone)).or_else(|| below().then_some(lowest))?;
     let rest = known().filter(|other| *other != value && !(suspect(other) && far(other)));
     let (low, high) = range(rest);
     let count = known().filter(|other| *other == value).count();

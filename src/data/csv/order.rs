@@ -5,7 +5,7 @@ use crate::data::csv::columns::Taken;
 use crate::data::csv::table::{CsvTable, short};
 use crate::data::csv::times::{Found, is_named};
 use crate::data::csv::{RowOrder, panel};
-use crate::data::time::{Reading, iso, read_dates};
+use crate::data::time::{DateOrder, Reading, iso, read_dates};
 use crate::error::{Error, Result};
 
 /// How to go on all the same.
@@ -100,6 +100,21 @@ fn by_dates(table: &CsvTable, mut rows: Vec<usize>, is_chosen: &[bool], may_be_p
             );
             return Err(table.fail(Some(table.line(*row)), problem));
         }
+        Found::Refuted(row) if !is_kept(table) => {
+            let told = table.options.dates.unwrap_or(DateOrder::DayFirst);
+            let (first, other) = match told {
+                DateOrder::DayFirst => ("day", DateOrder::MonthFirst),
+                DateOrder::MonthFirst => ("month", DateOrder::DayFirst),
+            };
+            let problem = format!(
+                "column {column}: {:?} is no date with the {first} first, as --dates {} has it; all dates of the column have the other order: \
+                 use --dates {}",
+                short(label(*row)),
+                told.name(),
+                other.name()
+            );
+            return Err(table.fail(Some(table.line(*row)), problem));
+        }
         _ => None,
     };
     if let Some(dates) = dates.filter(|_| !is_kept(table)) {
@@ -110,6 +125,15 @@ fn by_dates(table: &CsvTable, mut rows: Vec<usize>, is_chosen: &[bool], may_be_p
                 && let Some(problem) = panel::of_times(table, &rows, is_chosen, &time)
             {
                 return Err(table.fail(None, problem));
+            }
+            let further = if fault.is_twice { panel::of_series(table, &rows, is_chosen, &time) } else { None };
+            if let Some(further) = further {
+                let problem = format!(
+                    "column {column}: {:?} stands here and in line {}; {further}",
+                    short(label(fault.at)),
+                    table.line(fault.before)
+                );
+                return Err(table.fail(Some(table.line(fault.at)), problem));
             }
             return Err(refusal(table, &rows, column, &fault, label, &time));
         }
@@ -201,15 +225,47 @@ fn is_count(table: &CsvTable, column: usize) -> bool {
         || column == 0 && is_unnamed(0) && (1..table.names.len()).any(|other| !is_unnamed(other))
 }
 
-/// Whether a column, one of several, does nothing but count the rows: whole numbers that grow, under such a name.
+/// Whether a column, one of several, does nothing but count the rows: whole numbers that grow under the name of a time, or by one from row to
+/// row under that of a number of the row, or none.
 pub(super) fn only_counts(table: &CsvTable, column: usize) -> bool {
     let whole = |row: usize| match table.cells.read(table.cell(row, column)) {
         Cell::Number(value) if value.fract() == 0.0 => Some(value),
         _ => None,
     };
-    if table.names.len() < 2 || !is_count(table, column) {
+    let (is_count, is_number) = (is_count(table, column), is_row_number(table, column));
+    if table.names.len() < 2 || !is_count && !is_number {
         return false;
     }
     let numbers: Option<Vec<f64>> = (0..table.len()).map(whole).collect();
-    numbers.is_some_and(|numbers| numbers.array_windows().all(|[a, b]| a < b))
+    let step = |a: f64, b: f64| if is_count { a < b } else { a + 1.0 == b };
+    numbers.is_some_and(|numbers| numbers.array_windows().all(|[a, b]| step(*a, *b)))
+}
+
+/// Whether a column is named as one of the rows' numbers is.
+fn is_row_number(table: &CsvTable, column: usize) -> bool {
+    let name = |column: usize| table.column_name(column).trim();
+    let is_unnamed = |column: usize| name(column) == format!("column {}", column + 1);
+    let names = [
+        "id",
+        "no",
+        "no.",
+        "nr",
+        "nr.",
+        "num",
+        "number",
+        "row",
+        "rownum",
+        "row_number",
+        "n",
+        "#",
+        "obs",
+        "t",
+        "step",
+        "seq",
+        "counter",
+        "idx",
+    ];
+    is_named(table, column, &names)
+        || name(column).starts_with("Unnamed:")
+        || is_unnamed(column) && (0..table.names.len()).any(|other| !is_unnamed(other))
 }

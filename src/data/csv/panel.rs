@@ -17,6 +17,31 @@ pub(super) fn of_times(
     is_chosen: &[bool],
     time: &impl Fn(usize) -> i64,
 ) -> Option<String> {
+    keys_of(table, rows, is_chosen, time).map(|keys| problem(table, rows, &keys))
+}
+
+/// That the rows of one series of a panel are several all the same, by the texts of other columns.
+pub(super) fn of_series(
+    table: &CsvTable,
+    rows: &[usize],
+    is_chosen: &[bool],
+    time: &impl Fn(usize) -> i64,
+) -> Option<String> {
+    let keys = keys_of(table, rows, is_chosen, time)?;
+    let names: Vec<&str> = keys.iter().map(|key| table.column_name(*key)).collect();
+    let choice = keys.iter().map(|key| {
+        let text = rows.first().map_or("", |row| table.cell(*row, *key));
+        format!("--where {}", quoted(&format!("{}={text}", table.column_name(*key))))
+    });
+    Some(format!(
+        "column {} divides the rows of a series further: choose one with {}, or add a column to the file that joins the names of both",
+        names.join(" and "),
+        choice.collect::<Vec<_>>().join(" ")
+    ))
+}
+
+/// The columns whose texts divide rows so that each has a time once.
+fn keys_of(table: &CsvTable, rows: &[usize], is_chosen: &[bool], time: &impl Fn(usize) -> i64) -> Option<Vec<usize>> {
     let mut all: Vec<i64> = rows.iter().map(|row| time(*row)).collect();
     all.sort_unstable();
     if all.array_windows().all(|[a, b]| a < b) {
@@ -39,7 +64,7 @@ pub(super) fn of_times(
         seen.len() > 1 && seen.len() * 2 <= rows.len()
     };
     let single = candidates.iter().map(|column| vec![*column]).find(|keys| few(keys) && each_once(keys));
-    let keys = single.or_else(|| {
+    single.or_else(|| {
         // Decimals name no series.
         let is_name = |column: &&usize| {
             rows.iter().all(|row| {
@@ -51,8 +76,7 @@ pub(super) fn of_times(
             candidates.iter().filter(|column| few(&[**column])).filter(is_name).take(MOST_PAIRED).copied().collect();
         let pairs = some.iter().enumerate().flat_map(|(i, a)| some.iter().skip(i + 1).map(move |b| vec![*a, *b]));
         pairs.into_iter().find(|keys| few(keys) && each_once(keys))
-    })?;
-    Some(problem(table, rows, &keys))
+    })
 }
 
 /// Whole numbers that begin again with each series: years, or counters as 1, 2, 3.
@@ -148,8 +172,16 @@ fn problem(table: &CsvTable, rows: &[usize], keys: &[usize]) -> String {
     }
     let names: Vec<&str> = keys.iter().map(|key| table.column_name(*key)).collect();
     let verb = if keys.len() == 1 { "column" } else { "columns" };
-    let listed: Vec<String> =
-        shown.iter().map(|series| series.iter().map(|text| short(text)).collect::<Vec<_>>().join(" and ")).collect();
+    let listed: Vec<String> = shown
+        .iter()
+        .map(|series| {
+            series
+                .iter()
+                .map(|text| if text.is_empty() { "\"\"".to_owned() } else { short(text) })
+                .collect::<Vec<_>>()
+                .join(" and ")
+        })
+        .collect();
     let more = if seen.len() > 5 { ", …" } else { "" };
     let choice: Vec<String> = names
         .iter()

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::csv::cell::{Cell, Cells};
 use crate::data::csv::dialect::{self, Text};
 use crate::data::csv::times::Times;
-use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout, order};
+use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout, notes, order};
 use crate::data::time::DateOrder;
 use crate::error::{Error, Result};
 use crate::files;
@@ -184,7 +184,8 @@ impl CsvTable {
         let names: Vec<String> = (0..found.width).map(name).collect();
         if let Some(header) = header {
             let has_numbers = header.iter().any(|text| matches!(cells.read(text), Cell::Number(_)));
-            if has_numbers && options.header.is_none() {
+            // Years side by side are said for themselves.
+            if has_numbers && options.header.is_none() && notes::years_of(&names).is_none() {
                 remarks.push(format!(
                     "line {} is read as the columns' names ({}); if it is data, use --header no",
                     places.first().unwrap_or(&1),
@@ -324,21 +325,7 @@ impl CsvTable {
     pub(crate) fn find(&self, choice: &ColumnChoice) -> Result<usize> {
         let names = &self.names;
         match choice {
-            ColumnChoice::LastNumeric => {
-                let numeric = || (0..names.len()).rev().filter(|column| self.is_numeric(*column));
-                match (numeric().find(|column| !order::only_counts(self, *column)), numeric().next()) {
-                    (Some(column), _) => Ok(column),
-                    (None, Some(count)) => {
-                        let name = self.column_name(count);
-                        let problem = format!(
-                            "no column but {name}, which counts the rows, holds mostly numbers{}",
-                            self.text_beside(count)
-                        );
-                        Err(self.no_numbers(&problem))
-                    }
-                    (None, None) => Err(self.no_numbers("no column holds mostly numbers")),
-                }
-            }
+            ColumnChoice::LastNumeric => self.last_numeric(None),
             ColumnChoice::Named(name) => {
                 let mut same_name = (0..names.len()).filter(|&column| self.column_name(column) == name);
                 match (same_name.next(), same_name.next(), name.parse::<usize>()) {
@@ -354,6 +341,25 @@ impl CsvTable {
         }
     }
 
+    /// The last column of numbers but that of the keys of a panel, and but one that only counts the rows.
+    pub(crate) fn last_numeric(&self, key: Option<usize>) -> Result<usize> {
+        let is_free = |column: &usize| Some(*column) != key && self.is_numeric(*column);
+        let numeric = || (0..self.names.len()).rev().filter(is_free);
+        match (numeric().find(|column| !order::only_counts(self, *column)), numeric().next(), key) {
+            (Some(column), _, _) => Ok(column),
+            (None, Some(count), _) => {
+                let name = self.column_name(count);
+                let problem = format!(
+                    "no column but {name}, which counts the rows, holds mostly numbers{}",
+                    self.text_beside(count)
+                );
+                Err(self.no_numbers(&problem))
+            }
+            (None, None, None) => Err(self.no_numbers(&format!("no column holds mostly numbers{}", self.text_there()))),
+            (None, None, Some(_)) => Err(self.no_numbers("no column but that of the keys holds mostly numbers")),
+        }
+    }
+
     /// What stands in the last column besides this one, and in which line.
     fn text_beside(&self, other: usize) -> String {
         let cells = |column: usize| (0..self.rows.len()).map(move |row| (row, self.cell(row, column)));
@@ -363,6 +369,24 @@ impl CsvTable {
             Some(format!(" (line {}, column {}: {:?})", self.line(row), self.column_name(column), short(text)))
         });
         found.take(1).collect()
+    }
+
+    /// What stands in the last column that is none of times, and what to do about it.
+    fn text_there(&self) -> String {
+        let is_other = |column: &usize| !self.times.columns.contains(column);
+        let Some(column) = (0..self.names.len()).rev().find(is_other) else { return String::new() };
+        let Some(row) = (0..self.rows.len()).find(|row| !self.is_missing(self.cell(*row, column))) else {
+            return String::new();
+        };
+        let (text, name) = (self.cell(row, column), self.column_name(column));
+        let help = match self.mark_help(text) {
+            None if self.names.len() == 1 && name.contains([',', ';', '\t']) => {
+                Some("; each line as a whole stands in quotes: remove those around the lines".to_owned())
+            }
+            help => help,
+        };
+        let Some(help) = help else { return String::new() };
+        format!(" (line {}, column {name}: {:?}{help})", self.line(row), short(text))
     }
 
     pub(crate) fn no_numbers(&self, problem: &str) -> Error {

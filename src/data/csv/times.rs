@@ -25,6 +25,8 @@ pub(super) enum Found {
     Ambiguous,
     /// Dates, but for this row.
     Broken(usize),
+    /// Dates of the other order of day and month than the one that is told, which this row cannot have.
+    Refuted(usize),
 }
 
 impl Times {
@@ -38,11 +40,12 @@ impl Times {
                 continue;
             }
             let texts: Vec<&str> = cells().collect();
-            let found = match read_dates(&texts, table.options.dates) {
-                Reading::Other => continue,
-                Reading::Dates(dates) => Found::Dates(dates),
-                Reading::Ambiguous => Found::Ambiguous,
-                Reading::Broken(row) => Found::Broken(row),
+            let found = match (read_dates(&texts, table.options.dates), refuted(&texts, table.options.dates)) {
+                (Reading::Dates(dates), _) => Found::Dates(dates),
+                (Reading::Other | Reading::Broken(_), Some(row)) => Found::Refuted(row),
+                (Reading::Other, None) => continue,
+                (Reading::Ambiguous, _) => Found::Ambiguous,
+                (Reading::Broken(row), None) => Found::Broken(row),
             };
             let labels = texts.into_iter().map(str::to_owned).collect();
             let name = table.column_name(column).to_owned();
@@ -61,7 +64,7 @@ impl Times {
 
     /// Dates that are there several times, with the times of day of a column beside them, or of one named hour.
     fn with_clock(&self, table: &CsvTable, date: usize) -> Option<Self> {
-        if matches!(self.found, Found::Broken(_)) || {
+        if matches!(self.found, Found::Broken(_) | Found::Refuted(_)) || {
             let mut seen = HashSet::new();
             self.labels.iter().all(|label| seen.insert(label.as_str()))
         } {
@@ -70,7 +73,7 @@ impl Times {
         let named = |names: &'static [&str]| (0..table.names.len()).filter(|column| is_named(table, *column, names));
         let beside = [Some(date + 1), date.checked_sub(1)].into_iter().flatten();
         let clocks = beside.chain(named(&["time"])).map(|column| (column, clock as fn(&str) -> Option<String>));
-        let hours = named(&["hour", "hr"]).map(|column| (column, hour as fn(&str) -> Option<String>));
+        let hours = named(&HOURS).map(|column| (column, hour as fn(&str) -> Option<String>));
         let joined = |(column, read): (usize, fn(&str) -> Option<String>)| {
             let label = |row: usize| Some(format!("{} {}", self.labels.get(row)?, read(table.cell(row, column))?));
             let labels: Vec<String> = (0..table.len()).map(label).collect::<Option<_>>()?;
@@ -167,13 +170,27 @@ impl Times {
     }
 }
 
+/// Names of columns of whole hours.
+const HOURS: [&str; 8] = ["hour", "hr", "hours", "h", "he", "hour_ending", "hour ending", "stunde"];
+
+/// The first row whose date cannot have the `told` order of day and month, where all are dates of the other.
+fn refuted(texts: &[&str], told: Option<DateOrder>) -> Option<usize> {
+    let told = told?;
+    let Reading::Dates(dates) = read_dates(texts, None) else { return None };
+    let is_date = |text: &&str| matches!(read_dates(&[*text], Some(told)), Reading::Dates(_));
+    dates.form.order().filter(|order| *order != told).and_then(|_| texts.iter().position(|text| !is_date(text)))
+}
+
 /// Whether a column has one of some names, in capital or small letters.
 pub(super) fn is_named(table: &CsvTable, column: usize, names: &[&str]) -> bool {
     table.names.get(column).is_some_and(|own| names.iter().any(|name| own.eq_ignore_ascii_case(name)))
 }
 
-/// A time of day, `18:00`, `18.00.00` or `6:00 PM`, with colons.
+/// A time of day, `18:00`, `18.00.00` or `6:00 PM`, with colons; of a span, `18:00-19:00`, the beginning.
 fn clock(text: &str) -> Option<String> {
+    if let Some((begin, end)) = text.split_once(['-', '\u{2013}']) {
+        return clock(end.trim()).and_then(|_| clock(begin.trim()));
+    }
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.')).unwrap_or(text.len());
     let (digits, half) = text.split_at(end);
     let mark = if digits.contains(':') { ':' } else { '.' };
@@ -186,7 +203,7 @@ fn clock(text: &str) -> Option<String> {
     is_clock.then(|| parts.join(":") + half)
 }
 
-/// A whole hour from 0 to 23 as a time of day.
+/// A whole hour from 0 to 24 as a time of day; 24 is the next day's 0.
 fn hour(text: &str) -> Option<String> {
-    text.parse::<u8>().ok().filter(|hour| *hour < 24).map(|hour| format!("{hour:02}:00"))
+    text.parse::<u8>().ok().filter(|hour| *hour <= 24).map(|hour| format!("{hour:02}:00"))
 }

@@ -358,7 +358,7 @@ impl Form {
                 Field::Day => day = number(&mut rest)?,
                 Field::Quarter => month_number = digits(&mut rest, 1, 1).filter(|q| (1..=4).contains(q))? * 3 - 2,
                 Field::Week => week = Some(number(&mut rest)?),
-                Field::Hour => hour = number(&mut rest).filter(|hour| *hour < 24)?,
+                Field::Hour => hour = number(&mut rest).filter(|hour| *hour <= 24)?,
                 Field::HourOfHalf => hour = number(&mut rest).filter(|hour| (1..=12).contains(hour))? % 12,
                 Field::Minute => minute = digits(&mut rest, 2, 2).filter(|minute| *minute < 60)?,
                 Field::Second => second = digits(&mut rest, 2, 2).filter(|second| *second < 60)?,
@@ -387,6 +387,8 @@ impl Form {
                 }
             }
         }
+        // 24:00 is the next day's 00:00, and nothing comes after it.
+        (hour < 24 || minute == 0 && second == 0 && micros == 0).then_some(())?;
         let year = i16::try_from(year?).ok()?;
         let date = match week {
             Some(week) => ISOWeekDate::new(year, i8::try_from(week).ok()?, Weekday::Monday).ok()?.date(),

@@ -304,7 +304,7 @@ fn one_model_of_several_series() {
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains("2 series of column sales, 180 values: north, south"), "{text}");
-    assert!(stderr(&output).contains("1 series are too short, and left out: new"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 series is too short, and left out: new"), "{}", stderr(&output));
     assert!(text.contains("test error of 2 series, 12 steps ahead") && text.contains("for 2 of 2 series"), "{text}");
     let whole = &text[text.find(", 12 steps ahead").unwrap()..];
     let mase = |name: &str| rmse(whole, name);

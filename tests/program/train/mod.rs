@@ -8,6 +8,7 @@
 //! | `sequences` | classes and numbers of sequences in a `.ts` file |
 //! | `rows` | classes of rows of a CSV file |
 //! | `csv` | how CSV files are read |
+//! | `reading` | what a file leaves open: rows without a value yet, columns, dates and hours that are not told |
 //! | `faults` | pipes, full disks, folders and outputs that cannot be written |
 //! | `resume` | trainings that were killed or stopped, and go on |
 //! | `signals` | signals, and two trainings in one folder |
@@ -20,6 +21,7 @@ mod devices;
 #[cfg(unix)]
 mod faults;
 mod forecasts;
+mod reading;
 #[cfg(unix)]
 mod resume;
 mod rows;

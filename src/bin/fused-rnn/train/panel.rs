@@ -14,6 +14,7 @@ use super::run::{ending, finish, loss_plot, report, settle};
 use super::series::{LONGEST_SEASON, Samples, fit_members, name, numbers, say_rough, why_one};
 use crate::baselines::season;
 use crate::calendar;
+use crate::future::check_learned;
 use crate::interrupt;
 use crate::output::{listed, note, print};
 use crate::panel::{OneSeries, PanelComparison, read, scale};
@@ -37,11 +38,13 @@ pub fn train(args: Args) -> Result<ExitCode> {
     let Some(key) = args.panel.clone() else { return Err(Error::ZeroSize { name: "panel" }) };
     let gaps = args.gaps.unwrap_or_default();
     let series = read(&args.data, &key, args.column.as_deref(), &args.known, gaps, &args.reading.options()?)?;
+    check_learned(series.iter().map(|one| &one.rows))?;
     let prepared = prepare(&args, series)?;
     let outputs = Outputs::prepare(&args, "forecast.svg")?;
     let Prepared { panel, values, config, season, validation, transforms, reference, left_out, why_one } = prepared;
     if !left_out.is_empty() {
-        note(&format!("{} series are too short, and left out: {}", left_out.len(), listed(&left_out)));
+        let are = if left_out.len() == 1 { "is" } else { "are" };
+        note(&format!("{} series {are} too short, and left out: {}", left_out.len(), listed(&left_out)));
     }
     let config = ForecastConfig {
         panel: Some(Panel {

@@ -19,6 +19,7 @@ use super::options::{Args, Choice, Learn, Outputs, WINDOW};
 use super::run::{ending, finish, fit, loss_plot, report, settle};
 use crate::baselines::season;
 use crate::calendar;
+use crate::future::check_learned;
 use crate::interrupt;
 use crate::output::{listed, plain, print, remark};
 use crate::pictures::{compare, coverage, forecast_plot};
@@ -59,12 +60,14 @@ pub fn numbers<'v>(config: &ForecastConfig, values: impl Iterator<Item = &'v Arr
 pub fn read(args: &Args) -> Result<Rows> {
     let gaps = args.gaps.unwrap_or_default();
     let reading = args.reading.options()?;
-    if args.columns.is_some() || args.target.is_some() {
-        Rows::choose(&args.data, args.columns.as_deref(), args.target.as_deref(), &args.known, gaps, &reading)
+    let rows = if args.columns.is_some() || args.target.is_some() {
+        Rows::choose(&args.data, args.columns.as_deref(), args.target.as_deref(), &args.known, gaps, &reading)?
     } else {
         let choice = args.column.clone().map_or(ColumnChoice::LastNumeric, ColumnChoice::Named);
-        Rows::read(&args.data, &choice, &[], &args.known, gaps, &reading)
-    }
+        Rows::read(&args.data, &choice, &[], &args.known, gaps, &reading)?
+    };
+    check_learned(std::iter::once(&rows))?;
+    Ok(rows)
 }
 
 /// Longest season that is forecast where no horizon is asked for.
