@@ -83,7 +83,7 @@ pub(super) fn years_of(names: &[String]) -> Option<RangeInclusive<i32>> {
 
 /// A column's name as a year: `1960`, `1960 [YR1960]`.
 fn year(name: &str) -> Option<i32> {
-    let digits = name.trim().split_whitespace().next().filter(|digits| digits.len() == 4)?;
+    let digits = name.split_whitespace().next().filter(|digits| digits.len() == 4)?;
     digits.parse().ok().filter(|year| (1500..2200).contains(year))
 }
 
