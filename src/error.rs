@@ -268,7 +268,8 @@ impl Write for Escaping<'_, '_> {
             self.left -= text.len();
             return self.escape(text);
         }
-        let (left, ellipsis) = (std::mem::take(&mut self.left), if self.left > 0 { "…" } else { "" });
+        let left = std::mem::take(&mut self.left);
+        let ellipsis = if left > 0 { "…" } else { "" };
         self.escape(text.get(..text.floor_char_boundary(left)).unwrap_or_default())?;
         self.to.write_str(ellipsis)
     }
