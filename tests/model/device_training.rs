@@ -406,13 +406,13 @@ fn a_step_needs_nothing_from_the_host() {
     fit(1, 8, 1);
     let (two, sixteen) = (fit(1, 64, 100), fit(1, 8, 100));
     assert_eq!(two, sixteen, "16 batches instead of 2 copy and allocate the same");
-    // The first batch, the last one, and the weights at the end.
-    assert_eq!(two[1], 3);
-    assert_eq!(fit(1, 8, 4)[1], 1 + 5, "after batches 1, 5, 9, 13 and 16");
-    assert_eq!(fit(1, 8, 1)[1], 1 + 16);
-    // Another epoch: the order of samples and an empty record go up, two looks come down.
+    // The first batch, the last one, whether weights are finite after the epoch, and the weights at the end.
+    assert_eq!(two[1], 4);
+    assert_eq!(fit(1, 8, 4)[1], 2 + 5, "after batches 1, 5, 9, 13 and 16");
+    assert_eq!(fit(1, 8, 1)[1], 2 + 16);
+    // Another epoch: the order of samples and two empty records go up, two looks and that at the weights come down.
     let (one, three) = (fit(1, 8, 100), fit(3, 8, 100));
-    assert_eq!([three[0] - one[0], three[1] - one[1], three[3] - one[3]], [2 * 2, 2 * 2, 0]);
+    assert_eq!([three[0] - one[0], three[1] - one[1], three[3] - one[3]], [2 * 3, 2 * 3, 0]);
     assert_eq!(one[2], 0);
 }
 

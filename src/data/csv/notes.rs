@@ -146,11 +146,11 @@ pub(super) fn sentinel(series: &Series) -> Option<String> {
         low < high && distance > 3.0 * (high - low) && known().filter(|value| value == end).count() > 2
     };
     let listed = known().find(|value| suspect(value) && far(value));
-    // A whole number below zero where nothing else is: -1 among counts and prices.
+    // What people write for nothing, below zero where nothing else is: -1 among counts and prices.
     let below = || {
         let (low, high) = range(known().filter(|value| *value != lowest));
         let reach = (high - low).max(high * 0.1);
-        low >= 0.0 && low <= high && lowest < 0.0 && lowest.fract() == 0.0 && lowest < low - reach
+        low >= 0.0 && low <= high && [-1.0, -9.0].contains(&lowest) && lowest < low - reach
     };
     let value = listed.or_else(|| [lowest, highest].into_iter().find(alone)).or_else(|| below().then_some(lowest))?;
     let rest = known().filter(|other| *other != value && !(suspect(other) && far(other)));
