@@ -5,6 +5,8 @@ use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, HostBackend, Reserve, WeightGrad,
 };
 use crate::dtype::Element;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::memory;
 use crate::rnn::shape::check_len;
