@@ -77,7 +77,7 @@ fn rows_without_a_value_yet_are_where_forecasts_begin() {
     let data = csv(&folder, format!("{north}{kept}{last}").as_bytes());
     let panel = ["--panel", "shop", "--horizon", "2"];
     let (_, notes) = run(&data, &out, &panel);
-    assert_eq!(notes.matches("note:").count(), 1, "{notes}");
+    assert_eq!(notes.matches("have no value").count(), 1, "{notes}");
     assert!(
         notes.contains("last 2 rows, from line 120 (2004-11-01) on, have no value of column sales of south"),
         "{notes}"
