@@ -61,10 +61,11 @@ mod arrays {
     use super::{filled, room};
     use crate::error::{Error, Result};
 
-    /// Elements of a shape.
-    fn elements(what: &str, shape: &impl Dimension) -> Result<usize> {
+    /// Elements of a shape, whose bytes must fit the address space.
+    fn elements<T>(what: &str, shape: &impl Dimension) -> Result<usize> {
         let product = shape.slice().iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        product.filter(|product| *product <= isize::MAX as usize).ok_or_else(|| {
+        let fits = |count: &usize| count.checked_mul(size_of::<T>().max(1)).is_some_and(|n| n <= isize::MAX as usize);
+        product.filter(fits).ok_or_else(|| {
             let sizes: Vec<String> = shape.slice().iter().map(usize::to_string).collect();
             Error::SizeOverflow { tensor: what.to_owned(), expression: sizes.join(" * ") }
         })
@@ -81,7 +82,7 @@ mod arrays {
     /// [`Error::SizeOverflow`] for sizes beyond the address space; [`Error::Unsupported`] where memory is short.
     pub(crate) fn array_of<T: Clone, S: IntoDimension>(what: &str, shape: S, value: T) -> Result<Array<T, S::Dim>> {
         let shape = shape.into_dimension();
-        let values = filled(what, elements(what, &shape)?, value)?;
+        let values = filled(what, elements::<T>(what, &shape)?, value)?;
         shaped(what, shape, values)
     }
 
@@ -96,7 +97,7 @@ mod arrays {
         of: impl FnMut(<S::Dim as Dimension>::Pattern) -> T,
     ) -> Result<Array<T, S::Dim>> {
         let shape = shape.into_dimension();
-        let mut values = room(what, elements(what, &shape)?)?;
+        let mut values = room(what, elements::<T>(what, &shape)?)?;
         values.extend(ndarray::indices(shape.clone()).into_iter().map(of));
         shaped(what, shape, values)
     }

@@ -230,6 +230,9 @@ impl ClassifiedRows {
             tensor: "windows".to_owned(),
             expression: format!("{count} windows * {window} rows * {features} columns"),
         };
+        // All of them together, before the first is made: each by itself would fit.
+        let elements = count.saturating_mul(window).saturating_mul(features);
+        memory::check("windows", elements.saturating_mul(size_of::<f32>())).map_err(|_| overflow())?;
         let mut sequences = memory::room("windows", count).map_err(|_| overflow())?;
         for first in rows.start..rows.start + count {
             let mut values = memory::room("a window", window.saturating_mul(features)).map_err(|_| overflow())?;

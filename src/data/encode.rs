@@ -13,7 +13,7 @@ use crate::memory;
 /// # Errors
 ///
 /// [`Error::InvalidOption`] naming a class that is not below `num_classes`; [`Error::ZeroSize`] for no classes where their number is not
-/// given, or for a number of zero; [`Error::SizeOverflow`] where the array does not fit into memory.
+/// given, or for a number of zero; [`Error::SizeOverflow`] and [`Error::Unsupported`] where the array does not fit into memory.
 pub fn one_hot<E: Scalar>(classes: &[usize], num_classes: Option<usize>) -> Result<Array2<E>> {
     let count = match (num_classes, classes.iter().max()) {
         (Some(count), _) => count,
@@ -27,11 +27,11 @@ pub fn one_hot<E: Scalar>(classes: &[usize], num_classes: Option<usize>) -> Resu
         let expected = format!("a class below num_classes {count}");
         return Err(Error::option(format!("classes[{sample}]"), expected, class));
     }
-    let mut rows = filled("one_hot", [classes.len(), count, 1], E::zero())?;
-    for (row, class) in rows.chunks_exact_mut(count).zip(classes) {
+    let mut rows = memory::array_of("one_hot", (classes.len(), count), E::zero())?;
+    for (mut row, class) in rows.outer_iter_mut().zip(classes) {
         row.iter_mut().skip(*class).take(1).for_each(|place| *place = E::one());
     }
-    shaped(Array2::from_shape_vec((classes.len(), count), rows))
+    Ok(rows)
 }
 
 /// One end of a sequence.
@@ -103,18 +103,18 @@ impl<T> Padding<T> {
 ///
 /// # Errors
 ///
-/// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] where the array does not fit into memory.
+/// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] and [`Error::Unsupported`] where the array does not fit into memory.
 pub fn pad_sequences<T: Copy>(sequences: &[impl AsRef<[T]>], padding: &Padding<T>) -> Result<(Array2<T>, Vec<usize>)> {
     let length = padding.length(sequences.iter().map(|sequence| sequence.as_ref().len()).max())?;
-    let mut padded = filled("pad_sequences", [sequences.len(), length, 1], padding.value)?;
+    let mut padded = memory::array_of("pad_sequences", (sequences.len(), length), padding.value)?;
     let mut lengths = Vec::with_capacity(sequences.len());
-    for (row, sequence) in padded.chunks_exact_mut(length).zip(sequences) {
+    for (mut row, sequence) in padded.outer_iter_mut().zip(sequences) {
         let sequence = sequence.as_ref();
         let (from, to, kept) = padding.place(sequence.len(), length);
         row.iter_mut().skip(to).zip(sequence.iter().skip(from).take(kept)).for_each(|(to, from)| *to = *from);
         lengths.push(kept);
     }
-    Ok((shaped(Array2::from_shape_vec((sequences.len(), length), padded))?, lengths))
+    Ok((padded, lengths))
 }
 
 /// [`pad_sequences`] for sequences of vectors `[steps, features]`: `[sequences, maxlen, features]`. Every feature of a step that is filled
@@ -122,7 +122,7 @@ pub fn pad_sequences<T: Copy>(sequences: &[impl AsRef<[T]>], padding: &Padding<T
 ///
 /// # Errors
 ///
-/// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] where the array does not fit into memory;
+/// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] and [`Error::Unsupported`] where the array does not fit into memory;
 /// [`Error::Shape`] naming a sequence that has another number of features than the first.
 pub fn pad_feature_sequences<T: Copy>(
     sequences: &[Array2<T>],
@@ -130,10 +130,7 @@ pub fn pad_feature_sequences<T: Copy>(
 ) -> Result<(Array3<T>, Vec<usize>)> {
     let length = padding.length(sequences.iter().map(Array2::nrows).max())?;
     let features = sequences.first().map_or(0, Array2::ncols);
-    let mut padded = shaped(Array3::from_shape_vec(
-        (sequences.len(), length, features),
-        filled("pad_feature_sequences", [sequences.len(), length, features], padding.value)?,
-    ))?;
+    let mut padded = memory::array_of("pad_feature_sequences", (sequences.len(), length, features), padding.value)?;
     let mut lengths = Vec::with_capacity(sequences.len());
     for (n, sequence) in sequences.iter().enumerate() {
         if sequence.ncols() != features {
@@ -149,21 +146,6 @@ pub fn pad_feature_sequences<T: Copy>(
         lengths.push(kept);
     }
     Ok((padded, lengths))
-}
-
-/// A buffer for an array of that shape, or an error where there is no such memory.
-pub(crate) fn filled<T: Clone>(tensor: &str, shape: [usize; 3], value: T) -> Result<Vec<T>> {
-    let overflow = || {
-        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-        Error::SizeOverflow { tensor: tensor.to_owned(), expression: sizes.join(" * ") }
-    };
-    let len = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)).ok_or_else(overflow)?;
-    memory::filled(tensor, len, value).map_err(|_| overflow())
-}
-
-/// An array made of a buffer of its length.
-fn shaped<A>(array: std::result::Result<A, ndarray::ShapeError>) -> Result<A> {
-    array.map_err(|error| Error::shape("array", "a buffer of its length", error.to_string()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use ndarray::{Array2, Array3, ArrayView2};
 
-use crate::data::encode::filled;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -127,7 +126,7 @@ impl<'a, E: Scalar> TimeseriesDataset<'a, E> {
     ///
     /// # Errors
     ///
-    /// As [`len`](Self::len); [`Error::InvalidOption`] for a number that is no window's; [`Error::SizeOverflow`] for arrays beyond memory.
+    /// As [`len`](Self::len); [`Error::InvalidOption`] for a number that is no window's; [`Error::SizeOverflow`] and [`Error::Unsupported`] for arrays beyond memory.
     pub fn windows(&self, numbers: &[usize]) -> Result<(Array3<E>, Array2<E>)> {
         let len = self.len()?;
         if let Some(number) = numbers.iter().find(|number| **number >= len) {
@@ -136,14 +135,11 @@ impl<'a, E: Scalar> TimeseriesDataset<'a, E> {
         // Below the number of rows, as the numbers are below `len`.
         let begin = |n: usize| self.start + numbers.get(n).map_or(0, |number| number * self.sequence_stride);
         let (steps, features) = (self.sequence_length, self.data.ncols());
-        // Refused here where memory is short.
-        let mut x = filled("windows", [numbers.len(), steps, features], E::zero())?;
-        for (at, to) in x.chunks_exact_mut(features.max(1)).enumerate() {
+        let mut x = memory::array_of("windows", (numbers.len(), steps, features), E::zero())?;
+        for (at, mut to) in x.rows_mut().into_iter().enumerate() {
             let row = begin(at / steps) + at % steps * self.sampling_rate;
-            to.iter_mut().zip(self.data.row(row)).for_each(|(to, from)| *to = *from);
+            to.assign(&self.data.row(row));
         }
-        let x = Array3::from_shape_vec((numbers.len(), steps, features), x)
-            .map_err(|e| Error::shape("windows", "a buffer of their size", e.to_string()))?;
         let columns = self.targets.map_or(0, |targets| targets.ncols());
         let y = memory::array_from("targets of windows", (numbers.len(), columns), |(n, column)| {
             self.targets.and_then(|targets| targets.get([begin(n), column]).copied()).unwrap_or(E::zero())

@@ -57,7 +57,7 @@ impl TimeSeriesSet {
     ///
     /// # Errors
     ///
-    /// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] where the array does not fit into memory.
+    /// [`Error::ZeroSize`] without sequences, or for a length of zero; [`Error::SizeOverflow`] and [`Error::Unsupported`] where the array does not fit into memory.
     pub fn padded(&self, maxlen: Option<usize>, value: f32) -> Result<(Array3<f32>, Vec<usize>)> {
         pad_feature_sequences(&self.sequences, &Padding::at_end(maxlen, value))
     }

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
+use ndarray::{Array, Array1, Array2, Array3, ArrayView2, Axis, IntoDimension, s};
 
-use crate::data::encode::filled;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Every window of `window` neighbouring values with the `horizon` values that follow it: `x` `[N, window, 1]`, `y`
 /// `[N, horizon]`, `N = len - window - horizon + 1`; window `n` starts at value `n`.
@@ -29,8 +29,8 @@ pub fn windows<E: Scalar>(series: &[E], window: usize, horizon: usize) -> Result
         ));
     }
     let count = series.len() - needed + 1;
-    let mut x = zeros([count, window, 1])?;
-    let mut y = zeros([count, horizon, 1])?.index_axis_move(Axis(2), 0);
+    let mut x = zeros((count, window, 1))?;
+    let mut y = zeros((count, horizon))?;
     for (n, run) in series.windows(needed).enumerate() {
         x.slice_mut(s![n, .., 0]).iter_mut().zip(run).for_each(|(to, from)| *to = *from);
         y.row_mut(n).iter_mut().zip(run.iter().skip(window)).for_each(|(to, from)| *to = *from);
@@ -39,10 +39,8 @@ pub fn windows<E: Scalar>(series: &[E], window: usize, horizon: usize) -> Result
 }
 
 /// An array of zeros, or an error where there is no such memory: windows overlap, so that they may be far larger than their series.
-fn zeros<E: Scalar>(shape: [usize; 3]) -> Result<Array3<E>> {
-    let values = filled("windows", shape, E::zero())?;
-    Array3::from_shape_vec(shape, values)
-        .map_err(|error| Error::shape("windows", "a buffer of their size", error.to_string()))
+fn zeros<E: Scalar, S: IntoDimension>(shape: S) -> Result<Array<E, S::Dim>> {
+    memory::array_of("windows", shape, E::zero())
 }
 
 /// The `create_dataset` of a well-known
@@ -87,7 +85,7 @@ fn steps_and_next<E: Scalar>(
         ));
     }
     let count = series.len() - unused - steps;
-    let mut x = zeros([count, steps, 1])?.index_axis_move(Axis(2), 0);
+    let mut x = zeros((count, steps))?;
     for (mut row, run) in x.rows_mut().into_iter().zip(series.windows(steps)) {
         row.iter_mut().zip(run).for_each(|(to, from)| *to = *from);
     }
@@ -186,8 +184,8 @@ pub fn split_sequences_multi_step<E: Scalar>(
     let count = len - needed + 1;
     let first_target = columns - target_columns;
     let inputs = if ahead == 0 { first_target } else { columns };
-    let mut x = zeros([count, n_steps, inputs])?;
-    let mut y = zeros([count, n_steps_out, target_columns])?;
+    let mut x = zeros((count, n_steps, inputs))?;
+    let mut y = zeros((count, n_steps_out, target_columns))?;
     for n in 0..count {
         x.index_axis_mut(Axis(0), n).assign(&matrix.slice(s![n..n + n_steps, ..inputs]));
         let first = n + first_step;
@@ -307,15 +305,15 @@ mod tests {
     fn windows_beyond_memory() {
         let series = vec![0.0f32; 1 << 24];
         let half = series.len() / 2;
-        assert!(matches!(windows(&series, half, 1), Err(Error::SizeOverflow { .. })));
-        assert!(matches!(windows(&series, 1, half), Err(Error::SizeOverflow { .. })));
-        assert!(matches!(split_sequence(&series, half), Err(Error::SizeOverflow { .. })));
-        assert!(matches!(create_dataset(&series, half), Err(Error::SizeOverflow { .. })));
+        assert!(matches!(windows(&series, half, 1), Err(Error::Unsupported { why, .. }) if why.contains("memory")));
+        assert!(matches!(windows(&series, 1, half), Err(Error::Unsupported { why, .. }) if why.contains("memory")));
+        assert!(matches!(split_sequence(&series, half), Err(Error::Unsupported { why, .. }) if why.contains("memory")));
+        assert!(matches!(create_dataset(&series, half), Err(Error::Unsupported { why, .. }) if why.contains("memory")));
         let columns = ArrayView2::from_shape((series.len() / 2, 2), &series).unwrap();
         for (steps, out) in [(half / 2, 1), (1, half / 2)] {
             let after = SequenceTargets::After { columns: 2 };
             let refused = split_sequences_multi_step(columns, steps, out, after);
-            assert!(matches!(refused, Err(Error::SizeOverflow { .. })), "{steps} {out}");
+            assert!(matches!(refused, Err(Error::Unsupported { why, .. }) if why.contains("memory")), "{steps} {out}");
         }
     }
 

@@ -3,17 +3,15 @@
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use crate::data::encode::filled;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::forecast::baseline::{before, check_horizon};
 use crate::forecast::ridge::Ridge;
 use crate::forecast::smoothing::Smoothing;
+use crate::memory;
 
 /// Forecasts to be filled in, or an error where there is no such memory.
 pub(super) fn zeros(origins: usize, horizon: usize) -> Result<Array2<f64>> {
-    let buffer = filled("forecasts", [origins, horizon, 1], 0.0)?;
-    Array2::from_shape_vec((origins, horizon), buffer)
-        .map_err(|error| Error::shape("forecasts", "a buffer of their length", error.to_string()))
+    memory::array_of("forecasts", (origins, horizon), 0.0)
 }
 
 /// A simple forecast.

@@ -96,7 +96,7 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a horizon of more than ten million values; [`Error::SizeOverflow`] where memory is short.
+    /// [`Error::InvalidOption`] for a horizon of more than ten million values; [`Error::Unsupported`] where memory is short.
     pub fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize], horizon: usize) -> Result<Array2<f64>> {
         check_horizon(horizon)?;
         let mut sum = zeros(origins.len(), horizon)?;

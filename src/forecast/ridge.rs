@@ -7,7 +7,6 @@
 use ndarray::{Array1, Array2, ArrayView2, s};
 use serde::{Deserialize, Serialize};
 
-use crate::data::encode::filled;
 use crate::error::{Error, Result};
 use crate::forecast::baseline::before;
 use crate::memory;
@@ -173,7 +172,7 @@ impl RidgeSums {
     /// # Errors
     ///
     /// [`Error::Shape`] where a series has fewer columns, or none is long enough for a forecast; [`Error::ZeroSize`] for a season of zero;
-    /// [`Error::Unsupported`] for more than 600 numbers of which each is made; [`Error::SizeOverflow`] where memory is short.
+    /// [`Error::Unsupported`] for more than 600 numbers of which each is made, and where memory is short.
     pub fn of(
         shape: RidgeShape,
         series: &[ArrayView2<'_, f64>],
@@ -204,8 +203,9 @@ impl RidgeSums {
             ));
         }
         let groups = if shape.known == 0 { 1 } else { horizon };
-        // Refused here where memory is short.
-        drop(filled("normal equations of linear forecasts", [groups, width, width], 0.0)?);
+        // All of them together, before the first is made.
+        let bytes = width.saturating_mul(width).saturating_mul(groups).saturating_mul(size_of::<f64>());
+        memory::check("normal equations of linear forecasts", bytes)?;
         let mut sums = RidgeSums {
             shape,
             horizon,

@@ -91,7 +91,7 @@ impl Smoothing {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a horizon of more than ten million values; [`Error::SizeOverflow`] where memory is short.
+    /// [`Error::InvalidOption`] for a horizon of more than ten million values; [`Error::Unsupported`] where memory is short.
     pub fn forecasts(&self, values: ArrayView1<'_, f64>, origins: &[usize], horizon: usize) -> Result<Array2<f64>> {
         check_horizon(horizon)?;
         let known = origins.last().map_or(0, |last| *last).min(values.len());

@@ -2,9 +2,9 @@
 
 use ndarray::{Array2, ArrayView, ArrayView2, Dimension};
 
-use crate::data::encode::filled;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::metrics::check_same_shape;
 
 /// The fraction of predictions that are the true class, as scikit-learn's
@@ -290,7 +290,7 @@ impl ConfusionMatrix {
     /// # Errors
     ///
     /// [`Error::Shape`] where there are not as many predictions as true classes, [`Error::ZeroSize`] where there are none;
-    /// [`Error::InvalidOption`] naming a class that is not below `classes`; [`Error::SizeOverflow`] for a matrix beyond memory.
+    /// [`Error::InvalidOption`] naming a class that is not below `classes`; [`Error::SizeOverflow`] and [`Error::Unsupported`] for a matrix beyond memory.
     pub fn new(truth: &[usize], prediction: &[usize], classes: usize) -> Result<Self> {
         Self::count(truth, prediction, classes, None)
     }
@@ -301,7 +301,7 @@ impl ConfusionMatrix {
     ///
     /// [`Error::Shape`] where there are not as many predictions or weights as true classes, [`Error::ZeroSize`] where there are none;
     /// [`Error::InvalidOption`] naming a class that is not below `classes`, or a weight that is not finite or below zero;
-    /// [`Error::SizeOverflow`] for a matrix beyond memory.
+    /// [`Error::SizeOverflow`] and [`Error::Unsupported`] for a matrix beyond memory.
     pub fn weighted(truth: &[usize], prediction: &[usize], classes: usize, weights: &[f64]) -> Result<Self> {
         Self::count(truth, prediction, classes, Some(weights))
     }
@@ -311,9 +311,7 @@ impl ConfusionMatrix {
         check_classes("truth", truth, classes)?;
         check_classes("prediction", prediction, classes)?;
         check_weights(weights, truth.len())?;
-        let buffer = filled("confusion matrix", [classes, classes, 1], 0.0)?;
-        let mut counts = Array2::from_shape_vec((classes, classes), buffer)
-            .map_err(|error| Error::shape("confusion matrix", "a buffer of its length", error.to_string()))?;
+        let mut counts = memory::array_of("confusion matrix", (classes, classes), 0.0)?;
         for (sample, place) in truth.iter().zip(prediction).enumerate() {
             let weight = weights.map_or(Some(&1.0), |weights| weights.get(sample));
             if let (Some(count), Some(weight)) = (counts.get_mut([*place.0, *place.1]), weight) {

@@ -277,7 +277,7 @@ fn one(logits: &[f64], classes: usize, labels: &[usize], blank: usize, gradient:
     if steps == 0 {
         return Ok(0.0);
     }
-    let mut forward = filled(size)?;
+    let mut forward = memory::filled("states of CTC", size, f64::NEG_INFINITY)?;
     for state in 0..states.min(2) {
         forward[state] = log[class(state)];
     }
@@ -323,11 +323,6 @@ fn one(logits: &[f64], classes: usize, labels: &[usize], blank: usize, gradient:
         }
     }
     Ok(-total)
-}
-
-/// Logarithms of zero.
-fn filled(len: usize) -> Result<Vec<f64>> {
-    memory::filled("states of CTC", len, f64::NEG_INFINITY)
 }
 
 impl Ctc {
