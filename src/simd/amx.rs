@@ -34,7 +34,7 @@ pub(crate) enum Operand {
 }
 
 /// Proof that this machine has the unit.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles(());
 
 /// The tile registers of this thread, ready for products until this is dropped. A thread has one of these at a time.
@@ -57,10 +57,10 @@ impl Tiles {
         Tiles(())
     }
 
-    /// Runs `products`, which has the registers of this thread.
-    pub(crate) fn with_registers(self, products: impl FnOnce(&Registers)) {
+    /// Runs `products` of so many rows, which has the registers of this thread. Fewer rows than a tile has take less time.
+    pub(crate) fn with_registers(self, rows: usize, products: impl FnOnce(&Registers)) {
         // SAFETY: `self` proves that the machine has them.
-        unsafe { machine::configure() }
+        unsafe { machine::configure(rows.clamp(1, SIDE) as u8) }
         products(&Registers { thread: PhantomData });
     }
 
@@ -86,28 +86,38 @@ impl Tiles {
     }
 }
 
-impl Registers {
-    /// `sums = a b` for 16 rows of `a`, or 32 in two operands, and 32 columns of `b`. An operand is a sequence of [`OPERAND`] elements along the sum; in
-    /// `b` those of the first and the second 16 columns take turns.
-    pub(crate) fn multiply<const HIGH: usize>(
-        &self,
-        a: [&[f32]; HIGH],
-        b: &[f32],
-        sums: &mut [[f32; 2 * SIDE]; 2 * SIDE],
-    ) {
+/// Sums of 16 rows, or 32 in two operands, and 32 columns, in rows of `stride` elements.
+pub(crate) struct SumsOf<'a, const HIGH: usize> {
+    sums: &'a mut [f32],
+    stride: usize,
+}
+
+impl<'a, const HIGH: usize> SumsOf<'a, HIGH> {
+    pub(crate) fn new(sums: &'a mut [f32], stride: usize) -> Self {
         const { assert!(HIGH == 1 || HIGH == 2, "one or two tiles of rows") };
+        // As many elements as the rows have, or a panic.
+        let sums = &mut sums[..(HIGH * SIDE - 1) * stride + 2 * SIDE];
+        SumsOf { sums, stride }
+    }
+}
+
+impl Registers {
+    /// `sums = a b`. An operand is a sequence of [`OPERAND`] elements along the sum; in `b` those of the first and the second 16 columns take turns.
+    pub(crate) fn multiply<const HIGH: usize>(&self, a: [&[f32]; HIGH], b: &[f32], sums: SumsOf<'_, HIGH>) {
+        let SumsOf { sums, stride } = sums;
         let depth = b.len() / (2 * OPERAND);
         let a = a.map(|a| &a[..depth * OPERAND]);
-        if depth == 0 {
-            return sums.fill([0.0; 2 * SIDE]);
-        }
-        // SAFETY: `self` is made with the registers configured; `depth` operands of each of `a` and twice as many of `b` are there.
+        // SAFETY: `self` is made with the registers configured, and nothing else in this thread uses them until the sums are stored. `sums` has the rows, see
+        // `SumsOf::new`; `depth` operands of each of `a` and twice as many of `b` are there.
         unsafe {
+            machine::zero();
             match a[..] {
-                [low, high] => machine::multiply_two(depth, low.as_ptr(), high.as_ptr(), b.as_ptr(), sums),
-                [low, ..] => machine::multiply_one(depth, low.as_ptr(), b.as_ptr(), sums),
+                _ if depth == 0 => {}
+                [low, high] => machine::add_two(depth, low.as_ptr(), high.as_ptr(), b.as_ptr()),
+                [low, ..] => machine::add_one(depth, low.as_ptr(), b.as_ptr()),
                 [] => {}
             }
+            machine::store(HIGH, sums.as_mut_ptr(), stride);
         }
     }
 }
@@ -133,7 +143,7 @@ mod machine {
         const STATE: u32 = 0b11 << 17;
         let vectors = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512bf16");
+            && is_x86_feature_detected!("avx512dq");
         if !vectors || !is_x86_feature_detected!("xsave") || __cpuid(0).eax < 7 {
             return false;
         }
@@ -167,12 +177,12 @@ mod machine {
         result == 0
     }
 
-    /// Eight registers of 16 rows of 64 bytes.
+    /// Eight registers of 16 rows of 64 bytes, but for those of the first tile of rows and of its sums, which have `rows`.
     ///
     /// # Safety
     ///
-    /// [`is_available`].
-    pub(super) unsafe fn configure() {
+    /// [`is_available`], and 1 to 16 rows.
+    pub(super) unsafe fn configure(rows: u8) {
         #[repr(C, align(64))]
         struct Configuration {
             palette: u8,
@@ -181,14 +191,13 @@ mod machine {
             row_bytes: [u16; 16],
             rows: [u8; 16],
         }
-        const TILES: Configuration = Configuration {
+        let tiles = Configuration {
             palette: 1,
             start_row: 0,
             reserved: [0; 14],
             row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-            rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+            rows: [rows, rows, 16, 16, rows, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
         };
-        let tiles = TILES;
         // SAFETY: the processor has the instruction; the configuration is one of 64 bytes that it accepts.
         unsafe { asm!("ldtilecfg [{0}]", in(reg) &raw const tiles, options(nostack, readonly, preserves_flags)) }
     }
@@ -209,40 +218,38 @@ mod machine {
     /// The largest finite bf16 number: larger ones would be rounded to infinity.
     const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
 
-    /// bf16 numbers in the upper halves of 32 bits.
+    /// The nearest bf16 number, in the upper half of 32 bits: of two as near the one farther from zero.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn round(v: __m512) -> __m512i {
-        // SAFETY: a bf16 vector is 256 bits.
-        let rounded: __m256i = unsafe { std::mem::transmute(_mm512_cvtneps_pbh(v)) };
-        _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded))
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    fn round(v: __m512) -> __m512 {
+        let farther = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(0x8000));
+        _mm512_castsi512_ps(_mm512_and_si512(farther, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
     }
 
-    /// The three terms, in the upper halves of 32 bits.
+    /// The three terms, in the upper halves of 32 bits. Each subtraction is exact, and what it leaves has half the bits; the third term is all of it. What is not
+    /// finite leaves NaN.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn terms(v: __m512) -> [__m512i; 3] {
-        let largest = _mm512_set1_ps(LARGEST);
-        // Of a NaN both comparisons give the second operand, which it is.
-        let finite = _mm512_max_ps(_mm512_set1_ps(-LARGEST), _mm512_min_ps(largest, v));
-        let first = round(finite);
-        let rest = _mm512_sub_ps(v, _mm512_castsi512_ps(first));
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    fn terms(v: __m512) -> [__m512; 3] {
+        // The smaller magnitude, with the sign of `v`.
+        let first = round(_mm512_range_ps::<0b0010>(v, _mm512_set1_ps(LARGEST)));
+        let rest = _mm512_sub_ps(v, first);
         let second = round(rest);
-        let rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(second));
-        [first, second, round(rest)]
+        [first, second, _mm512_sub_ps(rest, second)]
     }
 
     /// Pairs of terms in 32 bits, the first below.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn pair(first: __m512i, second: __m512i) -> __m512i {
-        _mm512_or_si512(_mm512_srli_epi32::<16>(first), second)
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    fn pair(first: __m512, second: __m512) -> __m512i {
+        let first = _mm512_srli_epi32::<16>(_mm512_castps_si512(first));
+        _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_castps_si512(second))
     }
 
     /// Up to 16 elements from `at` on, then zeros.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn load(from: &[f32], at: usize) -> __m512 {
+    fn load_part(from: &[f32], at: usize) -> __m512 {
         let from = from.get(at..).unwrap_or_default();
         let lanes = from.len().min(SIDE) as u32;
         let mask = ((1_u32 << lanes) - 1) as u16;
@@ -253,59 +260,60 @@ mod machine {
     /// # Safety
     ///
     /// [`is_available`]; `to` has three tiles.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
     pub(super) unsafe fn split_along(transposed: bool, from: &[&[f32]; SIDE], to: &mut [f32]) {
         // Even lanes of both vectors, then the odd ones.
         let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
         let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-        let mut rows = [[_mm512_setzero_si512(); SIDE]; 3];
         for (row, from) in from.iter().enumerate() {
-            let (low, high) = (load(from, 0), load(from, SIDE));
-            let first = terms(_mm512_permutex2var_ps(low, even, high));
-            let second = terms(_mm512_permutex2var_ps(low, odd, high));
-            for term in 0..3 {
-                rows[term][row] = pair(first[term], second[term]);
-            }
+            let (low, high) = (load_part(from, 0), load_part(from, SIDE));
+            let first = _mm512_permutex2var_ps(low, even, high);
+            store_terms(first, _mm512_permutex2var_ps(low, odd, high), row, to);
         }
-        store(transposed, &rows, to);
+        if transposed {
+            to.chunks_exact_mut(TILE).for_each(|tile| transpose(tile));
+        }
     }
 
     /// # Safety
     ///
     /// [`is_available`]; `to` has three tiles.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
     pub(super) unsafe fn split_across(transposed: bool, from: &[&[f32]; DEPTH], to: &mut [f32]) -> [f32; SIDE] {
-        let mut rows = [[_mm512_setzero_si512(); SIDE]; 3];
         let mut sum = _mm512_setzero_ps();
         for row in 0..SIDE {
-            let (first, second) = (load(from[2 * row], 0), load(from[2 * row + 1], 0));
+            let (first, second) = (load_part(from[2 * row], 0), load_part(from[2 * row + 1], 0));
             sum = _mm512_add_ps(_mm512_add_ps(sum, first), second);
-            let (first, second) = (terms(first), terms(second));
-            for term in 0..3 {
-                rows[term][row] = pair(first[term], second[term]);
-            }
+            store_terms(first, second, row, to);
         }
-        store(transposed, &rows, to);
+        if transposed {
+            to.chunks_exact_mut(TILE).for_each(|tile| transpose(tile));
+        }
         // SAFETY: both are 512 bits.
         unsafe { std::mem::transmute(sum) }
     }
 
+    /// Writes the terms of pairs to a row of each of three tiles.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn store(transposed: bool, rows: &[[__m512i; SIDE]; 3], to: &mut [f32]) {
-        for (rows, to) in rows.iter().zip(to.chunks_exact_mut(TILE)) {
-            let rows = if transposed { transpose(*rows) } else { *rows };
-            for (row, to) in rows.iter().zip(to.chunks_exact_mut(SIDE)) {
-                // SAFETY: the slice has sixteen elements.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), *row) }
-            }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    fn store_terms(first: __m512, second: __m512, row: usize, to: &mut [f32]) {
+        let terms = terms(first).into_iter().zip(terms(second));
+        for ((first, second), tile) in terms.zip(to.chunks_exact_mut(TILE)) {
+            let to = &mut tile[row * SIDE..][..SIDE];
+            // SAFETY: the slice has sixteen elements.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pair(first, second)) }
         }
     }
 
     /// Of a square of 32-bit elements.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn transpose(rows: [__m512i; SIDE]) -> [__m512i; SIDE] {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    fn transpose(tile: &mut [f32]) {
+        let mut rows = [_mm512_setzero_si512(); SIDE];
+        for (row, from) in rows.iter_mut().zip(tile.chunks_exact(SIDE)) {
+            // SAFETY: the slice has sixteen elements.
+            *row = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+        }
         let mut pairs = rows;
         for i in (0..SIDE).step_by(2) {
             pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
@@ -330,7 +338,48 @@ mod machine {
             columns[8 + i] = _mm512_shuffle_i32x4::<0xdd>(low, low_above);
             columns[12 + i] = _mm512_shuffle_i32x4::<0xdd>(high, high_above);
         }
-        columns
+        for (column, to) in columns.into_iter().zip(tile.chunks_exact_mut(SIDE)) {
+            // SAFETY: the slice has sixteen elements.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), column) }
+        }
+    }
+
+    /// Sums of zero.
+    ///
+    /// # Safety
+    ///
+    /// [`is_available`], and the registers are configured.
+    pub(super) unsafe fn zero() {
+        // SAFETY: the caller's promise.
+        unsafe { asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem)) }
+    }
+
+    /// Writes the sums of `high` tiles of rows, `stride` elements apart.
+    ///
+    /// # Safety
+    ///
+    /// As above, and the rows are there.
+    pub(super) unsafe fn store(high: usize, to: *mut f32, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let stride_bytes = stride * size_of::<f32>();
+            asm!(
+                "tilestored [{to} + {stride}*1], tmm0",
+                "tilestored [{to} + {stride}*1 + 64], tmm1",
+                to = in(reg) to,
+                stride = in(reg) stride_bytes,
+                options(nostack),
+            );
+            if high == 2 {
+                asm!(
+                    "tilestored [{to} + {stride}*1], tmm2",
+                    "tilestored [{to} + {stride}*1 + 64], tmm3",
+                    to = in(reg) to.add(SIDE * stride),
+                    stride = in(reg) stride_bytes,
+                    options(nostack),
+                );
+            }
+        }
     }
 
     /// Registers 0 to 3 hold sums, 4 and 5 tiles of rows, 6 and 7 tiles of columns. The smallest products come first; each load serves as many products as
@@ -339,20 +388,10 @@ mod machine {
     /// # Safety
     ///
     /// [`is_available`], the registers are configured, and `depth`, at least one, operands of `a` and twice as many of `b` are there.
-    pub(super) unsafe fn multiply_two(
-        depth: usize,
-        low: *const f32,
-        high: *const f32,
-        b: *const f32,
-        sums: &mut [[f32; 2 * SIDE]; 2 * SIDE],
-    ) {
-        // SAFETY: the caller's promise; the sums are 32 rows of 128 bytes.
+    pub(super) unsafe fn add_two(depth: usize, low: *const f32, high: *const f32, b: *const f32) {
+        // SAFETY: the caller's promise.
         unsafe {
             asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
                 "2:",
                 // Third terms of rows with first ones of columns.
                 "tileloadd tmm4, [{low} + {row}*1 + 2048]",
@@ -403,37 +442,25 @@ mod machine {
                 "add {b}, 6144",
                 "dec {depth}",
                 "jnz 2b",
-                "tilestored [{sums} + {row}*2], tmm0",
-                "tilestored [{sums} + {row}*2 + 64], tmm1",
-                "tilestored [{sums} + {row}*2 + 2048], tmm2",
-                "tilestored [{sums} + {row}*2 + 2112], tmm3",
                 low = inout(reg) low => _,
                 high = inout(reg) high => _,
                 b = inout(reg) b => _,
                 depth = inout(reg) depth => _,
                 row = in(reg) 64_usize,
-                sums = in(reg) sums.as_mut_ptr(),
-                options(nostack),
+                options(nostack, readonly),
             );
         }
     }
 
-    /// The same for one tile of rows; the sums of others are left.
+    /// The same for one tile of rows, whose sums are in registers 0 and 1.
     ///
     /// # Safety
     ///
     /// As above.
-    pub(super) unsafe fn multiply_one(
-        depth: usize,
-        low: *const f32,
-        b: *const f32,
-        sums: &mut [[f32; 2 * SIDE]; 2 * SIDE],
-    ) {
+    pub(super) unsafe fn add_one(depth: usize, low: *const f32, b: *const f32) {
         // SAFETY: as above.
         unsafe {
             asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
                 "2:",
                 "tileloadd tmm6, [{b} + {row}*1]",
                 "tileloadd tmm7, [{b} + {row}*1 + 3072]",
@@ -460,14 +487,11 @@ mod machine {
                 "add {b}, 6144",
                 "dec {depth}",
                 "jnz 2b",
-                "tilestored [{sums} + {row}*2], tmm0",
-                "tilestored [{sums} + {row}*2 + 64], tmm1",
                 low = inout(reg) low => _,
                 b = inout(reg) b => _,
                 depth = inout(reg) depth => _,
                 row = in(reg) 64_usize,
-                sums = in(reg) sums.as_mut_ptr(),
-                options(nostack),
+                options(nostack, readonly),
             );
         }
     }
@@ -483,7 +507,7 @@ mod machine {
         false
     }
 
-    pub(super) unsafe fn configure() {}
+    pub(super) unsafe fn configure(_: u8) {}
 
     pub(super) unsafe fn release() {}
 
@@ -495,14 +519,11 @@ mod machine {
         [0.0; SIDE]
     }
 
-    pub(super) unsafe fn multiply_two(
-        _: usize,
-        _: *const f32,
-        _: *const f32,
-        _: *const f32,
-        _: &mut [[f32; 2 * SIDE]; 2 * SIDE],
-    ) {
-    }
+    pub(super) unsafe fn zero() {}
 
-    pub(super) unsafe fn multiply_one(_: usize, _: *const f32, _: *const f32, _: &mut [[f32; 2 * SIDE]; 2 * SIDE]) {}
+    pub(super) unsafe fn store(_: usize, _: *mut f32, _: usize) {}
+
+    pub(super) unsafe fn add_two(_: usize, _: *const f32, _: *const f32, _: *const f32) {}
+
+    pub(super) unsafe fn add_one(_: usize, _: *const f32, _: *const f32) {}
 }

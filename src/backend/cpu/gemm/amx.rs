@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::direct::Written;
 use super::pack::Panels;
 use super::tile::{Start, finish};
 use super::transposed::{Columns, Right, blocks_of, portions};
@@ -13,12 +14,13 @@ use crate::backend::cpu::CpuElement;
 use crate::backend::cpu::steps::Steps;
 use crate::backend::cpu::threads::{Divide, Workers, share};
 use crate::dtype::DType;
-use crate::simd::amx::{DEPTH as OPERAND_DEPTH, OPERAND, Operand, SIDE, Tiles};
+pub(crate) use crate::simd::amx::SIDE;
+use crate::simd::amx::{DEPTH as OPERAND_DEPTH, OPERAND, Operand, Registers, SumsOf, Tiles};
 use crate::simd::{Isa, Kernel, Simd};
 
 /// Products that are summed in a register before the sum is added to the output, and rows that are split at once: they stay in the second cache while all
 /// panels pass by, which come from farther away.
-const DEPTH: usize = 512;
+pub(crate) const DEPTH: usize = 512;
 pub(crate) const ROWS: usize = 256;
 
 /// The same of a step, which has few rows.
@@ -34,7 +36,7 @@ const TRANSPOSED_COLUMNS: usize = 1024;
 const TRANSPOSED_ROWS: usize = 128;
 
 /// Rows of a right operand from which on the unit is faster than vectors.
-const LEAST: usize = 64;
+pub(crate) const LEAST: usize = 64;
 
 /// Whether products with `k` rows in the right operand run on the unit.
 pub(crate) fn serves<E: CpuElement>(isa: Isa, k: usize) -> bool {
@@ -47,7 +49,7 @@ pub(crate) fn tiles<E: CpuElement>(isa: Isa, k: usize) -> Option<Tiles> {
 }
 
 /// Elements of a panel.
-pub(super) fn panel_len(k: usize) -> usize {
+pub(crate) fn panel_len(k: usize) -> usize {
     k.div_ceil(OPERAND_DEPTH).saturating_mul(2 * OPERAND)
 }
 
@@ -58,7 +60,7 @@ pub(super) fn multiply_scratch(m: usize, k: usize) -> usize {
 }
 
 /// Packs the panels `panels` of a `[k, n]` operand whose *column* `j` is `column(j)`, `k` elements, or absent for zeros.
-pub(super) fn pack_columns<'s, E: CpuElement>(
+pub(crate) fn pack_columns<'s, E: CpuElement>(
     tiles: Tiles,
     k: usize,
     n: usize,
@@ -237,7 +239,7 @@ impl<E: CpuElement> Part<'_, E> {
         let operands = depth.div_ceil(OPERAND_DEPTH);
         let (panel_len, first_operand) = (panel_len(b.k), first / OPERAND_DEPTH);
         let mut sums = Sums([[0.0; WIDTH]; WIDTH]);
-        tiles.with_registers(|registers| {
+        tiles.with_registers(count, |registers| {
             for at in b.order(panels.len()) {
                 let panel = panels.start + at;
                 let columns = at * WIDTH..((at + 1) * WIDTH).min(b.n - panels.start * WIDTH);
@@ -249,19 +251,99 @@ impl<E: CpuElement> Part<'_, E> {
                         tiles.prefetch(floats(&out.row(block + i)[columns.clone()]));
                     }
                     let a = &a[block / SIDE * operands * OPERAND..];
-                    if rows > SIDE {
-                        let (low, high) = a.split_at(operands * OPERAND);
-                        registers.multiply([low, high], b_panel, &mut sums.0);
-                    } else {
-                        registers.multiply([a], b_panel, &mut sums.0);
-                    }
-                    let sums = bytemuck::cast_slice(&sums.0[..rows]);
+                    let sums = multiply_block(registers, a, operands, b_panel, rows, &mut sums);
                     let (out, columns, column) = (&mut out, columns.clone(), panel * WIDTH);
                     isa.run(Finish { sums, out, first: block, columns, column, start });
                 }
             }
         });
     }
+}
+
+/// The product of up to 32 rows, each `operands` as [`split`] leaves them, and a panel.
+fn multiply_block<'s, E: CpuElement>(
+    registers: &Registers,
+    a: &[f32],
+    operands: usize,
+    panel: &[f32],
+    rows: usize,
+    sums: &'s mut Sums,
+) -> &'s [[E; WIDTH]] {
+    let all = sums.0.as_flattened_mut();
+    if rows > SIDE {
+        let (low, high) = a.split_at(operands * OPERAND);
+        registers.multiply([low, high], panel, SumsOf::new(all, WIDTH));
+    } else {
+        registers.multiply([a], panel, SumsOf::new(all, WIDTH));
+    }
+    bytemuck::cast_slice(&sums.0[..rows])
+}
+
+/// One of the products that sums of some units are made of: see [`sum_panels`].
+#[derive(Clone, Copy)]
+pub(crate) struct TileProduct<'a, E> {
+    /// The left operand, as [`split_rows`] leaves it.
+    pub(crate) rows: &'a [f32],
+    /// The right operand, panels of `k` rows.
+    pub(crate) weights: &'a [E],
+    pub(crate) k: usize,
+    /// First of the panels of sums that it has.
+    pub(crate) first: usize,
+    /// How many.
+    pub(crate) panels: usize,
+}
+
+/// Elements that [`split_rows`] writes.
+pub(crate) fn split_len(rows: usize, k: usize) -> usize {
+    rows.div_ceil(SIDE) * k.div_ceil(OPERAND_DEPTH) * OPERAND
+}
+
+/// Splits some rows of `k` elements into terms.
+pub(crate) fn split_rows<'o, E: CpuElement>(tiles: Tiles, rows: &[&[E]], k: usize, out: &'o mut [E]) -> &'o [f32] {
+    let out = &mut floats_mut(out)[..split_len(rows.len(), k)];
+    let row = |i: usize| &floats(rows[i])[..k];
+    Split { tiles, count: rows.len(), row, operands: k.div_ceil(OPERAND_DEPTH), block: 0, out: &mut *out }.run();
+    out
+}
+
+/// `sums = start + products` for `rows` rows, `[rows, panel, 32]`. They start with `bias`, `[panel, 32]`, but for those of the `held` first panels, which start with what is
+/// there. Each product is summed by itself, as by [`multiply`] and [`multiply_step`].
+pub(crate) fn sum_panels<E: CpuElement>(
+    (isa, tiles): (Isa, Tiles),
+    products: [Option<TileProduct<'_, E>>; 2],
+    (bias, held): (&[E], usize),
+    sums: &mut [E],
+    rows: usize,
+    written: [Option<Written<'_, E>>; 2],
+) {
+    let stride = bias.len();
+    let mut block_sums = Sums([[0.0; WIDTH]; WIDTH]);
+    tiles.with_registers(rows, |registers| {
+        for panel in 0..stride / WIDTH {
+            for block in (0..rows).step_by(WIDTH) {
+                let count = WIDTH.min(rows - block);
+                for written in written.iter().flatten().filter(|written| panel < written.panels) {
+                    for row in block..block + count {
+                        let first = row * written.row + panel * written.panel;
+                        tiles.prefetch(part(floats(written.tensor), first, WIDTH));
+                    }
+                }
+                let mut start = if panel < held { Start::Add } else { Start::Bias(&bias[panel * WIDTH..][..WIDTH]) };
+                for product in products.iter().flatten() {
+                    if !(product.first..product.first + product.panels).contains(&panel) {
+                        continue;
+                    }
+                    let (operands, len) = (product.k.div_ceil(OPERAND_DEPTH), panel_len(product.k));
+                    let a = &product.rows[block / SIDE * operands * OPERAND..];
+                    let b = &floats(product.weights)[(panel - product.first) * len..][..len];
+                    let some = multiply_block(registers, a, operands, b, count, &mut block_sums);
+                    let mut out = Elements { c: &mut *sums, offset: |i| i * stride + panel * WIDTH };
+                    isa.run(Finish { sums: some, out: &mut out, first: block, columns: 0..WIDTH, column: 0, start });
+                    start = Start::Add;
+                }
+            }
+        }
+    });
 }
 
 /// Sums of a tile's rows, each in two cache lines.
