@@ -501,10 +501,8 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     }
 
     fn run(mut self) {
-        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, self.shared.step)
-            && let Some(gates) = self.gates.take()
-        {
-            return self.run_single(weights, gates);
+        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, self.shared.step) {
+            return self.run_single(weights);
         }
         let (sequences, width) = (self.shared.sequences, self.shared.call.geometry.output);
         for (t, rows) in sequences.steps(self.shared.reverse, self.steps.clone(), self.first..self.first + self.rows) {
@@ -519,8 +517,8 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
 
 impl<E: CpuElement> ForwardLoop<'_, '_, E> {
     /// The loop of a single sequence, divided by units.
-    fn run_single(self, weights: UnitGroups<'_, E>, gates: Steps<'_, E>) {
-        let ForwardLoop { shared, steps, cells, inputs, out, out_first, h, c, u, training, scratch, .. } = self;
+    fn run_single(self, weights: UnitGroups<'_, E>) {
+        let ForwardLoop { shared, steps, gates, cells, inputs, out, out_first, h, c, u, training, scratch, .. } = self;
         let call = shared.call;
         let (hidden, others) = (call.geometry.hidden, call.geometry.others);
         let (start, rest) = u.split_at_mut(hidden + others);
@@ -533,7 +531,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             weights,
             groups: 0..weights.sizes.count,
             steps,
-            gates: gates.units(hidden),
+            gates: gates.map(|view| view.units(hidden)),
             cells: cells.map(|view| view.units(hidden)),
             inputs: inputs.map(|view| view.units(hidden)),
             out: out.units(hidden),
@@ -544,7 +542,11 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
             training,
             scratch,
         };
-        call.threads.workers(call.sizes.unit_workers).in_lockstep(work, rest, (1, hidden));
+        let workers = call.threads.workers(call.sizes.unit_workers);
+        match call.plan.shape.seq_len {
+            1 => workers.divide_step(work),
+            _ => workers.in_lockstep(work, rest, (1, hidden)),
+        }
     }
 
     /// Puts the initial state back where the mask says so.
@@ -648,7 +650,8 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         let gates = self.gates.as_mut().map_or(&mut [][..], |gates| gates.block(at, rows));
         let kept = self.inputs.as_mut().map_or(&mut [][..], |inputs| inputs.block(t, rows));
         let c_kept = self.cells.as_mut().map_or(&mut [][..], |cells| cells.block(t, rows));
-        let (h, sums) = (&*self.h, &mut *self.scratch);
+        let (sums, room) = self.scratch.split_at_mut(rows.min(ROWS_AT_ONCE) * sizes.sums);
+        let h = &*self.h;
         let none: &[E] = &[];
         let (mut inputs, mut states) = ([none; ROWS_AT_ONCE], [none; ROWS_AT_ONCE]);
         for first in (0..rows).step_by(ROWS_AT_ONCE) {
@@ -660,12 +663,13 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
                 *state_row = &h[row * hidden..][..hidden];
             }
             let (inputs, states) = (&inputs[..some.len()], &states[..some.len()]);
+            let terms = groups.split(inputs, states, room);
             let gates = part_of(gates, &some, g.gate_width);
             let h_next = part_of(self.u, &some, hidden);
             if cells::reads_h(g.cell) {
                 h_next.copy_from_slice(&h[some.start * hidden..some.end * hidden]);
             }
-            for group in groups.order(call.turn(t)) {
+            for group in groups.order(0..sizes.count, call.turn(t)) {
                 let units = groups.units(group);
                 if !groups.take_inputs() {
                     for (gates, sums) in gates.chunks_exact(g.gate_width).zip(sums.chunks_exact_mut(sizes.sums)) {
@@ -689,7 +693,10 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
                     panels: others / hidden,
                 };
                 let written = [of_gates, of_c].map(|written| Some(written).filter(|_| self.training));
-                groups.multiply(isa, group, inputs, states, sums, written);
+                match terms {
+                    Some(terms) => groups.multiply_terms(isa, group, terms, sums, some.len(), written),
+                    None => groups.multiply(isa, group, inputs, states, sums, written),
+                }
                 ForwardRows {
                     options,
                     part: Part::Whole,

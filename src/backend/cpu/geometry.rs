@@ -12,10 +12,10 @@ use crate::rnn::{CandidateTerm, InputKind};
 use crate::simd::Isa;
 
 /// Weights that a thread reads in about two microseconds: handing over a step's work, and the way of its state from cache to cache, cost one.
-const ROW_WEIGHTS: usize = 55_000;
+const ROW_WEIGHTS: usize = if cfg!(test) { 1 << 11 } else { 55_000 };
 
 /// Recurrent weights that are worth all threads even for a single step: they come from the last cache, which takes many times as long as multiplying with them.
-const LARGE_WEIGHTS: usize = 1 << 19;
+const LARGE_WEIGHTS: usize = if cfg!(test) { 1 << 12 } else { 1 << 19 };
 
 /// Weights that a thread reads in a third of a microsecond, what threads take to exchange a row: fewer, and a single sequence is not divided by units.
 const UNIT_WEIGHTS: usize = if cfg!(test) { 1 << 10 } else { 20_000 };
@@ -53,6 +53,12 @@ const INPUT_WEIGHTS: usize = if cfg!(test) { 1 << 11 } else { 1 << 17 };
 const TILE_BATCH: usize = 16;
 const TILE_WEIGHTS: usize = if cfg!(test) { 1 << 12 } else { 3 << 16 };
 
+/// Weights of a layer, in three terms each, that stay in a core's second cache from step to step, so that threads may have sequences of their own: then the unit
+/// is faster with fewer weights too, if there are sequences enough for several threads.
+const NEAR_TILE_WEIGHTS: usize = if cfg!(test) { 1 << 17 } else { 5 << 16 };
+const NEAR_TILE_BATCH: usize = if cfg!(test) { 20 } else { 64 };
+const NEAR_TILE_LEAST: usize = if cfg!(test) { 1 << 11 } else { 3 << 14 };
+
 /// Valid and padded steps of all sequences from which on the gradients do.
 const TILE_ROWS: usize = if cfg!(test) { 4 } else { 64 };
 
@@ -74,6 +80,7 @@ pub(crate) struct Geometry {
     pub(crate) output: usize,
     pub(crate) layers: usize,
     pub(crate) directions: usize,
+    pub(crate) inference: bool,
     /// Rows of `weight_ih`.
     pub(crate) gate_rows: usize,
     /// Width of a row of gates as kept.
@@ -158,7 +165,7 @@ impl Geometry {
         let of_gates = d.input == InputKind::Gates;
         let above = if d.num_layers > 1 { d.layer_input_size(1) } else { 0 };
         let columns = d.output_size().saturating_add(if of_gates { 0 } else { d.input_size });
-        Geometry {
+        let geometry = Geometry {
             cell: d.cell,
             candidate,
             seq_len: plan.shape.seq_len,
@@ -170,6 +177,7 @@ impl Geometry {
             output: d.output_size(),
             layers: d.num_layers,
             directions: d.num_directions(),
+            inference: plan.mode == ForwardMode::Inference,
             gate_rows,
             gate_width: gate_rows + if candidate == CandidateTerm::Summed { 0 } else { d.hidden_size },
             projected: d.proj_size.is_some(),
@@ -178,15 +186,18 @@ impl Geometry {
             input: d.input_size,
             widest_input: if of_gates { 0 } else { d.input_size.max(above) },
             deep: d.num_layers > 1,
-            on_tiles: gemm::amx::serves::<E>(isa, d.output_size())
-                && d.heads == 1
-                && plan.shape.batch >= TILE_BATCH
-                && gate_rows.saturating_mul(d.output_size()) >= TILE_WEIGHTS,
+            on_tiles: false,
             weights_on_tiles: gemm::amx::serves::<E>(isa, columns)
                 && d.heads == 1
                 && plan.shape.seq_len.saturating_mul(plan.shape.batch) >= TILE_ROWS
                 && gate_rows.saturating_mul(columns) >= TILE_WEIGHTS,
-        }
+        };
+        let weights = gate_rows.saturating_mul(d.output_size());
+        let are_many = weights >= TILE_WEIGHTS && geometry.batch >= TILE_BATCH;
+        let are_near =
+            weights >= NEAR_TILE_LEAST && geometry.batch >= NEAR_TILE_BATCH && geometry.weights_are_near_tiles();
+        let serves = gemm::amx::serves::<E>(isa, d.output_size()) && d.heads == 1;
+        Geometry { on_tiles: serves && (are_many || are_near), ..geometry }
     }
 
     /// Steps times sequences.
@@ -300,11 +311,30 @@ impl Geometry {
     /// thread does not wait for the weights alone.
     pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
         if self.on_tiles {
-            return 1;
+            return if self.are_tiles_near(threads) { self.workers_of_tiles(threads) } else { 1 };
         }
         let are_near = self.gate_rows.saturating_mul(self.head_size()) <= NEAR_WEIGHTS;
         let least = if are_near { 1 } else { (GROUP_ROWS / 2).max(1) };
         threads.worth(self.operations().1).min((self.batch / least).max(1))
+    }
+
+    /// Whether threads divide the time loop on the matrix unit by sequences: where the weights stay near each, and a thread has the rows that a tile has, or the
+    /// weights are few. Results are the same either way.
+    fn are_tiles_near(&self, threads: &Threads) -> bool {
+        let are_few = self.gate_rows.saturating_mul(self.output) < TILE_WEIGHTS;
+        let rows = self.batch / self.workers_of_tiles(threads);
+        self.weights_are_near_tiles() && (are_few || rows >= gemm::amx::SIDE)
+    }
+
+    fn weights_are_near_tiles(&self) -> bool {
+        let weights = self.gate_rows.saturating_mul(self.output.saturating_add(self.widest_input));
+        // Its products have one accumulator, and those of all units follow one another.
+        let is_plain = self.heads == 1 && !self.projected && !self.has_second_product();
+        is_plain && weights <= NEAR_TILE_WEIGHTS && self.widest_input.max(self.output) <= gemm::amx::DEPTH
+    }
+
+    fn workers_of_tiles(&self, threads: &Threads) -> usize {
+        threads.worth(self.operations().1).min((self.batch / GROUP_ROWS).max(1))
     }
 
     /// Whether both directions are computed at once, each on one thread: where there are few sequences or little to compute, and both together
@@ -321,6 +351,9 @@ impl Geometry {
     /// enough that reading them takes a few times as long as handing over the work.
     fn row_workers(&self, threads: &Threads) -> usize {
         if self.on_tiles {
+            if self.are_tiles_near(threads) {
+                return 1;
+            }
             return threads.worth(self.operations().1 / self.seq_len.max(1) as f64);
         }
         let weights = self.recurrent().rows * self.output;
@@ -328,15 +361,25 @@ impl Geometry {
         if self.batch == 1 && self.heads == 1 { (weights / ROW_WEIGHTS).clamp(1, most) } else { 1 }
     }
 
-    /// Threads that divide the forward time loop of a single sequence by units: as many as have enough of the weights to read in a step, if there are steps enough to
-    /// repay that they come together.
+    /// Threads that divide the time loop of a single sequence by units: as many as have enough of the weights to read in a step. In training there must be steps
+    /// enough to repay that they come together.
     fn unit_workers<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> usize {
         let Some(groups) = GroupSizes::new::<E>(self, isa).filter(|_| self.batch == 1) else { return 1 };
-        if self.seq_len < UNIT_STEPS || self.directions_at_once(threads) {
+        if self.directions_at_once(threads) {
             return 1;
         }
-        let parts = self.recurrent().rows * self.output / UNIT_WEIGHTS;
-        parts.min(groups.count).clamp(1, self.workers(threads))
+        let weights = self.recurrent().rows * self.output;
+        let (least, most) = match self.seq_len {
+            1 if self.inference && weights >= LARGE_WEIGHTS => (ROW_WEIGHTS, threads.count()),
+            ..UNIT_STEPS => return 1,
+            _ => (UNIT_WEIGHTS, self.workers(threads)),
+        };
+        (weights / least).min(groups.count).clamp(1, most)
+    }
+
+    /// Whether a single sequence that threads divide by units takes its input in the step: of several steps the product reads the weights once for all.
+    fn takes_single_inputs(&self) -> bool {
+        self.inference && self.seq_len == 1 && !self.of_gates
     }
 
     /// Steps that the forward pass computes at a time: the product with their inputs, then their part of the time loop.
@@ -361,12 +404,13 @@ impl Geometry {
 
     /// How the forward step is computed by groups of units, if it is.
     fn groups<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Option<StepGroups> {
-        if self.on_tiles {
-            return None;
-        }
         let sizes = GroupSizes::new::<E>(self, isa)?;
+        if self.on_tiles {
+            let take_inputs = !self.of_gates && self.input >= gemm::amx::LEAST;
+            return self.are_tiles_near(threads).then_some(StepGroups { sizes, take_inputs });
+        }
         if self.unit_workers::<E>(isa, threads) > 1 {
-            return Some(StepGroups { sizes, take_inputs: false });
+            return Some(StepGroups { sizes, take_inputs: self.takes_single_inputs() });
         }
         // Where both directions are computed at once, each has one thread.
         let at_once = self.directions_at_once(threads);
@@ -417,13 +461,13 @@ impl Geometry {
         }
     }
 
-    fn forward_space<E: CpuElement>(&self, mode: ForwardMode, isa: Isa, threads: &Threads) -> Space {
-        let inference = mode == ForwardMode::Inference;
+    fn forward_space<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> Space {
+        let inference = self.inference;
         let groups = self.groups::<E>(isa, threads);
         let take_inputs = groups.is_some_and(|groups| groups.take_inputs);
         let scratch = gemm::multiply_scratch::<E>(isa, self.rows(), self.widest_input)
             .max(gemm::multiply_scratch::<E>(isa, self.batch, self.hidden))
-            .max(groups.map_or(0, |groups| self.batch.min(ROWS_AT_ONCE) * groups.sizes.sums));
+            .max(groups.map_or(0, |groups| groups.sizes.scratch(self)));
         let by_units = groups.filter(|_| self.unit_workers::<E>(isa, threads) > 1);
         let scratch = scratch.max(by_units.map_or(0, |groups| forward::single_scratch(self, &groups.sizes)));
         Space {
@@ -447,7 +491,11 @@ impl Geometry {
             // In inference of the layers below others, by turns. Training keeps them.
             outputs: self.outputs_len() * if inference { (self.layers - 1).min(2) } else { 0 },
             chunk_outputs: self.chunk::<E>(threads) * self.batch * self.output,
-            workers: self.workers(threads).max(self.sets(threads)).max(self.row_workers(threads)),
+            workers: self
+                .workers(threads)
+                .max(self.sets(threads))
+                .max(self.row_workers(threads))
+                .max(self.unit_workers::<E>(isa, threads)),
             scratch,
             ..Space::default()
         }
@@ -546,7 +594,7 @@ impl Sizes {
         let geometry = Geometry::new::<E>(plan, isa);
         let backend_isa = isa;
         let isa = if geometry.on_tiles { isa } else { isa.without_tiles() };
-        let forward = geometry.forward_space::<E>(plan.mode, isa, threads);
+        let forward = geometry.forward_space::<E>(isa, threads);
         let backward = geometry.backward_space::<E>(isa, threads);
         let weights_isa = if geometry.weights_on_tiles { backend_isa } else { isa };
         let weights = geometry.weights_space::<E>(weights_isa, threads);

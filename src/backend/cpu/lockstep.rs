@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::team::OwnLine;
-use super::threads::Workers;
+use super::threads::{Divide, Workers};
 
 /// How long the caller waits for helpers: one that is awake comes within a microsecond, one that is asleep may not be worth waiting for.
 const ARRIVAL: Duration = Duration::from_micros(40);
@@ -34,6 +34,20 @@ pub(super) trait Lockstep<E>: Sized + Send {
     fn units(&self) -> Range<usize>;
     /// Does the work. All members exchange their rows equally often.
     fn run(self, seat: Seat<'_, E>);
+}
+
+/// Work of a single step: nobody needs what others give, so that parts need not run at the same time.
+struct OneStep<W, E>(W, PhantomData<E>);
+
+impl<E: Copy + Send, W: Lockstep<E>> Divide for OneStep<W, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let (first, others) = self.0.split(left, of);
+        (OneStep(first, PhantomData), OneStep(others, PhantomData))
+    }
+
+    fn run(self) {
+        self.0.run(Meeting::new(&mut [], 0, 0).seat(0));
+    }
 }
 
 /// What the members of a job share.
@@ -140,6 +154,11 @@ impl Drop for Decision<'_> {
 }
 
 impl Workers<'_> {
+    /// Does `work` of one step, a part on each thread.
+    pub(super) fn divide_step<E: Copy + Send, W: Lockstep<E>>(self, work: W) {
+        self.divide(OneStep(work, PhantomData));
+    }
+
     /// Does `work`, a part on each thread, if the threads come; otherwise all of it on one. `rows` has room for two rows of `blocks` times `units` elements,
     /// which the parts exchange.
     pub(super) fn in_lockstep<E, W>(self, work: W, rows: &mut [E], (blocks, units): (usize, usize))

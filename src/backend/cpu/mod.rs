@@ -151,12 +151,14 @@ impl<E: CpuElement> CpuBackend<E> {
         }
         let steps = match batch {
             1 => sizes.row_workers.max(sizes.unit_workers),
-            _ if sizes.geometry.on_tiles => sizes.cell_workers,
+            _ if sizes.geometry.on_tiles && sizes.groups.is_none() => sizes.cell_workers,
             _ => sizes.geometry.step_workers(&self.threads).min(sizes.workers),
         };
         let threads = |count: usize| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
         let why = match (steps, batch) {
-            (2.., _) if sizes.geometry.on_tiles => "each takes units of the products, and sequences of the cells",
+            (2.., _) if sizes.geometry.on_tiles && sizes.groups.is_none() => {
+                "each takes units of the products, and sequences of the cells"
+            }
             (1, 2..) if sizes.groups.is_some() => {
                 "too little in a step to divide; cells are computed while their sums are in the nearest cache"
             }

@@ -144,6 +144,30 @@ mod tests {
         (0..len).map(|i| scale * ((i * 37 % 101) as f32 / 50.0 - 1.0)).collect()
     }
 
+    /// Steps of one sequence, whose units threads divide, give what the whole sequence gives.
+    #[test]
+    fn a_stream_of_one_sequence_on_threads_is_its_sequence() {
+        for cell in CellKind::ALL {
+            let descriptor = RnnDescriptor::new(cell, 9, 70).num_layers(2);
+            let weights = numbers(WeightLayout::new(&descriptor).unwrap().len(), 0.1);
+            let x = numbers(5 * 9, 1.0);
+            let inputs = Inputs { weights: weights.clone(), x: x.clone(), ..Inputs::default() };
+            let shape = RnnShape { seq_len: 5, batch: 1 };
+            let whole = pass::infer(&CpuBackend::<f32>::with_threads(1).unwrap(), &descriptor, shape, &inputs).unwrap();
+            for threads in [1, 2, 3] {
+                let backend = CpuBackend::<f32>::with_threads(threads).unwrap();
+                let call = RnnShape { seq_len: 1, batch: 1 };
+                let mut stream = Stream::new(&backend, &descriptor, call, &weights).unwrap();
+                let mut y = vec![0.0; 5 * 70];
+                for (x, y) in x.chunks_exact(9).zip(y.chunks_exact_mut(70)) {
+                    stream.step(x, y).unwrap();
+                }
+                assert_eq!(y, whole.y, "{cell}, {threads} threads: {}", stream.describe());
+                assert_eq!(stream.h(), whole.hn, "{cell}");
+            }
+        }
+    }
+
     /// Steps of one and of three give what the whole sequence gives, for every cell; a sequence that begins anew forgets the others' past.
     #[test]
     fn a_stream_is_its_sequence() {

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::Call;
+use super::gemm::amx::{self, TileProduct};
 use super::gemm::{self, DirectProduct, DirectSums, Panels, Start, Written};
 use super::geometry::Geometry;
 use super::products::Room;
@@ -18,6 +19,7 @@ use super::threads::Workers;
 use crate::backend::cpu::CpuElement;
 use crate::rnn::LayerWeights;
 use crate::simd::Isa;
+use crate::simd::amx::Tiles;
 
 /// Rows that a step by groups takes at once, at most: their sums stay in the nearest cache.
 pub(super) const ROWS_AT_ONCE: usize = 64;
@@ -33,6 +35,8 @@ pub(crate) struct GroupSizes {
     state_gates: usize,
     /// Elements of a row of sums: gates and `q`, of a group.
     pub(crate) sums: usize,
+    /// What the products run on, unless on vectors.
+    tiles: Option<Tiles>,
 }
 
 impl GroupSizes {
@@ -48,13 +52,31 @@ impl GroupSizes {
             gates: g.gate_rows / g.hidden,
             state_gates: g.recurrent().rows / g.hidden,
             sums: g.gate_width / g.hidden * units,
+            tiles: isa.tiles().filter(|_| g.on_tiles),
         })
     }
 
     /// Elements of a `[k, gates]` operand.
     pub(crate) fn packed(&self, k: usize) -> usize {
         // Saturating: a plan with sizes beyond memory is refused, not computed.
-        (self.count * self.gates * self.units).saturating_mul(k)
+        (self.count * self.gates).saturating_mul(self.panel_len(k))
+    }
+
+    /// Elements of a panel with `k` rows.
+    fn panel_len(&self, k: usize) -> usize {
+        if self.tiles.is_some() { amx::panel_len(k) } else { self.units.saturating_mul(k) }
+    }
+
+    /// Elements of scratch of a step: the sums of some rows, and on the matrix unit the terms of their inputs and states.
+    pub(crate) fn scratch(&self, g: &Geometry) -> usize {
+        let rows = g.batch.min(ROWS_AT_ONCE);
+        match self.tiles {
+            None => rows * self.sums,
+            Some(_) => {
+                let terms = [g.widest_input, g.output].map(|k| amx::split_len(rows, k));
+                rows * self.sums + terms[0].saturating_add(terms[1])
+            }
+        }
     }
 }
 
@@ -83,10 +105,10 @@ impl<'a, E: CpuElement> UnitGroups<'a, E> {
         first..self.hidden.min(first + self.sizes.units)
     }
 
-    /// The groups in the order of step `t`: time loops alternate, and find what the previous step read last still in the cache.
-    pub(super) fn order(&self, t: usize) -> impl Iterator<Item = usize> + use<E> {
-        let count = self.sizes.count;
-        (0..count).map(move |i| if t % 2 == 1 { count - 1 - i } else { i })
+    /// Some groups in the order of step `t`: time loops alternate, and find what the previous step read last still in the cache.
+    pub(super) fn order(&self, groups: Range<usize>, t: usize) -> impl Iterator<Item = usize> + use<E> {
+        let Range { start, end } = groups;
+        (start..end).map(move |group| if t % 2 == 1 { end - 1 - (group - start) } else { group })
     }
 
     /// The sums of a group for some rows, `[rows, gate or q, units]`: the products of `input`, where a step takes its inputs, and of `state`. Otherwise the
@@ -100,7 +122,7 @@ impl<'a, E: CpuElement> UnitGroups<'a, E> {
         sums: &mut [E],
         written: [Option<Written<'_, E>>; 2],
     ) {
-        let GroupSizes { units, gates, state_gates, sums: stride, count } = self.sizes;
+        let GroupSizes { units, gates, state_gates, sums: stride, count, .. } = self.sizes;
         let product = |rows, weights: &'a [E], first, panels| {
             let len = weights.len() / count;
             DirectProduct { rows, weights: &weights[group * len..][..len], first, panels }
@@ -116,6 +138,53 @@ impl<'a, E: CpuElement> UnitGroups<'a, E> {
             rows: state.len(),
             written,
         });
+    }
+}
+
+/// Inputs and states of some rows, in terms for the matrix unit.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    tiles: Tiles,
+    /// Absent where the product with the inputs was done before.
+    inputs: Option<(&'a [f32], usize)>,
+    states: &'a [f32],
+}
+
+impl<'a, E: CpuElement> UnitGroups<'a, E> {
+    /// Splits inputs, where a step takes them, and states into terms, if that is what the weights are.
+    pub(super) fn split<'o>(&self, input: &[&[E]], state: &[&[E]], out: &'o mut [E]) -> Option<Terms<'o>> {
+        let tiles = self.sizes.tiles?;
+        let width = input.first().map_or(0, |row| row.len());
+        let (inputs, states) =
+            out.split_at_mut(if self.take_inputs() { amx::split_len(input.len(), width) } else { 0 });
+        Some(Terms {
+            tiles,
+            inputs: self.take_inputs().then(|| (amx::split_rows(tiles, input, width, inputs), width)),
+            states: amx::split_rows(tiles, state, self.hidden, states),
+        })
+    }
+
+    /// The same as [`multiply`](Self::multiply) on the matrix unit.
+    pub(super) fn multiply_terms(
+        &self,
+        isa: Isa,
+        group: usize,
+        terms: Terms<'_>,
+        sums: &mut [E],
+        rows: usize,
+        written: [Option<Written<'_, E>>; 2],
+    ) {
+        let GroupSizes { units, gates, state_gates, sums: stride, count, .. } = self.sizes;
+        let product = |rows, weights: &'a [E], k, first, panels| {
+            let len = weights.len() / count;
+            TileProduct { rows, weights: &weights[group * len..][..len], k, first, panels }
+        };
+        let inputs = terms.inputs.zip(self.inputs);
+        let inputs = inputs.map(|((rows, width), weights)| product(rows, weights, width, 0, gates));
+        let states = product(terms.states, self.state, self.hidden, stride / units - state_gates, state_gates);
+        let held = if inputs.is_some() { 0 } else { gates };
+        let bias = &self.bias[group * stride..][..stride];
+        amx::sum_panels((isa, terms.tiles), [inputs, Some(states)], (bias, held), sums, rows, written);
     }
 }
 
@@ -164,6 +233,23 @@ impl<E: CpuElement> UnitGroups<'_, E> {
         for (some, sums) in some.chunks_exact(columns).zip(sums.chunks_exact_mut(stride)) {
             sums[stride - columns..].copy_from_slice(some);
         }
+    }
+
+    /// The sums of a group for a single sequence whose step takes its input, `[gate or q, units]`.
+    pub(super) fn multiply_row_and_input(&self, isa: Isa, group: usize, input: &[E], state: &[E], sums: &mut [E]) {
+        let GroupSizes { units, sums: stride, gates, state_gates, count, .. } = self.sizes;
+        let bias = &self.bias[group * stride..][..stride];
+        let multiply = |row: &[E], weights: &[E], sums: &mut [E], start| {
+            let len = weights.len() / count;
+            let panels = Panels::new(&weights[group * len..][..len], row.len(), sums.len());
+            gemm::multiply(isa, 0..1, |_| row, panels, sums, |_| 0, start, &mut [], Workers::ONE);
+        };
+        let (of_gates, of_q) = sums.split_at_mut(gates * units);
+        if let Some(weights) = self.inputs {
+            multiply(input, weights, of_gates, Start::Bias(bias));
+        }
+        of_q.copy_from_slice(&bias[gates * units..]);
+        multiply(state, self.state, &mut sums[stride - state_gates * units..], Start::Add);
     }
 }
 
@@ -221,15 +307,16 @@ impl<E: CpuElement> Call<'_, E> {
     where
         E: 's,
     {
-        let (isa, hidden) = (self.isa, self.geometry.hidden);
+        let hidden = self.geometry.hidden;
         let columns = sizes.count * gates * sizes.units;
         let column = |at: usize| {
             let (panel, unit) = (at / sizes.units, at % sizes.units);
             let unit = panel / gates * sizes.units + unit;
             if unit < hidden { column(panel % gates, unit) } else { None }
         };
-        self.pack(sizes.count * gates, sizes.units * k, out, |panels, out: &mut [E]| {
-            gemm::pack_columns(isa, k, columns, panels, column, out);
+        self.pack(sizes.count * gates, sizes.panel_len(k), out, |panels, out: &mut [E]| match sizes.tiles {
+            Some(tiles) => amx::pack_columns(tiles, k, columns, panels, column, out),
+            None => gemm::pack_columns(self.isa.without_tiles(), k, columns, panels, column, out),
         })
     }
 }

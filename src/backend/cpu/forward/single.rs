@@ -20,8 +20,8 @@ pub(super) struct SingleSequence<'a, 'y, E> {
     pub(super) weights: UnitGroups<'a, E>,
     pub(super) groups: Range<usize>,
     pub(super) steps: Range<usize>,
-    /// The products with the inputs of these steps, becoming gates if backward will follow.
-    pub(super) gates: Units<'a, E>,
+    /// The products with the inputs of these steps, becoming gates if backward will follow; absent where a step takes its input itself.
+    pub(super) gates: Option<Units<'a, E>>,
     /// Of all steps.
     pub(super) cells: Option<Units<'a, E>>,
     pub(super) inputs: Option<Units<'a, E>>,
@@ -49,8 +49,9 @@ impl<E: CpuElement> Lockstep<E> for SingleSequence<'_, '_, E> {
         let SingleSequence { groups, gates, cells, inputs, out, h, c, scratch, .. } = self;
         let SingleSequence { shared, weights, steps, out_first, start, training, .. } = self;
         let units = units_of(&weights, &(groups.start..middle)).len();
-        let (gates, out, h) = (gates.split(units), out.split(units), h.split(units));
-        let [cells, inputs, c] = [cells, inputs, c].map(|view| view.map(|view| view.split(units)).unzip());
+        let (out, h) = (out.split(units), h.split(units));
+        let [gates, cells, inputs, c] =
+            [gates, cells, inputs, c].map(|view| view.map(|view| view.split(units)).unzip());
         let scratch = share_scratch(scratch, left, of);
         let part = |groups, gates, cells, inputs, out, h, c, scratch| SingleSequence {
             shared,
@@ -100,10 +101,21 @@ impl<E: CpuElement> Lockstep<E> for SingleSequence<'_, '_, E> {
                 copy_or_zero(c, call.initial(call.c0, g.others, place, 0));
             }
             let at = t - steps.start;
-            weights.begin(groups.clone(), &mut gates, at, sums);
-            weights.multiply_row(isa, groups.clone(), h, sums, products, call.turn(t));
             if cells::reads_h(g.cell) {
                 next[own.clone()].copy_from_slice(&h[own.clone()]);
+            }
+            match &mut gates {
+                Some(gates) => {
+                    weights.begin(groups.clone(), gates, at, sums);
+                    weights.multiply_row(isa, groups.clone(), h, sums, products, call.turn(t));
+                }
+                None => {
+                    let input = shared.input.row(sequences, t, 0);
+                    for group in weights.order(groups.clone(), call.turn(t)) {
+                        let sums = &mut sums[(group - groups.start) * group_len..][..group_len];
+                        weights.multiply_row_and_input(isa, group, input, h, sums);
+                    }
+                }
             }
             for (group, sums) in groups.clone().zip(sums.chunks_exact(group_len)) {
                 ForwardRows {
@@ -122,8 +134,8 @@ impl<E: CpuElement> Lockstep<E> for SingleSequence<'_, '_, E> {
                 .run(g.cell, isa);
             }
             out.block(t - out_first, 0).copy_from_slice(&next[own.clone()]);
-            if training {
-                copy_blocks(&mut gates, at, row, hidden, &own);
+            if let (true, Some(gates)) = (training, &mut gates) {
+                copy_blocks(gates, at, row, hidden, &own);
             }
             if let Some(inputs) = &mut inputs {
                 copy_blocks(inputs, t, kept, hidden, &own);
