@@ -7,15 +7,12 @@ use std::ops::Range;
 
 use super::DEPTH;
 use super::pack::Panels;
-use super::tile::{Start, finish};
+use super::tile::{Start, finish, prefetch_panel};
 use crate::backend::cpu::CpuElement;
 use crate::simd::{Kernel, Simd};
 
 /// Most rows of a tile: each takes a register for its address.
 const TILE_ROWS: usize = 11;
-
-/// Rows of a panel by which its lines are asked for before they are needed.
-const AHEAD: usize = 8;
 
 /// One of the products that sums are made of.
 #[derive(Clone, Copy)]
@@ -195,8 +192,7 @@ impl<'a, E: CpuElement, F: Fn(usize) -> usize> Tile<'a, '_, E, F> {
         }
         let mut sums = [[s.splat(E::zero()); 2]; ROWS];
         for (kk, b) in (0..depth).zip(b.chunks_exact(width)) {
-            s.prefetch_ahead(b, AHEAD * width);
-            s.prefetch_ahead(b, AHEAD * width + S::LANES);
+            prefetch_panel(s, b);
             let (low, high) = (s.load(&b[..S::LANES]), s.load(&b[S::LANES..]));
             for r in 0..ROWS {
                 let value = s.splat(a[r][kk]);

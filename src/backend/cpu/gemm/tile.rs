@@ -17,9 +17,20 @@ pub(crate) enum Start<'a, E> {
     Bias(&'a [E]),
 }
 
-/// Rows of a panel by which its lines are asked for before they are needed: what the second cache takes to answer, and part of what the
+/// Bytes of a panel by which its lines are asked for before they are needed: what the second cache takes to answer, and part of what the
 /// third does.
-const AHEAD: usize = 8;
+const AHEAD: usize = 1024;
+
+/// Asks for the lines of a panel that will be needed after this row of it.
+#[inline(always)]
+pub(super) fn prefetch_panel<E: CpuElement, S: Simd<E>>(s: S, row: &[E]) {
+    let ahead = AHEAD / size_of::<E>();
+    s.prefetch_ahead(row, ahead);
+    // Two vectors are one or two lines.
+    if S::LANES * size_of::<E>() >= 64 {
+        s.prefetch_ahead(row, ahead + S::LANES);
+    }
+}
 
 /// One tile of the output: some rows by a panel.
 pub(super) struct Tile<'a, E> {
@@ -72,8 +83,7 @@ impl<const ROWS: usize, E: CpuElement> Kernel<E> for TileOf<'_, '_, ROWS, E> {
         }
         let mut sums = [[s.splat(E::zero()); 2]; ROWS];
         for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(2 * S::LANES)) {
-            s.prefetch_ahead(b, AHEAD * 2 * S::LANES);
-            s.prefetch_ahead(b, AHEAD * 2 * S::LANES + S::LANES);
+            prefetch_panel(s, b);
             let (low, high) = (s.load(&b[..S::LANES]), s.load(&b[S::LANES..]));
             for r in 0..ROWS {
                 let value = s.splat(a[r]);
