@@ -19,6 +19,7 @@ use super::tensor::{Tensor, TensorMut, TensorRef};
 use super::{
     BackwardDataArgs, BackwardWeightsArgs, ForwardArgs, ForwardMode, RecurrentBackend, TempSpace, Tensors, WeightGrad,
 };
+use crate::backend::cpu::repeated::HostRepeatedRows;
 use crate::dtype::{DType, Element, Stored};
 use crate::error::{Error, Result};
 use crate::memory;
@@ -280,6 +281,24 @@ impl Device {
         self.runtime.packs_weights()
     }
 
+    /// Elements and numbers of room for [`backward_weights_repeated`](Self::backward_weights_repeated) where x has `count` different rows; none where the device or
+    /// the plan has no such pass.
+    pub(crate) fn repeated_room(&self, plan: &Plan, count: usize) -> Result<Option<(usize, usize)>> {
+        self.runtime.repeated_room(plan, count)
+    }
+
+    /// [`backward_weights`](Self::backward_weights), and the gradient of x, where its rows are few different ones.
+    pub(crate) fn backward_weights_repeated(
+        &self,
+        plan: &Plan,
+        args: BackwardWeightsArgs<'_, OnDevice>,
+        rows: RepeatedRows<'_>,
+        reserve: &mut Reserve<Tensor, Differentiated>,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        self.runtime.backward_weights_repeated(plan, args, rows, reserve, grad)
+    }
+
     /// See [`RecurrentBackend::forward`].
     ///
     /// # Errors
@@ -515,6 +534,24 @@ pub trait Runtime: Operations {
     fn packs_weights(&self) -> bool {
         false
     }
+    /// See [`Device::repeated_room`].
+    #[doc(hidden)]
+    fn repeated_room(&self, _plan: &Plan, _count: usize) -> Result<Option<(usize, usize)>> {
+        Ok(None)
+    }
+    /// See [`Device::backward_weights_repeated`].
+    #[doc(hidden)]
+    fn backward_weights_repeated(
+        &self,
+        _plan: &Plan,
+        _args: BackwardWeightsArgs<'_, OnDevice>,
+        _rows: RepeatedRows<'_>,
+        _reserve: &mut Reserve<Tensor, Differentiated>,
+        _grad: WeightGrad,
+    ) -> Result<()> {
+        let what = format!("gradients of repeated rows on {}", self.name());
+        Err(Error::unsupported(what, "call backward_data and backward_weights"))
+    }
     /// See [`Device::with_weights`].
     fn with_weights(&self, _plan: &Plan, _weights: TensorRef<'_>) -> Result<Plan> {
         let what = format!("a plan with its weights on {}", self.name());
@@ -703,8 +740,49 @@ host_runtime!(
         let plan = CpuBackend::with_weights(self, plan.get()?, weights.host()?)?;
         let space = self.temp_space(&plan);
         Ok(Plan::new(plan, space))
+    },
+    fn repeated_room(&self, plan: &Plan, count: usize) -> Result<Option<(usize, usize)>> {
+        Ok(CpuBackend::repeated_room(self, plan.get()?, count))
+    },
+    fn backward_weights_repeated(
+        &self,
+        plan: &Plan,
+        args: BackwardWeightsArgs<'_, OnDevice>,
+        rows: RepeatedRows<'_>,
+        reserve: &mut Reserve<Tensor, Differentiated>,
+        grad: WeightGrad,
+    ) -> Result<()> {
+        let RepeatedRows { weights, numbers, count, dx, room, index } = rows;
+        let rows = HostRepeatedRows {
+            weights: weights.host()?,
+            numbers: numbers.host()?,
+            count,
+            dx: dx.host()?,
+            room: room.host()?,
+            index: index.host()?,
+        };
+        let mut reserve = reserve.map_mut(|storage| storage.view_mut().host::<E>())?;
+        let args = args.convert(&Slices::<E>(PhantomData))?;
+        CpuBackend::backward_weights_repeated(self, plan.get()?, args, rows, &mut reserve, grad)
     }
 );
+
+/// Which rows of an input are alike, for [`Device::backward_weights_repeated`].
+#[doc(hidden)]
+pub struct RepeatedRows<'a> {
+    /// The weights of the forward call.
+    pub(crate) weights: TensorRef<'a>,
+    /// The number of each row of x, `u32`.
+    pub(crate) numbers: TensorRef<'a>,
+    /// Numbers are below it.
+    pub(crate) count: usize,
+    /// The gradient of x, summed over rows with the same number: it stands in the first of them, zeros in the others.
+    pub(crate) dx: TensorMut<'a>,
+    /// Room, as [`Device::repeated_room`] says.
+    pub(crate) room: TensorMut<'a>,
+    /// Room for numbers.
+    pub(crate) index: TensorMut<'a>,
+}
 
 /// The error of a device in a type that nothing is computed in.
 pub(crate) fn no_device_in(dtype: DType) -> Error {

@@ -163,6 +163,8 @@ pub struct Value {
     pub(super) rows: usize,
     shape: Vec<usize>,
     mask: Option<Box<Value>>,
+    /// Where its steps are rows of a table: the numbers of the rows, and how many the table has.
+    lookup: Option<(Box<Value>, usize)>,
 }
 
 impl Value {
@@ -185,7 +187,20 @@ impl Value {
     #[must_use]
     pub fn with_mask(mut self, mask: Option<&Value>) -> Self {
         self.mask = mask.cloned().map(Box::new);
+        self.lookup = None;
         self
+    }
+
+    /// The same as rows of a table with `rows` rows, by their `numbers`. Number 0 stands for no step where there is a mask.
+    #[must_use]
+    pub(super) fn with_lookup(mut self, numbers: &Value, rows: usize) -> Self {
+        self.lookup = Some((Box::new(Value { mask: None, lookup: None, ..numbers.clone() }), rows));
+        self
+    }
+
+    /// See [`with_lookup`](Self::with_lookup).
+    pub(super) fn lookup(&self) -> Option<(&Value, usize)> {
+        self.lookup.as_ref().map(|(numbers, rows)| (&**numbers, *rows))
     }
 }
 
@@ -488,7 +503,14 @@ impl Builder {
         let axes = shape.iter().chain([&rows]).map(|n| ("axis", *n)).collect::<Vec<_>>();
         let size = checked_len(what, &axes)?;
         self.storages.push(StorageInfo { size, differentiable, constant: false });
-        Ok(Value { network: self.network, storage: self.storages.len() - 1, rows, shape: shape.to_vec(), mask: None })
+        Ok(Value {
+            network: self.network,
+            storage: self.storages.len() - 1,
+            rows,
+            shape: shape.to_vec(),
+            mask: None,
+            lookup: None,
+        })
     }
 
     /// Puts an operation behind the values it reads (at most [`MOST_INPUTS`]), and gives what it writes: a value for each of the
@@ -617,7 +639,7 @@ impl Builder {
                 format!("{shape:?}"),
             ));
         }
-        Ok(Value { shape: shape.to_vec(), mask: None, ..value.clone() })
+        Ok(Value { shape: shape.to_vec(), mask: None, lookup: None, ..value.clone() })
     }
 
     /// The same elements with the first axis of the sample shape taken for rows: `[steps, features]` to as many rows of `[features]`, so
@@ -631,7 +653,7 @@ impl Builder {
             return Err(Error::shape(self.name(), "inputs of shape [steps, …]", "[]"));
         };
         let rows = checked_len(&self.name(), &[("rows", value.rows), ("steps", steps)])?;
-        Ok(Value { rows, shape: rest.to_vec(), mask: None, ..value.clone() })
+        Ok(Value { rows, shape: rest.to_vec(), mask: None, lookup: None, ..value.clone() })
     }
 
     /// The inverse of [`steps_as_rows`](Self::steps_as_rows).
@@ -648,7 +670,7 @@ impl Builder {
             ));
         }
         let shape = std::iter::once(steps).chain(value.shape.iter().copied()).collect();
-        Ok(Value { rows: value.rows / steps, shape, mask: None, ..value.clone() })
+        Ok(Value { rows: value.rows / steps, shape, mask: None, lookup: None, ..value.clone() })
     }
 
     /// A number for each use of randomness, to tell their streams apart.

@@ -311,7 +311,7 @@ impl Op for Choose {
 
     fn backward(&mut self, device: &Device, mut pass: Backward<'_>) -> Result<()> {
         let (condition, dy) = (pass.inputs.get(0)?, pass.doutputs.get(0)?);
-        let [of_condition, da, db, _] = pass.dinputs.each();
+        let [of_condition, da, db, ..] = pass.dinputs.each();
         if let Some(of_condition) = of_condition {
             device.fill(of_condition, 0.0)?;
         }

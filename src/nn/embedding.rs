@@ -90,7 +90,10 @@ impl Embedding {
             true => Some(builder.constant_op(NotEqual { columns: 1, value: 0.0 }, &[x], x.shape())?),
             false => x.mask().cloned(),
         };
-        Ok(vec![y.with_mask(mask.as_ref())])
+        let y = y.with_mask(mask.as_ref());
+        // Another mask may leave any number out.
+        let y = if self.mask_zero || x.mask().is_none() { y.with_lookup(x, self.input_dim) } else { y };
+        Ok(vec![y])
     }
 }
 

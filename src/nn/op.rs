@@ -10,7 +10,7 @@ use crate::backend::{Device, TensorMut, TensorRef, WeightGrad};
 use crate::error::{Error, Result};
 
 /// Most inputs of an operation.
-pub const MOST_INPUTS: usize = 4;
+pub const MOST_INPUTS: usize = 5;
 /// Most outputs of an operation.
 pub const MOST_OUTPUTS: usize = 3;
 

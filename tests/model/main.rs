@@ -33,6 +33,7 @@ mod models;
 mod onnx;
 #[cfg(feature = "plot")]
 mod plot;
+mod repeated_rows;
 mod robustness;
 mod saved;
 mod sequences;

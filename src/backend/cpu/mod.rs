@@ -30,6 +30,7 @@
 //! | `forward`, `backward` | the time loops |
 //! | `time_loop` | what both share: options, initial states, the division of sequences among threads |
 //! | `weights` | the weights' gradients |
+//! | `repeated` | those of `weight_ih` and of the input where it has few different rows |
 //!
 //! # What it promises
 //!
@@ -59,6 +60,8 @@ mod packed;
 mod pool;
 mod products;
 mod recurrent;
+#[cfg(feature = "model")]
+pub(crate) mod repeated;
 mod saved;
 mod sequences;
 mod steps;
@@ -89,6 +92,8 @@ use crate::simd::{Isa, SimdElement};
 use geometry::{Geometry, Sizes};
 use packed::{Packed, PackedWeights};
 pub use pool::ThreadPool;
+#[cfg(feature = "model")]
+use repeated::HostRepeatedRows;
 pub use stream::Stream;
 use threads::Threads;
 
@@ -235,11 +240,16 @@ struct Call<'a, E> {
     lengths: Option<&'a [u32]>,
     resets: Option<&'a [u8]>,
     dropout: Dropout,
+    /// Whether the gradients of the first layer's `weight_ih` are left to another: see [`repeated`].
+    leaves_inputs: bool,
 }
 
 type ForwardPass<E> = fn(&Call<'_, E>, ForwardArgs<'_, CpuBackend<E>>, Option<&mut [E]>);
 type BackwardDataPass<E> = fn(&Call<'_, E>, BackwardDataArgs<'_, CpuBackend<E>>, Option<Carried<&mut [E]>>, &mut [E]);
 type BackwardWeightsPass<E> = fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBackend<E>>, &mut [E], WeightGrad);
+#[cfg(feature = "model")]
+type RepeatedPass<E> =
+    fn(&Call<'_, E>, BackwardWeightsArgs<'_, CpuBackend<E>>, HostRepeatedRows<'_, E>, &mut [E], WeightGrad);
 
 /// The passes for one element type. They are most of what this backend compiles to; calls go through these
 /// pointers, so that a crate that uses the backend does not compile them again.
@@ -248,6 +258,8 @@ pub struct Passes<E: CpuElement> {
     forward: ForwardPass<E>,
     backward_data: BackwardDataPass<E>,
     backward_weights: BackwardWeightsPass<E>,
+    #[cfg(feature = "model")]
+    repeated: RepeatedPass<E>,
 }
 
 /// `f32` and `f64`, and nothing else.
@@ -277,6 +289,8 @@ impl<E: CpuElement> Passes<E> {
             forward: |call, args, reserve| call.forward(args, reserve),
             backward_data: |call, args, carried, reserve| call.backward_data(args, carried, reserve),
             backward_weights: |call, args, reserve, grad| call.backward_weights(args, reserve, grad),
+            #[cfg(feature = "model")]
+            repeated: |call, args, of, reserve, grad| call.backward_weights_repeated(args, of, reserve, grad),
         }
     }
 }
@@ -485,6 +499,21 @@ impl<E: CpuElement> CpuBackend<E> {
     ) -> Call<'a, E> {
         let (isa, threads) = (sizes.isa, &self.threads);
         let (plan, geometry, start) = (&plan.host, &sizes.geometry, None);
-        Call { plan, sizes, geometry, isa, threads, packed: None, h0, c0, start, lengths, resets, dropout }
+        let leaves_inputs = false;
+        Call {
+            plan,
+            sizes,
+            geometry,
+            isa,
+            threads,
+            packed: None,
+            h0,
+            c0,
+            start,
+            lengths,
+            resets,
+            dropout,
+            leaves_inputs,
+        }
     }
 }

@@ -84,8 +84,8 @@ impl<E: CpuElement> Call<'_, E> {
         E: 'o,
     {
         out.into().fill(panels * panel_len, |out| {
-            // Moving an element costs about as much as ten operations of a product.
-            let workers = self.threads.worth(10.0 * out.len() as f64).min(self.sizes.workers);
+            // Moving an element that comes from far away takes about as long as fifty operations of a product.
+            let workers = self.threads.worth(50.0 * out.len() as f64).min(self.sizes.workers);
             self.threads.workers(workers).divide(Pack { panels: 0..panels, panel_len, out, pack: &pack });
         })
     }

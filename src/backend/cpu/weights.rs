@@ -93,7 +93,8 @@ impl<E: CpuElement> Call<'_, E> {
                 let workers = self.threads.workers(self.sizes.workers);
                 let isa = self.sizes.weights_isa;
                 // Where the input is gates, only biases are left; blocks of heads follow below.
-                let input_columns = if g.of_gates { 0 } else { g.layer_input(layer) };
+                let leaves_input = g.of_gates || self.leaves_inputs && layer == 0;
+                let input_columns = if leaves_input { 0 } else { g.layer_input(layer) };
                 let state_columns = if g.heads > 1 { 0 } else { g.output };
                 let mut runs = [None; RUNS];
                 let used = g.gradient_runs().flat_map(|run| self.used_parts(run));
@@ -183,6 +184,32 @@ impl<E: CpuElement> Call<'_, E> {
 }
 
 impl<E: CpuElement> Call<'_, E> {
+    /// The gradient of `weight_ih` alone: of gates `a` and inputs `x` in the rows of `sequences`.
+    #[cfg(feature = "model")]
+    pub(super) fn input_gradient<'a>(
+        &self,
+        gradient: &mut [E],
+        sequences: &'a Sequences<'a>,
+        a: Rows<'a, E>,
+        x: &RowOf<'a, E>,
+        grad: WeightGrad,
+        scratch: &mut [E],
+    ) {
+        let g = &self.geometry;
+        let mut runs = [None; RUNS];
+        let used = g.gradient_runs().flat_map(|run| self.used_parts(run)).filter(|run| run.input_row.is_some());
+        runs.iter_mut().zip(used).for_each(|(run, used)| *run = Some(used));
+        let mut of_runs = rows_of(gradient, g.input, runs, |run| run.input_row).into_iter();
+        let rows = runs.map(|run| {
+            let (run, c) = (run?, of_runs.next()?);
+            Some(WeightRows { column: run.column, rows: run.rows, c: [c], biases: [&mut [], &mut []] })
+        });
+        let (isa, start) = (self.sizes.weights_isa, if grad == WeightGrad::Set { Start::Set } else { Start::Add });
+        let (k, b) = (sequences.valid_rows(), [(g.input, x)]);
+        let workers = self.threads.workers(self.sizes.workers);
+        workers.divide(WeightsProduct { isa, sequences, a, k, b, rows, start, scratch });
+    }
+
     /// The run without the rows of a forget gate that is derived from the input gate.
     fn used_parts(&self, run: GradientRun) -> impl Iterator<Item = GradientRun> + use<E> {
         let hidden = self.geometry.hidden;
@@ -224,7 +251,7 @@ fn add_product<E: CpuElement>(out: &mut [E], a: &[E], b: &[E]) {
 }
 
 /// A row of a right operand, absent for zeros.
-type RowOf<'a, E> = dyn Fn(usize) -> Option<&'a [E]> + Sync + 'a;
+pub(super) type RowOf<'a, E> = dyn Fn(usize) -> Option<&'a [E]> + Sync + 'a;
 
 /// Rows of weights, whose gates' gradients stand in `a` from `column` on.
 struct WeightRows<'w, E, const N: usize> {

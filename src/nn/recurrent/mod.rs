@@ -627,8 +627,9 @@ fn recurrent(
                 shapes.push(&others);
             }
         }
-        let op = Sequence::new(builder.name(), descriptor, seq_len, options);
-        let inputs = [Some(&x), mask.as_ref(), states.first(), states.get(1)];
+        let lookup = x.lookup().filter(|(numbers, _)| numbers.shape() == [seq_len]);
+        let op = Sequence::new(builder.name(), descriptor, seq_len, options).of_rows(lookup.map(|(_, rows)| rows));
+        let inputs = [Some(&x), mask.as_ref(), states.first(), states.get(1), lookup.map(|(numbers, _)| numbers)];
         builder.op(op, &inputs, &shapes, range, 0..0)?
     };
     let mut outputs = outputs;

@@ -1,7 +1,7 @@
 //! All steps of a layer by the fused operator.
 #![expect(clippy::indexing_slicing, reason = "plans by the number that `planned` gives out")]
 
-use crate::backend::device::{OnDevice, Plan};
+use crate::backend::device::{OnDevice, Plan, RepeatedRows};
 use crate::backend::ops::MaskOrder;
 use crate::backend::{
     BackwardDataArgs, BackwardWeightsArgs, Device, Filled, ForwardArgs, ForwardMode, Reserve, Tensor, TensorMut,
@@ -133,7 +133,17 @@ pub(super) struct Sequence {
     reserve: Scratch,
     /// The reserve between forward and backward.
     filled: Option<Reserve<Tensor, Filled>>,
+    /// Rows of the table whose rows x has.
+    table: Option<usize>,
+    /// Their numbers in x, those of its valid steps, and room.
+    numbers: Scratch,
+    valid_numbers: Scratch,
+    room: Scratch,
+    index: Scratch,
 }
+
+/// Steps for each row of a table, from which on the gradients are summed for each row first.
+const STEPS_OF_ROW: usize = 4;
 
 impl Sequence {
     pub fn new(name: String, descriptor: RnnDescriptor, seq_len: usize, options: &RecurrentOptions) -> Self {
@@ -162,7 +172,17 @@ impl Sequence {
             workspace: Scratch::new(),
             reserve: Scratch::new(),
             filled: None,
+            table: None,
+            numbers: Scratch::new(),
+            valid_numbers: Scratch::new(),
+            room: Scratch::new(),
+            index: Scratch::new(),
         }
+    }
+
+    /// The same for x whose steps are rows of a table with `rows` rows, if they are: input 4 has their numbers.
+    pub fn of_rows(self, rows: Option<usize>) -> Self {
+        Sequence { table: rows, ..self }
     }
 
     fn has_c(&self) -> bool {
@@ -269,7 +289,7 @@ impl Op for Sequence {
             }
         }
 
-        let [first, h, c, _] = pass.outputs.each();
+        let [first, h, c, ..] = pass.outputs.each();
         let Some(mut first) = first else {
             return Err(Error::Presence { tensor: "y".to_owned(), problem: "it is not there".to_owned() });
         };
@@ -433,11 +453,19 @@ impl Op for Sequence {
                 c0 = Some(self.started_c.get(len_c)?);
             }
         }
-        let [mut dx, _, mut dh0, mut dc0] = pass.dinputs.each();
-        let dx_of_operator = match (&mut dx, masked) {
+        let [mut dx, _, mut dh0, mut dc0, dnumbers] = pass.dinputs.each();
+        if let Some(dnumbers) = dnumbers {
+            device.fill(dnumbers, 0.0)?;
+        }
+        let repeated = match self.table.filter(|rows| dx.is_some() && all_steps >= rows.saturating_mul(STEPS_OF_ROW)) {
+            Some(rows) => device.repeated_room(plan, rows)?.map(|room| (rows, room)),
+            None => None,
+        };
+        let mut dx_of_operator = match (&mut dx, masked) {
             (Some(_), true) => Some(dcompact.get_mut(len_x)?),
             (dx, _) => dx.as_mut().map(TensorMut::reborrow),
         };
+        let dx_of_rows = if repeated.is_some() { dx_of_operator.take() } else { None };
         let args = BackwardDataArgs::<OnDevice> {
             weights: pass.parameters,
             x,
@@ -465,7 +493,31 @@ impl Op for Sequence {
             dweights: pass.dparameters,
             workspace: workspace.all()?,
         };
-        device.backward_weights(plan, args, &mut reserve, pass.grad)?;
+        match (repeated, dx_of_rows) {
+            (Some((rows, (room, index))), Some(dx)) => {
+                self.room.grow(device, "sums of rows", room)?;
+                self.index.grow_as(device, "numbers of rows", DType::U32, index)?;
+                self.numbers.grow_as(device, "numbers of rows", DType::U32, all_steps)?;
+                let mut given = pass.inputs.get(4)?;
+                if masked {
+                    self.valid_numbers.grow(device, "numbers of rows", all_steps)?;
+                    let valid = self.valid_numbers.get_mut(all_steps)?;
+                    device.gather(1, given, order.rows.get(all_steps)?, valid, None)?;
+                    given = self.valid_numbers.get(all_steps)?;
+                }
+                device.indices(rows, given, self.numbers.get_mut(all_steps)?, None)?;
+                let rows = RepeatedRows {
+                    weights: pass.parameters,
+                    numbers: self.numbers.get(all_steps)?,
+                    count: rows,
+                    dx,
+                    room: self.room.all()?,
+                    index: self.index.all()?,
+                };
+                device.backward_weights_repeated(plan, args, rows, &mut reserve, pass.grad)?;
+            }
+            _ => device.backward_weights(plan, args, &mut reserve, pass.grad)?,
+        }
         self.reserve.put(reserve.release());
 
         let Some(valid) = valid else { return Ok(()) };
