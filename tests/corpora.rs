@@ -79,7 +79,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    configuration model weights csv times ts tokenizer parity onnx keras keras_weights state_dict npz safetensors
+    configuration model weights checkpoint csv times ts tokenizer parity onnx keras keras_weights state_dict npz safetensors
 }
 
 mod first_inputs {
@@ -99,6 +99,7 @@ mod first_inputs {
     use fused_rnn::optim::Adam;
 
     use super::files;
+    use super::targets::checkpoint;
 
     fn put(target: &str, name: &str, bytes: &[u8]) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/first").join(target);
@@ -305,6 +306,15 @@ mod first_inputs {
         }
     }
 
+    /// After a batch of the second epoch, and after all of them.
+    fn checkpoints() {
+        for batches in [1, 3] {
+            let whole = checkpoint::written(batches);
+            put("checkpoint", &format!("after_{batches}"), &checkpoint::opened(&whole).expect("a checkpoint"));
+            put("checkpoint", &format!("whole_after_{batches}"), &whole);
+        }
+    }
+
     #[test]
     #[ignore = "writes fuzz/first"]
     fn first_inputs() {
@@ -314,6 +324,7 @@ mod first_inputs {
         purposes(&scratch);
         fixtures(&scratch);
         weights_of_others(&scratch);
+        checkpoints();
         texts();
     }
 }

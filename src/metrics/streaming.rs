@@ -334,6 +334,9 @@ pub struct MetricAccumulator {
     sums: Sums,
 }
 
+/// Rows up to which `f64` counts them.
+const MOST_ROWS: f64 = 9007199254740992.0;
+
 /// So many elements, each its default.
 fn extend<T: Clone + Default>(of: &mut Vec<T>, columns: usize) -> Result<()> {
     if of.try_reserve_exact(columns.saturating_sub(of.len())).is_err() {
@@ -530,15 +533,19 @@ impl MetricAccumulator {
         }
     }
 
-    /// Takes the sums of another accumulator of the same metric, by its [numbers](Self::numbers), bit for bit; whether they are such.
+    /// Takes the sums of another accumulator of the same metric, by its [numbers](Self::numbers), bit for bit; whether they are such, of rows with
+    /// so many columns.
     #[must_use]
-    pub(crate) fn restore(&mut self, numbers: &[f64]) -> bool {
+    pub(crate) fn restore(&mut self, numbers: &[f64], columns: usize) -> bool {
         self.reset();
-        let Some((&columns, theirs)) = numbers.split_first() else { return false };
-        if columns == 0.0 {
+        let Some((&their_columns, theirs)) = numbers.split_first() else { return false };
+        if their_columns == 0.0 {
             return true;
         }
-        self.columns = Some(columns as usize);
+        if their_columns != columns as f64 {
+            return false;
+        }
+        self.columns = Some(columns);
         match &mut self.sums {
             Sums::Mean { sum, weights } => match theirs {
                 [their_sum, their_weights] => (*sum, *weights) = (*their_sum, *their_weights),
@@ -552,7 +559,8 @@ impl MetricAccumulator {
                     support: *support,
                 };
                 *tallies = triples.iter().map(tally).collect();
-                return rest.is_empty();
+                let count = if matches!(self.metric, Metric::F1Score { .. }) { columns } else { 1 };
+                return rest.is_empty() && tallies.len() == count;
             }
             Sums::Buckets { any, buckets } => {
                 let (pairs, rest) = theirs.as_chunks::<2>();
@@ -565,8 +573,11 @@ impl MetricAccumulator {
                     (bucket.ones, bucket.zeros) = (*ones, *zeros);
                 }
             }
-            Sums::Determination { rows, columns } => {
+            Sums::Determination { rows, columns: spreads } => {
                 let Some((their_rows, theirs)) = theirs.split_first() else { return false };
+                if !(0.0..=MOST_ROWS).contains(their_rows) || their_rows.fract() != 0.0 {
+                    return false;
+                }
                 let (quadruples, rest) = theirs.as_chunks::<4>();
                 let spread = |[weights, mean, squares, residuals]: &[f64; 4]| Spread {
                     weights: *weights,
@@ -575,8 +586,8 @@ impl MetricAccumulator {
                     residuals: *residuals,
                 };
                 *rows = *their_rows as usize;
-                *columns = quadruples.iter().map(spread).collect();
-                return rest.is_empty();
+                *spreads = quadruples.iter().map(spread).collect();
+                return rest.is_empty() && spreads.len() == columns;
             }
         }
         true

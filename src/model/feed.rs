@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::arrays::{Data, Part, PlacedData, row_weights};
-use crate::model::backup::too_few;
+use crate::model::backup::other_data;
 use crate::model::batch::{Batch, BatchIterator, Batches};
 use crate::nn::Random;
 
@@ -143,22 +143,46 @@ impl<'d, 'b> Feed<'d, 'b> {
         }
     }
 
+    /// Samples of a batch of training, but for the last, where that is known before.
+    pub fn batch_size(&self) -> Option<usize> {
+        match self {
+            Feed::Arrays(feed) => Some(feed.batch_size),
+            Feed::Batches(_) => None,
+        }
+    }
+
+    /// Whether so many batches of an epoch have so many samples, as far as that is known before it begins.
+    pub fn check_skip(&self, epoch: usize, batches: usize, samples: usize) -> Result<()> {
+        let Feed::Arrays(feed) = self else { return Ok(()) };
+        let most = feed.data.samples.div_ceil(feed.batch_size);
+        let done = batches.saturating_mul(feed.batch_size).min(feed.data.samples);
+        if batches > most || done != samples {
+            return Err(other_data(epoch, (batches, samples), &format!("{most} with {} samples", feed.data.samples)));
+        }
+        Ok(())
+    }
+
     /// Leaves out the first batches of a pass, which has begun.
     pub fn skip(&mut self, batches: usize, samples: usize) -> Result<()> {
         match self {
             Feed::Arrays(feed) => {
-                let done = batches.checked_mul(feed.batch_size).map(|done| done.min(feed.data.samples));
-                if done != Some(samples) {
-                    return Err(too_few("samples", feed.epoch, samples));
+                let epoch = feed.epoch;
+                self.check_skip(epoch, batches, samples)?;
+                if let Feed::Arrays(feed) = self {
+                    feed.batch = samples..samples;
                 }
-                feed.batch = samples..samples;
             }
             Feed::Batches(feed) => {
-                for _ in 0..batches {
-                    match feed.pass.as_mut().and_then(Iterator::next) {
-                        Some(batch) => drop(batch?),
-                        None => return Err(too_few("batches", feed.epoch, batches)),
-                    }
+                let mut seen = 0usize;
+                for number in 0..batches {
+                    let Some(batch) = feed.pass.as_mut().and_then(Iterator::next) else {
+                        return Err(other_data(feed.epoch, (batches, samples), &format!("{number} batches")));
+                    };
+                    let of_batch = batch?.x.first().and_then(|x| x.shape().first().copied()).unwrap_or(0);
+                    seen = seen.saturating_add(of_batch);
+                }
+                if seen != samples {
+                    return Err(other_data(feed.epoch, (batches, samples), &format!("{seen} samples in them")));
                 }
                 feed.number = batches;
             }

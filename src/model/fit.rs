@@ -441,7 +441,10 @@ impl Model {
         let begins = run.callbacks.iter_mut().try_for_each(|callback| callback.on_train_begin(self));
         ranks::agree_if(run.ranks, begins)?;
         let trained = match taken {
-            Taken::End => Ok(()),
+            Taken::End => match &run.backup {
+                Some(backup) if backup.is_deleted_at_the_end() => backup.remove(),
+                _ => Ok(()),
+            },
             Taken::Nothing => self.train_epochs(&mut run, None).and_then(|()| self.end_backup(&mut run)),
             Taken::Epochs(begun) => self.train_epochs(&mut run, begun).and_then(|()| self.end_backup(&mut run)),
         };
@@ -678,10 +681,13 @@ impl Model {
                 stop = ranks::sum(ranks, f64::from(stop))? != 0.0;
             }
             if run.backup.as_mut().is_some_and(|backup| backup.is_due_after_batch() || stop) {
-                // What has diverged is no state to go on from, and a device has not told yet.
+                // What has diverged is no state to go on from, and a device has not told yet. Weights that the last step has made infinite tell of
+                // it in the next batch, or after this one where training stops.
                 self.look(run, epoch)?;
-                let begun = self.begun(&run.metrics, (batch, seen), (looked, loss))?;
-                self.back_up(run, Some(begun), false)?;
+                if self.are_weights_finite(run)? {
+                    let begun = self.begun(&run.metrics, (batch, seen), (looked, loss))?;
+                    self.back_up(run, Some(begun), false)?;
+                }
             }
             if stop {
                 return Ok(None);
@@ -696,15 +702,19 @@ impl Model {
 
     /// Refuses weights that the last step has made infinite, which no further loss would tell of.
     fn check_weights(&mut self, run: &mut Run<'_, '_, '_>, epoch: usize, batch: usize) -> Result<()> {
+        if self.are_weights_finite(run)? {
+            return Ok(());
+        }
+        Err(Error::Diverged { epoch, batch, what: "a weight is NaN or infinite".to_owned() })
+    }
+
+    fn are_weights_finite(&self, run: &mut Run<'_, '_, '_>) -> Result<bool> {
         let Model { device, network, .. } = self;
         run.finite.clear(device)?;
         for weights in [network.parameters.get(), network.statistics.get()] {
             device.check_finite(weights, 1, run.finite.get_mut())?;
         }
-        match run.finite.read(device)?.bad_gradient {
-            None => Ok(()),
-            Some(_) => Err(Error::Diverged { epoch, batch, what: "a weight is NaN or infinite".to_owned() }),
-        }
+        Ok(run.finite.read(device)?.bad_gradient.is_none())
     }
 
     /// Goes on to the next batch, of which all ranks have the same; its samples.
@@ -892,4 +902,15 @@ pub(super) struct Run<'d, 'b, 'o> {
     pub callbacks: Vec<&'o mut dyn Callback>,
     pub metrics: Vec<Vec<MetricAccumulator>>,
     ranks: Option<&'o dyn Ranks>,
+}
+
+impl Run<'_, '_, '_> {
+    /// The names of the metrics of each epoch, as in the history, and whether there is a validation.
+    pub fn figures(&self) -> (Vec<String>, bool) {
+        let names = |prefix: &'static str| {
+            self.metrics.iter().flatten().map(move |metric| format!("{prefix}{}", metric.name()))
+        };
+        let validates = self.validation.is_some();
+        (names("").chain(names("val_").filter(|_| validates)).collect(), validates)
+    }
 }

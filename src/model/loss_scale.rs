@@ -65,6 +65,10 @@ impl LossScale {
         if self.growth_steps == 0 {
             return Err(Error::ZeroSize { name: "growth_steps" });
         }
+        if self.steps >= self.growth_steps {
+            let expected = format!("fewer than the {} after which it grows", self.growth_steps);
+            return Err(Error::option("steps of the loss scale", expected, self.steps));
+        }
         Ok(())
     }
 

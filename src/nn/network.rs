@@ -96,7 +96,12 @@ impl Network {
 
     /// Samples of the batch whose states layers carry, where they do.
     pub fn carried_batch(&self) -> Option<usize> {
-        self.builder.nodes.iter().find_map(|node| Some(node.op.carried_batch()? / node.rows.max(1)))
+        self.carried_batches().next()
+    }
+
+    /// The same of each of them.
+    pub fn carried_batches(&self) -> impl Iterator<Item = usize> {
+        self.builder.nodes.iter().filter_map(|node| Some(node.op.carried_batch()? / node.rows.max(1)))
     }
 
     /// Forgets the states that layers carry from batch to batch.

@@ -4,6 +4,7 @@
 //! of proportion to the file, what was read cannot be used, saved and read again.
 
 mod arrays;
+pub mod checkpoint;
 mod data;
 mod exchange;
 pub mod memory;
@@ -51,6 +52,7 @@ pub const ALL: &[Target] = &[
     Target { name: "configuration", form: Form::Json, longest: 8 << 10, run: model::configuration },
     Target { name: "model", form: Form::Tensors("fused-rnn"), longest: 16 << 10, run: model::model },
     Target { name: "weights", form: Form::Tensors("fused-rnn weights"), longest: 4 << 10, run: model::weights },
+    Target { name: "checkpoint", form: Form::Tensors("fused-rnn checkpoint"), longest: 8 << 10, run: checkpoint::checkpoint },
     Target { name: "csv", form: Form::Text, longest: 4 << 10, run: data::csv },
     Target { name: "times", form: Form::Text, longest: 1 << 10, run: data::times },
     Target { name: "ts", form: Form::Text, longest: 4 << 10, run: data::ts },

@@ -22,7 +22,7 @@ use crate::files;
 use crate::model::fingerprint::Fingerprint;
 
 pub(super) use position::Begun;
-pub(super) use run::{Taken, too_few};
+pub(super) use run::{Taken, other_data};
 pub(super) use settings::Settings;
 
 /// How often a [`BackupAndRestore`] writes its checkpoint.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::ops::STATUS_LEN;
+use crate::backend::ops::{Report, STATUS_LEN};
 use crate::backend::{Tensor, TensorRef};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -66,6 +66,14 @@ pub(in crate::model) struct Begun {
     pub metrics: Vec<Vec<Vec<Bits>>>,
 }
 
+impl Begun {
+    /// Whether its sums can be of batches that have all gone well.
+    pub fn is_sound(&self) -> bool {
+        let report = Report::new(&self.status.map(|number| number.0));
+        report.total.is_finite() && [report.bad_loss, report.bad_gradient, report.bad_index].iter().all(Option::is_none)
+    }
+}
+
 /// The history of the epochs that are completed.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,23 +98,27 @@ impl SavedHistory {
         }
     }
 
-    /// The history again; none where its parts do not fit each other or so many epochs.
-    pub fn build(self, most: usize) -> Option<History> {
-        let history = History {
+    /// Whether its parts fit each other, so many epochs at most, and the figures of each: the names of metrics, and whether there is a validation.
+    pub fn fits(&self, most: usize, (names, validates): &(Vec<String>, bool)) -> bool {
+        let epochs = self.loss.len();
+        epochs <= most
+            && self.learning_rate.len() == epochs
+            && self.val_loss.len() == if *validates { epochs } else { 0 }
+            && (epochs == 0 && self.metrics.is_empty() || self.metrics.iter().map(|(name, _)| name).eq(names))
+            && self.metrics.iter().all(|(_, values)| values.len() == epochs)
+            && self.best_epoch.is_none_or(|best| (1..=epochs).contains(&best))
+    }
+
+    /// The history again.
+    pub fn build(self) -> History {
+        History {
             loss: numbers(self.loss),
             val_loss: numbers(self.val_loss),
             metrics: self.metrics.into_iter().map(|(name, values)| (name, numbers(values))).collect(),
             learning_rate: numbers(self.learning_rate),
             best_epoch: self.best_epoch,
             outcome: self.outcome,
-        };
-        let epochs = history.loss.len();
-        let fits = epochs <= most
-            && history.learning_rate.len() == epochs
-            && [0, epochs].contains(&history.val_loss.len())
-            && history.metrics.iter().all(|(_, values)| values.len() == epochs)
-            && history.best_epoch.is_none_or(|best| (1..=epochs).contains(&best));
-        fits.then_some(history)
+        }
     }
 }
 

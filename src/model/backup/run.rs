@@ -1,13 +1,19 @@
 //! From a training to its checkpoint, and back.
 
+use std::path::Path;
+
 use crate::backend::{Device, Tensor, TensorRef};
+use crate::dtype::{DType, Scalar};
 use crate::error::{Error, Result};
+use crate::interop::safetensors::TensorFile;
 use crate::metrics::MetricAccumulator;
 use crate::model::Model;
 use crate::model::backup::position::{self, Begun, Bits, Position, SavedHistory, damaged};
 use crate::model::backup::settings::differs;
+use crate::model::feed::SHUFFLE_STREAM;
 use crate::model::fit::Run;
 use crate::model::history::Outcome;
+use crate::nn::network::{Network, Place};
 
 /// Where a training goes on.
 pub(in crate::model) enum Taken {
@@ -89,34 +95,110 @@ impl Model {
         backup.written(written)
     }
 
-    /// Goes on from the checkpoint of a training, if there is one.
+    /// Goes on from the checkpoint of a training, if there is one. Where it is refused, the model and the callbacks are as they were.
     pub(in crate::model) fn take_up(&mut self, run: &mut Run<'_, '_, '_>) -> Result<Taken> {
-        let Some(backup) = &mut run.backup else { return Ok(Taken::Nothing) };
+        let Some(backup) = &run.backup else { return Ok(Taken::Nothing) };
         let path = backup.path().to_owned();
         let Some((saved, file)) = position::read(&path)? else { return Ok(Taken::Nothing) };
         saved.settings.check(&backup.settings, &path)?;
+        self.check_position(run, &saved, &path)?;
+        let tensors = self.saved_tensors(&saved, &file, &path)?;
+        // Callbacks and layers know best what they can take; what is refused is put back.
+        let before: Vec<_> = run.callbacks.iter().map(|callback| callback.state()).collect();
+        let taken = self.take_states(run, &saved, &tensors, &path);
+        if taken.is_err() {
+            for (callback, state) in run.callbacks.iter_mut().zip(before) {
+                // It is what the callback itself has told.
+                let _ = state.map_or(Ok(()), |state| callback.set_state(&state));
+            }
+        }
+        taken?;
+
+        let Model { device, network, .. } = &mut *self;
+        device.upload_tensor(tensors.weights.view(), network.parameters.get_mut())?;
+        device.upload_tensor(tensors.statistics.view(), network.statistics.get_mut())?;
+        device.upload_tensor(tensors.best.view(), run.best.view_mut())?;
+        device.upload_tensor(tensors.best_statistics.view(), run.best_statistics.view_mut())?;
+        self.states = tensors.placed;
+        (self.steps, self.batches_trained) = (saved.steps, saved.batches);
+        (self.epochs_trained, self.loss_scale) = (saved.epochs, saved.loss_scale);
+        run.best_score = saved.best_score.0;
+        run.history = saved.history.build();
+        run.feed.expect(saved.batches_of_epoch);
+        if let Some(backup) = &mut run.backup {
+            backup.first_rate = saved.first_rate.0;
+        }
+        if saved.ended {
+            return Ok(Taken::End);
+        }
+        run.history.outcome = Outcome::Finished;
+        Ok(Taken::Epochs(saved.begun))
+    }
+
+    /// Refuses what no training with these settings can have written, tensors aside.
+    fn check_position(&self, run: &mut Run<'_, '_, '_>, saved: &Position, path: &Path) -> Result<()> {
         // A callback may have set the rate of a model that is trained on in the same process.
         let rate = self.optimizer.learning_rate();
         if self.schedule.is_none() && ![saved.first_rate.0, saved.learning_rate.0].contains(&rate) {
-            return Err(differs("learning_rate", Some(saved.first_rate.0), Some(rate), &path));
+            return Err(differs("learning_rate", Some(saved.first_rate.0), Some(rate), path));
         }
         if saved.callbacks.len() != run.callbacks.len() {
-            return Err(differs("callbacks", Some(saved.callbacks.len()), Some(run.callbacks.len()), &path));
+            return Err(differs("callbacks", Some(saved.callbacks.len()), Some(run.callbacks.len()), path));
         }
-        let Some(history) = saved.history.build(run.epochs) else {
-            return Err(damaged(&path, "its history has not a value of each epoch"));
-        };
+        let epochs = saved.history.loss.len();
+        if !saved.history.fits(run.epochs, &run.figures()) {
+            return Err(damaged(path, "its history has not a value of each epoch"));
+        }
+        if saved.ended && !matches!(saved.history.outcome, Outcome::Finished | Outcome::EarlyStopped) {
+            return Err(damaged(path, "it ended, but its outcome is another"));
+        }
+        for (what, count, most) in [
+            ("steps", saved.steps, MOST_STEPS),
+            ("batches", saved.batches, MOST_STEPS),
+            ("epochs", saved.epochs.into(), u64::from(SHUFFLE_STREAM) - 1),
+        ] {
+            if count > most {
+                return Err(damaged(path, format!("{count} {what}; at most {most} are possible")));
+            }
+        }
+        if saved.loss_scale.is_some() != self.loss_scale.is_some() {
+            return Err(damaged(path, "it has a loss scale where the model has none, or none where it has one"));
+        }
+        if let Some(scale) = &saved.loss_scale {
+            scale.validate().map_err(|e| damaged(path, e.to_string()))?;
+        }
+        let Some(begun) = &saved.begun else { return Ok(()) };
+        if saved.ended || epochs >= run.epochs {
+            return Err(damaged(path, "an epoch goes on after the last"));
+        }
+        if begun.batches == 0 || begun.looked > begun.batches || !begun.is_sound() {
+            return Err(damaged(path, "the sums of its epoch are none of so many batches"));
+        }
+        run.feed.check_skip(epochs + 1, begun.batches, begun.samples)?;
+        self.restore_metrics(&mut run.metrics, begun, path)?;
+        run.metrics.iter_mut().flatten().for_each(MetricAccumulator::reset);
+        Ok(())
+    }
 
-        // Everything is there and fits before the model changes.
+    /// The tensors of a checkpoint, all of which fit and are what weights can be.
+    fn saved_tensors(&self, saved: &Position, file: &TensorFile, path: &Path) -> Result<Saved> {
         let (dtype, weights, statistics) = (self.dtype(), self.count_params(), self.network.builder.statistics);
-        let read = |name: &str, len: usize| position::tensor(&file, name, dtype, len);
+        let read = |name: &str, len: usize| position::tensor(file, name, dtype, len);
         let [own, own_statistics, best, best_statistics] = TENSORS;
-        let own = read(own, weights)?;
-        let own_statistics = read(own_statistics, statistics)?;
-        let best = read(best, weights)?;
-        let best_statistics = read(best_statistics, statistics)?;
+        let (own, own_statistics) = (read(own, weights)?, read(own_statistics, statistics)?);
+        let (best, best_statistics) = (read(best, weights)?, read(best_statistics, statistics)?);
+        for (which, weights, statistics) in [("", &own, &own_statistics), ("best ", &best, &best_statistics)] {
+            self.check_values(weights.view(), statistics.view())
+                .map_err(|e| damaged(path, format!("{which}weights: {e}")))?;
+        }
         let of_optimizer = if saved.steps > 0 { self.optimizer.states() } else { 0 };
-        let states = (0..of_optimizer).map(|number| read(&optimizer(number), weights)).collect::<Result<Vec<_>>>()?;
+        let mut placed = Vec::new();
+        for number in 0..of_optimizer {
+            let state = read(&optimizer(number), weights)?;
+            let mut place = self.device.allocate("optimizer's memory", state.len())?;
+            self.device.upload_tensor(state.view(), place.view_mut())?;
+            placed.push(place);
+        }
         let mut carried = Vec::new();
         for (number, of_one) in saved.carried.iter().enumerate() {
             let Some((rows, count)) = *of_one else {
@@ -126,72 +208,113 @@ impl Model {
             let names = (0..count).map(|part| carried_name(number, part));
             let tensors = names.map(|name| match file.shape(&name) {
                 Some([len]) => read(&name, *len),
-                _ => Err(damaged(&path, format!("no tensor {name} of one axis"))),
+                _ => Err(damaged(path, format!("no tensor {name} of one axis"))),
             });
             carried.push(Some((rows, tensors.collect::<Result<Vec<_>>>()?)));
         }
-        if saved.steps.max(saved.batches) > MOST_STEPS {
-            return Err(damaged(&path, format!("more than {MOST_STEPS} steps")));
-        }
-        if let Some(scale) = &saved.loss_scale {
-            scale.validate().map_err(|e| damaged(&path, e.to_string()))?;
-        }
+        Ok(Saved { weights: own, statistics: own_statistics, best, best_statistics, placed, carried })
+    }
 
+    /// Refuses weights, in the host's memory, that no layer can have.
+    fn check_values(&self, weights: TensorRef<'_>, statistics: TensorRef<'_>) -> Result<()> {
+        fn is_finite<E: Scalar>(values: &[E]) -> bool {
+            values.iter().all(|value| value.wide().is_finite())
+        }
+        for (layer, parameter) in self.network.tensors() {
+            let values = match Place::of(parameter) {
+                Place::Trained => weights,
+                Place::Statistic => statistics,
+                Place::Frozen => continue,
+            };
+            let values = values.part(parameter.range.clone())?;
+            let finite = match values.dtype() {
+                DType::F64 => is_finite::<f64>(values.host()?),
+                _ => is_finite::<f32>(values.host()?),
+            };
+            if !finite {
+                return Err(Error::other(format!("{layer}.{} has a value that is NaN or infinite", parameter.name)));
+            }
+            parameter.check(layer, values)?;
+        }
+        Ok(())
+    }
+
+    /// Gives callbacks, layers that carry states and the optimizer what they had; the layers and the optimizer are as they were where one refuses.
+    fn take_states(&mut self, run: &mut Run<'_, '_, '_>, saved: &Position, tensors: &Saved, path: &Path) -> Result<()> {
         for (number, (callback, state)) in run.callbacks.iter_mut().zip(&saved.callbacks).enumerate() {
             if let Some(state) = state {
-                callback.set_state(state).map_err(|e| damaged(&path, format!("callback {}: {e}", number + 1)))?;
+                callback.set_state(state).map_err(|e| damaged(path, format!("callback {}: {e}", number + 1)))?;
             }
         }
         let Model { device, network, optimizer, .. } = &mut *self;
-        device.upload_tensor(own.view(), network.parameters.get_mut())?;
-        device.upload_tensor(own_statistics.view(), network.statistics.get_mut())?;
-        device.upload_tensor(best.view(), run.best.view_mut())?;
-        device.upload_tensor(best_statistics.view(), run.best_statistics.view_mut())?;
-        network.reset_states();
-        let carried: Vec<_> = carried
-            .iter()
-            .map(|one| one.as_ref().map(|(rows, tensors)| (*rows, tensors.iter().map(Tensor::view).collect())))
-            .collect();
-        network.carry_states(device, &carried).map_err(|e| damaged(&path, e.to_string()))?;
-        optimizer.set_learning_rate(saved.learning_rate.0).map_err(|e| damaged(&path, e.to_string()))?;
-        if saved.steps > 0 {
-            self.states.clear();
-            for state in &states {
-                let mut placed = self.device.allocate("optimizer's memory", state.len())?;
-                self.device.upload_tensor(state.view(), placed.view_mut())?;
-                self.states.push(placed);
+        let mut before = Vec::new();
+        for one in network.carried_states()? {
+            let copy = |state: &TensorRef<'_>| {
+                let mut copy = Tensor::on_host("states", state.dtype(), state.len())?;
+                device.download_tensor(*state, copy.view_mut())?;
+                Ok(copy)
+            };
+            before.push(match one {
+                Some((rows, states)) => Some((rows, states.iter().map(copy).collect::<Result<Vec<_>>>()?)),
+                None => None,
+            });
+        }
+        let carry = |network: &mut Network, carried: &[OwnedStates]| {
+            network.reset_states();
+            let carried: Vec<_> = carried
+                .iter()
+                .map(|one| one.as_ref().map(|(rows, tensors)| (*rows, tensors.iter().map(Tensor::view).collect())))
+                .collect();
+            network.carry_states(device, &carried)
+        };
+        let carried = carry(network, &tensors.carried).and_then(|()| match run.feed.batch_size() {
+            Some(size) if network.carried_batches().any(|carried| carried != size) => {
+                Err(Error::other(format!("layers carry states of other batches than of {size} samples")))
             }
-        }
-        (self.steps, self.batches_trained) = (saved.steps, saved.batches);
-        (self.epochs_trained, self.loss_scale) = (saved.epochs, saved.loss_scale);
-        run.best_score = saved.best_score.0;
-        run.history = history;
-        run.feed.expect(saved.batches_of_epoch);
-        backup.first_rate = saved.first_rate.0;
-        if saved.ended {
-            return Ok(Taken::End);
-        }
-        run.history.outcome = Outcome::Finished;
-        Ok(Taken::Epochs(saved.begun))
+            _ => optimizer.set_learning_rate(saved.learning_rate.0),
+        });
+        carried.map_err(|e| match carry(network, &before) {
+            Ok(()) => damaged(path, e.to_string()),
+            Err(error) => error,
+        })
     }
 
     /// Puts the sums of an epoch where they were after its last batch that is done.
     pub(in crate::model) fn go_on(&mut self, run: &mut Run<'_, '_, '_>, begun: &Begun) -> Result<()> {
         run.feed.skip(begun.batches, begun.samples)?;
         self.status.set(&self.device, &begun.status.map(|number| number.0))?;
-        let fits = run.metrics.len() == begun.metrics.len()
-            && run.metrics.iter_mut().zip(&begun.metrics).all(|(output, saved)| {
-                output.len() == saved.len()
-                    && output
-                        .iter_mut()
-                        .zip(saved)
-                        .all(|(metric, saved)| metric.restore(&saved.iter().map(|number| number.0).collect::<Vec<_>>()))
-            });
         match &run.backup {
-            Some(backup) if !fits => Err(damaged(backup.path(), "its metrics are not those of the model")),
-            _ => Ok(()),
+            Some(backup) => self.restore_metrics(&mut run.metrics, begun, backup.path()),
+            None => Ok(()),
         }
     }
+
+    /// Puts the sums of metrics where they were.
+    fn restore_metrics(&self, metrics: &mut [Vec<MetricAccumulator>], begun: &Begun, path: &Path) -> Result<()> {
+        let numbers = |saved: &[Bits]| saved.iter().map(|number| number.0).collect::<Vec<_>>();
+        let fits = metrics.len() == begun.metrics.len()
+            && self.outputs.iter().zip(metrics).zip(&begun.metrics).all(|((output, metrics), saved)| {
+                let restored = |(metric, saved): (&mut MetricAccumulator, &Vec<Bits>)| {
+                    metric.restore(&numbers(saved), output.columns())
+                };
+                metrics.len() == saved.len() && metrics.iter_mut().zip(saved).all(restored)
+            });
+        if fits { Ok(()) } else { Err(damaged(path, "its metrics are not those of the model")) }
+    }
+}
+
+/// What a stateful operation carries, in the host's memory: rows of a batch and tensors.
+type OwnedStates = Option<(usize, Vec<Tensor>)>;
+
+/// The tensors of a checkpoint.
+struct Saved {
+    weights: Tensor,
+    statistics: Tensor,
+    best: Tensor,
+    best_statistics: Tensor,
+    /// The optimizer's memory, where the device computes.
+    placed: Vec<Tensor>,
+    carried: Vec<OwnedStates>,
 }
 
 /// The name of a tensor of the optimizer's memory.
@@ -214,12 +337,13 @@ fn on_host(device: &Device, tensor: TensorRef<'_>) -> Result<Option<Tensor>> {
     Ok(Some(copy))
 }
 
-/// The error of an epoch that has fewer samples or batches than a checkpoint says.
-pub(in crate::model) fn too_few(what: &str, epoch: usize, done: usize) -> Error {
+/// The error of an epoch whose batches are others than a checkpoint says.
+pub(in crate::model) fn other_data(epoch: usize, done: (usize, usize), got: &str) -> Error {
+    let (batches, samples) = done;
     Error::Presence {
-        tensor: format!("{what} of epoch {epoch}"),
+        tensor: format!("batches of epoch {epoch}"),
         problem: format!(
-            "training goes on after {done} of them, but there are fewer; give the same data, or remove the checkpoint"
+            "training goes on after {batches} batches with {samples} samples, but there are {got}; give the same data, or remove the checkpoint"
         ),
     }
 }

@@ -1,5 +1,6 @@
 //! What training depends on beside its checkpoint: [`Settings`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -110,11 +111,10 @@ impl Settings {
     ///
     /// [`Error::InvalidOption`] naming the first that differs.
     pub fn check(&self, now: &Settings, path: &Path) -> Result<()> {
-        let of = |settings: &Settings, name: &str| {
-            settings.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
-        };
+        let of = |settings: &Settings| settings.0.iter().cloned().collect::<BTreeMap<_, _>>();
+        let (mut then, mut now_known) = (of(self), of(now));
         for (name, _) in self.0.iter().chain(&now.0) {
-            let (then, now) = (of(self, name), of(now, name));
+            let (then, now) = (then.remove(name), now_known.remove(name));
             if then != now {
                 return Err(differs(name, then, now, path));
             }

@@ -11,7 +11,7 @@ use crate::backend::{Device, Tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::metrics::Metric;
-use crate::model::{BatchEnd, Callback, FitOptions, History, ReduceLearningRate, Sequential};
+use crate::model::{BatchEnd, Callback, FitOptions, History, ReduceLearningRate, Sequential, Training};
 use crate::nn::{Dense, Lstm};
 
 struct StopAfter(usize);
@@ -22,7 +22,7 @@ impl Callback for StopAfter {
     }
 }
 
-/// Three epochs of four batches, with states, a metric and a callback that waits.
+/// Three epochs of four batches, with states, a metric and a callback that waits. What is refused leaves all as it was.
 fn fit(path: &Path, stop: usize) -> Result<History> {
     let x = Array3::from_shape_fn((8, 3, 1), |(n, t, _)| (n * 3 + t) as f64 / 24.0);
     let y = Array2::from_elem((8, 1), 0.5);
@@ -33,7 +33,15 @@ fn fit(path: &Path, stop: usize) -> Result<History> {
     let backup = BackupAndRestore::new(path).save_freq(SaveFrequency::Epochs(100));
     let callbacks: Vec<&mut dyn Callback> = vec![&mut plateau, &mut stop];
     let options = FitOptions { epochs: 3, batch_size: 2, backup: Some(backup), callbacks, ..FitOptions::default() };
-    model.fit(&x, &y, options)
+    let before = format!("{:?}", model.flat_weights::<f64>()?);
+    let trained = model.fit(&x, &y, options);
+    if trained.is_err() {
+        assert_eq!(before, format!("{:?}", model.flat_weights::<f64>()?));
+        assert_eq!(model.learning_rate(), 0.001);
+        assert_eq!(plateau.state(), ReduceLearningRate::new(0.5, 1)?.state());
+        assert!(model.network.carried_batches().next().is_none());
+    }
+    trained
 }
 
 /// The tensors of a checkpoint.
@@ -86,6 +94,29 @@ fn what_cannot_be_is_refused() {
     refused("carried states without number", &|p, _| p.carried[0] = Some((2, usize::MAX)));
     refused("carried states of many rows", &|p, _| p.carried[0] = Some((usize::MAX, 2)));
     refused("carried states of no rows", &|p, _| p.carried[0] = Some((0, 2)));
+    refused("carried states of half a batch", &|p, tensors| {
+        p.carried[0] = p.carried[0].map(|(_, count)| (1, count));
+        let half = || Tensor::on_host("carried", DType::F64, 2).unwrap();
+        tensors.iter_mut().filter(|(name, _)| name.starts_with("carried.0")).for_each(|(_, tensor)| *tensor = half());
+    });
+    refused("epochs without number", &|p, _| p.epochs = u32::MAX);
+    refused("a loss scale of none", &|p, _| p.loss_scale = Some(Default::default()));
+    refused("a metric of another name", &|p, _| p.history.metrics[0].0 = "mae".to_owned());
+    refused("a validation", &|p, _| p.history.val_loss = vec![Bits(0.0)]);
+    refused("an end in the middle", &|p, _| p.ended = true);
+    refused("an end that is an interruption", &|p, _| (p.ended, p.begun) = (true, None));
+    refused("an epoch of no batches", &|p, _| p.begun.as_mut().unwrap().batches = 0);
+    refused("a look ahead", &|p, _| p.begun.as_mut().unwrap().looked = 3);
+    refused("a loss that is none", &|p, _| p.begun.as_mut().unwrap().status[1] = Bits(f64::NAN));
+    refused("a loss that was bad", &|p, _| p.begun.as_mut().unwrap().status[2] = Bits(1.0));
+    refused("a metric of other columns", &|p, _| p.begun.as_mut().unwrap().metrics[0][0][0] = Bits(2.0));
+    refused("a metric of half a row", &|p, _| p.begun.as_mut().unwrap().metrics[0][0][1] = Bits(1.5));
+    for name in ["weights", "best.weights"] {
+        refused("weights that are none", &|_, tensors| {
+            let (_, tensor) = tensors.iter_mut().find(|(other, _)| other == name).unwrap();
+            tensor.view_mut().host::<f64>().unwrap()[1] = f64::INFINITY;
+        });
+    }
     refused("no weights", &|_, tensors| tensors.retain(|(name, _)| name != "weights"));
     refused("no memory of the optimizer", &|_, tensors| tensors.retain(|(name, _)| name != "optimizer.1"));
     refused("other best weights", &|_, tensors| {
