@@ -54,8 +54,9 @@ struct TrainingState {
     loss_scale: Option<LossScale>,
 }
 
-/// Steps and batches, at most: more than any training has done, and numbers that an f64 holds exactly.
-const MOST_STEPS: u64 = 1 << 53;
+/// Steps and batches, at most: more than any training has done, and numbers that an f64 holds exactly. Training ends there, so that what it
+/// leaves can be read.
+pub(super) const MOST_STEPS: u64 = 1 << 53;
 
 impl TrainingState {
     /// Refuses numbers of steps from which training cannot go on.

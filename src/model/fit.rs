@@ -17,6 +17,7 @@ use crate::model::batch::{Batch, Batches};
 use crate::model::callbacks::{BatchEnd, Callback, EarlyStopping, EpochBegin, EpochEnd, Training, check_delta};
 use crate::model::evaluate::{check_whole_batches, mean_loss, results};
 use crate::model::feed::{Feed, SHUFFLE_STREAM};
+use crate::model::file::MOST_STEPS;
 use crate::model::fingerprint::Fingerprint;
 use crate::model::history::{History, Outcome};
 use crate::model::monitor::Monitor;
@@ -493,6 +494,7 @@ impl Model {
         // changes, so that no copy of them is needed to go back to; statistics change in the forward pass.
         let data = self.check_data("", x, Some(y))?;
         self.optimizer.validate()?;
+        self.check_count()?;
         self.allocate(data.samples, true)?;
         let mut statistics = self.device.allocate("statistics", self.network.builder.statistics)?;
         self.device.copy(self.network.statistics.get(), statistics.view_mut())?;
@@ -503,6 +505,15 @@ impl Model {
             self.network.reset_states();
         }
         loss.map_err(|error| self.explained(error))
+    }
+
+    /// Refuses a step more than a file can hold.
+    fn check_count(&self) -> Result<()> {
+        if self.steps.max(self.batches_trained) < MOST_STEPS {
+            return Ok(());
+        }
+        let why = "no file could hold how many they are; compile the model anew, or make it from its configuration and set its weights";
+        Err(Error::unsupported(format!("training after {MOST_STEPS} steps"), why))
     }
 
     /// One step on all samples, where the host computes and there is room for them; the loss before it.
@@ -550,7 +561,13 @@ impl Model {
 
     /// The epochs after those of the history, the first of which may have `begun` before.
     fn train_epochs(&mut self, run: &mut Run<'_, '_, '_>, mut begun: Option<Begun>) -> Result<()> {
-        for epoch in run.history.loss.len() + 1..=run.epochs {
+        let done = run.history.loss.len();
+        // Training that was stopped just there, or had no more epochs, has not looked yet.
+        if begun.is_none() && done < run.epochs && run.has_waited(done) {
+            run.history.outcome = Outcome::EarlyStopped;
+            return Ok(());
+        }
+        for epoch in done + 1..=run.epochs {
             let begins = run.feed.begin(epoch).and_then(|()| {
                 let begin = EpochBegin { epoch, epochs: run.epochs, batches: run.feed.batches() };
                 run.callbacks.iter_mut().try_for_each(|callback| match &begun {
@@ -632,10 +649,7 @@ impl Model {
                 run.history.outcome = Outcome::Interrupted;
                 return self.back_up(run, None, false);
             }
-            // What is NaN from the first epoch on has no best one, and counts as no improvement; as in Keras the first epoch never ends
-            // training.
-            let waited = epoch - run.history.best_epoch.unwrap_or(0);
-            if epoch > 1 && epoch < run.epochs && run.early_stopping.is_some_and(|e| waited >= e.patience.max(1)) {
+            if epoch < run.epochs && run.has_waited(epoch) {
                 run.history.outcome = Outcome::EarlyStopped;
                 return Ok(());
             }
@@ -769,6 +783,7 @@ impl Model {
 
     /// One step on the `size` samples of the batch at hand, of all ranks together.
     fn train_batch(&mut self, run: &mut Run<'_, '_, '_>, epoch: usize, batch: usize, size: usize) -> Result<()> {
+        self.check_count()?;
         let done = match run.ranks {
             None => self.differentiate_batch(run, epoch, batch, 0..size),
             Some(ranks) => {
@@ -905,6 +920,13 @@ pub(super) struct Run<'d, 'b, 'o> {
 }
 
 impl Run<'_, '_, '_> {
+    /// Whether training ends after this epoch, since none has been better for too long.
+    fn has_waited(&self, epoch: usize) -> bool {
+        // What is NaN from the first epoch on has no best one, and counts as no improvement; as in Keras the first epoch never ends training.
+        let waited = epoch - self.history.best_epoch.unwrap_or(0);
+        epoch > 1 && self.early_stopping.is_some_and(|e| waited >= e.patience.max(1))
+    }
+
     /// The names of the metrics of each epoch, as in the history, and whether there is a validation.
     pub fn figures(&self) -> (Vec<String>, bool) {
         let names = |prefix: &'static str| {

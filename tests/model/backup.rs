@@ -326,9 +326,8 @@ fn fit_changed(path: &Path, cell: &str, change: Change, epochs: usize) -> Result
 
 #[test]
 fn other_settings_are_refused_by_their_name() {
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 15] = [
         ("option batch_size: expected 32, as in the training that", |_, options, _| options.batch_size = 2),
-        ("option epochs: expected 3", |_, options, _| options.epochs = 4),
         ("option shuffle: expected true", |_, options, _| options.shuffle = false),
         ("option clip: expected None", |_, options, _| options.clip = Some(Clip::Value(1.0))),
         ("option validation_split", |_, options, _| options.validation_split = 0.5),
@@ -468,5 +467,71 @@ fn other_devices_go_on_too() {
         let path = folder.path().join("checkpoint.safetensors");
         train(Some(&path), Some(5));
         assert_eq!(train(Some(&path), None), train(None, None));
+    }
+}
+
+/// A training of so many epochs with all that a checkpoint keeps, stopped after so many batches of this process: its weights and its history.
+fn of_epochs(path: Option<&Path>, epochs: usize, patience: usize, batches: Option<usize>) -> (Vec<f64>, History) {
+    let (x, y) = data(20);
+    let mut model = stack(vec![
+        Lstm::new(3).into(),
+        BatchNormalization::new().into(),
+        Dropout::new(0.3).into(),
+        Dense::new(1).into(),
+    ]);
+    model.compile(Adam::new(0.02).unwrap(), Loss::MeanSquaredError).unwrap();
+    let mut stop = Interruption { after_batches: batches, ..Interruption::default() };
+    let options = FitOptions {
+        epochs,
+        batch_size: 8,
+        validation_split: 0.2,
+        // So much better no epoch is.
+        early_stopping: Some(EarlyStopping { patience, min_delta: 1e3, restore_best_weights: true }),
+        callbacks: vec![&mut stop],
+        backup: path.map(|path| BackupAndRestore::new(path).delete_checkpoint(false)),
+        ..FitOptions::default()
+    };
+    let history = model.fit(&x, &y, options).unwrap();
+    (crate::weights(&model), history)
+}
+
+/// As with Keras's callback one may go on to more epochs, to the bits of a training that had them from the beginning.
+#[test]
+fn more_epochs_than_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let expected = of_epochs(None, 9, 100, None);
+    // From the end, from the middle of an epoch, from the end of one; to fewer than were asked for too.
+    for (before, batches) in [(4, None), (4, Some(5)), (4, Some(4)), (50, Some(7))] {
+        of_epochs(Some(&path), before, 100, batches);
+        assert_eq!(of_epochs(Some(&path), 9, 100, None), expected, "after {before} epochs, {batches:?}");
+        // Once more it is there at once, and goes on from there.
+        assert_eq!(of_epochs(Some(&path), 9, 100, Some(1)), expected);
+        assert_eq!(of_epochs(Some(&path), 11, 100, None), of_epochs(None, 11, 100, None));
+        std::fs::remove_file(&path).unwrap();
+    }
+    // A training that would have ended before does so: whether it had no more epochs, or was stopped just there.
+    let expected = of_epochs(None, 9, 2, None);
+    assert_eq!((expected.1.outcome, expected.1.loss.len()), (Outcome::EarlyStopped, 3));
+    for batches in [None, Some(6)] {
+        let first = of_epochs(Some(&path), 3, 2, batches).1;
+        assert_ne!(first.outcome, Outcome::EarlyStopped);
+        assert_eq!(of_epochs(Some(&path), 9, 2, None), expected, "{batches:?}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn no_fewer_epochs_than_are_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    for (stopped, done) in [(2, "expected at least 2, as in the training that"), (1, "")] {
+        fit_changed(&path, "lstm", |_, _, _| (), stopped).unwrap();
+        let again = fit_changed(&path, "lstm", |_, options, _| options.epochs = 1, 9);
+        match again {
+            Ok(history) => assert_eq!((done, history.loss.len()), ("", 1)),
+            Err(error) => assert!(!done.is_empty() && error.to_string().contains(done), "{error}"),
+        }
+        let _ = std::fs::remove_file(&path);
     }
 }

@@ -50,7 +50,9 @@ pub enum SaveFrequency {
 ///
 /// What follows has the bits that an uninterrupted training has: weights, the optimizer's memory, dropout and the order of samples, states that
 /// stateful layers carry, the best weights so far, early stopping, history, and what [callbacks](crate::model::Callback::state) remember. So the
-/// model must be made and compiled as before, and trained with the same data and options; what differs is an error that names it.
+/// model must be made and compiled as before, and trained with the same data and options; what differs is an error that names it. The number of
+/// epochs alone may be another, not less than are done: as in Keras training goes on to that, with the bits of a training that had it from the
+/// beginning. A [schedule](crate::model::Model::schedule) has steps of its own, which must be the same.
 /// Not in the checkpoint is what only its owner knows: random numbers of one's own in an iterator of batches or a closure, which should come
 /// from the number of the epoch, and the state of layers of one's own without [`Op::carried_states`](crate::nn::Op::carried_states), which is
 /// refused.
@@ -92,7 +94,7 @@ impl BackupAndRestore {
     }
 
     /// Sets whether the checkpoint is removed when training ends by itself; yes. One that stays holds the end, and
-    /// [`fit`](crate::model::Model::fit) with it gives the trained model and its history again at once.
+    /// [`fit`](crate::model::Model::fit) with it gives the trained model and its history again at once, or goes on with more epochs.
     #[must_use]
     pub fn delete_checkpoint(self, delete_checkpoint: bool) -> Self {
         BackupAndRestore { delete_checkpoint, ..self }

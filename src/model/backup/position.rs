@@ -98,11 +98,10 @@ impl SavedHistory {
         }
     }
 
-    /// Whether its parts fit each other, so many epochs at most, and the figures of each: the names of metrics, and whether there is a validation.
-    pub fn fits(&self, most: usize, (names, validates): &(Vec<String>, bool)) -> bool {
+    /// Whether its parts fit each other, and the figures of an epoch: the names of metrics, and whether there is a validation.
+    pub fn fits(&self, (names, validates): &(Vec<String>, bool)) -> bool {
         let epochs = self.loss.len();
-        epochs <= most
-            && self.learning_rate.len() == epochs
+        self.learning_rate.len() == epochs
             && self.val_loss.len() == if *validates { epochs } else { 0 }
             && (epochs == 0 && self.metrics.is_empty() || self.metrics.iter().map(|(name, _)| name).eq(names))
             && self.metrics.iter().all(|(_, values)| values.len() == epochs)

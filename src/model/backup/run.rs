@@ -11,6 +11,7 @@ use crate::model::Model;
 use crate::model::backup::position::{self, Begun, Bits, Position, SavedHistory, damaged};
 use crate::model::backup::settings::differs;
 use crate::model::feed::SHUFFLE_STREAM;
+use crate::model::file::MOST_STEPS;
 use crate::model::fit::Run;
 use crate::model::history::Outcome;
 use crate::nn::network::{Network, Place};
@@ -24,9 +25,6 @@ pub(in crate::model) enum Taken {
     /// Nowhere: it had ended.
     End,
 }
-
-/// Steps and batches that no training reaches, and from which many more can be counted.
-const MOST_STEPS: u64 = 1 << 62;
 
 /// The names of the tensors that a model keeps, beside the optimizer's and the carried ones.
 const TENSORS: [&str; 4] = ["weights", "statistics", "best.weights", "best.statistics"];
@@ -128,7 +126,8 @@ impl Model {
         if let Some(backup) = &mut run.backup {
             backup.first_rate = saved.first_rate.0;
         }
-        if saved.ended {
+        // With more epochs what ended because they were over goes on.
+        if saved.ended && (run.history.outcome != Outcome::Finished || run.history.loss.len() >= run.epochs) {
             return Ok(Taken::End);
         }
         run.history.outcome = Outcome::Finished;
@@ -146,7 +145,11 @@ impl Model {
             return Err(differs("callbacks", Some(saved.callbacks.len()), Some(run.callbacks.len()), path));
         }
         let epochs = saved.history.loss.len();
-        if !saved.history.fits(run.epochs, &run.figures()) {
+        let least = epochs.saturating_add(usize::from(saved.begun.is_some()));
+        if run.epochs < least {
+            return Err(differs("epochs", Some(format!("at least {least}")), Some(run.epochs), path));
+        }
+        if !saved.history.fits(&run.figures()) {
             return Err(damaged(path, "its history has not a value of each epoch"));
         }
         if saved.ended && !matches!(saved.history.outcome, Outcome::Finished | Outcome::EarlyStopped) {
@@ -168,8 +171,8 @@ impl Model {
             scale.validate().map_err(|e| damaged(path, e.to_string()))?;
         }
         let Some(begun) = &saved.begun else { return Ok(()) };
-        if saved.ended || epochs >= run.epochs {
-            return Err(damaged(path, "an epoch goes on after the last"));
+        if saved.ended {
+            return Err(damaged(path, "an epoch goes on after the end"));
         }
         if begun.batches == 0 || begun.looked > begun.batches || !begun.is_sound() {
             return Err(damaged(path, "the sums of its epoch are none of so many batches"));

@@ -35,7 +35,8 @@ fn rule(config: OptimizerConfig) -> Result<String> {
 }
 
 impl Settings {
-    /// Those of a model and its options; the data are added.
+    /// Those of a model and its options; the data are added. Not how many epochs there are: nothing in an epoch depends on it. A schedule counts steps
+    /// of its own, and is one of these.
     pub fn of(model: &Model, options: &FitOptions<'_>, backup: &BackupAndRestore) -> Result<Self> {
         let mut settings = Settings(backup.settings.clone());
         settings.add("version of fused-rnn", env!("CARGO_PKG_VERSION"));
@@ -51,7 +52,6 @@ impl Settings {
         settings.add("metrics", format!("{:?}", model.metrics));
         settings.add("weighted_metrics", format!("{:?}", model.weighted_metrics));
         settings.add("inference_batch_size", format!("{:?}", model.inference_batch_size));
-        settings.add("epochs", options.epochs);
         settings.add("batch_size", options.batch_size);
         settings.add("shuffle", options.shuffle);
         settings.add("validation_split", options.validation_split);

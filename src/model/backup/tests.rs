@@ -11,7 +11,7 @@ use crate::backend::{Device, Tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::metrics::Metric;
-use crate::model::{BatchEnd, Callback, FitOptions, History, ReduceLearningRate, Sequential, Training};
+use crate::model::{BatchEnd, Callback, FitOptions, History, Outcome, ReduceLearningRate, Sequential, Training};
 use crate::nn::{Dense, Lstm};
 
 struct StopAfter(usize);
@@ -65,7 +65,10 @@ fn what_cannot_be_is_refused() {
         let views: Vec<_> = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.view())).collect();
         position::write(&path, &position, &views).unwrap();
         let again = fit(&path, usize::MAX);
-        assert!(matches!(again, Err(Error::Format { .. } | Error::Presence { .. })), "{what}: {again:?}");
+        assert!(
+            matches!(again, Err(Error::Format { .. } | Error::Presence { .. } | Error::InvalidOption { .. })),
+            "{what}: {again:?}"
+        );
     };
     refused("another version", &|p, _| p.version = 2);
     refused("an epoch too many", &|p, _| p.history.loss.push(Bits(0.0)));
@@ -104,7 +107,10 @@ fn what_cannot_be_is_refused() {
     refused("a metric of another name", &|p, _| p.history.metrics[0].0 = "mae".to_owned());
     refused("a validation", &|p, _| p.history.val_loss = vec![Bits(0.0)]);
     refused("an end in the middle", &|p, _| p.ended = true);
-    refused("an end that is an interruption", &|p, _| (p.ended, p.begun) = (true, None));
+    refused("an end that is an interruption", &|p, _| {
+        (p.ended, p.begun) = (true, None);
+        p.history.outcome = Outcome::Interrupted;
+    });
     refused("an epoch of no batches", &|p, _| p.begun.as_mut().unwrap().batches = 0);
     refused("a look ahead", &|p, _| p.begun.as_mut().unwrap().looked = 3);
     refused("a loss that is none", &|p, _| p.begun.as_mut().unwrap().status[1] = Bits(f64::NAN));

@@ -185,7 +185,6 @@ fn other_options_and_data_and_damaged_checkpoints_are_refused() {
         &other(&data, &changed(1, "9")),
         &["option --units: expected 8, as in the training that", "checkpoint.safetensors goes on with", "got 9"],
     );
-    assert_error(&other(&data, &changed(5, "401")), &["option --epochs: expected 400"]);
     let more = [&resumed[..], &["--learning-rate", "0.1"]].concat();
     assert_error(&other(&data, &more), &["option --learning-rate: expected 0.001", "got 0.1"]);
     let text = std::fs::read_to_string(&data).unwrap();
@@ -214,6 +213,37 @@ fn other_options_and_data_and_damaged_checkpoints_are_refused() {
     assert!(!checkpoint.exists());
     let output = train(&data, &out, &["--units", "2", "--window", "4", "--epochs", "2", "--resume"]);
     assert!(output.status.success() && stderr(&output).contains("no unfinished training in"), "{}", stderr(&output));
+}
+
+/// The same options written in other ways, and more epochs.
+#[test]
+fn more_epochs_and_the_same_options_in_other_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = sample("sunspots_yearly.csv");
+    let mut more = LONG;
+    more[5] = "420";
+    let (text, left, _) = whole(&data, &folder.path().join("whole"), &more);
+    let out = folder.path().join("stopped");
+    stopped(&data, &out, &[&LONG[..], &["--learning-rate", "1e-3"]].concat(), "-INT", 130);
+    let options = [
+        "--resume",
+        "--calendar=auto",
+        "--patience=400",
+        "--epochs=420",
+        "--learning-rate",
+        "0.0010",
+        "--gaps",
+        "error",
+        "--window=012",
+        "--units",
+        "8",
+        "--dropout",
+        "0",
+    ];
+    let last = command(&data, &out, &options).output().unwrap();
+    assert!(stderr(&last).contains("goes on after epoch "), "{}", stderr(&last));
+    assert_eq!(printed(&last, &out), text);
+    assert_same_files(&files(&out), &left);
 }
 
 /// It would diverge again.

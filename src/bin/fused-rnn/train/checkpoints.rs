@@ -1,5 +1,7 @@
 //! `--resume`: the checkpoints of a training, in the folder of its results.
 
+use std::any::TypeId;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,20 +12,43 @@ use super::options::{Args, Outputs};
 use super::series::MOST_SEEDS;
 use crate::output::{note, remark};
 
-/// Options that change nothing about the results.
-const FREE: [&str; 6] = ["resume", "checkpoint-every", "quiet", "out", "help", "version"];
+/// Options that change nothing about the results; and the number of epochs, to which training goes on, whatever it was before.
+const FREE: [&str; 7] = ["resume", "checkpoint-every", "epochs", "quiet", "out", "help", "version"];
 
-/// The options as they were given or are without being given, but for those that change nothing about the results.
+/// What options say that are left out, where it can be said.
+const LEFT_OUT: [(&str, &str); 4] = [("gaps", "error"), ("calendar", "auto"), ("log", "auto"), ("learn", "auto")];
+
+/// The options as they were given or are without being given, but for those that change nothing about the results: what they mean, not how it was
+/// written.
 pub fn settings(given: &clap::ArgMatches) -> Vec<(String, String)> {
     let command = <Args as clap::Args>::augment_args(clap::Command::new("train"));
-    let options =
-        command.get_arguments().filter_map(|argument| Some((argument.get_id().as_str(), argument.get_long()?)));
-    let value = |id: &str| {
-        let values = given.try_get_raw(id).ok().flatten().into_iter().flatten();
-        let values: Vec<_> = values.map(|value| value.to_string_lossy().into_owned()).collect();
-        if values.is_empty() { "none".to_owned() } else { values.join(",") }
+    let options = command.get_arguments().filter_map(|argument| Some((argument, argument.get_long()?)));
+    let value = |argument: &clap::Arg, long: &str| {
+        let values = given.try_get_raw(argument.get_id().as_str()).ok().flatten().into_iter().flatten();
+        let values: Vec<_> = values.map(|value| meaning(argument, value)).collect();
+        let left_out = || LEFT_OUT.iter().find(|(option, _)| *option == long).map_or("none", |(_, value)| value);
+        if values.is_empty() { left_out().to_owned() } else { values.join(",") }
     };
-    options.filter(|(_, long)| !FREE.contains(long)).map(|(id, long)| (format!("--{long}"), value(id))).collect()
+    options
+        .filter(|(_, long)| !FREE.contains(long))
+        .map(|(argument, long)| (format!("--{long}"), value(argument, long)))
+        .collect()
+}
+
+/// A value as every way to write it: numbers by their value, files by their place.
+fn meaning(argument: &clap::Arg, value: &OsStr) -> String {
+    let text = value.to_string_lossy();
+    let is = |kind: TypeId| argument.get_value_parser().type_id() == kind;
+    let meaning = if is(TypeId::of::<f64>()) {
+        text.parse().ok().map(|number: f64| number.to_string())
+    } else if is(TypeId::of::<usize>()) || is(TypeId::of::<u64>()) {
+        text.parse().ok().map(|number: u64| number.to_string())
+    } else if is(TypeId::of::<PathBuf>()) {
+        Path::new(value).canonicalize().ok().map(|path| path.display().to_string())
+    } else {
+        None
+    };
+    meaning.unwrap_or_else(|| text.into_owned())
 }
 
 /// Where a training keeps its checkpoints: one file for each of its seeds.

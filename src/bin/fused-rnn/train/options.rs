@@ -167,7 +167,8 @@ pub struct Args {
     #[arg(skip)]
     pub ranks: Option<Rc<dyn Ranks>>,
     /// Go on with the training that did not come to its end in the folder of the results, whatever ended it: a signal, kill -9, a loss of power. The
-    /// results have the bits of those without an interruption. Options and data must be the same. Where there is none, training begins.
+    /// results have the bits of those without an interruption. Options and data must be the same, but for --epochs, which may be more. Where there is
+    /// none, training begins.
     #[arg(long)]
     pub resume: bool,
     /// Seconds after which a training saves where it stands, for --resume; 0 for only where a signal stops it.
