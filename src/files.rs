@@ -2,10 +2,14 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::memory;
+
+/// Bytes that are looked at before a file is read whole.
+pub(crate) const BEGINNING: u64 = 1 << 16;
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
@@ -24,23 +28,50 @@ fn folder_of(path: &Path) -> PathBuf {
 ///
 /// # Errors
 ///
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::Unsupported`] where memory is short.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    read_after(path, |_, _| Ok(()))
+}
+
+/// The same, where its beginning (of [`BEGINNING`] bytes, or fewer of a shorter one) and its length have been looked at: what is refused there is
+/// read no further.
+pub(crate) fn read_after(path: &Path, look: impl FnOnce(&[u8], u64) -> Result<()>) -> Result<Vec<u8>> {
     let found = std::fs::metadata(path).map_err(io("read", path))?;
     if !found.is_file() && !found.is_dir() {
         let why = "it is a pipe or a device; copy what it gives to a file, and name that";
         return Err(io("read", path)(std::io::Error::other(why)));
     }
-    read_any(path)
+    read_any_after(path, |beginning| look(beginning, found.len()))
 }
 
 /// Reads a whole file, or what a pipe gives until it ends.
 ///
 /// # Errors
 ///
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::Unsupported`] where memory is short, as for a pipe that never ends.
 pub fn read_any(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(io("read", path))
+    read_any_after(path, |_| Ok(()))
+}
+
+/// The same, where its beginning has been looked at.
+pub(crate) fn read_any_after(path: &Path, look: impl FnOnce(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::OutOfMemory => memory::short_of_file(path),
+        _ => io("read", path)(source),
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // Both make room as memory allows.
+    (&mut file).take(BEGINNING).read_to_end(&mut bytes).map_err(failed)?;
+    look(&bytes)?;
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Why what begins with these bytes is no text in UTF-8, ASCII or the like: a byte of zero, which stands in none.
+pub(crate) fn zero_in_text(beginning: &[u8]) -> Option<String> {
+    let at = beginning.iter().position(|byte| *byte == 0)?;
+    Some(format!("not text: byte {at} is zero, as in programs, models and archives"))
 }
 
 /// What stands at `path` now, if anything; an error where nothing could ever be written there.

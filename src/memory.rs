@@ -14,6 +14,13 @@ fn short(what: &str, len: usize) -> Error {
     )
 }
 
+/// The error for a file that is larger than memory.
+#[cfg(feature = "model")]
+pub(crate) fn short_of_file(path: &std::path::Path) -> Error {
+    let why = "there is not enough memory for all of it; take a part of it, or end the program that writes to it";
+    Error::unsupported(format!("reading {}", path.display()), why)
+}
+
 /// Room for so many elements, none of them there yet.
 ///
 /// # Errors

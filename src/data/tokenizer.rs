@@ -172,7 +172,11 @@ impl Tokenizer {
     /// [`Error::Io`]; [`Error::Format`] where the file is no tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        serde_json::from_slice(&files::read(path)?).map_err(|e| format_error(path, &e))
+        let no_text = |problem| Error::Format { path: path.to_owned(), format: "tokenizer", problem };
+        let bytes = files::read_after(path, |beginning, _| {
+            files::zero_in_text(beginning).map_or(Ok(()), |problem| Err(no_text(problem)))
+        })?;
+        serde_json::from_slice(&bytes).map_err(|e| format_error(path, &e))
     }
 }
 

@@ -70,7 +70,13 @@ impl TimeSeriesSet {
 /// [`Error::Io`]; [`Error::Data`] as [`parse_ts`]; [`Error::Unsupported`] for a file with time stamps.
 pub fn read_ts(path: impl AsRef<Path>, missing: MissingValues) -> Result<TimeSeriesSet> {
     let path = path.as_ref();
-    parse_ts(&files::read_any(path)?, &path.display().to_string(), missing)
+    let source_name = path.display().to_string();
+    // A device that gives zeros for ever is not read to its end, which it has not.
+    let bytes = files::read_any_after(path, |beginning| match files::zero_in_text(beginning) {
+        Some(problem) => Err(Source { name: &source_name }.fail(None, problem)),
+        None => Ok(()),
+    })?;
+    parse_ts(&bytes, &source_name, missing)
 }
 
 /// Reads a file's bytes; `source_name` is for messages.

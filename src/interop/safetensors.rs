@@ -46,10 +46,23 @@ impl TensorFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], or [`Error::Format`] where the header is oversized, not JSON, or does not describe the bytes that follow.
+    /// [`Error::Io`], or [`Error::Format`] where the header is oversized, not JSON, or does not describe the bytes that follow;
+    /// [`Error::Unsupported`] where memory is short.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::of(files::read(path)?, path)
+        // What is something else says so by its first bytes: it is not read whole.
+        let bytes = files::read_after(path, |beginning, len| {
+            let Some((length, rest)) = beginning.split_first_chunk::<8>() else { return Ok(()) };
+            let behind = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(8);
+            let length = header_length(*length, behind).map_err(|problem| format_error(path, problem))?;
+            match rest.get(..length) {
+                Some(header) => parse_header(header, behind.saturating_sub(length), path).map(drop),
+                // A long one, which shall at least begin as one.
+                None if rest.first() == Some(&b'{') => Ok(()),
+                None => Err(format_error(path, "invalid header: it does not begin as JSON does")),
+            }
+        })?;
+        Self::of(bytes, path)
     }
 
     /// Reads a file's bytes; `path` is for messages.
@@ -62,30 +75,12 @@ impl TensorFile {
     }
 
     fn of(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        // Not by way of `SafeTensors::deserialize`: 0.8.0 adds offsets from the file without a check for overflow.
         let invalid = |problem: String| format_error(path, problem);
         let (length, rest) =
             bytes.split_first_chunk::<8>().ok_or_else(|| invalid("it is shorter than 8 bytes".to_owned()))?;
-        let length = u64::from_le_bytes(*length);
-        let (header, data) = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= MAX_HEADER_BYTES)
-            .and_then(|length| rest.split_at_checked(length))
-            .ok_or_else(|| {
-                let most = rest.len().min(MAX_HEADER_BYTES);
-                if length.to_le_bytes().iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
-                    return invalid("it begins as text does".to_owned());
-                }
-                invalid(format!("its header claims {length} bytes, but at most {most} are possible"))
-            })?;
-        let problem = |e: serde_json::Error| invalid(format!("invalid header: {e}"));
-        // The library keeps the last of several tensors of one name.
-        let DistinctNames = serde_json::from_slice(header).map_err(problem)?;
-        let header: Metadata = serde_json::from_slice(header).map_err(problem)?;
-        if header.data_len() != data.len() {
-            let (expected, got) = (header.data_len(), data.len());
-            return Err(invalid(format!("its header describes {expected} bytes of tensors, but {got} follow")));
-        }
+        let length = header_length(*length, rest.len()).map_err(invalid)?;
+        let (header, data) = rest.split_at_checked(length).unwrap_or_default();
+        let header = parse_header(header, data.len(), path)?;
         let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
         let first = bytes.len().saturating_sub(data.len());
         let mut tensors = BTreeMap::new();
@@ -195,6 +190,38 @@ impl TensorFile {
         };
         Ok((tensor.shape.clone(), values))
     }
+}
+
+/// Bytes of the header that a file begins with, of which so many are behind its length.
+///
+/// # Errors
+///
+/// What is wrong, where there cannot be so many.
+fn header_length(length: [u8; 8], behind: usize) -> Result<usize, String> {
+    let most = behind.min(MAX_HEADER_BYTES);
+    let claimed = u64::from_le_bytes(length);
+    if let Some(length) = usize::try_from(claimed).ok().filter(|length| *length <= most) {
+        return Ok(length);
+    }
+    if length.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        return Err("it begins as text does".to_owned());
+    }
+    Err(format!("its header claims {claimed} bytes, but at most {most} are possible"))
+}
+
+/// A header, before so many bytes of tensors. Not by way of `SafeTensors::deserialize`: 0.8.0 adds offsets from the file without a check for
+/// overflow.
+fn parse_header(header: &[u8], data: usize, path: &Path) -> Result<Metadata> {
+    let problem = |e: serde_json::Error| format_error(path, format!("invalid header: {e}"));
+    // The library keeps the last of several tensors of one name.
+    let DistinctNames = serde_json::from_slice(header).map_err(problem)?;
+    let header: Metadata = serde_json::from_slice(header).map_err(problem)?;
+    if header.data_len() != data {
+        let expected = header.data_len();
+        let problem = format!("its header describes {expected} bytes of tensors, but {data} follow");
+        return Err(format_error(path, problem));
+    }
+    Ok(header)
 }
 
 /// An object of JSON each of whose names stands there once.

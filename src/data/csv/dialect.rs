@@ -7,6 +7,7 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use crate::data::csv::cell::{Evidence, evidence, number};
 use crate::data::csv::{CsvOptions, DecimalMark, MISSING};
 use crate::data::time::{Reading, read_dates};
+use crate::files::{BEGINNING, zero_in_text};
 
 /// Delimiters that are looked for, in the order of preference.
 const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
@@ -36,8 +37,9 @@ type Problem = (Option<u64>, String);
 ///
 /// What is wrong, and the line where it is known.
 pub(super) fn read<'a>(bytes: &'a [u8], options: &CsvOptions) -> Result<Text<'a>, Problem> {
-    if let Some(problem) = other_kind(bytes) {
-        return Err((None, problem.to_owned()));
+    let beginning = bytes.get(..BEGINNING as usize).unwrap_or(bytes);
+    if let Some(problem) = other_kind(bytes).map(str::to_owned).or_else(|| no_text(beginning, options)) {
+        return Err((None, problem));
     }
     let (text, encoding) = decode(bytes, options)?;
     let mut start = 0;
@@ -73,6 +75,19 @@ pub(super) fn read<'a>(bytes: &'a [u8], options: &CsvOptions) -> Result<Text<'a>
         return Err((Some(before + line), "a cell begins with a quote that is not closed".to_owned()));
     }
     Ok(Text { text, start, delimiter, encoding, is_single })
+}
+
+/// Why what begins with these bytes is no text: bytes of zero, which no encoding has but UTF-16.
+pub(super) fn no_text(beginning: &[u8], options: &CsvOptions) -> Option<String> {
+    let told = options.encoding.as_ref().and_then(|label| Encoding::for_label(label.trim().as_bytes()));
+    let encoding = Encoding::for_bom(beginning).map(|(marked, _)| marked).or(told);
+    if [UTF_16LE, UTF_16BE].contains(&encoding.unwrap_or_else(|| unmarked(beginning)))
+        || other_kind(beginning).is_some()
+    {
+        return None;
+    }
+    let problem = zero_in_text(beginning)?;
+    Some(format!("{problem}; text in UTF-16 without a byte order mark is named with --encoding, as utf-16le"))
 }
 
 /// What a file is that is no CSV file though it was taken for one.

@@ -34,7 +34,13 @@ impl CsvTable {
     /// [`Error::Io`], or [`Error::Data`] as [`parse`](Self::parse).
     pub fn read(path: impl AsRef<Path>, options: &CsvOptions) -> Result<Self> {
         let path = path.as_ref();
-        Self::parse(&files::read_any(path)?, &path.display().to_string(), options)
+        let source_name = path.display().to_string();
+        // What is no text, such as a device that gives zeros for ever, is not read to its end.
+        let bytes = files::read_any_after(path, |beginning| match dialect::no_text(beginning, options) {
+            Some(problem) => Err(Error::Data { source_name: source_name.clone(), line: None, problem }),
+            None => Ok(()),
+        })?;
+        Self::parse(&bytes, &source_name, options)
     }
 
     /// Reads a file's bytes; `source_name` is for messages.

@@ -72,6 +72,42 @@ fn while_data_are_read_a_signal_ends_it_at_once() {
     }
 }
 
+/// What is no text, or no model, says so by its beginning: it is not read to its end, which may not be there.
+#[test]
+fn what_is_no_text_or_model_is_not_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("program.csv"), b"\x7fELF\x02\x01\x01\0\0\0\0").unwrap();
+    for name in ["zero.csv", "zero.ts"] {
+        std::os::unix::fs::symlink("/dev/zero", at(name)).unwrap();
+    }
+    // A terabyte, none of it on the disk.
+    for name in ["large.csv", "large.ts", "model.safetensors"] {
+        std::fs::File::create(at(name)).unwrap().set_len(1 << 40).unwrap();
+    }
+    for (name, byte) in [("program.csv", 7), ("zero.csv", 0), ("zero.ts", 0), ("large.csv", 0), ("large.ts", 0)] {
+        let refused = train(&at(name), &at("out"), &["--units", "2", "--epochs", "2"]);
+        assert_error(&refused, &[name, &format!("not text: byte {byte} is zero")]);
+    }
+    let summary = |model: &Path| with_model("summary", &[model], &[]);
+    assert_error(&summary(&at("model.safetensors")), &["not a usable safetensors file: invalid header"]);
+    assert_error(&summary(Path::new("/dev/zero")), &["cannot read /dev/zero: it is a pipe or a device"]);
+    let sweep = program().args(["bench", "--grid", "/dev/zero"]).output().unwrap();
+    assert_error(&sweep, &["cannot read /dev/zero: it is a pipe or a device"]);
+}
+
+/// Text without end is read as far as memory goes.
+#[cfg(target_os = "linux")]
+#[test]
+fn endless_text_ends_with_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = program().get_program().to_owned();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 600000; out=$1; shift; yes 1,2 | \"$@\" --out \"$out\"", "sh"]);
+    shell.arg(folder.path().join("out")).arg(train).args(["train", "/dev/stdin"]).args(SHORT);
+    assert_error(&shell.output().unwrap(), &["reading /dev/stdin is not supported: there is not enough memory"]);
+}
+
 /// A training whose files may have so many blocks of 512 bytes.
 fn limited(out: &Path, blocks: u64, more: &[&str]) -> Output {
     let mut shell = Command::new("sh");
