@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// `scaled = (value - offset) / scale`, with offset and scale fitted to the part of the data that a model may see.
 ///
@@ -181,7 +182,7 @@ impl ColumnScaler {
             }
         }
         let of_column = |(index, column): (usize, ndarray::ArrayView1<'_, E>)| {
-            let values: Vec<f64> = column.iter().map(|v| v.wide()).collect();
+            let values = memory::collected("values of a column", column.iter().map(|v| v.wide()))?;
             fit(&values).map_err(|error| in_column(error, index))
         };
         Ok(ColumnScaler { columns: matrix.columns().into_iter().enumerate().map(of_column).collect::<Result<_>>()? })
@@ -234,7 +235,7 @@ impl ColumnScaler {
                 format!("{} columns", matrix.ncols()),
             ));
         }
-        let mut scaled = Array2::zeros(matrix.dim());
+        let mut scaled = memory::array_of("scaled values", matrix.dim(), E::of(0.0))?;
         for ((mut to, from), scaler) in scaled.columns_mut().into_iter().zip(matrix.columns()).zip(&self.columns) {
             to.iter_mut().zip(from).for_each(|(to, from)| *to = E::of(f(scaler, from.wide())));
         }

@@ -2,6 +2,7 @@
 //! [`TimeSplit`](crate::data::TimeSplit): a random division lets a model see the future.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::nn::Random;
 
 /// The stream of a seed's random numbers that divisions draw from; weights and training use others.
@@ -83,7 +84,10 @@ pub fn stratified_train_test_split(classes: &[usize], test_fraction: f64, seed: 
     by_remainder.into_iter().take(left).for_each(|(_, count)| *count += 1);
 
     let mut random = Random::new(seed, SPLIT_STREAM);
-    let mut split = RandomSplit { train: Vec::with_capacity(samples - test), test: Vec::with_capacity(test) };
+    let mut split = RandomSplit {
+        train: memory::room("samples to train on", samples - test)?,
+        test: memory::room("samples to test", test)?,
+    };
     for (mut members, count) in by_class.into_values().zip(counts) {
         random.shuffle(&mut members);
         split.train.extend(members.iter().skip(count));

@@ -195,9 +195,10 @@ impl<E: Scalar> Iterator for TimeseriesBatches<'_, '_, E> {
             return None;
         }
         let end = self.next.saturating_add(self.batch_size).min(self.len);
-        let numbers: Vec<usize> = (self.next..end).map(|n| self.order.get(n).copied().unwrap_or(n)).collect();
+        let numbers = (self.next..end).map(|n| self.order.get(n).copied().unwrap_or(n));
+        let numbers = memory::collected("windows of a batch", numbers);
         self.next = end;
-        Some(self.dataset.windows(&numbers))
+        Some(numbers.and_then(|numbers| self.dataset.windows(&numbers)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

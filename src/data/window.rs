@@ -89,7 +89,8 @@ fn steps_and_next<E: Scalar>(
     for (mut row, run) in x.rows_mut().into_iter().zip(series.windows(steps)) {
         row.iter_mut().zip(run).for_each(|(to, from)| *to = *from);
     }
-    Ok((x, series.iter().skip(steps).take(count).copied().collect()))
+    let y = memory::copied("targets", series.get(steps..).and_then(|rest| rest.get(..count)).unwrap_or_default())?;
+    Ok((x, y.into()))
 }
 
 /// Which values [`split_sequences`] makes targets of.

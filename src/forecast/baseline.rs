@@ -1,6 +1,7 @@
 //! Forecasts that need no training: [`Baseline`].
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Most values of a forecast.
 pub(crate) const MOST_STEPS: usize = 10_000_000;
@@ -39,7 +40,7 @@ impl Baseline {
         check_horizon(horizon)?;
         let [first, .., last] = past else {
             return match past {
-                [only] => Ok(vec![*only; horizon]),
+                [only] => memory::filled("forecasts", horizon, *only),
                 _ => Err(Error::shape("series", "at least one value to forecast from", "none")),
             };
         };
@@ -51,7 +52,7 @@ impl Baseline {
             }
             Baseline::Drift => last + step * (ahead + 1) as f64,
         };
-        Ok((0..horizon).map(at).collect())
+        memory::collected("forecasts", (0..horizon).map(at))
     }
 }
 

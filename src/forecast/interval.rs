@@ -4,6 +4,7 @@ use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Intervals around forecasts, wider the further ahead, that hold a part of what comes.
 ///
@@ -43,6 +44,7 @@ impl Intervals {
         levels.sort_by(f64::total_cmp);
         levels.dedup();
         check_levels(&levels)?;
+        memory::check("sizes of errors", errors.len().saturating_mul(size_of::<f64>()))?;
         let sorted: Vec<Vec<f64>> = errors
             .columns()
             .into_iter()

@@ -52,6 +52,9 @@ impl Anchor {
 /// Numbers that a regression reads, at most. Seconds for the many that are tried on a series.
 const MOST_FEATURES: usize = 600;
 
+/// Bytes into which a product of matrices copies parts of both, at most; it cannot say that there are none.
+const PACKED: usize = 4 << 20;
+
 /// Seasons whose mean course [`Anchor::SeasonalMean`] takes.
 const SEASONS: usize = 5;
 
@@ -205,7 +208,7 @@ impl RidgeSums {
         let groups = if shape.known == 0 { 1 } else { horizon };
         // All of them together, before the first is made.
         let bytes = width.saturating_mul(width).saturating_mul(groups).saturating_mul(size_of::<f64>());
-        memory::check("normal equations of linear forecasts", bytes)?;
+        memory::check("normal equations of linear forecasts", bytes.saturating_add(PACKED))?;
         let mut sums = RidgeSums {
             shape,
             horizon,
@@ -264,6 +267,8 @@ impl RidgeSums {
     /// [`Error::NonFinite`] where the values are too large or too alike to solve for it.
     pub fn solve(&self, penalty: f64) -> Result<Ridge> {
         let width = self.targets.nrows();
+        let bytes = width.saturating_mul(self.horizon).saturating_mul(size_of::<f64>());
+        memory::check("coefficients of linear forecasts", bytes)?;
         let mut coefficients = vec![vec![0.0; width]; self.horizon];
         for (group, products) in self.products.iter().enumerate() {
             let of_mean = |a: usize, b: usize| products[[0, a]] * products[[0, b]] / self.count;
@@ -321,8 +326,12 @@ impl Ridge {
     /// The values from each of the `origins` on, from those before it, and from the known columns at the steps themselves:
     /// `[origins, horizon]`. NaN where an origin is before [`RidgeShape::context`] or rows are not there, or columns, and where the
     /// coefficients are not those of its sizes.
-    pub fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize]) -> Array2<f64> {
-        let mut forecasts = Array2::from_elem((origins.len(), self.coefficients.len()), f64::NAN);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where memory is short.
+    pub fn forecasts(&self, rows: ArrayView2<'_, f64>, origins: &[usize]) -> Result<Array2<f64>> {
+        let mut forecasts = memory::array_of("forecasts", (origins.len(), self.coefficients.len()), f64::NAN)?;
         for (origin, mut forecasts) in origins.iter().zip(forecasts.outer_iter_mut()) {
             self.forecast(rows, *origin, |ahead, value| {
                 if let Some(forecast) = forecasts.get_mut(ahead) {
@@ -330,7 +339,7 @@ impl Ridge {
                 }
             });
         }
-        forecasts
+        Ok(forecasts)
     }
 
     /// The values from an origin on, none where they cannot be.
@@ -442,7 +451,7 @@ mod tests {
         // The mean season is of more values than the lags hold.
         for anchor in Anchor::ALL.into_iter().filter(|anchor| *anchor != Anchor::SeasonalMean) {
             let ridge = RidgeSums::of(shape(anchor), &[rows.view()], |_| 40, 3).unwrap().solve(0.0).unwrap();
-            let ahead = ridge.forecasts(rows.view(), &[40, 50]);
+            let ahead = ridge.forecasts(rows.view(), &[40, 50]).unwrap();
             for (row, origin) in [40, 50].into_iter().enumerate() {
                 for step in 0..3 {
                     let error = (ahead[[row, step]] - exact[origin + step]).abs();
@@ -457,12 +466,12 @@ mod tests {
         let values: Vec<f64> = (0..40).map(|t| t as f64 + [0.0, 3.0, 1.0, -2.0][t % 4]).collect();
         let rows = Array2::from_shape_vec((40, 1), values).unwrap();
         let ridge = RidgeSums::of(shape(Anchor::Season), &[rows.view()], |_| 40, 4).unwrap().solve(1e9).unwrap();
-        let ahead = ridge.forecasts(rows.view(), &[40]);
+        let ahead = ridge.forecasts(rows.view(), &[40]).unwrap();
         for step in 0..4 {
             assert!((ahead[[0, step]] - (40 + step) as f64 - [0.0, 3.0, 1.0, -2.0][step]).abs() < 1e-6, "{ahead}");
         }
         let ridge = RidgeSums::of(shape(Anchor::SeasonalMean), &[rows.view()], |_| 40, 4).unwrap().solve(1e9).unwrap();
-        assert!((ridge.forecasts(rows.view(), &[40])[[0, 1]] - 44.0).abs() < 1e-6);
+        assert!((ridge.forecasts(rows.view(), &[40]).unwrap()[[0, 1]] - 44.0).abs() < 1e-6);
     }
 
     #[test]
@@ -472,7 +481,7 @@ mod tests {
         let shape = RidgeShape { known: 1, ..shape(Anchor::Mean) };
         let ridge = RidgeSums::of(shape, &[rows.view()], |_| 60, 3).unwrap().solve(1e-9).unwrap();
         ridge.validate(3).unwrap();
-        let ahead = ridge.forecasts(rows.view(), &[60, 70]);
+        let ahead = ridge.forecasts(rows.view(), &[60, 70]).unwrap();
         for (row, origin) in [60, 70].into_iter().enumerate() {
             for step in 0..3 {
                 assert!((ahead[[row, step]] - rows[[origin + step, 0]]).abs() < 1e-3, "{ahead}");
@@ -484,7 +493,7 @@ mod tests {
     fn what_cannot_be_solved() {
         let rows = Array2::from_elem((40, 1), 3.0);
         let ridge = RidgeSums::of(shape(Anchor::Last), &[rows.view()], |_| 40, 2).unwrap().solve(0.1).unwrap();
-        assert_eq!(ridge.forecasts(rows.view(), &[40]), ndarray::array![[3.0, 3.0]]);
+        assert_eq!(ridge.forecasts(rows.view(), &[40]).unwrap(), ndarray::array![[3.0, 3.0]]);
         assert!(RidgeSums::of(shape(Anchor::Last), &[rows.view()], |_| 6, 2).is_err());
         let huge = Array2::from_shape_fn((40, 1), |(t, _)| if t % 2 == 0 { 1e200 } else { -1e200 });
         assert!(
@@ -499,7 +508,7 @@ mod tests {
             Ridge { lags: usize::MAX, coefficients: Vec::new(), ..ridge.clone() },
             Ridge { inputs: usize::MAX, input_lags: usize::MAX, known: usize::MAX, ..ridge },
         ] {
-            let ahead = bad.forecasts(rows.view(), &[0, 40, 41, usize::MAX]);
+            let ahead = bad.forecasts(rows.view(), &[0, 40, 41, usize::MAX]).unwrap();
             assert!(ahead.iter().all(|value| value.is_nan()), "{bad:?}");
         }
         let season = RidgeShape { season: 0, ..shape(Anchor::SeasonalMean) };

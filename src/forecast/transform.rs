@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Scaler;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Values as forecasts are made of them: scaled, and where that is chosen their logarithms, of which additive forecasts are multiplicative.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ impl Transform {
         if let Some(value) = values.iter().find(|value| **value <= 0.0) {
             return Err(Error::option("log", "values above 0 only; leave the logarithms out", value));
         }
-        let logs: Vec<f64> = values.iter().map(|v| v.ln()).collect();
+        let logs = memory::collected("logarithms", values.iter().map(|v| v.ln()))?;
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         Ok(Transform { floor: Some(least / 100.0), not_negative: false, scaler: Scaler::standard(&logs)? })
     }

@@ -159,7 +159,8 @@ impl ForecastConfig {
         let mut seen = Vec::with_capacity(series.len());
         for of in series {
             self.check_columns(of.values)?;
-            seen.push(of.values.slice(s![..of.end.min(of.values.nrows()), 0]).to_vec());
+            let values = of.values.slice_move(s![..of.end.min(of.values.nrows()), 0]);
+            seen.push(memory::collected("values of a series", values.iter().copied())?);
         }
         let longest =
             seen.iter().max_by_key(|values| values.len()).ok_or(Error::ZeroSize { name: "number of series" })?;
@@ -234,7 +235,7 @@ impl ForecastConfig {
         for (rows, seen) in rows.iter().zip(seen) {
             let (first, last) =
                 (reference.context(), seen.len().saturating_sub(validation.saturating_add(self.horizon)));
-            let origins: Vec<usize> = (first..=last).collect();
+            let origins = memory::collected("origins", first..last.saturating_add(1))?;
             let forecasts = reference.forecasts(rows.view(), &origins, self.horizon)?;
             for (origin, forecasts) in origins.iter().zip(forecasts.outer_iter()) {
                 let truth = rows.column(0).into_iter().skip(*origin);

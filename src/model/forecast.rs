@@ -642,10 +642,10 @@ impl Forecaster {
                 if sums.1 > 0.0 { (sums.0 / sums.1).clamp(0.0, 1.0) } else { 0.0 }
             };
             correction.share = if half == 0 { share(0..y.nrows()) } else { share(0..half).min(share(half..y.nrows())) };
-            let errors = Array2::from_shape_fn(y.dim(), |(i, ahead)| {
+            let errors = memory::array_from("errors", y.dim(), |(i, ahead)| {
                 let output = f64::from(outputs[[i, ahead]]);
                 correction.scales[ahead] * (f64::from(y[[i, ahead]]) - correction.share * output)
-            });
+            })?;
             correction.intervals = Some(Intervals::fit(errors.view(), levels)?);
         }
         correction.reference = fitted_to_all;

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use fused_rnn::backend::cpu::CpuBackend;
 use fused_rnn::data::{
-    ColumnsChoice, CsvOptions, CsvTable, Gaps, MissingValues, Scaler, SequenceTargets, one_hot, pad_sequences, read_ts,
-    split_sequence, split_sequences, windows,
+    ColumnScaler, ColumnsChoice, CsvOptions, CsvTable, Gaps, MissingValues, Scaler, SequenceTargets, one_hot,
+    pad_sequences, read_ts, split_sequence, split_sequences, windows,
 };
+use fused_rnn::forecast::{Anchor, Baseline, RidgeShape, RidgeSums, Transform};
 use fused_rnn::model::{FitOptions, ForecastConfig, Forecaster, Model, Sequential};
 use fused_rnn::nn::{
     BatchNormalization, Bidirectional, Conv1D, Dense, Dropout, Embedding, Gru, LayerNormalization, Loss, Lstm,
@@ -130,6 +131,24 @@ fn arrays_are_made_of_data() {
     each_fails("one_hot", 1, || (), |()| one_hot::<f32>(&classes, None));
     let sequences: Vec<Vec<i32>> = vec![vec![1; 400]; 200];
     each_fails("pad_sequences", 1, || (), |()| pad_sequences(&sequences, &Default::default()));
+    let long = Array2::from_shape_fn((10_000, 2), |(t, c)| t as f64 * 0.1 + c as f64);
+    each_fails("scaling", 2, || (), |()| ColumnScaler::min_max(long.view())?.transform(long.view()));
+}
+
+#[test]
+fn values_are_forecast_without_a_network() {
+    let rows = Array2::from_shape_fn((10_000, 1), |(t, _)| (t as f64 * 0.1).sin() + 2.0);
+    let values: Vec<f64> = rows.iter().copied().collect();
+    let shape = RidgeShape { anchor: Anchor::Last, season: 1, lags: 20, inputs: 0, input_lags: 0, known: 0 };
+    let solved = RidgeSums::of(shape, &[rows.view()], |_| 3000, 1000).expect("sums");
+    each_fails("ridge regression", 1, || (), |()| solved.solve(0.1));
+    let ridge = solved.solve(0.1).expect("a regression");
+    let origins: Vec<usize> = (100..1000).collect();
+    each_fails("linear forecasts", 1, || (), |()| ridge.forecasts(rows.view(), &origins));
+    for baseline in [Baseline::Naive, Baseline::SeasonalNaive, Baseline::Drift] {
+        each_fails("baselines", 1, || (), |()| baseline.forecast(&values, 12, 10_000));
+    }
+    each_fails("logarithms", 1, || (), |()| Transform::fit(&values, true));
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn ridge(values: &[f64], origins: &[usize], horizon: usize, lags: usize, end: us
         let sums = RidgeSums::of(shape, &[rows], |_| start, horizon).ok()?;
         let held: Vec<usize> = (start.max(lags)..=end - horizon).collect();
         let error = |penalty: &f64| {
-            let forecasts = sums.solve(*penalty).map(|ridge| ridge.forecasts(rows, &held));
+            let forecasts = sums.solve(*penalty).and_then(|ridge| ridge.forecasts(rows, &held));
             forecasts.map_or(f64::INFINITY, |f| {
                 f.indexed_iter().map(|((row, ahead), value)| (value - scaled[held[row] + ahead]).powi(2)).sum()
             })
@@ -155,5 +155,5 @@ fn ridge(values: &[f64], origins: &[usize], horizon: usize, lags: usize, end: us
     if origins.iter().any(|origin| *origin < lags) {
         return None;
     }
-    Some(ridge.forecasts(rows, origins).mapv(|value| scaler.inverse(value)))
+    Some(ridge.forecasts(rows, origins).ok()?.mapv_into(|value| scaler.inverse(value)))
 }
