@@ -138,6 +138,16 @@ pub(super) struct LayerCall {
     pub ends_mask: bool,
 }
 
+impl LayerCall {
+    /// Takes those axes for ones of any length that are others in the same use with inputs of other lengths.
+    fn compare_axes(&mut self, other: &LayerCall) {
+        let axes = |(one, other): (&Value, &Value)| {
+            one.shape().iter().zip(other.shape()).map(|(n, m)| Some(*n).filter(|n| n == m)).collect()
+        };
+        self.axes = self.outputs.iter().zip(&other.outputs).map(axes).collect();
+    }
+}
+
 /// Inputs, layers and their uses, as far as they have been built.
 pub(super) struct Topology {
     pub inputs: Vec<NamedInput>,
@@ -306,13 +316,27 @@ impl Topology {
 
     /// Takes those axes for ones of any length that are longer or shorter where the inputs have other lengths.
     pub fn compare_axes(&mut self, other: &Topology) {
-        for (call, other) in self.calls.iter_mut().zip(&other.calls) {
-            let pairs = call.outputs.iter().zip(&other.outputs);
-            let axes = |(one, other): (&Value, &Value)| {
-                one.shape().iter().zip(other.shape()).map(|(n, m)| Some(*n).filter(|n| n == m)).collect()
-            };
-            call.axes = pairs.map(axes).collect();
+        self.calls.iter_mut().zip(&other.calls).for_each(|(call, other)| call.compare_axes(other));
+    }
+
+    /// The same of the last use of a layer alone.
+    pub fn compare_top_axes(&mut self, other: &Topology) {
+        if let (Some(call), Some(other)) = (self.calls.last_mut(), other.calls.last()) {
+            call.compare_axes(other);
         }
+    }
+
+    /// Takes over the last layer of another stack, which has no other that this one has not; whether it is such a one.
+    pub fn add_top_of(&mut self, builder: &mut Builder, other: &Topology) -> Result<bool> {
+        let (Some(top), Some(call)) = (other.layers.last(), other.calls.last()) else { return Ok(false) };
+        if (self.layers.len() + 1, self.calls.len() + 1) != (other.layers.len(), other.calls.len()) {
+            return Ok(false);
+        }
+        let index = self.layer(builder, top.layer.clone(), Some(&top.name))?;
+        self.set_trainable(index, top.trainable);
+        let inputs: Vec<_> = call.inputs.iter().filter_map(|source| self.tensor(*source)).collect();
+        self.call(builder, call.layer, &inputs.iter().collect::<Vec<_>>())?;
+        Ok(true)
     }
 
     /// Shape of a tensor, `None` for an axis whose length depends on that of an input of any length.

@@ -19,7 +19,12 @@ const KEPT_ELEMENTS: usize = 1 << 26;
 /// The operations of lengths that are not at hand, those used last at the end.
 pub(super) struct Programs {
     others: Vec<Program>,
+    /// The layers of a stack that grows, built for [`OTHER_STEPS`].
+    longer: Option<Longer>,
 }
+
+/// The same layers where inputs of any length have [`OTHER_STEPS`].
+type Longer = (Builder, Topology);
 
 /// The operations for inputs of some lengths.
 struct Program {
@@ -44,7 +49,25 @@ fn kept(sizes: &[usize]) -> usize {
 
 impl Programs {
     pub fn new() -> Self {
-        Programs { others: Vec::new() }
+        Programs { others: Vec::new(), longer: None }
+    }
+
+    /// [`check_any_length`] for a layer that has just been put on top of a stack: the layers below it are built once, and not for each one more.
+    pub fn check_added(&mut self, builder: &Builder, topology: &mut Topology) -> Result<()> {
+        if !topology.has_any_length() {
+            return Ok(());
+        }
+        // What has changed otherwise in between, or does not fit, is looked at as a whole.
+        if let Some((mut other, mut longer)) = self.longer.take()
+            && longer.add_top_of(&mut other, topology).unwrap_or(false)
+            && different_weights(builder, &other, topology.layers.len().saturating_sub(1)).is_none()
+        {
+            topology.compare_top_axes(&longer);
+            self.longer = Some((other, longer));
+            return Ok(());
+        }
+        self.longer = check_any_length(builder, topology)?;
+        Ok(())
     }
 
     /// Forgets them: after layers have changed.
@@ -101,7 +124,7 @@ impl Model {
             Some(index) => self.programs.others.remove(index),
             None => {
                 let (builder, topology) = self.topology.rebuilt(self.topology.layers.clone(), lengths)?;
-                if let Some(difference) = different_weights(&self.network.builder, &builder) {
+                if let Some(difference) = different_weights(&self.network.builder, &builder, 0) {
                     return Err(difference.error(&self.topology.lengths, lengths));
                 }
                 Program { builder, topology, elements: 0 }
@@ -209,18 +232,18 @@ impl Model {
 }
 
 /// Finds out which axes depend on the lengths of inputs of any length, and refuses layers whose weights do. Nothing of the size of a
-/// sequence is allocated.
-pub(super) fn check_any_length(builder: &Builder, topology: &mut Topology) -> Result<()> {
+/// sequence is allocated. Gives the layers for [`OTHER_STEPS`], where there is such an input.
+pub(super) fn check_any_length(builder: &Builder, topology: &mut Topology) -> Result<Option<Longer>> {
     if !topology.has_any_length() {
-        return Ok(());
+        return Ok(None);
     }
     let others = vec![OTHER_STEPS; topology.lengths.len()];
     let (other, longer) = topology.rebuilt(topology.layers.clone(), &others)?;
-    if let Some(difference) = different_weights(builder, &other) {
+    if let Some(difference) = different_weights(builder, &other, 0) {
         return Err(difference.error(&topology.lengths, &others));
     }
     topology.compare_axes(&longer);
-    Ok(())
+    Ok(Some((other, longer)))
 }
 
 /// A layer whose weights are others in two networks of the same layers.
@@ -242,8 +265,9 @@ impl Difference {
     }
 }
 
-fn different_weights(one: &Builder, other: &Builder) -> Option<Difference> {
-    for (a, b) in one.layers.iter().zip(&other.layers) {
+/// The first difference from this layer on.
+fn different_weights(one: &Builder, other: &Builder, from: usize) -> Option<Difference> {
+    for (a, b) in one.layers.iter().zip(&other.layers).skip(from) {
         let (a_all, b_all) = (&a.parameters, &b.parameters);
         for at in 0..a_all.len().max(b_all.len()) {
             let shown = |parameter: Option<&crate::nn::Parameter>| match parameter {

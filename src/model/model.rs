@@ -153,7 +153,7 @@ impl Model {
         };
         // What a layer needs for any number of steps is checked before its weights are there.
         let checked = one.and_then(|output| {
-            check_any_length(&self.network.builder, &mut self.topology)?;
+            self.programs.check_added(&self.network.builder, &mut self.topology)?;
             Ok(output)
         });
         let drawn = checked.and_then(|output| self.network.initialize(&self.device, self.seed).map(|()| output));

@@ -578,3 +578,50 @@ fn exported_files_have_the_open_axis() {
     let error = onnx::write(&model, &as_onnx).unwrap_err();
     assert!(error.to_string().contains("max_pooling1d") && error.to_string().contains("set_steps"), "{error}");
 }
+
+/// A dense layer that counts how often one of its kind is built.
+struct Counted;
+
+static BUILT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+impl Layer for Counted {
+    fn class_name(&self) -> &str {
+        "Counted"
+    }
+
+    fn stem(&self) -> &str {
+        "counted"
+    }
+
+    fn build(&self, builder: &mut Builder, inputs: &[fused_rnn::nn::Value]) -> Result<Vec<fused_rnn::nn::Value>> {
+        BUILT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        LayerConfig::from(Dense::new(2)).build(builder, inputs)
+    }
+
+    fn config(&self) -> Option<LayerConfig> {
+        None
+    }
+}
+
+/// Each layer of a stack is built for its own length and for another one, not again for every layer above it.
+#[test]
+fn stacks_of_any_length_grow_in_linear_time() {
+    let mut model = Sequential::new(cpu(), &[None, Some(2)], 1).unwrap();
+    let built = || BUILT.load(std::sync::atomic::Ordering::Relaxed);
+    let count = 300;
+    for number in 0..count {
+        model.add_own(Counted).unwrap();
+        if number == 100 {
+            // What is refused, and what changes layers below, cost one look at all of them.
+            let before = built();
+            // Weights of every step, and a shape of another size.
+            assert!(model.add(PRelu::new()).is_err());
+            assert!(model.add(Reshape::new(&[7, 11])).is_err());
+            model.set_trainable("counted_3", false).unwrap();
+            model.add_own(Counted).unwrap();
+            assert!(built() - before < 8 * 101, "{}", built() - before);
+        }
+    }
+    assert!(built() < 12 * count, "{} layers were built", built());
+    assert_eq!(model.output_axes().next().unwrap(), [None, Some(2)]);
+}
