@@ -603,11 +603,11 @@ impl Graph {
         for (built, named) in self.builder.layers.iter().zip(&self.topology.layers) {
             if let (false, Some(config)) = (built.parameters.is_empty(), named.layer.config()) {
                 let given = weights(&named.name, &config)?;
-                tensors.extend(super::model::named_tensors(built, given)?);
+                tensors.extend(super::weights::named_tensors(built, given)?);
             }
         }
         let mut model = Model::from_parts(self.device, self.builder, self.topology, &outputs, self.seed)?;
-        model.read_weights(|name, to| super::model::copy_tensor(&tensors, name, to))?;
+        model.read_weights(|name, to| super::weights::copy_tensor(&tensors, name, to))?;
         Ok(model)
     }
 

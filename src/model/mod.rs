@@ -40,6 +40,7 @@ mod loss_scale;
 pub mod model;
 mod monitor;
 mod output;
+mod passes;
 mod penalties;
 pub mod progress;
 pub mod purpose;
@@ -48,6 +49,7 @@ pub mod sequences;
 pub mod sequential;
 mod summary;
 mod trainable;
+mod weights;
 
 pub use arrays::{AnyArray, Arrays};
 pub use backup::{BackupAndRestore, SaveFrequency};
