@@ -162,12 +162,13 @@ mod tests {
 
     #[test]
     fn mask_has_its_probability_and_keeps_the_mean() {
-        let mut row = vec![1.0f64; 100_000];
+        let (len, most) = if cfg!(miri) { (1000, 0.1) } else { (100_000, 0.01) };
+        let mut row = vec![1.0f64; len];
         Dropout::new(0.3, 7).apply(&mut row, 1, 2, 3);
         let mean = row.iter().sum::<f64>() / row.len() as f64;
         let dropped = row.iter().filter(|v| **v == 0.0).count() as f64 / row.len() as f64;
-        assert!((mean - 1.0).abs() < 0.01, "{mean}");
-        assert!((dropped - 0.3).abs() < 0.01, "{dropped}");
+        assert!((mean - 1.0).abs() < most, "{mean}");
+        assert!((dropped - 0.3).abs() < most, "{dropped}");
     }
 
     #[test]
