@@ -62,5 +62,6 @@ while [ "$SECONDS" -lt "$end" ]; do
     "$program" "${limits[@]}" "-max_total_time=$((end - SECONDS))" -print_final_stats=1 "found/$target" "corpus/$target" "${first[@]}" \
         >> "found/$target.log" 2>&1 || echo "broken: see found/$target.log and broken/$target"
 done
-# Its user and system time.
-echo "processor: $(times | tail -n 1)" >> "found/$target.log"
+# Its user and system time. Not through a pipe, whose end is a process of its own that has used none.
+times > "found/$target.times"
+echo "processor: $(tail -n 1 "found/$target.times")" >> "found/$target.log"
