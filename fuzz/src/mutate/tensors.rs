@@ -57,7 +57,7 @@ fn tensors(header: &mut Map<String, Value>, data: &[u8], random: &mut Random) ->
     match random.below(8) {
         0 => shape.reverse(),
         1 => shape.push(1),
-        2 => *shape.first_mut()? += 1,
+        2 => *shape.first_mut()? = shape.first()?.saturating_add(1),
         3 => *shape.last_mut()? = shape.last()?.saturating_sub(1),
         4 => *dtype = random.pick(&["F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"])?.to_owned(),
         5 => *name = format!("{}{}", other.0, random.pick(&[".0", ".weight", "_l1", "_reverse", "x"])?),
