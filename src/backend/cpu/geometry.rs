@@ -53,11 +53,8 @@ const INPUT_WEIGHTS: usize = if cfg!(test) { 1 << 11 } else { 1 << 17 };
 const TILE_BATCH: usize = 16;
 const TILE_WEIGHTS: usize = if cfg!(test) { 1 << 12 } else { 3 << 16 };
 
-/// Weights of a layer, in three terms each, that stay in a core's second cache from step to step, so that threads may have sequences of their own: then the unit
-/// is faster with fewer weights too, if there are sequences enough for several threads.
+/// Weights of a layer, in three terms each, that stay in a core's second cache from step to step, so that threads may have sequences of their own.
 const NEAR_TILE_WEIGHTS: usize = if cfg!(test) { 1 << 17 } else { 5 << 16 };
-const NEAR_TILE_BATCH: usize = if cfg!(test) { 20 } else { 64 };
-const NEAR_TILE_LEAST: usize = if cfg!(test) { 1 << 11 } else { 3 << 14 };
 
 /// Valid and padded steps of all sequences from which on the gradients do.
 const TILE_ROWS: usize = if cfg!(test) { 4 } else { 64 };
@@ -165,7 +162,7 @@ impl Geometry {
         let of_gates = d.input == InputKind::Gates;
         let above = if d.num_layers > 1 { d.layer_input_size(1) } else { 0 };
         let columns = d.output_size().saturating_add(if of_gates { 0 } else { d.input_size });
-        let geometry = Geometry {
+        Geometry {
             cell: d.cell,
             candidate,
             seq_len: plan.shape.seq_len,
@@ -186,18 +183,15 @@ impl Geometry {
             input: d.input_size,
             widest_input: if of_gates { 0 } else { d.input_size.max(above) },
             deep: d.num_layers > 1,
-            on_tiles: false,
+            on_tiles: gemm::amx::serves::<E>(isa, d.output_size())
+                && d.heads == 1
+                && plan.shape.batch >= TILE_BATCH
+                && gate_rows.saturating_mul(d.output_size()) >= TILE_WEIGHTS,
             weights_on_tiles: gemm::amx::serves::<E>(isa, columns)
                 && d.heads == 1
                 && plan.shape.seq_len.saturating_mul(plan.shape.batch) >= TILE_ROWS
                 && gate_rows.saturating_mul(columns) >= TILE_WEIGHTS,
-        };
-        let weights = gate_rows.saturating_mul(d.output_size());
-        let are_many = weights >= TILE_WEIGHTS && geometry.batch >= TILE_BATCH;
-        let are_near =
-            weights >= NEAR_TILE_LEAST && geometry.batch >= NEAR_TILE_BATCH && geometry.weights_are_near_tiles();
-        let serves = gemm::amx::serves::<E>(isa, d.output_size()) && d.heads == 1;
-        Geometry { on_tiles: serves && (are_many || are_near), ..geometry }
+        }
     }
 
     /// Steps times sequences.
@@ -318,19 +312,16 @@ impl Geometry {
         threads.worth(self.operations().1).min((self.batch / least).max(1))
     }
 
-    /// Whether threads divide the time loop on the matrix unit by sequences: where the weights stay near each, and a thread has the rows that a tile has, or the
-    /// weights are few. Results are the same either way.
+    /// Whether threads divide the time loop on the matrix unit by sequences: where the weights stay near each, and a thread has the rows that a tile has.
+    /// Results are the same either way.
     fn are_tiles_near(&self, threads: &Threads) -> bool {
-        let are_few = self.gate_rows.saturating_mul(self.output) < TILE_WEIGHTS;
-        let rows = self.batch / self.workers_of_tiles(threads);
-        self.weights_are_near_tiles() && (are_few || rows >= gemm::amx::SIDE)
-    }
-
-    fn weights_are_near_tiles(&self) -> bool {
         let weights = self.gate_rows.saturating_mul(self.output.saturating_add(self.widest_input));
         // Its products have one accumulator, and those of all units follow one another.
         let is_plain = self.heads == 1 && !self.projected && !self.has_second_product();
-        is_plain && weights <= NEAR_TILE_WEIGHTS && self.widest_input.max(self.output) <= gemm::amx::DEPTH
+        is_plain
+            && weights <= NEAR_TILE_WEIGHTS
+            && self.widest_input.max(self.output) <= gemm::amx::DEPTH
+            && self.batch / self.workers_of_tiles(threads) >= gemm::amx::SIDE
     }
 
     fn workers_of_tiles(&self, threads: &Threads) -> usize {
