@@ -174,7 +174,7 @@ impl Model {
         }
     }
 
-    /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small: a [`Loss`], a
+    /// Sets how [`fit`](Self::fit) trains: every output by the same loss, of which the sum is made small: a [`Loss`](crate::loss::Loss), a
     /// [`Ctc`](crate::loss::Ctc), or one [of your own](crate::loss::CustomLoss). The optimizer starts without memory of earlier steps, and
     /// with the learning rate it has.
     ///

@@ -2,11 +2,14 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::backend::{TensorMut, TensorRef};
+#[cfg(feature = "exchange")]
+use crate::backend::TensorMut;
+use crate::backend::TensorRef;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::arrays::{convert, read_as};
+#[cfg(feature = "exchange")]
 use crate::model::graph::{GraphTensor, Source};
 use crate::nn::Parameter;
 use crate::nn::network::Place;
