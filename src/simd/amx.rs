@@ -86,38 +86,28 @@ impl Tiles {
     }
 }
 
-/// Sums of 16 rows, or 32 in two operands, and 32 columns, in rows of `stride` elements.
-pub(crate) struct SumsOf<'a, const HIGH: usize> {
-    sums: &'a mut [f32],
-    stride: usize,
-}
-
-impl<'a, const HIGH: usize> SumsOf<'a, HIGH> {
-    pub(crate) fn new(sums: &'a mut [f32], stride: usize) -> Self {
-        const { assert!(HIGH == 1 || HIGH == 2, "one or two tiles of rows") };
-        // As many elements as the rows have, or a panic.
-        let sums = &mut sums[..(HIGH * SIDE - 1) * stride + 2 * SIDE];
-        SumsOf { sums, stride }
-    }
-}
-
 impl Registers {
-    /// `sums = a b`. An operand is a sequence of [`OPERAND`] elements along the sum; in `b` those of the first and the second 16 columns take turns.
-    pub(crate) fn multiply<const HIGH: usize>(&self, a: [&[f32]; HIGH], b: &[f32], sums: SumsOf<'_, HIGH>) {
-        let SumsOf { sums, stride } = sums;
+    /// `sums = a b` for 16 rows of `a`, or 32 in two operands, and 32 columns of `b`. An operand is a sequence of [`OPERAND`] elements along the sum; in
+    /// `b` those of the first and the second 16 columns take turns.
+    pub(crate) fn multiply<const HIGH: usize>(
+        &self,
+        a: [&[f32]; HIGH],
+        b: &[f32],
+        sums: &mut [[f32; 2 * SIDE]; 2 * SIDE],
+    ) {
+        const { assert!(HIGH == 1 || HIGH == 2, "one or two tiles of rows") };
         let depth = b.len() / (2 * OPERAND);
         let a = a.map(|a| &a[..depth * OPERAND]);
-        // SAFETY: `self` is made with the registers configured, and nothing else in this thread uses them until the sums are stored. `sums` has the rows, see
-        // `SumsOf::new`; `depth` operands of each of `a` and twice as many of `b` are there.
+        if depth == 0 {
+            return sums.fill([0.0; 2 * SIDE]);
+        }
+        // SAFETY: `self` is made with the registers configured; `depth` operands of each of `a` and twice as many of `b` are there.
         unsafe {
-            machine::zero();
             match a[..] {
-                _ if depth == 0 => {}
-                [low, high] => machine::add_two(depth, low.as_ptr(), high.as_ptr(), b.as_ptr()),
-                [low, ..] => machine::add_one(depth, low.as_ptr(), b.as_ptr()),
+                [low, high] => machine::multiply_two(depth, low.as_ptr(), high.as_ptr(), b.as_ptr(), sums),
+                [low, ..] => machine::multiply_one(depth, low.as_ptr(), b.as_ptr(), sums),
                 [] => {}
             }
-            machine::store(HIGH, sums.as_mut_ptr(), stride);
         }
     }
 }
@@ -344,54 +334,26 @@ mod machine {
         }
     }
 
-    /// Sums of zero.
-    ///
-    /// # Safety
-    ///
-    /// [`is_available`], and the registers are configured.
-    pub(super) unsafe fn zero() {
-        // SAFETY: the caller's promise.
-        unsafe { asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem)) }
-    }
-
-    /// Writes the sums of `high` tiles of rows, `stride` elements apart.
-    ///
-    /// # Safety
-    ///
-    /// As above, and the rows are there.
-    pub(super) unsafe fn store(high: usize, to: *mut f32, stride: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let stride_bytes = stride * size_of::<f32>();
-            asm!(
-                "tilestored [{to} + {stride}*1], tmm0",
-                "tilestored [{to} + {stride}*1 + 64], tmm1",
-                to = in(reg) to,
-                stride = in(reg) stride_bytes,
-                options(nostack),
-            );
-            if high == 2 {
-                asm!(
-                    "tilestored [{to} + {stride}*1], tmm2",
-                    "tilestored [{to} + {stride}*1 + 64], tmm3",
-                    to = in(reg) to.add(SIDE * stride),
-                    stride = in(reg) stride_bytes,
-                    options(nostack),
-                );
-            }
-        }
-    }
-
     /// Registers 0 to 3 hold sums, 4 and 5 tiles of rows, 6 and 7 tiles of columns. The smallest products come first; each load serves as many products as
     /// can be.
     ///
     /// # Safety
     ///
     /// [`is_available`], the registers are configured, and `depth`, at least one, operands of `a` and twice as many of `b` are there.
-    pub(super) unsafe fn add_two(depth: usize, low: *const f32, high: *const f32, b: *const f32) {
-        // SAFETY: the caller's promise.
+    pub(super) unsafe fn multiply_two(
+        depth: usize,
+        low: *const f32,
+        high: *const f32,
+        b: *const f32,
+        sums: &mut [[f32; 2 * SIDE]; 2 * SIDE],
+    ) {
+        // SAFETY: the caller's promise; the sums are 32 rows of 128 bytes.
         unsafe {
             asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
                 "2:",
                 // Third terms of rows with first ones of columns.
                 "tileloadd tmm4, [{low} + {row}*1 + 2048]",
@@ -442,25 +404,37 @@ mod machine {
                 "add {b}, 6144",
                 "dec {depth}",
                 "jnz 2b",
+                "tilestored [{sums} + {row}*2], tmm0",
+                "tilestored [{sums} + {row}*2 + 64], tmm1",
+                "tilestored [{sums} + {row}*2 + 2048], tmm2",
+                "tilestored [{sums} + {row}*2 + 2112], tmm3",
                 low = inout(reg) low => _,
                 high = inout(reg) high => _,
                 b = inout(reg) b => _,
                 depth = inout(reg) depth => _,
                 row = in(reg) 64_usize,
-                options(nostack, readonly),
+                sums = in(reg) sums.as_mut_ptr(),
+                options(nostack),
             );
         }
     }
 
-    /// The same for one tile of rows, whose sums are in registers 0 and 1.
+    /// The same for one tile of rows; the sums of others are left.
     ///
     /// # Safety
     ///
     /// As above.
-    pub(super) unsafe fn add_one(depth: usize, low: *const f32, b: *const f32) {
+    pub(super) unsafe fn multiply_one(
+        depth: usize,
+        low: *const f32,
+        b: *const f32,
+        sums: &mut [[f32; 2 * SIDE]; 2 * SIDE],
+    ) {
         // SAFETY: as above.
         unsafe {
             asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
                 "2:",
                 "tileloadd tmm6, [{b} + {row}*1]",
                 "tileloadd tmm7, [{b} + {row}*1 + 3072]",
@@ -487,11 +461,14 @@ mod machine {
                 "add {b}, 6144",
                 "dec {depth}",
                 "jnz 2b",
+                "tilestored [{sums} + {row}*2], tmm0",
+                "tilestored [{sums} + {row}*2 + 64], tmm1",
                 low = inout(reg) low => _,
                 b = inout(reg) b => _,
                 depth = inout(reg) depth => _,
                 row = in(reg) 64_usize,
-                options(nostack, readonly),
+                sums = in(reg) sums.as_mut_ptr(),
+                options(nostack),
             );
         }
     }
@@ -519,11 +496,14 @@ mod machine {
         [0.0; SIDE]
     }
 
-    pub(super) unsafe fn zero() {}
+    pub(super) unsafe fn multiply_two(
+        _: usize,
+        _: *const f32,
+        _: *const f32,
+        _: *const f32,
+        _: &mut [[f32; 2 * SIDE]; 2 * SIDE],
+    ) {
+    }
 
-    pub(super) unsafe fn store(_: usize, _: *mut f32, _: usize) {}
-
-    pub(super) unsafe fn add_two(_: usize, _: *const f32, _: *const f32, _: *const f32) {}
-
-    pub(super) unsafe fn add_one(_: usize, _: *const f32, _: *const f32) {}
+    pub(super) unsafe fn multiply_one(_: usize, _: *const f32, _: *const f32, _: &mut [[f32; 2 * SIDE]; 2 * SIDE]) {}
 }

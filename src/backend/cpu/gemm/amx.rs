@@ -15,7 +15,7 @@ use crate::backend::cpu::steps::Steps;
 use crate::backend::cpu::threads::{Divide, Workers, share};
 use crate::dtype::DType;
 pub(crate) use crate::simd::amx::SIDE;
-use crate::simd::amx::{DEPTH as OPERAND_DEPTH, OPERAND, Operand, Registers, SumsOf, Tiles};
+use crate::simd::amx::{DEPTH as OPERAND_DEPTH, OPERAND, Operand, Registers, Tiles};
 use crate::simd::{Isa, Kernel, Simd};
 
 /// Products that are summed in a register before the sum is added to the output, and rows that are split at once: they stay in the second cache while all
@@ -269,12 +269,11 @@ fn multiply_block<'s, E: CpuElement>(
     rows: usize,
     sums: &'s mut Sums,
 ) -> &'s [[E; WIDTH]] {
-    let all = sums.0.as_flattened_mut();
     if rows > SIDE {
         let (low, high) = a.split_at(operands * OPERAND);
-        registers.multiply([low, high], panel, SumsOf::new(all, WIDTH));
+        registers.multiply([low, high], panel, &mut sums.0);
     } else {
-        registers.multiply([a], panel, SumsOf::new(all, WIDTH));
+        registers.multiply([a], panel, &mut sums.0);
     }
     bytemuck::cast_slice(&sums.0[..rows])
 }
@@ -637,7 +636,9 @@ mod tests {
         assert_eq!(product(f32::MAX, 1.0), f32::MAX);
         assert_eq!(product(-f32::MAX, 0.5), -f32::MAX / 2.0);
         assert_eq!(product(1.234_567_8e-20, 1.0), 1.234_567_8e-20);
-        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        // Of the bits of all NaNs, some become others where half a unit is added.
+        let others = [0x7fff_ffff, 0xffff_ffff, 0x7f80_0001, 0xffff_8000].map(f32::from_bits);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().chain(others) {
             assert!(!product(value, 0.75).is_finite() && product(value, 0.75).is_nan(), "{value}");
         }
     }
