@@ -352,8 +352,8 @@ impl Geometry {
         if self.batch == 1 && self.heads == 1 { (weights / ROW_WEIGHTS).clamp(1, most) } else { 1 }
     }
 
-    /// Threads that divide the time loop of a single sequence by units: as many as have enough of the weights to read in a step. In training there must be steps
-    /// enough to repay that they come together.
+    /// Threads that divide the time loop of a single sequence by units: as many as have enough of the weights to read in a step. There must be steps
+    /// enough to repay that they come together, or one of inference with large weights, after which nobody needs what others have.
     fn unit_workers<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> usize {
         let Some(groups) = GroupSizes::new::<E>(self, isa).filter(|_| self.batch == 1) else { return 1 };
         if self.directions_at_once(threads) {
