@@ -1,7 +1,8 @@
-//! Helper threads that take parts of a job: for some microseconds they wait at full speed, then they sleep.
+//! Helper threads that take parts of a job: for some microseconds they wait at full speed, then between other threads, then they sleep.
 //!
 //! A time step's product takes a few microseconds, less than a sleeping thread takes to wake. So a helper looks for the next job for
-//! [`SPIN`] before it sleeps. The caller always works too and takes whatever part no helper has begun: a helper that the system does not run
+//! [`AWAKE`] before it sleeps, and a caller as long for the end of what helpers have begun: who sleeps and wakes late keeps the other waiting, which then falls asleep
+//! too, and so on at every job. The caller always works too and takes whatever part no helper has begun: a helper that the system does not run
 //! delays nothing, and what is left to wait for are parts that helpers have begun.
 #![allow(unsafe_code, reason = "a job lives on its caller's stack while helpers work on it")]
 
@@ -15,6 +16,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a thread looks for work, or for the end of work, before it sleeps.
+const AWAKE: Duration = Duration::from_micros(200);
+/// How long of it at full speed. From then on it gives way to any other thread that its processor could run.
 const SPIN: Duration = Duration::from_micros(20);
 /// How long a caller sleeps at a time while helpers finish.
 const NAP: Duration = Duration::from_micros(50);
@@ -174,7 +177,7 @@ impl Shared {
     /// Returns when another job than the one `seen` last has been offered, or the team ends.
     fn wait_for_offer(&self, member: usize, seen: usize) {
         let is_new = || self.offers.0.load(SeqCst) != seen;
-        if spin_until(&is_new) {
+        if look_for(&is_new) {
             return;
         }
         let asleep = &self.asleep[member - 1];
@@ -189,8 +192,8 @@ impl Shared {
     }
 }
 
-/// Looks for a condition for [`SPIN`]; whether it came.
-fn spin_until(condition: &impl Fn() -> bool) -> bool {
+/// Looks for a condition for [`AWAKE`]; whether it came.
+fn look_for(condition: &impl Fn() -> bool) -> bool {
     let start = Instant::now();
     loop {
         for _ in 0..32 {
@@ -199,15 +202,19 @@ fn spin_until(condition: &impl Fn() -> bool) -> bool {
             }
             std::hint::spin_loop();
         }
-        if start.elapsed() > SPIN {
+        let waited = start.elapsed();
+        if waited > AWAKE {
             return condition();
+        }
+        if waited > SPIN {
+            std::thread::yield_now();
         }
     }
 }
 
-/// Waits for a condition: at full speed, then asleep for `nap` at a time.
+/// Waits for a condition: awake at first, then asleep for `nap` at a time.
 fn wait_until(nap: Duration, condition: impl Fn() -> bool) {
-    if !spin_until(&condition) {
+    if !look_for(&condition) {
         while !condition() {
             std::thread::sleep(nap);
         }
