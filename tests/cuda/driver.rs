@@ -36,13 +36,13 @@ fn run(scenario: &str, library: &Path, variables: &[(&str, &str)]) -> String {
     std::fs::read_to_string(log).unwrap_or_default()
 }
 
-/// The stand-in for the driver, compiled into a folder of its own; `None` where there is no C compiler.
+/// The stand-in for the driver, by the name that a driver installs, compiled into a folder of its own; `None` where there is no C compiler.
 fn stand_in(test: &str, flags: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
     if !cfg!(target_os = "linux") {
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
-    let library = folder.path().join("libcuda.so");
+    let library = folder.path().join("libcuda.so.1");
     let source = "tests/cuda/fake_driver/libcuda.c";
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     match Command::new(&compiler)
@@ -92,6 +92,18 @@ fn what_cannot_be_opened_is_an_error() {
     run("old GPU", &library, &[("FAKE_CAPABILITY", "70")]);
     run("stub", &library, &[("FAKE_FAIL", "cuInit:34")]);
     run("no context", &library, &[("FAKE_FAIL", "cuDevicePrimaryCtxRetain:2")]);
+}
+
+/// A toolkit's stub beside it has the name that linkers look for.
+#[test]
+fn the_driver_comes_before_a_stub() {
+    let Some((folder, library)) = stand_in("the_driver_comes_before_a_stub", &["-DSTUB"]) else { return };
+    std::fs::rename(&library, folder.path().join("libcuda.so")).unwrap();
+    run("stub", &library, &[]);
+    let Some((driver, library)) = stand_in("the_driver_comes_before_a_stub", &[]) else { return };
+    std::fs::copy(folder.path().join("libcuda.so"), driver.path().join("libcuda.so")).unwrap();
+    let log = run("work", &library, &[("FAKE_GPUS", "2")]);
+    assert!(log.contains("release context 1"), "{log}");
 }
 
 #[test]
@@ -305,7 +317,7 @@ fn scenario() {
         }
         Ok("stub") => {
             let message = Driver::open(0).unwrap_err().to_string();
-            assert!(message.contains("cuInit") && message.contains("stubs"), "{message}");
+            assert!(message.contains("cuInit") && message.contains("stub of libcuda"), "{message}");
         }
         Ok("no context") => {
             let error = Driver::open(0).unwrap_err();

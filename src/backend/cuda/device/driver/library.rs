@@ -1,9 +1,9 @@
-//! The driver's library: found and checked before the first call goes through cudarc.
+//! The driver's library: opened, and every function that is called looked up ([`FUNCTIONS`]), before the first call.
 //!
-//! cudarc panics where libcuda, or a function in it, is absent. So the library is opened here first, every function that
-//! this module calls is looked up ([`FUNCTIONS`]), and only then cudarc's bindings are used, through [`call!`].
+//! Types and signatures are cudarc's. Its loader is not used: it panics where libcuda, or a function in it, is absent, and takes a toolkit's stub for the driver
+//! where both are in the library path. So [`call!`] takes the signature of cudarc's binding and the address that was found here.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -11,13 +11,13 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::error::{Error, Result};
 
-/// Names of the library, in cudarc's order, so that the library checked is the library used.
-const NAMES: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so", "libcuda.so.1"] };
+/// Names of the library, the driver's own first: a toolkit has a stub called `libcuda.so`, for linkers.
+const NAMES: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
 
 /// Oldest CUDA version of a driver that has every function in [`FUNCTIONS`]: clusters came with 11.8.
 const OLDEST: c_int = 11_080;
 
-/// Every function that [`call!`] is used with. A unit test compares the list with the sources.
+/// Every function that [`call!`] is used with; another one does not compile.
 const FUNCTIONS: &[&str] = &[
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
@@ -63,18 +63,78 @@ const FUNCTIONS: &[&str] = &[
     "cuStreamSynchronize",
 ];
 
-/// `call!(cuFunction(arguments))`: calls the driver through cudarc and turns its result code into a typed error.
+/// `call!(cuFunction(arguments))`: calls the driver and turns its result code into a typed error.
 ///
-/// To be used in an `unsafe` block, after [`library()`] has succeeded once.
+/// To be used in an `unsafe` block: arguments are as the function wants them.
 macro_rules! call {
-    ($function:ident($($argument:expr),* $(,)?)) => {
-        $crate::backend::cuda::driver::library::check(
-            stringify!($function),
-            cudarc::driver::sys::$function($($argument),*),
-        )
+    ($function:ident($($argument:expr),* $(,)?)) => {{
+        use $crate::backend::cuda::driver::library;
+        const PLACE: usize = library::place(stringify!($function));
+        let binding: unsafe fn($(library::argument!($argument)),*) -> _ = cudarc::driver::sys::$function;
+        match library::function(PLACE, binding) {
+            Ok(function) => library::check(stringify!($function), function($($argument),*)),
+            Err(error) => Err(error),
+        }
+    }};
+}
+/// The type of an argument, whatever it is.
+macro_rules! argument {
+    ($argument:expr) => {
+        _
     };
 }
-pub(super) use call;
+pub(super) use {argument, call};
+
+/// Where a function stands in [`FUNCTIONS`].
+pub(super) const fn place(name: &str) -> usize {
+    const fn are_equal(a: &[u8], b: &[u8]) -> bool {
+        let mut at = 0;
+        while at < a.len() && at < b.len() && a[at] == b[at] {
+            at += 1;
+        }
+        at == a.len() && at == b.len()
+    }
+    let mut place = 0;
+    while !are_equal(FUNCTIONS[place].as_bytes(), name.as_bytes()) {
+        place += 1;
+    }
+    place
+}
+
+/// A function that is not yet given its type.
+type Address = unsafe extern "C" fn();
+
+/// The type of cudarc's binding of a function.
+pub(super) trait Binding {
+    /// That of the function itself. It returns a number: a driver may have codes that cudarc's enum has not.
+    type Function;
+
+    /// # Safety
+    ///
+    /// The function at `address` has this type.
+    unsafe fn function(address: Address) -> Self::Function;
+}
+
+macro_rules! bindings {
+    ($(($($argument:ident)*))*) => {$(
+        impl<$($argument),*> Binding for unsafe fn($($argument),*) -> CUresult {
+            type Function = unsafe extern "C" fn($($argument),*) -> u32;
+
+            unsafe fn function(address: Address) -> Self::Function {
+                // SAFETY: the caller's promise; pointers to functions are of one size.
+                unsafe { std::mem::transmute::<Address, Self::Function>(address) }
+            }
+        }
+    )*};
+}
+bindings!(() (A) (A B) (A B C) (A B C D) (A B C D E));
+
+/// The function of [`FUNCTIONS`] at `place`, of which `binding` is cudarc's.
+pub(super) fn function<B: Binding>(place: usize, _binding: B) -> Result<B::Function> {
+    let address = library()?.functions[place];
+    // SAFETY: `call!` gives the place and the binding of one name, and the binding's type is that in cuda.h.
+    Ok(unsafe { B::function(address) })
+}
 
 /// `cuEventElapsedTime`. cudarc binds another symbol of it for CUDA 13, which drivers before 12.8 lack; this one all have.
 pub(super) type EventElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> c_int;
@@ -91,6 +151,8 @@ pub(super) struct Library {
     pub(super) elapsed_time: EventElapsedTime,
     pub(super) param_info: Option<FuncGetParamInfo>,
     pub(super) load_function: Option<FuncLoad>,
+    /// Those of [`FUNCTIONS`].
+    functions: Vec<Address>,
     // Function pointers above point into it.
     _opened: libloading::Library,
 }
@@ -184,10 +246,16 @@ fn open() -> Result<Library, Problem> {
         },
         Err(error) => return Err(Problem::Missing(error.to_string())),
     }
-    // SAFETY: only the address is taken, and compared with nothing.
-    let lacks = FUNCTIONS.iter().find(|name| unsafe { opened.get::<*const c_void>(name.as_bytes()) }.is_err());
+    let (mut functions, mut lacks) = (Vec::with_capacity(FUNCTIONS.len()), None);
+    for name in FUNCTIONS {
+        // SAFETY: only the address is taken here.
+        match unsafe { opened.get::<Address>(name.as_bytes()) } {
+            Ok(function) => functions.push(*function),
+            Err(_) => lacks = lacks.or(Some(*name)),
+        }
+    }
     if version < OLDEST || lacks.is_some() {
-        return Err(Problem::Old { version, lacks: lacks.copied() });
+        return Err(Problem::Old { version, lacks });
     }
     // SAFETY: the symbols have these types in cuda.h.
     let (elapsed_time, param_info, load_function) = unsafe {
@@ -200,16 +268,16 @@ fn open() -> Result<Library, Problem> {
     let Ok(elapsed_time) = elapsed_time else {
         return Err(Problem::Old { version, lacks: Some("cuEventElapsedTime") });
     };
-    // SAFETY: the library and the function are there; `cuInit` may be called any number of times.
-    match unsafe { sys::cuInit(0) } as u32 {
-        0 => Ok(Library { version, elapsed_time, param_info, load_function, _opened: opened }),
+    // SAFETY: `cuInit` takes flags, and may be called any number of times.
+    match unsafe { <unsafe fn(c_uint) -> CUresult>::function(functions[place("cuInit")])(0) } {
+        0 => Ok(Library { version, elapsed_time, param_info, load_function, functions, _opened: opened }),
         code => Err(Problem::Refused { call: "cuInit", code }),
     }
 }
 
 /// `Ok` for success, else [`Error::Driver`].
-pub(super) fn check(call: &'static str, result: CUresult) -> Result<()> {
-    match result as u32 {
+pub(super) fn check(call: &'static str, code: u32) -> Result<()> {
+    match code {
         0 => Ok(()),
         code => Err(failure(call, code)),
     }
@@ -261,7 +329,8 @@ fn help(code: u32) -> &'static str {
         1 => "an argument is outside what this GPU allows; please report it with the sizes that led here",
         2 => "the GPU has too little free memory; use smaller sizes, or free what other programs hold",
         34 => {
-            "the toolkit's stub of libcuda was loaded instead of the driver; take the folder `stubs` out of the library path"
+            "a toolkit's stub of libcuda was loaded, since there is no libcuda.so.1, which drivers install; install one, or in a \
+             container use the NVIDIA runtime"
         }
         46 => "the GPU is in use by another process that wants it alone, or in a prohibited mode; see `nvidia-smi -q`",
         100 | 101 => "run `nvidia-smi` to see which GPUs there are",
@@ -288,32 +357,6 @@ fn help(code: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_function_called_is_looked_up_first() {
-        let sources = [
-            include_str!("context.rs"),
-            include_str!("gpu.rs"),
-            include_str!("graph.rs"),
-            include_str!("library.rs"),
-            include_str!("module.rs"),
-            include_str!("properties.rs"),
-            include_str!("stream.rs"),
-        ];
-        let joined: String = sources.concat().split_whitespace().collect();
-        let mut called: Vec<&str> = joined
-            .split("call!(cu")
-            .skip(1)
-            .filter_map(|rest| rest.split('(').next())
-            .filter(|name| *name != "Function" && name.chars().all(|c| c.is_alphanumeric() || c == '_'))
-            .collect();
-        called.sort_unstable();
-        called.dedup();
-        assert!(called.len() > 30, "the sources were not searched: {called:?}");
-        for name in called {
-            assert!(FUNCTIONS.contains(&format!("cu{name}").as_str()), "cu{name} is missing in FUNCTIONS");
-        }
-    }
 
     #[test]
     fn errors_name_the_way_out() {
