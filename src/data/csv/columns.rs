@@ -110,19 +110,33 @@ impl CsvTable {
         }
     }
 
-    /// What columns are known by: their names, or numbers where others have that name too.
+    /// What columns are known by: their names, or numbers where others have that name too. A number has a `#` before it where a column has that number for its
+    /// name, or as many as it takes.
     pub(crate) fn references(&self, sources: &[Source]) -> Vec<String> {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for name in &self.names {
             *counts.entry(name).or_default() += 1;
         }
-        let column = |column: usize| {
+        let is_name = |text: &str| counts.contains_key(text);
+        let reference = |source: &Source| {
+            let column = source.column();
+            let category = match source {
+                Source::Column(_) => String::new(),
+                Source::Category(_, text) => format!("={text}"),
+            };
+            // Neither the whole nor, of a category with a `=` of its own, a longer beginning is taken for another column.
+            let is_clear = |known: &str| {
+                let whole = format!("{known}{category}");
+                let later = whole.match_indices('=').filter_map(|(at, _)| whole.get(..at).filter(|_| at > known.len()));
+                category.is_empty() || !is_name(&whole) && !later.into_iter().any(is_name)
+            };
             let name = self.column_name(column);
-            if counts.get(name) == Some(&1) { name.to_owned() } else { (column + 1).to_string() }
-        };
-        let reference = |source: &Source| match source {
-            Source::Column(at) => column(*at),
-            Source::Category(at, text) => format!("{}={text}", column(*at)),
+            let numbers = (0..).map(|marks| format!("{}{}", "#".repeat(marks), column + 1));
+            let known = match counts.get(name) {
+                Some(1) if is_clear(name) => Some(name.to_owned()),
+                _ => numbers.into_iter().find(|number| !is_name(number) && is_clear(number)),
+            };
+            known.unwrap_or_default() + &category
         };
         sources.iter().map(reference).collect()
     }
@@ -416,5 +430,33 @@ impl CsvTable {
         notes.extend(series.first().and_then(|series| super::notes::counter(self, series)));
         notes.extend(series.iter().filter_map(super::notes::sentinel));
         notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::csv::CsvOptions;
+
+    /// Also where numbers, and texts with a `=`, are names: what a column is known by chooses it and no other.
+    #[test]
+    fn columns_are_known_by_what_chooses_them() {
+        let options = CsvOptions { header: Some(true), ..CsvOptions::default() };
+        for text in [
+            "a,2,a\n1,2,3\n4,5,6\n",
+            "3,2,1,3,2,1\n1,2,3,4,5,6\n7,8,9,10,11,12\n",
+            "1,#1,1,##3,3\n1,2,3,4,5\n6,7,8,9,10\n",
+            "w,w=x,1=x,w=x=y,#1=x,w\na,1,x,2,3,x\nx=y,4,x,5,6,y\nx,6,y,7,8,x\n",
+        ] {
+            let table = CsvTable::parse(text.as_bytes(), "test.csv", &options).unwrap();
+            for column in 0..table.names().len() {
+                let mut sources = vec![Source::Column(column)];
+                sources.extend(["x", "y", "x=y", "x=y=x"].map(|text| Source::Category(column, text.to_owned())));
+                for source in sources {
+                    let known = table.references(std::slice::from_ref(&source));
+                    assert_eq!(table.source(&known[0]).unwrap(), source, "{known:?} of {text}");
+                }
+            }
+        }
     }
 }

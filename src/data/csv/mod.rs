@@ -49,6 +49,7 @@ pub enum ColumnChoice {
     #[default]
     LastNumeric,
     /// The column with this name; where there is none, and it is a number, the column with that number, counted from 1.
+    /// With `#` before it (`#2`) a number is meant where a column has it for its name.
     Named(String),
 }
 
@@ -171,6 +172,14 @@ mod tests {
         assert!(message(named(text, "c")).contains("no column c; the columns are: a, b, note"));
         assert!(message(named(text, "4")).contains("no column 4"));
         assert!(message(named("a,a\n1,2\n", "a")).contains("columns 1 and 2 are both named a"));
+    }
+
+    /// Where numbers are names too.
+    #[test]
+    fn columns_by_a_number_that_is_a_name() {
+        let refused = message(named("2,a,b,a\n1,2,3,4\n", "a"));
+        assert!(refused.contains("columns 2 and 4 are both named a; choose one by its number, #2 or 4"), "{refused}");
+        assert_eq!(named("2,a,b,a\n1,2,3,4\n", "#2").unwrap().values, [Some(2.0)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::csv::cell::{Cell, Cells};
 use crate::data::csv::dialect::{self, Text};
 use crate::data::csv::times::Times;
-use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, layout, notes, order};
+use crate::data::csv::{ColumnChoice, CsvOptions, DecimalMark, Source, layout, notes, order};
 use crate::data::time::DateOrder;
 use crate::error::{Error, Result};
 use crate::files;
@@ -334,12 +334,15 @@ impl CsvTable {
             ColumnChoice::LastNumeric => self.last_numeric(None),
             ColumnChoice::Named(name) => {
                 let mut same_name = (0..names.len()).filter(|&column| self.column_name(column) == name);
-                match (same_name.next(), same_name.next(), name.parse::<usize>()) {
+                match (same_name.next(), same_name.next(), name.trim_start_matches('#').parse::<usize>()) {
                     (Some(column), None, _) => Ok(column),
-                    (Some(a), Some(b), _) => Err(self.fail(
-                        None,
-                        format!("columns {} and {} are both named {name}; choose one by its number", a + 1, b + 1),
-                    )),
+                    (Some(a), Some(b), _) => {
+                        let numbers = self.references(&[Source::Column(a), Source::Column(b)]).join(" or ");
+                        let (a, b) = (a + 1, b + 1);
+                        let problem =
+                            format!("columns {a} and {b} are both named {name}; choose one by its number, {numbers}");
+                        Err(self.fail(None, problem))
+                    }
                     (None, _, Ok(number)) if (1..=names.len()).contains(&number) => Ok(number - 1),
                     _ => Err(self.fail(None, format!("no column {name}; {}", self.listed()))),
                 }
