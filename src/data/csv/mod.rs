@@ -174,6 +174,18 @@ mod tests {
         assert!(message(named("a,a\n1,2\n", "a")).contains("columns 1 and 2 are both named a"));
     }
 
+    /// A column by which rows are chosen labels none of them, by whatever it is chosen.
+    #[test]
+    fn rows_chosen_by_a_column_are_labelled_by_another() {
+        for name in ["symbol", "1", "#1"] {
+            let only = vec![(name.to_owned(), "A".to_owned())];
+            let options = CsvOptions { only, ..CsvOptions::default() };
+            let text = "symbol,day,v\nA,mon,1\nB,mon,2\nA,tue,3\n";
+            let table = CsvTable::parse(text.as_bytes(), "test.csv", &options).unwrap();
+            assert_eq!(table.series(&ColumnChoice::LastNumeric).unwrap().labels, ["mon", "tue"], "{name}");
+        }
+    }
+
     /// Where numbers are names too.
     #[test]
     fn columns_by_a_number_that_is_a_name() {

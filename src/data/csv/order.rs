@@ -4,7 +4,7 @@ use crate::data::csv::cell::Cell;
 use crate::data::csv::columns::Taken;
 use crate::data::csv::table::{CsvTable, short};
 use crate::data::csv::times::{Found, is_named};
-use crate::data::csv::{RowOrder, panel};
+use crate::data::csv::{ColumnChoice, RowOrder, panel};
 use crate::data::time::{DateOrder, Reading, iso, read_dates};
 use crate::error::{Error, Result};
 
@@ -27,7 +27,9 @@ pub(super) fn take(table: &CsvTable, rows: Vec<usize>, chosen: &[usize], may_be_
         return by_dates(table, rows, &is_chosen, may_be_panel);
     }
     // A column by which rows were chosen says the same in all of them.
-    let is_same = |column: usize| table.options.only.iter().any(|(name, _)| table.column_name(column) == name);
+    let only = table.options.only.iter().filter_map(|(name, _)| table.find(&ColumnChoice::Named(name.clone())).ok());
+    let only: Vec<usize> = only.collect();
+    let is_same = |column: usize| only.contains(&column);
     let free = || (0..is_chosen.len()).filter(|column| !chosen(column));
     let told = times.columns.first().copied().filter(|_| is_free);
     let column = told.or_else(|| free().find(|column| !is_same(*column))).or_else(|| free().next());
