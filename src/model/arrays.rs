@@ -10,7 +10,7 @@ use ndarray::{Array, ArrayView, ArrayViewD, Dimension};
 
 use crate::backend::device::{Placed, copy_on_host};
 use crate::backend::{Device, Tensor, TensorMut, TensorRef};
-use crate::dtype::{DType, Scalar, Stored};
+use crate::dtype::{DType, Element, Scalar, Stored};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::output::Output;
@@ -171,26 +171,37 @@ pub(super) fn any<'a>(arrays: impl Arrays<'a>) -> Vec<AnyArray<'a>> {
 /// # Errors
 ///
 /// [`Error::NonFinite`] for a finite element that is beyond the other type's range; [`Error::Shape`] for other lengths or types.
+/// Nothing is written then.
 pub(super) fn convert(name: &str, shape: &[usize], from: TensorRef<'_>, to: TensorMut<'_>) -> Result<()> {
-    fn each<A: Scalar, B: Scalar>(name: &str, shape: &[usize], from: &[A], to: &mut [B]) -> Result<()> {
+    fn each<A: Scalar, B: Scalar>(name: &str, from: &[A], to: &mut [B]) -> Result<()> {
         check_len(name, &[from.len()], to.len())?;
-        for (i, (from, to)) in from.iter().zip(to).enumerate() {
-            *to = B::of(from.wide());
-            if from.is_finite() && !to.is_finite() {
-                return Err(Error::NonFinite {
-                    tensor: name.to_owned(),
-                    got: from.wide(),
-                    position: format!("element {:?}, in {}", indices(i, shape), B::DTYPE),
-                    help: "it is beyond that type's range; scale the values, or use a device in f64".to_owned(),
-                });
-            }
-        }
+        from.iter().zip(to).for_each(|(from, to)| *to = B::of(from.wide()));
         Ok(())
     }
+    check_range(name, shape, from, to.dtype())?;
     match (from.dtype(), to.dtype()) {
-        (DType::F32, DType::F64) => each::<f32, f64>(name, shape, from.host()?, to.host()?),
-        (DType::F64, DType::F32) => each::<f64, f32>(name, shape, from.host()?, to.host()?),
+        (DType::F32, DType::F64) => each::<f32, f64>(name, from.host()?, to.host()?),
+        (DType::F64, DType::F32) => each::<f64, f32>(name, from.host()?, to.host()?),
         _ => copy_on_host(from, to),
+    }
+}
+
+/// Refuses elements of a tensor in the host's memory that are finite and beyond the range of `to`.
+///
+/// # Errors
+///
+/// [`Error::NonFinite`].
+pub(super) fn check_range(name: &str, shape: &[usize], from: TensorRef<'_>, to: DType) -> Result<()> {
+    let (DType::F64, DType::F32) = (from.dtype(), to) else { return Ok(()) };
+    let from = from.host::<f64>()?;
+    match from.iter().position(|value| value.is_finite() && !<f32 as Element>::of(*value).is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::NonFinite {
+            tensor: name.to_owned(),
+            got: from.get(at).copied().unwrap_or(f64::NAN),
+            position: format!("element {:?}, in {to}", indices(at, shape)),
+            help: "it is beyond that type's range; scale the values, or use a device in f64".to_owned(),
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::backend::TensorRef;
 use crate::dtype::Scalar;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::model::arrays::{convert, read_as};
+use crate::model::arrays::{check_range, convert, read_as};
 #[cfg(feature = "exchange")]
 use crate::model::graph::{GraphTensor, Source};
 use crate::nn::Parameter;
@@ -83,11 +83,27 @@ impl Model {
     /// [`Error::InvalidOption`] where the model has no such tensor, or for a variance below zero; [`Error::Shape`] where it has another number
     /// of elements; [`Error::NonFinite`] for an `f64` beyond the range of the device's `f32`. The tensor then is as it was.
     pub fn set_weight<E: Scalar>(&mut self, name: &str, values: &[E]) -> Result<()> {
-        let parameter = self.parameter(name)?.clone();
-        let Parameter { range, shape, .. } = &parameter;
-        check_len(name, shape, values.len())?;
+        self.set_weights(&[(name, values)])
+    }
+
+    /// Replaces weight tensors, all or none.
+    pub(crate) fn set_weights<E: Scalar>(&mut self, weights: &[(&str, &[E])]) -> Result<()> {
+        weights.iter().try_for_each(|(name, values)| self.check_weight(name, values))?;
+        weights.iter().try_for_each(|(name, values)| self.write_weight(name, values))
+    }
+
+    /// Refuses elements that a weight tensor cannot have.
+    fn check_weight<E: Scalar>(&self, name: &str, values: &[E]) -> Result<()> {
+        let parameter = self.parameter(name)?;
+        check_len(name, &parameter.shape, values.len())?;
         let layer = name.strip_suffix(&parameter.name).and_then(|layer| layer.strip_suffix('.')).unwrap_or(name);
         parameter.check(layer, TensorRef::of(values))?;
+        check_range(name, &parameter.shape, TensorRef::of(values), self.device.dtype())
+    }
+
+    fn write_weight<E: Scalar>(&mut self, name: &str, values: &[E]) -> Result<()> {
+        let parameter = self.parameter(name)?.clone();
+        let Parameter { range, shape, .. } = &parameter;
         let tensors = self.network.place_mut(Place::of(&parameter));
         // Passes may have changed statistics since.
         tensors.refresh(&self.device)?;
@@ -125,16 +141,14 @@ impl Model {
         if arrays.len() != names.len() {
             return Err(Error::shape(layer, format!("{} weights", names.len()), arrays.len().to_string()));
         }
-        // All of them first, so that a wrong one leaves the weights as they were.
         for (array, (name, shape)) in arrays.iter().zip(&names) {
             if array.shape() != shape.as_slice() {
                 return Err(Error::shape(name, format!("{shape:?}"), format!("{:?}", array.shape())));
             }
         }
-        for (array, (name, _)) in arrays.iter().zip(&names) {
-            self.set_weight(name, &array.iter().copied().collect::<Vec<_>>())?;
-        }
-        Ok(())
+        let values: Vec<Vec<E>> = arrays.iter().map(|array| array.iter().copied().collect()).collect();
+        let weights: Vec<_> = names.iter().zip(&values).map(|((name, _), values)| (&**name, &**values)).collect();
+        self.set_weights(&weights)
     }
 
     /// Whether the layer called `layer` has weights.
@@ -158,10 +172,10 @@ impl Model {
                 tensors.extend(named_tensors(built, given.clone())?);
             }
         }
-        for (name, array) in tensors {
-            self.set_weight(&name, &array.iter().copied().collect::<Vec<_>>())?;
-        }
-        Ok(())
+        let values: Vec<(String, Vec<f64>)> =
+            tensors.into_iter().map(|(name, array)| (name, array.into_iter().collect())).collect();
+        let weights: Vec<_> = values.iter().map(|(name, values)| (&**name, &**values)).collect();
+        self.set_weights(&weights)
     }
 
     fn layer_config(&self, layer: &str) -> Result<crate::nn::LayerConfig> {

@@ -75,6 +75,32 @@ fn fields_of_files_that_cannot_be_are_refused_by_name() {
     assert!(model.weight::<f32>("batch_normalization.moving_variance").unwrap().iter().all(|v| *v >= 0.0));
 }
 
+/// Weights are replaced as a whole, or not at all.
+#[test]
+fn refused_weights_leave_those_from_before() {
+    let mut model = trained();
+    let all = |model: &Model| -> Vec<(String, Vec<f64>)> {
+        let names: Vec<String> = model.weights().map(|(name, ..)| name).collect();
+        names.into_iter().map(|name| (name.clone(), model.weight(&name).unwrap())).collect()
+    };
+    let before = all(&model);
+    for (name, values) in &before {
+        let mut others = vec![7.0; values.len()];
+        *others.last_mut().unwrap() = 1e300;
+        assert_says(&refused(model.set_weight(name, &others)), &[name, "1e300", "f32"]);
+        assert_eq!(all(&model), before, "{name}");
+    }
+    let mut flat = vec![7.0; model.count_params()];
+    *flat.last_mut().unwrap() = -1e300;
+    assert_says(&refused(model.set_flat_weights(&flat)), &["weights", "-1e300"]);
+    assert_eq!(all(&model), before);
+    let mut arrays = model.keras_weights::<f64>("batch_normalization").unwrap();
+    arrays[0].fill(7.0);
+    arrays.last_mut().unwrap().fill(-1.0);
+    assert_says(&refused(model.set_keras_weights("batch_normalization", &arrays)), &["variance", "not below zero"]);
+    assert_eq!(all(&model), before);
+}
+
 #[test]
 fn what_could_not_be_loaded_is_not_saved() {
     let folder = tempfile::tempdir().unwrap();

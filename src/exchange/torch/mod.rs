@@ -181,12 +181,11 @@ fn apply(
             fold(file, path, slot, module, &mut values)?;
         }
     }
-    for Assigned { name, .. } in &fit.assigned {
-        if let Some(values) = values.get(name.as_str()) {
-            model.set_weight(name, values)?;
-        }
-    }
-    Ok(())
+    let assigned = fit.assigned.iter().filter_map(|Assigned { name, .. }| {
+        let name = name.as_str();
+        Some((name, values.get(name)?.as_slice()))
+    });
+    model.set_weights(&assigned.collect::<Vec<_>>())
 }
 
 /// The elements of a tensor of the file, each finite.
