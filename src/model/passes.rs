@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 
 use crate::backend::ops::{LossEntry, Workspace};
-use crate::backend::{TensorMut, WeightGrad};
+use crate::backend::{Tensor, TensorMut, WeightGrad};
 use crate::dtype::{DType, Element, Scalar};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, LossFunction};
@@ -216,17 +216,21 @@ impl Model {
             }
         }
         if training {
-            let weights = self.network.builder.parameters;
             for index in self.states.len()..self.optimizer.states() {
-                let mut state = device.allocate("optimizer's memory", weights)?;
-                let initial = self.optimizer.initial(index);
-                if initial != 0.0 {
-                    device.fill(state.view_mut(), initial)?;
-                }
-                self.states.push(state);
+                self.states.push(self.initial_state(index)?);
             }
         }
         Ok(())
+    }
+
+    /// A tensor of the optimizer's memory before the first step.
+    pub(super) fn initial_state(&self, index: usize) -> Result<Tensor> {
+        let mut state = self.device.allocate("optimizer's memory", self.network.builder.parameters)?;
+        let initial = self.optimizer.initial(index);
+        if initial != 0.0 {
+            self.device.fill(state.view_mut(), initial)?;
+        }
+        Ok(state)
     }
 
     /// What the random numbers of the next step come from.

@@ -183,10 +183,31 @@ fn fit_batches(
     model.fit_batches(batches, options)
 }
 
-const CASES: [Case; 3] = [
+/// Its loss scale is too large for the first batches, which make no step.
+fn scaled() -> Model {
+    let mut model = stack(vec![Lstm::new(3).into(), Dense::new(1).into()]);
+    model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
+    model.set_loss_scale(Some(LossScale::new(1e30, 7).unwrap()));
+    model
+}
+
+fn fit_scaled(
+    model: &mut Model,
+    _: &Path,
+    backup: Option<BackupAndRestore>,
+    interruption: &mut Interruption,
+) -> Result<History> {
+    let (x, y) = data(24);
+    let options =
+        FitOptions { epochs: 3, batch_size: 4, callbacks: vec![interruption], backup, ..FitOptions::default() };
+    model.fit(&x, &(y + 1e10), options)
+}
+
+const CASES: [Case; 4] = [
     Case { name: "everything", make: with_everything, fit: fit_everything },
     Case { name: "stateful", make: stateful, fit: fit_stateful },
     Case { name: "batches", make: of_any_length, fit: fit_batches },
+    Case { name: "scaled", make: scaled, fit: fit_scaled },
 ];
 
 /// Everything that a training leaves: files, and the history.

@@ -194,9 +194,13 @@ impl Model {
             self.check_values(weights.view(), statistics.view())
                 .map_err(|e| damaged(path, format!("{which}weights: {e}")))?;
         }
-        let of_optimizer = if saved.steps > 0 { self.optimizer.states() } else { 0 };
         let mut placed = Vec::new();
-        for number in 0..of_optimizer {
+        for number in 0..self.optimizer.states() {
+            // Without a step, as where a loss scale was too large for each, it is as in the beginning.
+            if saved.steps == 0 {
+                placed.push(self.initial_state(number)?);
+                continue;
+            }
             let state = read(&optimizer(number), weights)?;
             let mut place = self.device.allocate("optimizer's memory", state.len())?;
             self.device.upload_tensor(state.view(), place.view_mut())?;
