@@ -9,7 +9,7 @@ use fused_rnn::metrics::Metric;
 use fused_rnn::model::*;
 use fused_rnn::nn::*;
 use fused_rnn::optim::{Adam, RmsProp, Schedule, Sgd};
-use fused_rnn::{DType, Error, Result};
+use fused_rnn::{DType, Device, Error, Result};
 use ndarray::{Array2, Array3, s};
 
 /// Stops training after so many batches, or fails after so many epochs, of this process.
@@ -62,7 +62,11 @@ fn data(samples: usize) -> (Array3<f64>, Array2<f64>) {
 }
 
 fn stack(layers: Vec<LayerConfig>) -> Model {
-    let mut model = Graph::new(cpu(), 11);
+    stack_on(cpu(), layers)
+}
+
+fn stack_on(device: Device, layers: Vec<LayerConfig>) -> Model {
+    let mut model = Graph::new(device, 11);
     let mut tensor = model.input("input", &[5, 2]).unwrap();
     for layer in layers {
         tensor = model.add(layer, &[&tensor]).unwrap();
@@ -183,9 +187,9 @@ fn fit_batches(
     model.fit_batches(batches, options)
 }
 
-/// Its loss scale is too large for the first batches, which make no step.
+/// Its loss scale is too large in `f32` for the first batches, which make no step.
 fn scaled() -> Model {
-    let mut model = stack(vec![Lstm::new(3).into(), Dense::new(1).into()]);
+    let mut model = stack_on(common::cpu(DType::F32), vec![Lstm::new(3).into(), Dense::new(1).into()]);
     model.compile(Adam::new(0.01).unwrap(), Loss::MeanSquaredError).unwrap();
     model.set_loss_scale(Some(LossScale::new(1e30, 7).unwrap()));
     model
