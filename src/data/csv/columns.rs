@@ -127,16 +127,18 @@ impl CsvTable {
             // Neither the whole nor, of a category with a `=` of its own, a longer beginning is taken for another column.
             let is_clear = |known: &str| {
                 let whole = format!("{known}{category}");
-                let later = whole.match_indices('=').filter_map(|(at, _)| whole.get(..at).filter(|_| at > known.len()));
-                category.is_empty() || !is_name(&whole) && !later.into_iter().any(is_name)
+                let is_other = |(at, _): (usize, &str)| at > known.len() && whole.get(..at).is_some_and(&is_name);
+                category.is_empty() || !is_name(&whole) && !whole.match_indices('=').any(is_other)
             };
             let name = self.column_name(column);
-            let numbers = (0..).map(|marks| format!("{}{}", "#".repeat(marks), column + 1));
-            let known = match counts.get(name) {
-                Some(1) if is_clear(name) => Some(name.to_owned()),
-                _ => numbers.into_iter().find(|number| !is_name(number) && is_clear(number)),
-            };
-            known.unwrap_or_default() + &category
+            if counts.get(name) == Some(&1) && is_clear(name) {
+                return format!("{name}{category}");
+            }
+            let mut number = (column + 1).to_string();
+            while is_name(&number) || !is_clear(&number) {
+                number.insert(0, '#');
+            }
+            number + &category
         };
         sources.iter().map(reference).collect()
     }

@@ -130,9 +130,14 @@ macro_rules! bindings {
 bindings!(() (A) (A B) (A B C) (A B C D) (A B C D E));
 
 /// The function of [`FUNCTIONS`] at `place`, of which `binding` is cudarc's.
-pub(super) fn function<B: Binding>(place: usize, _binding: B) -> Result<B::Function> {
+///
+/// # Safety
+///
+/// Place and binding are of one name, as [`call!`] gives them.
+pub(super) unsafe fn function<B: Binding>(place: usize, _binding: B) -> Result<B::Function> {
+    // As many as FUNCTIONS, or the library is refused.
     let address = library()?.functions[place];
-    // SAFETY: `call!` gives the place and the binding of one name, and the binding's type is that in cuda.h.
+    // SAFETY: the caller's promise; the type of cudarc's binding is that in cuda.h.
     Ok(unsafe { B::function(address) })
 }
 
