@@ -186,6 +186,13 @@ fn layers_go_and_come() {
         vec![GlobalAveragePooling1D::new().into(), RepeatVector::new(2).into(), GlobalMaxPooling1D::new().into()],
         vec![TimeDistributed::new(Dense::new(2)).into(), Reshape::new(&[3, -1]).into()],
         vec![Reshape::new(&[6, 2, 2]).into(), TimeDistributed::new(Conv1D::new(3, 2)).into()],
+        vec![Reshape::new(&[3, 2, 4]).into(), TimeDistributed::new(Gru::new(5)).into()],
+        vec![Reshape::new(&[3, 2, 4]).into(), TimeDistributed::new(Lstm::new(5).return_sequences(true)).into()],
+        vec![Reshape::new(&[3, 2, 4]).into(), TimeDistributed::new(Bidirectional::new(Lstm::new(5))).into()],
+        vec![
+            Reshape::new(&[3, 2, 4]).into(),
+            TimeDistributed::new(Bidirectional::new(SimpleRnn::new(5).return_sequences(true))).into(),
+        ],
         vec![
             Conv1DTranspose::new(3, 4).strides(3).into(),
             Conv1DTranspose::new(2, 2).dilation_rate(2).use_bias(false).into(),

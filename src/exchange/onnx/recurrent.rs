@@ -10,8 +10,8 @@ use crate::exchange::onnx::tensor::{Axis, BATCH, Data};
 use crate::interop::onnx::{self, OnnxWeights};
 use crate::model::GraphTensor;
 use crate::nn::{
-    ActivationFunction, Bidirectional, Concatenate, Gru, LayerConfig, Lstm, Part, RecurrentOperator, RecurrentOptions,
-    SequenceMask, SimpleRnn, Slice,
+    ActivationFunction, Bidirectional, Concatenate, Gru, LayerConfig, Lstm, Part, Permute, RecurrentOperator,
+    RecurrentOptions, SequenceMask, SimpleRnn, Slice, TimeDistributed,
 };
 use crate::rnn::{Bias, Direction, GruReset, RnnDescriptor, WeightKind, WeightLayout};
 
@@ -30,11 +30,11 @@ struct Recurrence {
 }
 
 impl<'f> Importer<'f> {
-    /// What a recurrent node gives: every output, the last one, and of an LSTM the last cell state.
+    /// What a recurrent node gives: every output, the last one, and of an LSTM the last cell state. Where samples share their axis with rows of theirs, as
+    /// exporters write [`TimeDistributed`], each row is a sequence.
     pub fn recurrent(&mut self, node: Node<'f>, inputs: &[Option<Value>]) -> Result<Vec<Value>> {
         let x = required(node, inputs, 0)?;
         let x = self.data(node, x)?;
-        plain(node, &x)?;
         let constant = |index: usize, what: &str| match inputs.get(index).cloned().flatten() {
             None => Ok(None),
             Some(Value::Constant(constant)) => Ok(Some(constant)),
@@ -71,8 +71,23 @@ impl<'f> Importer<'f> {
             }
         }
 
-        let mut tensor = self.shaped(node, &x.tensor, &[steps, is.features])?;
+        let samples = x.axes[1 - time];
+        let rows: usize = samples.of_sample().product();
         let lengths = self.lengths(node, inputs.get(4).cloned().flatten(), steps)?;
+        let used = [0, 1, 2].map(|output| self.is_used(node, output));
+        let layer = self.recurrent_layer(&is, b.is_some(), p.is_some(), used, lengths.is_some());
+        let (every, with_states) = shape_of(&layer);
+        if with_states || lengths.is_some() || initial.iter().any(Option::is_some) {
+            plain(node, &x)?;
+        }
+        let mut tensor = match (rows, is.batch_first) {
+            (1, _) => self.shaped(node, &x.tensor, &[steps, is.features])?,
+            (_, true) => self.shaped(node, &x.tensor, &[rows, steps, is.features])?,
+            (_, false) => {
+                let tensor = self.shaped(node, &x.tensor, &[steps, rows, is.features])?;
+                self.add(node, Permute::new(&[2, 1, 3]), &[&tensor])?
+            }
+        };
         if let Some(lengths) = &lengths {
             tensor = self.add(node, SequenceMask::new(), &[&tensor, lengths])?;
         }
@@ -83,8 +98,6 @@ impl<'f> Importer<'f> {
             }
         }
 
-        let used = [0, 1, 2].map(|output| self.is_used(node, output));
-        let layer = self.recurrent_layer(&is, b.is_some(), p.is_some(), used, lengths.is_some());
         let lineages = [Some(&w), Some(&r), b.as_ref(), p.as_ref()].into_iter().flatten().map(|c| c.lineage).collect();
         // PyTorch's older exporter names a node by its module, `/encoder/LSTM`.
         let module = node.name().trim_start_matches('/').rsplit_once('/').map(|(module, _)| module.replace('/', "."));
@@ -92,19 +105,36 @@ impl<'f> Importer<'f> {
             crate::nn::Layer::stem(&LayerConfig::of_cell(is.cell, 1, RecurrentOptions::default())).to_owned()
         });
         let weights = || direction_weights(node, &is, &layer, [&w, &r], [b.as_ref(), p.as_ref()]);
-        let id = self.weighted(node, &stem, layer.clone(), lineages, weights)?;
-        let outputs = self.call_all(node, id, &given)?;
+        let id = match rows {
+            1 => self.weighted(node, &stem, layer.clone(), lineages, weights)?,
+            _ => {
+                let inner = crate::nn::Layer::stem(&layer);
+                let weights = || -> Result<NamedWeights> {
+                    Ok(weights()?.into_iter().map(|(name, values)| (format!("{inner}.{name}"), values)).collect())
+                };
+                self.weighted(node, &stem, TimeDistributed::new(layer.clone()).into(), lineages, weights)?
+            }
+        };
+        let mut outputs = self.call_all(node, id, &given)?;
+        if let (2.., false, [y]) = (rows, is.batch_first, &mut outputs[..]) {
+            // Where the samples are, their rows are.
+            let (shape, order) = match every {
+                true => (vec![rows, steps, directions, is.units], &[2, 3, 1, 4][..]),
+                false => (vec![rows, directions, is.units], &[2, 1, 3][..]),
+            };
+            let shaped = self.shaped(node, y, &shape)?;
+            *y = self.add(node, Permute::new(order), &[&shaped])?;
+        }
 
         // Outputs of the layer: y, then for each direction h and c. Without every step y is the last h of all directions.
-        let (every, with_states) = shape_of(&layer);
         let mut results: Vec<Option<Data>> = vec![None, None, None];
         let state_axes = || {
             let (d, h) = (Axis::Fixed(directions), Axis::Fixed(is.units));
-            if is.batch_first { vec![BATCH, d, h] } else { vec![d, BATCH, h] }
+            if is.batch_first { vec![samples, d, h] } else { vec![d, samples, h] }
         };
         if every {
             let (t, d, h) = (Axis::Fixed(steps), Axis::Fixed(directions), Axis::Fixed(is.units));
-            let axes = if is.batch_first { vec![BATCH, t, d, h] } else { vec![t, d, BATCH, h] };
+            let axes = if is.batch_first { vec![samples, t, d, h] } else { vec![t, d, samples, h] };
             results[0] = Some(Data { tensor: outputs[0].clone(), axes, kind: Kind::Float });
         } else {
             results[1] = Some(Data { tensor: outputs[0].clone(), axes: state_axes(), kind: Kind::Float });

@@ -31,7 +31,7 @@ impl Axis {
     }
 
     /// Axes of a sample that it stands for.
-    fn of_sample(self) -> impl Iterator<Item = usize> {
+    pub fn of_sample(self) -> impl Iterator<Item = usize> {
         let (first, second) = match self {
             Axis::Fixed(n) => (Some(n), None),
             Axis::Batch { before, after } => (Some(before).filter(|n| *n != 1), Some(after).filter(|n| *n != 1)),
