@@ -74,6 +74,12 @@ pub(crate) fn zero_in_text(beginning: &[u8]) -> Option<String> {
     Some(format!("not text: byte {at} is zero, as in programs, models and archives"))
 }
 
+/// Whether what begins with these bytes may be a zip archive. One that is empty begins with its end.
+#[cfg(feature = "exchange")]
+pub(crate) fn begins_as_zip(beginning: &[u8]) -> bool {
+    beginning.starts_with(b"PK\x03\x04") || beginning.starts_with(b"PK\x05\x06")
+}
+
 /// What stands at `path` now, if anything; an error where nothing could ever be written there.
 fn target(path: &Path) -> Result<Option<std::fs::Metadata>> {
     let ends_as_folder = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);

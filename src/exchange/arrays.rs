@@ -28,7 +28,16 @@ fn format_error(path: &Path, problem: impl Into<String>) -> Error {
 /// [`Error::Io`]; [`Error::Format`] where it is no such file, or an array has another type.
 pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, ArrayD<f64>>> {
     let path = path.as_ref();
-    parse(&files::read(path)?, path)
+    // What is something else says so by its first bytes: it is not read whole.
+    let bytes = files::read_after(path, |beginning, _| check_beginning(beginning, path))?;
+    parse(&bytes, path)
+}
+
+fn check_beginning(beginning: &[u8], path: &Path) -> Result<()> {
+    match files::begins_as_zip(beginning) {
+        true => Ok(()),
+        false => Err(format_error(path, "it does not begin as a zip archive does; save arrays with numpy.savez")),
+    }
 }
 
 /// The same of a file's bytes; `path` is for messages.
@@ -37,6 +46,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, ArrayD<f64>>> {
 ///
 /// [`Error::Format`]; [`Error::Unsupported`] where memory is short.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, ArrayD<f64>>> {
+    check_beginning(bytes, path)?;
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format_error(path, e.to_string()))?;
     let mut arrays = BTreeMap::new();
     let mut left = (bytes.len() as u64).saturating_mul(MOST_DEFLATED).saturating_add(MOST_BESIDE);

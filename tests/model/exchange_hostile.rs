@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::common::Rng;
 use crate::common::damage::{damage_value, damaged, write_anew};
-use fused_rnn::exchange::keras;
+use fused_rnn::exchange::{arrays, keras, onnx};
 use fused_rnn::model::Sequential;
 use fused_rnn::nn::*;
 use fused_rnn::{Device, Error};
@@ -50,6 +50,44 @@ fn parse(bytes: &[u8]) -> Result<(), String> {
             assert!(typed && text.contains("hostile.keras"), "{error:?}");
             Err(text)
         }
+    }
+}
+
+/// What is no file of its kind says so by its first bytes: it is not read to its end, here after a terabyte, none of it on the disk.
+#[test]
+fn other_content_is_not_read_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let architecture = folder.path().join("sound.keras");
+    std::fs::write(&architecture, fixture(KERAS[0])).expect("written");
+    for beginning in
+        [&b""[..], b"time,value\n1,2\n", b"{\"class_name\": 1}", b"\x89PNG\r\n\x1a\n", b"\x0a\xff\xff\xff\xff\xff\x7f"]
+    {
+        let large = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, beginning).expect("written");
+            let file = std::fs::File::options().write(true).open(&path).expect("the file");
+            file.set_len(1 << 40).expect("a sparse file");
+            path
+        };
+        let refused = |error: Option<Error>, name: &str, problem: &str| {
+            let error = error.expect("an error");
+            let text = error.to_string();
+            let is_format = matches!(error, Error::Format { .. });
+            assert!(is_format && text.contains(name) && text.contains(problem), "{beginning:?}: {text}");
+        };
+        let cpu = Device::cpu();
+        let (no_zip, no_hdf5) = ("does not begin as a zip archive", "no HDF5 file");
+        let mut model = keras::read(cpu.clone(), &architecture).expect("a model").model;
+        refused(
+            onnx::read(cpu.clone(), large("a.onnx"), &Default::default()).err(),
+            "a.onnx",
+            "does not begin with a field of a model",
+        );
+        refused(keras::read(cpu.clone(), large("a.keras")).err(), "a.keras", no_zip);
+        refused(keras::read_with_weights(cpu, &architecture, large("a.h5")).err(), "a.h5", no_hdf5);
+        refused(keras::read_weights(&mut model, large("b.h5")).err(), "b.h5", no_hdf5);
+        refused(keras::read_weights(&mut model, large("b.keras")).err(), "b.keras", no_hdf5);
+        refused(arrays::read(large("a.npz")).err(), "a.npz", no_zip);
     }
 }
 

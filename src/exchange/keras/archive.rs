@@ -8,6 +8,7 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use super::{format_error, unreadable};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The members' names, which are the same in every file.
 const CONFIG: &str = "config.json";
@@ -23,15 +24,29 @@ pub(super) struct Archive {
     pub weights: Vec<u8>,
 }
 
+fn check_beginning(beginning: &[u8], path: &Path) -> Result<()> {
+    if super::variables::is_hdf5(beginning) {
+        return Err(Error::unsupported(
+            format!("{}: the HDF5 file of a whole model, as Keras 2 wrote them,", path.display()),
+            "load it in Keras 3 and save it as .keras; weights alone (.weights.h5) need the model as well",
+        ));
+    }
+    match files::begins_as_zip(beginning) {
+        true => Ok(()),
+        false => Err(format_error(path, "it does not begin as a zip archive does, which a .keras file is")),
+    }
+}
+
 impl Archive {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        // What is something else says so by its first bytes: it is not read whole.
+        Self::parse(&files::read_after(path, |beginning, _| check_beginning(beginning, path))?, path)
+    }
+
     /// Takes the archive apart.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
-        if super::variables::is_hdf5(bytes) {
-            return Err(Error::unsupported(
-                format!("{}: the HDF5 file of a whole model, as Keras 2 wrote them,", path.display()),
-                "load it in Keras 3 and save it as .keras; weights alone (.weights.h5) need the model as well",
-            ));
-        }
+        check_beginning(bytes, path)?;
         let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| format_error(path, unreadable("zip", e)))?;
         let most = MOST_EXPANSION.saturating_mul(bytes.len() as u64);
         let mut member = |name: &str| -> Result<Vec<u8>> {

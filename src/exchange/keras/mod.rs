@@ -141,9 +141,11 @@ pub(super) fn read_parts(
     weights: Option<&Path>,
     lengths: Lengths<'_>,
 ) -> Result<Imported> {
-    let archive = Archive::parse(&files::read(path)?, path)?;
+    let archive = Archive::read(path)?;
     let (weights_path, bytes) = match weights {
-        Some(weights) => (weights, files::read(weights)?),
+        Some(weights) => {
+            (weights, files::read_after(weights, |beginning, _| variables::check_beginning(beginning, weights))?)
+        }
         None => (path, archive.weights),
     };
     build(device, &archive.config, path, bytes, weights_path, lengths)
@@ -257,8 +259,12 @@ fn arrays(
 /// layers that Keras has not; [`Error::NonFinite`] for weights that are NaN or infinite. The model then stays as it was.
 pub fn read_weights(model: &mut Model, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let mut bytes = files::read(path)?;
-    if !variables::is_hdf5(&bytes) && path.extension().is_some_and(|extension| extension == "keras") {
+    let may_be_archive = path.extension().is_some_and(|extension| extension == "keras");
+    let mut bytes = files::read_after(path, |beginning, _| match may_be_archive && files::begins_as_zip(beginning) {
+        true => Ok(()),
+        false => variables::check_beginning(beginning, path),
+    })?;
+    if !variables::is_hdf5(&bytes) {
         bytes = Archive::parse(&bytes, path)?.weights;
     }
     let variables = Variables::parse(bytes, path)?;

@@ -16,6 +16,10 @@ pub(super) fn is_hdf5(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89HDF\r\n\x1a\n")
 }
 
+pub(super) fn check_beginning(beginning: &[u8], path: &Path) -> Result<()> {
+    if is_hdf5(beginning) { Ok(()) } else { Err(format_error(path, "the weights are no HDF5 file")) }
+}
+
 /// Groups inside of groups, at most. Keras has two for each layer, and two more for each model inside of a model.
 const DEEPEST: usize = 48;
 
@@ -41,9 +45,7 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
 impl Variables {
     /// Finds the arrays of a file, the optimizer's left out. Time and memory are bounded by its size.
     pub fn parse(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        if !is_hdf5(&bytes) {
-            return Err(format_error(path, "the weights are no HDF5 file"));
-        }
+        check_beginning(&bytes, path)?;
         let size = bytes.len();
         // Arrays become doubles, and weights of layers.
         memory::check(&format!("{}: the weights", path.display()), size.saturating_mul(8))?;

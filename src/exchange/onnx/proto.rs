@@ -40,14 +40,20 @@ pub(super) struct OnnxFile {
 impl OnnxFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(&files::read(path)?, path)
+        // What is something else says so by its first bytes: it is not read whole.
+        let bytes = files::read_after(path, |beginning, len| {
+            check_beginning(beginning, len).map_err(|problem| format_error(path, problem))
+        })?;
+        Self::parse(&bytes, path)
     }
 
     /// Reads a file's bytes; tensors outside of it are looked for beside `path`.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         // Constants become doubles, and weights of layers.
         memory::check(&format!("{}: the model", path.display()), bytes.len().saturating_mul(8))?;
-        check_bounds(bytes).map_err(|problem| format_error(path, problem))?;
+        check_beginning(bytes, bytes.len() as u64)
+            .and_then(|()| check_bounds(bytes))
+            .map_err(|problem| format_error(path, problem))?;
         let model = ModelProto::parse_buf(bytes).map_err(|e| format_error(path, e.to_string()))?;
         let graph = model.graph.ok_or_else(|| format_error(path, "it has no graph"))?;
         check_names(&graph).map_err(|problem| format_error(path, problem))?;
@@ -254,6 +260,18 @@ impl Message {
             _ => Message::Other,
         }
     }
+}
+
+/// Refuses what does not begin with a field of a model, within the `len` bytes of the file.
+fn check_beginning(beginning: &[u8], len: u64) -> Result<(), String> {
+    let mut rest = beginning;
+    let is_field = rest.is_empty()
+        || varint(&mut rest).is_ok_and(|tag| match (tag >> 3, tag & 7) {
+            (1 | 5, 0) => true, // ir_version, model_version
+            (2..=4 | 6..=8 | 14 | 20 | 25 | 26, 2) => varint(&mut rest).is_ok_and(|length| length <= len),
+            _ => false,
+        });
+    if is_field { Ok(()) } else { Err("it does not begin with a field of a model; is it an ONNX file?".to_owned()) }
 }
 
 /// Refuses lengths beyond the bytes there are, and graphs or types too deep within each other: the parser allocates the one and descends
