@@ -55,6 +55,9 @@ pub struct Dropout {
 }
 
 impl Dropout {
+    /// None, as in inference.
+    pub(crate) const NONE: Dropout = Dropout { seed: 0, threshold: 0, scale: 1.0 };
+
     /// Dropout with probability `probability` of zeroing an element; kept ones are scaled by `1 / (1 - probability)`.
     /// [`RnnDescriptor::validate`](crate::rnn::RnnDescriptor::validate) has checked that it is in `0.0..=1.0`; here what is
     /// below or NaN counts as 0, what is above as 1.

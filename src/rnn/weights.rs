@@ -64,6 +64,8 @@ pub struct WeightEntry {
 pub struct WeightLayout {
     entries: Vec<WeightEntry>,
     num_directions: usize,
+    /// Tensors of a layer and direction, of which each has the same ones.
+    per_direction: usize,
 }
 
 impl WeightLayout {
@@ -125,7 +127,9 @@ impl WeightLayout {
                 }
             }
         }
-        Ok(WeightLayout { entries, num_directions: descriptor.num_directions() })
+        let num_directions = descriptor.num_directions();
+        let per_direction = entries.len() / descriptor.num_layers / num_directions;
+        Ok(WeightLayout { entries, num_directions, per_direction })
     }
 
     /// All tensors in the order in which they stand.
@@ -205,10 +209,8 @@ impl WeightLayout {
     }
 
     fn of_layer(&self, layer: usize, direction: usize) -> &[WeightEntry] {
-        let layers = self.entries.last().map_or(1, |last| last.layer + 1);
-        let per_direction = self.entries.len() / layers / self.num_directions;
-        let start = (layer * self.num_directions + direction) * per_direction;
-        self.entries.get(start..start + per_direction).unwrap_or_default()
+        let start = (layer * self.num_directions + direction) * self.per_direction;
+        self.entries.get(start..start + self.per_direction).unwrap_or_default()
     }
 
     /// Where the weights of one layer and direction begin in the flat buffer; none for a tensor that the operator has not.

@@ -315,7 +315,7 @@ impl<E: CpuElement> Call<'_, E> {
             dc0: &mut *dc0,
             scratch,
         };
-        self.threads.workers(g.step_workers(self.threads)).divide(work);
+        self.threads.workers(self.sizes.step_workers).divide(work);
         if let Some(carried) = &mut ws.carried {
             for position in 0..g.batch {
                 let b = sequences.at(position);

@@ -60,17 +60,11 @@ enum Outputs<'a, E> {
 }
 
 impl<'a, E: CpuElement> Outputs<'a, E> {
-    /// The first features, and the others.
-    fn split_features(self, first: usize) -> (Self, Self) {
+    /// The first features, which it then has no more.
+    fn take_features(&mut self, first: usize) -> Self {
         match self {
-            Outputs::InOrder(steps) => {
-                let (left, right) = steps.split_features(first);
-                (Outputs::InOrder(left), Outputs::InOrder(right))
-            }
-            Outputs::Reordered(steps) => {
-                let (left, right) = steps.split_features(first);
-                (Outputs::Reordered(left), Outputs::Reordered(right))
-            }
+            Outputs::InOrder(steps) => Outputs::InOrder(steps.take_features(first)),
+            Outputs::Reordered(steps) => Outputs::Reordered(steps.take_features(first)),
         }
     }
 }
@@ -123,20 +117,17 @@ impl<E: CpuElement> Call<'_, E> {
                 true => &mut kept.saved[layer * g.directions * len.total()..][..g.directions * len.total()],
                 false => &mut [],
             };
-            let mut directions = [None, None];
-            for (direction, pass) in directions.iter_mut().enumerate().take(g.directions) {
-                let (first, others) = out.split_features(g.output);
-                out = others;
+            let mut next_direction = |direction: usize| {
                 let own = take(&mut saved, if training { len.total() } else { 0 });
-                *pass = Some(Direction {
+                Direction {
                     place: (layer, direction),
                     sequences: &sequences,
                     input,
                     weights: self.plan.weights.view(weights, layer, direction),
                     saved: training.then(|| Saved::new(own, &len)),
-                    out: first,
-                });
-            }
+                    out: out.take_features(g.output),
+                }
+            };
             let mut write_states = |direction: usize, ws: &Workspace<'_, E>| {
                 for position in 0..g.batch {
                     let row = self.state_row((layer, direction), sequences.at(position));
@@ -150,28 +141,24 @@ impl<E: CpuElement> Call<'_, E> {
                     }
                 }
             };
-            match (&mut other, &mut directions) {
-                (Some(other), [left, right]) => {
+            match &mut other {
+                Some(other) => {
                     let alone = Call { threads: Threads::one(), ..*self };
                     let scratch = share_scratch(&mut *scratch, 1, 2);
                     let run = |(pass, ws, scratch)| {
-                        let (pass, alone): (Option<Direction<'_, E>>, _) = (pass, &alone);
-                        move || {
-                            if let Some(pass) = pass {
-                                alone.forward_direction(pass, ws, scratch);
-                            }
-                        }
+                        let alone = &alone;
+                        move || alone.forward_direction(pass, ws, scratch)
                     };
-                    let passes = [(left.take(), &mut ws, scratch.0), (right.take(), &mut *other, scratch.1)];
+                    let passes = [(next_direction(0), &mut ws, scratch.0), (next_direction(1), &mut *other, scratch.1)];
                     let [left, right] = passes.map(run);
                     let both = Both(Some(left), Some(right));
                     self.threads.workers(2).divide(both);
                     write_states(0, &ws);
                     write_states(1, other);
                 }
-                (None, directions) => {
-                    for (direction, pass) in directions.iter_mut().filter_map(Option::take).enumerate() {
-                        self.forward_direction(pass, &mut ws, scratch);
+                None => {
+                    for direction in 0..g.directions {
+                        self.forward_direction(next_direction(direction), &mut ws, scratch);
                         write_states(direction, &ws);
                     }
                 }
@@ -325,7 +312,7 @@ impl<E: CpuElement> Call<'_, E> {
                 training,
                 scratch: &mut *scratch,
             };
-            self.threads.workers(g.step_workers(self.threads)).divide(work);
+            self.threads.workers(self.sizes.step_workers).divide(work);
             if let Outputs::Reordered(y) = &mut out {
                 let outputs = ws.chunk_outputs.chunks_exact(g.output);
                 for (row, output) in (base..base + count).zip(outputs) {

@@ -303,7 +303,7 @@ impl Geometry {
 
     /// Threads for the time loop. Each takes sequences: of small weights, which stay in its second cache, if only one; of others so many that a
     /// thread does not wait for the weights alone.
-    pub(crate) fn step_workers(&self, threads: &Threads) -> usize {
+    fn step_workers(&self, threads: &Threads) -> usize {
         if self.on_tiles {
             return if self.are_tiles_near(threads) { self.workers_of_tiles(threads) } else { 1 };
         }
@@ -563,6 +563,8 @@ pub(crate) struct Sizes {
     pub(crate) backward: Space,
     pub(crate) weights: Space,
     pub(crate) workers: usize,
+    /// Threads for the time loops, which divide sequences.
+    pub(crate) step_workers: usize,
     pub(crate) row_workers: usize,
     /// Threads for the forward time loop of a single sequence.
     pub(crate) unit_workers: usize,
@@ -604,6 +606,7 @@ impl Sizes {
             backward,
             weights,
             workers: geometry.workers(threads),
+            step_workers: geometry.step_workers(threads),
             row_workers: geometry.row_workers(threads),
             unit_workers: geometry.unit_workers::<E>(isa, threads),
             cell_workers: if geometry.on_tiles { geometry.row_workers(threads) } else { 1 },

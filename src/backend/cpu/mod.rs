@@ -157,7 +157,7 @@ impl<E: CpuElement> CpuBackend<E> {
         let steps = match batch {
             1 => sizes.row_workers.max(sizes.unit_workers),
             _ if sizes.geometry.on_tiles && sizes.groups.is_none() => sizes.cell_workers,
-            _ => sizes.geometry.step_workers(&self.threads).min(sizes.workers),
+            _ => sizes.step_workers.min(sizes.workers),
         };
         let threads = |count: usize| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
         let why = match (steps, batch) {
@@ -336,11 +336,7 @@ impl<E: CpuElement> RecurrentBackend for CpuBackend<E> {
         let args = ForwardArgs::<Self> { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, dropout_seed };
         let sizes = &*self.sizes(plan);
         plan.check_forward(ForwardMode::Inference, sizes.temp.workspace, &args)?;
-        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, Dropout::new(0.0, 0));
-        let call = Call { packed, ..call };
-        self.threads.start(sizes.forward.workers)?;
-        (E::passes().forward)(&call, args, None);
-        Ok(())
+        self.infer(plan, sizes, packed, args)
     }
 
     fn forward_training<S: BorrowMut<[E]>>(
@@ -457,6 +453,21 @@ impl<E: CpuElement> HostPasses<E> for CpuBackend<E> {
 impl<E: CpuElement> CpuBackend<E> {
     fn segments<'a>(&'a self, plan: &'a CpuPlan) -> HostSegments<'a, E, Self> {
         HostSegments::new(self, &plan.host)
+    }
+
+    /// A pass of inference with arguments that have been checked.
+    fn infer(
+        &self,
+        plan: &CpuPlan,
+        sizes: &Sizes,
+        packed: Option<Packed<'_, E>>,
+        args: ForwardArgs<'_, Self>,
+    ) -> Result<()> {
+        let call = self.call(plan, sizes, (args.h0, args.c0), args.lengths, args.resets, Dropout::NONE);
+        let call = Call { packed, ..call };
+        self.threads.start(sizes.forward.workers)?;
+        (E::passes().forward)(&call, args, None);
+        Ok(())
     }
 
     /// The plan without checkpoints.

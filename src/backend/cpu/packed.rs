@@ -201,13 +201,15 @@ impl<'a, E: CpuElement> Packed<'a, E> {
 
 /// Where the operands of a layer and direction begin: those of layers stand one after another, and in a layer those of its directions.
 fn place_of((layer, direction): (usize, usize), directions: usize, sizes: &Sizes) -> usize {
-    let below: usize = [0, 1]
-        .map(|at| sizes.operands(at).total())
-        .into_iter()
-        .zip([layer.min(1), layer.saturating_sub(1)])
-        .map(|(total, layers)| total * layers * directions)
-        .sum();
-    below + direction * sizes.operands(layer).total()
+    // All layers above the first are alike.
+    let below = match layer {
+        0 => 0,
+        _ => (sizes.operands(0).total() + (layer - 1) * sizes.operands(1).total()) * directions,
+    };
+    match direction {
+        0 => below,
+        _ => below + direction * sizes.operands(layer).total(),
+    }
 }
 
 impl PackedWeights {
@@ -230,7 +232,9 @@ impl PackedWeights {
         }
         let storage: &[E] = bytemuck::cast_slice(&self.storage);
         let (weights, operands) = storage[storage.as_ptr().align_offset(LINE)..].split_at(padded(self.weights));
-        let turn = self.calls.fetch_add(1, Ordering::Relaxed);
+        // Calls at once may count as one: a number is as good as another.
+        let turn = self.calls.load(Ordering::Relaxed);
+        self.calls.store(turn.wrapping_add(1), Ordering::Relaxed);
         Ok(Packed { weights: &weights[..self.weights], operands, directions: self.directions, turn })
     }
 }
@@ -283,7 +287,7 @@ impl<E: CpuElement> CpuBackend<E> {
         let (copy, operands) = buffer[skip..].split_at_mut(first);
         copy[..weights.len()].copy_from_slice(weights);
         self.threads.start(sizes.workers)?;
-        let call = self.call(plan, sizes, (None, None), None, None, Dropout::new(0.0, 0));
+        let call = self.call(plan, sizes, (None, None), None, None, Dropout::NONE);
         for (layer, direction) in (0..layers).flat_map(|layer| (0..directions).map(move |direction| (layer, direction)))
         {
             let view = plan.weights.view(weights, layer, direction);

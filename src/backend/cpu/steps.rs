@@ -54,10 +54,17 @@ impl<'a, E: CpuElement> Steps<'a, E> {
     }
 
     /// The first features, and the others.
-    pub(crate) fn split_features(self, first: usize) -> (Self, Self) {
+    pub(crate) fn split_features(mut self, first: usize) -> (Self, Self) {
+        (self.take_features(first), self)
+    }
+
+    /// The first features, which it then has no more.
+    pub(crate) fn take_features(&mut self, first: usize) -> Self {
         assert!(first <= self.width, "features within the tensor's");
-        let others = Steps { first: self.first.wrapping_add(first), width: self.width - first, ..self };
-        (Steps { width: first, ..self }, others)
+        let taken = Steps { width: first, ..*self };
+        self.first = self.first.wrapping_add(first);
+        self.width -= first;
+        taken
     }
 
     /// The first positions, and the others.

@@ -4,6 +4,7 @@ use super::{CpuBackend, CpuElement, CpuPlan};
 use crate::backend::{ForwardArgs, ForwardMode, RecurrentBackend};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::rnn::shape::check_len;
 use crate::rnn::{Direction, RnnDescriptor, RnnShape};
 
 /// An operator that is given its input as it arrives, one step or a few at a time: it keeps the states, and its weights are packed once.
@@ -66,11 +67,16 @@ impl<E: CpuElement> Stream<E> {
     ///
     /// [`Error::Shape`] for an input or output of another length; the states stay as they are.
     pub fn step(&mut self, x: &[E], y: &mut [E]) -> Result<()> {
+        // All else is its own.
+        check_len("x", &self.plan.tensors().x, x.len())?;
+        check_len("y", &self.plan.tensors().y, y.len())?;
+        let packed = self.plan.packed.as_ref().map(|packed| packed.of(&self.backend)).transpose()?;
+        let weights = packed.map_or(&[][..], |packed| packed.weights);
         let ([h0, hn], [c0, cn]) = (&mut self.h, &mut self.c);
         let has_c = !c0.is_empty();
-        let args = ForwardArgs::<CpuBackend<E>>::new(&[], x, y, &mut self.workspace).h0(&h0[..]).hn(&mut hn[..]);
+        let args = ForwardArgs::<CpuBackend<E>>::new(weights, x, y, &mut self.workspace).h0(&h0[..]).hn(&mut hn[..]);
         let args = args.c0(has_c.then_some(&c0[..])).cn(has_c.then_some(&mut cn[..]));
-        self.backend.forward(&self.plan, args)?;
+        self.backend.infer(&self.plan, &self.plan.sizes, packed, args)?;
         self.h.swap(0, 1);
         self.c.swap(0, 1);
         Ok(())
@@ -120,7 +126,7 @@ impl<E: CpuElement> Stream<E> {
     /// [`Error::Shape`] for states of another length.
     pub fn set_states(&mut self, h: &[E], c: &[E]) -> Result<()> {
         for (name, own, given) in [("h", &self.h[0], h), ("c", &self.c[0], c)] {
-            crate::rnn::shape::check_len(name, &[own.len()], given.len())?;
+            check_len(name, &[own.len()], given.len())?;
         }
         self.h[0].copy_from_slice(h);
         self.c[0].copy_from_slice(c);

@@ -116,8 +116,16 @@ impl<'a> Workers<'a> {
     }
 
     /// Does `work`, a part on each thread.
+    #[inline(always)] // the work of one thread is large, and needs no copy
     pub(crate) fn divide<W: Divide>(self, work: W) {
-        let (Some(crew), 2..) = (self.crew, self.count) else { return work.run() };
+        match (self.crew, self.count) {
+            (Some(crew), 2..) => self.divide_among(crew, work),
+            _ => work.run(),
+        }
+    }
+
+    #[inline(never)]
+    fn divide_among<W: Divide>(self, crew: Crew<'_>, work: W) {
         let count = self.count.min(MOST_PARTS);
         let (mut few, mut many) = ([const { Part::none() }; FEW], Vec::new());
         let parts = match few.get_mut(..count) {

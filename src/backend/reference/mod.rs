@@ -121,7 +121,7 @@ impl<E: Scalar> RecurrentBackend for ReferenceBackend<E> {
     fn forward(&self, plan: &ReferencePlan, args: ForwardArgs<'_, Self>) -> Result<()> {
         plan.check_forward(ForwardMode::Inference, self.temp_space(plan).workspace, &args)?;
         let ForwardArgs { weights, x, h0, c0, lengths, resets, y, hn, cn, workspace, .. } = args;
-        let call = Call { plan, h0, c0, start: None, lengths, resets, dropout: Dropout::new(0.0, 0) };
+        let call = Call { plan, h0, c0, start: None, lengths, resets, dropout: Dropout::NONE };
         call.forward(weights, x, &mut SavedSteps { plan, storage: workspace }, y, hn, cn);
         Ok(())
     }

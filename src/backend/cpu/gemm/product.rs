@@ -42,9 +42,7 @@ pub(crate) fn multiply<'s, E: CpuElement>(
     if let Some(tiles) = amx::tiles::<E>(isa, b.k) {
         return amx::multiply((isa, tiles), rows, row, b, c, offset, start, scratch);
     }
-    let most = isa.rows::<E>();
     let width = 2 * isa.lanes::<E>();
-    let block_rows = BLOCK_ROWS / most * most;
     let panels = b.n.div_ceil(width);
     if rows.len() == 1 {
         // A vector times a matrix: nothing to pack.
@@ -52,6 +50,8 @@ pub(crate) fn multiply<'s, E: CpuElement>(
         row_workers.divide(RowProduct { isa, a, b, panels: 0..panels, c, start });
         return;
     }
+    let most = isa.rows::<E>();
+    let block_rows = BLOCK_ROWS / most * most;
     for first in rows.clone().step_by(block_rows) {
         let count = block_rows.min(rows.end - first);
         let blocks = Blocks::new(count, most);
@@ -175,9 +175,11 @@ impl<E: CpuElement> Kernel<E> for RowTimesPanels<'_, E> {
     fn run<S: Simd<E>>(mut self, s: S) {
         let panels = self.panels.len();
         let count = panels.div_ceil(4);
+        // As many panels at a time, but for one more at the first ones.
+        let (least, rest) = (panels / count.max(1), panels % count.max(1));
         for at in self.b.order(count) {
-            let (first, last) = (share(panels, at, count), share(panels, at + 1, count));
-            match last - first {
+            let (first, some) = (at * least + at.min(rest), least + usize::from(at < rest));
+            match some {
                 1 => self.some::<S, 1, 2>(s, first),
                 2 => self.some::<S, 2, 4>(s, first),
                 3 => self.some::<S, 3, 6>(s, first),
