@@ -53,6 +53,32 @@ fn parse(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Numbers that have no end, and such as are cut off, in every field of an ONNX file that has many: the parser reads the ones for ever, and leaves the others out.
+#[test]
+fn numbers_of_an_onnx_file_end() {
+    let field = |number: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).expect("a short field");
+        [&[number << 3 | 2, length], content].concat()
+    };
+    let in_tensor = |content: Vec<u8>| field(5, &content); // of a graph
+    let in_attribute = |content: Vec<u8>| field(1, &field(5, &content)); // of a node of a graph
+    let (endless, cut_off, odd) = ([0x80; 11], [1, 0x80], [0; 5]);
+    let (long, ends) = ("a number of more than ten bytes", "it ends within a field");
+    let cases = [
+        [1, 5, 7].map(|number| (in_tensor(field(number, &endless)), long)).to_vec(),
+        [1, 5, 7].map(|number| (in_tensor(field(number, &cut_off)), ends)).to_vec(),
+        [4, 10].map(|number| (in_tensor(field(number, &odd)), ends)).to_vec(),
+        vec![(in_attribute(field(8, &endless)), long), (in_attribute(field(8, &cut_off)), ends)],
+        vec![(in_attribute(field(7, &odd)), ends)],
+    ];
+    for (graph, problem) in cases.concat() {
+        let model = [field(8, &[0x10, 13]), field(7, &graph)].concat();
+        let error = onnx::parse(Device::cpu(), &model, Path::new("hostile.onnx"), &Default::default()).err();
+        let text = error.expect("an error").to_string();
+        assert!(text.contains("hostile.onnx") && text.contains(problem), "{model:?}: {text}");
+    }
+}
+
 /// What is no file of its kind says so by its first bytes: it is not read to its end, here after a terabyte, none of it on the disk.
 #[test]
 fn other_content_is_not_read_whole() {

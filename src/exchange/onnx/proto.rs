@@ -265,17 +265,54 @@ impl Message {
 /// Refuses what does not begin with a field of a model, within the `len` bytes of the file.
 fn check_beginning(beginning: &[u8], len: u64) -> Result<(), String> {
     let mut rest = beginning;
-    let is_field = rest.is_empty()
-        || varint(&mut rest).is_ok_and(|tag| match (tag >> 3, tag & 7) {
-            (1 | 5, 0) => true, // ir_version, model_version
-            (2..=4 | 6..=8 | 14 | 20 | 25 | 26, 2) => varint(&mut rest).is_ok_and(|length| length <= len),
-            _ => false,
-        });
-    if is_field { Ok(()) } else { Err("it does not begin with a field of a model; is it an ONNX file?".to_owned()) }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let tag = varint(&mut rest)?;
+    match (tag >> 3, tag & 7) {
+        (1 | 5, 0) => Ok(()), // ir_version, model_version
+        (2..=4 | 6..=8 | 14 | 20 | 25 | 26, 2) if varint(&mut rest)? <= len => Ok(()),
+        (2..=4 | 6..=8 | 14 | 20 | 25 | 26, 2) => Err(ends()),
+        _ => Err("it does not begin with a field of a model; is it an ONNX file?".to_owned()),
+    }
 }
 
-/// Refuses lengths beyond the bytes there are, and graphs or types too deep within each other: the parser allocates the one and descends
-/// into the other.
+/// How a repeated field's numbers stand in bytes one after another.
+#[derive(Clone, Copy)]
+enum Packed {
+    Varints,
+    /// Of so many bytes each.
+    Fixed(usize),
+}
+
+impl Packed {
+    /// Of the fields that are numbers.
+    fn of(message: Message, number: u64) -> Option<Self> {
+        match (message, number) {
+            (Message::Tensor, 1 | 5 | 7) | (Message::Attribute, 8) => Some(Packed::Varints),
+            (Message::Tensor, 4) | (Message::Attribute, 7) => Some(Packed::Fixed(size_of::<f32>())),
+            (Message::Tensor, 10) => Some(Packed::Fixed(size_of::<f64>())),
+            _ => None,
+        }
+    }
+
+    /// Refuses what is not all numbers: of one with more than ten bytes the parser never finds the end, and one that is cut off it leaves out.
+    fn check(self, mut content: &[u8]) -> Result<(), String> {
+        match self {
+            Packed::Varints => {
+                while !content.is_empty() {
+                    varint(&mut content)?;
+                }
+                Ok(())
+            }
+            Packed::Fixed(size) if content.len().is_multiple_of(size) => Ok(()),
+            Packed::Fixed(_) => Err(ends()),
+        }
+    }
+}
+
+/// Refuses lengths beyond the bytes there are, numbers that have no end, and graphs or types too deep within each other: the parser
+/// allocates the one, reads the other without end, and descends into the last.
 fn check_bounds(bytes: &[u8]) -> Result<(), String> {
     // What remains to be looked at: messages with their depth. Nothing is looked at twice.
     let mut open = vec![(Message::Model, bytes, 0usize)];
@@ -295,6 +332,9 @@ fn check_bounds(bytes: &[u8]) -> Result<(), String> {
                 2 => {
                     let length = usize::try_from(varint(&mut rest)?).map_err(|_| ends())?;
                     let (content, after) = rest.split_at_checked(length).ok_or_else(ends)?;
+                    if let Some(packed) = Packed::of(message, number) {
+                        packed.check(content)?;
+                    }
                     let inner = message.field(number);
                     if inner != Message::Other {
                         open.push((inner, content, depth + 1));
