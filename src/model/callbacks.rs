@@ -114,11 +114,11 @@ pub trait Training {
     /// The learning rate of the last step; before the first that of the optimizer, or of the schedule.
     fn learning_rate(&self) -> f64;
 
-    /// Sets it, for the steps to come.
+    /// Sets it, for the steps to come. Zero counts as the smallest number above it.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a rate that is not finite and above zero, and, as in Keras, where the model has a
+    /// [`Error::InvalidOption`] for a rate that is not finite or below zero, and, as in Keras, where the model has a
     /// [schedule](crate::model::Model::schedule), which sets the rate before every step.
     fn set_learning_rate(&mut self, rate: f64) -> Result<()>;
 

@@ -213,6 +213,24 @@ impl Callback for Rates {
     }
 }
 
+/// A rate that a callback lowers to zero, in one step or by many, ends no training: it is the smallest number above it.
+#[test]
+fn a_rate_may_fall_to_zero() {
+    let (x, y) = points(8);
+    let mut to_zero = LearningRateSchedule::new(|epoch, _| if epoch < 3 { 0.1 } else { 0.0 });
+    let mut plateau = ReduceLearningRate::new(1e-200, 1).unwrap();
+    plateau.min_delta = 1e9;
+    for callback in [&mut to_zero as &mut dyn Callback, &mut plateau] {
+        let mut model = line();
+        model.compile(Sgd::new(0.1).unwrap(), Loss::MeanSquaredError).unwrap();
+        let mut rates = Rates(Vec::new());
+        let callbacks: Vec<&mut dyn Callback> = vec![callback, &mut rates];
+        let history = model.fit(&x, &y, FitOptions { epochs: 7, callbacks, ..FitOptions::default() }).unwrap();
+        assert_eq!((rates.0[0], rates.0[6]), (0.1, f64::MIN_POSITIVE));
+        assert_eq!(history.loss.len(), 7);
+    }
+}
+
 /// As in Keras, the rate of a schedule cannot be set by another; what is said is what was used.
 #[test]
 fn a_schedule_and_a_callback_do_not_go_together() {

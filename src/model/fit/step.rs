@@ -16,10 +16,14 @@ use crate::model::fit::{Clip, FitOptions, Run, Source};
 use crate::model::ranks;
 use crate::optim::Schedule;
 
-/// The rate that a schedule gives for a step; zero counts as the smallest number above it.
+/// The rate that a schedule gives for a step.
 fn of_schedule(schedule: &Schedule, step: u64) -> f64 {
+    above_zero(schedule.rate(step))
+}
+
+/// A rate of zero, at which schedules end and to which rates fall that are lowered again and again, counts as the smallest number above it.
+fn above_zero(rate: f64) -> f64 {
     // Not `max`, which would make a rate of a NaN.
-    let rate = schedule.rate(step);
     if rate == 0.0 { f64::MIN_POSITIVE } else { rate }
 }
 
@@ -41,7 +45,7 @@ impl Training for Model {
                 rate,
             ));
         }
-        self.optimizer.set_learning_rate(rate)
+        self.optimizer.set_learning_rate(above_zero(rate))
     }
 
     fn save(&mut self, path: &Path) -> Result<()> {
