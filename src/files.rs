@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+#[cfg(feature = "exchange")]
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -36,12 +38,29 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// The same, where its beginning (of [`BEGINNING`] bytes, or fewer of a shorter one) and its length have been looked at: what is refused there is
 /// read no further.
 pub(crate) fn read_after(path: &Path, look: impl FnOnce(&[u8], u64) -> Result<()>) -> Result<Vec<u8>> {
+    let len = regular_len(path)?;
+    read_any_after(path, |beginning| look(beginning, len))
+}
+
+/// The length of a file that ends.
+fn regular_len(path: &Path) -> Result<u64> {
     let found = std::fs::metadata(path).map_err(io("read", path))?;
     if !found.is_file() && !found.is_dir() {
         let why = "it is a pipe or a device; copy what it gives to a file, and name that";
         return Err(io("read", path)(std::io::Error::other(why)));
     }
-    read_any_after(path, |beginning| look(beginning, found.len()))
+    Ok(found.len())
+}
+
+/// Reads a part of a file: where it starts and how long it is, `part` says of a file of so many bytes. Nothing else is read.
+#[cfg(feature = "exchange")]
+pub(crate) fn read_part(path: &Path, part: impl FnOnce(u64) -> Result<(u64, usize)>) -> Result<Vec<u8>> {
+    let (start, len) = part(regular_len(path)?)?;
+    let mut file = File::open(path).map_err(io("read", path))?;
+    file.seek(SeekFrom::Start(start)).map_err(io("read", path))?;
+    let mut bytes = memory::filled(&format!("a part of {}", path.display()), len, 0)?;
+    file.read_exact(&mut bytes).map_err(io("read", path))?;
+    Ok(bytes)
 }
 
 /// Reads a whole file, or what a pipe gives until it ends.

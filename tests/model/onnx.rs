@@ -612,6 +612,63 @@ fn weights_may_stand_beside_the_file() {
         let error = Model::from_onnx(Device::cpu(), &path).err().unwrap_or_else(|| panic!("{location} {length}"));
         assert!(matches!(error, Error::Format { .. } | Error::Io { .. }), "{error:?}");
     }
+
+    // Of a file of a terabyte that part is read which the tensor needs.
+    let huge = folder.path().join("huge.bin");
+    let terabyte = 1u64 << 40;
+    std::fs::File::create(&huge).unwrap().set_len(terabyte).unwrap();
+    let at = |offset: u64, length: Option<&str>| {
+        let mut tensor = tensor("huge.bin", "");
+        tensor.external_data = vec![entry("location", "huge.bin"), entry("offset", &offset.to_string())];
+        tensor.external_data.extend(length.map(|length| entry("length", length)));
+        let nodes = vec![node("MatMul", &["x", "w"], "y")];
+        std::fs::write(&path, file(graph(vec![input("x", &[None, Some(4)])], nodes, vec![tensor]))).unwrap();
+        Model::from_onnx(Device::cpu(), &path)
+    };
+    for (offset, length) in [(terabyte - 48, None), (terabyte - 48, Some("48")), (1 << 39, Some("48"))] {
+        assert_eq!(
+            at(offset, length).unwrap().predict(x.view()).unwrap().iter().copied().collect::<Vec<_>>(),
+            [0.0; 3]
+        );
+    }
+    for (offset, length, problem) in [
+        (8, None, "needs 48 bytes, but huge.bin has 1099511627768"),
+        (0, Some("1099511627776"), "needs 48 bytes, but huge.bin has 1099511627776"),
+        (terabyte - 44, Some("48"), "lie outside of huge.bin, which has 1099511627776"),
+        (terabyte + 4, None, "lie outside of huge.bin"),
+        (u64::MAX, Some("48"), "lie outside of huge.bin"),
+    ] {
+        let error = at(offset, length).err().unwrap().to_string();
+        assert!(error.contains("tensor w") && error.contains(problem), "{offset} {length:?}: {error}");
+    }
+}
+
+#[test]
+fn tensors_that_stand_in_the_same_bytes_are_not_read_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    const LEN: usize = 1 << 18;
+    std::fs::write(folder.path().join("weights.bin"), vec![0; 4 * LEN]).unwrap();
+    let names: Vec<String> = (0..60).map(|i| format!("w{i}")).collect();
+    let tensors = names.iter().map(|name| TensorProto {
+        name: Some(name.clone()),
+        dims: vec![LEN as i64],
+        data_type: Some(DataType::FLOAT),
+        external_data: vec![StringStringEntryProto {
+            key: Some("location".to_owned()),
+            value: Some("weights.bin".to_owned()),
+        }],
+        data_location: Some(DataLocation::EXTERNAL),
+        ..TensorProto::default()
+    });
+    let nodes = (0..60).map(|i| {
+        let from = if i == 0 { "x".to_owned() } else { format!("y{}", i - 1) };
+        node("Add", &[&from, &names[i]], &if i == 59 { "y".to_owned() } else { format!("y{i}") })
+    });
+    let path = folder.path().join("model.onnx");
+    let inputs = vec![input("x", &[None, Some(LEN as i64)])];
+    std::fs::write(&path, file(graph(inputs, nodes.collect(), tensors.collect()))).unwrap();
+    let error = Model::from_onnx(Device::cpu(), &path).err().unwrap();
+    assert!(matches!(&error, Error::Format { problem, .. } if problem.contains("cannot need")), "{error:?}");
 }
 
 // Damaged files.

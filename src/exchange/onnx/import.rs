@@ -106,6 +106,14 @@ impl<'f> Importer<'f> {
             };
             let constant = Constant { is_weight: true, ..self.file.tensor(tensor)? };
             self.elements = self.elements.saturating_add(constant.len());
+            // Tensors may all stand in the same bytes of a file beside the model.
+            if self.elements > self.most_elements() {
+                let (most, bytes) = (self.most_elements(), self.file.bytes());
+                let problem = format!(
+                    "tensor {name}: constants of more than {most} elements, which a file of {bytes} bytes cannot need"
+                );
+                return Err(format_error(&self.file.path, problem));
+            }
             if constant.kind() == Kind::Float && self.file.given_for(name, &constant.shape).is_some() {
                 self.given.insert(constant.lineage);
             }

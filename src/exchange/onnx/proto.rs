@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path, PathBuf};
-use std::rc::Rc;
 
 use rten_onnx::onnx::{AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, TensorProto};
 
@@ -32,9 +31,10 @@ pub(super) struct OnnxFile {
     pub end: NodeProto,
     /// Tensors that take the place of the file's constants of the same names and shapes.
     pub given: HashMap<String, Shaped>,
-    /// Bytes that were read; memory is bounded by them.
+    /// Bytes of the file, and of those beside it that its tensors stand in; memory is bounded by them.
     bytes: RefCell<usize>,
-    external: RefCell<HashMap<String, Rc<Vec<u8>>>>,
+    /// Files beside it that were read of.
+    external: RefCell<HashSet<String>>,
 }
 
 impl OnnxFile {
@@ -69,17 +69,17 @@ impl OnnxFile {
             end: NodeProto { op_type: Some("output of the graph".to_owned()), ..NodeProto::default() },
             given: HashMap::new(),
             bytes: RefCell::new(bytes.len()),
-            external: RefCell::new(HashMap::new()),
+            external: RefCell::new(HashSet::new()),
         })
     }
 
-    /// Bytes that were read so far.
+    /// Bytes of all files so far.
     pub fn bytes(&self) -> usize {
         *self.bytes.borrow()
     }
 
-    /// The bytes of a tensor that stands in a file of its own, in the same folder or below.
-    fn external(&self, tensor: &TensorProto, name: &str) -> Result<Vec<u8>> {
+    /// The bytes of a tensor that stands in a file of its own, in the same folder or below. As many as it needs, and no others, are read.
+    fn external(&self, tensor: &TensorProto, name: &str, needed: usize) -> Result<Vec<u8>> {
         let wrong = |problem: String| format_error(&self.path, format!("tensor {name}: {problem}"));
         let entry = |key: &str| {
             let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key));
@@ -87,7 +87,7 @@ impl OnnxFile {
         };
         let number = |key: &str| {
             entry(key)
-                .map(|value| value.parse::<usize>().map_err(|_| wrong(format!("its {key} is {value:?}"))))
+                .map(|value| value.parse::<u64>().map_err(|_| wrong(format!("its {key} is {value:?}"))))
                 .transpose()
         };
         let location = entry("location").ok_or_else(|| wrong("it does not say in which file it stands".to_owned()))?;
@@ -96,25 +96,28 @@ impl OnnxFile {
         if !within || location.is_empty() {
             return Err(wrong(format!("its file {location:?} is not one beside the model or in a folder there")));
         }
-        let known = self.external.borrow().get(location).cloned();
-        let all = match known {
-            Some(all) => all,
-            None => {
-                let folder = self.path.parent().unwrap_or(Path::new(""));
-                let all = Rc::new(files::read(&folder.join(relative))?);
-                *self.bytes.borrow_mut() += all.len();
-                self.external.borrow_mut().insert(location.to_owned(), all.clone());
-                all
+        let (start, length) = (number("offset")?.unwrap_or(0), number("length")?);
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        files::read_part(&folder.join(relative), |all| {
+            let outside = || wrong(format!("its bytes lie outside of {location}, which has {all}"));
+            let length = length.or_else(|| all.checked_sub(start)).ok_or_else(outside)?;
+            if start.checked_add(length).is_none_or(|end| end > all) {
+                return Err(outside());
             }
-        };
-        let start = number("offset")?.unwrap_or(0);
-        let end = match number("length")? {
-            Some(length) => start.checked_add(length),
-            None => Some(all.len()),
-        };
-        let part = end.and_then(|end| all.get(start..end));
-        let outside = || wrong(format!("its bytes lie outside of {location}, which has {}", all.len()));
-        Ok(part.ok_or_else(outside)?.to_vec())
+            if length != needed as u64 {
+                let shape = &tensor.dims;
+                return Err(wrong(format!(
+                    "its shape {shape:?} needs {needed} bytes, but {location} has {length} for it"
+                )));
+            }
+            if self.external.borrow_mut().insert(location.to_owned()) {
+                let mut bytes = self.bytes.borrow_mut();
+                *bytes = bytes.saturating_add(usize::try_from(all).unwrap_or(usize::MAX));
+            }
+            // Constants become doubles, and weights of layers.
+            memory::check(&format!("{}: tensor {name}", self.path.display()), needed.saturating_mul(8))?;
+            Ok((start, needed))
+        })
     }
 
     /// What takes the place of a constant.
@@ -133,21 +136,21 @@ impl OnnxFile {
             .map(|n| usize::try_from(*n).map_err(|_| wrong(format!("an axis of {n}"))))
             .collect::<Result<Vec<_>>>()?;
         let len = size(&shape).ok_or_else(|| wrong(format!("its shape {shape:?} overflows")))?;
-        let external = tensor.data_location == Some(DataLocation::EXTERNAL);
-        let raw = match (external, &tensor.raw_data) {
-            (true, _) => Some(self.external(tensor, name)?),
-            (false, Some(raw)) => Some(raw.borrow().clone()),
-            (false, None) => None,
-        };
         let data_type = tensor.data_type.unwrap_or(DataType::UNDEFINED);
-        let elements = match raw {
-            Some(raw) => raw_elements(data_type, &raw),
-            None => typed_elements(data_type, tensor),
-        };
-        let elements = elements.ok_or_else(|| {
+        let unread = || {
             let kind = data_type.name().map_or_else(|| data_type.0.to_string(), str::to_owned);
             wrong(format!("elements of type {kind}, which this reader has not"))
-        })?;
+        };
+        let elements = match &tensor.raw_data {
+            _ if tensor.data_location == Some(DataLocation::EXTERNAL) => {
+                let needed = len.checked_mul(bytes_of(data_type).ok_or_else(unread)?);
+                let needed = needed.ok_or_else(|| wrong(format!("the bytes of its shape {shape:?} overflow")))?;
+                raw_elements(data_type, &self.external(tensor, name, needed)?)
+            }
+            Some(raw) => raw_elements(data_type, &raw.borrow()),
+            None => typed_elements(data_type, tensor),
+        };
+        let elements = elements.ok_or_else(unread)?;
         if elements.len() != len {
             return Err(wrong(format!("its shape {shape:?} needs {len} elements, but it has {}", elements.len())));
         }
@@ -182,6 +185,17 @@ trait DataTypes {
 
 fn chunks<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]>> {
     raw.len().is_multiple_of(N).then(|| raw.chunks_exact(N).filter_map(|bytes| bytes.try_into().ok()))
+}
+
+/// Bytes of an element of [`raw_elements`].
+fn bytes_of(data_type: DataType) -> Option<usize> {
+    Some(match data_type {
+        DataType::DOUBLE | DataType::INT64 | DataType::UINT64 => 8,
+        DataType::FLOAT | DataType::INT32 | DataType::UINT32 => 4,
+        DataType::FLOAT16 | DataType::BFLOAT16 | DataType::INT16 | DataType::UINT16 => 2,
+        DataType::INT8 | DataType::UINT8 | DataType::BOOL => 1,
+        _ => return None,
+    })
 }
 
 /// Elements of little-endian bytes; `None` for types that are not read, or bytes that are no whole number of elements.
