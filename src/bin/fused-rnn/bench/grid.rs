@@ -8,7 +8,7 @@ use fused_rnn::{Error, Result, files};
 use crate::descriptor_args::{DIRECTIONS, Sizes};
 
 use super::point::{BACKENDS, Lengths, NUMBERS, PASSES, Point};
-use super::values::{MOST, invalid, numbers, parts, words};
+use super::values::{MOST, invalid, numbers, parts, short, words};
 
 /// The grid of the tables in the documentation, which `benches/recurrent.rs` reads too.
 const BUILTIN: &str = include_str!("../../../../benches/grid.csv");
@@ -150,7 +150,8 @@ fn lines(file: &str, text: &str, usual: &Line, points: &mut Vec<Point>) -> Resul
     for name in reader.headers().map_err(malformed)? {
         let found = COLUMNS.iter().position(|column| *column == name);
         let column = found.ok_or_else(|| {
-            let problem = format!("column {name:?} is no option of a sweep; possible are {}", COLUMNS.join(", "));
+            let problem =
+                format!("column {:?} is no option of a sweep; possible are {}", short(name), COLUMNS.join(", "));
             unusable(file, Some(1), problem)
         })?;
         if columns.contains(&column) {
@@ -251,6 +252,8 @@ fn expand(line: &Line, points: &mut Vec<Point>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -285,6 +288,87 @@ mod tests {
             let error = lines("grid", text, &line, &mut points).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+    }
+
+    /// A value as people mistype it, or as somebody would who wants to break the program.
+    fn any_value() -> impl Strategy<Value = String> {
+        let word = prop::sample::select(vec![
+            "",
+            "lstm",
+            "gru",
+            "4",
+            "0",
+            "-1",
+            "1..4:+1",
+            "1..18446744073709551615:x2",
+            "1..18446744073709551615:+1",
+            "9..3:+1",
+            "1..",
+            "..:x",
+            "1..9:x1",
+            "f32",
+            "cuda",
+            "infer",
+            "fwd+bwd",
+            "full",
+            "random",
+            "5/3/1",
+            "/",
+            "4294967296",
+            "\"",
+            "\n",
+            "#",
+            "é",
+            "\u{0}",
+        ]);
+        prop_oneof![
+            4 => prop::collection::vec(word, 1..4).prop_map(|words| words.join(",")),
+            1 => any::<String>(),
+        ]
+    }
+
+    proptest::proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever a file says, it gives points, at most as many as may be, or an error that names it.
+        #[test]
+        fn no_file_breaks_the_reader(
+            columns in prop::sample::subsequence(COLUMNS.to_vec(), 1..=4),
+            cells in prop::collection::vec(prop::collection::vec(any_value(), 1..5), 0..4),
+            quoted in any::<bool>(),
+        ) {
+            let row = |cells: &Vec<String>| {
+                let cells: Vec<_> = cells.iter().map(|cell| if quoted { format!("\"{cell}\"") } else { cell.clone() }).collect();
+                cells.join(",")
+            };
+            let text = format!("{}\n{}\n", columns.join(","), cells.iter().map(row).collect::<Vec<_>>().join("\n"));
+            let usual: Line = ["gru", "5", "1", "4", "8,16", "1", "forward", "1", "f32", "cpu", "0", "1", "infer", "full"].map(str::to_owned);
+            let mut points = Vec::new();
+            match lines("grid", &text, &usual, &mut points) {
+                Ok(()) => {
+                    prop_assert!((1..=MOST).contains(&points.len()));
+                    for point in points.iter().filter(|point| point.shape.batch < 1000) {
+                        let _ = (point.label(), point.valid_steps());
+                    }
+                }
+                Err(error) => prop_assert!(matches!(&error, Error::Data { source_name, .. } if source_name == "grid"), "{error:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_of_many_sequences_stand_once_for_all_points() {
+        let axes = Axes::parse_from_words(&format!(
+            "--seq-len 1..10000:+1 --batch 10000 --pass infer --lengths {}1",
+            "1/".repeat(9_999)
+        ));
+        let points = axes.points().unwrap();
+        assert_eq!(points.len(), 10_000);
+        let given = |point: &Point| match &point.lengths {
+            Lengths::Given(lengths) => lengths.as_ptr(),
+            _ => std::ptr::null(),
+        };
+        assert!(points.iter().all(|point| given(point) == given(&points[0])));
     }
 
     impl Axes {

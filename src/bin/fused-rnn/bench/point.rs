@@ -1,6 +1,7 @@
 //! One point of a sweep: an operator, its sizes, who computes it, and what of it is timed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use fused_rnn::cell::CellKind;
 use fused_rnn::rnn::dropout::philox4x32;
@@ -86,7 +87,8 @@ pub enum Lengths {
     Full,
     /// From 1 to seq_len, the same every time.
     Random,
-    Given(Vec<u32>),
+    /// Shared: a line of a grid gives them to all of its points.
+    Given(Arc<[u32]>),
 }
 
 impl Lengths {
@@ -187,7 +189,7 @@ impl Point {
                 }
                 match lengths.iter().position(|length| *length as usize > seq_len) {
                     Some(index) => Err(Error::SequenceLength { index, got: lengths[index].into(), seq_len }),
-                    None => Ok(Some(lengths.clone())),
+                    None => Ok(Some(lengths.to_vec())),
                 }
             }
         }

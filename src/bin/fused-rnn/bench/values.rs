@@ -9,7 +9,14 @@ pub const MOST: usize = 100_000;
 const EXPECTED: &str = "whole numbers from 1, separated by commas, or ranges such as 16..4096:x2 (each twice the last) and 16..64:+16 (steps of 16)";
 
 pub fn invalid(option: &str, expected: impl Into<String>, got: &str) -> Error {
-    Error::InvalidOption { option: option.to_owned(), expected: expected.into(), got: format!("{got:?}") }
+    Error::InvalidOption { option: option.to_owned(), expected: expected.into(), got: format!("{:?}", short(got)) }
+}
+
+/// The beginning of a text that may be a whole file's.
+pub fn short(text: &str) -> String {
+    let mut characters = text.chars();
+    let beginning: String = characters.by_ref().take(60).collect();
+    if characters.next().is_none() { beginning } else { beginning + "…" }
 }
 
 /// The parts of a list.
@@ -111,6 +118,8 @@ mod tests {
         }
         let error = numbers("batch", "1..1000000000:+1").unwrap_err().to_string();
         assert!(error.contains("at most 100000 values"), "{error}");
+        let error = numbers("batch", &"4-".repeat(1000)).unwrap_err().to_string();
+        assert!(error.ends_with("got \"4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-4-…\""), "{error}");
         let error = words("pass", "infer,forward", &[("infer", 1), ("fwd", 2)]).unwrap_err().to_string();
         assert_eq!(error, "option pass: expected infer, fwd, or several separated by commas, got \"forward\"");
     }
