@@ -573,6 +573,20 @@ fn exported_files_have_the_open_axis() {
     assert!(error.to_string().starts_with("batch_normalization with any number of steps in an ONNX file"), "{error}");
     model.set_steps(8).unwrap();
     onnx::write(&model, &as_onnx).unwrap();
+    // Margins around an open axis.
+    let every = Part::Range { start: None, stop: None, step: 1 };
+    let parts = [Part::Filled { value: 0.5, count: 2 }, every, Part::Filled { value: -1.0, count: 1 }];
+    let mut model = stack(cpu(), None, &[Slice::of_parts(1, &parts).into(), Lstm::new(4).into()]);
+    onnx::write(&model, &as_onnx).unwrap();
+    let mut read = onnx::read(cpu(), &as_onnx, &ImportOptions::default()).unwrap();
+    assert_eq!(read.inputs[0].shape, [None, Some(3)]);
+    for steps in [5, 8] {
+        let x = x(2, steps);
+        let got = read.predict(&[x.view().into_dyn()]).unwrap();
+        let expected = model.predict(&x).unwrap();
+        let far = got[0].iter().zip(&expected).fold(0.0, |far: f64, (a, b)| far.max((a - b).abs()));
+        assert!(far < 1e-6, "{far}");
+    }
     // As much as there is of it depends on the length.
     let model = stack(cpu(), None, &[MaxPooling1D::new(3).padding(Padding::Same).into()]);
     let error = onnx::write(&model, &as_onnx).unwrap_err();

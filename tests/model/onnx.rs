@@ -215,6 +215,29 @@ fn layers_go_and_come() {
             Reduce::new(Reduction::Minimum, &[1]).into(),
             Broadcast::new(&[3, 4]).into(),
         ],
+        vec![
+            Slice::of_parts(
+                2,
+                &[
+                    Part::Filled { value: 0.5, count: 1 },
+                    Part::Filled { value: -2.0, count: 2 },
+                    Part::Steps { start: 3, step: -1, count: 2 },
+                    Part::Filled { value: 1.5, count: 3 },
+                    Part::Filled { value: 2.5, count: 1 },
+                    Part::Range { start: Some(1), stop: None, step: 2 },
+                    Part::Filled { value: 3.0, count: 1 },
+                ],
+            )
+            .into(),
+        ],
+        // Many more than the file has bytes.
+        vec![
+            Slice::of_parts(
+                1,
+                &[Part::Filled { value: 1.0, count: 300_000 }, Part::Steps { start: 0, step: 1, count: 6 }],
+            )
+            .into(),
+        ],
     ];
     for layers in stacks {
         goes_and_comes(stack(&[6, 4], &layers), std::slice::from_ref(&x));

@@ -6,33 +6,48 @@ use crate::nn::{Conv1D, Conv1DTranspose, Padding, Part};
 
 impl Exporter {
     pub(super) fn slice(&mut self, x: &str, axis: i64, parts: &[Part], shape: &[usize]) -> Result<String> {
-        let mut names = Vec::new();
+        let mut names: Vec<String> = Vec::new();
+        // What is filled is a margin of the elements beside it. A constant of as many elements would be larger than what a reader expects of a
+        // file of this size.
+        let mut before = Vec::new();
         for part in parts {
-            match *part {
-                Part::Steps { count: 0, .. } | Part::Filled { count: 0, .. } => {}
+            let name = match *part {
+                Part::Steps { count: 0, .. } | Part::Filled { count: 0, .. } => continue,
                 Part::Steps { start, step, count } => {
                     // One element is the same whatever the step.
                     let step = if count == 1 { 1 } else { step as i64 };
                     let end = start as i64 + step * count as i64;
                     let end = if end < 0 { i64::MIN } else { end };
-                    names.push(self.sliced(x, axis, start as i64, end, step));
+                    self.sliced(x, axis, start as i64, end, step)
                 }
                 Part::Range { start, stop, step } => {
                     // Beyond both ends of any axis.
                     let (first, last) = if step > 0 { (0, i64::MAX) } else { (i64::MAX, i64::MIN) };
                     let place = |at: Option<isize>, end: i64| at.map_or(end, |at| at as i64);
-                    names.push(self.sliced(x, axis, place(start, first), place(stop, last), step as i64));
+                    self.sliced(x, axis, place(start, first), place(stop, last), step as i64)
                 }
                 Part::Filled { value, count } => {
-                    let ones = vec![1; shape.len() + 1];
-                    let value = self.floats("margin", &ones, &[value]);
-                    let mut own = shape.to_vec();
-                    if let Some(length) = usize::try_from(axis - 1).ok().and_then(|at| own.get_mut(at)) {
-                        *length = count;
+                    match names.pop() {
+                        Some(last) => names.push(self.with_margin(&last, axis, value, [0, count])),
+                        None => before.push((value, count)),
                     }
-                    names.push(self.for_every_sample(&value, x, &own));
+                    continue;
                 }
+            };
+            let name = before
+                .drain(..)
+                .rev()
+                .fold(name, |name, (value, count)| self.with_margin(&name, axis, value, [count, 0]));
+            names.push(name);
+        }
+        // Nothing is there but what is filled.
+        for (value, count) in before {
+            let value = self.floats("margin", &vec![1; shape.len() + 1], &[value]);
+            let mut own = shape.to_vec();
+            if let Some(length) = usize::try_from(axis - 1).ok().and_then(|at| own.get_mut(at)) {
+                *length = count;
             }
+            names.push(self.for_every_sample(&value, x, &own));
         }
         match names.len() {
             0 => Err(self.unsupported("a slice without elements", "a tensor there has some")),
@@ -42,6 +57,13 @@ impl Exporter {
                 Ok(self.one("Concat", &names, &[("axis", Attribute::Int(axis))]))
             }
         }
+    }
+
+    /// A tensor with elements of one value before and after those of an axis.
+    fn with_margin(&mut self, name: &str, axis: i64, value: f64, margins: [usize; 2]) -> String {
+        let (margins, axis) = (self.ints(&margins.map(|count| count as i64)), self.ints(&[axis]));
+        let value = self.floats("margin", &[], &[value]);
+        self.one("Pad", &[name, &margins, &value, &axis], &[])
     }
 
     /// Margins of windows over so many steps.
