@@ -17,9 +17,8 @@ pub(crate) enum Start<'a, E> {
     Bias(&'a [E]),
 }
 
-/// Bytes of a panel by which its lines are asked for before they are needed: what the second cache takes to answer, and part of what the
-/// third does.
-const AHEAD: usize = 1024;
+/// Bytes of a panel by which its lines are asked for before they are needed: as long as the third cache takes to answer, and about what memory does.
+const AHEAD: usize = 4096;
 
 /// Asks for the lines of a panel that will be needed after this row of it.
 #[inline(always)]
