@@ -8,9 +8,9 @@ use super::pool::{self, ThreadPool};
 use super::team::{MOST_PARTS, Team};
 use crate::error::{Error, Result};
 
-/// Operations (multiplications and additions) below which a part of the work is not worth a thread: some 10 µs, many times what handing
+/// Operations (multiplications and additions) below which a part of the work is not worth a thread: 4 to 10 µs, several times what handing
 /// it to a helper takes that is awake.
-const WORTH_A_THREAD: f64 = 1e6;
+const WORTH_A_THREAD: f64 = 0.8e6;
 
 /// The threads of a backend.
 pub(crate) struct Threads {
