@@ -9,13 +9,13 @@ use super::cells::{BackwardRow, Options, Part, reads_h};
 use super::gemm::gemv::Operand;
 use super::gemm::{Panels, Start};
 use super::geometry::{Parts, Recurrent, Space, take};
-use super::products::{RowsProduct, share_scratch};
+use super::products::{RowsProduct, SequencesProduct, share_scratch};
 use super::recurrent::RecurrentWeights;
 use super::saved::{Kept, Saved, output_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::{Both, Divide, Threads, share};
-use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
+use super::time_loop::{ThreadStates, copy_or_zero, share_steps, split_state, split_steps};
 use crate::backend::checkpoints::Carried;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardDataArgs, HostBackend};
@@ -31,6 +31,7 @@ struct Workspace<'a, E> {
     dh: &'a mut [E],
     dc: &'a mut [E],
     du: &'a mut [E],
+    thread_states: &'a mut [E],
     initial: &'a mut [E],
     /// In a segment, where gradients of states come from and go to.
     carried: Option<Carried<&'a mut [E]>>,
@@ -39,13 +40,14 @@ struct Workspace<'a, E> {
 impl<'a, E: CpuElement> Workspace<'a, E> {
     fn new(parts: &mut Parts<'a, E>, space: &Space) -> Self {
         Workspace {
-            recurrent_weights: parts.next(space.recurrent_weights),
+            recurrent_weights: parts.next(space.recurrent_weights * space.copies.max(1)),
             candidate_weights: parts.next(space.candidate_weights),
             projection: parts.next(space.projection),
             candidate_gradient: parts.next(space.candidate_gradient),
             dh: parts.next(space.output_state),
             dc: parts.next(space.cell_state),
             du: parts.next(space.hidden_state),
+            thread_states: parts.next(space.thread_states),
             initial: parts.next(space.initial_state),
             carried: None,
         }
@@ -189,19 +191,20 @@ impl<E: CpuElement> Call<'_, E> {
                     self.used_row(view.input_hidden, g.input_row(column), width)
                 });
                 let saved = kept.saved(g, layer, direction);
-                let product = RowsProduct {
-                    isa: self.isa,
-                    sequences: &sequences,
-                    rows: 0..sequences.valid_rows(),
-                    source: Rows::inner(&*saved.gates, g.gate_width).features(0, g.gate_rows),
-                    panels,
-                    c: &mut *target,
-                    base: 0,
-                    stride: width,
-                    start: if direction == 0 { Start::Set } else { Start::Add },
-                    scratch: &mut *scratch,
-                };
-                self.threads.workers(self.sizes.workers).divide(product);
+                let source = Rows::inner(&*saved.gates, g.gate_width).features(0, g.gate_rows);
+                let start = if direction == 0 { Start::Set } else { Start::Add };
+                let (isa, scratch, workers) = (self.isa, &mut *scratch, self.threads.workers(self.sizes.workers));
+                if self.sizes.inputs_by_sequences {
+                    let (sequences, positions) = (&sequences, 0..g.batch);
+                    let c = Steps::inner(&mut *target, self.plan.shape, width);
+                    let product = SequencesProduct { isa, sequences, positions, source, panels, c, start, scratch };
+                    workers.divide(product);
+                } else {
+                    let (sequences, rows) = (&sequences, 0..sequences.valid_rows());
+                    let (c, base, stride) = (&mut *target, 0, width);
+                    let product = RowsProduct { isa, sequences, rows, source, panels, c, base, stride, start, scratch };
+                    workers.divide(product);
+                }
             }
             if layer > 0 && self.dropout.is_active() {
                 for index in 0..sequences.valid_rows() {
@@ -249,7 +252,11 @@ impl<E: CpuElement> Call<'_, E> {
         let Direction { place, sequences, given, weights, saved } = pass;
         let weights = &weights;
         let g = &self.geometry;
-        let recurrent = self.pack_state_transposed(weights.hidden_hidden, g.recurrent(), &mut *ws.recurrent_weights);
+        let (copies, room) = match self.sizes.own_recurrent {
+            true => (&mut *ws.recurrent_weights, None),
+            false => (&mut [][..], Some(&mut *ws.recurrent_weights)),
+        };
+        let recurrent = room.map(|room| self.pack_state_transposed(weights.hidden_hidden, g.recurrent(), room));
         let candidate = g
             .candidate()
             .map(|part| self.pack_state_transposed(weights.hidden_hidden, part, &mut *ws.candidate_weights));
@@ -293,6 +300,7 @@ impl<E: CpuElement> Call<'_, E> {
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
             options: self.options(place.1, weights),
+            weights,
             recurrent,
             candidate,
             projection,
@@ -303,6 +311,7 @@ impl<E: CpuElement> Call<'_, E> {
         let shape = self.plan.shape;
         let work = BackwardLoop {
             shared: &shared,
+            copies,
             first: 0,
             rows: g.batch,
             gates: Steps::inner(saved.gates, shape, g.gate_width),
@@ -311,6 +320,7 @@ impl<E: CpuElement> Call<'_, E> {
             dh: &mut *ws.dh,
             dc: &mut *ws.dc,
             du: &mut *ws.du,
+            thread_states: ThreadStates::new(&mut *ws.thread_states),
             dh0: &mut *dh0,
             dc0: &mut *dc0,
             scratch,
@@ -350,7 +360,9 @@ struct Shared<'a, E> {
     place: (usize, usize),
     reverse: bool,
     options: Options<'a, E>,
-    recurrent: RecurrentWeights<'a, E>,
+    weights: &'a LayerWeights<&'a [E]>,
+    /// Absent where each thread packs its own, as in the forward pass.
+    recurrent: Option<RecurrentWeights<'a, E>>,
     candidate: Option<RecurrentWeights<'a, E>>,
     projection: Option<Operand<'a, E>>,
     given: Given<'a, E>,
@@ -361,6 +373,8 @@ struct Shared<'a, E> {
 /// The time loop for the sequences at some positions.
 struct BackwardLoop<'a, E> {
     shared: &'a Shared<'a, E>,
+    /// Room for each thread's own recurrent weights, one after another.
+    copies: &'a mut [E],
     /// First position.
     first: usize,
     rows: usize,
@@ -373,6 +387,7 @@ struct BackwardLoop<'a, E> {
     dc: &'a mut [E],
     /// Gradient of the output before its projection, or of `q`.
     du: &'a mut [E],
+    thread_states: ThreadStates<'a, E>,
     /// What resets give to the initial state.
     dh0: &'a mut [E],
     dc0: &'a mut [E],
@@ -383,6 +398,7 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let BackwardLoop {
             shared,
+            copies,
             first,
             rows,
             gates,
@@ -391,6 +407,7 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
             dh,
             dc,
             du,
+            thread_states,
             dh0,
             dc0,
             scratch,
@@ -399,12 +416,15 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
         let at = share_steps(shared.sequences, first..first + rows, &steps, left, of);
         let (gates, projected_gradient) = (gates.split(at), split_steps(projected_gradient, at));
         let (dh, dc, du) = (split_state(dh, at, rows), split_state(dc, at, rows), split_state(du, at, rows));
+        let thread_states = thread_states.split([dh.0.len(), dc.0.len(), du.0.len()]);
         let (dh0, dc0) = (split_state(dh0, at, rows), split_state(dc0, at, rows));
         let candidate_gradient = split_state(candidate_gradient, at, rows);
         let scratch = share_scratch(scratch, left, of);
+        let copies = copies.split_at_mut(copies.len() / of * left);
         (
             BackwardLoop {
                 shared,
+                copies: copies.0,
                 first,
                 rows: at,
                 gates: gates.0,
@@ -413,12 +433,14 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
                 dh: dh.0,
                 dc: dc.0,
                 du: du.0,
+                thread_states: thread_states.0,
                 dh0: dh0.0,
                 dc0: dc0.0,
                 scratch: scratch.0,
             },
             BackwardLoop {
                 shared,
+                copies: copies.1,
                 first: first + at,
                 rows: rows - at,
                 gates: gates.1,
@@ -427,6 +449,7 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
                 dh: dh.1,
                 dc: dc.1,
                 du: du.1,
+                thread_states: thread_states.1,
                 dh0: dh0.1,
                 dc0: dc0.1,
                 scratch: scratch.1,
@@ -435,15 +458,27 @@ impl<E: CpuElement> Divide for BackwardLoop<'_, E> {
     }
 
     fn run(mut self) {
-        if let (2.., Some((part, weights))) = (self.shared.call.sizes.unit_workers, self.shared.recurrent.panels()) {
+        let Shared { call, weights, .. } = *self.shared;
+        let recurrent = self.shared.recurrent.unwrap_or_else(|| {
+            let copy = &mut std::mem::take(&mut self.copies)[..call.sizes.backward.recurrent_weights];
+            let alone = Call { threads: Threads::one(), ..*call };
+            alone.pack_state_transposed(weights.hidden_hidden, call.geometry.recurrent(), copy)
+        });
+        if let (2.., Some((part, weights))) = (call.sizes.unit_workers, recurrent.panels()) {
             return self.run_single(part, weights);
         }
+        let BackwardLoop { dh, dc, du, thread_states, .. } = &mut self;
+        let shared_states = thread_states.take([dh, dc, du]);
         let sequences = self.shared.sequences;
         let steps = sequences.shape.seq_len;
         for (t, rows) in sequences.steps(!self.shared.reverse, 0..steps, self.first..self.first + self.rows) {
             self.add_output_gradient(t, rows);
-            self.step(t, rows);
+            self.step(t, rows, recurrent);
             self.reset(t, rows);
+        }
+        if let Some([dh, dc, _]) = shared_states {
+            dh.copy_from_slice(self.dh);
+            dc.copy_from_slice(self.dc);
         }
     }
 }
@@ -509,8 +544,8 @@ impl<E: CpuElement> BackwardLoop<'_, E> {
         }
     }
 
-    fn step(&mut self, t: usize, rows: usize) {
-        let Shared { call, recurrent, candidate, projection, .. } = *self.shared;
+    fn step(&mut self, t: usize, rows: usize, recurrent: RecurrentWeights<'_, E>) {
+        let Shared { call, candidate, projection, .. } = *self.shared;
         let g = &call.geometry;
         let (width, hidden, output) = (g.gate_width, g.hidden, g.output);
         if let Some(projection) = projection {

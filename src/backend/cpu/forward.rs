@@ -18,7 +18,7 @@ use super::saved::{Kept, Saved, input_of};
 use super::sequences::{Rows, Sequences};
 use super::steps::Steps;
 use super::threads::{Both, Divide, Threads, share};
-use super::time_loop::{copy_or_zero, share_steps, split_state, split_steps};
+use super::time_loop::{ThreadStates, copy_or_zero, share_steps, split_state, split_steps};
 use super::unit_groups::{ROWS_AT_ONCE, UnitGroups};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardArgs, ForwardMode};
@@ -33,6 +33,7 @@ struct Workspace<'a, E> {
     h: &'a mut [E],
     c: &'a mut [E],
     u: &'a mut [E],
+    thread_states: &'a mut [E],
     /// Of inference.
     gates: &'a mut [E],
     chunk_outputs: &'a mut [E],
@@ -45,6 +46,7 @@ impl<'a, E: CpuElement> Workspace<'a, E> {
             h: parts.next(space.output_state),
             c: parts.next(space.cell_state),
             u: parts.next(space.hidden_state),
+            thread_states: parts.next(space.thread_states),
             gates: parts.next(space.gates),
             chunk_outputs: parts.next(space.chunk_outputs),
         }
@@ -211,12 +213,15 @@ impl<E: CpuElement> Call<'_, E> {
         let g = &self.geometry;
         let isa = self.isa;
         let training = self.plan.mode == ForwardMode::Training;
-        let rooms = match self.packed {
-            Some(packed) => packed.rooms(place, self.sizes),
-            None => Rooms::empty(&mut *ws.operands, self.sizes.operands(place.0)),
+        let takes_inputs = self.sizes.groups.is_some_and(|groups| groups.take_inputs);
+        let mut loop_weights = match self.packed {
+            Some(packed) => LoopWeights::Shared(self.pack_layer(place.0, weights, packed.rooms(place, self.sizes))),
+            None if self.sizes.own_operands => LoopWeights::Own { copies: &mut *ws.operands, are_packed: false },
+            None => {
+                let rooms = Rooms::empty(&mut *ws.operands, self.sizes.operands(place.0));
+                LoopWeights::Shared(self.pack_layer(place.0, weights, rooms))
+            }
         };
-        let Operands { step, panels, projection, bias, candidate_bias } = self.pack_layer(place.0, weights, rooms);
-        let takes_inputs = matches!(&step, Step::ByUnits(groups) if groups.take_inputs());
         for position in 0..g.batch {
             let sequence = sequences.at(position);
             let h = &mut ws.h[position * g.output..][..g.output];
@@ -231,10 +236,8 @@ impl<E: CpuElement> Call<'_, E> {
             place,
             reverse: self.plan.descriptor.direction.is_reverse(place.1),
             options: self.options(place.1, weights),
-            step,
+            weights,
             input,
-            projection,
-            candidate_bias,
         };
         let shape = self.plan.shape;
         let chunks = g.seq_len.div_ceil(self.sizes.chunk);
@@ -248,6 +251,10 @@ impl<E: CpuElement> Call<'_, E> {
             let gates = match (training, takes_inputs) {
                 (false, true) => &mut [],
                 _ => &mut saved.gates[first * g.gate_width..][..count * g.gate_width],
+            };
+            let (panels, bias) = match &loop_weights {
+                LoopWeights::Shared(operands) => (operands.panels, operands.bias),
+                LoopWeights::Own { .. } => (None, &[][..]),
             };
             match panels {
                 None if takes_inputs => {}
@@ -297,6 +304,7 @@ impl<E: CpuElement> Call<'_, E> {
             };
             let work = ForwardLoop {
                 shared: &shared,
+                weights: loop_weights.reborrow(),
                 first: 0,
                 rows: g.batch,
                 gates: Steps::if_any(gates, shape_of_chunk, g.gate_width),
@@ -309,10 +317,14 @@ impl<E: CpuElement> Call<'_, E> {
                 h: &mut *ws.h,
                 c: &mut *ws.c,
                 u: &mut *ws.u,
+                thread_states: ThreadStates::new(&mut *ws.thread_states),
                 training,
                 scratch: &mut *scratch,
             };
             self.threads.workers(self.sizes.step_workers).divide(work);
+            if let LoopWeights::Own { are_packed, .. } = &mut loop_weights {
+                *are_packed = true;
+            }
             if let Outputs::Reordered(y) = &mut out {
                 let outputs = ws.chunk_outputs.chunks_exact(g.output);
                 for (row, output) in (base..base + count).zip(outputs) {
@@ -393,15 +405,32 @@ struct Shared<'a, E> {
     place: (usize, usize),
     reverse: bool,
     options: Options<'a, E>,
-    step: Step<'a, E>,
+    weights: &'a LayerWeights<&'a [E]>,
     input: Rows<'a, E>,
-    projection: Option<Operand<'a, E>>,
-    candidate_bias: &'a [E],
+}
+
+/// The weights as a time loop multiplies with them.
+enum LoopWeights<'a, E> {
+    /// Packed for all threads.
+    Shared(Operands<'a, E>),
+    /// A copy for each thread, one after another, which it packs itself in the first chunk. What another has packed would come to it line by line, in every
+    /// call: on cores without a cache in common that takes as long as a few steps.
+    Own { copies: &'a mut [E], are_packed: bool },
+}
+
+impl<E: CpuElement> LoopWeights<'_, E> {
+    fn reborrow(&mut self) -> LoopWeights<'_, E> {
+        match self {
+            LoopWeights::Shared(operands) => LoopWeights::Shared(*operands),
+            LoopWeights::Own { copies, are_packed } => LoopWeights::Own { copies, are_packed: *are_packed },
+        }
+    }
 }
 
 /// The time loop over a chunk of steps for the sequences at some positions.
 struct ForwardLoop<'a, 'y, E> {
     shared: &'a Shared<'a, E>,
+    weights: LoopWeights<'a, E>,
     /// The steps.
     steps: Range<usize>,
     /// First position.
@@ -420,6 +449,7 @@ struct ForwardLoop<'a, 'y, E> {
     c: &'a mut [E],
     /// Output before its projection; what a second product takes; the new h while groups of units read the old one.
     u: &'a mut [E],
+    thread_states: ThreadStates<'a, E>,
     /// Whether backward will follow.
     training: bool,
     scratch: &'a mut [E],
@@ -429,6 +459,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
         let ForwardLoop {
             shared,
+            weights,
             steps,
             first,
             rows,
@@ -441,6 +472,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
             h,
             c,
             u,
+            thread_states,
             training,
             scratch,
         } = self;
@@ -448,10 +480,20 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
         let (gates, cells, inputs) = (split_steps(gates, at), split_steps(cells, at), split_steps(inputs, at));
         let (unprojected, out) = (split_steps(unprojected, at), out.split(at));
         let (h, c, u) = (split_state(h, at, rows), split_state(c, at, rows), split_state(u, at, rows));
+        let thread_states = thread_states.split([h.0.len(), c.0.len(), u.0.len()]);
         let scratch = share_scratch(scratch, left, of);
+        let weights = match weights {
+            LoopWeights::Shared(operands) => (LoopWeights::Shared(operands), LoopWeights::Shared(operands)),
+            LoopWeights::Own { copies, are_packed } => {
+                let first = left * shared.call.sizes.operands(shared.place.0).total();
+                let (copies, others) = copies.split_at_mut(first);
+                (LoopWeights::Own { copies, are_packed }, LoopWeights::Own { copies: others, are_packed })
+            }
+        };
         (
             ForwardLoop {
                 shared,
+                weights: weights.0,
                 steps: steps.clone(),
                 first,
                 rows: at,
@@ -464,11 +506,13 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
                 h: h.0,
                 c: c.0,
                 u: u.0,
+                thread_states: thread_states.0,
                 training,
                 scratch: scratch.0,
             },
             ForwardLoop {
                 shared,
+                weights: weights.1,
                 steps,
                 first: first + at,
                 rows: rows - at,
@@ -481,6 +525,7 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
                 h: h.1,
                 c: c.1,
                 u: u.1,
+                thread_states: thread_states.1,
                 training,
                 scratch: scratch.1,
             },
@@ -488,21 +533,42 @@ impl<E: CpuElement> Divide for ForwardLoop<'_, '_, E> {
     }
 
     fn run(mut self) {
-        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, self.shared.step) {
+        let operands = self.operands();
+        if let (2.., Step::ByUnits(weights)) = (self.shared.call.sizes.unit_workers, operands.step) {
             return self.run_single(weights);
         }
+        let ForwardLoop { h, c, u, thread_states, .. } = &mut self;
+        let shared_states = thread_states.take([h, c, u]);
         let (sequences, width) = (self.shared.sequences, self.shared.call.geometry.output);
         for (t, rows) in sequences.steps(self.shared.reverse, self.steps.clone(), self.first..self.first + self.rows) {
             self.reset(t, rows);
-            self.step(t, rows);
+            self.step(t, rows, &operands);
             for row in 0..rows {
                 self.out.row(t - self.out_first, row).copy_from_slice(&self.h[row * width..][..width]);
             }
         }
+        if let Some([h, c, _]) = shared_states {
+            h.copy_from_slice(self.h);
+            c.copy_from_slice(self.c);
+        }
     }
 }
 
-impl<E: CpuElement> ForwardLoop<'_, '_, E> {
+impl<'a, E: CpuElement> ForwardLoop<'a, '_, E> {
+    /// The weights, which a thread of its own copy packs first.
+    fn operands(&mut self) -> Operands<'a, E> {
+        let Shared { call, place: (layer, _), weights, .. } = *self.shared;
+        match &mut self.weights {
+            LoopWeights::Shared(operands) => *operands,
+            LoopWeights::Own { copies, are_packed } => {
+                let space = call.sizes.operands(layer);
+                let copy = take(copies, space.total());
+                let rooms = if *are_packed { Rooms::filled(copy, space) } else { Rooms::empty(copy, space) };
+                Call { threads: Threads::one(), ..*call }.pack_layer(layer, weights, rooms)
+            }
+        }
+    }
+
     /// The loop of a single sequence, divided by units.
     fn run_single(self, weights: UnitGroups<'_, E>) {
         let ForwardLoop { shared, steps, gates, cells, inputs, out, out_first, h, c, u, training, scratch, .. } = self;
@@ -554,9 +620,12 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         }
     }
 
-    fn step(&mut self, t: usize, rows: usize) {
-        match self.shared.step {
-            Step::ByProducts { recurrent, candidate } => self.step_by_products(t, rows, recurrent, candidate),
+    fn step(&mut self, t: usize, rows: usize, operands: &Operands<'_, E>) {
+        let Operands { projection, candidate_bias, .. } = *operands;
+        match operands.step {
+            Step::ByProducts { recurrent, candidate } => {
+                self.step_by_products(t, rows, (recurrent, candidate), candidate_bias, projection);
+            }
             Step::ByUnits(units) => self.step_by_units(t, rows, units),
         }
     }
@@ -565,10 +634,11 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         &mut self,
         t: usize,
         rows: usize,
-        recurrent: RecurrentWeights<'_, E>,
-        candidate: Option<RecurrentWeights<'_, E>>,
+        (recurrent, candidate): (RecurrentWeights<'_, E>, Option<RecurrentWeights<'_, E>>),
+        candidate_bias: &[E],
+        projection: Option<Operand<'_, E>>,
     ) {
-        let Shared { call, candidate_bias, projection, .. } = *self.shared;
+        let Shared { call, .. } = *self.shared;
         let g = &call.geometry;
         let (width, hidden, output) = (g.gate_width, g.hidden, g.output);
         let at = t - self.steps.start;
@@ -581,9 +651,9 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
         let h = &*self.h;
         call.multiply_state(t, rows, |row| &h[row * output..][..output], recurrent, gates, self.scratch);
         match candidate {
-            None => self.cells(t, rows, Part::Whole),
+            None => self.cells(t, rows, Part::Whole, projection.is_some()),
             Some(candidate) => {
-                self.cells(t, rows, Part::First);
+                self.cells(t, rows, Part::First, projection.is_some());
                 let gates = self.gates.as_mut().map_or(&mut [][..], |gates| gates.block(at, rows));
                 // The product adds to the rows that hold `q`, so it reads a copy.
                 for row in 0..rows {
@@ -591,7 +661,7 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
                 }
                 let u = &*self.u;
                 call.multiply_state(t, rows, |row| &u[row * hidden..][..hidden], candidate, gates, self.scratch);
-                self.cells(t, rows, Part::Second);
+                self.cells(t, rows, Part::Second, projection.is_some());
             }
         }
         if let Some(projection) = projection {
@@ -605,11 +675,11 @@ impl<E: CpuElement> ForwardLoop<'_, '_, E> {
     }
 
     /// The cells' arithmetic between products.
-    fn cells(&mut self, t: usize, rows: usize, part: Part) {
-        let Shared { call, options, projection, .. } = *self.shared;
+    fn cells(&mut self, t: usize, rows: usize, part: Part, are_projected: bool) {
+        let Shared { call, options, .. } = *self.shared;
         let g = &call.geometry;
         let at = t - self.steps.start;
-        let h = if projection.is_some() { &mut self.u[..rows * g.hidden] } else { &mut self.h[..rows * g.output] };
+        let h = if are_projected { &mut self.u[..rows * g.hidden] } else { &mut self.h[..rows * g.output] };
         let cells = ForwardRows {
             options,
             part,

@@ -2,8 +2,9 @@
 //! reserve can be read by a backend with another number of threads or other vectors.
 
 use super::threads::Threads;
+use super::time_loop::ThreadStates;
 use super::unit_groups::{GroupSizes, ROWS_AT_ONCE};
-use super::{backward, forward, gemm};
+use super::{backward, forward, gemm, products};
 use crate::backend::cpu::CpuElement;
 use crate::backend::{ForwardMode, HostPlan, TempSpace};
 use crate::cell::{Activation, CellKind};
@@ -58,6 +59,15 @@ const NEAR_TILE_WEIGHTS: usize = if cfg!(test) { 1 << 17 } else { 5 << 16 };
 
 /// Valid and padded steps of all sequences from which on the gradients do.
 const TILE_ROWS: usize = if cfg!(test) { 4 } else { 64 };
+
+/// Steps of all sequences from which on, and weights of a layer up to which, the gradients of weights are two sums, one over each half of the sequences, whatever the
+/// number of threads.
+const ROWS_IN_TWO: usize = if cfg!(test) { 32 } else { 128 };
+const WEIGHTS_IN_TWO: usize = 1 << 17;
+
+/// Elements between what one thread writes at every step and what the next one does. A core fetches lines beyond those that it reads, up to the end of a page, and
+/// would take them from the other, which then waits until it may write them again.
+pub(crate) const APART: usize = 1024;
 
 /// Sizes that a plan decides.
 #[derive(Clone, Copy, Debug)]
@@ -312,6 +322,40 @@ impl Geometry {
         threads.worth(self.operations().1).min((self.batch / least).max(1))
     }
 
+    /// Whether each thread of the forward time loop packs the weights for itself: where they stay in its second cache, and the loop needs nothing else.
+    fn own_operands<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> bool {
+        let weights = self.operands::<E>(isa, threads).map(|operands| operands.total());
+        !self.on_tiles
+            && !self.directions_at_once(threads)
+            && self.unit_workers::<E>(isa, threads) == 1
+            && self.step_workers(threads) > 1
+            && weights.into_iter().all(|weights| weights <= NEAR_WEIGHTS)
+            && self.groups::<E>(isa, threads).is_some_and(|groups| groups.take_inputs)
+    }
+
+    /// The same of the backward time loop, whose products with the inputs' weights come after it.
+    fn own_recurrent<E: CpuElement>(&self, isa: Isa, threads: &Threads) -> bool {
+        self.inputs_by_sequences(threads)
+            && self.heads == 1
+            && self.packed_len::<E>(isa, self.recurrent(), false) <= NEAR_WEIGHTS
+    }
+
+    /// Whether threads divide the gradients of inputs by sequences, as they have divided the time loop before. Results are the same either way.
+    fn inputs_by_sequences(&self, threads: &Threads) -> bool {
+        let workers = self.workers(threads);
+        !self.on_tiles && workers > 1 && self.step_workers(threads) == workers && !self.directions_at_once(threads)
+    }
+
+    /// Whether gradients of weights are summed over each half of the sequences by itself.
+    fn weights_in_two(&self) -> bool {
+        let columns = self.widest_input.saturating_add(self.output);
+        self.batch >= FEW_SEQUENCES
+            && self.rows() >= ROWS_IN_TWO
+            && !self.weights_on_tiles
+            && self.heads == 1
+            && self.gate_rows.saturating_mul(columns) <= WEIGHTS_IN_TWO
+    }
+
     /// Whether threads divide the time loop on the matrix unit by sequences: where the weights stay near each, and a thread has the rows that a tile has.
     /// Results are the same either way.
     fn are_tiles_near(&self, threads: &Threads) -> bool {
@@ -461,23 +505,26 @@ impl Geometry {
             .max(groups.map_or(0, |groups| groups.sizes.scratch(self)));
         let by_units = groups.filter(|_| self.unit_workers::<E>(isa, threads) > 1);
         let scratch = scratch.max(by_units.map_or(0, |groups| forward::single_scratch(self, &groups.sizes)));
+        let hidden_state = if by_units.is_some() {
+            // The states to start from, and two rows that threads exchange.
+            3 * self.hidden + self.others
+        } else if self.projected || self.has_second_product() || groups.is_some() {
+            self.batch * self.hidden
+        } else {
+            0
+        };
         Space {
             index: self.index_len::<E>(),
             sets: self.sets(threads),
             operands: {
                 let [first, other] = self.operands::<E>(isa, threads).map(|operands| operands.total());
-                if self.deep { first.max(other) } else { first }
+                let copies = if self.own_operands::<E>(isa, threads) { self.step_workers(threads) } else { 1 };
+                if self.deep { first.max(other) } else { first }.saturating_mul(copies)
             },
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
-            hidden_state: if by_units.is_some() {
-                // The states to start from, and two rows that threads exchange.
-                3 * self.hidden + self.others
-            } else if self.projected || self.has_second_product() || groups.is_some() {
-                self.batch * self.hidden
-            } else {
-                0
-            },
+            hidden_state,
+            thread_states: self.thread_states(threads, hidden_state),
             gates: if inference && !take_inputs { self.chunk::<E>(threads) * self.batch * self.gate_width } else { 0 },
             // In inference of the layers below others, by turns. Training keeps them.
             outputs: self.outputs_len() * if inference { (self.layers - 1).min(2) } else { 0 },
@@ -492,6 +539,18 @@ impl Geometry {
         }
     }
 
+    /// See [`ThreadStates`].
+    fn thread_states(&self, threads: &Threads, hidden_state: usize) -> usize {
+        match self.step_workers(threads) {
+            2.. if !self.directions_at_once(threads) => {
+                let state = |width: usize| self.batch.saturating_mul(width);
+                let states = [state(self.output), state(self.others), hidden_state];
+                ThreadStates::<()>::room(states, self.step_workers(threads))
+            }
+            _ => 0,
+        }
+    }
+
     /// See [`Space::sets`].
     fn sets(&self, threads: &Threads) -> usize {
         1 + usize::from(self.directions_at_once(threads))
@@ -503,26 +562,31 @@ impl Geometry {
             self.batch,
             self.gate_rows.max(self.hidden),
         ));
+        let buffer = padded(products::ROWS_AT_ONCE.saturating_mul(self.widest_input));
+        let scratch = scratch.saturating_add(if self.inputs_by_sequences(threads) { buffer } else { 0 });
         let by_units = self.unit_workers::<E>(isa, threads) > 1;
         let scratch = scratch.max(if by_units { backward::single_scratch(self) } else { 0 });
+        let hidden_state = if by_units {
+            // Two rows of gates that threads exchange.
+            2 * self.gate_width
+        } else if self.projected || self.has_second_product() {
+            self.batch * self.hidden
+        } else {
+            0
+        };
         Space {
             index: self.index_len::<E>(),
             sets: self.sets(threads),
             input_weights: gemm::panels_len::<E>(isa, self.gate_rows, self.widest_input),
             recurrent_weights: self.packed_len::<E>(isa, self.recurrent(), false),
+            copies: if self.own_recurrent::<E>(isa, threads) { self.step_workers(threads) } else { 1 },
             candidate_weights: self.candidate().map_or(0, |part| self.packed_len::<E>(isa, part, false)),
             candidate_gradient: if self.has_second_product() { self.batch * self.hidden } else { 0 },
             projection: if self.projected { gemm::panels_len::<E>(isa, self.output, self.hidden) } else { 0 },
             output_state: self.batch * self.output,
             cell_state: self.batch * self.others,
-            hidden_state: if by_units {
-                // Two rows of gates that threads exchange.
-                2 * self.gate_width
-            } else if self.projected || self.has_second_product() {
-                self.batch * self.hidden
-            } else {
-                0
-            },
+            hidden_state,
+            thread_states: self.thread_states(threads, hidden_state),
             initial_state: self.batch * (self.output + self.others),
             outputs: self.rows() * self.widest_input * if self.deep { 2 } else { 1 },
             workers: self.workers(threads).max(self.sets(threads)).max(self.row_workers(threads)),
@@ -543,8 +607,12 @@ impl Geometry {
         };
         let products = inputs.into_iter().flat_map(|input| states.map(|states| scratch(input, states)));
         let scratch = products.fold(0, usize::max);
+        let in_two = self.weights_in_two();
+        let steps = self.rows().saturating_mul(size_of::<u32>()).div_ceil(size_of::<E>());
         Space {
             index: self.index_len::<E>(),
+            half: if in_two { self.gate_rows * (self.widest_input + self.output + 2) } else { 0 },
+            halves: if in_two { steps } else { 0 },
             workers: self.workers(threads),
             // Beside the product's own, a row for the biases, and two for the weights of a single feature.
             scratch: scratch + padded(self.gate_width + 2 * self.gate_rows),
@@ -562,6 +630,11 @@ pub(crate) struct Sizes {
     operands: [OperandSpace; 2],
     pub(crate) backward: Space,
     pub(crate) weights: Space,
+    /// See the methods of [`Geometry`] of these names.
+    pub(crate) own_operands: bool,
+    pub(crate) own_recurrent: bool,
+    pub(crate) inputs_by_sequences: bool,
+    pub(crate) weights_in_two: bool,
     pub(crate) workers: usize,
     /// Threads for the time loops, which divide sequences.
     pub(crate) step_workers: usize,
@@ -605,6 +678,10 @@ impl Sizes {
             operands: geometry.operands::<E>(isa, threads),
             backward,
             weights,
+            own_operands: geometry.own_operands::<E>(isa, threads),
+            own_recurrent: geometry.own_recurrent::<E>(isa, threads),
+            inputs_by_sequences: geometry.inputs_by_sequences(threads),
+            weights_in_two: geometry.weights_in_two(),
             workers: geometry.workers(threads),
             step_workers: geometry.step_workers(threads),
             row_workers: geometry.row_workers(threads),
@@ -687,6 +764,8 @@ pub(crate) struct Space {
     pub(crate) operands: usize,
     pub(crate) input_weights: usize,
     pub(crate) recurrent_weights: usize,
+    /// Of the recurrent weights, where each thread has its own.
+    pub(crate) copies: usize,
     pub(crate) candidate_weights: usize,
     pub(crate) projection: usize,
     /// `[B, H]`: gradient of a candidate that has a product of its own.
@@ -697,10 +776,15 @@ pub(crate) struct Space {
     pub(crate) cell_state: usize,
     /// `[B, H]`: h before its projection, its gradient, or that of `q`.
     pub(crate) hidden_state: usize,
+    /// The same while threads run a time loop: see [`ThreadStates`](super::time_loop::ThreadStates).
+    pub(crate) thread_states: usize,
     /// Gradients of initial states, which resets add to.
     pub(crate) initial_state: usize,
     pub(crate) gates: usize,
     pub(crate) outputs: usize,
+    /// Gradients of a layer's and direction's weights over half of the sequences, and the numbers of the halves' steps.
+    pub(crate) half: usize,
+    pub(crate) halves: usize,
     /// `[chunk, B, P]`: outputs of the top layer that `y` has in another order.
     pub(crate) chunk_outputs: usize,
     pub(crate) workers: usize,
@@ -718,27 +802,32 @@ impl Space {
         let Space { workers, scratch, .. } = *self;
         let of_direction = [
             self.operands,
-            self.recurrent_weights,
+            padded(self.recurrent_weights).saturating_mul(self.copies.max(1)),
             self.candidate_weights,
             self.projection,
             self.candidate_gradient,
             self.output_state,
             self.cell_state,
             self.hidden_state,
+            self.thread_states,
             self.initial_state,
             self.gates,
             self.chunk_outputs,
         ];
         let sum = |parts: &[usize]| parts.iter().copied().map(padded).fold(0, usize::saturating_add);
-        sum(&[16, self.index, self.input_weights, self.outputs])
+        sum(&[16, self.index, self.input_weights, self.outputs, self.half, self.halves])
             .saturating_add(sum(&of_direction).saturating_mul(self.sets.max(1)))
-            .saturating_add(workers.saturating_mul(padded(scratch)))
+            .saturating_add(workers.saturating_mul(scratch_of_thread(scratch, workers)))
     }
 
     /// Elements of scratch of all workers together.
     pub(crate) fn all_scratch(&self) -> usize {
-        self.workers * padded(self.scratch)
+        self.workers * scratch_of_thread(self.scratch, self.workers)
     }
+}
+
+fn scratch_of_thread(scratch: usize, workers: usize) -> usize {
+    padded(scratch).saturating_add(if workers > 1 { APART } else { 0 })
 }
 
 /// Hands out the parts of a buffer.

@@ -29,6 +29,7 @@ pub(super) enum Step<'a, E> {
 }
 
 /// The weights of a layer and direction.
+#[derive(Clone, Copy)]
 pub(super) struct Operands<'o, E> {
     pub(super) step: Step<'o, E>,
     /// Those of the product with the inputs of all steps, where they are packed.
@@ -58,7 +59,7 @@ impl<'o, E: CpuElement> Rooms<'o, E> {
     }
 
     /// In a buffer that was filled before.
-    fn filled(mut buffer: &'o [E], space: &OperandSpace) -> Self {
+    pub(super) fn filled(mut buffer: &'o [E], space: &OperandSpace) -> Self {
         let [input_weights, recurrent_weights, candidate_weights, projection, bias, unit_bias] =
             space.lens().map(|len| {
                 let (part, rest) = buffer.split_at(padded(len));

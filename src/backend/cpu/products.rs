@@ -4,8 +4,11 @@ use std::ops::Range;
 
 use super::Call;
 use super::gemm::{self, Panels, Start};
+use super::geometry::padded;
 use super::sequences::{Rows, Sequences};
+use super::steps::Steps;
 use super::threads::{Divide, Workers, share};
+use super::time_loop::share_steps;
 use crate::backend::cpu::CpuElement;
 use crate::simd::Isa;
 
@@ -169,5 +172,62 @@ impl<E: CpuElement> Divide for RowsProduct<'_, E> {
             scratch,
             Workers::ONE,
         );
+    }
+}
+
+/// Rows that a [`SequencesProduct`] makes at once.
+pub(super) const ROWS_AT_ONCE: usize = 224;
+
+/// The same for the sequences at some positions: a thread multiplies what it has written itself, which is in its own cache. Rows of a position lie apart, so they
+/// go through a buffer.
+pub(super) struct SequencesProduct<'a, E> {
+    pub(super) isa: Isa,
+    pub(super) sequences: &'a Sequences<'a>,
+    pub(super) positions: Range<usize>,
+    pub(super) source: Rows<'a, E>,
+    pub(super) panels: Panels<'a, E>,
+    /// Of these positions, as wide as the product.
+    pub(super) c: Steps<'a, E>,
+    pub(super) start: Start<'a, E>,
+    /// [`ROWS_AT_ONCE`] rows for each thread, and what [`gemm::multiply`] needs.
+    pub(super) scratch: &'a mut [E],
+}
+
+impl<E: CpuElement> Divide for SequencesProduct<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let SequencesProduct { isa, sequences, positions, source, panels, c, start, scratch } = self;
+        let at = share_steps(sequences, positions.clone(), &(0..sequences.shape.seq_len), left, of);
+        let middle = positions.start + at;
+        let (c_left, c_right) = c.split(at);
+        let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
+        let part =
+            |positions, c, scratch| SequencesProduct { isa, sequences, positions, source, panels, c, start, scratch };
+        (part(positions.start..middle, c_left, scratch_left), part(middle..positions.end, c_right, scratch_right))
+    }
+
+    fn run(self) {
+        let SequencesProduct { isa, sequences, positions, source, panels, mut c, start, scratch } = self;
+        let width = panels.n;
+        let (buffer, scratch) = scratch.split_at_mut(padded(ROWS_AT_ONCE * width));
+        let steps = sequences.steps(false, 0..sequences.shape.seq_len, positions.clone());
+        let mut all = steps.flat_map(|(t, rows)| (0..rows).map(move |row| (t, row)));
+        let mut places = [(0, 0); ROWS_AT_ONCE];
+        loop {
+            let count = places.iter_mut().zip(&mut all).map(|(place, next)| *place = next).count();
+            if count == 0 {
+                return;
+            }
+            let places = &places[..count];
+            if let Start::Add = start {
+                for (&(t, row), sums) in places.iter().zip(buffer.chunks_exact_mut(width)) {
+                    sums.copy_from_slice(c.row(t, row));
+                }
+            }
+            let row = |at: usize| source.row(sequences, places[at].0, positions.start + places[at].1);
+            gemm::multiply(isa, 0..count, row, panels, buffer, |at| at * width, start, &mut *scratch, Workers::ONE);
+            for (&(t, row), sums) in places.iter().zip(buffer.chunks_exact(width)) {
+                c.row(t, row).copy_from_slice(sums);
+            }
+        }
     }
 }

@@ -87,6 +87,39 @@ impl<'a> Sequences<'a> {
         self.valid.map_or(index, |rows| rows[index] as usize)
     }
 
+    /// All valid steps.
+    pub(crate) fn rows(&self) -> ValidRows<'a> {
+        match self.valid {
+            Some(rows) => ValidRows::Listed(rows),
+            None => {
+                let RnnShape { seq_len, batch, .. } = self.shape;
+                ValidRows::Whole { steps: seq_len, batch, first: 0, count: batch }
+            }
+        }
+    }
+
+    /// The valid steps of the first positions, and those of the others. `storage` has room for all.
+    pub(crate) fn rows_in_two(&self, positions: usize, storage: &'a mut [u32]) -> [ValidRows<'a>; 2] {
+        let RnnShape { seq_len, batch, .. } = self.shape;
+        let Some(rows) = self.valid else {
+            return [(0, positions), (positions, batch - positions)].map(|(first, count)| ValidRows::Whole {
+                steps: seq_len,
+                batch,
+                first,
+                count,
+            });
+        };
+        let is_first = |row: &u32| (*row as usize % batch) < positions;
+        let of_first = rows.iter().filter(|row| is_first(row)).count();
+        let (first, others) = storage[..rows.len()].split_at_mut(of_first);
+        let (mut at_first, mut at_others) = (first.iter_mut(), others.iter_mut());
+        for row in rows {
+            let place = if is_first(row) { at_first.next() } else { at_others.next() };
+            place.into_iter().for_each(|place| *place = *row);
+        }
+        [ValidRows::Listed(first), ValidRows::Listed(others)]
+    }
+
     /// Whether all sequences are as long as the longest possible.
     pub(crate) fn are_full(&self) -> bool {
         self.lengths.is_none()
@@ -124,6 +157,33 @@ impl<'a> Sequences<'a> {
             (t + 1 < self.length(position)).then_some(t + 1)
         } else {
             t.checked_sub(1)
+        }
+    }
+}
+
+/// Internal row numbers of valid steps, ascending.
+#[derive(Clone, Copy)]
+pub(crate) enum ValidRows<'a> {
+    /// Of every step those of `count` positions from `first` on.
+    Whole { steps: usize, batch: usize, first: usize, count: usize },
+    /// These.
+    Listed(&'a [u32]),
+}
+
+impl ValidRows<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            ValidRows::Whole { steps, count, .. } => steps * count,
+            ValidRows::Listed(rows) => rows.len(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, index: usize) -> usize {
+        match *self {
+            ValidRows::Whole { batch, count, .. } if count == batch => index,
+            ValidRows::Whole { batch, first, count, .. } => index / count * batch + first + index % count,
+            ValidRows::Listed(rows) => rows[index] as usize,
         }
     }
 }

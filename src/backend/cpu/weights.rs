@@ -5,15 +5,16 @@ use std::ops::Range;
 use super::Call;
 use super::backward::add;
 use super::gemm::{self, Columns, Right, Start};
-use super::geometry::{GradientRun, Parts, padded};
+use super::geometry::{GradientRun, Parts, padded, take};
 use super::products::share_scratch;
 use super::recurrent::AddProduct;
 use super::saved::{Kept, Saved, input_of, output_of};
-use super::sequences::{Rows, Sequences};
+use super::sequences::{Rows, Sequences, ValidRows};
 use super::threads::{Divide, share, unzip};
+use super::time_loop::share_steps;
 use crate::backend::cpu::CpuElement;
 use crate::backend::{BackwardWeightsArgs, HostBackend, WeightGrad};
-use crate::simd::Isa;
+use crate::simd::{Isa, Kernel, Simd};
 
 impl<E: CpuElement> Call<'_, E> {
     pub(super) fn backward_weights<B: HostBackend<E> + ?Sized>(
@@ -36,7 +37,15 @@ impl<E: CpuElement> Call<'_, E> {
             }
             return;
         }
+        let half = parts.next(space.half);
+        let halves = bytemuck::cast_slice_mut(parts.next(space.halves));
         let scratch = parts.next(space.all_scratch());
+        // Half of the sequences on either side, which are those of a thread where there are two: so what the time loop has written stays near.
+        let in_two = self.sizes.weights_in_two.then(|| {
+            let middle = share_steps(sequences, 0..g.batch, &(0..g.seq_len), 1, 2);
+            sequences.rows_in_two(middle, halves)
+        });
+        let in_two = in_two.filter(|halves| halves.iter().all(|rows| rows.len() > 0));
         let kept = Kept::new(reserve, g);
         let start = if grad == WeightGrad::Set { Start::Set } else { Start::Add };
         let hidden = g.hidden;
@@ -59,13 +68,9 @@ impl<E: CpuElement> Call<'_, E> {
                 let output = output.features(direction * g.output, g.output);
                 let gates = Rows::inner(&*saved.gates, g.gate_width);
 
-                let step = |index: usize| {
-                    let row = sequences.valid_row(index);
-                    (row / g.batch, row % g.batch)
-                };
-                let input_row = |index: usize| Some(input.at(sequences, sequences.valid_row(index)));
-                let previous_output = |index: usize| {
-                    let (t, position) = step(index);
+                let input_row = |row: usize| Some(input.at(sequences, row));
+                let previous_output = |row: usize| {
+                    let (t, position) = (row / g.batch, row % g.batch);
                     match sequences.previous(reverse, t, position) {
                         Some(before) => Some(output.row(sequences, before, position)),
                         None => {
@@ -74,8 +79,7 @@ impl<E: CpuElement> Call<'_, E> {
                         }
                     }
                 };
-                let q =
-                    |index: usize| Some(gates.features(g.gate_rows, hidden).at(sequences, sequences.valid_row(index)));
+                let q = |row: usize| Some(gates.features(g.gate_rows, hidden).at(sequences, row));
 
                 if d.coupled_input_forget && grad == WeightGrad::Set {
                     let unused = hidden..2 * hidden;
@@ -89,7 +93,6 @@ impl<E: CpuElement> Call<'_, E> {
                     zero(gradient.input_bias, 1);
                     zero(gradient.hidden_bias, 1);
                 }
-                let k = sequences.valid_rows();
                 let workers = self.threads.workers(self.sizes.workers);
                 let isa = self.sizes.weights_isa;
                 // Where the input is gates, only biases are left; blocks of heads follow below.
@@ -99,28 +102,41 @@ impl<E: CpuElement> Call<'_, E> {
                 let mut runs = [None; RUNS];
                 let used = g.gradient_runs().flat_map(|run| self.used_parts(run));
                 runs.iter_mut().zip(used).for_each(|(run, used)| *run = Some(used));
-                let (of_input, of_state) = (|run: GradientRun| run.input_row, |run: GradientRun| run.state_row);
-                let input = rows_of(gradient.input_hidden, input_columns, runs, of_input);
-                let input_bias = rows_of(gradient.input_bias, 1, runs, of_input);
-                let state = rows_of(gradient.hidden_hidden, state_columns, runs, of_state);
-                let state_bias = rows_of(gradient.hidden_bias, 1, runs, of_state);
-                let mut products = [const { None }; RUNS];
-                let of_runs = runs.into_iter().zip(input).zip(state).zip(input_bias.into_iter().zip(state_bias));
-                for (product, (((run, input), state), (input_bias, state_bias))) in products.iter_mut().zip(of_runs) {
-                    *product = run.map(|run| WeightRows {
-                        column: run.column,
-                        rows: run.rows,
-                        c: if run.of_q { [input, &mut [], state] } else { [input, state, &mut []] },
-                        biases: [input_bias, state_bias],
-                    });
-                }
+                let columns = [input_columns, state_columns];
+                let mut whole = Gradients {
+                    weights: [gradient.input_hidden, gradient.hidden_hidden],
+                    biases: [gradient.input_bias, gradient.hidden_bias],
+                };
+                // Of the second half.
+                let mut half = &mut *half;
+                let mut second = Gradients {
+                    weights: columns.map(|n| take(&mut half, if in_two.is_some() { g.gate_rows * n } else { 0 })),
+                    biases: whole
+                        .biases
+                        .each_ref()
+                        .map(|bias| take(&mut half, if in_two.is_some() { bias.len() } else { 0 })),
+                };
                 let b: [(usize, &RowOf<'_, E>); 3] = [
                     (input_columns, &input_row),
                     (state_columns, &previous_output),
                     (if g.candidate().is_some() { state_columns } else { 0 }, &q),
                 ];
-                let (a, rows) = (gates, products);
-                workers.divide(WeightsProduct { isa, sequences, a, k, b, rows, start, scratch: &mut *scratch });
+                let sums = match in_two {
+                    None => [Some(Sum { terms: sequences.rows(), rows: whole.rows(runs, columns), start }), None],
+                    Some([first, others]) => [
+                        Some(Sum { terms: first, rows: whole.rows(runs, columns), start }),
+                        Some(Sum { terms: others, rows: second.rows(runs, columns), start: Start::Set }),
+                    ],
+                };
+                workers.divide(WeightsProduct { isa, sequences, a: gates, b, sums, scratch: &mut *scratch });
+                if in_two.is_some() {
+                    let of_whole = whole.rows(runs, columns).into_iter().flatten().flat_map(WeightRows::tensors);
+                    let of_second = second.rows(runs, columns).into_iter().flatten().flat_map(WeightRows::tensors);
+                    let mut pairs: [(&mut [E], &[E]); TENSORS] = Default::default();
+                    let some = of_whole.zip(of_second).map(|(whole, second)| (whole, &*second));
+                    pairs.iter_mut().zip(some).for_each(|(pair, some)| *pair = some);
+                    workers.divide(Additions { isa, pairs });
+                }
                 let runs = g.gradient_runs().filter(|run| g.heads > 1 && run.state_row.is_some());
                 for run in runs.flat_map(|run| self.used_parts(run)) {
                     let Some(row) = run.state_row else { continue };
@@ -135,8 +151,8 @@ impl<E: CpuElement> Call<'_, E> {
                         column: run.column,
                         a: gates,
                         b,
-                        k,
-                        c: &mut gradient.hidden_hidden[row * size..(row + run.rows) * size],
+                        terms: sequences.rows(),
+                        c: &mut whole.weights[1][row * size..(row + run.rows) * size],
                         start,
                         scratch: &mut *scratch,
                     };
@@ -144,13 +160,13 @@ impl<E: CpuElement> Call<'_, E> {
                 }
                 if g.projected {
                     let unprojected = Rows::inner(&*saved.unprojected, hidden);
-                    let b: &RowOf<'_, E> = &|index: usize| Some(unprojected.at(sequences, sequences.valid_row(index)));
+                    let b: &RowOf<'_, E> = &|row: usize| Some(unprojected.at(sequences, row));
                     let (rows, biases) = (g.output, [&mut [] as &mut [E], &mut []]);
                     let rows = WeightRows { column: 0, rows, c: [&mut *gradient.projection], biases };
                     let a = Rows::inner(&*saved.projected_gradient, g.output);
-                    let (b, rows) = ([(hidden, b)], [Some(rows), None, None]);
-                    let product = WeightsProduct { isa, sequences, a, k, b, rows, start, scratch: &mut *scratch };
-                    workers.divide(product);
+                    let sum = Sum { terms: sequences.rows(), rows: [Some(rows), None, None], start };
+                    let (b, sums) = ([(hidden, b)], [Some(sum), None]);
+                    workers.divide(WeightsProduct { isa, sequences, a, b, sums, scratch: &mut *scratch });
                 }
                 if d.peepholes {
                     if grad == WeightGrad::Set {
@@ -159,8 +175,9 @@ impl<E: CpuElement> Call<'_, E> {
                     let cells = Rows::inner(&*saved.cells, hidden);
                     let (p_i, rest) = gradient.peephole.split_at_mut(hidden);
                     let (p_f, p_o) = rest.split_at_mut(hidden);
-                    for index in 0..k {
-                        let (t, position) = step(index);
+                    for index in 0..sequences.valid_rows() {
+                        let row = sequences.valid_row(index);
+                        let (t, position) = (row / g.batch, row % g.batch);
                         let row = gates.row(sequences, t, position);
                         add_product(p_o, &row[3 * hidden..], cells.row(sequences, t, position));
                         let before = match sequences.previous(reverse, t, position) {
@@ -205,9 +222,9 @@ impl<E: CpuElement> Call<'_, E> {
             Some(WeightRows { column: run.column, rows: run.rows, c: [c], biases: [&mut [], &mut []] })
         });
         let (isa, start) = (self.sizes.weights_isa, if grad == WeightGrad::Set { Start::Set } else { Start::Add });
-        let (k, b) = (sequences.valid_rows(), [(g.input, x)]);
+        let sum = Sum { terms: sequences.rows(), rows, start };
         let workers = self.threads.workers(self.sizes.workers);
-        workers.divide(WeightsProduct { isa, sequences, a, k, b, rows, start, scratch });
+        workers.divide(WeightsProduct { isa, sequences, a, b: [(g.input, x)], sums: [Some(sum), None], scratch });
     }
 
     /// The run without the rows of a forget gate that is derived from the input gate.
@@ -221,11 +238,44 @@ impl<E: CpuElement> Call<'_, E> {
     }
 }
 
+/// Gradients of a layer's and direction's weights that are made of those of its gates.
+struct Gradients<'w, E> {
+    /// Of inputs and of states.
+    weights: [&'w mut [E]; 2],
+    biases: [&'w mut [E]; 2],
+}
+
+impl<E> Gradients<'_, E> {
+    /// The rows of each run; the weights have so many columns, or are not wanted.
+    fn rows(&mut self, runs: [Option<GradientRun>; RUNS], columns: [usize; 2]) -> [Option<WeightRows<'_, E, 3>>; RUNS] {
+        let [input, state] = self.weights.each_mut().map(|weights| &mut **weights);
+        let [input_bias, state_bias] = self.biases.each_mut().map(|bias| &mut **bias);
+        let (of_input, of_state) = (|run: GradientRun| run.input_row, |run: GradientRun| run.state_row);
+        let input = rows_of(input, columns[0], runs, of_input);
+        let state = rows_of(state, columns[1], runs, of_state);
+        let biases = rows_of(input_bias, 1, runs, of_input).into_iter().zip(rows_of(state_bias, 1, runs, of_state));
+        let mut rows = [const { None }; RUNS];
+        let of_runs = runs.into_iter().zip(input).zip(state).zip(biases);
+        for (rows, (((run, input), state), (input_bias, state_bias))) in rows.iter_mut().zip(of_runs) {
+            *rows = run.map(|run| WeightRows {
+                column: run.column,
+                rows: run.rows,
+                c: if run.of_q { [input, &mut [], state] } else { [input, state, &mut []] },
+                biases: [input_bias, state_bias],
+            });
+        }
+        rows
+    }
+}
+
 /// Rows of which some more or fewer are nothing to a thread.
 const MANY_ROWS: usize = 512;
 
 /// Runs of columns of the gates' gradients, at most.
 const RUNS: usize = 3;
+
+/// Tensors that their rows are of.
+const TENSORS: usize = RUNS * 5;
 
 /// The rows of each run in a tensor with `n` columns, or none where it has none.
 #[expect(clippy::expect_used, reason = "runs are of gates' rows of their own, none of which belongs to two")]
@@ -284,79 +334,176 @@ impl<E, const N: usize> WeightRows<'_, E, N> {
     }
 }
 
-/// `c = start + a^T b` over all valid steps for each right operand, and the sum of `a` over them, by rows of `c`.
-struct WeightsProduct<'a, 'w, E, const N: usize> {
-    isa: Isa,
-    sequences: &'a Sequences<'a>,
-    a: Rows<'a, E>,
-    k: usize,
-    /// Columns and rows of the right operands.
-    b: [(usize, &'w RowOf<'a, E>); N],
-    rows: [Option<WeightRows<'w, E, N>>; RUNS],
-    start: Start<'a, E>,
-    scratch: &'w mut [E],
+impl<'w, E> WeightRows<'w, E, 3> {
+    /// All their gradients.
+    fn tensors(self) -> [&'w mut [E]; TENSORS / RUNS] {
+        let WeightRows { c: [input, state, of_q], biases: [input_bias, state_bias], .. } = self;
+        [input, state, of_q, input_bias, state_bias]
+    }
 }
 
-impl<E: CpuElement, const N: usize> Divide for WeightsProduct<'_, '_, E, N> {
-    fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let WeightsProduct { isa, sequences, a, k, b, rows, start, scratch } = self;
-        let all = rows.iter().flatten().map(|some| some.rows * some.cost()).sum();
-        let mut wanted = share(all, left, of);
+/// `c = start + a^T b` over some steps for each right operand, and the sum of `a` over them.
+struct Sum<'a, 'w, E, const N: usize> {
+    terms: ValidRows<'a>,
+    rows: [Option<WeightRows<'w, E, N>>; RUNS],
+    start: Start<'a, E>,
+}
+
+impl<E: CpuElement, const N: usize> Sum<'_, '_, E, N> {
+    fn cost(&self) -> usize {
+        self.rows.iter().flatten().map(|some| some.rows * some.cost() * self.terms.len()).sum()
+    }
+
+    /// The first rows, about as many as cost so much, and the others.
+    fn split(self, mut cost: usize) -> (Self, Self) {
+        let Sum { terms, rows, start } = self;
         let (rows, others) = unzip(rows.map(|some| {
             let Some(some) = some else { return (None, None) };
-            let (cost, rows) = (some.cost(), some.rows);
-            let mut first = wanted / cost;
+            let (of_row, rows) = (some.cost() * terms.len(), some.rows);
+            let mut first = cost / of_row.max(1);
             if rows >= MANY_ROWS {
                 // Whole cache lines of each gradient, where that does not leave one thread with less.
                 first = padded(first);
             }
             let (first, second) = some.split(first.min(rows));
-            wanted = wanted.saturating_sub(rows * cost);
+            cost = cost.saturating_sub(rows * of_row);
             (Some(first), Some(second))
         }));
+        (Sum { terms, rows, start }, Sum { terms, rows: others, start })
+    }
+}
+
+/// Sums, one or the two halves of one, by halves and by rows of `c`.
+struct WeightsProduct<'a, 'w, E, const N: usize> {
+    isa: Isa,
+    sequences: &'a Sequences<'a>,
+    a: Rows<'a, E>,
+    /// Columns and rows of the right operands.
+    b: [(usize, &'w RowOf<'a, E>); N],
+    sums: [Option<Sum<'a, 'w, E, N>>; 2],
+    scratch: &'w mut [E],
+}
+
+impl<E: CpuElement, const N: usize> Divide for WeightsProduct<'_, '_, E, N> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let WeightsProduct { isa, sequences, a, b, sums, scratch } = self;
+        let are_two = sums.iter().flatten().count() == 2;
+        let all = share(sums.iter().flatten().map(Sum::cost).sum(), left, of);
+        let mut wanted = all;
+        let (sums, others) = unzip(sums.map(|sum| {
+            let Some(sum) = sum else { return (None, None) };
+            let cost = sum.cost();
+            let taken = wanted.min(cost);
+            wanted -= taken;
+            // Halves whole, where that is about a share.
+            match are_two {
+                true if cost - taken < all / 4 => (Some(sum), None),
+                true if taken < all / 4 => (None, Some(sum)),
+                _ => {
+                    let (first, second) = sum.split(taken);
+                    (Some(first), Some(second))
+                }
+            }
+        }));
         let scratch = share_scratch(scratch, left, of);
-        let part = |rows, scratch| WeightsProduct { isa, sequences, a, k, b, rows, start, scratch };
-        (part(rows, scratch.0), part(others, scratch.1))
+        let part = |sums, scratch| WeightsProduct { isa, sequences, a, b, sums, scratch };
+        (part(sums, scratch.0), part(others, scratch.1))
     }
 
     fn run(self) {
-        let WeightsProduct { isa, sequences, a, k, b, mut rows, start, scratch } = self;
-        let a_row = |index: usize| a.at(sequences, sequences.valid_row(index));
-        let mut totals = &mut [][..];
-        let mut scratch = scratch;
-        if rows.iter().flatten().any(|some| !some.biases.iter().all(|bias| bias.is_empty())) {
-            let all: usize = rows.iter().flatten().map(|some| some.rows).sum();
-            // What follows stays at a cache line.
-            (totals, scratch) = scratch.split_at_mut(padded(all));
+        let WeightsProduct { isa, sequences, a, b, sums, scratch } = self;
+        for Sum { terms, rows, start } in sums.into_iter().flatten() {
+            let a_row = |index: usize| a.at(sequences, terms.at(index));
+            let row_of_b = b.map(|(_, row)| move |index: usize| row(terms.at(index)));
+            let rights: [Right<'_, '_, E>; N] = std::array::from_fn(|of| Right { n: b[of].0, row: &row_of_b[of] });
+            sum_products(isa, terms.len(), a_row, rights, rows, start, &mut *scratch);
         }
-        for some in rows.iter_mut().flatten() {
-            // One feature: a row of sums rather than a column of tiles.
-            for ((_, b), c) in b.iter().zip(&mut some.c).filter(|((n, _), c)| *n == 1 && !c.is_empty()) {
-                let weight = |index: usize| b(index).map_or(E::zero(), |row| row[0]);
-                let a_part = |index: usize| &a_row(index)[some.column..some.column + some.rows];
-                let (total, block) = scratch[..2 * some.rows].split_at_mut(some.rows);
-                gemm::sum_rows(isa, k, a_part, weight, total, block);
-                begin(c, total, start);
-            }
+    }
+}
+
+/// See [`Sum`].
+fn sum_products<'s, E: CpuElement, const N: usize>(
+    isa: Isa,
+    k: usize,
+    a_row: impl Fn(usize) -> &'s [E],
+    b: [Right<'_, 's, E>; N],
+    mut rows: [Option<WeightRows<'_, E, N>>; RUNS],
+    start: Start<'_, E>,
+    mut scratch: &mut [E],
+) {
+    let mut totals = &mut [][..];
+    if rows.iter().flatten().any(|some| !some.biases.iter().all(|bias| bias.is_empty())) {
+        let all: usize = rows.iter().flatten().map(|some| some.rows).sum();
+        // What follows stays at a cache line.
+        (totals, scratch) = scratch.split_at_mut(padded(all));
+    }
+    for some in rows.iter_mut().flatten() {
+        // One feature: a row of sums rather than a column of tiles.
+        for (b, c) in b.iter().zip(&mut some.c).filter(|(b, c)| b.n == 1 && !c.is_empty()) {
+            let weight = |index: usize| (b.row)(index).map_or(E::zero(), |row| row[0]);
+            let a_part = |index: usize| &a_row(index)[some.column..some.column + some.rows];
+            let (total, block) = scratch[..2 * some.rows].split_at_mut(some.rows);
+            gemm::sum_rows(isa, k, a_part, weight, total, block);
+            begin(c, total, start);
         }
-        let rights = b.map(|(n, row)| Right { n: if n == 1 { 0 } else { n }, row });
-        let mut rest = &mut *totals;
-        let mut columns = rows.each_mut().map(|some| {
-            let Some(some) = some else {
-                return Columns { first: 0, count: 0, c: std::array::from_fn(|_| Default::default()), sums: &mut [] };
-            };
-            let len = if rest.is_empty() { 0 } else { some.rows };
-            let sums = rest.split_off_mut(..len).unwrap_or_default();
-            Columns { first: some.column, count: some.rows, c: some.c.each_mut().map(|c| &mut **c), sums }
-        });
-        gemm::multiply_transposed(isa, k, E::one(), a_row, rights, &mut columns, start, scratch);
-        let mut rest = &*totals;
-        for some in rows.into_iter().flatten() {
-            let total = rest.split_off(..if rest.is_empty() { 0 } else { some.rows }).unwrap_or_default();
-            for bias in some.biases {
-                begin(bias, &total[..bias.len()], start);
-            }
+    }
+    let rights = b.map(|b| Right { n: if b.n == 1 { 0 } else { b.n }, ..b });
+    let mut rest = &mut *totals;
+    let mut columns = rows.each_mut().map(|some| {
+        let Some(some) = some else {
+            return Columns { first: 0, count: 0, c: std::array::from_fn(|_| Default::default()), sums: &mut [] };
+        };
+        let len = if rest.is_empty() { 0 } else { some.rows };
+        let sums = rest.split_off_mut(..len).unwrap_or_default();
+        Columns { first: some.column, count: some.rows, c: some.c.each_mut().map(|c| &mut **c), sums }
+    });
+    gemm::multiply_transposed(isa, k, E::one(), a_row, rights, &mut columns, start, scratch);
+    let mut rest = &*totals;
+    for some in rows.into_iter().flatten() {
+        let total = rest.split_off(..if rest.is_empty() { 0 } else { some.rows }).unwrap_or_default();
+        for bias in some.biases {
+            begin(bias, &total[..bias.len()], start);
         }
+    }
+}
+
+/// The second half of sums, added to the first.
+struct Additions<'a, E> {
+    isa: Isa,
+    /// Tensors, and what is added to each.
+    pairs: [(&'a mut [E], &'a [E]); TENSORS],
+}
+
+impl<E: CpuElement> Divide for Additions<'_, E> {
+    fn split(self, left: usize, of: usize) -> (Self, Self) {
+        let Additions { isa, pairs } = self;
+        let (pairs, others) = unzip(pairs.map(|(to, from)| {
+            let middle = share(to.len(), left, of);
+            let ((to, other_to), (from, other_from)) = (to.split_at_mut(middle), from.split_at(middle));
+            ((to, from), (other_to, other_from))
+        }));
+        (Additions { isa, pairs }, Additions { isa, pairs: others })
+    }
+
+    fn run(self) {
+        for (to, from) in self.pairs {
+            self.isa.run(Add { to, from });
+        }
+    }
+}
+
+/// `to += from`
+struct Add<'a, E> {
+    to: &'a mut [E],
+    from: &'a [E],
+}
+
+impl<E: CpuElement> Kernel<E> for Add<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E>>(self, _: S) {
+        add(self.to, self.from);
     }
 }
 
@@ -373,7 +520,7 @@ struct BlocksProduct<'a, 'w, E> {
     column: usize,
     a: Rows<'a, E>,
     b: &'w RowOf<'a, E>,
-    k: usize,
+    terms: ValidRows<'a>,
     c: &'w mut [E],
     start: Start<'a, E>,
     scratch: &'w mut [E],
@@ -381,7 +528,7 @@ struct BlocksProduct<'a, 'w, E> {
 
 impl<E: CpuElement> Divide for BlocksProduct<'_, '_, E> {
     fn split(self, left: usize, of: usize) -> (Self, Self) {
-        let BlocksProduct { isa, sequences, blocks, heads, size, column, a, b, k, c, start, scratch } = self;
+        let BlocksProduct { isa, sequences, blocks, heads, size, column, a, b, terms, c, start, scratch } = self;
         let middle = blocks.start + share(blocks.len(), left, of);
         let (c_left, c_right) = c.split_at_mut((middle - blocks.start) * size * size);
         let (scratch_left, scratch_right) = share_scratch(scratch, left, of);
@@ -394,7 +541,7 @@ impl<E: CpuElement> Divide for BlocksProduct<'_, '_, E> {
             column,
             a,
             b,
-            k,
+            terms,
             c,
             start,
             scratch,
@@ -403,8 +550,10 @@ impl<E: CpuElement> Divide for BlocksProduct<'_, '_, E> {
     }
 
     fn run(self) {
-        let BlocksProduct { isa, sequences, blocks, heads, size, column, a, b, k, c, start, scratch } = self;
-        let a_row = |index: usize| a.at(sequences, sequences.valid_row(index));
+        let BlocksProduct { isa, sequences, blocks, heads, size, column, a, b, terms, c, start, scratch } = self;
+        let a_row = |index: usize| a.at(sequences, terms.at(index));
+        let b = |index: usize| b(terms.at(index));
+        let k = terms.len();
         if size > 1 {
             for (block, c) in blocks.zip(c.chunks_exact_mut(size * size)) {
                 let head = block % heads * size;
