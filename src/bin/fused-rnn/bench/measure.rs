@@ -13,6 +13,7 @@ use super::machine::{HostDevices, forget_peak, host_plan, resident_peak};
 use super::peers::{Failure, Peer};
 use super::point::{Pass, Point};
 use super::record::{Compared, Ours, Record, Theirs};
+use super::round_trip::round_trip;
 use super::subject::{Data, Elements, Subject, mode, operations};
 use super::timing::{Times, microseconds, sample};
 
@@ -126,12 +127,15 @@ impl Session {
         };
         drop(data);
 
-        let (mut times, mut bare_times) = (Times::default(), Times::default());
+        let (mut times, mut bare_times, mut round_trips) = (Times::default(), Times::default(), Times::default());
         let rounds = args.rounds();
         // Long calls are timed once a round.
         let least = 3usize.div_ceil(rounds);
         for round in 1..=rounds {
             tell(&format!("round {round} of {rounds}"));
+            if point.is_on_host() && point.used_threads() > 1 {
+                round_trips.add(round_trip().into_iter().collect());
+            }
             times.add(calls.round(args.seconds, least)?);
             if let Some(bare) = &mut bare {
                 bare_times.add(bare.round(args.seconds, least)?);
@@ -161,6 +165,7 @@ impl Session {
             memory_bytes: elements.all.saturating_mul(element),
             resident_bytes: resident_peak(),
             ceilings,
+            round_trips,
         })
     }
 

@@ -22,6 +22,7 @@ mod peers;
 mod plots;
 mod point;
 mod record;
+mod round_trip;
 mod subject;
 mod table;
 mod timing;

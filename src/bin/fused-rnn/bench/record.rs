@@ -23,6 +23,8 @@ pub struct Ours {
     pub resident_bytes: Option<usize>,
     /// Of the processor; a GPU's are not measured.
     pub ceilings: Option<Ceilings>,
+    /// Nanoseconds of a line of the cache between two threads and back, before each round; none for one thread and for a GPU.
+    pub round_trips: Times,
 }
 
 impl Ours {
@@ -33,6 +35,11 @@ impl Ours {
     /// Operations a byte that must be moved.
     pub fn intensity(&self) -> f64 {
         self.operations / self.moved_bytes
+    }
+
+    /// Nanoseconds, the median over rounds.
+    pub fn round_trip(&self) -> Option<f64> {
+        (self.round_trips.count() > 0).then(|| self.round_trips.median())
     }
 
     pub fn compute_share(&self) -> Option<f64> {
@@ -152,6 +159,7 @@ impl Record {
         push("memory_share", of(&|o| json!(o.memory_share())));
         push("peak_gflops", of(&|o| json!(o.ceilings.map(|c| c.gflops))));
         push("peak_gbytes", of(&|o| json!(o.ceilings.map(|c| c.gbytes))));
+        push("round_trip_ns", of(&|o| json!(o.round_trip())));
         push("workspace_bytes", of(&|o| json!(o.workspace_bytes)));
         push("reserve_bytes", of(&|o| json!(o.reserve_bytes)));
         push("memory_bytes", of(&|o| json!(o.memory_bytes)));
