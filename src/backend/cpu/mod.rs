@@ -8,6 +8,9 @@
 //! the nearest cache. Backward runs the other way with the small products of the step, and then makes `dx` and the weights' gradients as large
 //! products over all steps.
 //!
+//! Threads that divide the sequences of a time loop keep what they write apart: each has its states, and a copy of weights that stay near it, in lines of its own, and
+//! makes `dx` of its own sequences. The gradients of small weights are two sums, one over each half of the sequences, whatever the number of threads.
+//!
 //! | file | what |
 //! |---|---|
 //! | `activation` | sigmoid, tanh and the others on vectors |
@@ -34,7 +37,7 @@
 //!
 //! # What it promises
 //!
-//! The same bits from run to run and for any number of threads: every output is one chain of operations in an order that no
+//! The same bits from run to run and for any number of threads: every output is a chain of operations, or two and their sum, in an order that no
 //! partition changes. AVX-512, AVX2 and NEON give the same bits too. A matrix unit (AMX) does not: where the processor has one, `f32` plans with large
 //! recurrent weights and sixteen sequences or more multiply there, and gradients of large weights are computed there, with errors no larger than those of vectors, but that numbers below 2^-110 lose their last bits
 //! and an infinite input or state makes what it is multiplied to NaN; `FUSED_RNN_INSTRUCTION_SET=avx512` switches it off. States and gradients of states below 2^-90, in `f64` 2^-986, are zero. Threads start with the first problem that is worth
