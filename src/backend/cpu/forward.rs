@@ -214,13 +214,17 @@ impl<E: CpuElement> Call<'_, E> {
         let isa = self.isa;
         let training = self.plan.mode == ForwardMode::Training;
         let takes_inputs = self.sizes.groups.is_some_and(|groups| groups.take_inputs);
-        let mut loop_weights = match self.packed {
-            Some(packed) => LoopWeights::Shared(self.pack_layer(place.0, weights, packed.rooms(place, self.sizes))),
-            None if self.sizes.own_operands => LoopWeights::Own { copies: &mut *ws.operands, are_packed: false },
+        let (operands, copies) = match self.packed {
+            Some(packed) => (Some(self.pack_layer(place.0, weights, packed.rooms(place, self.sizes))), &mut [][..]),
+            None if self.sizes.own_operands => (None, &mut *ws.operands),
             None => {
                 let rooms = Rooms::empty(&mut *ws.operands, self.sizes.operands(place.0));
-                LoopWeights::Shared(self.pack_layer(place.0, weights, rooms))
+                (Some(self.pack_layer(place.0, weights, rooms)), &mut [][..])
             }
+        };
+        let mut loop_weights = match &operands {
+            Some(operands) => LoopWeights::Shared(operands),
+            None => LoopWeights::Own { copies, are_packed: false },
         };
         for position in 0..g.batch {
             let sequence = sequences.at(position);
@@ -252,10 +256,7 @@ impl<E: CpuElement> Call<'_, E> {
                 (false, true) => &mut [],
                 _ => &mut saved.gates[first * g.gate_width..][..count * g.gate_width],
             };
-            let (panels, bias) = match &loop_weights {
-                LoopWeights::Shared(operands) => (operands.panels, operands.bias),
-                LoopWeights::Own { .. } => (None, &[][..]),
-            };
+            let (panels, bias) = operands.map_or((None, &[][..]), |operands| (operands.panels, operands.bias));
             match panels {
                 None if takes_inputs => {}
                 None if self.takes_one_feature(place.0) => {
@@ -412,7 +413,7 @@ struct Shared<'a, E> {
 /// The weights as a time loop multiplies with them.
 enum LoopWeights<'a, E> {
     /// Packed for all threads.
-    Shared(Operands<'a, E>),
+    Shared(&'a Operands<'a, E>),
     /// A copy for each thread, one after another, which it packs itself in the first chunk. What another has packed would come to it line by line, in every
     /// call: on cores without a cache in common that takes as long as a few steps.
     Own { copies: &'a mut [E], are_packed: bool },
@@ -421,7 +422,7 @@ enum LoopWeights<'a, E> {
 impl<E: CpuElement> LoopWeights<'_, E> {
     fn reborrow(&mut self) -> LoopWeights<'_, E> {
         match self {
-            LoopWeights::Shared(operands) => LoopWeights::Shared(*operands),
+            LoopWeights::Shared(operands) => LoopWeights::Shared(operands),
             LoopWeights::Own { copies, are_packed } => LoopWeights::Own { copies, are_packed: *are_packed },
         }
     }
@@ -559,7 +560,7 @@ impl<'a, E: CpuElement> ForwardLoop<'a, '_, E> {
     fn operands(&mut self) -> Operands<'a, E> {
         let Shared { call, place: (layer, _), weights, .. } = *self.shared;
         match &mut self.weights {
-            LoopWeights::Shared(operands) => *operands,
+            LoopWeights::Shared(operands) => **operands,
             LoopWeights::Own { copies, are_packed } => {
                 let space = call.sizes.operands(layer);
                 let copy = take(copies, space.total());
