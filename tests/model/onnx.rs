@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fused_rnn::backend::TensorRef;
 use fused_rnn::exchange::onnx::{self, ImportOptions};
-use fused_rnn::exchange::{self, Imported, arrays};
+use fused_rnn::exchange::{self, Imported, arrays, keras};
 use fused_rnn::gradcheck;
 use fused_rnn::interop::safetensors;
 use fused_rnn::model::{FitOptions, Graph, Model};
@@ -435,6 +435,34 @@ fn graphs_of_little_bytes_do_not_ask_for_all_memory() {
     let text = refused(&of(10_000_000), &ImportOptions::default());
     assert!(text.contains("(Relu, output n") && text.contains("more than 268435456 elements"), "{text}");
     assert!(onnx::parse(Device::cpu(), &of(1000), Path::new("small.onnx"), &ImportOptions::default()).is_ok());
+}
+
+/// A name without characters is that of no tensor: a file with such an input is refused, a model with one gets another in a file.
+#[test]
+fn inputs_have_names() {
+    let plain = ImportOptions::default();
+    for name in [None, Some(String::new())] {
+        let nameless = ValueInfoProto { name, ..input("x", &[None, Some(4)]) };
+        let inputs = vec![input("x", &[None, Some(4)]), nameless];
+        let text = refused(&file(graph(inputs, vec![node("Relu", &["x"], "y")], vec![])), &plain);
+        assert!(text.contains("input number 1 has no name"), "{text}");
+    }
+    let mut graph = Graph::new(Device::cpu(), 3);
+    let x = graph.input("", &[Some(4)]).unwrap();
+    let y = graph.add(Dense::new(2), &[&x]).unwrap();
+    let mut model = graph.model(&[&y, &x]).unwrap();
+    let array = draw(&[3, 4], 1).mapv(|x| x as f32);
+    let expected = model.predict_all(vec![array.view()]).unwrap();
+    let path = Path::new("nameless");
+    let as_onnx = onnx::parse(Device::cpu(), &onnx::bytes(&model, path).unwrap(), path, &plain).unwrap();
+    assert_eq!(as_onnx.inputs[0].name, "input");
+    let as_keras = keras::parse(Device::cpu(), &keras::to_bytes(&model, path).unwrap(), path).unwrap();
+    for mut imported in [as_onnx, as_keras] {
+        let found = imported.predict(&[array.view()]).unwrap();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found} {expected}");
+        }
+    }
 }
 
 #[test]

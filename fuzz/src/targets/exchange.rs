@@ -38,7 +38,11 @@ pub fn predicts(imported: &mut Imported) {
     // Axes of any length are of three.
     let axes = |port: &Port| port.shape.iter().map(|axis| axis.unwrap_or(3)).collect::<Vec<usize>>();
     let elements = |port: &Port| axes(port).iter().chain(&port.within).fold(1usize, |n, axis| n.saturating_mul(*axis));
-    if imported.inputs.iter().map(elements).any(|n| n > 4000) || imported.model.count_params() > 100_000 {
+    let is_large = |ports: &[Port], most: usize| ports.iter().map(elements).any(|n| n > most);
+    if is_large(&imported.inputs, 4000)
+        || is_large(&imported.outputs, 1 << 20)
+        || imported.model.count_params() > 100_000
+    {
         return;
     }
     let array = |port: &Port| {

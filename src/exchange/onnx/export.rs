@@ -127,8 +127,10 @@ fn write_for(model: &Model, path: &Path, steps: usize) -> Result<Written> {
         let numbers = readers.peek().is_some()
             && readers
                 .all(|call| matches!(config.layers.get(call.layer).map(|l| &l.layer), Some(LayerConfig::Embedding(_))));
-        inputs.push(port(&input.name, &input.shape, if numbers { DataType::INT64 } else { DataType::FLOAT }));
-        tensors.insert(source, Tensor { name: input.name.clone(), shape, lengths: None });
+        // In a node's list of inputs a name without characters is that of none.
+        let name = if input.name.is_empty() { exporter.fresh("input") } else { input.name.clone() };
+        inputs.push(port(&name, &input.shape, if numbers { DataType::INT64 } else { DataType::FLOAT }));
+        tensors.insert(source, Tensor { name, shape, lengths: None });
     }
     for (index, call) in config.calls.iter().enumerate() {
         let Some(named) = config.layers.get(call.layer) else { continue };

@@ -363,8 +363,11 @@ fn check_bounds(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Refuses a name that two tensors of a graph have: which one is meant, nobody can say. An input may have the name of a constant, its value
-/// unless another is given.
+/// unless another is given. One without a name could be no node's.
 fn check_names(graph: &GraphProto) -> Result<(), String> {
+    if let Some(at) = graph.input.iter().position(|input| input.name.as_deref().is_none_or(str::is_empty)) {
+        return Err(format!("input number {at} has no name"));
+    }
     let mut open = vec![graph];
     while let Some(graph) = open.pop() {
         let twice = |what: &str, name: &str| Err(format!("two {what} are called {name}"));
