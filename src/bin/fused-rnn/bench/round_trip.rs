@@ -1,7 +1,7 @@
 //! What a line of the cache takes from one thread to another and back: whether their cores have a cache in common.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 /// Trips of a try, and tries; the fastest counts.
@@ -10,19 +10,20 @@ const TRIES: usize = 5;
 /// The longest that it takes where the system does not run both threads.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Sent to the other thread to end it.
-const END: usize = usize::MAX;
-
 /// Nanoseconds of a trip there and back. `None` where two threads do not run at once, or no other one starts.
 pub fn round_trip() -> Option<f64> {
-    let line = AtomicUsize::new(0);
+    // Apart from the line: an answer on its way would overwrite an end that stood there.
+    let (line, has_ended) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let answer = || {
             loop {
-                match line.load(Acquire) {
-                    END => return,
-                    sent if sent % 2 == 1 => line.store(sent + 1, Release),
-                    _ => std::hint::spin_loop(),
+                let sent = line.load(Acquire);
+                if sent % 2 == 1 {
+                    line.store(sent + 1, Release);
+                } else if has_ended.load(Acquire) {
+                    return;
+                } else {
+                    std::hint::spin_loop();
                 }
             }
         };
@@ -39,7 +40,7 @@ pub fn round_trip() -> Option<f64> {
                 while line.load(Acquire) == sent {
                     looks += 1;
                     if looks.is_multiple_of(1 << 12) && start.elapsed() > PATIENCE {
-                        line.store(END, Release);
+                        has_ended.store(true, Release);
                         return nanoseconds(best);
                     }
                     std::hint::spin_loop();
@@ -48,7 +49,7 @@ pub fn round_trip() -> Option<f64> {
             let took = began.elapsed();
             best = Some(best.map_or(took, |best| best.min(took)));
         }
-        line.store(END, Release);
+        has_ended.store(true, Release);
         nanoseconds(best)
     })
 }
@@ -60,6 +61,25 @@ fn nanoseconds(tries: Option<Duration>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where other threads want all processors, it may be given up at any place, and ends.
+    #[test]
+    fn ends_on_a_busy_machine() {
+        let has_ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while !has_ended.load(Acquire) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            (0..20).for_each(|_| {
+                round_trip();
+            });
+            has_ended.store(true, Release);
+        });
+    }
 
     #[test]
     fn takes_some_nanoseconds_or_is_given_up() {
