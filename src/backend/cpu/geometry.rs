@@ -562,7 +562,7 @@ impl Geometry {
             self.batch,
             self.gate_rows.max(self.hidden),
         ));
-        let buffer = padded(products::ROWS_AT_ONCE.saturating_mul(self.widest_input));
+        let buffer = padded(products::BUFFER_ROWS.saturating_mul(self.widest_input));
         let scratch = scratch.saturating_add(if self.inputs_by_sequences(threads) { buffer } else { 0 });
         let by_units = self.unit_workers::<E>(isa, threads) > 1;
         let scratch = scratch.max(if by_units { backward::single_scratch(self) } else { 0 });

@@ -175,8 +175,8 @@ impl<E: CpuElement> Divide for RowsProduct<'_, E> {
     }
 }
 
-/// Rows that a [`SequencesProduct`] makes at once.
-pub(super) const ROWS_AT_ONCE: usize = 224;
+/// Rows of the buffer of a [`SequencesProduct`].
+pub(super) const BUFFER_ROWS: usize = 224;
 
 /// The same for the sequences at some positions: a thread multiplies what it has written itself, which is in its own cache. Rows of a position lie apart, so they
 /// go through a buffer.
@@ -189,7 +189,7 @@ pub(super) struct SequencesProduct<'a, E> {
     /// Of these positions, as wide as the product.
     pub(super) c: Steps<'a, E>,
     pub(super) start: Start<'a, E>,
-    /// [`ROWS_AT_ONCE`] rows for each thread, and what [`gemm::multiply`] needs.
+    /// [`BUFFER_ROWS`] rows for each thread, and what [`gemm::multiply`] needs.
     pub(super) scratch: &'a mut [E],
 }
 
@@ -208,10 +208,10 @@ impl<E: CpuElement> Divide for SequencesProduct<'_, E> {
     fn run(self) {
         let SequencesProduct { isa, sequences, positions, source, panels, mut c, start, scratch } = self;
         let width = panels.n;
-        let (buffer, scratch) = scratch.split_at_mut(padded(ROWS_AT_ONCE * width));
+        let (buffer, scratch) = scratch.split_at_mut(padded(BUFFER_ROWS * width));
         let steps = sequences.steps(false, 0..sequences.shape.seq_len, positions.clone());
         let mut all = steps.flat_map(|(t, rows)| (0..rows).map(move |row| (t, row)));
-        let mut places = [(0, 0); ROWS_AT_ONCE];
+        let mut places = [(0, 0); BUFFER_ROWS];
         loop {
             let count = places.iter_mut().zip(&mut all).map(|(place, next)| *place = next).count();
             if count == 0 {

@@ -70,7 +70,7 @@ impl<'a> Sequences<'a> {
 
     /// Number of valid steps of all sequences.
     pub(crate) fn valid_rows(&self) -> usize {
-        self.valid.map_or(self.shape.seq_len * self.shape.batch, <[u32]>::len)
+        self.rows().len()
     }
 
     /// Numbers of the valid steps that are of some time steps.
@@ -84,7 +84,7 @@ impl<'a> Sequences<'a> {
 
     /// Internal row number of the `index`-th valid step.
     pub(crate) fn valid_row(&self, index: usize) -> usize {
-        self.valid.map_or(index, |rows| rows[index] as usize)
+        self.rows().at(index)
     }
 
     /// All valid steps.
